@@ -1,5 +1,5 @@
-//! Tells the build metric which compiler made the program. Never looks at the repository: the commit is given by
-//! whoever builds a release, as `TICKGATE_COMMIT`.
+//! Sets the compiler version and the commit of the build metric. Does not read the repository: release builds set
+//! `TICKGATE_COMMIT`.
 
 use std::process::Command;
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Prints a version's section of CHANGELOG.md: release-notes.sh 1.2.3. Fails where there is none, or nothing in it.
+# Prints a version's section of CHANGELOG.md: release-notes.sh 1.2.3. Fails if the section is missing or empty.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 version=${1:?which version?}

@@ -1,4 +1,4 @@
-//! What fan-out costs apart from the kernel: hole check, encoding into sinks, the outbox, and the token of a new
+//! The cost of fan-out without the kernel: hole check, encoding into sinks, the outbox, and the token of a new
 //! connection.
 
 use std::{
@@ -56,7 +56,7 @@ fn hole_check(criterion: &mut Criterion) {
     });
 }
 
-/// A replica's hub over memory, with subscribers whose sockets take everything.
+/// A replica's hub over memory, with subscribers whose sockets accept everything.
 struct Stage {
     hub: Arc<Hub>,
     backplane: Backplane,
@@ -64,7 +64,7 @@ struct Stage {
     topic: Topic,
     rule: Arc<TopicRule>,
     _subscribers: Vec<(Interest, Arc<Outbox>)>,
-    /// Dropped, they stop.
+    /// Dropping them stops them.
     _tasks: Tasks,
 }
 
@@ -90,7 +90,7 @@ impl Stage {
         };
         let tasks = Tasks::new();
         let hub = Hub::start(backplane.clone(), settings, metrics.clone(), &tasks);
-        let (config, _) = Config::load(&Sources::default()).expect("the defaults are sound");
+        let (config, _) = Config::load(&Sources::default()).expect("valid defaults");
         let topic = Topic::public("trades:BTCUSDT").expect("a topic");
         let rule = config.topics.of_topic(&topic).clone();
         let limits = QueueLimits { messages_max: 100, bytes_max: 1 << 20 };
@@ -100,7 +100,7 @@ impl Stage {
         let mut all = Vec::new();
         for _ in 0..subscribers {
             let interest = hub.interest(&topic, &rule, Reader::default()).expect("one topic");
-            interest.ready(Duration::from_secs(5)).await.expect("memory is always in step");
+            interest.ready(Duration::from_secs(5)).await.expect("memory is always in sync");
             let sink = MemorySocket { room: usize::MAX, ..MemorySocket::default() };
             let outbox = Outbox::new(Socket::Memory(Box::new(Mutex::new(sink))), shared.clone());
             let slot = interest.open(&outbox, interest.head(), interest.head());
@@ -111,7 +111,7 @@ impl Stage {
         Self { hub, backplane, figures, topic, rule, _subscribers: all, _tasks: tasks }
     }
 
-    /// Publishes `count` messages together and waits until everyone has them.
+    /// Publishes `count` messages together and waits until every subscriber has them.
     async fn publish(&self, count: u64) {
         let deliveries = count * self.hub.subscribers(&self.topic) as u64;
         let goal = self.figures.deliveries.of(TopicClass::Event).get() + deliveries;
@@ -173,7 +173,7 @@ fn fan_out(criterion: &mut Criterion) {
     }
 }
 
-/// Frames into an outbox and out of it: at once, and after the socket took nothing for a while.
+/// Frames into an outbox and out of it: at once, and after the socket accepted nothing for a while.
 fn outbox(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("outbox, push and drain");
     let limits = QueueLimits { messages_max: 1_000, bytes_max: 1 << 20 };
@@ -203,8 +203,8 @@ fn outbox(criterion: &mut Criterion) {
 }
 
 fn token(criterion: &mut Criterion) {
-    let (config, _) = Config::load(&Sources::default()).expect("the defaults are sound");
-    let secret = Secret::new("a secret for this measurement alone");
+    let (config, _) = Config::load(&Sources::default()).expect("valid defaults");
+    let secret = Secret::new("a secret for this measurement only");
     let auth = Auth { hs256_secrets: vec![secret.clone()], ..config.auth };
     let verifier = Verifier::new(&auth).expect("a usable secret");
     let user = UserId::new("alice").expect("a user");

@@ -1,4 +1,4 @@
-//! What the wire forms cost per message: read, decode, check, encode.
+//! The cost of the wire forms per message: read, decode, validate, encode.
 
 use std::{hint::black_box, io::Cursor};
 
@@ -34,7 +34,7 @@ fn decoding(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A client's frame as it comes from the socket, beside the reader of a general library.
+/// A client's frame as read from the socket, compared with the reader of a general-purpose library.
 fn reading(criterion: &mut Criterion) {
     let mut frames = Vec::new();
     put_masked(&mut frames, Opcode::Text, SUBSCRIBE.as_bytes(), [1, 2, 3, 4]);

@@ -1,5 +1,5 @@
-//! The composition root: builds every part of a replica from its configuration, runs it, drains it. No rules of the
-//! domain here.
+//! The composition root: builds all parts of a replica from its configuration, runs it, and drains it. Contains no
+//! domain rules.
 
 use std::{
     fs::File,
@@ -52,16 +52,17 @@ mod reload;
 
 pub use connect::connect;
 use hub_settings::hub_settings;
-use listeners::{ADDRESSES_BESIDE, Acceptors, Listeners, plain_limits};
+use listeners::{ADDRESSES_EXTRA, Acceptors, Listeners, plain_limits};
 use operator::{Controls, Outside};
 pub use reload::Reload;
 
-/// How long background tasks may take to end once all connections are closed.
+/// How long background tasks may take to end after all connections are closed.
 const TASKS_GRACE: Duration = Duration::from_secs(3);
-/// How long requests of publishers and operators may take to be answered once all connections are closed.
+/// How long requests of publishers and operators may take to complete after all connections are closed.
 const PUBLISHERS_GRACE: Duration = Duration::from_secs(3);
 
-/// What the kernel adds to `session.write_timeout`: a WebSocket or an event stream is closed with its reason before.
+/// Added to `session.write_timeout` to get the kernel's timeout, so that a WebSocket or an event stream is closed with
+/// its reason first.
 const WRITE_GRACE: Duration = Duration::from_secs(5);
 
 /// One replica, built and listening, not yet serving.
@@ -79,19 +80,19 @@ pub struct App {
     recording: Option<File>,
 }
 
-/// Why a replica can't start.
+/// Why a replica cannot start.
 #[derive(Debug, Error)]
 pub enum BuildError {
     #[error(transparent)]
     Keys(Problems),
-    #[error("{key}: can't listen on {address}: {source}{}", connect::remedy(.source))]
+    #[error("{key}: cannot listen on {address}: {source}{}", connect::remedy(.source))]
     Listen { key: &'static str, address: SocketAddr, source: io::Error },
     #[error("--record {}: {source}", path.display())]
     Record { path: PathBuf, source: io::Error },
 }
 
-/// Loads the configuration of a replica and decides whether one can start with it: keys, certificates and addresses are
-/// read as the replica will read them.
+/// Loads the configuration of a replica and checks that a replica can start with it: keys, certificates and addresses
+/// are read as the replica will read them.
 ///
 /// # Errors
 /// All problems.
@@ -107,18 +108,18 @@ pub fn load(sources: &Sources) -> Result<(Config, Effective), Problems> {
     })
 }
 
-/// A replica ended because it could not go on.
+/// A replica ended because a vital task failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("the task \"{task}\" panicked, without which there is no service")]
+#[error("the vital task \"{task}\" panicked")]
 pub struct Broken {
     pub task: &'static str,
 }
 
 impl App {
-    /// Builds all parts and binds both listeners. Redis need not be there yet.
+    /// Builds all parts and binds both listeners. Redis need not be reachable yet.
     ///
     /// # Errors
-    /// [`BuildError`] when a key can't be used or an address can't be bound.
+    /// [`BuildError`] if a key is unusable or an address cannot be bound.
     pub async fn build(mut config: Config) -> Result<Self, BuildError> {
         let descriptors = Descriptors::of_process(config.redis.as_ref().map_or(0, |redis| redis.pool_size));
         bound_connections(&mut config, descriptors);
@@ -156,7 +157,7 @@ impl App {
             }),
         });
         replica.metrics.reloaded_timestamp_seconds.set(clock::unix_s() as i64);
-        tls::tell(&replica.config, &replica.metrics, clock::unix_s());
+        tls::export_expiry(&replica.config, &replica.metrics, clock::unix_s());
         Ok(Self {
             replica,
             api,
@@ -171,25 +172,25 @@ impl App {
         })
     }
 
-    /// Reads settings and secrets again while it runs.
+    /// Reloads settings and secrets at runtime.
     #[must_use]
     pub fn reloading(self, reload: Reload) -> Self {
         reload.show(&self.outside);
         Self { reload: Some(reload), ..self }
     }
 
-    /// Where the public listener is bound.
+    /// The bound address of the public listener.
     ///
     /// # Errors
-    /// When the socket does not say.
+    /// If the socket does not report it.
     pub fn public_address(&self) -> io::Result<SocketAddr> {
         self.public.asked.local_addr()
     }
 
-    /// Where the operations listener is bound.
+    /// The bound address of the operations listener.
     ///
     /// # Errors
-    /// When the socket does not say.
+    /// If the socket does not report it.
     pub fn operations_address(&self) -> io::Result<SocketAddr> {
         self.operations.asked.local_addr()
     }
@@ -203,11 +204,11 @@ impl App {
     /// Serves until `shutdown`, then drains.
     ///
     /// # Errors
-    /// [`Broken`] when a task panicked that the replica can't do without; it drains then, too.
+    /// [`Broken`] if a vital task panicked; the replica drains in this case too.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Broken> {
         let Self { replica, api, lifecycle, descriptors, public, operations, recording, acceptors, outside, reload } =
             self;
-        // Where port 0 was asked for, the one in use.
+        // The actual port if port 0 was configured.
         let shown = |door: &Listeners, asked: SocketAddr| door.asked.local_addr().unwrap_or(asked).to_string();
         let listen = shown(&public, replica.config.server.listen);
         let ops_listen = shown(&operations, replica.config.server.ops_listen);
@@ -238,7 +239,7 @@ impl App {
             let serve = accept::serve(listener, sockets.clone(), public_serving(), tasks.clone(), doors.stop());
             doors.spawn_vital("public listener", serve);
         }
-        // Open until the drain is over: metrics and probes tell of it.
+        // Open until the drain is over: metrics and probes report it.
         let publishers = tasks.apart();
         for listener in operations.all() {
             let (router, serving) = (local(api.operations()), serving(OPERATIONS_SPARES, &acceptors.operations));
@@ -258,17 +259,17 @@ impl App {
             task = tasks.broken() => Err(Broken { task }),
         };
         if let Err(broken) = &outcome {
-            tracing::error!("{broken}: this replica drains and ends");
+            tracing::error!("{broken}: this replica drains and exits");
             lifecycle.fail(broken.task);
         }
         lifecycle.drain();
         drain::drain(&replica, &doors).await;
         replica.hub.traces().end_all();
-        // Before the link to Redis: a publisher is answered, or can't connect and goes elsewhere.
+        // Before the link to Redis ends: publishers get a response, or cannot connect and use another replica.
         publishers.end(PUBLISHERS_GRACE).await;
         replica.backplane.leave().await;
         if let Err(error) = replica.registry.leave().await {
-            tracing::debug!(%error, "leases end by themselves");
+            tracing::debug!(%error, "leases expire by themselves");
         }
         let left = tasks.end(TASKS_GRACE).await;
         tracing::info!(tasks_left = left, "ended");
@@ -276,7 +277,7 @@ impl App {
     }
 }
 
-/// No more clients than there are descriptors for: the replica then refuses in time, and is not ready.
+/// Limits clients to the available descriptors: the replica then refuses in time, and is not ready.
 fn bound_connections(config: &mut Config, descriptors: Descriptors) {
     let (asked, max) = (config.limits.connections_max, descriptors.connections_max());
     if asked > max {
@@ -335,7 +336,7 @@ fn build_replica(
     let addresses = AddressLimits::new(
         limits.connections_per_address_max,
         limits.handshakes_per_address,
-        limits.connections_max.saturating_add(ADDRESSES_BESIDE),
+        limits.connections_max.saturating_add(ADDRESSES_EXTRA),
         Instant::now(),
     );
     Arc::new(Replica {
@@ -362,7 +363,7 @@ fn build_replica(
     })
 }
 
-/// What the registry asks of this replica.
+/// What the registry requests from this replica.
 fn local(
     config: &Config,
     replica: &ReplicaId,

@@ -1,5 +1,5 @@
-//! The audit log: what operators did, and whom the gateway refused. The one place that writes it, under a target of its
-//! own. Never a token, a key, a payload or a whole session id.
+//! The audit log: what operators did, and whom the gateway refused. The only place that writes it, under its own
+//! target. Never contains a token, a key, a payload or a complete session id.
 
 use std::{
     collections::HashMap,
@@ -18,23 +18,23 @@ use crate::{
     metrics::{AuthFailure, Handshake as Outcome},
 };
 
-/// A line about the same address and reason is written once in this time.
+/// Minimum time between two lines about the same address and reason.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Pairs of address and reason that are told apart. Those beyond share one line per reason.
+/// Maximum number of address and reason pairs that are tracked. Other addresses share one line per reason.
 const PAIRS_MAX: usize = 128;
 
-/// Who asked for something.
+/// The origin of a request.
 #[derive(Clone, Debug, Default)]
 pub struct Caller {
     /// The name of the key.
     pub key: Option<Arc<str>>,
-    /// The peer's address; none where the request did not come by TCP.
+    /// The peer's address; `None` if the request did not arrive over TCP.
     pub address: Option<IpAddr>,
     /// The response's `X-Request-Id`.
     pub request_id: Option<String>,
 }
 
-/// Whom or what an operator acted on.
+/// The user or object of an operator's action.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Target<'a> {
     pub user: Option<&'a UserId>,
@@ -43,11 +43,11 @@ pub struct Target<'a> {
     pub topic: Option<&'a str>,
     /// For how long.
     pub seconds: Option<u64>,
-    /// What it was set to.
+    /// The new value.
     pub value: Option<&'a str>,
 }
 
-/// Writes the lines, those that strangers can cause at a bounded pace.
+/// Writes the lines; lines that clients can cause are rate-limited.
 #[derive(Debug)]
 pub struct Audit {
     clients: Sampled,
@@ -66,8 +66,8 @@ impl Default for Audit {
 }
 
 impl Audit {
-    /// What an operator did, and what became of it. The one line that names a user at `info`: without it nobody could say
-    /// who did it to whom.
+    /// An operator's action and its result. The only line at `info` that names a user: an audit must show who did what
+    /// to whom.
     pub fn action(&self, caller: &Caller, action: &str, target: Target<'_>, failure: Option<&dyn fmt::Display>) {
         let Caller { key, address, request_id } = caller;
         let (key, address) = (key.as_deref(), address.map(tracing::field::display));
@@ -83,14 +83,14 @@ impl Audit {
         );
     }
 
-    /// A request to the API without a key that counts.
+    /// A request to the API without a valid key.
     pub fn refused_request(&self, caller: &Caller, reason: AuthFailure) {
         let Some(left_out) = self.requests.admit(reason as usize, caller.address, Instant::now()) else { return };
         let (address, request_id) = (caller.address.map(tracing::field::display), &caller.request_id);
         tracing::info!(target: TARGET, reason = reason.as_str(), address, request_id, left_out, "api request refused");
     }
 
-    /// A request whose key lacks the right. Not sampled: whoever has a key is known.
+    /// A request whose key lacks the right. Not sampled: the owner of the key is known.
     pub fn forbidden(&self, caller: &Caller, right: &str) {
         let Caller { key, address, request_id } = caller;
         let (key, address, reason) = (key.as_deref(), address.map(tracing::field::display), "forbidden");
@@ -104,7 +104,7 @@ impl Audit {
         tracing::info!(target: TARGET, reason, right, topic, key, left_out, "api request refused");
     }
 
-    /// A client that is refused at an endpoint.
+    /// A client that an endpoint refused.
     pub fn refused_client(
         &self,
         endpoint: &str,
@@ -122,10 +122,10 @@ impl Audit {
     }
 }
 
-/// Lets a line through once per interval for each pair of reason and address, and counts those left out.
+/// Allows one line per interval for each pair of reason and address, and counts the omitted ones.
 #[derive(Debug)]
 struct Sampled {
-    // Held for a look-up, or a walk over all pairs when there are too many.
+    // Held for a lookup, or for a scan of all pairs if there are too many.
     pairs: Mutex<HashMap<(usize, Option<IpAddr>), Pair>>,
     /// By reason, for addresses beyond the bound.
     others: Box<[LogLimit]>,
@@ -142,7 +142,7 @@ impl Sampled {
         Self { pairs: Mutex::default(), others: (0..reasons).map(|_| LogLimit::new(INTERVAL)).collect() }
     }
 
-    /// Whether a line may be written as of `now`, and how many were left out before it, where there are any.
+    /// Whether a line may be written as of `now`, and how many were omitted before it, if any.
     fn admit(&self, reason: usize, address: Option<IpAddr>, now: Instant) -> Option<Option<u64>> {
         let mut pairs = self.pairs.lock();
         let is_over = |pair: &Pair| now.saturating_duration_since(pair.last) >= INTERVAL;
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_one_address_hides_no_other_and_says_how_much_was_left_out() {
+    fn one_noisy_address_does_not_hide_others_and_omitted_lines_are_counted() {
         let (sampled, began) = (Sampled::new(2), Instant::now());
         let at = |reason, number, ms| sampled.admit(reason, address(number), began + Duration::from_millis(ms));
         assert_eq!([at(0, 1, 0), at(0, 1, 1), at(0, 1, 999)], [Some(None), None, None]);
@@ -192,6 +192,6 @@ mod tests {
         };
         assert_eq!(lines(0, 0), PAIRS_MAX + 1);
         assert_eq!(sampled.pairs.lock().len(), PAIRS_MAX);
-        assert_eq!(lines(10_000, 1_000), PAIRS_MAX + 1, "those before are forgotten");
+        assert_eq!(lines(10_000, 1_000), PAIRS_MAX + 1, "earlier entries are forgotten");
     }
 }

@@ -36,6 +36,12 @@ impl Bucket {
         }
     }
 
+    /// Gives `count` tokens back. It never holds more than the burst.
+    pub fn give_back(&mut self, count: usize, rate: Rate) {
+        let cost_ns = SECOND_NS.checked_div(rate.per_second.into()).unwrap_or_default();
+        self.full_at_ns = self.full_at_ns.saturating_sub(cost_ns.saturating_mul(count as u64));
+    }
+
     /// Whether the bucket is full: then forgetting it loses nothing.
     #[must_use]
     pub fn is_full(&self, now: Duration) -> bool {

@@ -1,22 +1,22 @@
-//! File descriptors: how many the process may open, and which of them are kept for what must always work. Never opens or
-//! closes one.
+//! File descriptors: how many the process may open, and how many are reserved. Never opens or closes one.
 
 use std::{io, os::fd::RawFd};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// What a replica holds at all times: listeners, the runtime, standard streams.
+/// Always in use: listeners, the runtime, standard streams.
 const BASE: usize = 32;
-/// Connections of both links to Redis and of those that publish with durability.
+/// Connections of both links to Redis and of durable publishing.
 const REDIS_LINKS: usize = 8;
-/// Plain HTTP connections that are served from the reserve at once, on the public listener and on that for operations.
+/// Plain HTTP connections that can be served from the reserve at the same time, on the public and on the operations
+/// listener.
 pub const PUBLIC_SPARES: usize = 32;
 pub const OPERATIONS_SPARES: usize = 16;
 
-/// Raises the soft limit of this process to the hard one: what an administrator allows is used.
+/// Raises the soft limit of this process to the hard one, which the administrator allows.
 ///
 /// # Errors
-/// When the system refuses; the limit is as before.
+/// If the system refuses; the limit is unchanged.
 pub fn raise_limit() -> io::Result<()> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current == maximum {
@@ -25,7 +25,7 @@ pub fn raise_limit() -> io::Result<()> {
     Ok(setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?)
 }
 
-/// How the descriptors of the process are shared out.
+/// How the descriptors of the process are allocated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Descriptors {
     max: usize,
@@ -33,7 +33,7 @@ pub struct Descriptors {
 }
 
 impl Descriptors {
-    /// By the limit of this process; `redis_pool` connections of the pool are part of the reserve.
+    /// Derived from the limit of this process; `redis_pool` connections of the pool are part of the reserve.
     #[must_use]
     pub fn of_process(redis_pool: usize) -> Self {
         let max = getrlimit(Resource::Nofile).current.and_then(|max| usize::try_from(max).ok());
@@ -41,7 +41,7 @@ impl Descriptors {
     }
 
     fn new(max: usize, redis_pool: usize) -> Self {
-        // A tiny limit leaves a quarter to clients, whatever the reserve would need.
+        // With a very low limit, clients still get a quarter, regardless of the reserve.
         let reserve = (PUBLIC_SPARES + OPERATIONS_SPARES + REDIS_LINKS + redis_pool).min(max - max / 4);
         Self { max, reserve }
     }
@@ -52,20 +52,20 @@ impl Descriptors {
         self.max
     }
 
-    /// Descriptors that clients don't get: the reserve, and what the replica holds at all times.
+    /// Descriptors that are not available to clients: the reserve, and those always in use.
     #[must_use]
     pub const fn kept(self) -> usize {
         self.reserve + BASE
     }
 
-    /// Clients that can be connected at once.
+    /// Maximum number of connected clients.
     #[must_use]
     pub fn connections_max(self) -> usize {
         self.max.saturating_sub(self.kept()).max(self.max / 8)
     }
 
-    /// Whether a descriptor that was just opened belongs to the reserve. The system gives the lowest number that is free, so
-    /// all below are in use.
+    /// Whether a descriptor that was just opened belongs to the reserve. The system assigns the lowest free number, so
+    /// all lower ones are in use.
     #[must_use]
     pub fn is_reserved(self, descriptor: RawFd) -> bool {
         usize::try_from(descriptor).is_ok_and(|number| number >= self.max - self.reserve)

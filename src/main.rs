@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-/// Many small allocations that live from one thread to another: what mimalloc is good at.
+/// Many small allocations that one thread makes and another frees, which mimalloc handles well.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -1,5 +1,5 @@
-//! Every refusal over HTTP as problem details (RFC 9457), with the names of the wire contract. Never a token, a payload
-//! or an internal message in it.
+//! HTTP refusals as problem details (RFC 9457), with the names of the wire contract. Never contains a token, a payload
+//! or an internal message.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -12,37 +12,37 @@ use serde::Serialize;
 use tickgate_wire::code::ProblemKind;
 use uuid::Uuid;
 
-/// The header that carries a request's id, both ways.
+/// The header that carries a request's id, in requests and responses.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Longest id taken over from a client, in bytes.
+/// Maximum length of an id accepted from a client, in bytes.
 const REQUEST_ID_BYTES_MAX: usize = 64;
 
-/// A refusal on its way out.
+/// A refusal to send.
 #[derive(Clone, Debug)]
 pub struct Problem {
     /// Names the document.
     pub kind: ProblemKind,
-    /// The kind's own, unless the refusal has another one.
+    /// The kind's default, unless the refusal has another one.
     pub status: StatusCode,
-    /// What was wrong and what would be right, one sentence.
+    /// What is wrong and what is expected, in one sentence.
     pub detail: Cow<'static, str>,
     /// How long to wait before the same request may succeed.
     pub retry_after: Option<Duration>,
-    /// The publication whose outcome is not known, to be sent again as it is.
+    /// The publication whose outcome is unknown, which should be retried unchanged.
     pub msg_id: Option<String>,
-    /// Further headers of the response.
+    /// Additional headers of the response.
     pub headers: &'static [(&'static str, &'static str)],
 }
 
 impl Problem {
-    /// A refusal with its kind's own status.
+    /// A refusal with its kind's default status.
     pub fn new(kind: ProblemKind, detail: impl Into<Cow<'static, str>>) -> Self {
         let status = StatusCode::from_u16(kind.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         Self { kind, status, detail: detail.into(), retry_after: None, msg_id: None, headers: &[] }
     }
 
-    /// A request that is not what it should be.
+    /// An invalid request.
     pub fn invalid(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ProblemKind::InvalidMessage, detail)
     }
@@ -76,7 +76,7 @@ impl Problem {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         keep_private(headers);
         if let Some(wait) = self.retry_after {
-            // The header counts whole seconds, and 0 would mean "at once".
+            // The header has whole seconds, and 0 would mean "immediately".
             headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs_f64().ceil().max(1.0) as u64));
         }
         if self.status == StatusCode::UNAUTHORIZED {
@@ -85,7 +85,7 @@ impl Problem {
         response
     }
 
-    /// The response to a request with these headers, outside the layer that gives requests their ids.
+    /// The response to a request with these headers, outside the layer that assigns request ids.
     #[must_use]
     pub fn respond(&self, request: &HeaderMap) -> Response {
         let own = request.get(REQUEST_ID).filter(|id| is_plain(id)).cloned();
@@ -96,20 +96,20 @@ impl Problem {
     }
 }
 
-/// Nobody keeps the response, and no browser takes it for what it does not say it is.
+/// Prevents caching of the response, and content sniffing in browsers.
 pub fn keep_private(headers: &mut HeaderMap) {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 }
 
-/// Whether an id of a client can be repeated safely in a log or a document.
+/// Whether a client's id can safely be repeated in a log or a document.
 #[must_use]
 pub fn is_plain(id: &HeaderValue) -> bool {
     let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':');
     (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()) && id.as_bytes().iter().all(plain)
 }
 
-/// An id for a request that has none.
+/// An id for a request without one.
 #[must_use]
 pub fn fresh_id() -> Option<HeaderValue> {
     HeaderValue::from_str(&Uuid::new_v4().simple().to_string()).ok()
@@ -121,7 +121,7 @@ pub fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The document of RFC 9457 with our members.
+/// The document of RFC 9457 with our extension members.
 #[derive(Serialize)]
 struct Document<'a> {
     r#type: String,

@@ -1,7 +1,7 @@
-//! The only door for publications: checks what is published, finds its topic, hands it to the backplane.
+//! The only entry point for publications: validates them, finds their topic, and passes them to the backplane.
 //!
-//! **Invariant: one door, one road.** Clients, producers, the HTTP API and feeds all come through here, and everything
-//! returns through the backplane, also to this replica. Never delivers anything itself.
+//! **Invariant: one entry point, one path.** Clients, producers, the HTTP API and feeds all publish through this
+//! module, and everything returns through the backplane, even to this replica. Never delivers anything itself.
 
 use std::{
     sync::Arc,
@@ -27,10 +27,10 @@ mod once;
 
 pub use once::{MsgName, PublisherName};
 
-/// Between two lines about publications that nobody can receive.
+/// Minimum time between two log lines about publications that no client can receive.
 const MISTAKE_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Takes publications. Cheap to clone.
+/// Accepts publications. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Publisher {
     backplane: Backplane,
@@ -40,7 +40,7 @@ pub struct Publisher {
     mistakes: Option<Arc<Mistakes>>,
 }
 
-/// Finds publications that nobody can receive.
+/// Finds publications that no client can receive.
 #[derive(Debug)]
 struct Mistakes {
     known: KnownChannels,
@@ -48,7 +48,7 @@ struct Mistakes {
     log: LogLimit,
 }
 
-/// Bounds of one publication.
+/// Limits of one publication.
 #[derive(Clone, Copy, Debug)]
 pub struct PublishLimits {
     pub payload_bytes_max: usize,
@@ -57,7 +57,7 @@ pub struct PublishLimits {
     pub development: bool,
 }
 
-/// What somebody wants to publish.
+/// A publication to check and publish.
 #[derive(Clone, Debug)]
 pub struct PublishRequest<'a> {
     /// A public topic, or with `user` a private channel of that user.
@@ -72,7 +72,7 @@ pub struct PublishRequest<'a> {
 /// Why a publication was not acknowledged.
 #[derive(Clone, Debug, Error)]
 pub enum PublishFailure {
-    /// The publisher's mistake: the sentence says what would be right.
+    /// The publisher's mistake: the sentence says what is expected.
     #[error("{0}")]
     Invalid(String),
     #[error("the payload is larger than {max} bytes")]
@@ -80,11 +80,11 @@ pub enum PublishFailure {
     /// Certainly not stored.
     #[error("refused: {0}")]
     Refused(Refusal),
-    /// It may or may not be stored; safe to retry with the same `msg_id`.
+    /// The publication may or may not be stored; safe to retry with the same `msg_id`.
     #[error("the outcome is unknown: {0}")]
     Unknown(Arc<str>),
-    /// Certainly not stored, and will never be.
-    #[error("the `msg_id` was used before, for another publication; each needs its own")]
+    /// Certainly not stored; a retry cannot succeed.
+    #[error("the `msg_id` was already used for another publication; each publication requires its own")]
     Reused,
 }
 
@@ -116,14 +116,14 @@ impl Publisher {
         Self { backplane, topics, limits, metrics, mistakes: None }
     }
 
-    /// Looks for publications that nobody can receive, and refuses them or only logs them.
+    /// Finds publications that no client can receive, and refuses them or only logs them.
     #[must_use]
     pub fn with_known_channels(self, known: KnownChannels, refuse: bool) -> Self {
         let mistakes = Mistakes { known, refused: refuse, log: LogLimit::new(MISTAKE_INTERVAL) };
         Self { mistakes: Some(Arc::new(mistakes)), ..self }
     }
 
-    /// What the subscribers of a channel are counted under; `None` where nothing can have that name.
+    /// The label under which a channel's subscriptions are counted; `None` if no topic can have that name.
     #[must_use]
     pub fn audience(&self, channel: &str, user: Option<&str>) -> Option<Topic> {
         check_name(channel).ok()?;
@@ -131,8 +131,8 @@ impl Publisher {
         Some(self.route(channel, user.as_ref()).0.audience(channel))
     }
 
-    /// Publishes. The order of the calls is the order of the publications: the future only waits for the answer, so a
-    /// caller may have many under way. `None`: its level is below that of the topic's rule, and it goes nowhere.
+    /// Publishes. The order of the calls is the order of the publications: the future only waits for the result, so a
+    /// caller may have many in progress. `None`: its level is below that of the topic's rule, and it is not published.
     ///
     /// # Errors
     /// [`PublishFailure`], within a bounded time.
@@ -146,7 +146,7 @@ impl Publisher {
     /// Publishes under a lease.
     ///
     /// # Errors
-    /// As [`Publisher::publish`]; also when the turn is over.
+    /// As [`Publisher::publish`]; also if the lease's turn has ended.
     pub fn publish_in_turn(
         &self,
         request: PublishRequest<'_>,
@@ -155,10 +155,10 @@ impl Publisher {
         self.hand_over(request.door, self.check(request), turn)
     }
 
-    /// Publishes all of these, in their order, or none where one of them is a mistake.
+    /// Publishes all of these in order, or none if one of them is invalid.
     ///
     /// # Errors
-    /// [`PublishFailure`] of the first that failed; the others may be stored then.
+    /// [`PublishFailure`] of the first that failed; the others may have been stored.
     pub fn publish_together(
         &self,
         requests: Vec<PublishRequest<'_>>,
@@ -251,13 +251,13 @@ impl Mistakes {
         }
         if let Some(left_out) = self.log.admit(Instant::now()) {
             let left_out = Some(left_out).filter(|count| *count > 0);
-            tracing::warn!(channel = request.channel, mistake, left_out, "nobody can receive a publication");
+            tracing::warn!(channel = request.channel, mistake, left_out, "no client can receive a publication");
         }
         Ok(())
     }
 }
 
-/// Says that a publication has the type of one of the gateway's own messages: legal, and a trap for clients that look at
+/// Logs that a publication has the type of one of the gateway's own messages: valid, but a trap for clients that check
 /// `type` before `_meta`.
 fn warn_of_type(request: &PublishRequest<'_>) {
     #[derive(serde::Deserialize)]
@@ -281,7 +281,7 @@ mod tests {
     };
 
     #[tokio::test]
-    async fn of_several_that_belong_together_none_is_stored_where_one_is_a_mistake() {
+    async fn a_group_with_one_invalid_publication_is_not_stored() {
         let (config, backplane) = (Config::development(), Backplane::Memory(Memory::new()));
         backplane.start(Box::new(|_| {}));
         let limits = PublishLimits { payload_bytes_max: 1_000, json_depth_max: 8, development: false };

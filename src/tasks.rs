@@ -1,4 +1,4 @@
-//! Every background task: named, counted, told of the drain, awaited at its end.
+//! Background tasks: named, counted, notified of the drain, and awaited at its end.
 
 use std::{
     panic::AssertUnwindSafe,
@@ -13,9 +13,9 @@ use pin_project_lite::pin_project;
 use prometheus::Histogram;
 use tokio::sync::watch;
 
-/// Runs what blocks for a moment (files) off the threads that serve. `None` when it panicked, which is logged.
+/// Runs a short blocking operation (files) on a blocking thread. `None` if it panicked, which is logged.
 pub async fn blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> Option<R> {
-    // Not aborted and not awaited by the drain: it ends by itself.
+    // Neither aborted nor awaited by the drain: it ends by itself.
     tokio::task::spawn_blocking(work).await.ok()
 }
 
@@ -24,11 +24,11 @@ pub async fn blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'stat
 pub struct Tasks {
     stop: watch::Sender<bool>,
     account: Arc<Account>,
-    /// The vital task that panicked first.
+    /// The first vital task that panicked.
     broken: watch::Sender<Option<&'static str>>,
 }
 
-/// What is known of the tasks together.
+/// Statistics of all tasks.
 #[derive(Debug)]
 struct Account {
     running: watch::Sender<usize>,
@@ -43,7 +43,7 @@ pub struct Stop(watch::Receiver<bool>);
 impl Stop {
     /// Waits until the replica stops.
     pub async fn wait(&mut self) {
-        // An error means that every `Tasks` is gone, which is an end too.
+        // An error means that every `Tasks` was dropped, which also means the end.
         let _ = self.0.wait_for(|stopped| *stopped).await;
     }
 
@@ -71,25 +71,25 @@ impl Tasks {
         Self { stop: watch::Sender::new(false), account, broken: watch::Sender::new(None) }
     }
 
-    /// Observes from now on how long each task keeps its worker at a time, in seconds. A second call changes nothing.
+    /// From now on, measures how long each poll of a task occupies its worker, in seconds. A second call has no effect.
     pub fn time_polls(&self, polls: Histogram) {
         let _ = self.account.polls.set(polls);
     }
 
-    /// Tasks that are stopped and awaited apart from these. A vital one among them is as vital as one of these.
+    /// A separate group of tasks, stopped and awaited on its own. A vital task in it is vital to the replica.
     #[must_use]
     pub fn apart(&self) -> Self {
         Self { broken: self.broken.clone(), ..Self::timed_by(self.account.polls.clone()) }
     }
 
-    /// The signal that tasks end on.
+    /// The signal on which tasks end.
     #[must_use]
     pub fn stop(&self) -> Stop {
         Stop(self.stop.subscribe())
     }
 
-    /// Runs a task that ends by itself soon after [`Tasks::stop`] resolves. A panic in it is logged with its name, and
-    /// ends nothing else.
+    /// Runs a task that ends soon after [`Tasks::stop`] resolves. A panic in it is logged with its name, and ends
+    /// nothing else.
     pub fn spawn<F>(&self, name: &'static str, task: F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -97,7 +97,7 @@ impl Tasks {
         self.supervise(name, task, |_| {});
     }
 
-    /// Runs a task that a replica can't do without: after a panic in it [`Tasks::broken`] resolves, and the replica ends.
+    /// Runs a task that the replica requires: after a panic in it, [`Tasks::broken`] resolves and the replica ends.
     pub fn spawn_vital<F>(&self, name: &'static str, task: F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -113,7 +113,7 @@ impl Tasks {
         let mut broken = self.broken.subscribe();
         match broken.wait_for(Option::is_some).await.map(|name| *name) {
             Ok(Some(name)) => name,
-            // The sender is `self`, so the wait can't fail.
+            // `self` owns the sender, so the wait cannot fail.
             _ => std::future::pending().await,
         }
     }
@@ -124,8 +124,8 @@ impl Tasks {
         P: FnOnce(&'static str) + Send + 'static,
     {
         let running = Running::enter(&self.account);
-        // What a panicked task leaves behind is its own connection's state, which goes with it.
-        // Combinators: an `async` block would hold the task twice, as what it captured and as what it awaits.
+        // A panicked task leaves only the state of its own connection, which is dropped with it. Combinators, because
+        // an `async` block would hold the task twice: captured and awaited.
         let supervised = AssertUnwindSafe(task).catch_unwind().map(move |ended| {
             if ended.is_err() {
                 tracing::error!(task = name, "a task panicked");
@@ -136,7 +136,7 @@ impl Tasks {
         tokio::spawn(Timed { task: supervised, running });
     }
 
-    /// Tells all tasks to end and waits for them, `grace` at the most. Returns how many were still running.
+    /// Tells all tasks to end and waits for them, at most `grace`. Returns how many were still running.
     pub async fn end(&self, grace: Duration) -> usize {
         self.stop.send_replace(true);
         let mut running = self.account.running.subscribe();
@@ -145,7 +145,7 @@ impl Tasks {
     }
 }
 
-/// Counts a task as running for as long as it lives, also when it panics.
+/// Counts a task as running until it is dropped, even if it panics.
 struct Running(Arc<Account>);
 
 impl Running {
@@ -188,7 +188,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn polls_are_timed_also_of_tasks_apart() {
+    async fn polls_of_separate_groups_are_timed_as_well() {
         let polls = Histogram::with_opts(prometheus::HistogramOpts::new("polls", "polls")).unwrap();
         let tasks = Tasks::new();
         tasks.time_polls(polls.clone());
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_breaks_the_replica_only_in_a_vital_task() {
+    async fn only_a_panic_in_a_vital_task_breaks_the_replica() {
         let tasks = Tasks::new();
         tasks.spawn("connection", async { panic!("on purpose") });
         assert_eq!(tasks.end(Duration::from_secs(5)).await, 0);

@@ -1,5 +1,5 @@
-//! Logs: text for people or JSON for programs, to standard error. Never a token or a payload, and never a wait for
-//! whoever reads them.
+//! Logs: text for people or JSON for programs, to standard error. Never contains a token or a payload, and never waits
+//! for its reader.
 
 mod filter;
 mod rotated;
@@ -32,24 +32,24 @@ use rotated::Rotated;
 use tag::Tag;
 use writer::LogWriter;
 
-/// How long the end of the process waits for lines to be written.
+/// How long the process waits at its end for lines to be written.
 const END_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Logging could not be started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum TelemetryError {
-    /// The configuration checks filters, so this is one that was made elsewhere.
-    #[error("log.filter can't be read")]
+    /// The configuration validates filters, so this one comes from elsewhere.
+    #[error("log.filter is invalid")]
     Filter,
-    #[error("logging was started before")]
+    #[error("logging is already started")]
     Started,
-    #[error("there is no thread or no file descriptor for the log")]
+    #[error("no thread or file descriptor is available for the log")]
     System,
-    #[error("log.audit_file can't be opened: {0}")]
+    #[error("log.audit_file cannot be opened: {0}")]
     AuditFile(io::ErrorKind),
 }
 
-/// The log of the process. When it is dropped, what waits is written, for a second at the most.
+/// The log of the process. Dropping it writes what is queued, for at most one second.
 pub struct Logging {
     writer: LogWriter,
     audit: Option<LogWriter>,
@@ -57,14 +57,14 @@ pub struct Logging {
 }
 
 impl Logging {
-    /// Counts lines that are dropped here, those of the past included.
+    /// Counts the lines that are dropped, including earlier ones.
     pub fn count_dropped(&self, counter: &IntCounter) {
         for writer in std::iter::once(&self.writer).chain(&self.audit) {
             writer.count_dropped(counter.clone());
         }
     }
 
-    /// What is logged, to be changed while the process runs.
+    /// The log filter, which can be changed at runtime.
     #[must_use]
     pub fn filter(&self) -> LogFilter {
         self.filter.clone()
@@ -79,13 +79,13 @@ impl Drop for Logging {
     }
 }
 
-/// Starts logging for the whole process, each line with the `name` of the replica. Panics are logged like everything else.
+/// Starts logging for the whole process, each line with the `name` of the replica. Panics are logged as well.
 ///
 /// # Errors
 /// [`TelemetryError`].
 pub fn start(log: &Log, name: &str) -> Result<Logging, TelemetryError> {
     let colours = io::stderr().is_terminal();
-    // Not the standard library's handle: that is locked during a write, which may take as long as the reader likes.
+    // Not the standard library's handle: that is locked during a write, which may block for as long as the reader does.
     let target = io::stderr().as_fd().try_clone_to_owned().map_err(|_| TelemetryError::System)?;
     let writer = {
         let tag = Tag::new(name, log.json);
@@ -106,7 +106,7 @@ pub fn start(log: &Log, name: &str) -> Result<Logging, TelemetryError> {
     Ok(Logging { writer, audit, filter })
 }
 
-/// What takes all lines of the process, and the filter that it can be changed by.
+/// The subscriber for all lines of the process, and the handle that changes its filter.
 type Subscribed = (Box<dyn Subscriber + Send + Sync>, LogFilter);
 
 fn subscriber<W>(log: &Log, colours: bool, writer: W, audit: Option<LogWriter>) -> Result<Subscribed, TelemetryError>
@@ -166,13 +166,13 @@ mod tests {
     }
 
     #[test]
-    fn people_get_a_line_of_text() {
+    fn text_format_writes_lines_for_people() {
         let text = logged("info", false).unwrap();
         assert!(text.trim_end().ends_with("listening port=8000") && text.lines().count() == 1, "{text}");
     }
 
     #[test]
-    fn programs_get_an_object_a_line() {
+    fn json_format_writes_one_object_per_line() {
         let text = logged("debug", true).unwrap();
         let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines.len(), 2);
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_that_means_nothing_is_refused() {
+    fn an_invalid_filter_is_refused() {
         assert_eq!(logged("tickgate=loud", false), Err(TelemetryError::Filter));
     }
 }

@@ -1,5 +1,5 @@
-//! TLS on this side's listeners: certificates and keys, replaced while connections stand, and what is written and read
-//! through them. Never decides who may do what.
+//! TLS on the listeners: certificates and keys, which can be replaced while connections are open, and the encrypted
+//! sockets. Does not decide who may do what.
 
 mod certificate;
 mod socket;
@@ -28,10 +28,10 @@ use crate::{
 pub use certificate::{Certificate, names};
 pub use socket::TlsSocket;
 
-/// HTTP/1.1 is all that is served.
+/// Only HTTP/1.1 is served.
 const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
 
-/// What one listener's connections begin with. Cheap to clone.
+/// The TLS settings of a listener's new connections. Cheap to clone.
 #[derive(Clone)]
 pub struct Acceptor(Arc<ArcSwap<ServerConfig>>);
 
@@ -42,29 +42,29 @@ impl std::fmt::Debug for Acceptor {
 }
 
 impl Acceptor {
-    /// Over a certificate and its key.
+    /// Built from a certificate and its key.
     ///
     /// # Errors
-    /// The setting that can't be used, and a sentence.
+    /// The invalid setting, and a sentence.
     pub fn new(tls: &config::Tls) -> Result<Self, (&'static str, String)> {
         Ok(Self(Arc::new(ArcSwap::from_pointee(server_config(tls)?))))
     }
 
-    /// Connections that begin from now on are those of `other`.
+    /// New connections use the settings of `other`.
     pub fn take(&self, other: &Self) {
         self.0.store(other.0.load_full());
     }
 
-    /// Shakes hands. The caller bounds the time.
+    /// Performs the handshake. The caller limits the time.
     ///
     /// # Errors
-    /// When the peer speaks no TLS, goes away, or has a certificate that can't be trusted.
+    /// If the peer does not use TLS, disconnects, or has an untrusted certificate.
     pub async fn accept(&self, stream: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
         TlsAcceptor::from(self.0.load_full()).accept(stream).await
     }
 }
 
-/// The one cryptography of this program.
+/// The cryptography provider of this program.
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
@@ -77,13 +77,13 @@ fn server_config(tls: &config::Tls) -> Result<ServerConfig, (&'static str, Strin
     let builder = match &tls.client_authority {
         None => builder.with_no_client_auth(),
         Some(pem) => {
-            let wrong = |error: &dyn std::fmt::Display| ("client_ca_file", format!("can't be used: {error}"));
+            let wrong = |error: &dyn std::fmt::Display| ("client_ca_file", format!("cannot be used: {error}"));
             let mut roots = RootCertStore::empty();
             for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
                 let certificate = certificate.map_err(|error| wrong(&error))?;
                 roots.add(certificate).map_err(|error| wrong(&error))?;
             }
-            // Whoever has no certificate may still have a key.
+            // Clients without a certificate may still have a key.
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
             let verifier = verifier.allow_unauthenticated().build().map_err(|error| wrong(&error))?;
             builder.with_client_cert_verifier(verifier)
@@ -91,22 +91,22 @@ fn server_config(tls: &config::Tls) -> Result<ServerConfig, (&'static str, Strin
     };
     let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
     config.alpn_protocols = PROTOCOLS.iter().map(|name| name.to_vec()).collect();
-    // Clients that come back need no signature: what a reconnect storm would cost most.
+    // Resumed TLS sessions need no signature, the greatest cost of a reconnect storm.
     config.ticketer = aws_lc_rs::Ticketer::new().map_err(unsupported)?;
     Ok(config)
 }
 
-/// Tells what of the certificates and keys can't be used: those of the listeners, and that of the link to Redis.
+/// Reports unusable certificates and keys: those of the listeners, and that of the link to Redis.
 pub fn check(config: &config::Config, problems: &mut Problems) {
     for (section, tls) in listeners(config) {
         if let Err((key, text)) = server_config(tls) {
-            problems.tell(format!("server.{section}.{key}"), text);
+            problems.report(format!("server.{section}.{key}"), text);
         }
     }
     if let Some(identity) = config.redis.as_ref().and_then(|redis| redis.access().identity.clone())
         && let Err((key, text)) = certificate::certified(&identity, &provider())
     {
-        problems.tell(format!("redis.client_{key}"), text);
+        problems.report(format!("redis.client_{key}"), text);
     }
 }
 
@@ -118,7 +118,7 @@ fn listeners(config: &config::Config) -> impl Iterator<Item = (&'static str, &co
         .filter_map(|(section, tls)| Some((section, tls.as_ref()?)))
 }
 
-/// Every certificate that this process shows to others.
+/// Every certificate that this process presents.
 fn shown(config: &config::Config) -> Vec<(ShownCertificate, Certificate)> {
     let mut found: Vec<_> = listeners(config)
         .map(|(section, tls)| {
@@ -131,13 +131,13 @@ fn shown(config: &config::Config) -> Vec<(ShownCertificate, Certificate)> {
     found.into_iter().filter_map(|(name, identity)| Some((name, Certificate::read(&identity.certificate)?))).collect()
 }
 
-/// Exports when the certificates end, and warns of those that have ended as of `now`, in seconds since 1970.
-pub fn tell(config: &config::Config, metrics: &Metrics, now: u64) {
+/// Exports when the certificates expire, and warns about those that have expired as of `now`, in seconds since 1970.
+pub fn export_expiry(config: &config::Config, metrics: &Metrics, now: u64) {
     for (shown, certificate) in shown(config) {
         metrics.certificate_expires_timestamp_seconds.of(shown).set(certificate.expires_at);
         if certificate.is_expired(now) {
             let certificate = shown.as_str();
-            tracing::warn!(certificate, "a certificate has expired: it is shown all the same, and clients refuse it");
+            tracing::warn!(certificate, "a certificate has expired: it is still presented, and clients refuse it");
         }
     }
 }

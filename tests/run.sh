@@ -39,6 +39,8 @@ tools() {
     local missing=()
     command -v cc >/dev/null || missing+=(build-essential)
     command -v redis-server >/dev/null && command -v redis-cli >/dev/null || missing+=(redis-server)
+    # A clock of its own for the Redis of one test.
+    compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || missing+=(libfaketime)
     command -v openssl >/dev/null || missing+=(openssl)
     command -v curl >/dev/null || missing+=(curl ca-certificates)
     command -v python3 >/dev/null && python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)

@@ -1,5 +1,5 @@
-//! The architecture and the documents, held by machine: who may import whom, which crate may appear where, how long a
-//! file may be, and that lists in the documents are those of the code. Never judges what a compiler or clippy judges.
+//! Checks of the architecture and the documents: which module may import which, where each crate may appear, how long a
+//! file may be, and that lists in the documents match the code. Does not check what the compiler or clippy checks.
 #![allow(unreachable_pub, reason = "a test binary exports nothing; `pub` means shared between its files")]
 
 #[path = "tidy/bounds.rs"]
@@ -15,8 +15,8 @@ use std::{collections::BTreeSet, process::Command};
 
 use source::{Source, manifests, root, sources, suite};
 
-/// Modules, in the order in which they build on each other, and all they may import. Whoever wants to add a row's
-/// entry: does the dependency point the way a message goes, and would a value handed over do instead?
+/// Modules, in the order in which they build on each other, and everything they may import. Before adding an entry,
+/// ask: does the dependency point in the direction in which messages travel, and could a value be passed instead?
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("tasks", &[]),
     ("clock", &[]),
@@ -42,7 +42,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("registry", &["clock", "config", "defect", "redis_link", "tasks"]),
     ("publisher", &["backplane", "config", "log_limit", "metrics"]),
     // Knows outboxes and wire forms: no `session`, no `connection`, no `api`.
-    ("hub", &["backplane", "clock", "defect", "fairness", "history", "metrics", "tasks", "tls"]),
+    ("hub", &["backplane", "bucket", "clock", "config", "defect", "fairness", "history", "metrics", "tasks", "tls"]),
     ("feeds", &["backplane", "clock", "config", "defect", "metrics", "publisher", "registry", "tasks"]),
     (
         "connection",
@@ -106,28 +106,28 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("cli", &["app", "auth", "config", "defect", "descriptors", "tasks", "telemetry"]),
 ];
 
-/// What the members of the workspace may depend on: the crates of this repository, in their order. What tests alone need
-/// is not listed.
+/// What the members of the workspace may depend on: the crates of this repository, in order. Dependencies used only by
+/// tests are not listed.
 const MAY_DEPEND: &[(&str, &[&str])] = &[
     // The vocabulary of the wire; without tokio, so that the compiler keeps it free of I/O.
     ("crates/wire", &[]),
     ("crates/process", &[]),
-    // Shares no code with the gateway, so that the two can't be wrong in the same way.
+    // Shares no code with the gateway, so that the two cannot have the same bug.
     ("crates/sim-exchange", &[]),
     ("crates/client", &["tickgate-wire"]),
-    // No client: it must not be right for the reason for which a client is.
+    // Does not use the client: it must not be correct for the same reason as a client.
     ("crates/client-suite", &["tickgate-wire"]),
-    // Neither the client nor the gateway: they would be what is measured.
+    // Uses neither the client nor the gateway: they would become part of the measurement.
     ("crates/bench", &["tickgate-process", "tickgate-wire"]),
     ("", &["tickgate-client", "tickgate-process", "tickgate-wire"]),
     ("benches", &[]),
     ("tests/kit", &["tickgate", "tickgate-client", "tickgate-wire"]),
-    // Knows Redis alone, so that it can't agree with the gateway where both are wrong.
+    // Knows only Redis, so that it cannot share a bug with the gateway.
     ("tests/model", &[]),
     ("tests/redis-model", &[]),
 ];
 
-/// Crates that stay where they are at home, so that another one can take their place.
+/// Crates that may be used only in their home modules, so that they can be replaced.
 const CRATE_HOMES: &[(&str, &[&str])] = &[
     (
         "axum",
@@ -146,7 +146,7 @@ const CRATE_HOMES: &[(&str, &[&str])] = &[
     ("redis", &["backplane/redis/", "redis_link/", "registry/redis/"]),
     ("deadpool", &["redis_link/"]),
     ("jsonwebtoken", &["auth/", "crates/bench/token.rs"]),
-    // Handles are made in `metrics`; the others hold one: a connection its gauge, the lifecycle its own.
+    // Handles are created in `metrics`; other modules hold one: a connection its gauge, the lifecycle its own.
     ("prometheus", &["metrics/", "api/readiness.rs", "tasks.rs", "telemetry.rs", "telemetry/writer.rs"]),
     ("clap", &["cli/", "crates/bench/main.rs", "crates/client-suite/main.rs", "crates/sim-exchange/main.rs"]),
     ("hdrhistogram", &["crates/bench/latency.rs"]),
@@ -160,9 +160,10 @@ const CRATE_HOMES: &[(&str, &[&str])] = &[
     ("tracing_subscriber", &["telemetry.rs", "telemetry/", "config/feeds.rs"]),
 ];
 
-/// The core, which decides without I/O and takes the time as an argument: these, and every file whose header says "Pure".
+/// The core, which decides without I/O and takes the time as an argument: these, and every file whose header says
+/// "Pure".
 const PURE: &[&str] = &["crates/wire/", "session/", "redis_link/topology.rs"];
-/// What the core never names.
+/// What the core must not name.
 const IMPURE: &[&str] = &[
     "tokio::",
     "axum::",
@@ -177,22 +178,22 @@ const IMPURE: &[&str] = &[
     "Utc::now",
 ];
 
-/// Lines of a file, without its tests.
+/// Maximum lines of a file, without its tests.
 const LINES_MAX: usize = 400;
 
-/// Words for what is not there yet. Whatever is on main is finished.
+/// Words for unfinished work. Everything on main is finished.
 const STUBS: &[&str] = &["todo!(", "unimplemented!(", "TODO", "FIXME", "XXX", "not implemented"];
 
-/// Names that say nothing about what is inside.
+/// Names that say nothing about the contents.
 const BANNED_NAMES: &[&str] = &["broker", "node", "manager", "service", "handler", "util", "utils", "core", "common"];
 
-/// Fails with one line for each thing that is wrong.
+/// Fails with one line per error.
 fn nothing(wrong: impl IntoIterator<Item = String>) {
     let wrong: Vec<_> = wrong.into_iter().collect();
     assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
 }
 
-/// Fails with all that a rule finds wrong in the sources, tests left out.
+/// Fails with all errors that a rule finds in the sources, excluding tests.
 fn holds(rule: impl Fn(&Source) -> Vec<String>) {
     nothing(sources().iter().filter(|source| !source.is_test).flat_map(|source| {
         let found = rule(source);
@@ -225,14 +226,14 @@ fn the_table_of_imports_has_no_cycle() {
     let mut below = BTreeSet::new();
     for (module, imports) in MAY_IMPORT {
         for import in *imports {
-            assert!(below.contains(import), "`{module}` imports `{import}`, which the table does not put below it");
+            assert!(below.contains(import), "`{module}` imports `{import}`, which the table does not place below it");
         }
         below.insert(module);
     }
 }
 
 #[test]
-fn the_tables_allow_nothing_that_is_not_needed() {
+fn the_tables_allow_nothing_unnecessary() {
     let sources = sources();
     let product = || sources.iter().filter(|source| !source.is_test);
     let imports = MAY_IMPORT.iter().flat_map(|(module, imports)| imports.iter().map(move |import| (*module, *import)));
@@ -250,7 +251,7 @@ fn the_tables_allow_nothing_that_is_not_needed() {
     );
 }
 
-/// A documented label value that nothing counts is a panel that stays empty and an alert that never fires.
+/// A documented label value that is never counted is an empty panel and an alert that never fires.
 #[test]
 fn every_label_value_is_counted_somewhere() {
     let sources = sources();
@@ -263,7 +264,7 @@ fn every_label_value_is_counted_somewhere() {
         let variants = label.lines().filter_map(|line| line.trim().split_once(" = \"")).map(|(variant, _)| variant);
         let users = || rest.iter().filter(|source| !source.is_test && source.names(name));
         for variant in variants {
-            // The list itself maps numbers of others to some labels.
+            // The list itself maps external numbers to some labels.
             let mapped = list.contains(&format!("Self::{variant},"));
             let counts = |source: &Source| {
                 source.text.contains(&format!("::{variant}"))
@@ -279,7 +280,7 @@ fn every_label_value_is_counted_somewhere() {
 }
 
 #[test]
-fn crates_stay_at_home() {
+fn crates_are_used_only_in_their_home_modules() {
     holds(|source| {
         let away = CRATE_HOMES.iter().filter(|(name, homes)| source.names_crate(name) && !is_at(source, homes));
         away.map(|(name, homes)| format!("`{name}` is at home in {}", homes.join(", "))).collect()
@@ -287,7 +288,7 @@ fn crates_stay_at_home() {
 }
 
 #[test]
-fn members_depend_only_on_what_lies_below_them() {
+fn members_depend_only_on_crates_below_them() {
     let listed: BTreeSet<_> = MAY_DEPEND.iter().map(|(member, _)| *member).collect();
     for manifest in manifests() {
         let path = &*manifest.member;
@@ -297,10 +298,10 @@ fn members_depend_only_on_what_lies_below_them() {
     }
 }
 
-/// A program that is built to be run never has the simulated back end or a defect: nothing that it depends on enables
-/// them, and neither does a default.
+/// Programs that are built to run never have the simulated back end or a defect: no dependency enables them, and no
+/// default feature does.
 #[test]
-fn tests_alone_enable_the_simulation_and_the_defects() {
+fn only_tests_enable_the_simulation_and_the_defects() {
     for manifest in manifests() {
         let default = manifest.text.lines().any(|line| line.starts_with("default ="));
         assert!(!default, "{:?} has default features", manifest.member);
@@ -312,10 +313,10 @@ fn tests_alone_enable_the_simulation_and_the_defects() {
     }
 }
 
-/// `cargo test --test it` and `cargo build --example echo` build nothing anew after `cargo test --workspace`: the other
+/// `cargo test --test it` and `cargo build --example echo` rebuild nothing after `cargo test --workspace`: the other
 /// members enable no feature of a dependency that the gateway's tests do not.
 #[test]
-fn the_gateways_tests_are_built_as_the_workspace_is() {
+fn the_gateways_tests_use_the_same_features_as_the_workspace() {
     let built = |of: &str| {
         let arguments = ["tree", of, "-e", "normal,build,dev", "-f", "{p} {f}", "--prefix", "none", "--no-dedupe"];
         let mut command = Command::new(env!("CARGO"));
@@ -331,7 +332,7 @@ fn the_gateways_tests_are_built_as_the_workspace_is() {
     );
 }
 
-/// The suite that judges the gateway under faults must not be right for the reason for which the client is.
+/// The suite that judges the gateway under faults must not be correct for the same reason as the client.
 #[test]
 fn the_fault_suite_shares_no_rule_with_the_client() {
     let rules = ["Client,", "Client}", "Client;", "Builder", "Driver", "Handle", "retry_after"];
@@ -349,7 +350,7 @@ fn the_core_has_no_io_and_no_clock() {
         let header: String = source.text.lines().take_while(|line| line.starts_with("//!")).collect();
         let is_core = is_at(source, PURE) || header.contains("Pure");
         let named = IMPURE.iter().filter(|word| is_core && source.names(word));
-        named.map(|word| format!("`{word}` in what decides without I/O")).collect()
+        named.map(|word| format!("`{word}` in code that must have no I/O")).collect()
     });
 }
 
@@ -375,7 +376,7 @@ fn the_wire_crate_depends_on_no_io() {
 }
 
 #[test]
-fn tasks_alone_spawns() {
+fn only_tasks_spawns() {
     holds(|source| {
         let spawns = ["tokio::spawn(", "task::spawn(", "spawn_blocking(", "thread::spawn("];
         let found = spawns.iter().filter(|spawn| source.path != "tasks.rs" && source.names(spawn));
@@ -387,12 +388,12 @@ fn tasks_alone_spawns() {
 fn files_are_short() {
     holds(|source| {
         let lines = source.lines();
-        if lines > LINES_MAX { vec![format!("{lines} lines, {LINES_MAX} are enough")] } else { vec![] }
+        if lines > LINES_MAX { vec![format!("{lines} lines, at most {LINES_MAX} are allowed")] } else { vec![] }
     });
 }
 
 #[test]
-fn every_file_says_what_it_owns() {
+fn every_file_states_what_it_owns() {
     holds(|source| match source.text.starts_with("//! ") {
         true => vec![],
         false => vec!["no `//!` at its head".into()],
@@ -400,7 +401,7 @@ fn every_file_says_what_it_owns() {
 }
 
 #[test]
-fn nothing_is_left_for_later() {
+fn no_unfinished_work_remains() {
     nothing(sources().iter().flat_map(|source| {
         let found = STUBS.iter().filter(|word| source.text.contains(**word));
         found.map(|word| format!("{}: `{word}`", source.shown())).collect::<Vec<_>>()
@@ -408,13 +409,15 @@ fn nothing_is_left_for_later() {
 }
 
 #[test]
-fn names_say_what_is_inside() {
+fn names_describe_their_contents() {
     holds(|source| {
         let parts = source.path.trim_end_matches(".rs").split('/');
-        let mut wrong: Vec<_> =
-            parts.filter(|part| BANNED_NAMES.contains(part)).map(|part| format!("`{part}` names nothing")).collect();
+        let mut wrong: Vec<_> = parts
+            .filter(|part| BANNED_NAMES.contains(part))
+            .map(|part| format!("`{part}` is not descriptive"))
+            .collect();
         if source.names("super::super") {
-            wrong.push("`super::super` breaks when a file moves; begin with `crate::`".into());
+            wrong.push("`super::super` breaks when a file moves; start with `crate::`".into());
         }
         wrong
     });

@@ -4,8 +4,8 @@
 //! - `readiness` decides, `probes` and `status` answer.
 //! - `publish` takes single publications and batches, `stream` newline-delimited ones, `lines` cuts them; `entry` is one
 //!   publication of any of them.
-//! - `send` reaches one connection; `sessions`, `topics`, `tickets` are the operator's and the backend's view; `admin` acts on
-//!   this replica, `trace` tells what happens on it.
+//! - `send` reaches one connection; `sessions`, `users`, `topics`, `tickets` are the operator's and the backend's view; `admin`
+//!   acts on this replica, `trace` tells what happens on it.
 //! - `access` lets in, `observe` counts and renders every `problem`, `cors` speaks to browsers.
 
 use std::{
@@ -17,7 +17,7 @@ use std::{
 use axum::{
     Router,
     middleware::{from_fn, from_fn_with_state, map_request},
-    routing::{get, post},
+    routing::{get, post, put},
 };
 use parking_lot::Mutex;
 use tickgate_wire::{
@@ -61,6 +61,7 @@ mod tickets;
 mod topics;
 mod trace;
 mod unavailable;
+mod users;
 
 pub use admin::{ConnectionDetail, Operator, TraceSubject};
 pub use readiness::{Check, Facts, Lifecycle, NotReady, Phase, Readiness};
@@ -189,7 +190,7 @@ impl Api {
             .route(Route::Send.as_str(), post(send::send));
         let reading = Router::new()
             .route(Route::Connections.as_str(), get(sessions::connections))
-            .route(Route::User.as_str(), get(sessions::user))
+            .route(Route::User.as_str(), get(users::user))
             .route(Route::Replicas.as_str(), get(status::replicas))
             .route(Route::Presence.as_str(), get(topics::presence))
             .route(Route::Topics.as_str(), get(topics::topics))
@@ -197,6 +198,7 @@ impl Api {
             .route(Route::History.as_str(), get(topics::history));
         let acting = Router::new()
             .route(Route::Disconnect.as_str(), post(sessions::disconnect))
+            .route(Route::User.as_str(), put(users::report))
             .route(Route::AdminDrain.as_str(), post(admin::drain))
             .route(Route::AdminUndrain.as_str(), post(admin::undrain))
             .route(Route::AdminRebalance.as_str(), post(admin::rebalance))

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use axum::{
     Extension, Json,
-    extract::{Path, Query, Request, State, rejection::QueryRejection},
+    extract::{Query, Request, State, rejection::QueryRejection},
     http::StatusCode,
     response::{IntoResponse, Response},
 };
@@ -51,15 +51,12 @@ pub(super) struct Listing {
     limit: Option<usize>,
 }
 
-/// The same for one user.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct UserListing {
-    cursor: Option<String>,
-    limit: Option<usize>,
-}
-
 impl Listing {
+    /// Those of one user.
+    pub(super) fn of(user: &UserId, cursor: Option<String>, limit: Option<usize>) -> Self {
+        Self { user: Some(user.to_string()), cursor, limit, ..Self::default() }
+    }
+
     fn limit(&self) -> Result<usize, Problem> {
         let limit = self.limit.unwrap_or(PAGE_DEFAULT);
         if !(1..=PAGE_MAX).contains(&limit) {
@@ -92,7 +89,7 @@ impl Listing {
     }
 }
 
-fn user_id(user: &str) -> Result<UserId, Problem> {
+pub(super) fn user_id(user: &str) -> Result<UserId, Problem> {
     UserId::new(user).map_err(|error| Problem::invalid(error.to_string()))
 }
 
@@ -146,10 +143,18 @@ impl Connection {
     }
 }
 
+/// Whose connections they are.
+#[derive(Serialize)]
+pub(super) struct Of {
+    pub(super) user: UserId,
+    /// The platform did not report the user as inactive.
+    pub(super) active: bool,
+}
+
 #[derive(Serialize)]
 struct Connections {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    user: Option<String>,
+    #[serde(flatten)]
+    of: Option<Of>,
     connections: Vec<Connection>,
     /// `null` on the last page.
     cursor: Option<String>,
@@ -167,19 +172,7 @@ pub(super) async fn connections(
     list(&shared, &key, listing, None).await
 }
 
-/// Live connections of one user, over all replicas. A user without any has an empty list.
-pub(super) async fn user(
-    State(shared): State<Arc<Shared>>,
-    Extension(key): Extension<Arc<ApiKey>>,
-    Path(user): Path<String>,
-    listing: Result<Query<UserListing>, QueryRejection>,
-) -> Result<Response, Problem> {
-    let Query(UserListing { cursor, limit }) = listing.map_err(|error| Problem::invalid(error.body_text()))?;
-    let listing = Listing { user: Some(user.clone()), cursor, limit, ..Listing::default() };
-    list(&shared, &key, listing, Some(user)).await
-}
-
-async fn list(shared: &Shared, key: &ApiKey, listing: Listing, user: Option<String>) -> Result<Response, Problem> {
+pub(super) async fn list(shared: &Shared, key: &ApiKey, listing: Listing, of: Option<Of>) -> Result<Response, Problem> {
     let (matching, limit) = (listing.matching(shared, key)?, listing.limit()?);
     if !listing.cursor.as_deref().is_none_or(is_connection_id) {
         return Err(Problem::invalid("`cursor` is that of the page before"));
@@ -187,7 +180,7 @@ async fn list(shared: &Shared, key: &ApiKey, listing: Listing, user: Option<Stri
     let answers = shared.registry.inquire(&Inquiry::List { matching, after: listing.cursor, limit }).await?;
     let Page { connections, cursor, complete } = answers.page(limit);
     let connections = connections.into_iter().map(|open| Connection::shown(open, key)).collect();
-    Ok(Json(Connections { user, connections, cursor, complete }).into_response())
+    Ok(Json(Connections { of, connections, cursor, complete }).into_response())
 }
 
 #[derive(Deserialize)]
@@ -293,7 +286,7 @@ async fn close(shared: &Shared, caller: &Caller, matching: Matching, reason: Str
 }
 
 /// Writes down what an operator did, whatever became of it.
-fn audited(
+pub(super) fn audited(
     shared: &Shared,
     caller: &Caller,
     action: &str,

@@ -36,7 +36,9 @@ pub(super) async fn issue(State(shared): State<Arc<Shared>>, headers: HeaderMap)
     if let Some(revoked) = shared.registry.is_revoked(&identity.user, identity.issued_at).await? {
         shared.metrics.auth_failures_total.of(AuthFailure::Revoked).inc();
         return Err(match revoked {
-            Revoked::Surely => Problem::new(ProblemKind::UserInactive, "the user's tokens were revoked"),
+            Revoked::Surely => {
+                Problem::new(ProblemKind::UserInactive, "the user's tokens were revoked, or the user is not active")
+            }
             Revoked::Perhaps => {
                 let detail = "the token is of the second of a revocation; get a new one";
                 Problem::new(ProblemKind::AuthRequired, detail).retry_after(Duration::from_secs(1))

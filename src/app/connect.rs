@@ -1,4 +1,4 @@
-//! What `check-config --connect` tries: everything outside of the process that a replica uses. Never serves.
+//! What `check-config --connect` tries: all external resources that a replica uses. Never serves.
 
 use std::io;
 
@@ -9,12 +9,12 @@ use crate::{
     redis_link,
 };
 
-/// What to do about an address that can't be bound.
+/// Advice for an address that cannot be bound.
 pub(super) fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::AddrInUse => "; end the program that uses the port, or set another one",
+        io::ErrorKind::AddrInUse => "; stop the program that uses the port, or set another one",
         io::ErrorKind::AddrNotAvailable => "; set an address of this machine, or 0.0.0.0 for all",
-        io::ErrorKind::PermissionDenied => "; ports below 1024 need a right of their own: set a higher one",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 require a privilege: choose a higher one",
         _ => "",
     }
 }
@@ -22,23 +22,23 @@ pub(super) fn remedy(error: &io::Error) -> &'static str {
 /// Tries what `serve` would use: both addresses, Redis, and the key set.
 ///
 /// # Errors
-/// All that can't be used now.
+/// Everything that cannot be used now.
 pub async fn connect(config: &Config) -> Result<(), Problems> {
     let mut problems = Problems::default();
     for (key, address) in [("server.listen", config.server.listen), ("server.ops_listen", config.server.ops_listen)] {
         if let Err(source) = accept::bind(address) {
-            problems.tell(key, format!("can't listen on {address}: {source}{}", remedy(&source)));
+            problems.report(key, format!("cannot listen on {address}: {source}{}", remedy(&source)));
         }
     }
     if let Some(redis) = &config.redis
         && let Err(failure) = redis_link::probe(redis).await
     {
-        problems.tell(if redis.url_file.is_some() { "redis.url_file" } else { "redis.url" }, failure.to_string());
+        problems.report(if redis.url_file.is_some() { "redis.url_file" } else { "redis.url" }, failure.to_string());
     }
     match Verifier::new(&config.auth) {
         Ok(verifier) => {
             if let Err(text) = verifier.probe().await {
-                problems.tell("auth.jwks_url", text);
+                problems.report("auth.jwks_url", text);
             }
         }
         Err(found) => problems.extend(found),

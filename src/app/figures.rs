@@ -1,4 +1,4 @@
-//! Looks at the replica every few seconds and exports what nobody counts as it happens. Never on the way of a message.
+//! Gauges that are sampled every few seconds instead of counted as they change. Never in a message's path.
 
 use std::{
     sync::Arc,
@@ -10,10 +10,10 @@ use tokio::runtime::Handle;
 
 use crate::{api::Figures, connection::replica::Replica, tasks::Stop};
 
-/// Time between two looks. A look at a connection costs less than a microsecond.
+/// Time between two samples. Sampling costs less than a microsecond per connection.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// Looks until the replica stops.
+/// Samples until the replica stops.
 pub(super) async fn watch(replica: Arc<Replica>, mut stop: Stop) {
     let (runtime, metrics) = (Handle::current().metrics(), &replica.metrics);
     let busy = || (0..runtime.num_workers()).map(|worker| runtime.worker_total_busy_duration(worker)).sum::<Duration>();
@@ -49,7 +49,7 @@ fn gauge(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-/// What the API shows of this replica.
+/// What the API reports about this replica.
 pub(super) struct OwnFigures(pub(super) Arc<Replica>);
 
 impl Figures for OwnFigures {

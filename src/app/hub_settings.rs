@@ -1,4 +1,4 @@
-//! What the hub is made with, by the configuration. Never starts anything.
+//! The hub's settings, derived from the configuration. Starts nothing.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::{
     hub::{RingLimits, Settings, TurnLimits},
 };
 
-/// Reads of what clients missed at once in memory, where nothing is waited for.
+/// Maximum number of concurrent reads of missed messages from the memory backplane, where they never wait.
 const READS_MAX: usize = 8;
 const READS_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -20,7 +20,7 @@ pub(super) fn hub_settings(config: &Config) -> Settings {
     let ring = RingLimits { messages_max: config.hub.ring_messages_max, bytes_max: config.hub.ring_bytes_max };
     let config::Hub { topics_max, unpublished_topics_max, unpublished_per_address_max, linger, .. } = config.hub;
     let queue_grace = config.readiness.queue_grace;
-    // The other half is for what everybody waits for: where topics stand, and operators.
+    // The other half is reserved for what every subscriber waits for (topic positions) and for operators.
     let reads = TurnLimits {
         at_once: config.redis.as_ref().map_or(READS_MAX, |redis| redis.pool_size / 2),
         bytes_max: config.limits.replays_bytes_max,

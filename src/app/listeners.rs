@@ -1,4 +1,4 @@
-//! The two doors of a replica, and how many may come through them from one address. Never accepts anybody.
+//! The two listeners of a replica, and how many connections each address may have. Accepts no connections itself.
 
 use std::{net::SocketAddr, time::Instant};
 
@@ -12,11 +12,11 @@ use crate::{
 };
 
 /// Plain connections of an address beyond `limits.connections_per_address_max`.
-const PLAIN_BESIDE: u32 = 32;
-/// Addresses that are counted beside those that are connected: whoever only knocks.
-pub(super) const ADDRESSES_BESIDE: usize = 65_536;
+const PLAIN_EXTRA: u32 = 32;
+/// Extra entries for addresses whose connections are refused.
+pub(super) const ADDRESSES_EXTRA: usize = 65_536;
 
-/// What the connections of both listeners begin with, where they have TLS.
+/// The TLS settings of new connections on both listeners.
 #[derive(Clone, Debug)]
 pub(super) struct Acceptors {
     pub(super) public: Option<Acceptor>,
@@ -25,18 +25,18 @@ pub(super) struct Acceptors {
 
 impl Acceptors {
     /// # Errors
-    /// All certificates and keys that can't be used.
+    /// All unusable certificates and keys.
     pub(super) fn new(server: &Server) -> Result<Self, Problems> {
         let mut problems = Problems::default();
         let mut acceptor = |section: &str, tls: &Option<Tls>| {
             let made = Acceptor::new(tls.as_ref()?);
-            made.map_err(|(key, text)| problems.tell(format!("server.{section}.{key}"), text)).ok()
+            made.map_err(|(key, text)| problems.report(format!("server.{section}.{key}"), text)).ok()
         };
         let acceptors = Self { public: acceptor("tls", &server.tls), operations: acceptor("ops_tls", &server.ops_tls) };
         if problems.is_empty() { Ok(acceptors) } else { Err(problems) }
     }
 
-    /// Connections that begin from now on are those of `others`. Names the listeners that have TLS in one of them only.
+    /// New connections use the settings of `others`. Returns the listeners that have TLS in only one of them.
     pub(super) fn take(&self, others: &Self) -> Vec<String> {
         let pairs =
             [("server.tls", &self.public, &others.public), ("server.ops_tls", &self.operations, &others.operations)];
@@ -52,7 +52,7 @@ impl Acceptors {
     }
 }
 
-/// One door: where it was asked for, and in development mode on the other loopback address as well.
+/// One listener: on the configured address, and in development mode also on the other loopback address.
 #[derive(Debug)]
 pub(super) struct Listeners {
     pub(super) asked: TcpListener,
@@ -71,15 +71,15 @@ impl Listeners {
     }
 }
 
-/// What an address may have of connections that are no WebSockets: as many as of those, so that a storm of reconnects
-/// passes, and some to be told that there are too many.
+/// Limit of non-WebSocket connections per address: as many as WebSockets, so that a reconnect storm passes, plus some
+/// that receive a refusal.
 pub(super) fn plain_limits(config: &Config) -> AddressLimits {
     let limits = &config.limits;
     let any_rate = Rate { per_second: 0, burst: 0 };
-    let addresses_max = limits.connections_max.saturating_add(ADDRESSES_BESIDE);
+    let addresses_max = limits.connections_max.saturating_add(ADDRESSES_EXTRA);
     let connections_max = match limits.connections_per_address_max {
         0 => 0,
-        max => max.saturating_add(PLAIN_BESIDE),
+        max => max.saturating_add(PLAIN_EXTRA),
     };
     AddressLimits::new(connections_max, any_rate, addresses_max, Instant::now())
 }

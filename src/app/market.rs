@@ -1,4 +1,4 @@
-//! What the feeds get of a replica. No rules of theirs.
+//! The parts of a replica that feeds use. Contains no rules of feeds.
 
 use std::{fs::File, sync::Arc};
 
@@ -15,7 +15,7 @@ pub(super) fn open_recording(config: &Config) -> Result<Option<File>, BuildError
     opened.map(Some).map_err(|source| BuildError::Record { path: path.clone(), source })
 }
 
-/// What the feeds build on.
+/// The parts on which feeds build.
 pub(super) fn feed_sources(replica: &Arc<Replica>) -> feeds::Sources {
     let hub = replica.hub.clone();
     feeds::Sources {

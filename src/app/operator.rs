@@ -1,4 +1,4 @@
-//! What an operator may do to this replica: the parts that the API's calls need, brought together. Decides no rights.
+//! What an operator may do to this replica: combines the parts that the API's calls need. Does not decide about rights.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,15 +14,15 @@ use crate::{
     telemetry::LogFilter,
 };
 
-/// This replica, for its operator.
+/// This replica, from its operator's point of view.
 pub(super) struct Controls {
     pub(super) replica: Arc<Replica>,
     pub(super) lifecycle: Lifecycle,
-    /// What is only known once the replica runs in a process of its own.
+    /// Known only when the replica runs in its own process.
     pub(super) outside: Arc<Outside>,
 }
 
-/// What the process around a replica knows.
+/// What the process that contains the replica knows.
 #[derive(Debug, Default)]
 pub(super) struct Outside {
     /// The configuration in force.
@@ -31,7 +31,7 @@ pub(super) struct Outside {
 }
 
 impl Outside {
-    /// `log.filter`, as it is configured now.
+    /// The `log.filter` that is configured now.
     fn filter_configured(&self) -> Option<String> {
         let effective = self.effective.load_full()?;
         Some(effective.to_json()["config"]["log"]["filter"].as_str()?.to_owned())
@@ -58,7 +58,7 @@ impl Operator for Controls {
                 () = lifecycle.released() => {}
                 () = stop.wait() => {}
             }
-            // Undrained meanwhile: whatever was done last counts.
+            // Undrained in the meantime: the last command counts.
             replica.hold(lifecycle.is_held());
         });
     }
@@ -66,7 +66,7 @@ impl Operator for Controls {
     fn undrain(&self) {
         if self.lifecycle.hold(false) {
             self.replica.hold(false);
-            tracing::info!("undrained by an operator");
+            tracing::info!("drain ended by an operator");
         }
     }
 
@@ -76,7 +76,7 @@ impl Operator for Controls {
         self.replica.tasks.spawn("rebalance", async move {
             tokio::select! {
                 count = drain::move_share(&replica, share, spread) => {
-                    tracing::info!(connections = count, "clients were asked to move");
+                    tracing::info!(connections = count, "asked clients to reconnect");
                 }
                 () = stop.wait() => {}
             }
@@ -88,7 +88,7 @@ impl Operator for Controls {
         let Some(log) = self.outside.filter.load_full() else {
             return Err("this replica does not own the log of its process".into());
         };
-        let unreadable = || "`filter` can't be read: write it as log.filter".to_owned();
+        let unreadable = || "`filter` is invalid: write it as in log.filter".to_owned();
         if !is_log_filter(filter) {
             return Err(unreadable());
         }
@@ -100,7 +100,7 @@ impl Operator for Controls {
                 () = stop.wait() => return,
             }
             if let Some(configured) = outside.filter_configured() {
-                // It was read before.
+                // Validated above.
                 let _ = log.set(&configured);
             }
         });
@@ -114,7 +114,7 @@ impl Operator for Controls {
             TraceSubject::Topic(topic) => (None, Subject::Topic(topic)),
         };
         let Begun { number, sender, lines } = replica.hub.traces().begin(subject)?;
-        // Those that are open already, as they will be told of those that open from now on.
+        // Connections that are already open; later ones are handled when they open.
         for handle in replica.connections.all().iter().filter(|handle| user.is_some() && handle.user() == user.as_ref())
         {
             handle.trace_opening(replica.hub.traces());

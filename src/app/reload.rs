@@ -1,9 +1,9 @@
-//! Reads settings and secrets again while the replica runs: at a signal, and when a file has changed. Everything that was
-//! read is taken over, or nothing of it. Never closes a connection.
+//! Reloads settings and secrets at runtime: on a signal, and when a file changes. A reload takes effect completely or
+//! not at all. Never closes a connection.
 //!
-//! Files are looked at, not watched: a look is one `stat` a second and file, follows symbolic links (Kubernetes swaps one
-//! for all files of a Secret), and works on every file system, where notices of the kernel reach neither through links nor
-//! over a network and are limited in number.
+//! Files are polled, not watched: polling takes one `stat` per second and file, follows symbolic links (Kubernetes
+//! swaps one for all files of a Secret), and works on every file system. Kernel notifications work neither through
+//! links nor over a network, and their number is limited.
 
 use std::{
     fs,
@@ -31,25 +31,25 @@ use crate::{
     tls,
 };
 
-/// Time between two looks at the files. A file that changed is read at the second look that finds it as it is, so that one
-/// that is being written, or a key that follows its certificate, is whole.
+/// Time between two polls. A changed file is read when two polls in a row find it in the same state, so that a file is
+/// complete, and a key matches its certificate.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What is read again, and for whom.
+/// What is read again, and the parts that use it.
 #[derive(Debug)]
 pub struct Reload {
     sources: Sources,
-    /// Before the files were read for the first time.
+    /// Before the files were first read.
     since: SystemTime,
     effective: Arc<Effective>,
     /// Notified by a signal.
     hang_up: Arc<Notify>,
-    /// `None`: whoever started the replica keeps the log.
+    /// `None`: the process that contains the replica owns the log.
     filter: Option<LogFilter>,
 }
 
-/// What tells two contents of a file apart without reading them: device, inode and size, and when its content and its
-/// entry changed, in seconds and nanoseconds since 1970.
+/// Identifies a version of a file without reading it: device, inode and size, and the times of its content and its
+/// inode, in seconds and nanoseconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Mark {
     file: (u64, u64, u64),
@@ -57,7 +57,7 @@ struct Mark {
     entry: (i64, i64),
 }
 
-/// The clock that files get their times from is behind by as much.
+/// Maximum lag of the clock that stamps files.
 const CLOCK_STEP: Duration = Duration::from_millis(20);
 
 impl Mark {
@@ -69,31 +69,31 @@ impl Mark {
 }
 
 impl Reload {
-    /// Reads `sources` again, which gave `effective` when they were read the first time, not before `since`.
+    /// For `sources`, which were first read at or after `since`, with the result `effective`.
     #[must_use]
     pub fn new(sources: Sources, effective: Effective, since: SystemTime) -> Self {
         Self { sources, since, effective: Arc::new(effective), hang_up: Arc::default(), filter: None }
     }
 
-    /// Reads again whenever this is notified.
+    /// Reloads whenever this is notified.
     #[must_use]
     pub fn at(self, hang_up: Arc<Notify>) -> Self {
         Self { hang_up, ..self }
     }
 
-    /// Takes `log.filter` over.
+    /// Applies `log.filter`.
     #[must_use]
     pub fn logging(self, filter: LogFilter) -> Self {
         Self { filter: Some(filter), ..self }
     }
 
-    /// Lets the operator see what is in force, and change what is logged.
+    /// Lets the operator see the configuration in force, and change the log filter.
     pub(super) fn show(&self, outside: &Outside) {
         outside.effective.store(Some(self.effective.clone()));
         outside.filter.store(self.filter.clone().map(Arc::new));
     }
 
-    /// Looks and listens until the replica stops.
+    /// Polls files and waits for signals until the replica stops.
     pub(super) async fn run(
         mut self,
         replica: Arc<Replica>,
@@ -102,7 +102,7 @@ impl Reload {
     ) {
         let mut files = replica.config.files.clone();
         let mut before = look(&files).await;
-        // What was written while the replica was built is a change, too.
+        // A file written while the replica was built also counts as changed.
         let is_new = before.iter().flatten().any(|mark| mark.is_since(self.since));
         let mut loaded = if is_new { Vec::new() } else { before.clone() };
         let mut looks = interval(LOOK_INTERVAL);
@@ -119,7 +119,7 @@ impl Reload {
             if cause == "file" && !settled {
                 continue;
             }
-            // Looked at before it is read: what is written meanwhile is a change that the next look finds.
+            // Polled before it is read: the next poll finds anything written in between.
             loaded = now;
             if let Some(named) = self.again(&replica, &acceptors, cause).await
                 && {
@@ -148,7 +148,7 @@ impl Reload {
             Ok(read) => read,
             Err(problems) => {
                 let problems = problems.to_string().replace("\n  ", "; ");
-                tracing::error!(cause, problems, "can't reload: what was read before stays in force");
+                tracing::error!(cause, problems, "reload failed: the previous settings stay in force");
                 metrics.reloads_total.of(ReloadResult::Failed).inc();
                 metrics.reload_failed.set(1);
                 return None;
@@ -157,11 +157,11 @@ impl Reload {
         replica.verifier.take_keys(&verifier);
         let mut needs_restart = effective.needing_restart(&self.effective);
         needs_restart.extend(acceptors.take(&read));
-        tls::tell(&config, metrics, clock::unix_s());
+        tls::export_expiry(&config, metrics, clock::unix_s());
         if let Some(filter) = &self.filter
             && let Err(error) = filter.set(&config.log.filter)
         {
-            tracing::error!(%error, "the log's filter stays as it was");
+            tracing::error!(%error, "the log filter is unchanged");
         }
         metrics.reloads_total.of(ReloadResult::Ok).inc();
         metrics.reload_failed.set(0);
@@ -171,14 +171,14 @@ impl Reload {
             tracing::info!(cause, "reloaded");
         } else {
             let settings = needs_restart.join(", ");
-            tracing::warn!(cause, settings, "reloaded, but these settings need a restart");
+            tracing::warn!(cause, settings, "reloaded, but these settings require a restart");
         }
         take_redis_over(replica, &config).await;
         Some(config.files)
     }
 }
 
-/// What was read, checked as at the start.
+/// The new settings, validated as at the start.
 struct Read {
     config: Config,
     effective: Effective,
@@ -191,7 +191,7 @@ fn read(sources: &Sources, before: &Config) -> Result<Read, Problems> {
     let (mut config, effective) = load(sources)?;
     if config.development != before.development {
         let mut problems = Problems::default();
-        problems.tell("server.mode", "development mode begins and ends with a restart only");
+        problems.report("server.mode", "development mode can be changed only by a restart");
         return Err(problems);
     }
     config.keep_generated(before);
@@ -201,32 +201,33 @@ fn read(sources: &Sources, before: &Config) -> Result<Read, Problems> {
 
 fn panicked() -> Problems {
     let mut problems = Problems::default();
-    problems.tell("configuration", "the gateway failed to read it, which is a defect");
+    problems.report("configuration", "the gateway failed to read it, which is a bug");
     problems
 }
 
-/// New connections to Redis are made with what was read; that is tried once, since those that stand need it much later.
+/// New connections to Redis use the new settings; they are tried once, because existing connections may need them only
+/// much later.
 async fn take_redis_over(replica: &Replica, config: &Config) {
     let (Some(ours), Some(read)) = (&replica.config.redis, &config.redis) else { return };
-    // An address in the configuration itself is another Redis, or may be.
+    // A changed address in the configuration itself may be another Redis.
     if ours.url_file.is_none() && ours.access().url != read.access().url {
-        tracing::warn!(settings = "redis.url", "reloaded, but these settings need a restart");
+        tracing::warn!(settings = "redis.url", "reloaded, but these settings require a restart");
         return;
     }
     if ours.take_access(read)
         && let Err(failure) = redis_link::probe(ours).await
     {
-        tracing::warn!(%failure, "redis can't be reached with what was reloaded; connections that stand go on");
+        tracing::warn!(%failure, "cannot connect to redis with the reloaded settings; existing connections stay");
     }
 }
 
-/// A look at all files, off the threads that serve.
+/// Polls all files on a blocking thread.
 async fn look(files: &[PathBuf]) -> Vec<Option<Mark>> {
     let files = files.to_vec();
     blocking(move || files.iter().map(|path| mark(path)).collect()).await.unwrap_or_default()
 }
 
-/// `None`: there is no such file now.
+/// `None`: the file does not exist now.
 fn mark(path: &Path) -> Option<Mark> {
     let found = fs::metadata(path).ok()?;
     Some(Mark {

@@ -1,5 +1,5 @@
-//! Keys of backends (the HTTP API, ingest): who has which, and what each may do, how often. Never compared byte by byte:
-//! neither a key's text nor its length shows in the time that a comparison takes.
+//! Keys of backends (HTTP API, ingest): the owner of each key, its rights and its rate. Keys are compared in constant
+//! time: the time reveals neither a key's text nor its length.
 
 use std::{
     fmt,
@@ -17,7 +17,7 @@ use crate::{
     config::{self, Rate, Right, Secret, UNNAMED},
 };
 
-/// Somebody who has a key, or a certificate.
+/// The owner of a key or a certificate.
 pub struct ApiKey {
     pub name: Arc<str>,
     rights: Vec<Right>,
@@ -27,10 +27,10 @@ pub struct ApiKey {
     spent: Arc<Spent>,
 }
 
-/// What a key has used up of its rate. Outlives a reload that keeps the key's name.
+/// The key's rate limit state. Survives a reload if the key keeps its name.
 struct Spent {
     began: Instant,
-    // Held for an addition.
+    // Held only for an addition.
     bucket: Mutex<Bucket>,
 }
 
@@ -58,7 +58,7 @@ impl ApiKey {
         self.rights.contains(&right)
     }
 
-    /// Whether it may publish to, and read, the topic or private channel of this name, where it has the right at all.
+    /// Whether it may publish to, and read, the topic or private channel of this name, given the right to do so at all.
     #[must_use]
     pub fn reaches(&self, topic: &str) -> bool {
         self.topics.as_ref().is_none_or(|patterns| patterns.iter().any(|pattern| pattern.matches(topic)))
@@ -67,7 +67,7 @@ impl ApiKey {
     /// Counts one publication or request.
     ///
     /// # Errors
-    /// How long until the next one may come.
+    /// How long to wait before the next one.
     pub fn spend(&self, now: Instant) -> Result<(), Duration> {
         if self.rate.per_second == 0 {
             return Ok(());
@@ -81,12 +81,12 @@ impl ApiKey {
 #[derive(Default)]
 pub(super) struct ApiKeys {
     keys: Vec<Arc<ApiKey>>,
-    /// Digests of the texts, and to which key each belongs.
+    /// Digests of the keys, and the owner of each.
     texts: Vec<([u8; 32], u32)>,
 }
 
 impl ApiKeys {
-    /// `unnamed` may do everything.
+    /// `unnamed` keys grant every right.
     pub(super) fn new(unnamed: &[Secret], named: &[config::ApiKey]) -> Self {
         let everything = config::ApiKey {
             name: UNNAMED.to_owned(),
@@ -104,7 +104,7 @@ impl ApiKeys {
         Self { keys, texts }
     }
 
-    /// The same keys, which have used up what those of the same name and rate in `before` have.
+    /// The same keys, with the rate limit state of keys that have the same name and rate in `before`.
     pub(super) fn continuing(&self, before: &Self) -> Self {
         let keys = self.keys.iter().map(|key| {
             let former = before.keys.iter().find(|former| former.name == key.name && former.rate == key.rate);
@@ -121,7 +121,7 @@ impl ApiKeys {
         Self { keys: keys.collect(), texts: self.texts.clone() }
     }
 
-    /// Whose key the text is. Looks at all of them, whichever matches.
+    /// The owner of this key. Compares with all of them, whichever matches.
     pub(super) fn find(&self, text: &str) -> Option<Arc<ApiKey>> {
         let given = sha256(text);
         let none = u32::MAX;
@@ -132,12 +132,12 @@ impl ApiKeys {
         self.keys.get(found as usize).cloned()
     }
 
-    /// Whose certificate it is that `is_for` knows the names of.
+    /// The owner of the certificate for whose names `is_for` returns true.
     pub(super) fn find_certificate(&self, is_for: impl Fn(&str) -> bool) -> Option<Arc<ApiKey>> {
         self.keys.iter().find(|key| key.certificate.as_deref().is_some_and(&is_for)).cloned()
     }
 
-    /// A text that belongs to two keys: nobody could say whose it is.
+    /// A text that belongs to two keys, which makes the owner ambiguous.
     pub(super) fn shared(&self) -> Option<[&str; 2]> {
         let named = |at: &u32| self.keys.get(*at as usize).map_or("", |key| &*key.name);
         let mut pairs = self
@@ -179,7 +179,7 @@ mod tests {
         for text in ["", "first", "first-key ", "First-key", "first-keysecond-key", "third-key"] {
             assert!(keys.find(text).is_none(), "{text:?}");
         }
-        assert!(ApiKeys::default().find("").is_none(), "no key configured: nothing is one");
+        assert!(ApiKeys::default().find("").is_none(), "no key configured: none matches");
     }
 
     #[test]
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_outlives_a_reload_that_keeps_the_name() {
+    fn a_rate_survives_a_reload_that_keeps_the_name() {
         let before = ApiKeys::new(&[], &[named("engine", "e", &[Right::Publish], 1)]);
         let now = Instant::now();
         assert!(before.find("e").unwrap().spend(now).is_ok() && before.find("e").unwrap().spend(now).is_err());
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn two_keys_can_not_share_a_text() {
+    fn two_keys_cannot_share_a_text() {
         let both = [named("a", "same", &[Right::Read], 0), named("b", "same", &[Right::Read], 0)];
         assert_eq!(ApiKeys::new(&[], &both).shared(), Some(["a", "b"]));
         assert_eq!(ApiKeys::new(&[Secret::new("x"), Secret::new("x")], &[]).shared(), None);

@@ -1,4 +1,4 @@
-//! What a genuine token says, and whether that is acceptable now. Pure; never sees an unverified token.
+//! The claims of a verified token, and whether they are acceptable now. Pure; never sees an unverified token.
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
@@ -12,10 +12,10 @@ use tickgate_wire::model::{IssuedAt, Pattern, UserId};
 use super::{Identity, Rights, TokenError};
 use crate::config;
 
-/// The last second of the year 9999: times beyond are mistakes (milliseconds, 1e300), not dates.
+/// The last second of the year 9999: later times are mistakes (milliseconds, 1e300), not dates.
 const SECONDS_MAX: u64 = 253_402_300_799;
 
-/// What the configuration asks of every token's claims.
+/// What the configuration requires of every token's claims.
 #[derive(Debug)]
 pub(super) struct ClaimRules {
     issuer: Option<String>,
@@ -23,14 +23,14 @@ pub(super) struct ClaimRules {
     leeway_seconds: u64,
     /// `None`: `sub`, or else `user_id`.
     user_claim: Option<String>,
-    /// Of tokens without `exp`; `None`: they are refused.
+    /// Lifetime of tokens without `exp`; `None`: they are refused.
     lifetime_seconds: Option<u64>,
-    /// Shared by all tokens without claims of their own about rights.
+    /// Shared by all tokens without claims about rights.
     plain: Arc<Rights>,
 }
 
-/// Each claim as it was written: its type is checked where it is used, so that the refusal can name it. Claims that
-/// occur twice are refused by the derive.
+/// Each claim as written: its type is checked where it is used, so that the refusal can name it. The derive refuses
+/// duplicate claims.
 #[derive(Deserialize)]
 struct Claims<'a> {
     #[serde(borrow, default, deserialize_with = "present")]
@@ -57,7 +57,7 @@ struct Claims<'a> {
     runs: Option<&'a RawValue>,
 }
 
-/// A claim that is there, `null` included: nobody may write it for "all".
+/// A claim that is present, even if `null`: `null` must not mean "all".
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
     Deserialize::deserialize(deserializer).map(Some)
 }
@@ -74,9 +74,9 @@ impl ClaimRules {
         }
     }
 
-    /// Who the claims speak for, as of `now` (seconds since 1970).
+    /// The identity in the claims as of `now` (seconds since 1970).
     pub(super) fn identity(&self, json: &str, now: u64) -> Result<Identity, TokenError> {
-        // The derive would take a list for the fields in their order.
+        // The derive would also accept a list with the fields in order.
         if !json.trim_start().starts_with('{') {
             return Err(TokenError::Claim("all"));
         }
@@ -103,7 +103,7 @@ impl ClaimRules {
             return Err(TokenError::Expired);
         }
         let not_before = claims.nbf.map(|raw| seconds(raw, "nbf")).transpose()?;
-        // A token from the future would outlive the revocation of its user.
+        // A token issued in the future would survive the revocation of its user.
         if not_before
             .max(issued_at.map(IssuedAt::second))
             .is_some_and(|start| start > now.saturating_add(self.leeway_seconds))
@@ -121,7 +121,7 @@ impl ClaimRules {
         }
     }
 
-    /// A token that names audiences is only for them (RFC 7519, 4.1.3), also when none is configured here.
+    /// A token with audiences is valid only for them (RFC 7519, 4.1.3), even if none is configured here.
     fn check_audience(&self, audience: Option<&RawValue>) -> Result<(), TokenError> {
         let Some(audience) = audience else {
             return if self.audience.is_none() { Ok(()) } else { Err(TokenError::Audience) };
@@ -150,7 +150,7 @@ impl ClaimRules {
     }
 }
 
-/// The user that a claim names; some issuers write numbers.
+/// The user that a claim names; some issuers use numbers.
 fn user_id(raw: &RawValue) -> Option<UserId> {
     let name = if is_digits(raw.get()) { Some(Cow::Borrowed(raw.get())) } else { text(raw) };
     name.and_then(|name| UserId::new(&name).ok())
@@ -183,20 +183,20 @@ impl<'de> Visitor<'de> for Named<'_> {
     }
 }
 
-/// A JWT time: a number of seconds, fractions allowed and dropped.
+/// A JWT time: a number of seconds; a fraction is dropped.
 fn seconds(raw: &RawValue, claim: &'static str) -> Result<u64, TokenError> {
     let number = raw.get();
     let whole = if is_digits(number) {
         number.parse::<u64>().ok()
     } else {
-        // Only numbers parse: what other JSON there is begins with a quote, a bracket, a brace, `t`, `f` or `n`.
+        // Only numbers parse: any other JSON value starts with a quote, a bracket, a brace, `t`, `f` or `n`.
         let float = number.parse::<f64>().ok().filter(|float| (0.0..=SECONDS_MAX as f64).contains(float));
         float.map(|float| float as u64)
     };
     whole.filter(|whole| *whole <= SECONDS_MAX).ok_or(TokenError::Claim(claim))
 }
 
-/// When a token was issued. A fraction tells it from others of the same second; `1700000000.0` has none.
+/// When a token was issued. A fraction orders it among others of the same second; `1700000000.0` has none.
 fn issued_at(raw: &RawValue) -> Result<IssuedAt, TokenError> {
     let whole = seconds(raw, "iat")?;
     let fraction = raw.get().parse::<f64>().ok().map(f64::fract).filter(|fraction| *fraction > 0.0);
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_must_be_a_number_ahead() {
+    fn the_expiry_must_be_a_number_in_the_future() {
         let with_exp = |exp: &str| outcome(&format!(r#"{{"sub":"a","exp":{exp}}}"#));
         assert_eq!(with_exp("1700000060"), Ok(1_700_000_060));
         assert_eq!(with_exp("1700000060.9"), Ok(1_700_000_060));
@@ -276,11 +276,11 @@ mod tests {
             assert_eq!(with_exp(exp), Err(TokenError::Claim("exp")), "{exp}");
         }
         assert_eq!(with_exp("1e400"), Err(TokenError::Claim("exp")));
-        assert_eq!(outcome(r#"{"sub":"a"}"#), Err(TokenError::Claim("exp")), "a token must end");
+        assert_eq!(outcome(r#"{"sub":"a"}"#), Err(TokenError::Claim("exp")), "a token must expire");
     }
 
     #[test]
-    fn a_token_without_an_end_lives_as_long_as_the_setting_says() {
+    fn a_token_without_expiry_gets_the_configured_lifetime() {
         let rules = ClaimRules { lifetime_seconds: Some(3_600), ..rules(None, None) };
         let end = |json: &str| rules.identity(json, NOW).map(|identity| identity.expires_at);
         assert_eq!(end(r#"{"sub":"a","iat":1699999000}"#), Ok(1_700_002_600));
@@ -288,18 +288,14 @@ mod tests {
         assert_eq!(end(r#"{"sub":"a","iat":1699996391}"#), Ok(1_699_999_991), "within the leeway");
         assert_eq!(end(r#"{"sub":"a","iat":1699996390}"#), Err(TokenError::Expired));
         assert_eq!(end(r#"{"sub":"a","iat":1700000011}"#), Err(TokenError::NotYetValid));
-        assert_eq!(
-            end(r#"{"sub":"a","exp":1700000060,"iat":1}"#),
-            Ok(1_700_000_060),
-            "`exp` counts where there is one"
-        );
+        assert_eq!(end(r#"{"sub":"a","exp":1700000060,"iat":1}"#), Ok(1_700_000_060), "`exp` takes precedence");
         for (claims, claim) in [(r#""exp":null"#, "exp"), (r#""exp":"1""#, "exp"), (r#""iat":null"#, "iat")] {
             assert_eq!(end(&format!(r#"{{"sub":"a",{claims}}}"#)), Err(TokenError::Claim(claim)), "{claims}");
         }
     }
 
     #[test]
-    fn a_configured_claim_names_the_user_and_no_other() {
+    fn only_a_configured_claim_names_the_user() {
         let with = |claim: &str, claims: &str| {
             let rules = ClaimRules { user_claim: Some(claim.into()), ..rules(None, None) };
             let identity = rules.identity(&format!(r#"{{"exp":1800000000,{claims}}}"#), NOW);
@@ -371,7 +367,7 @@ mod tests {
         for claim in [r#","aud":1"#, r#","aud":null"#] {
             assert_eq!(with(Some("desk"), claim), Err(TokenError::Claim("aud")));
         }
-        assert_eq!(with(None, r#","aud":"desk""#), Err(TokenError::Audience), "meant for somebody else");
+        assert_eq!(with(None, r#","aud":"desk""#), Err(TokenError::Audience), "issued for another audience");
     }
 
     #[test]
@@ -405,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn rights_are_read_or_the_token_is_refused() {
+    fn malformed_rights_refuse_the_token() {
         let with = |claims: &str| open(&format!(r#"{{"sub":"a","exp":1800000000{claims}}}"#)).map(|id| id.rights);
         assert_eq!(*with("").unwrap(), Rights::default());
         let rights = with(r#","channels":["orders","ticker:*"],"publish":["run:*"],"commands":true"#).unwrap();
@@ -414,11 +410,17 @@ mod tests {
         let runs = with(r#","runs":["bt-*","live"]"#).unwrap();
         assert!(runs.may_reach("bt-7", false) && runs.may_reach("live", false) && !runs.may_reach("live-2", true));
         assert!(!with(r#","runs":[]"#).unwrap().may_reach("bt-7", true), "an empty list allows nothing");
-        assert!(rights.may_reach("bt-7", true) && !rights.may_reach("bt-7", false), "without the claim, as told");
+        assert!(
+            rights.may_reach("bt-7", true) && !rights.may_reach("bt-7", false),
+            "without the claim, the default applies"
+        );
         let none = with(r#","channels":[]"#).unwrap();
         assert!(!none.may_subscribe("orders", false), "an empty list allows nothing");
         let all = with(r#","channels":["*"]"#).unwrap();
-        assert!(all.may_subscribe("orders", false) && !all.may_subscribe("logs", true), "restricted ones need a name");
+        assert!(
+            all.may_subscribe("orders", false) && !all.may_subscribe("logs", true),
+            "restricted channels must be named"
+        );
         assert!(with(r#","channels":["log*"]"#).unwrap().may_subscribe("logs", true));
         for (claim, values) in [
             ("channels", ["null", r#""orders""#, r#"[1]"#, r#"["a,b"]"#, "{}"]),

@@ -1,8 +1,9 @@
-//! The key set of a fixed address: fetched at start, again from time to time, and when a token names a key that it
-//! lacks. Never an address that a token names, never without bounds on time, size and frequency.
+//! The key set at a configured address: fetched at start, then periodically, and when a token names an unknown key.
+//! Never follows an address in a token; time, size and frequency of fetches are bounded.
 //!
-//! One task does all fetching ([`KeySet::keep_fresh`]); whoever needs a fetch asks it and waits for the attempt that
-//! follows. So a flood of unknown tokens causes one fetch, and a client that leaves aborts nobody's.
+//! One task does all fetching ([`KeySet::keep_fresh`]); callers that need a fetch request it and wait for the next
+//! attempt. A flood of unknown tokens therefore causes one fetch, and a client that disconnects does not cancel it for
+//! others.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -27,35 +28,36 @@ use tokio::{net::lookup_host, sync::watch, time::Instant};
 use super::keys::Key;
 use crate::{clock, config, metrics::Metrics, tasks::Stop};
 
-/// A fetch takes no longer.
+/// Timeout of a fetch.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
-/// A key set is no larger.
+/// Maximum size of a key set, in bytes.
 const BODY_BYTES_MAX: usize = 256 * 1024;
-/// No more of a set's keys are looked at.
+/// Maximum number of keys that are read from a set.
 const KEYS_MAX: usize = 64;
-/// Unknown keys cause one fetch in this time.
+/// Minimum time between two fetches caused by unknown keys.
 const UNKNOWN_KEY_INTERVAL_SECONDS: u64 = 30;
-/// A bad signature by a known key causes one fetch in this time: the key may have been replaced behind its name.
+/// Minimum time between two fetches caused by a bad signature of a known key: the key may have been replaced under the
+/// same `kid`.
 const REPLACED_KEY_INTERVAL_SECONDS: u64 = 60;
-/// After a failed fetch, the next follows after this time, doubled each time.
+/// Delay before the retry after a failed fetch, doubled each time.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
-/// Keys by address. The last good ones are kept while they can't be fetched, up to an age: then a key that was withdrawn
-/// meanwhile must not be believed any longer.
+/// The keys from an address. While they cannot be fetched, the last good ones are kept up to a maximum age: a key
+/// withdrawn in the meantime must not be trusted for longer.
 #[derive(Debug)]
 pub(super) struct KeySet {
     source: Source,
     refresh_interval: Duration,
     age_max: Duration,
-    /// `None` until the first fetch succeeded.
+    /// `None` until the first fetch succeeds.
     keys: ArcSwapOption<Fetched>,
-    /// When the last attempt began, in seconds since 1970.
+    /// When the last attempt started, in seconds since 1970.
     attempted_at: AtomicU64,
     /// When a bad signature last caused an attempt, in seconds since 1970.
     doubted_at: AtomicU64,
     progress: watch::Sender<Progress>,
-    /// Why and when somebody last asked for a fetch, in seconds since 1970.
+    /// Why and when a fetch was last requested, in seconds since 1970.
     wanted_at: watch::Sender<(Doubt, u64)>,
 }
 
@@ -66,12 +68,12 @@ struct Fetched {
     at: Instant,
 }
 
-/// Why the keys that are here may not be those of today.
+/// Why the local keys may be out of date.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Doubt {
-    /// A token names a key that is not here.
+    /// A token names an unknown key.
     UnknownKey,
-    /// A token's signature is not that of the key it names.
+    /// A token's signature does not match the key it names.
     Signature,
 }
 
@@ -84,20 +86,20 @@ impl Doubt {
     }
 }
 
-/// What the fetching task is at.
+/// The state of the fetching task.
 #[derive(Clone, Copy, Debug, Default)]
 struct Progress {
     running: bool,
-    /// Attempts that ended, either way.
+    /// Attempts that ended, successful or not.
     finished: u64,
 }
 
 #[derive(Debug)]
 struct Source {
     url: String,
-    /// An own authority, read at each fetch.
+    /// A private certificate authority, read at each fetch.
     ca_file: Option<PathBuf>,
-    /// Where a set without TLS may come from, beside loopback. Empty with TLS.
+    /// Addresses from which a set may be fetched without TLS, in addition to loopback. Empty with TLS.
     plain_ranges: Vec<IpNet>,
     fetch_timeout: Duration,
 }
@@ -109,7 +111,7 @@ enum FetchError {
     Transport(#[from] tickgate_client::Error),
     #[error("{0}")]
     Authority(String),
-    #[error("{0} is not in auth.jwks_plain_ranges, from where alone keys may come without TLS")]
+    #[error("{0} is not in auth.jwks_plain_ranges, which lists the only addresses allowed without TLS")]
     Address(IpAddr),
     #[error("status {0}")]
     Status(StatusCode),
@@ -120,10 +122,10 @@ enum FetchError {
 }
 
 impl KeySet {
-    /// Checks the address; fetches nothing yet.
+    /// Validates the address; fetches nothing yet.
     ///
     /// # Errors
-    /// A sentence when the address is neither `https` nor `http` to where that is allowed.
+    /// A sentence if the address is neither `https` nor an allowed `http` one.
     pub(super) fn new(config: &config::Jwks) -> Result<Self, String> {
         Ok(Self {
             source: Source::new(config, FETCH_TIMEOUT)?,
@@ -137,9 +139,9 @@ impl KeySet {
         })
     }
 
-    /// Calls `use_key` for each key that may check such a token, until one says yes. `None`: the set has none. A
-    /// token without `kid` is only matched when there is one key of its algorithm: trying all would let a stranger
-    /// choose how much work a bad token makes.
+    /// Calls `use_key` for each key that may verify such a token, until one returns true. `None`: the set has none. A
+    /// token without `kid` matches only if exactly one key has its algorithm: trying all keys would let an attacker
+    /// choose the cost of a bad token.
     pub(super) fn any(
         &self,
         (algorithm, kid): (Algorithm, Option<&str>),
@@ -160,7 +162,7 @@ impl KeySet {
         (found > 0).then_some(verified)
     }
 
-    /// Whether there are keys: a set was fetched, not too long ago.
+    /// Whether there are keys: a set was fetched, and is not too old.
     pub(super) fn is_loaded(&self) -> bool {
         self.keys.load().as_ref().is_some_and(|fetched| self.is_young(fetched))
     }
@@ -169,7 +171,8 @@ impl KeySet {
         fetched.at.elapsed() < self.age_max
     }
 
-    /// Whether it is worth waiting for a fetch now (seconds since 1970): one runs, or this reason may cause one.
+    /// Whether waiting for a fetch is useful at this time (seconds since 1970): one is running, or this reason may
+    /// start one.
     pub(super) fn may_fetch(&self, doubt: Doubt, now: u64) -> bool {
         self.progress.borrow().running || self.is_due(doubt, now)
     }
@@ -182,7 +185,7 @@ impl KeySet {
         now.abs_diff(last.load(Ordering::Relaxed)) >= doubt.interval_seconds()
     }
 
-    /// Waits for the end of the fetch that runs, or asks for one; however it ends.
+    /// Waits for the end of the current fetch, or requests one, whatever its result.
     pub(super) async fn refresh(&self, doubt: Doubt, now: u64) {
         let progress = self.progress.subscribe();
         let Progress { running, finished } = *progress.borrow();
@@ -194,18 +197,18 @@ impl KeySet {
         self.attempt_after(progress, finished).await;
     }
 
-    /// Waits until the first fetch ended, however it ended.
+    /// Waits until the first fetch ends, successful or not.
     pub(super) async fn first_attempt(&self) {
         self.attempt_after(self.progress.subscribe(), 0).await;
     }
 
     async fn attempt_after(&self, mut progress: watch::Receiver<Progress>, finished: u64) {
         let ended = progress.wait_for(|progress| progress.finished > finished);
-        // Past the time-out nobody fetches: the caller finds no key, which is the right answer then.
+        // After the timeout no fetch is running: the caller finds no key, which is then the right result.
         let _ = tokio::time::timeout(self.source.fetch_timeout * 2, ended).await;
     }
 
-    /// Fetches now, then whenever it is time or asked for, until the replica stops. Counts what fails.
+    /// Fetches now, then periodically or on request, until the replica stops. Counts failures.
     pub(super) async fn keep_fresh(self: Arc<Self>, metrics: Arc<Metrics>, mut stop: Stop) {
         let mut wanted_at = self.wanted_at.subscribe();
         let mut retry = RETRY_MIN;
@@ -228,7 +231,7 @@ impl KeySet {
         }
     }
 
-    /// One fetch, told to the log and to who waits. Whether it succeeded.
+    /// Fetches once, logs the result and notifies waiting callers. Returns whether it succeeded.
     async fn attempt(&self, now: u64) -> bool {
         self.attempted_at.store(now, Ordering::Relaxed);
         self.progress.send_modify(|progress| progress.running = true);
@@ -244,7 +247,7 @@ impl KeySet {
         fetched.is_ok()
     }
 
-    /// The next wish for a fetch that the last attempt did not answer already.
+    /// The next request for a fetch that the last attempt did not already serve.
     async fn asked(&self, wanted_at: &mut watch::Receiver<(Doubt, u64)>) -> u64 {
         loop {
             if wanted_at.changed().await.is_err() {
@@ -265,7 +268,7 @@ impl KeySet {
         self.fetch().await.map(|_| ()).map_err(|error| format!("{}: {error}", self.source.shown()))
     }
 
-    /// Replaces the keys. The old ones stay when it fails.
+    /// Replaces the keys. Keeps the old ones if the fetch fails.
     async fn fetch(&self) -> Result<usize, FetchError> {
         let body = self.source.get().await?;
         let keys = parse(&body)?;
@@ -286,11 +289,11 @@ impl Source {
                 let literal = host.trim_matches(['[', ']']).parse::<IpAddr>().ok();
                 let allowed = match literal {
                     Some(address) => may_be_plain(address, &config.plain_ranges),
-                    // Its addresses are looked up at each fetch.
+                    // Its addresses are resolved at each fetch.
                     None => host == "localhost" || !config.plain_ranges.is_empty(),
                 };
                 if !allowed {
-                    let where_to = "http:// is for loopback and auth.jwks_plain_ranges only";
+                    let where_to = "http:// is allowed only for loopback and auth.jwks_plain_ranges";
                     return Err(format!("must begin with https:// ({where_to}), not {shown}"));
                 }
                 true
@@ -305,7 +308,7 @@ impl Source {
         without_query(&self.url)
     }
 
-    /// The body of a plain 200. Redirections are not followed: the address is fixed.
+    /// The body of a plain 200 response. Redirects are not followed: the address is fixed.
     async fn get(&self) -> Result<String, FetchError> {
         let request = Request::get(&self.url)
             .header(header::ACCEPT.as_str(), "application/jwk-set+json, application/json")
@@ -335,7 +338,7 @@ impl Source {
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
         let looked_up =
             tokio::time::timeout(self.fetch_timeout, lookup_host((host, uri.port_u16().unwrap_or(80)))).await;
-        let found = looked_up.map_err(|_| unreachable(format!("no answer to the look-up of {host}")))?;
+        let found = looked_up.map_err(|_| unreachable(format!("the DNS lookup of {host} timed out")))?;
         let found: Vec<SocketAddr> = found.map_err(|error| unreachable(error.to_string()))?.collect();
         let allowed = found.iter().find(|address| may_be_plain(address.ip(), &self.plain_ranges));
         match (allowed, found.first()) {
@@ -346,12 +349,12 @@ impl Source {
     }
 }
 
-/// An address as it may be shown: its query may hold a secret.
+/// An address without its query, which may hold a secret.
 fn without_query(url: &str) -> &str {
     url.split('?').next().unwrap_or_default()
 }
 
-/// The usable keys of a set. What is not understood is skipped, as RFC 7517 asks.
+/// The usable keys of a set. Unknown kinds are skipped, as RFC 7517 requires.
 fn parse(body: &str) -> Result<Vec<Key>, FetchError> {
     #[derive(Deserialize)]
     struct Set<'a> {
@@ -376,7 +379,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_silent_server_is_given_up() {
+    async fn a_fetch_from_a_silent_server_times_out() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
         let config = config::Jwks { url, ..config::Jwks::default() };

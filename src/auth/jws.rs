@@ -1,5 +1,5 @@
-//! The compact form of a signed token and its header. Never trusts the header: it only helps to find a key, and the
-//! key's own algorithm decides how the signature is checked.
+//! The compact form of a signed token and its header. Does not trust the header: it only selects a key, and the key's
+//! own algorithm determines how the signature is verified.
 
 use std::borrow::Cow;
 
@@ -9,18 +9,18 @@ use serde::{Deserialize, Deserializer, de::IgnoredAny};
 
 use super::TokenError;
 
-/// A token taken apart; nothing of it is verified yet.
+/// The parts of a token; nothing is verified yet.
 #[derive(Debug)]
 pub(super) struct Jws<'a> {
     pub(super) algorithm: Algorithm,
     pub(super) kid: Option<String>,
-    /// Header and payload as they were signed.
+    /// Header and payload as signed.
     pub(super) message: &'a [u8],
     pub(super) signature: &'a str,
     payload: &'a str,
 }
 
-/// The header fields that matter. Keys that a token brings along (`jwk`, `jku`, `x5u`, `x5c`) are never looked at.
+/// The relevant header fields. Keys in the token itself (`jwk`, `jku`, `x5u`, `x5c`) are ignored.
 #[derive(Deserialize)]
 struct Header<'a> {
     #[serde(borrow)]
@@ -41,13 +41,13 @@ struct Header<'a> {
     zip: bool,
 }
 
-/// True for any value, `null` included: a field that is not understood counts by being there.
+/// True for any value, even `null`: the presence of an unsupported field matters.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     IgnoredAny::deserialize(deserializer).map(|_| true)
 }
 
 impl<'a> Jws<'a> {
-    /// Takes a token apart.
+    /// Splits a token.
     pub(super) fn parse(token: &'a str) -> Result<Self, TokenError> {
         let (message, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
         let (header, payload) = message.split_once('.').ok_or(TokenError::Malformed)?;
@@ -64,14 +64,14 @@ impl<'a> Jws<'a> {
         Ok(Self { algorithm, kid, message: message.as_bytes(), signature, payload })
     }
 
-    /// The claims as JSON. Call it only after the signature was verified.
+    /// The claims as JSON. Call it only after verifying the signature.
     pub(super) fn claims(&self) -> Result<String, TokenError> {
         decode(self.payload)
     }
 }
 
 impl Header<'_> {
-    /// The algorithm, if this is a plain signed JWT of a kind that keys here can be pinned to.
+    /// The algorithm, if this is a plain signed JWT of a kind to which keys can be bound.
     fn plain(&self) -> Result<Algorithm, TokenError> {
         let unsupported = [
             (self.crit, "crit"),
@@ -95,14 +95,14 @@ impl Header<'_> {
 }
 
 /// `JWT`, or an OAuth access token (RFC 9068). Other kinds (logout tokens, proofs of possession) are signed with the
-/// same keys but give nobody access.
+/// same keys but grant no access.
 fn is_access_token(typ: &str) -> bool {
     let name = typ.get(.."application/".len()).filter(|prefix| prefix.eq_ignore_ascii_case("application/"));
     let name = name.map_or(typ, |prefix| &typ[prefix.len()..]);
     name.eq_ignore_ascii_case("JWT") || name.eq_ignore_ascii_case("at+jwt")
 }
 
-/// The JSON of a part. RFC 7519 wants UTF-8; a reader of JSON looks at the strings that it keeps only.
+/// The JSON of a part. RFC 7519 requires UTF-8; the JSON parser validates only the strings that it keeps.
 fn decode(part: &str) -> Result<String, TokenError> {
     let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Malformed)?;
     String::from_utf8(bytes).map_err(|_| TokenError::Malformed)
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn only_three_full_parts_are_a_token() {
+    fn a_token_has_exactly_three_nonempty_parts() {
         let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256"}"#);
         assert!(Jws::parse(&format!("{header}.e30.c2ln")).is_ok());
         let broken = ["", ".", "..", "a.b", "a.b.c", "a.b.c.d", "....", "\u{e9}.\u{e9}.\u{e9}"];
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn both_parts_are_utf8_also_where_nobody_looks() {
+    fn both_parts_must_be_utf8_everywhere() {
         let (good, bad) = (&b"{\"alg\":\"HS256\"}"[..], &b"{\"alg\":\"HS256\",\"x\":\"\xff\"}"[..]);
         let claims = |header: &[u8], claims: &[u8]| {
             let token = format!("{}.{}.c2ln", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_is_not_one_is_malformed() {
+    fn an_invalid_header_is_malformed() {
         for header in
             ["", "[]", "null", "{}", r#"{"alg":1}"#, r#"{"alg":"HS256","alg":"none"}"#, r#"{"alg":"HS256"} x"#]
         {

@@ -1,5 +1,5 @@
-//! Keys that signatures are checked with. Each is pinned to one algorithm when it is loaded: by the configuration, or
-//! by the key itself where it comes from a key set. Never by a token.
+//! Keys that verify signatures. Each is bound to one algorithm when it is loaded: by the configuration, or by the key
+//! itself if it comes from a key set. Never by a token.
 
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, VerificationAlgorithm,
@@ -15,7 +15,7 @@ use crate::config;
 #[derive(Debug)]
 pub(super) struct Key {
     pub(super) algorithm: Algorithm,
-    /// The `kid` it answers to; `None`: any token of its algorithm.
+    /// The `kid` that selects this key; `None`: it verifies any token of its algorithm.
     pub(super) kid: Option<Box<str>>,
     decoding: DecodingKey,
 }
@@ -24,7 +24,7 @@ impl Key {
     /// An HS256 secret.
     ///
     /// # Errors
-    /// A sentence when it can't be one. A public key's text is refused: everybody knows it.
+    /// A sentence if it is invalid. The text of a public key is refused, because it is not secret.
     pub(super) fn from_secret(secret: &config::Secret) -> Result<Self, String> {
         let text = secret.expose();
         if text.is_empty() {
@@ -40,7 +40,7 @@ impl Key {
     /// A public key from a PEM file.
     ///
     /// # Errors
-    /// A sentence naming the file: unreadable, not a public key, of another algorithm, or too weak.
+    /// A sentence that names the file: unreadable, not a public key, of another algorithm, or too weak.
     pub(super) fn from_file(key: &config::PublicKey) -> Result<Self, String> {
         let path = key.path.display();
         let pem = config::read_pem(&key.path)?;
@@ -58,8 +58,8 @@ impl Key {
         key.is_sound().then_some(key)
     }
 
-    /// A key of a key set; `None` where it is not a public key that may verify signatures here. Symmetric keys are
-    /// never taken from a key set.
+    /// A key of a key set; `None` if it is not a public key that may verify signatures here. Symmetric keys in a key
+    /// set are ignored.
     pub(super) fn from_jwk(jwk: &Jwk) -> Option<Self> {
         let verifies = matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature))
             && jwk.common.key_operations.as_ref().is_none_or(|allowed| allowed.contains(&KeyOperations::Verify));
@@ -83,7 +83,7 @@ impl Key {
         key.is_sound().then_some(key)
     }
 
-    /// Whether the cryptographic library takes the material: a key that could only ever refuse is told at start.
+    /// Whether the cryptographic library accepts the key: an unusable key is reported at start.
     fn is_sound(&self) -> bool {
         use jsonwebtoken::DecodingKeyKind::{RsaModulusExponent, SecretOrDer};
         match (self.algorithm, self.decoding.kind()) {
@@ -98,12 +98,12 @@ impl Key {
         }
     }
 
-    /// Whether a token with this algorithm and `kid` may be checked with this key.
+    /// Whether this key may verify a token with this algorithm and `kid`.
     pub(super) fn answers(&self, algorithm: Algorithm, kid: Option<&str>) -> bool {
         self.algorithm == algorithm && (self.kid.is_none() || self.kid.as_deref() == kid)
     }
 
-    /// Whether the signature is this key's, by the key's own algorithm.
+    /// Whether the signature was made with this key and the key's own algorithm.
     pub(super) fn verifies(&self, message: &[u8], signature: &str) -> bool {
         crypto::verify(signature, message, &self.decoding, self.algorithm).unwrap_or(false)
     }

@@ -10,7 +10,7 @@ use tickgate_wire::model::{IssuedAt, Pattern, UserId};
 use super::Rights;
 use crate::config::Secret;
 
-/// What a new token shall say.
+/// The contents of a new token.
 #[derive(Clone, Debug)]
 pub struct NewToken<'a> {
     pub user: &'a UserId,
@@ -26,7 +26,7 @@ pub struct NewToken<'a> {
 
 /// The token could not be made.
 #[derive(Clone, Debug, Error)]
-#[error("the token can't be signed")]
+#[error("the token cannot be signed")]
 pub struct MintError;
 
 #[derive(Serialize)]
@@ -60,7 +60,7 @@ enum Time {
 /// A token signed with HS256.
 ///
 /// # Errors
-/// [`MintError`] when the library refuses to sign.
+/// [`MintError`] if the library cannot sign.
 pub fn mint(secret: &Secret, token: &NewToken) -> Result<String, MintError> {
     let rights = token.rights;
     let claims = Claims {

@@ -2,15 +2,15 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | `token` | [`Verifier`]: the way of a token from text to [`Identity`] |
-//! | `jws` | the compact form and its header: what is a token at all |
-//! | `keys` | one key, pinned to one algorithm; where keys come from |
+//! | `token` | [`Verifier`]: from a token's text to an [`Identity`] |
+//! | `jws` | the compact form of a token and its header |
+//! | `keys` | one key, bound to one algorithm; where keys come from |
 //! | `jwks` | a key set by URL: fetched, cached, refreshed |
-//! | `claims` | what a genuine token says, and whether that is acceptable now |
+//! | `claims` | the claims of a verified token, and whether they are acceptable now |
 //! | `refusal` | why a token was refused |
 //! | `mint` | making tokens, for development and tests |
 //! | `demo_token` | the token that development mode hands out |
-//! | `api_keys` | keys of backends, compared in constant time; what each may do |
+//! | `api_keys` | keys of backends, compared in constant time, and their rights |
 //! | `policy` | what an identity may do |
 //!
 //! Never logs, shows or stores any part of a token or key.

@@ -4,34 +4,35 @@ use std::sync::Arc;
 
 use tickgate_wire::model::{IssuedAt, Pattern, UserId};
 
-/// Who a verified token speaks for.
+/// The identity in a verified token.
 #[derive(Clone, Debug)]
 pub struct Identity {
     pub user: UserId,
-    /// End of the token, seconds since 1970.
+    /// Expiry of the token, in seconds since 1970.
     pub expires_at: u64,
-    /// When the token was issued, where it says so.
+    /// When the token was issued, if it says so.
     pub issued_at: Option<IssuedAt>,
     pub rights: Arc<Rights>,
 }
 
-/// The claims that narrow or widen what a token allows (the wire contract, section 6).
+/// The claims that narrow or extend what a token allows (the wire contract, section 6).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Rights {
-    /// `channels`: only these may be subscribed; absent: all the endpoint offers, save the restricted ones.
+    /// `channels`: the only channels that may be subscribed; absent: all channels of the endpoint except restricted
+    /// ones.
     pub channels: Option<Vec<Pattern>>,
     /// `publish`: topics that may be published to; absent: none.
     pub publish: Vec<Pattern>,
     /// `commands`: whether commands may be sent to runs.
     pub commands: bool,
-    /// `runs`: values of a path's parameter whose channels may be subscribed, and which commands may name. What an absent
-    /// claim allows depends on the endpoint.
+    /// `runs`: values of a path's parameter whose channels may be subscribed, and to which commands may be sent. The
+    /// default for an absent claim depends on the endpoint.
     pub runs: Option<Vec<Pattern>>,
 }
 
 impl Rights {
-    /// Whether a channel the endpoint offers may be subscribed. `restricted` ones need a claim that names them, in full or
-    /// by a part: an issuer who writes `*` means all that is ordinary.
+    /// Whether a channel of the endpoint may be subscribed. Restricted channels require a claim that names them, in
+    /// full or in part: `*` covers only ordinary channels.
     #[must_use]
     pub fn may_subscribe(&self, channel: &str, restricted: bool) -> bool {
         let names = |pattern: &Pattern| (!restricted || pattern.has_fixed_part()) && pattern.matches(channel);
@@ -47,7 +48,7 @@ impl Rights {
         self.publish.iter().any(|pattern| pattern.matches(topic))
     }
 
-    /// Whether the claim `runs` allows a run; `otherwise` where the token has no such claim.
+    /// Whether the claim `runs` allows a run; `otherwise` if the token has no such claim.
     #[must_use]
     pub fn may_reach(&self, run: &str, otherwise: bool) -> bool {
         self.runs.as_ref().map_or(otherwise, |patterns| patterns.iter().any(|pattern| pattern.matches(run)))

@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use crate::metrics::AuthFailure;
 
-/// Why a token was refused. The text is fit for the client; [`TokenError::reason`] for a metric's label.
+/// Why a token was refused. The text may be sent to the client; [`TokenError::reason`] is the metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum TokenError {
     /// Longer than `auth.token_bytes_max`.
@@ -13,17 +13,17 @@ pub enum TokenError {
     /// Not three base64url parts with a JSON header.
     #[error("the token is not a signed JWT")]
     Malformed,
-    /// The header asks for something that is not spoken here: `crit`, encryption, compression, another `typ`.
+    /// The header requires an unsupported feature: `crit`, encryption, compression, another `typ`.
     #[error("the token's header asks for an unsupported feature: {0}")]
     Header(&'static str),
-    /// No configured key is pinned to the token's algorithm.
+    /// No configured key is bound to the token's algorithm.
     #[error("the token's algorithm is not accepted here")]
     Algorithm,
     /// Keys of the algorithm exist, but none with the token's `kid`.
     #[error("no key for this token is known")]
     UnknownKey,
-    /// The key set was never loaded. Ours to mend: the client should try again.
-    #[error("keys can't be loaded now")]
+    /// The key set was never loaded. The gateway's fault: the client should retry.
+    #[error("keys cannot be loaded now")]
     KeysUnavailable,
     #[error("the token's signature is wrong")]
     Signature,
@@ -36,7 +36,7 @@ pub enum TokenError {
     Issuer,
     #[error("the token is for another audience")]
     Audience,
-    /// The claim that should name the user is missing or no name.
+    /// The claim that names the user is missing or invalid.
     #[error("the token names no user: its claim must be 1 to 128 printable bytes")]
     Subject,
     /// A claim is missing or of the wrong type.
@@ -45,7 +45,7 @@ pub enum TokenError {
 }
 
 impl TokenError {
-    /// The label in metrics; its text is fit for logs.
+    /// The metric label; its text may be logged.
     #[must_use]
     pub const fn reason(self) -> AuthFailure {
         match self {
@@ -65,7 +65,7 @@ impl TokenError {
         }
     }
 
-    /// Whether the fault is ours and the same token may be accepted later.
+    /// Whether the gateway is at fault and may accept the same token later.
     #[must_use]
     pub const fn is_ours(self) -> bool {
         matches!(self, Self::KeysUnavailable)

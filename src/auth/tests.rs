@@ -1,4 +1,4 @@
-//! Tokens of every kind against the verifier, each by its result; key sets over a real socket.
+//! Tokens of every kind against the verifier, each with its result; key sets over a real socket.
 
 mod key_set;
 mod keys;
@@ -38,7 +38,7 @@ fn now() -> SystemTime {
     SystemTime::now()
 }
 
-/// Claims of alice's that are good for an hour.
+/// Valid claims for alice that expire in an hour.
 fn good() -> Value {
     json!({ "sub": "alice", "exp": crate::clock::s_of(now()) + 3600 })
 }
@@ -59,7 +59,7 @@ fn with_kid(algorithm: Algorithm, kid: Option<&str>) -> Header {
     Header { kid: kid.map(Into::into), ..Header::new(algorithm) }
 }
 
-/// A token with the header as given, signed as HS256 whatever it says.
+/// A token with the given header, signed with HS256 regardless of the header.
 fn raw(header: &str, claims: &str, secret: &str) -> String {
     let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
     let key = EncodingKey::from_secret(secret.as_bytes());
@@ -67,7 +67,7 @@ fn raw(header: &str, claims: &str, secret: &str) -> String {
     format!("{message}.{signature}")
 }
 
-/// What a verifier that needs no fetch makes of a token: the user or the refusal.
+/// The result of verifying a token without a fetch: the user or the refusal.
 fn outcome(verifier: &Verifier, token: &str) -> Result<String, TokenError> {
     let settled = verifier.verify_now(token, now()).expect("no fetch is needed");
     settled.map(|identity| identity.user.to_string())

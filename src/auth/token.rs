@@ -1,5 +1,5 @@
-//! The way of a token from text to [`Identity`]. Never takes the algorithm from the token: a token only points at
-//! keys, and each key has its own.
+//! Verification of a token, from its text to an [`Identity`]. Never takes the algorithm from the token: a token only
+//! selects keys, and each key has its own algorithm.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -30,23 +30,23 @@ impl Verifier {
     /// Loads all key material; [`Verifier::start`] fetches the key set.
     ///
     /// # Errors
-    /// A problem per key that can't be used.
+    /// One problem per unusable key.
     pub fn new(config: &config::Auth) -> Result<Self, config::Problems> {
         let secrets = config.hs256_secrets.iter().map(|secret| ("hs256_secrets".to_owned(), Key::from_secret(secret)));
         let files = config.public_keys.iter().enumerate();
         let files = files.map(|(at, key)| (format!("public_keys[{at}].path"), Key::from_file(key)));
         let mut problems = config::Problems::default();
-        let mut tell = |key: &str, text: String| problems.tell(format!("auth.{key}"), text);
+        let mut report = |key: &str, text: String| problems.report(format!("auth.{key}"), text);
         let keys: Vec<Key> =
-            secrets.chain(files).filter_map(|(at, key)| key.map_err(|text| tell(&at, text)).ok()).collect();
+            secrets.chain(files).filter_map(|(at, key)| key.map_err(|text| report(&at, text)).ok()).collect();
         let key_set = config.jwks.as_ref().map(KeySet::new).transpose();
-        let key_set = key_set.map_err(|text| tell("jwks_url", text)).unwrap_or_default().map(Arc::new);
+        let key_set = key_set.map_err(|text| report("jwks_url", text)).unwrap_or_default().map(Arc::new);
         if config.api_keys.iter().any(|key| key.expose().is_empty()) {
-            tell("api_keys", "one of them is empty".into());
+            report("api_keys", "one of them is empty".into());
         }
         let api_keys = ApiKeys::new(&config.api_keys, &config.keys);
         if let Some([one, other]) = api_keys.shared() {
-            tell("keys", format!("{one} and {other} have the same key: nobody could say who used it"));
+            report("keys", format!("{one} and {other} have the same key: its owner would be ambiguous"));
         }
         if !problems.is_empty() {
             return Err(problems);
@@ -60,16 +60,18 @@ impl Verifier {
         })
     }
 
-    /// Takes over the secrets, public keys and API keys of another verifier, from the next token or key on. Claims, limits
-    /// and the key set stay. Connections whose token was accepted before keep it until it ends.
+    /// Takes over the secrets, public keys and API keys of another verifier, effective for the next token or key.
+    /// Claims, limits and the key set stay. Connections that are already authenticated keep their token until it
+    /// expires.
     pub fn take_keys(&self, other: &Self) {
         self.keys.store(other.keys.load_full());
         let continuing = other.api_keys.load().continuing(&self.api_keys.load());
         self.api_keys.store(Arc::new(continuing));
     }
 
-    /// Keeps the key set fresh in a task, where one is configured, and waits for the first fetch to succeed or fail.
-    /// A failure is logged, counted, and tried again: tokens that need it get [`TokenError::KeysUnavailable`] until then.
+    /// Keeps a configured key set fresh in a task, and waits for the first fetch to succeed or fail. A failure is
+    /// logged, counted, and retried: until then, tokens that need the set are refused with
+    /// [`TokenError::KeysUnavailable`].
     pub async fn start(&self, tasks: &Tasks, metrics: &Arc<Metrics>) {
         if let Some(key_set) = &self.key_set {
             tasks.spawn_vital("key_set", Arc::clone(key_set).keep_fresh(Arc::clone(metrics), tasks.stop()));
@@ -77,10 +79,10 @@ impl Verifier {
         }
     }
 
-    /// Fetches the key set once, where one is configured.
+    /// Fetches a configured key set once.
     ///
     /// # Errors
-    /// Why it can't be fetched.
+    /// Why it cannot be fetched.
     pub async fn probe(&self) -> Result<(), String> {
         match &self.key_set {
             Some(key_set) => key_set.probe().await,
@@ -88,7 +90,7 @@ impl Verifier {
         }
     }
 
-    /// Verifies signature and claims as of `now`, waiting for a fetch of the key set where the token needs one.
+    /// Verifies signature and claims as of `now`, and waits for a fetch of the key set if the token needs one.
     ///
     /// # Errors
     /// [`TokenError`].
@@ -104,8 +106,8 @@ impl Verifier {
         self.check(token, now)
     }
 
-    /// The same without waiting: `None` when only a fetch of the key set can settle it. Takes a few microseconds for
-    /// HS256.
+    /// Like [`Verifier::verify`], but does not wait: `None` if the token requires a fetch of the key set. Takes a few
+    /// microseconds for HS256.
     #[must_use]
     pub fn verify_now(&self, token: &str, now: SystemTime) -> Option<Result<Identity, TokenError>> {
         let now = clock::s_of(now);
@@ -120,19 +122,19 @@ impl Verifier {
         self.keys.load().is_empty() && self.key_set.as_ref().is_some_and(|set| !set.is_loaded())
     }
 
-    /// Whose API key the text is, in constant time.
+    /// The owner of this API key, compared in constant time.
     #[must_use]
     pub fn api_key(&self, text: &str) -> Option<Arc<ApiKey>> {
         self.api_keys.load().find(text)
     }
 
-    /// Who may use the API by a certificate that is `is_for` a name.
+    /// The owner of a certificate for whose names `is_for` returns true.
     #[must_use]
     pub fn certificate_key(&self, is_for: impl Fn(&str) -> bool) -> Option<Arc<ApiKey>> {
         self.api_keys.load().find_certificate(is_for)
     }
 
-    /// Why today's keys might lead to another result.
+    /// Why newer keys might lead to another result.
     fn doubt(&self, checked: &Result<Identity, TokenError>, token: &str) -> Option<Doubt> {
         match checked {
             Err(TokenError::UnknownKey | TokenError::KeysUnavailable) => Some(Doubt::UnknownKey),
@@ -175,7 +177,7 @@ impl Verifier {
         }
     }
 
-    /// Why there is no key for the token; `loaded` is the state of the key set that could have had it.
+    /// Why no key matches the token; `loaded` is the state of the key set that could have contained it.
     fn no_key(&self, jws: &Jws, loaded: Option<bool>) -> TokenError {
         match loaded {
             Some(true) => TokenError::UnknownKey,
@@ -186,7 +188,7 @@ impl Verifier {
     }
 }
 
-/// Shows counts only.
+/// Shows only counts.
 impl std::fmt::Debug for Verifier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Verifier")

@@ -1,5 +1,5 @@
-//! `tickgate check`: walks the whole way through a running gateway, as a client and as a publisher, and says at which step
-//! it fails. Never touches a real user's messages: it makes a token for one of its own.
+//! `tickgate check`: tests a running gateway end to end, as a client and as a publisher, and reports the step that
+//! fails. Never touches a real user's messages: it makes a token for a user of its own.
 
 use std::{
     future::Future,
@@ -23,41 +23,41 @@ const EXAMPLES: &str = r#"Examples:
   tickgate check --secret "$SECRET" --api-key "$KEY" --json
   tickgate check --token "$TOKEN" --api-key "$KEY"
 
-A line a step: connect, subscribe, publish, receive, disconnect, publish meanwhile,
-come back and get exactly what was missed. Ends with 0, or 1 at the step that
-failed. The secret and the API key come from the configuration of the gateway, or
-from the flags; the user is made up, unless you give the token of one that nobody
-else publishes to (where no HS256 secret is configured)."#;
+One line per step: connect, subscribe, publish, receive, disconnect, publish meanwhile,
+reconnect and receive exactly what was missed. Exits with 0, or with 1 at the first
+step that fails. The secret and the API key come from the gateway's configuration
+or from the flags; the check makes up a user, unless you give a token (if no HS256
+secret is configured). That user must not receive other messages."#;
 
-/// The endpoint, and the private channel of it that is used.
+/// The endpoint, and the private channel on it that the check uses.
 const ENDPOINT: &str = "/ws/trading";
 const CHANNEL: &str = "orders";
 const TOKEN_TTL: Duration = Duration::from_secs(300);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Check a running gateway: connect, publish, receive, come back, miss nothing
+/// Check a running gateway: connect, publish, receive, reconnect, miss nothing
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
-    /// The public listener, or what stands in front of it
+    /// The public listener, or the load balancer in front of it
     #[arg(default_value = "ws://127.0.0.1:8000")]
     url: String,
     /// Operations listener of any replica
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8001")]
     ops: String,
-    /// HS256 secret; left out: the first configured one
+    /// HS256 secret; default: the first configured one
     #[arg(long)]
     secret: Option<String>,
-    /// A token, where none can be made
+    /// A token, if none can be made
     #[arg(long, env = "TICKGATE_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// API key; left out: the first configured one
+    /// API key; default: the first configured one
     #[arg(long, env = "TICKGATE_API_KEY", hide_env_values = true)]
     api_key: Option<String>,
-    /// How long all of it may take
+    /// Time limit for the whole check
     #[arg(long, default_value = "30s", value_parser = parse_duration)]
     timeout: Duration,
-    /// Print a JSON object a step
+    /// Print one JSON object per step
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -75,13 +75,13 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     }
 }
 
-/// What is checked, and what opens it.
+/// What is checked, and the credentials for it.
 struct Gateway {
     endpoint: String,
     operations: String,
     token: String,
     api_key: String,
-    /// Sets this check's messages apart.
+    /// Distinguishes the messages of this check.
     mark: String,
 }
 
@@ -94,13 +94,13 @@ impl Gateway {
             (Some(secret), ..) => made_up_token(&Signer::of_secret(secret), &mark)?,
             (None, Some(token), _) => token.clone(),
             (None, None, config) => {
-                let config = config.as_ref().ok_or_else(|| Failure::usage("no secret: give one by --secret"))?;
+                let config = config.as_ref().ok_or_else(|| Failure::usage("no secret: set --secret"))?;
                 made_up_token(&Signer::of_configured(config)?, &mark)?
             }
         };
         let configured = config.as_ref().and_then(|config| config.auth.publishing_key());
         let api_key = args.api_key.clone().or_else(|| configured.map(|key| key.expose().to_owned()));
-        let api_key = api_key.ok_or_else(|| Failure::usage("no API key: give one by --api-key or --config"))?;
+        let api_key = api_key.ok_or_else(|| Failure::usage("no API key: set --api-key or --config"))?;
         let endpoint = format!("{}{ENDPOINT}", args.url.trim_end_matches('/'));
         Ok(Self { endpoint, operations: args.ops.clone(), token, api_key, mark })
     }
@@ -118,14 +118,14 @@ impl Gateway {
         report.step("disconnect again", client.leave()).await
     }
 
-    /// Connects; with a message that was received, asks for what came after it.
+    /// Connects; if a message was received before, resumes after it.
     async fn connect(&self, after: Option<&Sent>) -> Result<(String, Follower), Failure> {
         let builder = Builder::new(&self.endpoint).token(&self.token);
         let resumed = after.map(|sent| Channel::new(CHANNEL).since(sent.id.to_string()));
         let (client, driver) = builder.channels(resumed).build();
         let mut follower = Follower { client, driver: Box::pin(driver.run()), user: String::new() };
         let Event::Connected { user: Some(user), .. } = follower.next().await? else {
-            return Err(Failure::new(format!("{ENDPOINT} knows no user")));
+            return Err(Failure::new(format!("{ENDPOINT} requires a user")));
         };
         follower.user.clone_from(&user);
         Ok((format!("{} as {user}", self.endpoint), follower))
@@ -137,13 +137,13 @@ impl Gateway {
         let publication = Publication { channel: CHANNEL, user: Some(user), data: &raw, msg_id: None };
         let published = publication.publish(&self.operations, Some(&self.api_key)).await?;
         let Some(id) = published.id else {
-            return Err(Failure::new(format!("`{CHANNEL}` is not retained: what was missed can't be replayed")));
+            return Err(Failure::new(format!("`{CHANNEL}` is not retained: missed messages cannot be replayed")));
         };
         Ok((id.to_string(), Sent { id, data }))
     }
 }
 
-/// A token for a user that nobody else speaks for.
+/// A token for a user that nothing else uses.
 fn made_up_token(signer: &Signer, mark: &str) -> Result<String, Failure> {
     let wrong = |error: &dyn std::fmt::Display| Failure::new(error.to_string());
     let user = UserId::new(&format!("check-{mark}")).map_err(|error| wrong(&error))?;
@@ -152,13 +152,13 @@ fn made_up_token(signer: &Signer, mark: &str) -> Result<String, Failure> {
     Ok(signer.sign(&user, &rights, TOKEN_TTL, SystemTime::now())?.0)
 }
 
-/// What was published, and under which id.
+/// The published data and its id.
 struct Sent {
     id: StreamId,
     data: Value,
 }
 
-/// One client of the user, and what works for it.
+/// One client of the user, and its driver.
 struct Follower {
     client: Client,
     driver: Pin<Box<dyn Future<Output = ()>>>,
@@ -173,12 +173,12 @@ impl Follower {
         Ok((CHANNEL.to_owned(), ()))
     }
 
-    /// Whether the subscription is live from here on: nothing of the past follows.
+    /// Waits until the subscription is live: nothing older follows.
     async fn subscribed(&mut self) -> Result<bool, Failure> {
         match self.next().await? {
             Event::Subscribed { live, .. } => Ok(live),
-            Event::Refused { error, .. } => Err(Failure::new(format!("`{CHANNEL}` was refused: {error}"))),
-            event => Err(Failure::new(format!("not `subscribed` but {event:?}"))),
+            Event::Refused { error, .. } => Err(Failure::new(format!("subscribing to `{CHANNEL}` failed: {error}"))),
+            event => Err(Failure::new(format!("expected `subscribed`, got {event:?}"))),
         }
     }
 
@@ -187,16 +187,17 @@ impl Follower {
         Ok((sent.id.to_string(), ()))
     }
 
-    /// What came after the first: the second, and nothing else.
+    /// Expects what followed the first message: the second, and nothing else.
     async fn resume(&mut self, first: &Sent, second: &Sent) -> Result<(String, ()), Failure> {
-        // A publication is acknowledged before every replica has seen it: on one that has not, it is no past yet.
+        // A publication is acknowledged before every replica has seen it: a replica that has not delivers it live
+        // instead of as replay.
         let live = self.subscribed().await?;
         is_publication(&self.next().await?, second)?;
         if !live {
             match self.next().await? {
                 Event::CaughtUp { replayed: 1, complete: true, .. } => {}
                 event => {
-                    return Err(Failure::new(format!("one message was missed, and the replay ends with {event:?}")));
+                    return Err(Failure::new(format!("one message was missed, but the replay ended with {event:?}")));
                 }
             }
         }
@@ -206,7 +207,7 @@ impl Follower {
         pong.map_err(|error| Failure::new(format!("no pong: {error}")))?;
         match self.next().now_or_never() {
             None => Ok((format!("{} after {}, complete", second.id, first.id), ())),
-            Some(more) => Err(Failure::new(format!("more came than was missed: {:?}", more?))),
+            Some(more) => Err(Failure::new(format!("received more than was missed: {:?}", more?))),
         }
     }
 
@@ -217,7 +218,7 @@ impl Follower {
         Ok((String::new(), ()))
     }
 
-    /// The next event that is no state; a lost connection is a failure.
+    /// The next event that is not a state change; a lost connection is a failure.
     async fn next(&mut self) -> Result<Event, Failure> {
         loop {
             let event = tokio::select! {
@@ -231,12 +232,12 @@ impl Follower {
                 }
                 Some(Event::State(_)) => {}
                 Some(event) => return Ok(event),
-                None => return Err(Failure::new("the client has ended")),
+                None => return Err(Failure::new("the client stopped")),
             }
         }
     }
 
-    /// Does something while the client works.
+    /// Runs a future while the client works.
     async fn drive<T>(&mut self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         tokio::select! {
@@ -247,19 +248,19 @@ impl Follower {
     }
 }
 
-/// A message is what was published, under the same id, to the last character.
+/// Compares a message with the published one: same id, same text.
 fn is_publication(event: &Event, sent: &Sent) -> Result<(), Failure> {
     let Event::Message(message) = event else {
-        return Err(Failure::new(format!("not {} but {event:?}", sent.id)));
+        return Err(Failure::new(format!("expected {}, got {event:?}", sent.id)));
     };
     let data: Value = serde_json::from_str(&message.payload()).unwrap_or_default();
     if data == sent.data && message.meta.id == Some(sent.id.to_string()) && message.meta.channel == CHANNEL {
         return Ok(());
     }
-    Err(Failure::new(format!("not {} but {}", sent.id, message.text)))
+    Err(Failure::new(format!("expected {}, got {}", sent.id, message.text)))
 }
 
-/// A line a step.
+/// Prints one line per step.
 struct Report {
     json: bool,
     steps: u32,
@@ -267,7 +268,7 @@ struct Report {
 }
 
 impl Report {
-    /// Does a step, prints what became of it, and hands on what it made.
+    /// Runs a step, prints its result, and returns its value.
     async fn step<T>(
         &mut self,
         name: &'static str,
@@ -287,9 +288,9 @@ impl Report {
         }
     }
 
-    /// The step did not end.
+    /// The step did not finish.
     fn late(&self, timeout: Duration) -> Failure {
-        self.failed(&Failure::new(format!("not done within {timeout:?}")), timeout)
+        self.failed(&Failure::new(format!("timed out after {timeout:?}")), timeout)
     }
 
     fn failed(&self, failure: &Failure, took: Duration) -> Failure {
@@ -313,6 +314,6 @@ impl Report {
         if self.json {
             return print(&json!({ "ok": true, "steps": self.steps, "seconds": took.as_secs_f64() }).to_string());
         }
-        print(&format!("all well: {} steps in {:.2} s", self.steps, took.as_secs_f64()))
+        print(&format!("all steps passed: {} in {:.2} s", self.steps, took.as_secs_f64()))
     }
 }

@@ -1,4 +1,4 @@
-//! `tickgate check-config`: what is in force, or all that is wrong.
+//! `tickgate check-config`: prints the configuration in force, or all its problems.
 
 use super::{Failure, print, settings::Settings};
 use crate::{app, config::Problems};
@@ -7,18 +7,18 @@ const EXAMPLES: &str = r#"Examples:
   tickgate check-config                         the defaults and this environment
   tickgate check-config --config a.toml --json  {"ok":…,"problems":[…],"config":{…}}
   tickgate check-config --config a.toml --connect
-                                                and whether it would work now
+                                                and try to connect
 
-Ends with 0, or with 2 and all problems: what it accepts, serve accepts. Secrets
+Exits with 0, or with 2 and all problems. What it accepts, serve accepts. Secrets
 print as ***."#;
 
-/// Print the settings in force as TOML, or all that is wrong with them
+/// Print the settings in force as TOML, or all problems
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     #[command(flatten)]
     settings: Settings,
-    /// Try Redis, the key set and both addresses as well, as serve would now
+    /// Also try Redis, the key set and both addresses, as serve would
     #[arg(long)]
     connect: bool,
     /// Print JSON

@@ -1,5 +1,5 @@
-//! What a gateway in development mode says at its start: where it is, and three lines to copy. Never printed outside
-//! development mode, since it holds a token and an API key.
+//! The text that a gateway in development mode prints at startup: its addresses, and three commands to copy. Never
+//! printed outside development mode, because it contains a token and an API key.
 
 use std::{fmt::Write, net::SocketAddr, time::SystemTime};
 
@@ -8,7 +8,7 @@ use crate::{
     config::{Config, without_credentials},
 };
 
-/// The text. `program` is how this program was called, so that its lines can be copied as they are.
+/// The text. `program` is the command that started this program, so that the lines can be copied as they are.
 pub(super) fn greeting(
     config: &Config,
     [public, operations]: [SocketAddr; 2],
@@ -17,7 +17,7 @@ pub(super) fn greeting(
 ) -> String {
     let mut text = format!("Tickgate {}, development mode, on loopback only\n\n", env!("CARGO_PKG_VERSION"));
     let backplane = config.redis.as_ref().map_or_else(
-        || "memory: one replica, and nothing survives it".into(),
+        || "memory: one replica, nothing is kept after it stops".into(),
         |redis| without_credentials(redis.access().url.expose()),
     );
     let token = demo_token(&config.auth, now);

@@ -1,4 +1,4 @@
-//! `tickgate healthcheck`: asks a replica of this machine how it is, for containers that have no curl.
+//! `tickgate healthcheck`: queries the health of a replica on this machine, for containers without curl.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -15,20 +15,20 @@ const EXAMPLES: &str = r#"Examples:
   tickgate healthcheck --live           is its process alive?
   tickgate healthcheck http://10.0.0.7:8000/readyz
 
-Ends with 0 or 1. In a Dockerfile:
+Exits with 0 or 1. In a Dockerfile:
   HEALTHCHECK CMD ["tickgate", "healthcheck", "--live"]"#;
 
-/// Ask a replica whether it is ready, for containers
+/// Query whether a replica is ready, for containers
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
-    /// Ask /livez (the process alone) and not /readyz
+    /// Query /livez (only the process) instead of /readyz
     #[arg(long)]
     live: bool,
-    /// What to ask; left out: the public listener of the settings
+    /// The URL to query; default: the public listener of the settings
     #[arg(conflicts_with = "live")]
     url: Option<String>,
-    /// How long to wait
+    /// Timeout
     #[arg(long, default_value = "3s", value_parser = parse_duration)]
     timeout: Duration,
     #[command(flatten)]
@@ -41,7 +41,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         None => {
             let (config, _) = Config::load(&args.settings.sources())?;
             let path = if args.live { "/livez" } else { "/readyz" };
-            // Asked is whether the replica is well, not whether its certificate is for this address, or for today.
+            // The check is about the replica's health, not about the name or validity period of its certificate.
             let certificate = config.server.tls.map(|tls| tls.identity.certificate.as_bytes().to_vec());
             let scheme = if certificate.is_some() { "https" } else { "http" };
             (format!("{scheme}://{}{path}", reachable(config.server.listen)), certificate)
@@ -61,7 +61,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     print(if body.is_empty() { "ok" } else { body })
 }
 
-/// "All addresses" can be listened on, but not connected to.
+/// A listener can bind the unspecified address, but a client cannot connect to it.
 fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_listener_on_all_addresses_is_asked_on_loopback() {
+    fn a_listener_on_all_addresses_is_queried_on_loopback() {
         let asked = |listen: &str| reachable(listen.parse().unwrap()).to_string();
         assert_eq!(asked("0.0.0.0:8000"), "127.0.0.1:8000");
         assert_eq!(asked("[::]:8000"), "[::1]:8000");

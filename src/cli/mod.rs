@@ -1,4 +1,4 @@
-//! The command line: one file a verb. Never anything that a replica does while it runs.
+//! The command line: one file per verb. Contains nothing that a replica does while it runs.
 
 mod check;
 mod check_config;
@@ -21,10 +21,10 @@ const EXAMPLES: &str = "\
 Examples:
   tickgate                              a gateway on 127.0.0.1:8000, to try it out
   tickgate tail ticker:BTCUSDT          watch a price
-  tickgate check-config --config a.toml tell all that is wrong, or what is in force
+  tickgate check-config --config a.toml print all problems, or the settings in force
   tickgate serve --config a.toml        a replica for production
-  tickgate check --config a.toml        does a running gateway do all that it should?
-  tickgate demo kill-a-replica          break it before your eyes, and count what is lost
+  tickgate check --config a.toml        test a running gateway end to end
+  tickgate demo kill-a-replica          kill a replica and Redis, count what is lost
 
 Settings come from the shipped defaults, a file, the environment
 (TICKGATE__SERVER__LISTEN), and flags; the later one counts. Every key:
@@ -34,12 +34,12 @@ docs/configuration.md, or `tickgate check-config`.";
 #[derive(Debug, Parser)]
 #[command(name = "tickgate", version, after_help = EXAMPLES, disable_help_subcommand = true)]
 struct Cli {
-    /// Left out: serve.
+    /// Default: serve.
     #[command(subcommand)]
     verb: Option<Verb>,
 }
 
-/// A new verb is a file beside this one, a line here and a line in [`Verb::run`].
+/// A new verb requires a new file in this folder, a line here and a line in [`Verb::run`].
 #[derive(Debug, Subcommand)]
 enum Verb {
     Serve(serve::Args),
@@ -75,18 +75,18 @@ struct Failure {
 }
 
 impl Failure {
-    /// What failed while it was done: exit code 1.
+    /// A failure during execution: exit code 1.
     fn new(text: impl Into<String>) -> Self {
         Self { text: text.into(), code: 1 }
     }
 
-    /// What was asked for can't be: exit code 2, as for flags that are not understood.
+    /// An impossible request: exit code 2, as for invalid flags.
     fn usage(text: impl Into<String>) -> Self {
         Self { text: text.into(), code: 2 }
     }
 }
 
-/// What the gateway can't be asked is a mistake of whoever asks; anything else failed while it was done.
+/// A request that the gateway cannot process is a usage error; anything else is a failure during execution.
 impl From<tickgate_client::Error> for Failure {
     fn from(error: tickgate_client::Error) -> Self {
         match error {
@@ -102,14 +102,14 @@ impl From<Problems> for Failure {
     }
 }
 
-/// Runs the verb of this process's arguments and returns its exit code.
+/// Runs the verb in this process's arguments and returns its exit code.
 #[must_use]
 pub fn main() -> ExitCode {
     let verb = Cli::parse().verb.unwrap_or_else(|| Verb::Serve(serve::Args::default()));
     match verb.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { text, code }) => {
-            // The exit code counts also where nobody reads.
+            // The exit code matters even if the text cannot be written.
             let _ = writeln!(std::io::stderr(), "tickgate: {text}");
             ExitCode::from(code)
         }
@@ -119,15 +119,15 @@ pub fn main() -> ExitCode {
 /// Runs a client verb on this thread.
 fn block_on(verb: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|error| Failure::new(format!("can't start: {error}")))?.block_on(verb)
+    runtime.map_err(|error| Failure::new(format!("cannot start: {error}")))?.block_on(verb)
 }
 
-/// Prints a line for whoever asked. A reader that went away is an end, not an error.
+/// Prints a line. A closed reader ends the program without an error.
 fn print(line: &str) -> Result<(), Failure> {
     use std::io::{ErrorKind, Write};
     match writeln!(std::io::stdout(), "{line}") {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
-        Err(error) => Err(Failure::new(format!("can't write: {error}"))),
+        Err(error) => Err(Failure::new(format!("cannot write: {error}"))),
         Ok(()) => Ok(()),
     }
 }

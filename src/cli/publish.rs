@@ -13,8 +13,8 @@ const EXAMPLES: &str = r#"Examples:
   tickgate publish orders --user alice '{"type":"order_update","order_id":"1"}'
   tickgate publish logs - --msg-id log-77 < record.json
 
-The API key comes from --api-key or TICKGATE_API_KEY. What has a --msg-id can be
-tried again after any failure: it is published once."#;
+The API key comes from --api-key or TICKGATE_API_KEY. With a --msg-id, you
+can retry after any failure: the message is published once."#;
 
 /// Publish one JSON object to a topic, or to a user's private channel
 #[derive(Debug, clap::Args)]
@@ -22,12 +22,12 @@ tried again after any failure: it is published once."#;
 pub(super) struct Args {
     /// Topic, or private channel with --user
     channel: String,
-    /// A JSON object; `-`: from standard input
+    /// A JSON object; `-`: read it from standard input
     data: String,
-    /// The user whose private channel it is
+    /// The user who owns the private channel
     #[arg(long)]
     user: Option<String>,
-    /// Your own id of it: what is published twice with the same id arrives once
+    /// Your own id: a publication that is sent again with the same id arrives once
     #[arg(long)]
     msg_id: Option<String>,
     /// Operations listener of any replica
@@ -36,7 +36,7 @@ pub(super) struct Args {
     /// API key
     #[arg(long, env = "TICKGATE_API_KEY", hide_env_values = true)]
     api_key: Option<String>,
-    /// Print the answer as JSON
+    /// Print the response as JSON
     #[arg(long)]
     json: bool,
 }
@@ -46,7 +46,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     if data == "-" {
         data.clear();
         let read = std::io::stdin().read_to_string(&mut data);
-        read.map_err(|error| Failure::new(format!("can't read standard input: {error}")))?;
+        read.map_err(|error| Failure::new(format!("cannot read standard input: {error}")))?;
         data = without_marks(data);
     }
     let publication = Publication {
@@ -62,7 +62,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     print(&if args.json { json!(published).to_string() } else { outcome(&published) })
 }
 
-/// The data exactly as it was written.
+/// The data exactly as written.
 fn object(data: &str) -> Result<&RawValue, Failure> {
     let data: &RawValue =
         serde_json::from_str(data.trim()).map_err(|error| Failure::usage(format!("the data is not JSON: {error}")))?;
@@ -72,10 +72,10 @@ fn object(data: &str) -> Result<&RawValue, Failure> {
     Ok(data)
 }
 
-/// What became of it, for people.
+/// The outcome, for people.
 fn outcome(published: &Published) -> String {
     let id = published.id.map_or_else(|| "without an id (the topic is not retained)".into(), |id| id.to_string());
-    let again = if published.duplicate { ", published before" } else { "" };
+    let again = if published.duplicate { ", already published" } else { "" };
     format!("published {id}{again}")
 }
 
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_object_is_not_sent() {
+    fn data_that_is_not_an_object_is_not_sent() {
         for data in ["", "[1]", "5", "{", "null"] {
             assert_eq!(object(data).unwrap_err().code, 2, "{data}");
         }
@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn outcomes_are_sentences() {
         let again = Published { id: Some(StreamId::new(17, 3)), duplicate: true };
-        assert_eq!(outcome(&again), "published 17-3, published before");
+        assert_eq!(outcome(&again), "published 17-3, already published");
         let plain = Published { id: None, duplicate: false };
         assert_eq!(outcome(&plain), "published without an id (the topic is not retained)");
     }

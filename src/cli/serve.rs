@@ -17,23 +17,23 @@ use crate::{
 
 const EXAMPLES: &str = "\
 Examples:
-  tickgate serve                  to try it out: loopback, memory, a made-up market
+  tickgate serve                  to try it out: loopback, memory, a synthetic market
   tickgate serve --redis redis://127.0.0.1
-                                  over Redis: as many as you like, each on its ports
+                                  over Redis: any number, each on its own ports
   tickgate serve --config a.toml  for production; see config/production.toml
 
 Without a key to verify tokens it is in development mode and listens on loopback
 only. SIGTERM drains: not ready at once, then connections are closed in waves. A
 second signal ends it at once. SIGHUP reads secrets, keys, certificates and the
-log's filter again, as does a change of their files.";
+log filter again, as does a change of their files.";
 
-/// Run a replica (what a bare `tickgate` does)
+/// Run a replica (the default command)
 #[derive(Debug, Default, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     #[command(flatten)]
     settings: Settings,
-    /// Append what arrives from the exchange of feeds.binance to a file, for sim-exchange --replay
+    /// Append what the exchange of feeds.binance sends to a file, for sim-exchange --replay
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
 }
@@ -48,7 +48,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let logging =
         telemetry::start(&config.log, &config.server.name).map_err(|error| Failure::new(error.to_string()))?;
     if let Err(error) = descriptors::raise_limit() {
-        tracing::warn!(%error, "the limit of file descriptors can't be raised");
+        tracing::warn!(%error, "the limit of file descriptors cannot be raised");
     }
     if !config.development
         && let Err(error) = keep_memory_private()
@@ -61,23 +61,23 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     if config.server.workers > 0 {
         runtime.worker_threads(config.server.workers);
     }
-    let runtime = runtime.enable_all().build().map_err(|error| Failure::new(format!("can't start: {error}")))?;
+    let runtime = runtime.enable_all().build().map_err(|error| Failure::new(format!("cannot start: {error}")))?;
     let reload = Reload::new(sources, effective, since).logging(logging.filter());
     runtime.block_on(serve(config, &logging, reload))
 }
 
-/// No core dump, and no debugger of the same user: memory holds tokens and keys.
+/// No core dumps, and no debugger of the same user: memory holds tokens and keys.
 fn keep_memory_private() -> std::io::Result<()> {
     Ok(rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?)
 }
 
-/// For the suite that shows that it can fail.
+/// For the suite that proves that it detects defects.
 #[cfg(feature = "simulation")]
 fn work_with_deliberate_defect() -> Result<(), Failure> {
     use crate::defect::{Defect, everywhere};
     if let Some(name) = crate::config::deliberate_defect() {
-        let defect = Defect::named(&name).ok_or_else(|| Failure::usage(format!("there is no defect {name}")))?;
-        tracing::error!(?defect, "works with a deliberate defect");
+        let defect = Defect::named(&name).ok_or_else(|| Failure::usage(format!("unknown defect {name}")))?;
+        tracing::error!(?defect, "running with a deliberate defect");
         everywhere(defect);
     }
     Ok(())
@@ -87,32 +87,32 @@ async fn serve(config: Config, logging: &Logging, reload: Reload) -> Result<(), 
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    let mut signals = Signals::listen().map_err(|error| Failure::new(format!("can't listen for signals: {error}")))?;
+    let mut signals = Signals::listen().map_err(|error| Failure::new(format!("cannot listen for signals: {error}")))?;
     let shown = config.clone();
-    let failed = |error: &dyn std::fmt::Display| Failure::new(format!("can't start: {error}"));
+    let failed = |error: &dyn std::fmt::Display| Failure::new(format!("cannot start: {error}"));
     let app = App::build(config).await.map_err(|error| failed(&error))?;
     let app = app.reloading(reload.at(signals.hung_up.clone()));
     logging.count_dropped(&app.metrics().log_lines_dropped_total);
     if shown.development {
         let program = std::env::args().next().unwrap_or_else(|| "tickgate".into());
-        // Not the configured ones: port 0 becomes a free one.
+        // The bound addresses, not the configured ones: port 0 becomes a free port.
         let addresses =
             [app.public_address().map_err(|e| failed(&e))?, app.operations_address().map_err(|e| failed(&e))?];
-        // Whoever started it may not read: no reason to end.
+        // A closed standard output is no reason to stop.
         let _ = writeln!(std::io::stdout(), "{}", greeting(&shown, addresses, &program, SystemTime::now()));
     }
     let (end, ended) = oneshot::channel();
     let run = app.run(async move {
-        // An error means that the sender is gone, which is an end too.
+        // An error means that the sender was dropped, which also ends the replica.
         let _ = ended.await;
     });
     tokio::select! {
         outcome = run => outcome.map_err(|broken| Failure::new(broken.to_string())),
-        name = signals.heard_twice(end) => Err(Failure::new(format!("ended at once by a second {name}, not drained"))),
+        name = signals.received_twice(end) => Err(Failure::new(format!("stopped at once by a second {name}, not drained"))),
     }
 }
 
-/// The signals that a replica hears. Two end it; the others would end a process that does not hear them, without a drain.
+/// The signals that a replica handles. Two stop it; unhandled, the others would end the process without a drain.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -124,7 +124,7 @@ struct Signals {
 }
 
 impl Signals {
-    /// From now on signals are heard, also while the replica is being built.
+    /// Handles signals from now on, also while the replica is being built.
     fn listen() -> std::io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -136,15 +136,15 @@ impl Signals {
         })
     }
 
-    /// Begins the drain at the first signal and resolves at the second one.
-    async fn heard_twice(&mut self, drain: oneshot::Sender<()>) -> &'static str {
+    /// Starts the drain at the first signal and resolves at the second one.
+    async fn received_twice(&mut self, drain: oneshot::Sender<()>) -> &'static str {
         let name = self.next().await;
-        tracing::info!(signal = name, "told to end");
+        tracing::info!(signal = name, "shutting down");
         let _ = drain.send(());
         self.next().await
     }
 
-    /// The next signal to end.
+    /// The next signal that stops the replica.
     async fn next(&mut self) -> &'static str {
         loop {
             let ignored = tokio::select! {
@@ -167,7 +167,7 @@ mod tests {
     use rustix::process::{DumpableBehavior, dumpable_behavior};
 
     #[test]
-    fn nobody_dumps_the_memory() {
+    fn memory_cannot_be_dumped() {
         super::keep_memory_private().unwrap();
         assert_eq!(dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
     }

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use crate::config::Sources;
 
-/// Where settings come from, over the defaults.
+/// The sources of settings above the defaults.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(super) struct Settings {
-    /// Configuration file (TOML); also by TICKGATE_CONFIG
+    /// Configuration file (TOML); also set by TICKGATE_CONFIG
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Address of the public listener: WebSockets and health
@@ -16,13 +16,13 @@ pub(super) struct Settings {
     /// Address of the operations listener: metrics and the HTTP API
     #[arg(long, value_name = "ADDRESS:PORT")]
     ops_listen: Option<String>,
-    /// Redis, redis://host:6379; with a password, better by TICKGATE__REDIS__URL, which other users can't see
+    /// Redis, redis://host:6379; if it has a password, prefer TICKGATE__REDIS__URL, which other users cannot see
     #[arg(long, value_name = "URL")]
     redis: Option<String>,
-    /// Development mode, also when secrets are configured; loopback only
+    /// Development mode even if secrets are configured; loopback only
     #[arg(long)]
     development: bool,
-    /// What is logged: error, warn, info, debug, trace, or per module (info,tickgate::hub=debug)
+    /// Log level: error, warn, info, debug, trace, or per module (info,tickgate::hub=debug)
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
     /// Log as JSON
@@ -31,7 +31,7 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// The layers over the defaults: file, this process's environment, flags.
+    /// The layers above the defaults: file, this process's environment, flags.
     pub(super) fn sources(&self) -> Sources {
         self.over(Sources::of_process(self.config.clone()))
     }

@@ -1,4 +1,4 @@
-//! `tickgate token`: makes a JWT for development and tests, or says what a gateway makes of one.
+//! `tickgate token`: makes a JWT for development and tests, or explains whether a gateway accepts one.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -21,7 +21,7 @@ const EXAMPLES: &str = r#"Examples:
   tickgate token --user alice --channels 'orders,ticker:*' --secret "$SECRET"
   tickgate token --check - --config a.toml < token.jwt
 
-A gateway in development mode makes its secret at each start and prints a token.
+A gateway in development mode generates a secret at each start and prints a token.
 To make tokens for it yourself, give both the same secret:
   export TICKGATE__AUTH__HS256_SECRETS=dev
   tickgate serve --development
@@ -31,29 +31,29 @@ To make tokens for it yourself, give both the same secret:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
-    /// Who it speaks for
+    /// The user
     #[arg(long, required_unless_present = "check")]
     user: Option<String>,
-    /// Say whether the gateway of this configuration accepts a token, and why not; -: read it from standard input
+    /// Show whether the gateway with this configuration accepts a token, and why not; -: read it from standard input
     #[arg(long, value_name = "TOKEN", conflicts_with_all = ["user", "ttl", "channels", "publish", "commands", "runs"])]
     check: Option<String>,
-    /// How long it is valid, such as 30m, 12h, 7d
+    /// Lifetime, such as 30m, 12h, 7d
     #[arg(long, default_value = "1h", value_parser = parse_duration)]
     ttl: Duration,
-    /// Channels it may subscribe; left out: all but restricted ones
+    /// Channels it may subscribe to; default: all but restricted ones
     #[arg(long, value_delimiter = ',', value_name = "PATTERN")]
     channels: Option<Vec<String>>,
-    /// Topics it may publish to; left out: none
+    /// Topics it may publish to; default: none
     #[arg(long, value_delimiter = ',', value_name = "PATTERN")]
     publish: Vec<String>,
-    /// It may send commands to runs
+    /// Allow commands to runs
     #[arg(long)]
     commands: bool,
-    /// Runs it may watch and, with --commands, command; left out: all in development, none in production where a token is
-    /// required
+    /// Runs it may watch and, with --commands, command; default: all in development, none in production where a token
+    /// is required
     #[arg(long, value_delimiter = ',', value_name = "PATTERN")]
     runs: Option<Vec<String>>,
-    /// HS256 secret; left out: the first configured one
+    /// HS256 secret; default: the first configured one
     #[arg(long)]
     secret: Option<String>,
     /// Print JSON
@@ -70,12 +70,12 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     }
 }
 
-/// Says what the gateway of this configuration makes of a token.
+/// Explains whether the gateway with this configuration accepts a token.
 async fn check(token: &str, args: &Args) -> Result<(), Failure> {
     let token = match token {
         "-" => {
             let read = std::io::read_to_string(std::io::stdin());
-            without_marks(read.map_err(|error| Failure::new(format!("can't read standard input: {error}")))?)
+            without_marks(read.map_err(|error| Failure::new(format!("cannot read standard input: {error}")))?)
         }
         token => token.to_owned(),
     };
@@ -149,12 +149,12 @@ fn patterns(texts: &[String]) -> Result<Vec<Pattern>, Failure> {
 
 fn no_secret() -> Failure {
     Failure::usage(
-        "no secret: give one by --secret, --config or TICKGATE__AUTH__HS256_SECRETS (a gateway in development mode \
-         without one makes its own at each start, and prints a token)",
+        "no secret: set --secret, --config or TICKGATE__AUTH__HS256_SECRETS (a gateway in development mode without \
+         one generates its own at each start, and prints a token)",
     )
 }
 
-/// A secret and what goes with it into every token.
+/// A secret, and the settings that apply to every token.
 pub(super) struct Signer {
     secret: Secret,
     issuer: Option<String>,
@@ -163,7 +163,7 @@ pub(super) struct Signer {
 }
 
 impl Signer {
-    /// What the gateway of this configuration accepts; `None` without an HS256 secret.
+    /// The settings that the gateway with this configuration accepts; `None` without an HS256 secret.
     pub(super) fn of_config(config: &Config) -> Option<Self> {
         let secret = config.auth.hs256_secrets.first()?.clone();
         let Auth { issuer, audience, user_claim, .. } = config.auth.clone();
@@ -177,23 +177,22 @@ impl Signer {
         }
     }
 
-    /// A secret that was given by itself.
+    /// A secret given by a flag.
     pub(super) fn of_secret(secret: &str) -> Self {
         Self { secret: Secret::new(secret), issuer: None, audience: None, user_claim: None }
     }
 
-    /// What a gateway accepts that was given the same secret by configuration; a secret of this process's own making
-    /// opens nothing.
+    /// The settings of a gateway with this configured secret; a secret generated by this process would be useless.
     pub(super) fn of_configured(config: &Config) -> Result<Self, Failure> {
         if config.secret_generated {
             return Err(no_secret());
         }
         Self::of_config(config).ok_or_else(|| {
-            Failure::usage("no HS256 secret is configured: whoever holds the private key makes the tokens")
+            Failure::usage("no HS256 secret is configured: tokens can be made only with the private key")
         })
     }
 
-    /// A token, and its end in seconds since 1970.
+    /// A token, and its expiry in seconds since 1970.
     pub(super) fn sign(
         &self,
         user: &UserId,
@@ -217,7 +216,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_gateway_of_the_same_configuration_takes_the_token() {
+    async fn the_gateway_with_the_same_configuration_accepts_the_token() {
         let mut config = Config::development();
         config.auth.issuer = Some("https://login.example.com".into());
         config.auth.audience = Some("tickgate".into());
@@ -234,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_are_checked() {
+    fn patterns_are_validated() {
         assert!(patterns(&["ticker:*".into()]).is_ok());
         assert_eq!(patterns(&["a,b".into()]).unwrap_err().code, 2);
     }

@@ -1,4 +1,4 @@
-//! Who may connect and publish: keys, secrets, and the life of tokens.
+//! Who may connect and publish: keys, secrets, and token lifetimes.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -11,13 +11,13 @@ use super::{
 
 /// The current token secret, and the previous one during a rotation.
 const TOKEN_SECRETS_MAX: usize = 2;
-/// What the files should contain, for messages.
-pub(super) const TOKEN_SECRETS_CONTENT: &str = "HS256 secrets of at least 32 bytes, one per line: the current one, then \
-                                     the previous one during a rotation";
+/// What the files should contain, for error messages.
+pub(super) const TOKEN_SECRETS_CONTENT: &str =
+    "HS256 secrets of at least 32 bytes, one per line: the current one, then the previous one during a rotation";
 pub(super) const API_KEYS_CONTENT: &str = "API keys of at least 32 bytes, one per line";
 const PUBLIC_KEY_CONTENT: &str = "a public key in PEM form (-----BEGIN PUBLIC KEY-----)";
 const CA_FILE_CONTENT: &str = "the key set's certificate authority in PEM form (-----BEGIN CERTIFICATE-----)";
-/// PEM blocks that a public key can be read from.
+/// PEM block types that can hold a public key.
 const PUBLIC_KEY_BLOCKS: [&str; 3] = ["PUBLIC KEY", "RSA PUBLIC KEY", "CERTIFICATE"];
 
 /// Who may connect and publish.
@@ -33,21 +33,21 @@ pub struct Auth {
     pub audience: Option<String>,
     /// The claim that names the user; `None`: `sub`, or else `user_id`.
     pub user_claim: Option<String>,
-    /// Life of a token without `exp`; `None`: such tokens are refused.
+    /// Lifetime of a token without `exp`; `None`: such tokens are refused.
     pub lifetime_without_exp: Option<Duration>,
-    /// Clock difference forgiven.
+    /// Tolerated clock difference.
     pub leeway: Duration,
-    /// Longest token, in bytes.
+    /// Maximum token size, in bytes.
     pub token_bytes_max: usize,
-    /// How long before its end a token's client is warned.
+    /// How long before a token expires its client is warned.
     pub expiry_warning: Duration,
     /// Deadline for the first `auth` message.
     pub auth_timeout: Duration,
-    /// Life of a single-use ticket.
+    /// Lifetime of a single-use ticket.
     pub ticket_ttl: Duration,
-    /// Keys of the HTTP API (and of `/ws/ingest`) that may do everything.
+    /// Keys of the HTTP API and of `/ws/ingest` that grant every right.
     pub api_keys: Vec<Secret>,
-    /// Keys with a name and rights of their own.
+    /// Keys with a name and their own rights.
     pub keys: Vec<ApiKey>,
 }
 
@@ -55,11 +55,11 @@ pub struct Auth {
 pub struct PublicKey {
     pub algorithm: Algorithm,
     pub path: PathBuf,
-    /// The `kid` it answers to; `None`: any token of its algorithm.
+    /// The `kid` that selects this key; `None`: it verifies any token of its algorithm.
     pub kid: Option<String>,
 }
 
-/// Asymmetric signature algorithms a key can be pinned to.
+/// Asymmetric signature algorithms to which a key can be bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
     Rs256,
@@ -71,12 +71,12 @@ pub enum Algorithm {
 #[derive(Clone, Debug, Default)]
 pub struct Jwks {
     pub url: String,
-    /// PEM file of own certificate authorities, instead of those that the operating system trusts.
+    /// PEM file of certificate authorities that replace those of the operating system.
     pub ca_file: Option<PathBuf>,
-    /// Addresses from which keys may be fetched without TLS, beside loopback.
+    /// Addresses from which keys may be fetched without TLS, in addition to loopback.
     pub plain_ranges: Vec<IpNet>,
     pub refresh_interval: Duration,
-    /// How long keys are used after they were fetched.
+    /// How long fetched keys may be used.
     pub age_max: Duration,
 }
 
@@ -89,7 +89,7 @@ impl Auth {
         if hs256_secrets.len() > TOKEN_SECRETS_MAX {
             let text =
                 format!("holds {} secrets, not one or two: the current one and the previous one", hs256_secrets.len());
-            token_secrets(raw).tell(text, &mut section);
+            token_secrets(raw).report(text, &mut section);
         }
         Self {
             hs256_secrets,
@@ -121,17 +121,18 @@ impl Auth {
         self.api_keys.first().or_else(|| self.keys.iter().find(may)?.secrets.first())
     }
 
-    /// Whether anybody can use the HTTP API.
+    /// Whether the HTTP API can be used at all.
     pub(super) fn has_api_keys(&self) -> bool {
         !(self.api_keys.is_empty() && self.keys.is_empty())
     }
 
-    /// Whether anything is configured that a token could be verified with.
+    /// Whether anything is configured that can verify a token.
     pub(super) fn has_token_keys(&self) -> bool {
         !self.hs256_secrets.is_empty() || !self.public_keys.is_empty() || self.jwks.is_some()
     }
 
-    /// Makes what development mode needs and nobody configured: whether a token secret was made, and whether an API key.
+    /// Generates the secrets that development mode needs and the configuration lacks. Returns whether it generated a
+    /// token secret, and whether an API key.
     pub(super) fn generate_missing(&mut self) -> [bool; 2] {
         let generated = [!self.has_token_keys(), !self.has_api_keys()];
         for (secrets, generated) in [&mut self.hs256_secrets, &mut self.api_keys].into_iter().zip(generated) {
@@ -143,7 +144,7 @@ impl Auth {
     }
 }
 
-/// Secrets that are written as a list, or one per line in a file.
+/// Secrets written as a list, or one per line in a file.
 struct SecretSource<'a> {
     key: &'static str,
     file_key: &'static str,
@@ -174,12 +175,12 @@ fn api_keys(raw: &raw::Auth) -> SecretSource<'_> {
 }
 
 impl SecretSource<'_> {
-    /// Tells a problem of the secrets under the key they come from; a file is named.
-    fn tell(&self, text: String, section: &mut Section<'_>) {
+    /// Reports a problem with the secrets under the key they come from, and names the file, if any.
+    fn report(&self, text: String, section: &mut Section<'_>) {
         if self.path.is_empty() {
-            section.tell(self.key, text);
+            section.report(self.key, text);
         } else {
-            section.tell(self.file_key, format!("{}: {text}; it should contain {}", self.path, self.content));
+            section.report(self.file_key, format!("{}: {text}; it should contain {}", self.path, self.content));
         }
     }
 }
@@ -188,7 +189,7 @@ impl SecretSource<'_> {
 fn secrets(source: &SecretSource<'_>, section: &mut Section<'_>) -> Vec<Secret> {
     let written: Vec<Secret> = source.written.iter().filter(|secret| !secret.is_empty()).cloned().collect();
     if written.len() < source.written.len() {
-        section.tell(source.key, "has an empty secret: write one, or leave it out");
+        section.report(source.key, "has an empty secret: set a value or omit it");
     }
     match (written.is_empty(), source.path.is_empty()) {
         (_, true) => written,
@@ -197,7 +198,7 @@ fn secrets(source: &SecretSource<'_>, section: &mut Section<'_>) -> Vec<Secret> 
             section.take(source.file_key, read, Vec::new())
         }
         (false, false) => {
-            section.tell(source.file_key, format!("is set beside auth.{}: one of the two", source.key));
+            section.report(source.file_key, format!("is set together with auth.{}: set only one of them", source.key));
             written
         }
     }
@@ -207,19 +208,22 @@ fn jwks(raw: &raw::Auth, section: &mut Section<'_>) -> Option<Jwks> {
     let refresh_interval = section.duration("jwks_refresh_interval", &raw.jwks_refresh_interval, ["1s", "24h"]);
     let age_max = section.duration("jwks_age_max", &raw.jwks_age_max, ["2s", "30d"]);
     if age_max < refresh_interval * 2 {
-        section
-            .tell("jwks_age_max", "must be at least twice auth.jwks_refresh_interval: one failed fetch is no reason");
+        section.report(
+            "jwks_age_max",
+            "must be at least twice auth.jwks_refresh_interval, so that one failed fetch does \
+                not discard the keys",
+        );
     }
     let ca_file = section.take("ca_file", named_file::pem(&raw.ca_file, &["CERTIFICATE"], CA_FILE_CONTENT), None);
     let ca_file = ca_file.map(|(path, _)| path);
     let plain_ranges = section.take_all("jwks_plain_ranges", &raw.jwks_plain_ranges, address_range);
     if ca_file.is_some() && !raw.jwks_url.starts_with("https://") {
-        section.tell("ca_file", "requires https:// in auth.jwks_url: without TLS no certificate is checked");
+        section.report("ca_file", "requires https:// in auth.jwks_url: without TLS no certificate is checked");
     }
     let url = some(&raw.jwks_url)?;
     let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
     if host.is_none_or(|host| host.is_empty() || host.starts_with('/') || host.contains([' ', '@'])) {
-        section.tell("jwks_url", "wants an address such as \"https://login.example.com/.well-known/jwks.json\"");
+        section.report("jwks_url", "must be an address such as \"https://login.example.com/.well-known/jwks.json\"");
         return None;
     }
     Some(Jwks { url, ca_file, plain_ranges, refresh_interval, age_max })
@@ -231,14 +235,13 @@ fn public_key(at: usize, raw: &raw::PublicKey, problems: &mut Problems) -> Optio
     let algorithm = section.choice("algorithm", &raw.algorithm, &algorithms);
     let path = section.take("path", named_file::pem(&raw.path, &PUBLIC_KEY_BLOCKS, PUBLIC_KEY_CONTENT), None);
     if raw.path.is_empty() {
-        section.tell("path", "wants a PEM file");
+        section.report("path", "must be a PEM file");
     }
     let (path, _) = path?;
     Some(PublicKey { algorithm, path, kid: raw.kid.clone().filter(|kid| !kid.is_empty()) })
 }
 
-/// Empty text means "not set".
-/// A claim that means something else can't name the user.
+/// Empty text means "not set". A registered claim with another meaning cannot name the user.
 fn user_claim(text: &str) -> Result<String, String> {
     const OTHERS: [&str; 10] = ["exp", "nbf", "iat", "iss", "aud", "jti", "channels", "publish", "commands", "runs"];
     if OTHERS.contains(&text) {

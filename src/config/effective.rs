@@ -1,4 +1,5 @@
-//! What is in force after all layers, as it could be written. Never shows a secret: `raw` hides them itself.
+//! The configuration in force after all layers, in a form that can be written out. Secrets are hidden: `raw` masks
+//! them.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +10,7 @@ use super::raw::Raw;
 pub struct Effective {
     raw: Raw,
     development: bool,
-    /// Where each key was set: a file with the line, a variable, a flag. A key that is not here has its default.
+    /// Where each key was set: a file with the line, a variable, a flag. Keys that are absent have their default.
     origins: BTreeMap<String, String>,
 }
 
@@ -18,7 +19,7 @@ impl Effective {
         Self { raw, development, origins }
     }
 
-    /// Where each key was set, but for those that have their default.
+    /// Where each key was set, except keys that have their default.
     #[must_use]
     pub fn origins(&self) -> &BTreeMap<String, String> {
         &self.origins
@@ -28,7 +29,7 @@ impl Effective {
     #[must_use]
     pub fn to_toml(&self) -> String {
         let mode = if self.development { "development mode" } else { "not development mode" };
-        let text = toml::to_string(&self.raw).unwrap_or_else(|error| format!("# can't be shown: {error}\n"));
+        let text = toml::to_string(&self.raw).unwrap_or_else(|error| format!("# cannot be shown: {error}\n"));
         format!("# in force: {mode}, secrets hidden\n\n{text}")
     }
 

@@ -1,30 +1,31 @@
-//! The environment: which variable sets which key. The one place that reads it.
+//! The environment: which variable sets which key. No other module reads it.
 
 /// Names a configuration file.
 pub(super) const FILE: &str = "TICKGATE_CONFIG";
 
-/// Names a deliberate defect, for the suite that shows that it can fail. Read with the feature `simulation` only.
+/// Names a deliberate defect, for the suite that proves that it detects defects. Read only with the feature
+/// `simulation`.
 #[cfg(feature = "simulation")]
 const DEFECT: &str = "TICKGATE_TEST_DEFECT";
 
-/// The deliberate defect that this process is to work with.
+/// The deliberate defect that this process runs with.
 #[cfg(feature = "simulation")]
 #[must_use]
 pub fn deliberate_defect() -> Option<String> {
     std::env::var_os(DEFECT)?.into_string().ok()
 }
 
-/// Begins every variable that sets a key; `__` stands for the dot.
+/// Prefix of every variable that sets a key; `__` stands for the dot.
 pub(super) const PREFIX: &str = "TICKGATE__";
 
-/// Begins every variable that may be a setting's with a mistake in its name.
+/// Prefix of every variable that may be a misspelled setting.
 const OWN: &str = "TICKGATE_";
 
-/// Keys that open the gateway when their variable is set but empty.
+/// Keys that would open the gateway if an empty variable were ignored.
 pub(super) const SECRETS: [&str; 4] =
     ["auth.hs256_secrets", "auth.hs256_secrets_file", "auth.api_keys", "auth.api_keys_file"];
 
-/// Short names of what is set most, and the keys that they set. Times are plain seconds.
+/// Short names of common settings, and the keys they set. Times are plain seconds.
 pub const SHORT_NAMES: [(&str, &str); 4] = [
     ("WS_HEARTBEAT_INTERVAL", "session.heartbeat_interval"),
     ("WS_MAX_CONNECTIONS_PER_USER", "limits.connections_per_user_max"),
@@ -32,7 +33,8 @@ pub const SHORT_NAMES: [(&str, &str); 4] = [
     ("WS_RECONNECT_TIMEOUT", "session.resume_ttl"),
 ];
 
-/// The gateway's variables of this process. What is not Unicode in a value becomes U+FFFD, and fails where it is read.
+/// The gateway's variables of this process. Invalid Unicode in a value becomes U+FFFD, which fails when the value is
+/// parsed.
 pub(super) fn of_process() -> Vec<(String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
@@ -45,7 +47,7 @@ pub(super) fn key_of(variable: &str) -> Option<String> {
     Some(variable.strip_prefix(PREFIX)?.to_ascii_lowercase().replace("__", "."))
 }
 
-/// What follows the prefix in a variable that sets no key, `None` for those that are somebody else's: Kubernetes makes
+/// The part after the prefix of a variable that sets no key; `None` for variables of other programs: Kubernetes creates
 /// variables for each Service, such as one named `tickgate-redis`.
 pub(super) fn stray(variable: &str) -> Option<&str> {
     let rest = variable.strip_prefix(OWN).filter(|_| variable != FILE)?;
@@ -61,7 +63,7 @@ pub(super) fn name_of(key: &str) -> String {
     format!("{PREFIX}{}", key.to_ascii_uppercase().replace('.', "__"))
 }
 
-/// A value as the key takes it: plain seconds get their unit.
+/// A value in the form that the key accepts: plain seconds get their unit.
 pub(super) fn short_value(key: &str, value: &str) -> String {
     let is_time = key.starts_with("session.");
     if is_time && value.bytes().all(|b| b.is_ascii_digit()) { format!("{value}s") } else { value.into() }
@@ -80,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_of_kubernetes_are_not_ours() {
+    fn kubernetes_service_variables_are_ignored() {
         for name in [
             "TICKGATE_REDIS_SERVICE_HOST",
             "TICKGATE_REDIS_SERVICE_PORT",

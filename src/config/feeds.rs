@@ -1,4 +1,4 @@
-//! Market data made inside the gateway, and what is logged.
+//! Market data feeds, and logging.
 
 use std::{
     path::{Path, PathBuf},
@@ -16,34 +16,34 @@ use super::{
 pub struct Feeds {
     pub synthetic: Option<Synthetic>,
     pub binance: Option<Binance>,
-    /// What arrives from an exchange is appended to this file (`serve --record`).
+    /// Data received from an exchange is appended to this file (`serve --record`).
     pub record: Option<PathBuf>,
 }
 
-/// The spot market of Binance, or of an exchange that speaks as it does.
+/// The spot market of Binance, or of an exchange with the same API.
 #[derive(Clone, Debug)]
 pub struct Binance {
     /// Without a path, such as `wss://data-stream.binance.vision`.
     pub stream_url: String,
     /// Without a path.
     pub rest_url: String,
-    /// Always followed, at least one: its data shows that the connection works.
+    /// Always followed, at least one: its data proves that the connection works.
     pub symbols: Vec<String>,
-    /// Whether what clients follow is followed too.
+    /// Whether the symbols that clients follow are followed as well.
     pub on_demand: bool,
     pub symbols_max: usize,
-    /// How long a symbol is followed after its last client.
+    /// How long a symbol is followed after its last client leaves.
     pub linger: Duration,
-    /// Without any data for so long, the last values are stale.
+    /// After this time without any data, the last values are stale.
     pub stale_after: Duration,
-    /// The least time between two requests for the list of symbols, and how long a symbol is silent before its silence is
-    /// a reason for one.
+    /// The minimum time between two requests for the list of symbols, and how long a symbol must be silent to cause
+    /// one.
     pub symbols_refresh: Duration,
-    /// A connection to the exchange is replaced at this age, or a little earlier.
+    /// A connection to the exchange is replaced at this age, or slightly earlier.
     pub connection_age_max: Duration,
 }
 
-/// A seeded random walk, so that a first run shows something alive.
+/// A seeded random walk, so that a first run has live data.
 #[derive(Clone, Debug)]
 pub struct Synthetic {
     pub symbols: Vec<String>,
@@ -57,7 +57,7 @@ pub struct Log {
     /// Levels by target, such as `info` or `info,tickgate::hub=debug`.
     pub filter: String,
     pub json: bool,
-    /// Where the audit log is written to as well.
+    /// Additional destination of the audit log.
     pub audit_file: Option<PathBuf>,
 }
 
@@ -69,16 +69,16 @@ impl Feeds {
         let binance = Binance::check(&raw.binance, problems);
         let mut section = Section::new("feeds.synthetic", problems);
         let raw = &raw.synthetic;
-        // Made-up prices never mix with real ones by themselves.
+        // Synthetic prices are never mixed with real ones unless the configuration says so.
         let choices = [("auto", development && binance.is_none()), ("on", true), ("off", false)];
         let enabled = section.choice("enabled", &raw.enabled, &choices);
         let symbols = section.take_all("symbols", &raw.symbols, symbol);
         if enabled && raw.symbols.is_empty() {
-            section.tell("symbols", "wants at least one symbol");
+            section.report("symbols", "requires at least one symbol");
         }
         let shared = |symbol: &&String| binance.as_ref().is_some_and(|binance| binance.symbols.contains(*symbol));
         if let Some(symbol) = symbols.iter().find(shared).filter(|_| enabled) {
-            section.tell("symbols", format!("must not share {symbol} with feeds.binance.symbols"));
+            section.report("symbols", format!("must not share {symbol} with feeds.binance.symbols"));
         }
         let interval = section.duration("interval", &raw.interval, ["1ms", "1h"]);
         Self { synthetic: enabled.then_some(Synthetic { symbols, interval, seed: raw.seed }), binance, record: None }
@@ -86,7 +86,7 @@ impl Feeds {
 }
 
 impl Feeds {
-    /// Addresses of exchanges where anybody on the way can change prices.
+    /// Exchange addresses where prices can be changed in transit.
     pub(super) fn warn(&self) -> impl Iterator<Item = String> {
         let addresses = self.binance.iter().flat_map(|binance| {
             [("feeds.binance.stream_url", &binance.stream_url), ("feeds.binance.rest_url", &binance.rest_url)]
@@ -96,7 +96,7 @@ impl Feeds {
             plain.is_some_and(|rest| !is_loopback_host(host_of(rest)))
         };
         addresses.filter(move |(_, url)| is_open(url)).map(|(key, url)| {
-            format!("prices can be changed on their way: {key} is {}, which is not encrypted", quoted(url))
+            format!("prices can be changed in transit: {key} is {}, which is not encrypted", quoted(url))
         })
     }
 }
@@ -118,10 +118,10 @@ impl Binance {
         let symbols = section.take_all("symbols", &raw.symbols, exchange_symbol);
         let symbols_max = section.number("symbols_max", raw.symbols_max, 1..=340);
         if enabled && raw.symbols.is_empty() {
-            section.tell("symbols", "requires at least one symbol: its data shows that the connection works");
+            section.report("symbols", "requires at least one symbol: its data shows that the connection works");
         }
         if raw.symbols.len() > symbols_max {
-            section.tell("symbols", "must not name more symbols than feeds.binance.symbols_max");
+            section.report("symbols", "must not name more symbols than feeds.binance.symbols_max");
         }
         let linger = section.duration("linger", &raw.linger, ["1s", "1h"]);
         let stale_after = section.duration("stale_after", &raw.stale_after, ["2s", "1m"]);
@@ -151,25 +151,25 @@ fn base_url(text: &str, [plain, secure]: [&str; 2]) -> Result<String, String> {
     if (scheme == plain || scheme == secure) && is_address { Ok(text.to_owned()) } else { Err(wrong()) }
 }
 
-/// The exchange spells its symbols in capitals; some contain letters of other alphabets.
+/// The exchange writes its symbols in capitals; some contain letters of other alphabets.
 fn exchange_symbol(text: &str) -> Result<String, String> {
     let is_spelled = |c: char| !c.is_ascii() || c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
     let is_one = symbol(text).is_ok() && text.chars().all(is_spelled);
     if is_one { Ok(text.into()) } else { Err(format!("must be symbols such as \"BTCUSDT\", not {}", quoted(text))) }
 }
 
-/// Symbols end up in topic names, behind `orderbook:`.
+/// Symbols become part of topic names, after `orderbook:`.
 fn symbol(text: &str) -> Result<String, String> {
     if text.len() <= 64 && check_name(text).is_ok() {
         return Ok(text.into());
     }
-    Err(format!("wants symbols such as \"BTCUSDT\", got {}", quoted(text)))
+    Err(format!("must be symbols such as \"BTCUSDT\", got {}", quoted(text)))
 }
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// A level, or a target with one. A target alone would turn all others off, and a level without a name counts for
-/// everything: `warning` must not be taken for a target.
+/// A level, or a target with one. A target without a level would turn all others off, and a level without a target
+/// applies to everything: `warning` must not be parsed as a target.
 fn is_filter(part: &str) -> bool {
     let is_level = |level: &str| LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level));
     match part.split_once('=') {
@@ -178,7 +178,7 @@ fn is_filter(part: &str) -> bool {
     }
 }
 
-/// Whether the text can be `log.filter`.
+/// Whether the text is a valid `log.filter`.
 #[must_use]
 pub fn is_log_filter(text: &str) -> bool {
     text.split(',').all(is_filter) && text.parse::<tracing_subscriber::filter::Targets>().is_ok()
@@ -196,9 +196,9 @@ impl Log {
                     .find(|known| !level.is_empty() && (level.starts_with(known) || known.starts_with(&*level)))
             });
             let hint = hint.map_or_else(String::new, |level| format!(" (did you mean \"{level}\"?)"));
-            let wants = "must be levels (off, error, warn, info, debug, trace), such as \"info\" or \
+            let expected = "must be levels (off, error, warn, info, debug, trace), such as \"info\" or \
                          \"info,tickgate::hub=debug\", not ";
-            section.tell("filter", format!("{wants}{}{hint}", quoted(&raw.filter)));
+            section.report("filter", format!("{expected}{}{hint}", quoted(&raw.filter)));
         }
         let json = section.choice("format", &raw.format, &[("text", false), ("json", true)]);
         let audit_file = section.take("audit_file", audit_file(&raw.audit_file), None);
@@ -206,7 +206,7 @@ impl Log {
     }
 }
 
-/// A path in a folder that is there; the file itself is made by the first line.
+/// A path in an existing folder; the file itself is created by the first line.
 fn audit_file(text: &str) -> Result<Option<PathBuf>, String> {
     if text.is_empty() {
         return Ok(None);
@@ -216,5 +216,5 @@ fn audit_file(text: &str) -> Result<Option<PathBuf>, String> {
     if folder.is_dir() && !path.is_dir() {
         return Ok(Some(path));
     }
-    Err(format!("wants a file in a folder that exists, got {}", quoted(text)))
+    Err(format!("must be a file in an existing folder, got {}", quoted(text)))
 }

@@ -1,5 +1,5 @@
-//! The channels that somebody may receive: what endpoints offer, and what rules of `[[topics]]` name. Finds publications that
-//! nobody could. Pure, and looked at for each publication.
+//! The channels that clients can receive: those that endpoints offer, and those that rules of `[[topics]]` name. Finds
+//! publications that no client could receive. Pure; called for each publication.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ pub struct KnownChannels {
     topics: Vec<Pattern>,
     /// Private channels.
     private: Vec<Pattern>,
-    /// What rules name, but those for everything: engines read such topics straight from Redis.
+    /// What rules name, except the rule for everything: engines read such topics straight from Redis.
     rules: Vec<Pattern>,
 }
 
@@ -40,7 +40,7 @@ impl KnownChannels {
         known
     }
 
-    /// Why nobody could receive what is published to this topic, or to this private channel of a user, and what was
+    /// Why no client could receive what is published to this topic, or to this private channel of a user, and what was
     /// probably meant.
     #[must_use]
     pub fn mistake(&self, channel: &str, private: bool) -> Option<String> {
@@ -48,18 +48,18 @@ impl KnownChannels {
         if matches(own, channel) {
             return None;
         }
-        // A pattern for everything says nothing of what was meant.
+        // A pattern for everything gives no hint of what was meant.
         if other.iter().any(|pattern| pattern.has_fixed_part() && pattern.matches(channel)) {
             return Some(match private {
-                true => format!("`{channel}` is no private channel: leave out `user`"),
-                false => format!("`{channel}` is a private channel: name its `user`"),
+                true => format!("`{channel}` is not a private channel: omit `user`"),
+                false => format!("`{channel}` is a private channel: specify its `user`"),
             });
         }
         if matches(&self.rules, channel) {
             return None;
         }
         let kind = if private { "private channel" } else { "topic" };
-        let text = format!("no endpoint offers a {kind} `{channel}`, and no rule of [[topics]] but `*` names it");
+        let text = format!("no endpoint offers a {kind} `{channel}`, and no rule of [[topics]] except `*` names it");
         let Some(meant) = meant(channel, own.iter().chain(&self.rules).chain(other)) else { return Some(text) };
         let kind = match (matches(own, &meant) || !matches(other, &meant), private) {
             (true, _) => "",
@@ -76,7 +76,7 @@ fn add(list: &mut Vec<Pattern>, pattern: Pattern) {
     }
 }
 
-/// The topics that a template such as `run:{run_id}` gives.
+/// The topics that a template such as `run:{run_id}` produces.
 fn add_template(list: &mut Vec<Pattern>, template: &str) {
     let parameter = template.find('{').zip(template.find('}'));
     let text = parameter.map_or_else(
@@ -92,7 +92,7 @@ fn matches(list: &[Pattern], channel: &str) -> bool {
     list.iter().any(|pattern| pattern.matches(channel))
 }
 
-/// The name that was probably meant: of `tickr:BTC` and the pattern `ticker:*` it is `ticker:BTC`.
+/// The name that was probably meant: for `tickr:BTC` and the pattern `ticker:*` it is `ticker:BTC`.
 fn meant<'a>(channel: &str, patterns: impl Iterator<Item = &'a Pattern>) -> Option<String> {
     let rest = channel.split_once(':').map(|(_, rest)| rest);
     let name = |pattern: &Pattern| match (pattern.as_str().split_once('*'), rest) {
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_may_receive_is_no_mistake() {
+    fn a_receivable_channel_is_not_a_mistake() {
         let known = known("");
         for topic in ["ticker:BTC", "trades:BRK B", "system_log", "run:r-1", "commands", "ingest_events", "logs"] {
             assert_eq!(known.mistake(topic, false), None, "{topic}");
@@ -130,10 +130,10 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_names_what_was_meant() {
+    fn a_mistake_suggests_the_intended_name() {
         let known = known("");
         let nobody = |kind: &str, channel: &str| {
-            format!("no endpoint offers a {kind} `{channel}`, and no rule of [[topics]] but `*` names it")
+            format!("no endpoint offers a {kind} `{channel}`, and no rule of [[topics]] except `*` names it")
         };
         let cases = [
             ("order", true, format!("{}; did you mean `orders`?", nobody("private channel", "order"))),
@@ -151,8 +151,8 @@ mod tests {
                 format!("{}; did you mean `ticker:BTC` without `user`?", nobody("private channel", "tickr:BTC")),
             ),
             ("weather", false, nobody("topic", "weather")),
-            ("orders", false, "`orders` is a private channel: name its `user`".to_owned()),
-            ("ticker:BTC", true, "`ticker:BTC` is no private channel: leave out `user`".to_owned()),
+            ("orders", false, "`orders` is a private channel: specify its `user`".to_owned()),
+            ("ticker:BTC", true, "`ticker:BTC` is not a private channel: omit `user`".to_owned()),
         ];
         for (channel, private, says) in cases {
             assert_eq!(known.mistake(channel, private), Some(says), "{channel}");
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn own_endpoints_and_rules_count() {
+    fn own_endpoints_and_rules_are_known() {
         let known = known(
             "[[profiles]]\nname = \"desk\"\npath = \"/ws/desk/{desk}\"\ntoken = \"required\"\ncommands_topic = \"to-{desk}\"\n\
              channels = [{ name = \"blotter\", topic = \"desk:{desk}:all\" }, { name = \"notes *\", scope = \"private\" }]\n\

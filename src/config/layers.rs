@@ -1,5 +1,5 @@
-//! The layers, one over the other: shipped defaults, file, environment, flags. A key's default gives its type. Never
-//! judges values.
+//! The configuration layers and how they are merged: shipped defaults, file, environment, flags. A key's default
+//! determines its type. Does not validate values.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -10,19 +10,19 @@ use super::{Problems, environment, lines, lists, named_file::without_marks, raw:
 /// `config/default.toml`: the defaults and the reference.
 pub const DEFAULTS: &str = include_str!("../../config/default.toml");
 
-/// What lies over the defaults.
+/// The layers above the defaults.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
     /// A configuration file.
     pub file: Option<PathBuf>,
-    /// Environment variables; those that are not the gateway's are ignored.
+    /// Environment variables; those of other programs are ignored.
     pub environment: Vec<(String, String)>,
     /// Flag as typed (`--listen`), key it sets (`server.listen`), value.
     pub flags: Vec<(&'static str, &'static str, String)>,
 }
 
 impl Sources {
-    /// The environment of this process; the file is the given one, or that of `TICKGATE_CONFIG`.
+    /// The environment of this process; the file is the given one, or the one that `TICKGATE_CONFIG` names.
     #[must_use]
     pub fn of_process(file: Option<PathBuf>) -> Self {
         let environment = environment::of_process();
@@ -31,7 +31,7 @@ impl Sources {
         Self { file, environment, flags: Vec::new() }
     }
 
-    /// With one flag more.
+    /// Adds a flag.
     #[must_use]
     pub fn flag(mut self, flag: &'static str, key: &'static str, value: impl Into<String>) -> Self {
         self.flags.push((flag, key, value.into()));
@@ -39,7 +39,7 @@ impl Sources {
     }
 }
 
-/// The merged tables, with where each value came from and what could not be taken.
+/// The merged tables, the origin of each value, and the problems found.
 pub(super) struct Layers {
     known: Table,
     merged: Table,
@@ -48,14 +48,14 @@ pub(super) struct Layers {
 }
 
 impl Layers {
-    /// All layers of `sources`. What is wrong is left out and told.
+    /// Merges all layers of `sources`. Invalid parts are omitted and reported.
     pub(super) fn read(sources: &Sources) -> Self {
         let mut layers = Self::defaults();
         if let Some(path) = &sources.file {
             let name = path.display().to_string();
             match std::fs::read_to_string(path) {
                 Ok(text) => layers.file(&name, &without_marks(text)),
-                Err(error) => layers.problems.tell(name, format!("can't be read: {error}")),
+                Err(error) => layers.problems.report(name, format!("cannot be read: {error}")),
             }
         }
         layers.environment(&sources.environment);
@@ -69,35 +69,35 @@ impl Layers {
     fn defaults() -> Self {
         let mut problems = Problems::default();
         let known: Table = toml::from_str(DEFAULTS).unwrap_or_else(|error| {
-            problems.tell("default.toml", error.message());
+            problems.report("default.toml", error.message());
             Table::new()
         });
         Self { merged: known.clone(), known, origins: BTreeMap::new(), problems }
     }
 
-    /// Lays a file over what is there.
+    /// Merges a file over the current tables.
     fn file(&mut self, name: &str, text: &str) {
         match toml::from_str::<Table>(text) {
             Ok(table) => {
                 self.table(name, "", table);
                 for (key, line) in lines::of_keys(text) {
-                    // A section stands for keys in it that were not written.
+                    // A section stands for its keys that were not written.
                     let is_section = matches!(find(&self.known, &key), Some(Value::Table(_)));
                     if !is_section || self.origins.contains_key(&key) {
                         self.origins.insert(key, format!("{name}:{line}"));
                     }
                 }
             }
-            // Not the error's own text: it quotes the line, which may hold a secret.
+            // Not the parser's own text: it quotes the line, which may hold a secret.
             Err(error) => {
                 let line = lines::at(text, error.span().map_or(0, |span| span.start));
                 let hint = text.lines().nth(line - 1).and_then(hint_for).unwrap_or_default();
-                self.problems.tell(name, format!("line {line} is not TOML: {}{hint}", error.message()));
+                self.problems.report(name, format!("line {line} is not TOML: {}{hint}", error.message()));
             }
         }
     }
 
-    /// Lays a table over the section `at`.
+    /// Merges a table over the section `at`.
     fn table(&mut self, origin: &str, at: &str, table: Table) {
         for (name, value) in table {
             let key = if at.is_empty() { name } else { format!("{at}.{name}") };
@@ -115,21 +115,21 @@ impl Layers {
             return self.list(origin, key, value);
         }
         let Some(default) = find(&self.known, key) else { return };
-        let refusal = (!same_type(default, &value)).then(|| wants(default));
+        let refusal = (!same_type(default, &value)).then(|| expectation(default));
         self.origins.insert(key.into(), origin.into());
         match (refusal, find_mut(&mut self.merged, key)) {
-            (Some(text), _) => self.problems.tell(key, text),
+            (Some(text), _) => self.problems.report(key, text),
             (None, Some(slot)) => *slot = value,
-            // `merged` began as a copy of `known`.
+            // `merged` started as a copy of `known`.
             (None, None) => {}
         }
     }
 
-    /// Lays a list of tables (`[[profiles]]`) over the shipped one.
+    /// Merges a list of tables (`[[profiles]]`) over the shipped one.
     fn list(&mut self, origin: &str, key: &str, value: Value) {
         self.origins.insert(key.into(), origin.into());
         let Value::Array(elements) = value else {
-            return self.problems.tell(key, format!("wants tables, each headed [[{key}]]"));
+            return self.problems.report(key, format!("must be tables, each with the header [[{key}]]"));
         };
         let known = find(&self.known, key).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
         let checked = lists::check(key, elements, known, &mut self.problems);
@@ -142,7 +142,7 @@ impl Layers {
     }
 
     fn environment(&mut self, variables: &[(String, String)]) {
-        // The short names first, so that a `TICKGATE__` variable counts more.
+        // The short names first, so that a `TICKGATE__` variable overrides them.
         for (name, key) in environment::SHORT_NAMES {
             if let Some((_, value)) = variables.iter().find(|(variable, value)| variable == name && !value.is_empty()) {
                 self.text(name, key, &environment::short_value(key, value));
@@ -151,9 +151,9 @@ impl Layers {
         for (name, value) in variables {
             match environment::key_of(name) {
                 Some(key) if !value.is_empty() => self.text(name, &key, value),
-                // Usually a secret that did not arrive: what is meant to be closed must not stay open.
+                // Usually a secret that was not delivered: the gateway must not be open by accident.
                 Some(key) if environment::SECRETS.contains(&key.as_str()) => {
-                    self.problems.tell(name, "is set but empty: give it a value, or do not set it");
+                    self.problems.report(name, "is set but empty: set a value or remove it");
                 }
                 Some(key) if find(&self.known, &key).is_none() => self.unknown(name, &key, name),
                 Some(_) => {}
@@ -162,7 +162,7 @@ impl Layers {
         }
     }
 
-    /// Tells of a variable that looks like a setting's and sets none, such as one with a single underscore.
+    /// Reports a variable that looks like a setting but sets none, such as one with a single underscore.
     fn stray(&mut self, name: &str) {
         let Some(rest) = environment::stray(name) else { return };
         let rest = rest.to_ascii_lowercase();
@@ -174,13 +174,13 @@ impl Layers {
         }
         let meant = keys().into_iter().find(|key| key.replace('.', "_") == rest.replace("__", "_"));
         let hint = meant.map_or_else(String::new, |key| format!(", did you mean {}?", environment::name_of(&key)));
-        self.problems.tell(name, format!("sets nothing{hint}"));
+        self.problems.report(name, format!("sets nothing{hint}"));
     }
 
-    /// Sets a key from text, as variables and flags have it: the default's type says how to read it.
+    /// Sets a key from text, as in variables and flags: the type of the default determines how to parse it.
     fn text(&mut self, origin: &str, key: &str, text: &str) {
         if lists::is_list_of_tables(key) {
-            return self.problems.tell(origin, "can be set in a file only");
+            return self.problems.report(origin, "can be set only in a file");
         }
         let Some(wanted) = find(&self.known, key) else { return self.unknown(origin, key, origin) };
         let read = match wanted {
@@ -188,29 +188,29 @@ impl Layers {
             Value::Integer(_) => text.trim().parse().ok().map(Value::Integer),
             Value::Boolean(_) => text.trim().parse().ok().map(Value::Boolean),
             Value::Array(_) => Some(Value::Array(parts(text).map(|part| Value::String(part.into())).collect())),
-            _ => return self.problems.tell(origin, format!("`{key}` is a section, name a key of it")),
+            _ => return self.problems.report(origin, format!("`{key}` is a section: name one of its keys")),
         };
         match read {
             Some(value) => self.set(origin, key, value),
             None => {
-                let text = wants(wanted);
+                let text = expectation(wanted);
                 self.origins.insert(key.into(), origin.into());
-                self.problems.tell(key, text);
+                self.problems.report(key, text);
             }
         }
     }
 
-    /// Tells of an unknown key, and what was probably meant.
+    /// Reports an unknown key, and what was probably meant.
     fn unknown(&mut self, shown: &str, key: &str, origin: &str) {
         let hint = self.meant(key).map_or_else(String::new, |known| {
             let from_environment = origin.starts_with(environment::PREFIX);
             format!(", did you mean {}?", if from_environment { environment::name_of(&known) } else { known })
         });
         self.origins.insert(shown.into(), origin.into());
-        self.problems.tell(shown, format!("unknown key{hint}"));
+        self.problems.report(shown, format!("unknown key{hint}"));
     }
 
-    /// The known key that is spelled almost like `key` in the same section, or just like it in another one.
+    /// The known key with a similar name in the same section, or the same name in another one.
     fn meant(&self, key: &str) -> Option<String> {
         let mut keys = Vec::new();
         collect(&self.known, "", &mut keys);
@@ -225,19 +225,19 @@ impl Layers {
         keys.into_iter().find(|key| split(key).1 == name)
     }
 
-    /// The merged tables, typed.
+    /// The merged tables, deserialized.
     pub(super) fn typed(&mut self) -> Option<Raw> {
         match Value::Table(self.merged.clone()).try_into() {
             Ok(raw) => Some(raw),
             Err(error) => {
-                self.problems.tell("configuration", error.message());
+                self.problems.report("configuration", error.message());
                 None
             }
         }
     }
 }
 
-/// Every key with its default, in the order of the alphabet: `server.listen`, `limits.messages_per_user.burst`.
+/// Every key with its default, in alphabetical order: `server.listen`, `limits.messages_per_user.burst`.
 #[must_use]
 pub fn keys() -> Vec<String> {
     let known = Layers::defaults().known;
@@ -279,24 +279,24 @@ fn same_type(wanted: &Value, value: &Value) -> bool {
     }
 }
 
-/// What a key of this default takes. Shows the default, never the value: that may be a secret.
-fn wants(default: &Value) -> String {
+/// What a key with this default accepts. Shows the default, never the value, which may be a secret.
+fn expectation(default: &Value) -> String {
     match default {
-        Value::String(text) if text.is_empty() => "wants text in quotes".into(),
-        Value::String(text) => format!("wants text in quotes, such as \"{text}\""),
-        Value::Integer(number) => format!("wants a whole number from 0, such as {number}"),
-        Value::Boolean(_) => "wants true or false".into(),
+        Value::String(text) if text.is_empty() => "must be a string in quotes".into(),
+        Value::String(text) => format!("must be a string in quotes, such as \"{text}\""),
+        Value::Integer(number) => format!("must be a whole number from 0, such as {number}"),
+        Value::Boolean(_) => "must be true or false".into(),
         Value::Table(_) => "is a section".into(),
-        _ => "wants a list of texts, such as [\"a\", \"b\"]".into(),
+        _ => "must be a list of strings, such as [\"a\", \"b\"]".into(),
     }
 }
 
-/// What a line that is no TOML probably lacks, without its value.
+/// What an invalid line probably lacks, without its value.
 fn hint_for(line: &str) -> Option<String> {
     let (key, value) = line.split_once('=').map(|(key, value)| (key.trim(), value.trim()))?;
     let is_key = !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
     let is_text = !value.starts_with(['"', '\'', '[', '{']) && value.contains(|c: char| !c.is_ascii_digit());
-    (is_key && is_text && !value.is_empty()).then(|| format!("; text is written in quotes: {key} = \"…\""))
+    (is_key && is_text && !value.is_empty()).then(|| format!("; strings require quotes: {key} = \"…\""))
 }
 
 fn parts(text: &str) -> impl Iterator<Item = &str> {

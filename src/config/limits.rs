@@ -1,26 +1,26 @@
-//! Bounds of connections, messages and memory. Each refusal has its code.
+//! Bounds of connections, messages and memory. Each refusal has its own code.
 
 use std::time::Duration;
 
 use super::{Problems, raw, value::Section};
 
-/// Bounds. Each refusal has its code.
+/// Bounds. Each refusal has its own code.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Open connections of this replica.
     pub connections_max: usize,
-    /// Per user over all replicas; `WS_MAX_CONNECTIONS_PER_USER` sets it.
+    /// Per user, over all replicas; set by `WS_MAX_CONNECTIONS_PER_USER`.
     pub connections_per_user_max: u32,
     pub over_limit: OverLimit,
-    /// Open connections of one address on this replica. 0: no limit.
+    /// Open connections per address on this replica. 0: no limit.
     pub connections_per_address_max: u32,
-    /// Handshakes per second of one address, and the burst.
+    /// Handshakes per second and burst, per address.
     pub handshakes_per_address: Rate,
-    /// Largest message of a client, in bytes.
+    /// Maximum size of a client's message, in bytes.
     pub message_bytes_max: usize,
-    /// Largest body of the HTTP API, in bytes.
+    /// Maximum size of an HTTP API body, in bytes.
     pub body_bytes_max: usize,
-    /// Largest payload of one publication, in bytes.
+    /// Maximum size of one publication's payload, in bytes.
     pub payload_bytes_max: usize,
     pub json_depth_max: usize,
     /// Inbound messages of one connection.
@@ -32,16 +32,16 @@ pub struct Limits {
     /// Invalid messages within a minute that close the connection.
     pub invalid_messages_max: u32,
     pub subscriptions_max: usize,
-    /// Messages an outbox holds before the class's policy acts; `WS_MESSAGE_QUEUE_SIZE` sets it.
+    /// Messages an outbox holds before the class's policy applies; set by `WS_MESSAGE_QUEUE_SIZE`.
     pub outbox_messages_max: usize,
     pub outbox_bytes_max: usize,
-    /// Entries one resume may fetch from a stream.
+    /// Maximum number of entries that one resume fetches from a stream.
     pub replay_entries_max: usize,
     pub replay_bytes_max: usize,
-    /// What is read for resumes and histories and waits for clients, in sum and of one address, in bytes.
+    /// Bytes read for resumes and histories that wait to be sent to clients: in total, and per address.
     pub replays_bytes_max: usize,
     pub replays_per_address_bytes_max: usize,
-    /// Whether publications are refused that nobody can receive.
+    /// Whether publications that no client can receive are refused.
     pub refuses_unknown_channels: bool,
 }
 
@@ -58,26 +58,26 @@ pub struct Rate {
 pub enum OverLimit {
     /// The new one is refused (4003).
     Refuse,
-    /// The oldest one gives way (4501).
+    /// The oldest one is closed (4501).
     EvictOldest,
 }
 
 /// Fan-out.
 #[derive(Clone, Debug)]
 pub struct Hub {
-    /// Topics that the replica follows, its users' own left aside.
+    /// Topics that the replica follows, excluding private channels.
     pub topics_max: usize,
-    /// Of them those that nobody has published to, and those of one address.
+    /// The number of those without any publication, and the number of those per address.
     pub unpublished_topics_max: usize,
     pub unpublished_per_address_max: usize,
     /// Recent messages kept per followed topic.
     pub ring_messages_max: usize,
     pub ring_bytes_max: usize,
-    /// How long a topic stays followed after its last subscriber left.
+    /// How long a topic is followed after its last subscriber leaves.
     pub linger: Duration,
 }
 
-/// No single thing a client or publisher sends may be larger than this, in bytes.
+/// Maximum size of any single item that a client or publisher sends, in bytes.
 const BYTES_MAX: u64 = 16 << 20;
 
 impl Limits {
@@ -121,7 +121,7 @@ impl Limits {
         limits
     }
 
-    /// Bounds that would make each other useless.
+    /// Bounds that contradict each other.
     fn check_fit(&self, section: &mut Section<'_>) {
         for (name, room) in [
             ("body_bytes_max", self.body_bytes_max),
@@ -129,10 +129,8 @@ impl Limits {
             ("replay_bytes_max", self.replay_bytes_max),
         ] {
             if self.payload_bytes_max > room {
-                section.tell(
-                    "payload_bytes_max",
-                    format!("wants no more than limits.{name} ({room}): it would never fit"),
-                );
+                section
+                    .report("payload_bytes_max", format!("must not exceed limits.{name} ({room}): it would never fit"));
             }
         }
         for (name, bytes, greater, room) in [
@@ -150,13 +148,13 @@ impl Limits {
             ),
         ] {
             if bytes > room {
-                section.tell(name, format!("wants no more than limits.{greater} ({room}): it would never fit"));
+                section.report(name, format!("must not exceed limits.{greater} ({room}): it would never fit"));
             }
         }
         let (connection, user) = (self.messages_per_connection.per_second, self.messages_per_user.per_second);
         if user != 0 && user < connection {
-            let text = format!("wants at least limits.messages_per_connection.per_second ({connection})");
-            section.tell("messages_per_user.per_second", text);
+            let text = format!("must be at least limits.messages_per_connection.per_second ({connection})");
+            section.report("messages_per_user.per_second", text);
         }
     }
 }

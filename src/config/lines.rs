@@ -1,11 +1,11 @@
-//! On which line of a configuration file each key stands. Pure; never looks at values beyond names.
+//! On which line of a configuration file each key is set. Pure; reads only names, not values.
 
 use std::collections::BTreeMap;
 
 use toml::de::{DeTable, DeValue};
 
-/// The line of each key: `server`, `server.listen`, `profiles.trading.path`, `auth.public_keys[0]`. Empty for a
-/// text that is no TOML.
+/// The line of each key: `server`, `server.listen`, `profiles.trading.path`, `auth.public_keys[0]`. Empty for text that
+/// is not TOML.
 pub(super) fn of_keys(text: &str) -> BTreeMap<String, usize> {
     let mut lines = BTreeMap::new();
     if let Ok(table) = DeTable::parse(text) {
@@ -14,7 +14,7 @@ pub(super) fn of_keys(text: &str) -> BTreeMap<String, usize> {
     lines
 }
 
-/// The line of a byte, from 1 on.
+/// The line of a byte, starting at 1.
 pub(super) fn at(text: &str, byte: usize) -> usize {
     text.as_bytes().iter().take(byte).filter(|byte| **byte == b'\n').count() + 1
 }
@@ -43,7 +43,7 @@ fn collect(table: &DeTable<'_>, prefix: &str, text: &str, lines: &mut BTreeMap<S
     }
 }
 
-/// What messages call an element of a list of tables.
+/// The name of an element of a list of tables in messages.
 fn element_key(list: &str, number: usize, element: &DeTable<'_>) -> String {
     let title =
         ["name", "pattern"].into_iter().find_map(|name| element.get(name)).and_then(|title| match title.get_ref() {
@@ -62,7 +62,7 @@ mod tests {
         let text = "server.workers = 1\n\n[server]\n# a comment\nlisten = \"x\"\nallowed_origins = [\n  \"a\",\n]\n\
                     [[profiles]]\nname = \"own\"\nchannels = [\n  { name = \"a\" },\n  { name = \"b\" },\n]\n\
                     [[topics]]\npattern = \"t:*\"\nclass = \"state\"\n[[auth.public_keys]]\npath = \"/f\"\n";
-        // A dotted key beside its own header is refused by TOML.
+        // TOML refuses a dotted key next to a header of the same table.
         assert!(of_keys(text).is_empty());
         let lines = of_keys(text.strip_prefix("server.workers = 1\n").unwrap());
         for (key, line) in [

@@ -1,5 +1,5 @@
-//! Lists of tables: `[[profiles]]`, `[[topics]]`, `[[auth.public_keys]]`, `[[auth.keys]]`. How a file's lie over the shipped ones, and
-//! which keys an entry may have. Never judges values.
+//! Lists of tables: `[[profiles]]`, `[[topics]]`, `[[auth.public_keys]]`, `[[auth.keys]]`. How entries of a file merge
+//! with the shipped ones, and which keys an entry may have. Does not validate values.
 
 use serde::{
     Deserializer,
@@ -10,18 +10,18 @@ use toml::Value;
 
 use super::{Problems, raw, value::nearest};
 
-/// Whether the key holds tables, and can therefore be written in files only.
+/// Whether the key holds tables, and can therefore be set only in files.
 pub(super) fn is_list_of_tables(key: &str) -> bool {
     matches!(key, "profiles" | "topics" | "auth.public_keys" | "auth.keys")
 }
 
-/// Entries that can be taken, and what messages call them.
+/// Valid entries, and their names in messages.
 pub(super) struct Checked {
     pub elements: Vec<Value>,
     pub names: Vec<String>,
 }
 
-/// Tells unknown, missing and mistyped keys of every entry, and keeps the entries without those. `known`: the shipped
+/// Reports unknown, missing and mistyped keys of every entry, and keeps the valid entries. `known`: the shipped
 /// entries.
 pub(super) fn check(key: &str, elements: Vec<Value>, known: &[Value], problems: &mut Problems) -> Checked {
     let mut checked =
@@ -30,7 +30,7 @@ pub(super) fn check(key: &str, elements: Vec<Value>, known: &[Value], problems: 
         let title = element.get("name").or_else(|| element.get("pattern")).and_then(Value::as_str);
         let name = title.map_or_else(|| format!("{key}[{at}]"), |title| format!("{key}.{title}"));
         if title.is_some() && checked.names.contains(&name) {
-            problems.tell(&name, "appears twice");
+            problems.report(&name, "appears twice");
         }
         if key == "profiles" {
             check_channels(&name, &mut element, problems);
@@ -44,7 +44,7 @@ pub(super) fn check(key: &str, elements: Vec<Value>, known: &[Value], problems: 
         if sound && key == "profiles" && !is_defined(&element, known) {
             let known: Vec<_> = known.iter().filter_map(|profile| profile.get("name")?.as_str()).collect();
             let text = format!("no such profile, and a new one requires a path; there are {}", known.join(", "));
-            problems.tell(&name, text);
+            problems.report(&name, text);
         } else if sound {
             checked.elements.push(element);
         }
@@ -53,15 +53,15 @@ pub(super) fn check(key: &str, elements: Vec<Value>, known: &[Value], problems: 
     checked
 }
 
-/// Whether a profile changes a known one or completely defines a new one. Anything else is a name that was mistyped, and
-/// would leave as it is what was to be changed.
+/// Whether a profile changes a known one or completely defines a new one. Anything else is a misspelled name, which
+/// would leave the intended profile unchanged.
 fn is_defined(profile: &Value, known: &[Value]) -> bool {
     let name = profile.get("name");
     let has_path = profile.get("path").and_then(Value::as_str).is_some_and(|path| !path.is_empty());
     name.is_none() || has_path || known.iter().any(|known| known.get("name") == name)
 }
 
-/// The channels of a profile are tables as well; only sound ones stay.
+/// The channels of a profile are tables as well; only valid ones are kept.
 fn check_channels(profile: &str, element: &mut Value, problems: &mut Problems) {
     let Some(Value::Array(channels)) = element.get_mut("channels") else { return };
     let mut at = 0;
@@ -71,10 +71,10 @@ fn check_channels(profile: &str, element: &mut Value, problems: &mut Problems) {
     });
 }
 
-/// Takes unknown keys out of an entry and tells them; then whether the rest is of the right types.
+/// Removes and reports the unknown keys of an entry, then checks the types of the others.
 fn admit<T: DeserializeOwned>(name: &str, element: &mut Value, problems: &mut Problems) -> bool {
     let Value::Table(table) = element else {
-        problems.tell(name, "wants a table");
+        problems.report(name, "must be a table");
         return false;
     };
     let fields = fields_of::<T>();
@@ -83,12 +83,12 @@ fn admit<T: DeserializeOwned>(name: &str, element: &mut Value, problems: &mut Pr
         table.remove(&key);
         let hint =
             nearest(&key, fields.iter().copied()).map_or_else(String::new, |key| format!(", did you mean {key}?"));
-        problems.tell(format!("{name}.{key}"), format!("unknown key{hint}"));
+        problems.report(format!("{name}.{key}"), format!("unknown key{hint}"));
     }
     let negative = table.iter().filter(|(_, value)| value.as_integer().is_some_and(|number| number < 0));
     let negative: Vec<_> = negative.map(|(key, _)| format!("{name}.{key}")).collect();
     for key in &negative {
-        problems.tell(key, "must be a whole number from 0");
+        problems.report(key, "must be a whole number from 0");
     }
     if !negative.is_empty() {
         return false;
@@ -96,14 +96,14 @@ fn admit<T: DeserializeOwned>(name: &str, element: &mut Value, problems: &mut Pr
     match element.clone().try_into::<T>() {
         Ok(_) => true,
         Err(error) => {
-            problems.tell(name, error.message().trim_end());
+            problems.report(name, error.message().trim_end());
             false
         }
     }
 }
 
-/// Lays a file's entries over those that are there. Profiles replace those of their name, topics come first (but `*`
-/// last, in place of the shipped one), other lists are replaced.
+/// Merges the entries of a file with the existing ones. Profiles replace those with the same name, topics come first
+/// (except `*`, which replaces the shipped one and stays last), other lists are replaced.
 pub(super) fn merge(key: &str, present: &mut Vec<Value>, mut added: Vec<Value>) {
     match key {
         "profiles" => {
@@ -117,7 +117,7 @@ pub(super) fn merge(key: &str, present: &mut Vec<Value>, mut added: Vec<Value>) 
         "topics" => {
             present.retain(|rule| !added.iter().any(|other| other.get("pattern") == rule.get("pattern")));
             added.append(present);
-            // Stable: only the rule for everything moves, to the end.
+            // A stable sort: only the rule for everything moves to the end.
             added.sort_by_key(|rule| rule.get("pattern").and_then(Value::as_str) == Some("*"));
             *present = added;
         }
@@ -125,10 +125,10 @@ pub(super) fn merge(key: &str, present: &mut Vec<Value>, mut added: Vec<Value>) 
     }
 }
 
-/// The keys that a table of type `T` may have, from the type itself.
+/// The keys that a table of type `T` may have, taken from the type itself.
 pub(super) fn fields_of<T: DeserializeOwned>() -> &'static [&'static str] {
     let mut fields: &'static [&'static str] = &[];
-    // Always an error: nothing is read but the names that the type asks for.
+    // Always returns an error: it only collects the names that the type requests.
     let _ = T::deserialize(FieldNames(&mut fields));
     fields
 }
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn own_topics_come_first_and_the_rule_for_everything_stays_last() {
+    fn own_topics_come_first_and_the_catch_all_rule_stays_last() {
         let mut present = entries("topics", "topics = [{pattern='a'}, {pattern='b'}, {pattern='*', class='event'}]");
         let added = entries("topics", "topics = [{pattern='*', class='state'}, {pattern='x'}, {pattern='b'}]");
         merge("topics", &mut present, added);
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_of_every_entry_is_told() {
+    fn every_error_of_every_entry_is_reported() {
         let mut problems = Problems::default();
         let text = "profiles = [{name='a', pth='/a', colour=1, channels=[{nam='x'}]}, {path='/b'}, {name='c', path=1}]";
         let checked = check(
@@ -205,9 +205,10 @@ mod tests {
             &mut problems,
         );
         assert_eq!(names(&checked.elements, "name"), ["a"]);
-        let told: Vec<String> = problems.iter().map(|problem| format!("{}: {}", problem.key, problem.text)).collect();
+        let reported: Vec<String> =
+            problems.iter().map(|problem| format!("{}: {}", problem.key, problem.text)).collect();
         assert_eq!(
-            told,
+            reported,
             [
                 "profiles.a.channels[0].nam: unknown key, did you mean name?",
                 "profiles.a.channels[0]: missing field `name`",

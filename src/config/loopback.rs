@@ -1,8 +1,8 @@
-//! Which hosts and origins are this machine. Pure.
+//! Which hosts and origins belong to this machine. Pure.
 
 use std::net::IpAddr;
 
-/// A name that only this machine answers to: `localhost` and those below it (RFC 6761), or a loopback address.
+/// A host name that only this machine can have: `localhost` and its subdomains (RFC 6761), or a loopback address.
 #[must_use]
 pub fn is_loopback_host(host: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -12,7 +12,7 @@ pub fn is_loopback_host(host: &str) -> bool {
         || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
-/// Whether an origin is a page of this machine, at any port.
+/// Whether an origin is a page served by this machine, on any port.
 #[must_use]
 pub fn is_loopback_origin(origin: &str) -> bool {
     let page = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pages_of_this_machine_are_told_apart() {
+    fn pages_of_this_machine_are_recognized() {
         for origin in ["http://localhost:3000", "https://127.0.0.1", "http://[::1]:8080", "http://app.localhost"] {
             assert!(is_loopback_origin(origin), "{origin}");
         }

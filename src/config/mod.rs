@@ -1,7 +1,7 @@
-//! What the configuration means, typed and checked. Never read elsewhere than through [`Config`].
+//! The typed and validated configuration. Other modules read it only through [`Config`].
 //!
-//! `layers` merges what was written (defaults, file, environment, flags), `raw` is that with types, and everything
-//! exported here is what it means. All problems are told at once, before a port is bound. Secrets print as `***`.
+//! `layers` merges the sources (defaults, file, environment, flags), `raw` is the result with types, and everything
+//! exported here is what it means. All problems are reported at once, before a port is bound. Secrets print as `***`.
 
 mod auth;
 mod effective;
@@ -60,9 +60,9 @@ use tickgate_wire::model::TopicRules;
 pub struct Config {
     /// Development mode: loopback only, generated secrets, open ingest.
     pub development: bool,
-    /// The token secret was made at this start: only this process can sign for it.
+    /// The token secret was generated at this start: only this process can sign with it.
     pub secret_generated: bool,
-    /// The API key was made at this start.
+    /// The API key was generated at this start.
     pub api_key_generated: bool,
     pub server: Server,
     pub redis: Option<Redis>,
@@ -76,14 +76,15 @@ pub struct Config {
     pub readiness: Readiness,
     pub feeds: Feeds,
     pub log: Log,
-    /// What is allowed but seldom meant: sentences for the log at the start.
+    /// Settings that are valid but rarely intended: sentences for the log at startup.
     pub warnings: Vec<String>,
-    /// Files that the configuration names, and the file that it stands in.
+    /// Files that the configuration names, and the file that contains the configuration.
     pub files: Vec<PathBuf>,
 }
 
 impl Config {
-    /// Merges all layers and checks them; also returns what is in force, as it could be written.
+    /// Merges all layers and validates them; also returns the configuration in force, in a form that can be written
+    /// out.
     ///
     /// # Errors
     /// All problems of all layers.
@@ -91,7 +92,7 @@ impl Config {
         Self::load_with(sources, |_, _| {})
     }
 
-    /// The same, where `check` finds further problems in a configuration that has none by itself.
+    /// Like [`Config::load`], but `check` may find further problems in a configuration that is otherwise valid.
     ///
     /// # Errors
     /// All problems of all layers, or those that `check` found.
@@ -119,11 +120,11 @@ impl Config {
         }
     }
 
-    /// Development mode on free ports of loopback, in memory, with a secret and an API key of its own and without the
-    /// synthetic feed: what tests and replicas inside a process start from. Its fields may be changed.
+    /// Development mode on free loopback ports, in memory, with its own generated secret and API key and without the
+    /// synthetic feed: the base for tests and in-process replicas, which may change its fields.
     ///
     /// # Panics
-    /// When the shipped defaults are wrong.
+    /// If the shipped defaults are invalid.
     #[must_use]
     pub fn development() -> Self {
         let sources = Sources::default()
@@ -132,11 +133,11 @@ impl Config {
             .flag("", "feeds.synthetic.enabled", "off");
         match Self::load(&sources) {
             Ok((config, _)) => config,
-            Err(problems) => panic!("the shipped defaults are wrong: {problems}"),
+            Err(problems) => panic!("the shipped defaults are invalid: {problems}"),
         }
     }
 
-    /// What the merged layers mean.
+    /// The meaning of the merged layers.
     fn check(raw: &raw::Raw, problems: &mut Problems) -> Self {
         let mut server = Server::check(&raw.server, problems);
         let mut auth = Auth::check(&raw.auth, problems);
@@ -183,25 +184,29 @@ impl Config {
     fn check_across(&self, problems: &mut Problems) {
         if self.auth.token_bytes_max >= self.server.header_bytes_max {
             let text = format!(
-                "wants less than server.header_bytes_max ({}): a token in the URL is part of the head",
+                "must be less than server.header_bytes_max ({}): a token in the URL is part of the head",
                 self.server.header_bytes_max
             );
-            problems.tell("auth.token_bytes_max", text);
+            problems.report("auth.token_bytes_max", text);
         }
         if self.topics.user_stream().retain_ttl < self.session.resume_ttl {
-            problems
-                .tell("user_stream.retain_ttl", "wants at least session.resume_ttl: a resume could not be complete");
+            problems.report(
+                "user_stream.retain_ttl",
+                "must be at least session.resume_ttl: otherwise a resume could not be complete",
+            );
         }
         if let Some(redis) = &self.redis
             && self.readiness.redis_required
             && self.readiness.redis_grace < redis.canary_timeout
         {
-            problems
-                .tell("readiness.redis_grace", "wants at least redis.canary_timeout: an outage is not noticed sooner");
+            problems.report(
+                "readiness.redis_grace",
+                "must be at least redis.canary_timeout: an outage is not detected sooner",
+            );
         }
     }
 
-    /// What nobody in production usually means.
+    /// Settings that are rarely intended in production.
     fn warn(&self, raw: &raw::Raw, anonymous: bool) -> Vec<String> {
         if self.development {
             return Vec::new();
@@ -215,16 +220,17 @@ impl Config {
             ),
             (
                 self.redis.is_none(),
-                "messages are kept in the memory of this one replica and end with it: redis.url is not set",
+                "messages are kept only in the memory of this replica and are lost when it ends: redis.url is not set",
             ),
-            (!self.auth.has_api_keys(), "nobody can publish over HTTP: auth.api_keys is empty"),
+            (!self.auth.has_api_keys(), "publishing over HTTP is not possible: auth.api_keys is empty"),
             (
                 anonymous,
-                "clients without a token are let in where a profile has token = \"auto\": auth.anonymous is \"always\"",
+                "clients without a token are accepted where a profile has token = \"auto\": auth.anonymous is \
+                 \"always\"",
             ),
         ];
         let mut warnings: Vec<_> =
-            warnings.into_iter().filter(|(told, _)| *told).map(|(_, text)| text.to_owned()).collect();
+            warnings.into_iter().filter(|(reported, _)| *reported).map(|(_, text)| text.to_owned()).collect();
         let secrets = [&*self.auth.hs256_secrets, &*self.auth.api_keys];
         warnings.extend(strength::warn((&raw.auth, &raw.redis), secrets, self.redis.as_ref()));
         warnings

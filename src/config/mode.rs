@@ -1,8 +1,8 @@
-//! Development mode: when it is on, and what it may never be combined with.
+//! Development mode: when it is on, and which settings it must not be combined with.
 
 use super::{Auth, Problems, Server, raw, value::Section};
 
-/// What `server.mode` asks for.
+/// The requested `server.mode`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Auto,
@@ -10,20 +10,22 @@ enum Mode {
     Production,
 }
 
-/// Whether this is development mode. Tells listeners that others could reach without the secrets they need.
+/// Whether this is development mode. Reports listeners that are reachable from other machines without the required
+/// secrets.
 pub(super) fn is_development(raw: &raw::Server, server: &Server, auth: &Auth, problems: &mut Problems) -> bool {
     let mut section = Section::new("server", problems);
     let modes = [("auto", Mode::Auto), ("development", Mode::Development), ("production", Mode::Production)];
     let mode = section.choice("mode", &raw.mode, &modes);
     let exposed = [("listen", server.listen), ("ops_listen", server.ops_listen)].map(|(key, address)| {
-        // Port 0 or not: what counts is who can reach the address.
+        // The port does not matter: what matters is who can reach the address.
         (key, Some(address).filter(|address| !address.ip().to_canonical().is_loopback()))
     });
     if mode == Mode::Development {
         for (key, address) in exposed {
             if let Some(address) = address {
-                let text = format!("{address} can be reached by others: development mode listens on loopback only");
-                section.tell(key, text);
+                let text =
+                    format!("{address} is reachable from other machines: development mode listens only on loopback");
+                section.report(key, text);
             }
         }
         return true;
@@ -35,19 +37,20 @@ pub(super) fn is_development(raw: &raw::Server, server: &Server, auth: &Auth, pr
     }
     if !keys {
         let why = match public {
-            Some(address) => format!("{address} can be reached by others"),
+            Some(address) => format!("{address} is reachable from other machines"),
             None => "this is not development mode".into(),
         };
         let text =
             "set auth.hs256_secrets (a file: TICKGATE__AUTH__HS256_SECRETS_FILE), auth.public_keys or auth.jwks_url";
-        section.tell(
+        section.report(
             if public.is_some() { "listen" } else { "mode" },
             format!("{why}, and no key to verify tokens is set: {text}"),
         );
     }
     if let Some(address) = operations.filter(|_| !auth.has_api_keys()) {
         let text = "set auth.api_keys (a file: TICKGATE__AUTH__API_KEYS_FILE), or listen on loopback";
-        section.tell("ops_listen", format!("{address} can be reached by others, and no API key is set: {text}"));
+        section
+            .report("ops_listen", format!("{address} is reachable from other machines, and no API key is set: {text}"));
     }
     false
 }

@@ -1,4 +1,5 @@
-//! Files that a configuration names: reads them with a bound, and says what each should contain. Never shows contents.
+//! Files that a configuration names: reads them up to a size limit, and says what each should contain. Never shows
+//! contents.
 
 use std::{
     fs::File,
@@ -8,7 +9,7 @@ use std::{
 
 use super::Secret;
 
-/// The largest file that is read, in bytes. Bundles of certificate authorities are a few hundred kilobytes.
+/// Maximum file size, in bytes. Bundles of certificate authorities have a few hundred kilobytes.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// A byte order mark in UTF-8.
 const MARK: char = '\u{feff}';
@@ -30,12 +31,13 @@ pub fn read_pem(path: &Path) -> Result<String, String> {
     read(path, "PEM blocks")
 }
 
-/// The text without byte order marks, which editors put at the beginning of files, and joined files have inside.
+/// The text without byte order marks, which editors put at the beginning of files and concatenation leaves in the
+/// middle.
 pub fn without_marks(text: String) -> String {
     if text.contains(MARK) { text.replace(MARK, "") } else { text }
 }
 
-/// The path and the text of a PEM file that holds a block of one of these kinds, or `None` where no path is set.
+/// The path and the text of a PEM file that holds a block of one of these kinds; `None` if no path is set.
 ///
 /// # Errors
 /// A sentence that names the file and what it should contain.
@@ -57,7 +59,7 @@ fn read(path: &Path, expected: &str) -> Result<String, String> {
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
-        .map_err(|error| format!("can't read {shown}: {error}; it should contain {expected}"))?;
+        .map_err(|error| format!("cannot read {shown}: {error}; it should contain {expected}"))?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(format!("{shown} is larger than {FILE_BYTES_MAX} bytes; it should contain {expected}"));
     }
@@ -85,14 +87,14 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_trimmed_and_empty_ones_left_out() {
+    fn lines_are_trimmed_and_empty_lines_are_skipped() {
         let file = holding(b"\xef\xbb\xbf  first \r\n\n\t\n\xef\xbb\xbfsecond");
         let lines = read_lines(file.path(), "secrets").unwrap();
         assert_eq!(lines.iter().map(Secret::expose).collect::<Vec<_>>(), ["first", "second"]);
     }
 
     #[test]
-    fn a_file_that_cannot_be_used_is_named_with_what_it_should_contain() {
+    fn an_unusable_file_is_named_with_its_expected_content() {
         let large = vec![b'x'; usize::try_from(FILE_BYTES_MAX).unwrap() + 1];
         for (bytes, reason) in [
             (&b""[..], "is empty"),
@@ -103,15 +105,17 @@ mod tests {
         ] {
             let file = holding(bytes);
             let path = file.path().display().to_string();
-            for told in [read_lines(file.path(), "secrets").unwrap_err(), pem(&path, &["X"], "secrets").unwrap_err()] {
-                assert!(told.starts_with(&path) && told.contains(reason), "{told}");
-                assert!(told.ends_with("; it should contain secrets"), "{told}");
+            for reported in
+                [read_lines(file.path(), "secrets").unwrap_err(), pem(&path, &["X"], "secrets").unwrap_err()]
+            {
+                assert!(reported.starts_with(&path) && reported.contains(reason), "{reported}");
+                assert!(reported.ends_with("; it should contain secrets"), "{reported}");
             }
         }
         for path in ["/no/such/file", "/"] {
-            let told = read_lines(path.as_ref(), "secrets").unwrap_err();
-            assert!(told.starts_with(&format!("can't read {path}: ")), "{told}");
-            assert!(told.ends_with("; it should contain secrets"), "{told}");
+            let reported = read_lines(path.as_ref(), "secrets").unwrap_err();
+            assert!(reported.starts_with(&format!("cannot read {path}: ")), "{reported}");
+            assert!(reported.ends_with("; it should contain secrets"), "{reported}");
         }
     }
 
@@ -122,8 +126,8 @@ mod tests {
         assert_eq!(pem("", &["CERTIFICATE"], "a certificate"), Ok(None));
         let found = pem(&path, &["PUBLIC KEY", "PRIVATE KEY"], "a key").unwrap().unwrap();
         assert!(found.0 == file.path() && found.1.contains("AAAA"));
-        let told = pem(&path, &["CERTIFICATE"], "a certificate").unwrap_err();
-        assert!(told.contains("holds no such PEM block; it should contain a certificate"), "{told}");
-        assert!(!told.contains("AAAA"), "{told}");
+        let reported = pem(&path, &["CERTIFICATE"], "a certificate").unwrap_err();
+        assert!(reported.contains("holds no such PEM block; it should contain a certificate"), "{reported}");
+        assert!(!reported.contains("AAAA"), "{reported}");
     }
 }

@@ -1,29 +1,29 @@
-//! Everything that is wrong with a configuration, told at once. Never holds the value of a secret.
+//! All problems of a configuration, reported at once. Never holds the value of a secret.
 
 use std::{collections::BTreeMap, fmt};
 
-/// One thing to put right.
+/// One problem to fix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The key it is about, such as `server.listen`, or the name of a variable or file.
+    /// The key it concerns, such as `server.listen`, or the name of a variable or file.
     pub key: String,
     /// Where the value was written: a file, a variable, a flag. `None`: nowhere, or in several places.
     pub origin: Option<String>,
-    /// What is wrong and what would be right.
+    /// What is wrong and what is expected.
     pub text: String,
 }
 
-/// All problems of a configuration, in the order they were found.
+/// All problems of a configuration, in the order in which they were found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Problems(Vec<Problem>);
 
 impl Problems {
     /// Adds a problem.
-    pub fn tell(&mut self, key: impl Into<String>, text: impl Into<String>) {
+    pub fn report(&mut self, key: impl Into<String>, text: impl Into<String>) {
         self.0.push(Problem { key: key.into(), origin: None, text: text.into() });
     }
 
-    /// Adds the problems that somebody else found.
+    /// Adds the problems found elsewhere.
     pub fn extend(&mut self, others: Self) {
         self.0.extend(others.0);
     }
@@ -38,7 +38,7 @@ impl Problems {
         self.0.iter()
     }
 
-    /// Adds where each value was written; a key without an origin of its own has that of the table around it.
+    /// Adds where each value was written; a key without an origin has that of the enclosing table.
     pub(super) fn locate(&mut self, origins: &BTreeMap<String, String>) {
         for problem in self.0.iter_mut().filter(|problem| problem.origin.is_none()) {
             let mut key = Some(problem.key.as_str());
@@ -77,9 +77,9 @@ mod tests {
     #[test]
     fn a_problem_says_where_its_value_was_written() {
         let mut problems = Problems::default();
-        problems.tell("profiles.own.path", "is missing");
-        problems.tell("server.listen", "is odd");
-        problems.tell("WS_X", "is unknown");
+        problems.report("profiles.own.path", "is missing");
+        problems.report("server.listen", "is odd");
+        problems.report("WS_X", "is unknown");
         let origins = [("profiles.own", "my.toml"), ("server.listen", "--listen"), ("WS_X", "WS_X")];
         problems.locate(&origins.into_iter().map(|(key, origin)| (key.into(), origin.into())).collect());
         assert_eq!(

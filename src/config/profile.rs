@@ -1,4 +1,4 @@
-//! The WebSocket endpoints: profiles, their channels, and what each channel stands for.
+//! The WebSocket endpoints: profiles, their channels, and the topic behind each channel.
 
 use tickgate_wire::{
     dialect::Dialect,
@@ -23,49 +23,51 @@ pub struct Profile {
     pub token: TokenRule,
     /// Close code of a refused token (4001 or 1008).
     pub refusal_code: u16,
-    /// Every client that is refused is upgraded and closed with the code, not only those that can't see an HTTP status.
+    /// Every refused client is upgraded and closed with the code, not only clients that cannot see an HTTP status.
     pub closes_refused: bool,
+    /// Open connections of this endpoint on this replica; `None`: as many as the replica takes in all.
+    pub connections_max: Option<u32>,
     /// Text of `connection_established`.
     pub welcome: String,
     pub channels: Vec<Channel>,
-    /// Topic that `command` messages are stored in, may hold `{param}`; `None`: no commands here.
+    /// Topic that stores `command` messages, may contain `{param}`; `None`: commands are not accepted.
     pub commands_topic: Option<String>,
-    /// Channel name prefixes that the commands `subscribe_symbol`, `subscribe_ticker` … stand for.
+    /// Channel name prefixes for the commands `subscribe_symbol`, `subscribe_ticker` and so on.
     pub symbol_verbs: Vec<SymbolVerb>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenRule {
-    /// Refused without a valid token.
+    /// Connections without a valid token are refused.
     Required,
-    /// Anonymous without a token; a token that is given must be valid.
+    /// Connections without a token are anonymous; a token that is present must be valid.
     Optional,
-    /// Public: a token is not looked at.
+    /// Public: tokens are ignored.
     Ignored,
-    /// A JWT with a `publish` right, or an API key; anyone in development mode.
+    /// A JWT with a `publish` right, or an API key; in development mode, no token is required.
     Publisher,
 }
 
 /// One channel, or a family of channels, that an endpoint offers.
 #[derive(Clone, Debug)]
 pub struct Channel {
-    /// What the client calls it.
+    /// The client's name for it.
     pub pattern: Pattern,
     pub scope: Scope,
     /// Subscribed when the connection opens (only patterns without `*`).
     pub on_connect: bool,
-    /// Needs an identity with the channel in its `channels` claim, whatever the endpoint's token rule.
+    /// Requires an identity with the channel in its `channels` claim, regardless of the endpoint's token rule.
     pub restricted: bool,
 }
 
-/// Which topic a channel stands for.
+/// The topic behind a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// The topic of the same name.
     Public,
-    /// The connected user's private channel of that name.
+    /// The connected user's private channel of the same name.
     Private,
-    /// The topic that the template gives with the path's parameter filled in, such as `run:{run_id}`.
+    /// The topic that the template produces from the path's parameter, such as `run:{run_id}`.
     Path(String),
 }
 
@@ -77,20 +79,20 @@ impl Scope {
     }
 }
 
-/// `subscribe_<verb>` with `symbols` means channels `<prefix><symbol>`.
+/// `subscribe_<verb>` with `symbols` subscribes to the channels `<prefix><symbol>`.
 #[derive(Clone, Debug)]
 pub struct SymbolVerb {
     pub verb: String,
     pub prefix: String,
 }
 
-/// How clients are refused: by what each can see, or all by a close.
+/// How clients are refused: in the way that each can see, or always by a close.
 const REFUSALS: [(&str, bool); 2] = [("auto", false), ("close", true)];
 
-/// Text of `connection_established` where the profile has none.
+/// Text of `connection_established` if the profile has none.
 const WELCOME: &str = "Connected to Tickgate";
 
-/// Paths of the public listener that no profile can take. `/` is shared with the service information.
+/// Paths of the public listener that no profile can use. `/` is shared with the service information.
 pub(super) const RESERVED: [&str; 4] = ["/health", "/livez", "/readyz", "/ws/status"];
 
 /// All endpoints. `anonymous`: whether `token = "auto"` means optional.
@@ -99,19 +101,19 @@ pub(super) fn check(raw: &[raw::Profile], anonymous: bool, problems: &mut Proble
     for raw in raw.iter().filter(|raw| raw.enabled) {
         let profile = Profile::check(raw, anonymous, problems);
         if let Some(other) = profiles.iter().find(|other| conflict(&other.path, &profile.path)) {
-            let text = format!("{} and {} of profile {} can't be told apart", profile.path, other.path, other.name);
-            problems.tell(format!("profiles.{}.path", profile.name), text);
+            let text = format!("{} and {} of profile {} cannot be distinguished", profile.path, other.path, other.name);
+            problems.report(format!("profiles.{}.path", profile.name), text);
         }
         profiles.push(profile);
     }
     if profiles.is_empty() {
-        problems.tell("profiles", "wants at least one that is enabled");
+        problems.report("profiles", "requires at least one enabled profile");
     }
     profiles
 }
 
 impl Profile {
-    /// Checks the value of the path's parameter, which becomes part of the names of topics: they must be names, too.
+    /// Validates the value of the path's parameter. It becomes part of topic names, so it must be a valid name.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -152,6 +154,7 @@ impl Profile {
             token: s.choice("token", &raw.token, &tokens),
             refusal_code: s.take("refusal_code", refusal_code(raw.refusal_code), 4001),
             closes_refused: s.choice("refusals", raw.refusals.as_deref().unwrap_or("auto"), &REFUSALS),
+            connections_max: raw.connections_max.map(|max| s.number("connections_max", max, 1..=10_000_000)),
             welcome: raw.welcome.clone().unwrap_or_else(|| WELCOME.into()),
             channels: raw.channels.iter().filter_map(|channel| Channel::check(channel, parameter, s)).collect(),
             commands_topic: s.take("commands_topic", commands_topic(raw.commands_topic.as_deref(), parameter), None),
@@ -162,53 +165,53 @@ impl Profile {
         profile
     }
 
-    /// What only shows when channels, verbs and token rule are seen together.
+    /// Checks that involve channels, verbs and token rule together.
     fn check_whole(&self, section: &mut Section<'_>) {
         let has_user = matches!(self.token, TokenRule::Required | TokenRule::Optional);
         for (at, channel) in self.channels.iter().enumerate() {
             let name = channel.pattern.as_str();
             let key = format!("channels.{name}");
             if channel.scope == Scope::Private && !has_user {
-                section.tell(
+                section.report(
                     &key,
-                    "is private, which wants a profile with token = \"required\", \"optional\" or \"auto\"",
+                    "is private, which requires a profile with token = \"required\", \"optional\" or \"auto\"",
                 );
             }
             if channel.restricted && !has_user {
-                section.tell(
+                section.report(
                     &key,
-                    "is restricted, which wants a profile with token = \"required\", \"optional\" or \"auto\"",
+                    "is restricted, which requires a profile with token = \"required\", \"optional\" or \"auto\"",
                 );
             }
             if self.channels[..at].iter().any(|other| other.pattern == channel.pattern) {
-                section.tell(&key, "appears twice");
+                section.report(&key, "appears twice");
             }
         }
         for SymbolVerb { verb, prefix } in &self.symbol_verbs {
             let example = format!("{prefix}SYMBOL");
             if !self.channels.iter().any(|channel| channel.pattern.matches(&example)) {
-                section.tell(
+                section.report(
                     &format!("symbol_verbs.{verb}"),
-                    format!("wants a channel such as \"{prefix}*\" in the profile"),
+                    format!("requires a channel such as \"{prefix}*\" in the profile"),
                 );
             }
         }
         if self.closes_refused && self.protocol.transport == Transport::EventStream {
             section
-                .tell("refusals", "\"close\" requires transport = \"websocket\": an event stream has no Close frame");
+                .report("refusals", "\"close\" requires transport = \"websocket\": an event stream has no Close frame");
         }
         if self.path == "/" && self.protocol.transport == Transport::EventStream {
-            section.tell(
+            section.report(
                 "path",
                 "must not be \"/\" for an event stream: a plain GET there returns the service information",
             );
         }
         if self.protocol.dialect == Dialect::Envelope {
             if self.token == TokenRule::Ignored {
-                section.tell("token", "wants \"publisher\" where producers send envelopes");
+                section.report("token", "must be \"publisher\" for dialect = \"envelope\"");
             }
             if self.protocol.transport == Transport::EventStream {
-                section.tell(
+                section.report(
                     "dialect",
                     "\"envelope\" requires transport = \"websocket\": producers cannot send on an event stream",
                 );
@@ -220,27 +223,27 @@ impl Profile {
 impl Channel {
     fn check(raw: &raw::Channel, parameter: Option<&str>, section: &mut Section<'_>) -> Option<Self> {
         let key = format!("channels.{}", raw.name);
-        let pattern = Pattern::new(&raw.name).map_err(|error| section.tell(&key, error.to_string())).ok()?;
+        let pattern = Pattern::new(&raw.name).map_err(|error| section.report(&key, error.to_string())).ok()?;
         let scopes = [("public", Scope::Public), ("private", Scope::Private)];
         let scope = match (raw.scope.as_deref(), raw.topic.as_deref()) {
             (Some(_), Some(_)) => {
-                section.tell(&key, "has both `scope` and `topic`: one of the two");
+                section.report(&key, "has both `scope` and `topic`: set only one of them");
                 Scope::Public
             }
             (None, Some(template)) => Scope::Path(section.take(&key, topic(template, parameter), String::new())),
             (scope, None) => {
                 let scope = scope.unwrap_or("public");
                 let known = scopes.into_iter().find(|(word, _)| *word == scope).map(|(_, scope)| scope);
-                let wrong = || format!("wants scope \"public\" or \"private\", got {}", quoted(scope));
+                let wrong = || format!("must be \"public\" or \"private\", got {}", quoted(scope));
                 section.take(&key, known.ok_or_else(wrong), Scope::Public)
             }
         };
         let family = raw.name.contains('*');
         if family && raw.on_connect {
-            section.tell(&key, "can't be subscribed on connect: `*` names no channel");
+            section.report(&key, "cannot be subscribed on connect: it is a pattern");
         }
         if family && matches!(scope, Scope::Path(_)) {
-            section.tell(&key, "can't stand for one topic: `*` names many channels");
+            section.report(&key, "cannot have one topic: it is a pattern for many channels");
         }
         Some(Self { pattern, scope, on_connect: raw.on_connect, restricted: raw.restricted })
     }
@@ -255,7 +258,7 @@ fn protocol(raw: &raw::Profile, section: &mut Section<'_>) -> Protocol {
     let dialects = Dialect::ALL.map(|dialect| (dialect.name(), dialect));
     let dialect = match raw.dialect.as_deref() {
         Some("sse") => {
-            section.tell("dialect", "\"sse\" is not a dialect: write transport = \"event-stream\" instead");
+            section.report("dialect", "\"sse\" is not a dialect: write transport = \"event-stream\" instead");
             default.dialect
         }
         dialect => section.choice("dialect", dialect.unwrap_or(default.dialect.name()), &dialects),
@@ -263,28 +266,27 @@ fn protocol(raw: &raw::Profile, section: &mut Section<'_>) -> Protocol {
     Protocol { transport, dialect }
 }
 
-/// Names are metric labels.
+/// Validates a name, which becomes a metric label.
 fn name(text: &str) -> Result<String, String> {
     let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-');
     if (1..=32).contains(&text.len()) && text.bytes().all(allowed) {
         return Ok(text.into());
     }
-    Err(format!("wants 1 to 32 characters of a-z 0-9 _ - got {}", quoted(text)))
+    Err(format!("must be 1 to 32 characters of a-z 0-9 _ - got {}", quoted(text)))
 }
 
-/// `/`, `/ws/trading`, `/ws/backtest/{run_id}`: plain segments, and one parameter at the most.
+/// `/`, `/ws/trading`, `/ws/backtest/{run_id}`: plain segments and at most one parameter.
 fn path(text: &str) -> Result<String, String> {
     let plain = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.~".contains(&b));
     let rest = text.strip_prefix('/').unwrap_or_default();
     let sound = text == "/" || rest.split('/').all(|segment| plain(braced(segment).unwrap_or(segment)));
     let parameters = rest.split('/').filter(|segment| braced(segment).is_some()).count();
     if !sound || parameters > 1 || text.len() > 200 {
-        let example =
-            "wants a path such as \"/ws/prices\" or \"/ws/backtest/{run_id}\", with one parameter at the most";
+        let example = "must be a path such as \"/ws/prices\" or \"/ws/backtest/{run_id}\", with at most one parameter";
         return Err(format!("{example}, got {}", quoted(text)));
     }
     if RESERVED.contains(&text) {
-        return Err(format!("{text} is taken by the gateway itself"));
+        return Err(format!("{text} is reserved by the gateway"));
     }
     Ok(text.into())
 }
@@ -298,7 +300,7 @@ fn parameter(path: &str) -> Option<&str> {
     path.split('/').find_map(braced)
 }
 
-/// Whether a router could not hold both: equal, or parameters of different names at the same place.
+/// Whether a router cannot hold both: equal paths, or parameters of different names at the same position.
 fn conflict(a: &str, b: &str) -> bool {
     let (mut a, mut b) = (a.split('/'), b.split('/'));
     loop {
@@ -311,13 +313,13 @@ fn conflict(a: &str, b: &str) -> bool {
     }
 }
 
-/// A topic's name, in which `{parameter}` of the path may stand.
+/// A topic name, which may contain the `{parameter}` of the path.
 fn topic(template: &str, parameter: Option<&str>) -> Result<String, String> {
     let filled = parameter.map_or_else(|| template.into(), |name| template.replace(&format!("{{{name}}}"), "x"));
     let Err(error) = check_name(&filled) else { return Ok(template.into()) };
     let known = parameter
         .map_or_else(|| "the path has no parameter".into(), |name| format!("the path's parameter is {{{name}}}"));
-    Err(format!("wants the name of a topic ({known}), got {}, which is {error}", quoted(template)))
+    Err(format!("must be the name of a topic ({known}), got {}, which is {error}", quoted(template)))
 }
 
 fn commands_topic(template: Option<&str>, parameter: Option<&str>) -> Result<Option<String>, String> {
@@ -328,14 +330,14 @@ fn refusal_code(code: Option<u64>) -> Result<u16, String> {
     match code {
         None | Some(4001) => Ok(4001),
         Some(1008) => Ok(1008),
-        Some(other) => Err(format!("wants 4001 or 1008, got {other}")),
+        Some(other) => Err(format!("must be 4001 or 1008, got {other}")),
     }
 }
 
 fn verb_of(verb: &str, prefix: &str, section: &mut Section<'_>) -> SymbolVerb {
     let sound = !verb.is_empty() && verb.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
     if !sound {
-        section.tell("symbol_verbs", format!("wants verbs of a-z and _ got {}", quoted(verb)));
+        section.report("symbol_verbs", format!("must be verbs of a-z and _, got {}", quoted(verb)));
     }
     SymbolVerb { verb: verb.into(), prefix: prefix.into() }
 }
@@ -345,7 +347,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_have_one_parameter_at_the_most() {
+    fn paths_have_at_most_one_parameter() {
         for text in ["/", "/ws", "/ws/trading", "/ws/backtest/{run_id}", "/{a}/b.c~d"] {
             assert!(path(text).is_ok(), "{text}");
         }
@@ -355,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_that_a_router_could_not_hold_conflict() {
+    fn paths_that_a_router_cannot_hold_conflict() {
         for (a, b) in [("/ws", "/ws"), ("/ws/{a}", "/ws/{b}"), ("/{a}/x", "/{b}/y")] {
             assert!(conflict(a, b), "{a} {b}");
         }
@@ -365,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn topics_may_hold_the_parameter_of_their_path_and_no_other() {
+    fn topics_may_contain_only_the_parameter_of_their_path() {
         assert!(topic("run:{run_id}", Some("run_id")).is_ok());
         assert!(topic("alerts", None).is_ok());
         assert!(topic("run:{run}", Some("run_id")).unwrap_err().contains("{run_id}"));

@@ -1,4 +1,4 @@
-//! The configuration as it was written, key for key as in `config/default.toml`. Never checked here beyond its types.
+//! The configuration as written, key for key as in `config/default.toml`. Only types are checked here.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::secret::{Secret, hide_credentials, hide_query};
 
-/// The whole of it, all layers merged.
+/// The whole configuration, all layers merged.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Raw {
@@ -292,6 +292,8 @@ pub(super) struct Profile {
     pub refusal_code: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusals: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections_max: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub welcome: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -13,7 +13,7 @@ use super::{
     value::{Section, quoted},
 };
 
-/// What the files should contain, for messages.
+/// What the files should contain, for error messages.
 const URL_FILE_CONTENT: &str =
     "one line with the Redis address, such as redis://user:password@host:6379 (rediss:// for TLS)";
 const CA_FILE_CONTENT: &str = "the certificate authority of Redis in PEM form (-----BEGIN CERTIFICATE-----)";
@@ -21,44 +21,45 @@ const CA_FILE_CONTENT: &str = "the certificate authority of Redis in PEM form (-
 /// Where Redis is and how it is used.
 #[derive(Clone, Debug)]
 pub struct Redis {
-    /// What new connections are made with.
+    /// The settings for new connections.
     pub access: Arc<ArcSwap<Access>>,
-    /// The file that the address was read from.
+    /// The file from which the address was read.
     pub url_file: Option<PathBuf>,
-    /// Put before every key and channel. Versioned.
+    /// Prefix of every key and channel. Contains a version.
     pub prefix: String,
-    /// Connections of the pool for history reads and housekeeping: the admission limit of a reconnect herd.
+    /// Connections in the pool for history reads and housekeeping: limits how many reads of a mass reconnect reach
+    /// Redis at once.
     pub pool_size: usize,
     /// How long a history read may wait for a connection of the pool.
     pub pool_wait_timeout: Duration,
     pub connect_timeout: Duration,
-    /// How long a command may take before its outcome counts as unknown.
+    /// How long a command may take before its outcome is unknown.
     pub response_timeout: Duration,
     /// Time between two canaries (and two PINGs of the command link).
     pub canary_interval: Duration,
-    /// A canary not seen for so long tears the pub/sub link down.
+    /// A canary that is not seen for this long closes the pub/sub link.
     pub canary_timeout: Duration,
-    /// Quiet topics are compared with their streams so often.
+    /// How often quiet topics are compared with their streams.
     pub compare_interval: Duration,
-    /// Engines publish to this Redis themselves: nobody can say what of theirs it lost.
+    /// Engines publish to this Redis directly: the gateway cannot know which of their messages Redis lost.
     pub engines: bool,
-    /// PEM file of an own certificate authority for `rediss://`.
+    /// PEM file of a private certificate authority for `rediss://`.
     pub ca_file: Option<PathBuf>,
 }
 
-/// How to reach Redis, as a person with access to the secrets would. Replaced as a whole when files are read again.
+/// How to connect to Redis. Contains secrets. Replaced as a whole when files are read again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Access {
     /// `redis://` or `rediss://`, with user and password.
     pub url: Secret,
-    /// Own certificate authorities for `rediss://`, in PEM form.
+    /// Private certificate authorities for `rediss://`, in PEM form.
     pub authority: Option<Arc<str>>,
-    /// The certificate that Redis is shown.
+    /// The client certificate for Redis.
     pub identity: Option<Identity>,
 }
 
 impl Access {
-    /// An address without certificates of one's own.
+    /// An address without certificates.
     #[must_use]
     pub fn by(url: &str) -> Arc<ArcSwap<Self>> {
         Arc::new(ArcSwap::from_pointee(Self { url: Secret::new(url), ..Self::default() }))
@@ -66,7 +67,7 @@ impl Access {
 }
 
 impl Redis {
-    /// `None` without an address: the memory backplane. The other keys are checked all the same.
+    /// `None` without an address: the memory backplane. The other keys are validated in any case.
     pub(super) fn check(raw: &raw::Redis, problems: &mut Problems) -> Option<Self> {
         let mut section = Section::new("redis", problems);
         let url = address(raw, &mut section);
@@ -82,10 +83,13 @@ impl Redis {
         };
         if url.is_some() && !access.url.expose().starts_with("rediss://") {
             if access.authority.is_some() {
-                section.tell("ca_file", "requires rediss:// in redis.url: without TLS no certificate is checked");
+                section.report("ca_file", "requires rediss:// in redis.url: without TLS no certificate is checked");
             }
             if access.identity.is_some() {
-                section.tell("client_cert_file", "requires rediss:// in redis.url: without TLS none is shown");
+                section.report(
+                    "client_cert_file",
+                    "requires rediss:// in redis.url: without TLS no client certificate is sent",
+                );
             }
         }
         let redis = Self {
@@ -104,21 +108,21 @@ impl Redis {
         };
         if redis.canary_timeout <= redis.canary_interval {
             let text = format!(
-                "wants more than redis.canary_interval ({}): the next probe may still be due",
+                "must be greater than redis.canary_interval ({}): the next probe may still be due",
                 raw.canary_interval
             );
-            section.tell("canary_timeout", text);
+            section.report("canary_timeout", text);
         }
         url.map(|_| redis)
     }
 
-    /// What a connection that is made now is made with.
+    /// The settings for a connection that is opened now.
     #[must_use]
     pub fn access(&self) -> Arc<Access> {
         self.access.load_full()
     }
 
-    /// New connections are made with what `other` was loaded with. Whether that is anything else than before.
+    /// Uses the settings of `other` for new connections. Returns whether they differ from the previous ones.
     pub fn take_access(&self, other: &Self) -> bool {
         let access = other.access();
         let changed = *access != *self.access.load_full();
@@ -127,25 +131,25 @@ impl Redis {
     }
 }
 
-/// The address, from the key or from the file it names.
+/// The address, from the key or from the file that it names.
 fn address(raw: &raw::Redis, section: &mut Section<'_>) -> Option<Secret> {
     match (raw.url.is_empty(), raw.url_file.is_empty()) {
         (true, true) => None,
         (false, true) if is_address(raw.url.expose()) && has_other_database(raw.url.expose()) => {
-            section.tell("url", OTHER_DATABASE);
+            section.report("url", OTHER_DATABASE);
             None
         }
         (false, true) if is_address(raw.url.expose()) => Some(raw.url.clone()),
         (false, true) => {
-            section.tell(
+            section.report(
                 "url",
-                "wants redis://host:port, with user:password@ before the host where needed (rediss:// for TLS)",
+                "must be redis://host:port, with user:password@ before the host if needed (rediss:// for TLS)",
             );
             None
         }
         (true, false) => section.take("url_file", address_in(raw.url_file.as_ref()).map(Some), None),
         (false, false) => {
-            section.tell("url_file", "is set beside redis.url: one of the two");
+            section.report("url_file", "is set together with redis.url: set only one of them");
             None
         }
     }
@@ -164,7 +168,7 @@ fn address_in(path: &Path) -> Result<Secret, String> {
     }
 }
 
-/// Never in a message what it was: it may hold a password.
+/// The message never shows the value, which may contain a password.
 fn is_address(url: &str) -> bool {
     let Some(rest) = url.strip_prefix("redis://").or_else(|| url.strip_prefix("rediss://")) else { return false };
     let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
@@ -174,10 +178,11 @@ fn is_address(url: &str) -> bool {
     !name.is_empty() && port.is_none_or(|port| port.parse::<u16>().is_ok())
 }
 
-/// Channels know no databases: two gateways on different ones would hear each other's messages.
-const OTHER_DATABASE: &str = "requires database 0: set redis.prefix to keep two gateways apart on one Redis";
+/// Redis channels are not separated by database: two gateways on different databases would receive each other's
+/// messages.
+const OTHER_DATABASE: &str = "requires database 0: set redis.prefix to separate two gateways on one Redis";
 
-/// Whether an address names another database than 0.
+/// Whether an address names a database other than 0.
 fn has_other_database(url: &str) -> bool {
     let path = url.split_once("://").map_or("", |(_, rest)| rest.split_once('/').map_or("", |(_, path)| path));
     let database = path.split('?').next().unwrap_or_default();
@@ -185,13 +190,13 @@ fn has_other_database(url: &str) -> bool {
     is_other(database) || url.split(['?', '&']).filter_map(|part| part.strip_prefix("db=")).any(is_other)
 }
 
-/// Keys are built from it: no braces (they hold the hash tag), no blanks.
+/// Keys are built from it: no braces (they delimit the hash tag), no spaces.
 fn prefix(text: &str) -> Result<String, String> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b':' | b'-' | b'_' | b'.');
     if (1..=32).contains(&text.len()) && text.bytes().all(allowed) {
         return Ok(text.into());
     }
-    Err(format!("wants 1 to 32 characters of A-Z a-z 0-9 : - _ . such as \"tg2:\", got {}", quoted(text)))
+    Err(format!("must be 1 to 32 characters of A-Z a-z 0-9 : - _ . such as \"tg2:\", got {}", quoted(text)))
 }
 
 #[cfg(test)]
@@ -209,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn another_database_than_the_first_is_not_supported() {
+    fn only_database_zero_is_supported() {
         for url in ["redis://h", "redis://h/", "redis://h:1/0", "rediss://u:p@h:1/0?protocol=resp3"] {
             assert!(!has_other_database(url), "{url}");
         }
@@ -221,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn prefixes_hold_no_braces() {
+    fn prefixes_contain_no_braces() {
         assert!(prefix("tg2:").is_ok());
         for text in ["", "a{b}", "a b", &"x".repeat(33)] {
             assert!(prefix(text).is_err(), "{text}");

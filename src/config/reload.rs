@@ -1,4 +1,4 @@
-//! What of a configuration may change while a replica runs, and which files it depends on. Never reads one.
+//! Which settings may change while a replica runs, and which files the configuration depends on. Reads no files.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{Config, Effective, raw::Raw};
 
-/// Keys, and the beginnings of keys, whose new values a running replica takes over.
+/// Keys, and prefixes of keys, whose new values a running replica applies.
 const RELOADED: [&str; 12] = [
     "auth.hs256_secrets",
     "auth.hs256_secrets_file",
@@ -44,7 +44,7 @@ pub(super) fn files(raw: &Raw) -> Vec<PathBuf> {
 }
 
 impl Config {
-    /// Keeps the secrets that development mode made at the start: clients have tokens that were signed with them.
+    /// Keeps the secrets that development mode generated at the start: clients have tokens signed with them.
     pub fn keep_generated(&mut self, before: &Self) {
         if self.secret_generated && before.secret_generated {
             self.auth.hs256_secrets.clone_from(&before.auth.hs256_secrets);
@@ -56,7 +56,7 @@ impl Config {
 }
 
 impl Effective {
-    /// Keys with another value than `before` that a running replica does not take over, in the order of the alphabet.
+    /// Keys whose value differs from `before` and that a running replica does not apply, in alphabetical order.
     #[must_use]
     pub fn needing_restart(&self, before: &Self) -> Vec<String> {
         let (now, then) = (flat(self), flat(before));
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_running_replica_can_not_take_over_is_named() {
+    fn settings_that_require_a_restart_are_named() {
         let (_, before) = effective(&[]);
         let (_, after) = effective(&[
             ("log.filter", "debug"),
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn every_key_that_is_taken_over_is_one() {
+    fn every_reloadable_key_exists() {
         let known = keys();
         for key in RELOADED {
             assert!(known.iter().any(|known| known == key || known.starts_with(&format!("{key}."))), "{key}");
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn generated_secrets_outlive_a_reload_unless_others_are_configured() {
+    fn generated_secrets_survive_a_reload_unless_others_are_configured() {
         let (before, _) = effective(&[]);
         let (mut after, _) = effective(&[]);
         after.keep_generated(&before);

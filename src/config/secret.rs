@@ -1,10 +1,10 @@
-//! Text that never shows itself, in logs, errors or `check-config`.
+//! Text that is never shown in logs, errors or `check-config`.
 
 use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A string that never shows itself.
+/// A string that is never shown.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(Arc<str>);
 
@@ -14,7 +14,7 @@ impl Secret {
         Self(text.into())
     }
 
-    /// A fresh one of 244 random bits, as 64 hexadecimal digits.
+    /// A new one of 244 random bits, as 64 hexadecimal digits.
     #[must_use]
     pub fn random() -> Self {
         let half = || uuid::Uuid::new_v4().simple().to_string();
@@ -39,7 +39,7 @@ impl Secret {
     }
 }
 
-/// `***`, or nothing where nothing is set.
+/// `***`, or nothing if the secret is empty.
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.is_empty() { "" } else { "***" })
@@ -71,14 +71,14 @@ pub(super) fn hide_query<S: Serializer>(url: &str, serializer: S) -> Result<S::O
     }
 }
 
-/// `redis://***@host:6379/0`. What has no scheme may be anything and is hidden whole; queries are cut off.
+/// `redis://***@host:6379/0`. Text without a scheme is hidden entirely; queries are removed.
 #[must_use]
 pub fn without_credentials(url: &str) -> String {
     if url.is_empty() {
         return String::new();
     }
     let Some((scheme, rest)) = url.split_once("://") else { return "***".into() };
-    // The last `@`: a password may hold one that nobody encoded.
+    // The last `@`: a password may contain one that is not encoded.
     match rest.rsplit_once('@') {
         Some((_, host)) => format!("{scheme}://***@{}", cut_query(host)),
         None => format!("{scheme}://{}", cut_query(rest)),
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_shows_itself_nowhere() {
+    fn a_secret_is_never_shown() {
         let secret = Secret::new("hunter2-hunter2");
         assert_eq!(format!("{secret:?}"), "***");
         assert_eq!(serde_json::to_string(&secret).unwrap(), "\"***\"");

@@ -12,7 +12,7 @@ use super::{
 /// Listeners and who may reach them.
 #[derive(Clone, Debug)]
 pub struct Server {
-    /// The same after a restart, unlike the replica's id.
+    /// Stable across restarts, unlike the replica's id.
     pub name: String,
     /// Public listener: sockets, SSE, health.
     pub listen: SocketAddr,
@@ -20,16 +20,16 @@ pub struct Server {
     pub ops_listen: SocketAddr,
     /// Worker threads; 0 means one per core.
     pub workers: usize,
-    /// Origins that browsers may come from; `*` alone allows all, [`LOOPBACK_ORIGINS`] those of this machine.
+    /// Allowed origins of browsers; `*` alone allows all, [`LOOPBACK_ORIGINS`] those of this machine.
     pub allowed_origins: Vec<String>,
     pub proxies: Proxies,
-    /// The time a client has to send its request head.
+    /// How long a client may take to send its request head.
     pub header_timeout: Duration,
-    /// The time between two requests for which a connection is kept; clients are told.
+    /// How long an idle connection is kept between two requests; sent to clients in `Keep-Alive`.
     pub idle_timeout: Duration,
-    /// Largest request head, in bytes.
+    /// Maximum size of a request head, in bytes.
     pub header_bytes_max: usize,
-    /// Whether `/` names the program, its version and its endpoints.
+    /// Whether `/` returns the program's name, version and endpoints.
     pub service_information: bool,
     /// TLS on the public listener.
     pub tls: Option<Tls>,
@@ -37,11 +37,11 @@ pub struct Server {
     pub ops_tls: Option<Tls>,
 }
 
-/// What a listener with TLS shows and asks for.
+/// The certificates that a TLS listener presents and requests.
 #[derive(Clone, Debug)]
 pub struct Tls {
     pub identity: Identity,
-    /// Authorities in PEM form whose certificates clients may show; `None`: clients show none.
+    /// Authorities, in PEM form, of client certificates; `None`: client certificates are not requested.
     pub client_authority: Option<Arc<str>>,
 }
 
@@ -52,12 +52,12 @@ pub struct Identity {
     pub key: Secret,
 }
 
-/// What the files should contain, for messages.
+/// What the files should contain, for error messages.
 const CERTIFICATE_CONTENT: &str =
-    "a certificate chain in PEM form (-----BEGIN CERTIFICATE-----), the own certificate first";
+    "a certificate chain in PEM form (-----BEGIN CERTIFICATE-----), the server certificate first";
 const KEY_CONTENT: &str = "the private key of the certificate in PEM form (-----BEGIN PRIVATE KEY-----)";
 const CLIENT_CA_CONTENT: &str = "the certificate authority of the clients in PEM form (-----BEGIN CERTIFICATE-----)";
-/// PEM blocks that a private key can be read from.
+/// PEM block types that can hold a private key.
 const KEY_BLOCKS: [&str; 3] = ["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"];
 
 impl Identity {
@@ -67,11 +67,11 @@ impl Identity {
         keys: [&'static str; 2],
         [certificate, key]: [&str; 2],
     ) -> Option<Self> {
-        let missing = |path: &str, content: &str| format!("is missing beside {path}: it should contain {content}");
+        let missing = |path: &str, content: &str| format!("is missing, but {path} is set: it should contain {content}");
         match (certificate, key) {
             ("", "") => return None,
-            (certificate, "") => section.tell(keys[1], missing(certificate, KEY_CONTENT)),
-            ("", key) => section.tell(keys[0], missing(key, CERTIFICATE_CONTENT)),
+            (certificate, "") => section.report(keys[1], missing(certificate, KEY_CONTENT)),
+            ("", key) => section.report(keys[0], missing(key, CERTIFICATE_CONTENT)),
             _ => {}
         }
         let read = named_file::pem(certificate, &["CERTIFICATE"], CERTIFICATE_CONTENT);
@@ -95,20 +95,22 @@ impl Tls {
         let authority = named_file::pem(&raw.client_ca_file, &["CERTIFICATE"], CLIENT_CA_CONTENT);
         let authority = section.take("client_ca_file", authority, None);
         if authority.is_some() && raw.cert_file.is_empty() {
-            section
-                .tell("client_ca_file", "requires server.ops_tls.cert_file: without TLS no client shows a certificate");
+            section.report(
+                "client_ca_file",
+                "requires server.ops_tls.cert_file: without TLS clients cannot present a certificate",
+            );
         }
         Some(Self { identity: identity?, client_authority: authority.map(|(_, text)| text.into()) })
     }
 }
 
-/// Stands for the origins of this machine. Nobody can write it: it is not an origin.
+/// Stands for the origins of this machine. It cannot be configured: it is not a valid origin.
 pub const LOOPBACK_ORIGINS: &str = "loopback";
 
-/// What is in front of the clients, and how it says who they are.
+/// The proxies in front of the gateway, and how they pass on client addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proxies {
-    /// Peers whose header is believed (CIDR notation).
+    /// Peers whose header is trusted (CIDR notation).
     pub ranges: Vec<IpNet>,
     /// Instead of ranges: how many proxies are in front of every client.
     pub hops: usize,
@@ -125,7 +127,7 @@ pub enum AddressHeader {
     Forwarded,
 }
 
-/// No larger range is a network of proxies: the shortest prefixes of private networks.
+/// The shortest prefixes of private networks: a larger range cannot be a network of proxies.
 const PREFIX_MIN: [u8; 2] = [8, 7];
 
 impl Server {
@@ -156,19 +158,19 @@ impl Server {
             ops_tls,
         };
         if server.allowed_origins.len() > 1 && server.allowed_origins.iter().any(|origin| origin == "*") {
-            section.tell("allowed_origins", "\"*\" allows every origin: write it alone, or leave it out");
+            section.report("allowed_origins", "\"*\" allows every origin: it must be the only entry");
         }
         if server.proxies.hops > 0 && !server.proxies.ranges.is_empty() {
-            section.tell("trusted_hops", "is set beside server.trusted_proxies: one of the two");
+            section.report("trusted_hops", "is set together with server.trusted_proxies: set only one of them");
         }
         if collide(server.listen, server.ops_listen) {
-            section.tell("ops_listen", format!("wants another port than server.listen, which is {}", server.listen));
+            section.report("ops_listen", format!("must use a different port from server.listen ({})", server.listen));
         }
         server
     }
 }
 
-/// The configured name, or the host's.
+/// The configured name, or the host name.
 fn name(text: &str) -> Result<String, String> {
     let own = rustix::system::uname();
     let text = if text.is_empty() { own.nodename().to_str().unwrap_or_default() } else { text };
@@ -176,10 +178,10 @@ fn name(text: &str) -> Result<String, String> {
     if (1..=128).contains(&text.len()) && text.bytes().all(plain) {
         return Ok(text.to_owned());
     }
-    Err(format!("wants 1 to 128 characters of A-Z a-z 0-9 - _ . such as a host name, got {}", quoted(text)))
+    Err(format!("must be 1 to 128 characters of A-Z a-z 0-9 - _ . such as a host name, got {}", quoted(text)))
 }
 
-/// The range of proxies; one that everybody is in would let everybody choose an address.
+/// The range of proxies; a range that contains clients would let them choose their address.
 fn proxy_range(text: &str) -> Result<IpNet, String> {
     let range = address_range(text)?;
     let [v4, v6] = PREFIX_MIN;
@@ -191,12 +193,12 @@ fn proxy_range(text: &str) -> Result<IpNet, String> {
     Ok(range)
 }
 
-/// Whether one of two listeners could not be bound beside the other.
+/// Whether two listeners cannot be bound at the same time.
 fn collide(a: SocketAddr, b: SocketAddr) -> bool {
     a.port() != 0 && a.port() == b.port() && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
 }
 
-/// An origin exactly as browsers send it: scheme, host, and a port where it is not the scheme's own.
+/// An origin exactly as browsers send it: scheme, host, and the port unless it is the scheme's default.
 fn origin(text: &str) -> Result<String, String> {
     let host = text.split_once("://").map(|(_, host)| host);
     let exact = host.is_some_and(|host| !host.is_empty() && !host.contains(['/', '*', '?', '#', ' ']))
@@ -204,7 +206,7 @@ fn origin(text: &str) -> Result<String, String> {
     if exact || text == "*" {
         return Ok(text.into());
     }
-    let example = "wants an origin as browsers send it, such as \"https://app.example.com\" (lower case, no path)";
+    let example = "must be an origin as browsers send it, such as \"https://app.example.com\" (lower case, no path)";
     Err(format!("{example}, got {}", quoted(text)))
 }
 
@@ -215,7 +217,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_contain_what_lies_in_them() {
+    fn ranges_contain_their_addresses() {
         let contains = |range: &str, ip: &str| address_range(range).unwrap().contains(&ip.parse::<IpAddr>().unwrap());
         assert!(contains("10.0.0.0/8", "10.255.0.1") && !contains("10.0.0.0/8", "11.0.0.1"));
         assert!(contains("0.0.0.0/0", "1.2.3.4") && contains("10.0.0.1", "10.0.0.1"));
@@ -223,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_trusts_everybody() {
+    fn overly_large_proxy_ranges_are_refused() {
         for text in ["10.0.0.0/8", "fc00::/7", "192.0.2.1", "2001:db8::/32"] {
             assert!(proxy_range(text).is_ok(), "{text}");
         }

@@ -1,31 +1,31 @@
-//! Times of connections, sessions, and of the replica's own life.
+//! Timeouts of connections and sessions, and the startup and shutdown of a replica.
 
 use std::time::Duration;
 
 use super::{Problems, raw, value::Section};
 
-/// Life of connections and sessions.
+/// Lifetimes of connections and sessions.
 #[derive(Clone, Debug)]
 pub struct Session {
-    /// Silence after which a heartbeat and a ping are sent; `WS_HEARTBEAT_INTERVAL` sets it.
+    /// Idle time after which a heartbeat and a ping are sent; set by `WS_HEARTBEAT_INTERVAL`.
     pub heartbeat_interval: Duration,
-    /// A client that answers neither within this time after the ping is closed (4101).
+    /// A client that responds to neither within this time after the ping is closed (4101).
     pub heartbeat_timeout: Duration,
-    /// A socket that takes nothing for so long is closed (4102).
+    /// A socket that accepts no data for this long is closed (4102).
     pub write_timeout: Duration,
-    /// How long a session can be resumed; `WS_RECONNECT_TIMEOUT` sets it.
+    /// How long a session can be resumed; set by `WS_RECONNECT_TIMEOUT`.
     pub resume_ttl: Duration,
     /// Connections older than this are asked to reconnect (4104); 0: never.
     pub age_max: Duration,
-    /// Lease of a replica: after a kill its sessions are swept this much later.
+    /// Lease of a replica: after a crash, its sessions are removed this much later.
     pub replica_ttl: Duration,
-    /// Lease of a session in its user's set: who does not renew it counts no more.
+    /// Lease of a session in its user's set: a session that does not renew it is no longer counted.
     pub session_ttl: Duration,
 }
 
 #[derive(Clone, Debug)]
 pub struct Drain {
-    /// Not ready, still accepting: the time load balancers need to notice.
+    /// Not ready, still accepting: the time in which load balancers notice.
     pub delay: Duration,
     /// Connections are closed in waves over this time.
     pub spread: Duration,
@@ -35,13 +35,13 @@ pub struct Drain {
 pub struct Readiness {
     /// Whether a Redis outage makes the replica not ready.
     pub redis_required: bool,
-    /// How long the outage may last before.
+    /// How long the outage may last before that.
     pub redis_grace: Duration,
-    /// How long the oldest topic may wait for work of the hub before.
+    /// How long the oldest topic may wait for the hub before that.
     pub queue_grace: Duration,
 }
 
-/// Where it is "auto".
+/// The value for "auto".
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Session {
@@ -62,16 +62,17 @@ impl Session {
         };
         if session.heartbeat_timeout > session.heartbeat_interval {
             let text = format!(
-                "wants no more than session.heartbeat_interval ({}): the next ping would come before the answer is due",
+                "must not exceed session.heartbeat_interval ({}): otherwise the next ping is sent before this one \
+                 times out",
                 raw.heartbeat_interval
             );
-            section.tell("heartbeat_timeout", text);
+            section.report("heartbeat_timeout", text);
         }
         if session.session_ttl < session.replica_ttl {
-            section.tell("session_ttl", format!("wants at least session.replica_ttl ({})", raw.replica_ttl));
+            section.report("session_ttl", format!("must be at least session.replica_ttl ({})", raw.replica_ttl));
         }
         if !session.age_max.is_zero() && session.age_max < session.heartbeat_interval * 2 {
-            section.tell("age_max", "wants \"0s\" (never) or at least two heartbeat intervals");
+            section.report("age_max", "must be \"0s\" (never) or at least two heartbeat intervals");
         }
         session
     }

@@ -1,4 +1,4 @@
-//! Secrets that somebody else may know: published, guessable, used twice, readable by everybody. Never shows one.
+//! Weak secrets: published, guessable, used twice, readable by every user. Never shows one.
 
 use std::{collections::HashMap, fs, os::unix::fs::PermissionsExt};
 
@@ -10,11 +10,11 @@ use super::{
     value::Section,
 };
 
-/// The shortest secret or API key outside development mode, in bytes.
+/// The minimum length of a secret or API key outside development mode, in bytes.
 const SECRET_BYTES_MIN: usize = 32;
-/// What a secret must hold at least, estimated from how often each of its bytes occurs.
+/// The minimum entropy of a secret, estimated from its byte frequencies.
 const ENTROPY_BITS_MIN: f64 = 96.0;
-/// Secrets that stood in Tickgate's own files and documents: everybody can read them.
+/// Secrets that were published in Tickgate's own files and documents.
 const PUBLISHED: [&str; 5] = [
     "local-machine-only-0123456789abcdef",
     "local-machine-only-key-0123456789abcdef",
@@ -23,7 +23,7 @@ const PUBLISHED: [&str; 5] = [
     "change-me-as-well",
 ];
 
-/// What is wrong with secrets outside of development mode.
+/// Problems of secrets outside development mode.
 pub(super) fn check(raw: &raw::Auth, [tokens, keys]: [&[Secret]; 2], problems: &mut Problems) {
     let mut section = Section::new("auth", problems);
     for ([key, file_key, content], path, secrets) in [
@@ -31,14 +31,14 @@ pub(super) fn check(raw: &raw::Auth, [tokens, keys]: [&[Secret]; 2], problems: &
         (["api_keys", "api_keys_file", API_KEYS_CONTENT], &raw.api_keys_file, keys),
     ] {
         let mut tell = |text: String| match path.as_str() {
-            "" => section.tell(key, text),
-            path => section.tell(file_key, format!("{path}: {text}; it should contain {content}")),
+            "" => section.report(key, text),
+            path => section.report(file_key, format!("{path}: {text}; it should contain {content}")),
         };
         if secrets.iter().any(|secret| secret.len() < SECRET_BYTES_MIN) {
-            tell(format!("wants at least {SECRET_BYTES_MIN} bytes each; `openssl rand -hex 32` makes a good one"));
+            tell(format!("must be at least {SECRET_BYTES_MIN} bytes each; generate one with `openssl rand -hex 32`"));
         }
         if secrets.iter().any(is_published) {
-            tell("is published with Tickgate's own files; `openssl rand -hex 32` makes one of your own".to_owned());
+            tell("is published with Tickgate's own files; generate your own with `openssl rand -hex 32`".to_owned());
         }
     }
 }
@@ -49,18 +49,18 @@ pub(super) fn check_keys(raw: &[raw::Key], keys: &[ApiKey], problems: &mut Probl
         let mut section = Section::new(format!("auth.keys.{}", key.name), problems);
         let path = raw.key_file.as_deref().unwrap_or_default();
         if key.secrets.iter().any(|secret| secret.len() < SECRET_BYTES_MIN) {
-            section.tell(
+            section.report(
                 "key_file",
-                format!("{path}: wants at least {SECRET_BYTES_MIN} bytes; it should contain {CONTENT}"),
+                format!("{path}: must be at least {SECRET_BYTES_MIN} bytes; it should contain {CONTENT}"),
             );
         }
         if key.secrets.iter().any(is_published) {
-            section.tell("key_file", format!("{path}: is published with Tickgate's own files"));
+            section.report("key_file", format!("{path}: is published with Tickgate's own files"));
         }
     }
 }
 
-/// What is allowed and should not be.
+/// Settings that are valid but insecure.
 pub(super) fn warn(
     raw: (&raw::Auth, &raw::Redis),
     [tokens, keys]: [&[Secret]; 2],
@@ -69,11 +69,14 @@ pub(super) fn warn(
     let mut warnings = Vec::new();
     for (name, secrets) in [("auth.hs256_secrets", tokens), ("auth.api_keys", keys)] {
         if secrets.iter().any(|secret| entropy_bits(secret.expose().as_bytes()) < ENTROPY_BITS_MIN) {
-            warnings.push(format!("a secret of {name} can be guessed; `openssl rand -hex 32` makes a good one"));
+            warnings
+                .push(format!("a secret of {name} can be guessed; generate a better one with `openssl rand -hex 32`"));
         }
     }
     if tokens.iter().any(|secret| keys.contains(secret)) {
-        warnings.push("the same secret signs tokens and is an API key: whoever publishes can be any user".to_owned());
+        warnings.push(
+            "the same secret signs tokens and is an API key: every publisher can impersonate any user".to_owned(),
+        );
     }
     let files = [
         ("auth.hs256_secrets_file", &raw.0.hs256_secrets_file),
@@ -82,7 +85,7 @@ pub(super) fn warn(
     ];
     let open = |path: &str| fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o004 != 0);
     for (key, path) in files.into_iter().filter(|(_, path)| !path.is_empty() && open(path)) {
-        warnings.push(format!("every user of this machine can read {path}, which {key} names"));
+        warnings.push(format!("every user of this machine can read {path}, which is set in {key}"));
     }
     let Some(redis) = redis else { return warnings };
     let access = redis.access();
@@ -92,7 +95,7 @@ pub(super) fn warn(
         warnings.push("the password of redis.url is published with Tickgate's own files".to_owned());
     }
     if access.url.expose().starts_with("redis://") && !is_loopback(host) {
-        warnings.push("tokens and messages go to Redis unencrypted: redis.url has no rediss://".to_owned());
+        warnings.push("tokens and messages are sent to Redis unencrypted: redis.url does not use rediss://".to_owned());
     }
     warnings
 }
@@ -117,7 +120,7 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
-/// Length times Shannon's entropy of the bytes; a text that repeats a shorter one counts as the shorter one.
+/// Length times the Shannon entropy of the bytes; a text that repeats a shorter one is rated as the shorter one.
 fn entropy_bits(bytes: &[u8]) -> f64 {
     let repeats =
         |len: &usize| bytes.len().is_multiple_of(*len) && bytes.chunks(*len).all(|chunk| chunk == &bytes[..*len]);
@@ -134,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_random_can_not_be_guessed_and_what_repeats_can() {
+    fn random_secrets_are_strong_and_repetitive_ones_are_guessable() {
         for _ in 0..100 {
             assert!(entropy_bits(Secret::random().expose().as_bytes()) > ENTROPY_BITS_MIN);
         }
@@ -150,7 +153,7 @@ mod tests {
         assert!(is_loopback("::1") && is_loopback("127.9.9.9") && is_loopback("localhost") && !is_loopback("redis"));
     }
 
-    /// Whoever copies a shipped file must not share its secrets with everybody.
+    /// A copied shipped file must not contain a secret that is public.
     #[test]
     fn no_shipped_file_starts_a_gateway_with_a_published_secret() {
         let compose = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docker-compose.yml")).unwrap();

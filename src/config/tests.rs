@@ -1,4 +1,4 @@
-//! Layers and messages of the configuration as a whole. The environment is always an argument.
+//! Layers and messages of the configuration as a whole. The environment is always passed as an argument.
 
 mod messages;
 mod reference;
@@ -29,7 +29,7 @@ fn load(sources: &Sources) -> Config {
 
 /// The problems as `key: text`, without origins.
 fn problems(sources: &Sources) -> Vec<String> {
-    let problems = Config::load(sources).expect_err("the configuration is wrong");
+    let problems = Config::load(sources).expect_err("the configuration is invalid");
     problems.iter().map(|problem| format!("{}: {}", problem.key, problem.text)).collect()
 }
 
@@ -38,7 +38,7 @@ fn problems_of(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_defaults_are_what_the_contract_says() {
+fn the_defaults_match_the_contract() {
     let config = load(&Sources::default());
     assert!(config.development && config.redis.is_none() && config.warnings.is_empty());
     assert_eq!(config.server.listen.to_string(), "127.0.0.1:8000");
@@ -61,10 +61,10 @@ fn the_defaults_are_what_the_contract_says() {
 #[test]
 fn the_shipped_profiles_are_the_endpoints_of_the_contract() {
     let config = load(&Sources::default());
-    let told: Vec<String> =
+    let reported: Vec<String> =
         config.profiles.iter().map(|p| format!("{} {} {:?} {}", p.name, p.path, p.token, p.refusal_code)).collect();
     assert_eq!(
-        told,
+        reported,
         [
             "trading /ws/trading Required 4001",
             "market /ws/market Ignored 4001",
@@ -89,7 +89,7 @@ fn the_shipped_profiles_are_the_endpoints_of_the_contract() {
 }
 
 #[test]
-fn the_shipped_classes_are_those_of_the_contract() {
+fn the_shipped_topic_classes_match_the_contract() {
     let topics = load(&Sources::default()).topics;
     let classes = [
         ("ticker:BTCUSDT", Class::State),
@@ -117,7 +117,7 @@ fn the_shipped_classes_are_those_of_the_contract() {
 }
 
 #[test]
-fn each_layer_lies_over_the_one_before() {
+fn each_layer_overrides_the_previous_one() {
     let (_file, mut sources) =
         file("[limits]\nsubscriptions_max = 1\njson_depth_max = 11\n[hub]\nring_messages_max = 21\n");
     sources.environment.push(("TICKGATE__LIMITS__SUBSCRIPTIONS_MAX".into(), "2".into()));
@@ -131,7 +131,7 @@ fn each_layer_lies_over_the_one_before() {
 }
 
 #[test]
-fn the_environment_reaches_every_kind_of_value() {
+fn the_environment_sets_every_kind_of_value() {
     let config = load(&environment(&[
         ("TICKGATE__SERVER__LISTEN", "127.0.0.1:9000"),
         ("TICKGATE__SERVER__ALLOWED_ORIGINS", "https://a.example, https://b.example"),
@@ -144,11 +144,11 @@ fn the_environment_reaches_every_kind_of_value() {
     assert_eq!(config.server.allowed_origins, ["https://a.example", "https://b.example"]);
     assert!(!config.readiness.redis_required);
     assert_eq!(config.limits.handshakes_per_address.per_second, 0);
-    assert_eq!(config.hub.linger, Duration::from_secs(10), "an empty variable is none");
+    assert_eq!(config.hub.linger, Duration::from_secs(10), "an empty variable is ignored");
 }
 
 #[test]
-fn the_names_of_the_replaced_servers_work_and_give_way_to_ours() {
+fn short_variable_names_work_and_give_way_to_full_names() {
     let config = load(&environment(&[
         ("WS_HEARTBEAT_INTERVAL", "20"),
         ("WS_MAX_CONNECTIONS_PER_USER", "7"),
@@ -163,7 +163,7 @@ fn the_names_of_the_replaced_servers_work_and_give_way_to_ours() {
 }
 
 #[test]
-fn a_platform_adds_replaces_and_removes_endpoints() {
+fn a_file_adds_replaces_and_removes_endpoints() {
     let (_file, sources) = file(
         "[[profiles]]\nname = \"prices\"\npath = \"/prices\"\ntoken = \"ignored\"\nchannels = [{ name = \"ticker:*\" }]\n\
          [[profiles]]\nname = \"events\"\npath = \"/feed\"\ntoken = \"required\"\nwelcome = \"Hello\"\n\
@@ -182,7 +182,7 @@ fn a_platform_adds_replaces_and_removes_endpoints() {
 }
 
 #[test]
-fn development_mode_makes_its_own_secrets_and_only_on_loopback() {
+fn development_mode_generates_secrets_and_listens_only_on_loopback() {
     let first = load(&Sources::default());
     let second = load(&Sources::default());
     assert!(first.secret_generated && first.auth.hs256_secrets != second.auth.hs256_secrets);
@@ -190,16 +190,19 @@ fn development_mode_makes_its_own_secrets_and_only_on_loopback() {
     assert!(first.feeds.synthetic.is_some());
     assert_eq!(first.server.allowed_origins, [LOOPBACK_ORIGINS]);
 
-    let told = problems(&environment(&[("TICKGATE__SERVER__LISTEN", "0.0.0.0:8000")]));
-    assert_eq!(told.len(), 1);
-    assert!(
-        told[0].starts_with("server.listen: 0.0.0.0:8000 can be reached by others, and no key to verify tokens is set")
-    );
-    assert!(told[0].contains("TICKGATE__AUTH__HS256_SECRETS_FILE"), "it says what to do: {told:?}");
+    let reported = problems(&environment(&[("TICKGATE__SERVER__LISTEN", "0.0.0.0:8000")]));
+    assert_eq!(reported.len(), 1);
+    assert!(reported[0].starts_with(
+        "server.listen: 0.0.0.0:8000 is reachable from other machines, and no key to verify tokens is set"
+    ));
+    assert!(reported[0].contains("TICKGATE__AUTH__HS256_SECRETS_FILE"), "the message says what to do: {reported:?}");
 
-    let told =
+    let reported =
         problems(&environment(&[("TICKGATE__SERVER__LISTEN", "[::]:8000"), ("TICKGATE__SERVER__MODE", "development")]));
-    assert_eq!(told, ["server.listen: [::]:8000 can be reached by others: development mode listens on loopback only"]);
+    assert_eq!(
+        reported,
+        ["server.listen: [::]:8000 is reachable from other machines: development mode listens only on loopback"]
+    );
 
     let fixed =
         load(&environment(&[("TICKGATE__SERVER__MODE", "development"), ("TICKGATE__AUTH__HS256_SECRETS", "short")]));
@@ -211,7 +214,7 @@ fn with_secrets_it_is_not_development_mode() {
     let config = load(&environment(&[("TICKGATE__AUTH__HS256_SECRETS", SECRET)]));
     assert!(!config.development && config.feeds.synthetic.is_none() && config.auth.api_keys.is_empty());
     assert!(config.server.allowed_origins.is_empty());
-    assert_eq!(config.profiles[2].token, TokenRule::Required, "/ws is closed to the anonymous");
+    assert_eq!(config.profiles[2].token, TokenRule::Required, "/ws requires a token");
     assert_eq!(config.warnings.len(), 3, "{:?}", config.warnings);
 
     let open =
@@ -221,7 +224,7 @@ fn with_secrets_it_is_not_development_mode() {
 }
 
 #[test]
-fn a_feed_of_an_exchange_turns_the_made_up_market_off_and_plain_addresses_are_warned_of() {
+fn an_exchange_feed_turns_off_the_synthetic_market_and_plain_addresses_cause_warnings() {
     let on = ("TICKGATE__FEEDS__BINANCE__ENABLED", "on");
     let config = load(&environment(&[on]));
     assert!(config.development && config.feeds.binance.is_some() && config.feeds.synthetic.is_none());
@@ -237,7 +240,7 @@ fn a_feed_of_an_exchange_turns_the_made_up_market_off_and_plain_addresses_are_wa
 }
 
 #[test]
-fn secrets_may_come_from_mounted_files() {
+fn secrets_can_come_from_mounted_files() {
     let (mounted, _) = file(&format!("  {SECRET}\r\n\n{SECRET}-2\n"));
     let path = mounted.path().to_str().unwrap();
     let (url, _) = file("redis://:pw@redis:6379/0\n");
@@ -251,12 +254,12 @@ fn secrets_may_come_from_mounted_files() {
     assert_eq!(config.redis.unwrap().access().url.expose(), "redis://:pw@redis:6379/0");
 
     let (empty, _) = file("\n");
-    let told = problems(&environment(&[("TICKGATE__AUTH__HS256_SECRETS_FILE", empty.path().to_str().unwrap())]));
-    assert!(told.iter().any(|told| told.contains("is empty")), "{told:?}");
+    let reported = problems(&environment(&[("TICKGATE__AUTH__HS256_SECRETS_FILE", empty.path().to_str().unwrap())]));
+    assert!(reported.iter().any(|reported| reported.contains("is empty")), "{reported:?}");
 }
 
 #[test]
-fn what_is_in_force_can_be_written_down_and_read_again() {
+fn the_configuration_in_force_can_be_written_and_read_again() {
     let (_file, sources) =
         file("[limits]\nsubscriptions_max = 7\n[[profiles]]\nname = \"own\"\npath = \"/own\"\ntoken = \"auto\"");
     let (_, effective) = Config::load(&sources).unwrap();
@@ -275,13 +278,16 @@ fn tests_start_from_free_ports() {
 }
 
 #[test]
-fn published_secrets_are_refused_and_weak_ones_are_told() {
+fn published_secrets_are_refused_and_weak_ones_cause_warnings() {
     let published = "local-machine-only-0123456789abcdef";
-    let told = problems(&environment(&[("TICKGATE__AUTH__HS256_SECRETS", published)]));
-    assert!(told.len() == 1 && told[0].starts_with("auth.hs256_secrets"), "{told:?}");
-    assert!(told[0].contains("is published with Tickgate's own files") && !told[0].contains(published), "{told:?}");
+    let reported = problems(&environment(&[("TICKGATE__AUTH__HS256_SECRETS", published)]));
+    assert!(reported.len() == 1 && reported[0].starts_with("auth.hs256_secrets"), "{reported:?}");
+    assert!(
+        reported[0].contains("is published with Tickgate's own files") && !reported[0].contains(published),
+        "{reported:?}"
+    );
     let development = [("TICKGATE__SERVER__MODE", "development"), ("TICKGATE__AUTH__HS256_SECRETS", published)];
-    assert!(load(&environment(&development)).warnings.is_empty(), "what is tried out may be known");
+    assert!(load(&environment(&development)).warnings.is_empty(), "development mode accepts published secrets");
 
     let (open, _) = file("redis://tickgate:change-me@redis.example.com:6379/0\n");
     let config = load(&environment(&[
@@ -290,16 +296,16 @@ fn published_secrets_are_refused_and_weak_ones_are_told() {
         ("TICKGATE__AUTH__API_KEYS", &"ab".repeat(32)),
         ("TICKGATE__REDIS__URL_FILE", open.path().to_str().unwrap()),
     ]));
-    let told =
+    let reported =
         ["hs256_secrets can be guessed", "api_keys can be guessed", "the same secret", "is published", "unencrypted"];
-    assert_eq!(config.warnings.len(), told.len(), "{:?}", config.warnings);
-    for text in told {
+    assert_eq!(config.warnings.len(), reported.len(), "{:?}", config.warnings);
+    for text in reported {
         assert!(config.warnings.iter().any(|warning| warning.contains(text)), "{text}: {:?}", config.warnings);
     }
 }
 
 #[test]
-fn a_secret_file_that_everybody_can_read_is_told() {
+fn a_secret_file_readable_by_every_user_causes_a_warning() {
     use std::os::unix::fs::PermissionsExt;
     let (mounted, _) = file(SECRET);
     let path = mounted.path().to_str().unwrap();

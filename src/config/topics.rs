@@ -1,4 +1,4 @@
-//! The table of delivery classes, and the rule of every user's own stream.
+//! The delivery classes of topics, and the rule for private channels.
 
 use std::time::Duration;
 
@@ -8,16 +8,16 @@ use super::{Problems, raw, value::Section};
 
 const CLASSES: [(&str, Class); 3] = [("state", Class::State), ("event", Class::Event), ("reliable", Class::Reliable)];
 const RETAIN_MAX: u64 = 10_000_000;
-/// Where a rule does not say.
+/// The default for rules that do not set it.
 const DEDUPE_TTL: &str = "5m";
 
-/// The whole table. The rule for `*` is the last one, which `lists::merge` sees to.
+/// The whole table. The rule for `*` is the last one, which `lists::merge` ensures.
 pub(super) fn check(raw: &[raw::Topic], user_stream: &raw::UserStream, problems: &mut Problems) -> TopicRules {
     let user_stream = check_user_stream(user_stream, problems);
     let mut rules: Vec<TopicRule> = raw.iter().filter_map(|rule| check_rule(rule, problems)).collect();
     let fallback = match rules.pop_if(|rule| rule.pattern.as_str() == "*") {
         Some(rule) => rule,
-        // Only without the shipped defaults, or when it could not be read: told already.
+        // Only without the shipped defaults, or if it could not be read, which is reported already.
         None => TopicRule { class: Class::Event, ..user_stream.clone() },
     };
     TopicRules::new(rules, user_stream, fallback)
@@ -39,14 +39,19 @@ fn check_user_stream(raw: &raw::UserStream, problems: &mut Problems) -> TopicRul
 
 fn check_rule(raw: &raw::Topic, problems: &mut Problems) -> Option<TopicRule> {
     let mut section = Section::new(format!("topics.{}", raw.pattern), problems);
-    let pattern = Pattern::new(&raw.pattern).map_err(|error| section.tell("pattern", error.to_string())).ok();
+    let pattern = Pattern::new(&raw.pattern).map_err(|error| section.report("pattern", error.to_string())).ok();
     let class = section.choice("class", &raw.class, &CLASSES);
     let (max, ttl) = usual(class);
     let retain_max = raw.retain_max.unwrap_or(max);
     match class {
-        Class::State if retain_max > 1 => section.tell("retain_max", "wants 0 or 1: state keeps the newest only"),
+        Class::State if retain_max > 1 => {
+            section.report("retain_max", "must be 0 or 1: a state topic keeps only the newest message");
+        }
         Class::Reliable if retain_max == 0 => {
-            section.tell("retain_max", "wants at least 1: reliable topics are caught up from what is kept");
+            section.report(
+                "retain_max",
+                "must be at least 1: subscribers of reliable topics catch up from the retained messages",
+            );
         }
         _ => {}
     }
@@ -62,7 +67,7 @@ fn check_rule(raw: &raw::Topic, problems: &mut Problems) -> Option<TopicRule> {
     })
 }
 
-/// Retention where a rule does not say.
+/// The default retention of rules that do not set it.
 const fn usual(class: Class) -> (u64, &'static str) {
     match class {
         Class::State => (1, "24h"),

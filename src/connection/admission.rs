@@ -14,6 +14,7 @@ use tickgate_wire::{
     command::Options,
     model::{SessionId, SessionSecret},
 };
+use tokio::sync::Semaphore;
 
 use super::{
     address::{Permit, RefusedBy},
@@ -40,6 +41,8 @@ pub(super) struct Endpoint {
     pub(super) profile: Arc<Profile>,
     /// For the outboxes of its clients.
     pub(super) outboxes: Arc<hub::Shared>,
+    /// Its connections' places, where their number is bounded.
+    pub(super) places: Option<Arc<Semaphore>>,
 }
 
 /// An attempt that its address may make.
@@ -133,7 +136,7 @@ impl Endpoint {
         place: Place,
     ) -> Result<Admitted, Refused> {
         let replica = &self.replica;
-        let Place { permit, since } = place;
+        let Place { mut permit, since } = place;
         if !replica.has_room() {
             let draining = replica.is_closing();
             let (code, outcome) = if draining {
@@ -144,6 +147,13 @@ impl Endpoint {
             return Err(
                 Refused::new(StatusCode::SERVICE_UNAVAILABLE, code, "Replica is full or going away", outcome).after(2)
             );
+        }
+        if let Some(places) = &self.places {
+            let place = Arc::clone(places).try_acquire_owned();
+            permit.hold(place.map_err(|_| {
+                let (status, code) = (StatusCode::SERVICE_UNAVAILABLE, CloseCode::TryAgainLater);
+                Refused::new(status, code, "Endpoint is full", Outcome::Capacity).after(2)
+            })?);
         }
         let Known { identity, key, deferred } = self.identify(credential).await?;
         let (takes_over, wanted) = if deferred { (session, None) } else { (None, session) };

@@ -183,7 +183,7 @@ impl HttpStream {
 
     /// The most that is written in one go.
     fn piece_max(&self) -> usize {
-        if self.behind { self.limit.chunk() / 2 } else { self.limit.chunk() }
+        if self.behind { self.limit.chunk() / 4 } else { self.limit.chunk() }
     }
 
     /// Writes some of a response that carries values.

@@ -155,6 +155,13 @@ impl KeepAlive {
         self.heartbeat_ms = heartbeat_ms(interval);
     }
 
+    /// When to check for the first time: not at once, spread over connections that opened together, and no later than a
+    /// heartbeat is due.
+    #[must_use]
+    pub fn first_check_ms(&self, phase: u8) -> u64 {
+        (1_000 + u64::from(phase) * 4_000 / 256).min(self.heartbeat_ms.into())
+    }
+
     /// A pong arrived: whether it answers the last ping.
     pub fn pong(&mut self, number: u32) -> bool {
         let last = number == self.pings;
@@ -409,6 +416,15 @@ mod tests {
             scene.facts.seen_ms = scene.facts.now_ms + 1;
             assert!(scene.keep_alive.pong(late));
         }
+    }
+
+    #[test]
+    fn the_first_check_is_no_later_than_the_first_heartbeat() {
+        let mut keep_alive = Scene::new().keep_alive;
+        let checks = |keep_alive: &KeepAlive| [0, 128, 255].map(|phase| keep_alive.first_check_ms(phase));
+        assert_eq!(checks(&keep_alive), [1_000, 3_000, 4_984]);
+        keep_alive.set_heartbeat(Duration::from_secs(2));
+        assert_eq!(checks(&keep_alive), [1_000, 2_000, 2_000]);
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub(super) struct Request {
 /// Makes the connection and takes its place among the others: from here on it can be found, timed and closed.
 pub(super) fn open(endpoint: Endpoint, admitted: Admitted, request: Request, socket: Socket) -> Connection {
     let Admitted { since, identity, key, session: id, takes_over, deferred, permit, attempt, .. } = admitted;
-    let Endpoint { replica, profile, outboxes } = endpoint;
+    let Endpoint { replica, profile, outboxes, .. } = endpoint;
     let (now_ms, phase, protocol) = (replica.uptime.now_ms(), id.low_byte(), profile.protocol);
     let mut keep_alive = KeepAlive::new(&replica.config.session, now_ms, phase);
     if let Some(identity) = &identity {
@@ -171,5 +171,6 @@ fn take_place(connection: &Connection, since: Instant) {
     // Also before anything is subscribed: after a crash the client's own place must not keep it out.
     connection.record();
     connection.note_followed();
-    replica.wheel.add(handle, 1_000 + u64::from(handle.session.low_byte()) * 4_000 / 256);
+    let first_ms = handle.with_keep_alive(|keep_alive| keep_alive.first_check_ms(handle.session.low_byte()));
+    replica.wheel.add(handle, first_ms);
 }

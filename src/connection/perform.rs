@@ -156,7 +156,10 @@ impl Connection {
         self.replica.metrics.auth_failures_total.of(AuthFailure::Revoked).inc();
         self.log_refusal(Outcome::Forbidden, AuthFailure::Revoked.as_str());
         Err(match revoked {
-            Revoked::Surely => Fault::new(ErrorCode::UserInactive, "the user's tokens of that time were revoked"),
+            Revoked::Surely => Fault::new(
+                ErrorCode::UserInactive,
+                "the user's tokens of that time were revoked, or the user is not active",
+            ),
             Revoked::Perhaps => Fault {
                 retry_after_ms: Some(RETRY_AFTER_MS),
                 ..Fault::new(ErrorCode::AuthRequired, admission::DOUBTFUL)

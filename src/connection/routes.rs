@@ -10,6 +10,7 @@ use axum::{
     routing::{any, get},
 };
 use tickgate_wire::{protocol::Protocol, transport::Transport};
+use tokio::sync::Semaphore;
 
 use super::{admission::Endpoint, event_stream, handshake, replica::Replica, upgrade};
 use crate::{
@@ -32,6 +33,7 @@ pub fn router(replica: &Arc<Replica>, plain: Router) -> Router {
             replica: replica.clone(),
             profile: profile.clone(),
             outboxes: hub::Shared::new(queue, replica.metrics.clone(), &profile.name),
+            places: profile.connections_max.map(|max| Arc::new(Semaphore::new(max as usize))),
         };
         if nowhere.is_none() && profile.protocol == Protocol::default() {
             let profile = Profile { name: NOWHERE.into(), closes_refused: false, ..Profile::clone(profile) };

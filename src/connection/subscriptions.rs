@@ -91,13 +91,13 @@ impl Subscriptions {
 
     /// Refuses what would exceed `max` channels. One that is already subscribed counts once.
     pub(super) fn within(&self, max: usize, wanted: Vec<Wanted>, refused: &mut Vec<Refused>) -> Vec<Wanted> {
-        let mut names: HashSet<_> = self.all.iter().flat_map(|s| s.wants.channels().iter().cloned()).collect();
+        // Only what is new is looked up: one channel more costs little, however many there are.
+        let (before, mut new) = (self.channels_count(), HashSet::new());
         let fits = |wanted: &Wanted| {
             let channel = &wanted.resolved.channel;
-            let fits = names.len() < max || names.contains(channel);
-            if fits {
-                names.insert(channel.clone());
-            } else {
+            let known = new.contains(channel) || self.is_subscribed(channel);
+            let fits = known || before + new.len() < max && new.insert(channel.clone());
+            if !fits {
                 let message = format!("a connection has at most {max} subscriptions");
                 refused.push(Refused::new(&**channel, ErrorCode::TooManySubscriptions, message));
             }
@@ -138,6 +138,10 @@ impl Subscriptions {
         let _ = self.catch_up(handle).await;
         handle.set_private(self.all.iter().find(|s| s.in_user_stream()).map(|s| s.member.slot));
         refused.iter().all(|refusal| refusal.code != ErrorCode::TryAgainLater)
+    }
+
+    fn channels_count(&self) -> usize {
+        self.all.iter().map(|s| s.wants.channels().len()).sum()
     }
 
     fn is_subscribed(&self, channel: &str) -> bool {
@@ -387,10 +391,7 @@ impl Subscriptions {
     /// What the connection is counted under, for presence.
     #[must_use]
     pub(super) fn audiences(&self) -> Vec<Topic> {
-        let of = |s: &Subscription| {
-            let topic = s.interest.topic().topic.clone();
-            s.wants.channels().iter().map(|channel| topic.audience(channel)).collect::<Vec<_>>()
-        };
-        self.all.iter().flat_map(of).collect()
+        let all = self.all.iter().map(|s| (&s.interest.topic().topic, s.wants.channels()));
+        all.flat_map(|(topic, channels)| channels.iter().map(|channel| topic.audience(channel))).collect()
     }
 }

@@ -1,9 +1,10 @@
-//! The spot market of Binance: live tickers, trades and books of every followed symbol, by one replica at a time.
+//! The spot market of Binance: live tickers, trades and order books of every followed symbol, published by one replica
+//! at a time.
 //!
-//! `frame`, `payload`, `value`, `tape`, `market`, `control`, `ladder`, `budget`, `listing`, `demand` and `status` decide
-//! without I/O and take the time as an argument; `socket`, `connections`, `rest`, `recording`, `lookups`, `outgoing`,
-//! `following` and `holder` are the shell around them. Subscribing never depends on the feed: a symbol that the exchange
-//! does not have simply has no value.
+//! `frame`, `payload`, `value`, `tape`, `market`, `control`, `ladder`, `budget`, `listing`, `demand` and `status`
+//! decide without I/O and take the time as an argument; `socket`, `connections`, `rest`, `recording`, `lookups`,
+//! `outgoing`, `following` and `holder` do the I/O around them. Subscribing never depends on the feed: a symbol that
+//! the exchange does not have simply has no value.
 
 mod budget;
 mod connections;
@@ -64,15 +65,15 @@ use crate::{
 };
 
 const NAME: &str = "feed:binance";
-/// How often a replica writes what its clients follow, and how long that holds.
+/// How often a replica writes the symbols that its clients follow, and how long an entry is valid.
 const REQUEST_INTERVAL: Duration = Duration::from_secs(1);
 const REQUEST_TTL: Duration = Duration::from_secs(5);
-/// Symbols that one replica requests.
+/// Maximum number of symbols that one replica requests.
 const REQUESTED_MAX: usize = 2_000;
-/// The longest symbol that is requested, in bytes.
+/// Maximum length of a requested symbol, in bytes.
 const SYMBOL_LEN_MAX: usize = 64;
 
-/// What the parts of the feed have in common. Cheap to clone.
+/// State shared by all parts of the feed. Cheap to clone.
 #[derive(Clone)]
 struct Shared {
     config: Arc<config::Binance>,
@@ -88,14 +89,14 @@ struct Shared {
     others: Arc<BTreeSet<String>>,
 }
 
-/// What the exchange demanded of this process: holds longer than a lease.
+/// Waits that the exchange demanded of this process: they outlive a lease.
 #[derive(Debug, Default)]
 struct Manners {
     ladder: Ladder,
     budget: Budget,
 }
 
-/// Starts the feed: the lease, what is requested, and publishing on the replica that holds the lease.
+/// Starts the feed: its lease, its demand, and publishing on the replica that holds the lease.
 pub(super) fn start(
     config: &config::Binance,
     others: &[String],
@@ -124,7 +125,7 @@ pub(super) fn start(
     tasks.spawn("feed", run(shared, tasks.stop()));
 }
 
-/// Publishes while the lease is held. Each time begins anew: another replica may have published in between.
+/// Publishes while the lease is held. Each turn starts with empty state: another replica may have published in between.
 async fn run(shared: Shared, mut stop: Stop) {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -135,7 +136,7 @@ async fn run(shared: Shared, mut stop: Stop) {
         shared.metrics.feed_holder.set(i64::from(is_held));
         if !is_held {
             if let Some(holder) = holder.take() {
-                tracing::info!("this replica no longer publishes the feed");
+                tracing::info!("this replica stopped publishing the feed");
                 manners = holder.into_manners();
                 FeedState::ALL.iter().for_each(|state| shared.metrics.feed_status.of(*state).set(0));
             }
@@ -156,7 +157,8 @@ async fn run(shared: Shared, mut stop: Stop) {
     }
 }
 
-/// Writes for all replicas what clients of this one follow, and reads the union while this one publishes.
+/// Writes the symbols that this replica's clients follow for all replicas, and reads the union while this one
+/// publishes.
 async fn exchange_requests(sources: Sources, held: Held, sender: watch::Sender<BTreeSet<String>>, mut stop: Stop) {
     let mut ticks = interval(REQUEST_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -173,13 +175,13 @@ async fn exchange_requests(sources: Sources, held: Held, sender: watch::Sender<B
                 sender.send_if_modified(|known| std::mem::replace(known, requested) != *known);
             }
             Ok(_) => {}
-            // What was requested last still is.
-            Err(error) => tracing::debug!(%error, "what clients follow can't be exchanged"),
+            // The previous request still applies.
+            Err(error) => tracing::debug!(%error, "cannot exchange what clients follow"),
         }
     }
 }
 
-/// The symbols of market topics, whether the exchange has them or not.
+/// The symbols of market topics, whether or not the exchange has them.
 fn symbols(topics: Vec<String>) -> Vec<String> {
     let symbols = topics.into_iter().filter_map(|topic| {
         let (kind, symbol) = topic.split_once(':')?;

@@ -1,4 +1,5 @@
-//! Which replica runs a feed: the one that holds its lease. Never assumes to hold it when the registry is silent.
+//! Which replica runs a feed: the one that holds its lease. Never assumes that it holds the lease while the registry is
+//! unreachable.
 
 use std::{
     sync::{
@@ -16,33 +17,33 @@ use crate::{
     tasks::{Stop, Tasks},
 };
 
-/// How long the lease lasts, how often it is renewed, and how much earlier its holder stops, by its own clock.
+/// How long the lease lasts, how often it is renewed, and how much earlier its holder stops by its own clock.
 const TTL: Duration = Duration::from_secs(5);
 const RENEW_INTERVAL: Duration = Duration::from_secs(1);
 const MARGIN: Duration = Duration::from_millis(500);
 
-/// The exclusive lease of a feed, as far as this replica knows of it. Cheap to clone.
+/// The exclusive lease of a feed, as known to this replica. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Held {
     turn: watch::Receiver<Option<Turn>>,
-    /// What the number of this replica's turn must exceed.
+    /// The number of this replica's turn must exceed this.
     above: Arc<AtomicU64>,
 }
 
 impl Held {
-    /// This replica's turn, while it lasts as of `now` by its own clock, whatever became of its renewals.
+    /// This replica's turn while it lasts, as of `now` by its own clock, regardless of renewals.
     pub(super) fn turn(&self, now: Instant) -> Option<Turn> {
         self.turn.borrow().filter(|turn| turn.lasts(now))
     }
 
-    /// Something was published in that turn. If this replica holds the lease all the same (the server that numbers the turns
-    /// was replaced by one whose clock is behind), its next renewal begins a later one.
+    /// Something was published in that turn. If this replica still holds the lease (the server that numbers the turns
+    /// was replaced by one whose clock is behind), its next renewal starts a later turn.
     pub(super) fn superseded(&self, by: u64) {
         self.above.fetch_max(by, Ordering::Relaxed);
     }
 }
 
-/// Keeps the lease in a task of its own, so that a slow answer keeps nobody from reading and a late one allows nothing.
+/// Keeps the lease in its own task, so that a slow response delays no reader and a late one grants nothing.
 pub(super) fn start(registry: Registry, name: &'static str, tasks: &Tasks) -> Held {
     let (sender, turn) = watch::channel(None);
     let held = Held { turn, above: Arc::default() };
@@ -67,7 +68,7 @@ async fn keep(
                     tracing::info!(lease = name, held = turn.is_some(), "lease changed hands");
                 }
             }
-            // Held until its end, which this replica's own clock tells.
+            // Held until it expires by this replica's own clock.
             Err(error) => tracing::debug!(lease = name, %error, "lease not renewed"),
         }
         tokio::select! {

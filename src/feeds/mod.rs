@@ -1,5 +1,5 @@
-//! Market data made inside the gateway, or brought into it. A feed publishes like everybody else, through the one door;
-//! over all replicas, each feed runs on the one that holds its lease. Never a way around the publisher.
+//! Market data that the gateway produces or imports. A feed publishes through the publisher like any other source; over
+//! all replicas, each feed runs on the one that holds its lease.
 
 mod binance;
 mod lease;
@@ -12,14 +12,14 @@ pub use synthetic::SyntheticMarket;
 
 use crate::{backplane::Backplane, config, metrics::Metrics, publisher::Publisher, registry::Registry, tasks::Tasks};
 
-/// Says which market topics clients of this replica follow.
+/// Returns the market topics that clients of this replica follow.
 pub type FollowedTopics = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
 
-/// What feeds stand on. Cheap to clone.
+/// What feeds build on. Cheap to clone.
 #[derive(Clone)]
 pub struct Sources {
     pub publisher: Publisher,
-    /// To read what was published last.
+    /// Reads the last publications.
     pub backplane: Backplane,
     pub registry: Registry,
     pub metrics: Arc<Metrics>,
@@ -32,7 +32,7 @@ impl std::fmt::Debug for Sources {
     }
 }
 
-/// Starts the configured feeds. What arrives from an exchange is recorded to the file.
+/// Starts the configured feeds. Data that arrives from an exchange is recorded to the file.
 pub fn start(feeds: &config::Feeds, recording: Option<File>, sources: &Sources, tasks: &Tasks) {
     if let Some(config) = &feeds.synthetic {
         let held = lease::start(sources.registry.clone(), "feed:synthetic", tasks);

@@ -1,5 +1,5 @@
-//! A market that nobody trades on, so that a first run shows something alive. Never mistaken for a real one: it is on
-//! in development mode only, unless the configuration asks for it.
+//! A synthetic market, so that a first run has live data. Never mistaken for a real one: it is on only in development
+//! mode, unless the configuration enables it.
 
 mod book;
 mod decimal;
@@ -30,14 +30,14 @@ pub struct SyntheticMarket {
 }
 
 impl SyntheticMarket {
-    /// A market of these symbols, each checked as a part of a topic name before. A symbol's walk depends on the seed
-    /// and on its own name only.
+    /// A market of these symbols, each already validated as a part of a topic name. A symbol's walk depends only on the
+    /// seed and its own name.
     #[must_use]
     pub fn new(seed: u64, symbols: &[String]) -> Self {
         Self { instruments: symbols.iter().map(|symbol| Instrument::new(seed, symbol)).collect() }
     }
 
-    /// Moves every price once. What is published of it: the trades, the ticker, the order book of each symbol, as of
+    /// Moves every price once. Returns what is published: the trades, the ticker, the order book of each symbol, as of
     /// `now_ms` (milliseconds since 1970).
     pub fn step(&mut self, now_ms: u64) -> Vec<(Topic, Bytes)> {
         let mut publications = Vec::with_capacity(self.instruments.len() * 4);
@@ -48,7 +48,7 @@ impl SyntheticMarket {
     }
 }
 
-/// Steps and publishes while this replica holds the feed's lease, until it stops.
+/// Steps and publishes while this replica holds the feed's lease, until the replica stops.
 pub(super) async fn run(config: config::Synthetic, publisher: Publisher, held: Held, mut stop: Stop) {
     let mut market = SyntheticMarket::new(config.seed, &config.symbols);
     let mut ticks = tokio::time::interval(config.interval);
@@ -62,13 +62,13 @@ pub(super) async fn run(config: config::Synthetic, publisher: Publisher, held: H
         let Some(turn) = held.turn(Instant::now()) else { continue };
         let failed = publish(&publisher, market.step(clock::unix_ms()), turn).await;
         if failed > 0 && !failing {
-            tracing::warn!(failed, "synthetic feed can't publish");
+            tracing::warn!(failed, "the synthetic feed cannot publish");
         }
         failing = failed > 0;
     }
 }
 
-/// Publishes one step and waits for all answers, so that no more than one step is ever under way. How many failed.
+/// Publishes one step and waits for all results, so that at most one step is in progress. Returns how many failed.
 async fn publish(publisher: &Publisher, publications: Vec<(Topic, Bytes)>, turn: Turn) -> usize {
     let under_way: Vec<_> = publications
         .into_iter()

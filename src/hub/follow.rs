@@ -1,7 +1,11 @@
 //! Keeps followed topics equal to their streams: compares heads, reads what is missing. The only part of the hub that
 //! waits for the backplane; never while it holds a lock.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap, hash_map::Entry},
+    sync::Arc,
+    time::Duration,
+};
 
 use tickgate_wire::model::{Class, StreamId, Topic};
 use tokio::time::Instant;
@@ -28,9 +32,6 @@ const PAGE: ReadLimits = ReadLimits::new(500, 4 << 20);
 const READERS: [(Priority, usize); 2] = [(Priority::Awaited, 3), (Priority::Routine, 1)];
 /// Before a failed comparison or read is tried again. A lost link is confirmed anew anyway; this is for everything else.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
-/// How often the place of a topic without a message is made to last, while it is followed: well within the shortest time
-/// for which it is kept.
-const ANCHOR_RENEWED: Duration = Duration::from_mins(3);
 /// How often the work queues are looked at for metrics and the log.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -91,8 +92,10 @@ impl Hub {
             stride.took(names.len(), began.elapsed());
             let is_unavailable = |head: &Result<_, _>| matches!(head, Err(HeadError::Unavailable(_)));
             for (topic, head) in batch.topics().zip(&heads) {
-                if matches!(head, Err(HeadError::NoStream(_))) {
-                    later.add(topic);
+                match head {
+                    Ok(_) => topic.looks.hit(),
+                    Err(HeadError::NoStream(_)) => later.add_after(topic.looks.missed(), topic),
+                    Err(HeadError::Unavailable(_)) => {}
                 }
             }
             if let Some(Err(error)) = heads.iter().find(|head| is_unavailable(head)) {
@@ -134,7 +137,7 @@ impl Hub {
         for (topic, end) in topics.iter().zip(self.backplane.anchors(&names).await) {
             let todo = match end {
                 Ok(end) => {
-                    *topic.anchor_lasts.lock() = Some(Instant::now() + ANCHOR_RENEWED);
+                    topic.looks.anchored();
                     self.settle(topic, Some(end));
                     topic.compared((Some(end), None), &self.backplane.history(&topic.topic), &self.shards)
                 }
@@ -246,27 +249,45 @@ pub struct StreamLag {
 /// Whether a topic has no message, and its place in Redis is to be asked for again.
 fn must_renew_anchor(topic: &Followed) -> bool {
     let is_anchor = topic.position().is_some_and(|at| at.seq == StreamId::SEQ_END);
-    is_anchor && topic.anchor_lasts.lock().is_none_or(|until| Instant::now() >= until)
+    is_anchor && topic.looks.must_renew_anchor()
 }
 
-/// Topics with which something failed, until they are tried again. No other topic waits for them, and of one worker there
-/// are no more than it took within [`RETRY_AFTER`].
+/// Topics with which something failed, until they are tried again. No other topic waits for them, and each is in it once.
 #[derive(Default)]
-struct Later(VecDeque<(Instant, Arc<Followed>)>);
+struct Later {
+    /// By when their time comes, and by number.
+    waiting: BTreeMap<(Instant, u64), Arc<Followed>>,
+    /// Where each of them is, by its place in memory.
+    places: HashMap<usize, (Instant, u64)>,
+    last: u64,
+}
 
 impl Later {
     fn add(&mut self, topic: &Arc<Followed>) {
-        self.0.push_back((Instant::now() + RETRY_AFTER, Arc::clone(topic)));
+        self.add_after(RETRY_AFTER, topic);
+    }
+
+    /// One that waits already is tried at the earlier of both times.
+    fn add_after(&mut self, pause: Duration, topic: &Arc<Followed>) {
+        self.last += 1;
+        let at = (Instant::now() + pause, self.last);
+        match self.places.entry(Arc::as_ptr(topic).addr()) {
+            Entry::Occupied(entry) if entry.get().0 <= at.0 => return,
+            Entry::Occupied(mut entry) => drop(self.waiting.remove(&entry.insert(at))),
+            Entry::Vacant(entry) => {
+                entry.insert(at);
+            }
+        }
+        self.waiting.insert(at, Arc::clone(topic));
     }
 
     /// The next one whose time has come.
     async fn due(&mut self) -> Arc<Followed> {
-        let Some((at, _)) = self.0.front() else { return std::future::pending().await };
+        let Some(((at, _), _)) = self.waiting.first_key_value() else { return std::future::pending().await };
         tokio::time::sleep_until(*at).await;
-        match self.0.pop_front() {
-            Some((_, topic)) => topic,
-            None => std::future::pending().await,
-        }
+        let Some((_, topic)) = self.waiting.pop_first() else { return std::future::pending().await };
+        self.places.remove(&Arc::as_ptr(&topic).addr());
+        topic
     }
 }
 
@@ -308,11 +329,32 @@ async fn until(mut stop: Stop, work: impl Future<Output = ()>) {
 
 #[cfg(test)]
 mod tests {
+    use tickgate_wire::model::UserId;
+
     use super::*;
     use crate::{
         hub::{Reader, linger::tests::hub},
         metrics::WorkQueueKind,
     };
+
+    #[tokio::test(start_paused = true)]
+    async fn each_topic_waits_once_for_another_try() {
+        let tasks = Tasks::new();
+        let (hub, rule) = hub(&tasks);
+        let topic = |name: &str| {
+            let interest = hub.interest(&Topic::user_stream(&UserId::new(name).unwrap()), &rule, Reader::default());
+            Arc::clone(interest.unwrap().topic())
+        };
+        let (broken, other, mut later) = (topic("broken"), topic("other"), Later::default());
+        let began = Instant::now();
+        later.add_after(Duration::from_secs(30), &broken);
+        later.add(&other);
+        later.add(&other);
+        assert!(Arc::ptr_eq(&later.due().await, &other) && began.elapsed() == RETRY_AFTER);
+        later.add_after(Duration::from_secs(2), &broken);
+        assert!(Arc::ptr_eq(&later.due().await, &broken));
+        assert_eq!((began.elapsed(), later.waiting.len()), (RETRY_AFTER + Duration::from_secs(2), 0));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_queue_that_stalls_shows_and_recovers() {

@@ -30,8 +30,10 @@ mod form;
 mod gap;
 mod left_behind;
 mod linger;
+mod looks;
 mod mail;
 mod member;
+mod new_names;
 mod outbox;
 mod pages;
 mod past;
@@ -101,6 +103,7 @@ pub struct Hub {
     following: Mutex<()>,
     lingering: linger::LingerQueue,
     unpublished: unpublished::Unpublished,
+    new_names: new_names::NewNames,
     left_behind: left_behind::LeftBehind,
     /// Something was left behind that is to be forgotten.
     left: Notify,
@@ -186,6 +189,7 @@ impl Hub {
                 settings.unpublished_topics_max,
                 settings.unpublished_per_address_max,
             ),
+            new_names: new_names::NewNames::new(settings.unpublished_per_address_max),
             withdrawn: withdraw::Withdrawn::default(),
             turns: turns::Turns::new(settings.reads),
             long_turns: turns::Turns::new(TurnLimits { at_once: LONG_MAX, ..settings.reads }),

@@ -11,6 +11,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     form::Form,
+    looks::Looks,
     mail::{self, Mail, Mailbox},
     member::{self, Group, Member, Seat},
     outbox::Outbox,
@@ -42,8 +43,8 @@ pub struct Followed {
     published: AtomicBool,
     /// It gave way to others: nobody is interested any more.
     withdrawn: AtomicBool,
-    /// Until when the place in Redis need not be asked for again, of a topic without a message.
-    pub(super) anchor_lasts: Mutex<Option<Instant>>,
+    /// When it is looked at again.
+    pub(super) looks: Looks,
     pub(super) standing: Mutex<Standing>,
     /// Its places in the work queues.
     pub(super) tickets: Tickets,
@@ -86,7 +87,7 @@ impl Followed {
             stirred: AtomicBool::new(false),
             published: AtomicBool::new(false),
             withdrawn: AtomicBool::new(false),
-            anchor_lasts: Mutex::default(),
+            looks: Looks::default(),
             standing: Mutex::default(),
             tickets: Tickets::default(),
         }

@@ -24,7 +24,8 @@ impl Hub {
     /// Whether a public topic may be followed, at least until it is known whether somebody has published to it.
     pub(super) fn has_room_for(&self, topic: &Arc<Followed>, reader: Reader) -> bool {
         let is_full = self.followed() >= self.topics_max;
-        !(is_full && self.unpublished.is_empty()) && self.unpublished.begin(topic, reader, is_full)
+        let has_some = !(is_full && self.unpublished.is_empty()) && self.new_names.take(reader);
+        has_some && self.unpublished.begin(topic, reader, is_full)
     }
 
     /// Topics that are followed, and not about to be let go because they gave way.
@@ -35,7 +36,11 @@ impl Hub {
     /// Somebody published to a topic: what nobody published to gives way to it.
     pub(super) fn published(&self, topic: &Arc<Followed>) {
         topic.set_published();
-        let was_on_trial = matches!(self.unpublished.remove(topic), Standing::OnTrial(_));
+        let standing = self.unpublished.remove(topic);
+        if let Standing::Counted(reader) | Standing::OnTrial(reader) = standing {
+            self.new_names.give_back(reader);
+        }
+        let was_on_trial = matches!(standing, Standing::OnTrial(_));
         if was_on_trial && self.followed() > self.topics_max {
             self.withdraw(&self.unpublished.give_way().unwrap_or_else(|| Arc::clone(topic)));
         }

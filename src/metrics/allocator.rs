@@ -1,11 +1,11 @@
-//! What the allocator says of itself. Never how it is chosen: that is the program's.
+//! The allocator's statistics. Does not choose the allocator: the program does.
 
 use mimalloc::MiMalloc;
 use serde::Deserialize;
 
 use super::Metrics;
 
-/// What is read of the allocator's account, in bytes.
+/// The statistics that are read, in bytes.
 #[derive(Debug, Default, Deserialize)]
 struct Account {
     #[serde(default)]
@@ -27,7 +27,7 @@ impl Account {
 }
 
 impl Metrics {
-    /// Exports what the allocator holds now. A walk over its account: not for a hot path.
+    /// Exports the allocator's statistics. Scans its data structures: not for a hot path.
     pub fn look_at_allocator(&self) {
         let account = MiMalloc::stats_json().ok().and_then(|text| Account::parse(text.to_bytes()));
         let Account { committed, reserved } = account.unwrap_or_default();
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_allocators_account_is_read() {
+    fn the_allocator_statistics_are_read() {
         let account = Account::parse(
             br#"{"pages":{"total":1,"peak":2,"current":3},"committed":{"current":7},"reserved":{"current":9}}"#,
         )

@@ -1,5 +1,5 @@
-//! What is counted for the clients of one endpoint. Its handles are resolved once, so that counting is one atomic addition.
-//! Never knows a client.
+//! The metrics of the clients of one endpoint. Handles are resolved once, so counting is one atomic addition. Knows no
+//! clients.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ pub struct EndpointFigures {
 }
 
 impl EndpointFigures {
-    /// The metrics of the profile of this name; all of them are exported from here on.
+    /// The metrics of the profile with this name; all of them are exported from here on.
     #[must_use]
     pub fn new(metrics: &Metrics, profile: &str) -> Arc<Self> {
         Arc::new(Self {

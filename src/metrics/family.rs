@@ -1,5 +1,5 @@
-//! Metrics with a label whose values are an enum: every child is resolved at start and found by index. Never a name
-//! lookup on a hot path.
+//! Metrics with a label whose values are an enum: every child is resolved at start and found by index. No name lookups
+//! on a hot path.
 
 use std::marker::PhantomData;
 
@@ -8,12 +8,12 @@ use prometheus::{
     Registry, core::Collector,
 };
 
-/// What the table says about one metric.
+/// The table's definition of one metric.
 #[derive(Clone, Copy, Debug)]
 pub struct Spec {
     /// Full name, with the prefix.
     pub name: &'static str,
-    /// What it counts, one sentence.
+    /// What it measures, in one sentence.
     pub help: &'static str,
     /// Upper bounds of a histogram's buckets; empty for everything else.
     pub buckets: &'static [f64],
@@ -31,13 +31,13 @@ impl Spec {
 
 /// One or more labels with a fixed set of values.
 pub trait Labels: Copy {
-    /// The names of the labels.
+    /// The label names.
     const NAMES: &'static [&'static str];
-    /// How many combinations of values there are.
+    /// The number of combinations of values.
     const COUNT: usize;
-    /// The place of this combination, below [`Labels::COUNT`].
+    /// The index of this combination, below [`Labels::COUNT`].
     fn index(self) -> usize;
-    /// The values of the combination at a place.
+    /// The values of the combination at an index.
     fn values(index: usize) -> Vec<&'static str>;
 }
 
@@ -85,28 +85,28 @@ impl<A: Labels, B: Labels, C: Labels> Labels for (A, B, C) {
     }
 }
 
-/// A metric without labels of its own, that a family can have children of.
+/// A metric without its own labels, used for the children of a family.
 pub trait Child: Clone {
     /// `counter`, `gauge` or `histogram`.
     const KIND: &'static str;
     /// What holds children of this kind.
     type Children: Collector + Clone + std::fmt::Debug + 'static;
-    /// Makes the metric and registers it.
+    /// Creates and registers the metric.
     fn single(registry: &Registry, spec: &Spec) -> Self;
-    /// Makes a family with these labels, without children, and registers it.
+    /// Creates and registers an empty family with these labels.
     fn family(registry: &Registry, spec: &Spec, names: &[&str]) -> Self::Children;
-    /// The child of these values.
+    /// The child with these values.
     fn child(children: &Self::Children, values: &[&str]) -> Self;
 }
 
-/// Registering fails only for a name that is malformed or declared twice: a mistake in the table, found by any test.
+/// Registration fails only for a malformed or duplicate name: a mistake in the table, which any test finds.
 pub(super) fn register<C: Collector + Clone + 'static>(
     registry: &Registry,
     made: prometheus::Result<C>,
     name: &str,
 ) -> C {
     made.and_then(|metric| registry.register(Box::new(metric.clone())).map(|()| metric))
-        .unwrap_or_else(|error| panic!("metric {name} can't be declared: {error}"))
+        .unwrap_or_else(|error| panic!("metric {name} cannot be registered: {error}"))
 }
 
 macro_rules! child {
@@ -142,7 +142,7 @@ pub(super) trait Declared: Sized {
     fn labels() -> Vec<(&'static str, Vec<&'static str>)> {
         Vec::new()
     }
-    /// Makes the metric and registers it.
+    /// Creates and registers the metric.
     fn declare(registry: &Registry, spec: &Spec) -> Self;
 }
 
@@ -154,7 +154,7 @@ impl<M: Child> Declared for M {
     }
 }
 
-/// A metric with one child per value of its labels.
+/// A metric with one child per combination of label values.
 #[derive(Debug)]
 pub struct Family<L, M> {
     children: Box<[M]>,
@@ -162,7 +162,7 @@ pub struct Family<L, M> {
 }
 
 impl<L: Labels, M> Family<L, M> {
-    /// The child of these label values.
+    /// The child with these label values.
     #[must_use]
     pub fn of(&self, labels: L) -> &M {
         &self.children[labels.index()]
@@ -193,8 +193,7 @@ impl<L: Labels, M: Child> Declared for Family<L, M> {
     }
 }
 
-/// A gauge whose children are exported from the time on that somebody asks for them: what a replica does not have, it
-/// does not export as 0.
+/// A gauge whose children are exported from their first use on: what a replica does not have is absent instead of 0.
 #[derive(Debug)]
 pub struct Sparse<L> {
     gauges: IntGaugeVec,
@@ -202,7 +201,7 @@ pub struct Sparse<L> {
 }
 
 impl<L: Labels> Sparse<L> {
-    /// The child of these label values. A lookup: not for a hot path.
+    /// The child with these label values. A lookup: not for a hot path.
     #[must_use]
     pub fn of(&self, labels: L) -> IntGauge {
         self.gauges.with_label_values(&L::values(labels.index()))
@@ -222,8 +221,8 @@ impl<L: Labels> Declared for Sparse<L> {
     }
 }
 
-/// A metric by configured endpoint, with one child per value of its other labels. The names are bounded by the
-/// configuration, not by an enum.
+/// A metric per configured endpoint, with one child per value of its other labels. The configuration, not an enum,
+/// bounds the names.
 #[derive(Debug)]
 pub struct PerEndpoint<L, M: Child> {
     children: M::Children,
@@ -240,7 +239,7 @@ impl<L: Labels, M: Child> PerEndpoint<L, M> {
 }
 
 impl<L: Labels> PerEndpoint<L, IntCounter> {
-    /// The sum over all endpoints and labels. A walk: for tests and tools.
+    /// The sum over all endpoints and labels. A scan: for tests and tools.
     #[must_use]
     pub fn total(&self) -> u64 {
         let families = self.children.collect();

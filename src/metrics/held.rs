@@ -1,8 +1,8 @@
-//! A gauge that counts what is alive: up when it begins, down when it ends, on whatever way it ends.
+//! A gauge of live objects: incremented on creation, decremented on drop.
 
 use prometheus::IntGauge;
 
-/// One of what a gauge counts, for as long as it lives.
+/// One unit of a gauge, counted until it is dropped.
 #[derive(Debug)]
 pub struct Held(IntGauge);
 

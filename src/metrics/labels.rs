@@ -1,5 +1,5 @@
-//! The values that metric labels can take: closed sets, so that a scrape stays small whatever clients do. Never a
-//! user, a symbol, an address or a connection.
+//! The values of metric labels: closed sets, so that a scrape stays small regardless of clients. Never a user, a
+//! symbol, an address or a connection.
 
 use tickgate_wire::{
     code::{self, CODES},
@@ -20,7 +20,7 @@ macro_rules! label {
             /// All values, in the order of the documentation.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
-            /// The value as it is exported.
+            /// The exported value.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $value),+ }
@@ -47,7 +47,7 @@ mod feed;
 pub use feed::{BadFrame, FeedData, FeedEnd, FeedFrame, FeedState};
 
 label!(
-    /// How a WebSocket handshake ended.
+    /// The outcome of a WebSocket handshake.
     Handshake as "result" {
         Accepted = "accepted",
         BadRequest = "bad_request",
@@ -64,7 +64,7 @@ label!(
 );
 
 label!(
-    /// How a TLS handshake ended.
+    /// The outcome of a TLS handshake.
     TlsHandshake as "result" {
         Accepted = "accepted",
         Failed = "failed",
@@ -73,7 +73,7 @@ label!(
 );
 
 label!(
-    /// A certificate that this replica shows: on a listener, or to Redis.
+    /// A certificate that this replica presents: on a listener, or to Redis.
     ShownCertificate as "certificate" {
         Public = "public",
         Operations = "operations",
@@ -106,7 +106,7 @@ label!(
 );
 
 label!(
-    /// Which door a publication came through.
+    /// The source of a publication.
     Door as "source" {
         Http = "http",
         Socket = "socket",
@@ -136,7 +136,7 @@ impl From<Class> for TopicClass {
 }
 
 label!(
-    /// The class of the topic that a publication is for; `none` where it names no topic.
+    /// The class of a publication's topic; `none` if it names no topic.
     PublicationClass as "class" {
         Reliable = "reliable",
         Event = "event",
@@ -157,7 +157,7 @@ impl From<Option<Class>> for PublicationClass {
 }
 
 label!(
-    /// What a command to Redis is for.
+    /// The purpose of a command to Redis.
     RedisCommand as "kind" {
         Publish = "publish",
         Read = "read",
@@ -170,7 +170,7 @@ label!(
 );
 
 label!(
-    /// How a publication ended.
+    /// The result of a publication.
     PublishResult as "result" {
         Accepted = "accepted",
         Duplicate = "duplicate",
@@ -184,7 +184,7 @@ label!(
 );
 
 label!(
-    /// Why a client was told of a gap.
+    /// Why a client received a gap notice.
     Gap as "reason" {
         SlowConsumer = "slow_consumer",
         Retention = "retention",
@@ -196,7 +196,7 @@ label!(
 );
 
 label!(
-    /// What a request for missed messages was answered from.
+    /// The source that answered a request for missed messages.
     Replay as "result" {
         Live = "live",
         Ring = "ring",
@@ -216,7 +216,7 @@ label!(
 );
 
 label!(
-    /// A queue of topics that wait for work of the hub.
+    /// A queue of topics that wait for the hub.
     WorkQueueKind as "queue" {
         Compare = "compare",
         Read = "read",
@@ -224,7 +224,7 @@ label!(
 );
 
 label!(
-    /// A failure of Redis. What Redis refuses with an error has the error's code as its name.
+    /// A failure of Redis. Errors that Redis returns have its error code as their name.
     RedisError as "kind" {
         Loading = "loading",
         ReadOnly = "readonly",
@@ -253,7 +253,7 @@ label!(
 );
 
 label!(
-    /// What became of settings and secrets that were read again.
+    /// The result of a reload of settings and secrets.
     ReloadResult as "result" {
         Ok = "ok",
         Failed = "failed",
@@ -261,7 +261,7 @@ label!(
 );
 
 label!(
-    /// Why an identity was not believed.
+    /// Why an identity was refused.
     AuthFailure as "reason" {
         Missing = "missing",
         TooLong = "too_long",
@@ -283,7 +283,7 @@ label!(
 );
 
 label!(
-    /// What became of a request with an API key.
+    /// The result of a request with an API key.
     KeyUse as "result" {
         Accepted = "accepted",
         Forbidden = "forbidden",
@@ -292,7 +292,7 @@ label!(
 );
 
 label!(
-    /// Which limit slowed somebody down.
+    /// The rate limit that was exceeded.
     RateScope as "scope" {
         Connection = "connection",
         User = "user",
@@ -313,7 +313,7 @@ label!(
 );
 
 impl StatusClass {
-    /// The class of a status code; what no class holds counts as a server's error.
+    /// The class of a status code; a code outside all classes counts as a server error.
     #[must_use]
     pub const fn of(status: u16) -> Self {
         match status / 100 {
@@ -327,7 +327,7 @@ impl StatusClass {
 }
 
 label!(
-    /// The plain HTTP routes, by their path; anything else is `other`.
+    /// The plain HTTP routes, by path; all others are `other`.
     Route as "route" {
         Root = "/",
         Health = "/health",
@@ -359,12 +359,12 @@ label!(
     }
 );
 
-/// A close or error code of the wire contract; one that is not in its table is `other`.
+/// A close or error code of the wire contract; unknown codes are `other`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Code(usize);
 
 impl Code {
-    /// The label of a code, as it goes over the wire.
+    /// The label of a code, as sent on the wire.
     #[must_use]
     pub fn of(code: u16) -> Self {
         Self(code::index(code).unwrap_or(CODES.len()))

@@ -1,6 +1,6 @@
-//! Every metric, declared once in one table. Base units; handles are fields, resolved at start, so counting is one
-//! atomic addition. Never a user, symbol or connection in a label, and never the process-wide registry: several
-//! replicas run in one test process.
+//! All metrics, declared once in one table. Base units; handles are fields, resolved at start, so counting is one
+//! atomic addition. Labels never contain a user, symbol or connection, and the process-wide registry is not used:
+//! several replicas run in one test process.
 
 use std::sync::Arc;
 
@@ -28,30 +28,30 @@ pub use process::{count_panics, watch_event_loop};
 
 use family::{Declared, Spec};
 
-/// From a client's or publisher's point of view: half a millisecond to ten seconds.
+/// For durations that clients or publishers observe: half a millisecond to ten seconds.
 const LATENCY: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
-/// Work inside the replica: ten microseconds to one second.
+/// For work inside the replica: ten microseconds to one second.
 const WORK: &[f64] = &[0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.1, 1.0];
-/// How long a connection lasts: a second to a day.
+/// For the age of connections: a second to a day.
 const AGES: &[f64] = &[1.0, 10.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0, 43_200.0, 86_400.0];
-/// Frames handed to the kernel in one call.
+/// For the number of frames passed to the kernel in one call.
 const BATCH: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
 
-/// A metric as the documentation lists it.
+/// A metric as documented.
 #[derive(Clone, Debug)]
 pub struct Described {
     /// Full name.
     pub name: &'static str,
     /// `counter`, `gauge` or `histogram`.
     pub kind: &'static str,
-    /// Label names with the values they can take.
+    /// Label names with their possible values.
     pub labels: Vec<(&'static str, Vec<&'static str>)>,
     /// One sentence.
     pub help: &'static str,
 }
 
-/// Turns the table into the struct, its construction and its description. A field's name is the metric's name without
-/// the prefix, so that a search for either finds both.
+/// Generates the struct, its constructor and its description from the table. A field's name is the metric's name
+/// without the prefix, so that a search for either finds both.
 macro_rules! metrics {
     ($($name:ident: $type:ty $([$buckets:ident])? = $help:literal;)+) => {
         /// All metrics of one replica.
@@ -71,7 +71,7 @@ macro_rules! metrics {
                 Self { registry, $($name,)+ }
             }
 
-            /// Every metric that carries the prefix, in the order of the table.
+            /// All metrics with the prefix, in the order of the table.
             #[must_use]
             pub fn describe() -> Vec<Described> {
                 vec![$(Described {
@@ -89,117 +89,123 @@ macro_rules! metrics {
 
 metrics! {
     connections: PerEndpoint<(), IntGauge> = "Open connections of this replica.";
-    connections_max: IntGauge = "Open connections this replica lets in.";
-    tls_handshakes_total: Family<TlsHandshake, IntCounter> = "TLS handshakes of the listeners by outcome; 0 where neither has TLS.";
-    certificate_expires_timestamp_seconds: Sparse<ShownCertificate> = "When a certificate that this replica shows ends, in seconds since 1970; absent without TLS.";
+    connections_max: IntGauge = "Maximum number of open connections.";
+    tls_handshakes_total: Family<TlsHandshake, IntCounter> = "TLS handshakes of the listeners, by outcome; 0 if neither has TLS.";
+    certificate_expires_timestamp_seconds: Sparse<ShownCertificate> = "When a certificate that this replica presents expires, in seconds since 1970; absent without TLS.";
     handshakes_total: Family<Handshake, IntCounter> = "WebSocket handshakes by outcome.";
-    handshake_duration_seconds: Histogram [LATENCY] = "From a complete request head to an admitted connection.";
-    connection_duration_seconds: PerEndpoint<(), Histogram> [AGES] = "From a connection's admission to its end.";
+    handshake_duration_seconds: Histogram [LATENCY] = "Time from a complete request head to an admitted connection.";
+    connection_duration_seconds: PerEndpoint<(), Histogram> [AGES] = "Time from a connection's admission to its end.";
     disconnects_total: Family<Disconnect, IntCounter> = "Connections that ended, by reason.";
     close_frames_total: Family<Code, IntCounter> = "Close frames sent, by code.";
-    users: IntGauge = "Users with a connection to this replica; looked at every five seconds.";
-    outbox_bytes: IntGauge = "Bytes that wait for all sockets of this replica; looked at every five seconds.";
-    outbox_bytes_highest: IntGauge = "Bytes that wait for the socket with the most of them; looked at every five seconds.";
+    users: IntGauge = "Users with a connection to this replica; sampled every five seconds.";
+    outbox_bytes: IntGauge = "Bytes queued for all sockets of this replica; sampled every five seconds.";
+    outbox_bytes_highest: IntGauge = "Bytes queued for the socket with the longest queue; sampled every five seconds.";
     subscriptions: ByTopicRule = "Subscriptions of this replica.";
-    topics: IntGauge = "Topics this replica follows.";
-    unpublished_topics: IntGauge = "Of these, topics that nobody has published to, as far as it is known; looked at every second.";
-    topics_withdrawn_total: IntCounter = "Topics that nobody had published to and that gave way to others, or found no room.";
+    topics: IntGauge = "Topics that this replica follows.";
+    unpublished_topics: IntGauge = "Of these, topics without any known publication; sampled every second.";
+    topics_withdrawn_total: IntCounter = "Topics without publications that were unfollowed, or not followed, because their limit was reached.";
     messages_received_total: IntCounter = "Messages received from clients.";
     received_bytes_total: IntCounter = "Bytes of messages received from clients.";
     errors_total: Family<Code, IntCounter> = "Error messages sent to clients, by code.";
 
-    publications_total: Family<(Door, PublicationClass, PublishResult), IntCounter> = "Publications handed in on this replica, by the class of their topic.";
-    deliveries_total: PerEndpoint<TopicClass, IntCounter> = "Publications pushed into outboxes, one per subscriber.";
+    publications_total: Family<(Door, PublicationClass, PublishResult), IntCounter> = "Publications sent to this replica, by the class of their topic.";
+    deliveries_total: PerEndpoint<TopicClass, IntCounter> = "Publications queued for subscribers, one per subscriber.";
     sent_bytes_total: IntCounter = "Bytes written to clients.";
     writes_total: IntCounter = "Writes to clients: one system call each.";
-    frames_per_write: Histogram [BATCH] = "Frames or batches of frames handed to the kernel in one call, where it was more than one.";
-    conflated_total: PerEndpoint<(), IntCounter> = "Values of state topics that were replaced by a newer one before they were sent.";
-    dropped_total: PerEndpoint<(), IntCounter> = "Messages of event topics that were dropped for slow clients.";
-    lagged_total: PerEndpoint<TopicClass, IntCounter> = "Subscriptions that fell behind their outbox and were caught up from the stream.";
-    gaps_total: PerEndpoint<(TopicClass, Gap), IntCounter> = "Gaps told to clients: the only way in which messages are missing.";
-    slow_consumers: PerEndpoint<(), IntGauge> = "Connections that miss values or are caught up now, because their socket takes too little.";
-    delivery_latency_seconds: PerEndpoint<TopicClass, Histogram> [LATENCY] = "From a publication's acceptance by a replica to its write to a socket (sampled); between two replicas it includes the difference of their clocks.";
-    fan_out_duration_seconds: Histogram [WORK] = "Walking the subscribers of one publication.";
+    frames_per_write: Histogram [BATCH] = "Frames or batches of frames passed to the kernel in one call, if more than one.";
+    conflated_total: PerEndpoint<(), IntCounter> = "Values of state topics that a newer value replaced before they were sent.";
+    dropped_total: PerEndpoint<(), IntCounter> = "Messages of event topics dropped for slow clients.";
+    lagged_total: PerEndpoint<TopicClass, IntCounter> = "Subscriptions that exceeded their outbox and caught up from the stream.";
+    gaps_total: PerEndpoint<(TopicClass, Gap), IntCounter> = "Gap notices sent to clients: the only way in which messages can be missing.";
+    slow_consumers: PerEndpoint<(), IntGauge> = "Connections that skip values or catch up now, because their client reads too slowly.";
+    delivery_latency_seconds: PerEndpoint<TopicClass, Histogram> [LATENCY] = "Time from a publication's acceptance by \
+        a replica to its write to a socket (sampled); between two replicas it includes their clock difference.";
+    fan_out_duration_seconds: Histogram [WORK] = "Time to queue one publication for all its subscribers.";
 
-    replay_requests_total: Family<Replay, IntCounter> = "Requests for missed messages, by what answered them.";
-    replayed_messages_total: IntCounter = "Messages sent again to clients that missed them.";
-    replay_duration_seconds: Histogram [LATENCY] = "From a request for missed messages until they are gathered.";
+    replay_requests_total: Family<Replay, IntCounter> = "Requests for missed messages, by the source that answered them.";
+    replayed_messages_total: IntCounter = "Messages replayed to clients.";
+    replay_duration_seconds: Histogram [LATENCY] = "Time from a request for missed messages until they are read.";
 
     redis_up: Sparse<Link> = "1 while the link to Redis works; absent without Redis.";
-    redis_reconnects_total: Family<Link, IntCounter> = "Links to Redis made anew.";
+    redis_reconnects_total: Family<Link, IntCounter> = "Reconnections to Redis.";
     redis_errors_total: Family<RedisError, IntCounter> = "Failures of Redis, by kind.";
-    redis_publish_duration_seconds: Histogram [LATENCY] = "From a publication's hand-over to Redis to its answer.";
-    redis_command_duration_seconds: Family<RedisCommand, Histogram> [LATENCY] = "From a command's, or a pipeline's, sending to Redis to its answer, by what it is for.";
+    redis_publish_duration_seconds: Histogram [LATENCY] = "Time from sending a publication to Redis to its response.";
+    redis_command_duration_seconds: Family<RedisCommand, Histogram> [LATENCY] = "Time from sending a command or pipeline to Redis to its response, by purpose.";
     redis_canary_seconds: Histogram [LATENCY] = "Round trip of the canary through Redis pub/sub.";
-    redis_clock_skew_seconds: Gauge = "This replica's clock minus Redis's; 0 until it is measured, every second, and without Redis.";
-    redis_pool_wait_seconds: Histogram [LATENCY] = "Waiting for a connection of the pool for history reads.";
-    redis_memory_used_bytes: IntGauge = "Memory that Redis uses for data and buffers; asked every five seconds, 0 without Redis.";
-    redis_memory_max_bytes: IntGauge = "Redis's maxmemory; 0 where there is no limit, or no Redis.";
+    redis_clock_skew_seconds: Gauge = "This replica's clock minus Redis's, measured every second; 0 before the first \
+        measurement and without Redis.";
+    redis_pool_wait_seconds: Histogram [LATENCY] = "Time history reads wait for a connection of the pool.";
+    redis_memory_used_bytes: IntGauge = "Memory that Redis uses for data and buffers; sampled every five seconds, 0 without Redis.";
+    redis_memory_max_bytes: IntGauge = "Redis's maxmemory; 0 without a limit or without Redis.";
     redis_persistence_ok: IntGauge = "0 while Redis's last write to its append-only file, or its last snapshot, failed.";
-    redis_blocked_clients: IntGauge = "Clients of Redis that wait in a blocking command; asked every five seconds.";
-    redis_replicas: IntGauge = "Replicas of Redis that are connected to it; asked every five seconds.";
-    redis_replication_lag_seconds: IntGauge = "How long ago the replica of Redis that is furthest behind was last heard of; asked every five seconds.";
-    fills_total: IntCounter = "Holes in a topic's arrivals that were filled from its stream.";
-    work_queue_depth: Family<WorkQueueKind, IntGauge> = "Topics that wait to be compared with their stream, or to be read; looked at every second.";
-    work_queue_oldest_seconds: Family<WorkQueueKind, Gauge> = "How long the topic that came first has waited for it; looked at every second.";
-    topics_behind: IntGauge = "Topics with subscribers that are not in step with their stream: it is compared or read; looked at every five seconds.";
-    stream_lag_messages: IntGauge = "Messages by which the topic that is furthest behind its stream is known to be; looked at every five seconds.";
-    generation_changes_total: IntCounter = "Times that another Redis server answered than before.";
-    lost_publications_total: IntCounter = "Acknowledged publications that Redis lost, as found by this replica.";
-    sessions_swept_total: IntCounter = "Sessions of dead replicas that this replica cleaned up.";
-    replicas: IntGauge = "Live replicas as this one sees them; read it with max, not sum.";
+    redis_blocked_clients: IntGauge = "Redis clients that wait in a blocking command; sampled every five seconds.";
+    redis_replicas: IntGauge = "Replicas connected to Redis; sampled every five seconds.";
+    redis_replication_lag_seconds: IntGauge = "Time since Redis last heard from the replica that is furthest behind; sampled every five seconds.";
+    fills_total: IntCounter = "Holes in received publications that were filled from the topic's stream.";
+    work_queue_depth: Family<WorkQueueKind, IntGauge> = "Topics that wait to be compared with their stream, or to be read; sampled every second.";
+    work_queue_oldest_seconds: Family<WorkQueueKind, Gauge> = "How long the first topic in the queue has waited; sampled every second.";
+    topics_behind: IntGauge = "Topics with subscribers that are not in sync with their stream, because a comparison \
+        or read is pending; sampled every five seconds.";
+    stream_lag_messages: IntGauge = "Known number of messages by which the topic furthest behind its stream lags; sampled every five seconds.";
+    generation_changes_total: IntCounter = "Times that a different Redis server responded than before.";
+    lost_publications_total: IntCounter = "Acknowledged publications that Redis lost, as detected by this replica.";
+    sessions_swept_total: IntCounter = "Sessions of dead replicas that this replica removed.";
+    replicas: IntGauge = "Live replicas as this one sees them; aggregate with max, not sum.";
 
-    feed_enabled: IntGauge = "1 where the feed of an exchange is configured.";
+    feed_enabled: IntGauge = "1 if the feed of an exchange is configured.";
     feed_holder: IntGauge = "1 on the replica that publishes the feed.";
-    feed_status: Family<FeedState, IntGauge> = "1 for the present state of the feed, on the replica that publishes it.";
+    feed_status: Family<FeedState, IntGauge> = "1 for the current state of the feed, on the replica that publishes it.";
     feed_frames_total: Family<FeedFrame, IntCounter> = "Frames from the exchange, by what they contain.";
-    feed_bad_frames_total: Family<BadFrame, IntCounter> = "Frames from the exchange that can't be used, by reason.";
-    feed_frames_dropped_total: IntCounter = "Frames that came faster than they were processed; missing trades among them are fetched or reported.";
-    feed_data_timestamp_seconds: Family<FeedData, IntGauge> = "When data of a kind last came from the exchange, in seconds since 1970; 0 before the first time.";
-    feed_latency_seconds: Histogram [LATENCY] = "From the exchange's time of a trade event to its arrival; includes the difference of the clocks, and is 0 where that is negative.";
-    feed_reconnects_total: Family<FeedEnd, IntCounter> = "Connections to the exchange that ended, or could not be opened, by reason.";
+    feed_bad_frames_total: Family<BadFrame, IntCounter> = "Frames from the exchange that cannot be used, by reason.";
+    feed_frames_dropped_total: IntCounter = "Frames dropped because they arrived faster than they were processed; \
+        missing trades among them are fetched or reported.";
+    feed_data_timestamp_seconds: Family<FeedData, IntGauge> = "When data of each kind was last received from the exchange, in seconds since 1970; 0 before the first time.";
+    feed_latency_seconds: Histogram [LATENCY] = "Time from the exchange's timestamp of a trade event to its arrival; \
+        includes the clock difference, and is 0 if that is negative.";
+    feed_reconnects_total: Family<FeedEnd, IntCounter> = "Connections to the exchange that ended or could not be opened, by reason.";
     feed_rotations_total: IntCounter = "Connections to the exchange that were replaced before they ended.";
-    feed_resubscriptions_total: IntCounter = "Streams that were subscribed again because they were silent.";
-    feed_repeats_total: IntCounter = "Trades that were received again and dropped.";
-    feed_backfilled_total: IntCounter = "Trades that were missed and fetched afterwards.";
+    feed_resubscriptions_total: IntCounter = "Streams resubscribed because they were silent.";
+    feed_repeats_total: IntCounter = "Duplicate trades that were dropped.";
+    feed_backfilled_total: IntCounter = "Missed trades that were fetched later.";
     feed_gaps_total: IntCounter = "Gaps in trades that were reported.";
-    feed_missing_trades_total: IntCounter = "Trades in the gaps that were reported.";
-    feed_rest_weight: IntGauge = "Weight of requests to the exchange in the present minute.";
-    feed_symbols: IntGauge = "Symbols that are followed.";
+    feed_missing_trades_total: IntCounter = "Trades in the reported gaps.";
+    feed_rest_weight: IntGauge = "Weight of requests to the exchange in the current minute.";
+    feed_symbols: IntGauge = "Followed symbols.";
     feed_symbols_stale: IntGauge = "Followed symbols whose last values may be out of date.";
     feed_symbols_unknown: IntGauge = "Requested symbols for which the exchange has no data.";
     feed_symbols_refused: IntGauge = "Requested symbols beyond feeds.binance.symbols_max.";
-    feed_symbols_skipped: IntGauge = "Symbols of the exchange that can't be part of a topic name.";
-    feed_streams: IntGauge = "Streams that the followed symbols need.";
-    feed_streams_live: IntGauge = "Streams that have delivered data on the present connection.";
-    feed_recording_dropped_total: IntCounter = "Items that are missing from the recording, because the disk was too slow or failed.";
+    feed_symbols_skipped: IntGauge = "Symbols of the exchange that cannot be part of a topic name.";
+    feed_streams: IntGauge = "Streams required by the followed symbols.";
+    feed_streams_live: IntGauge = "Streams that have delivered data on the current connection.";
+    feed_recording_dropped_total: IntCounter = "Items missing from the recording because the disk was too slow or failed.";
 
-    tokens_accepted_total: IntCounter = "Tokens that were accepted: at handshakes, in messages, and for tickets.";
-    auth_failures_total: Family<AuthFailure, IntCounter> = "Tokens and keys that were refused, by reason.";
-    key_set_failures_total: IntCounter = "Fetches of the key set that failed; the last good keys stay in use.";
-    key_set_fetched_timestamp_seconds: IntGauge = "When the key set was last fetched, in seconds since 1970; 0 before the first time and without one.";
-    api_key_requests_total: ByKey = "Requests to the API and producers at /ws/ingest by the key that let them in, and publications that were refused to it.";
+    tokens_accepted_total: IntCounter = "Accepted tokens: in handshakes, in messages, and for tickets.";
+    auth_failures_total: Family<AuthFailure, IntCounter> = "Refused tokens and keys, by reason.";
+    key_set_failures_total: IntCounter = "Failed fetches of the key set; the last good keys stay in use.";
+    key_set_fetched_timestamp_seconds: IntGauge = "When the key set was last fetched, in seconds since 1970; 0 before the first time and without a key set.";
+    api_key_requests_total: ByKey = "Requests to the API and producers at /ws/ingest by key, and the publications refused to each key.";
     rate_limited_total: Family<RateScope, IntCounter> = "Requests and messages refused by a rate limit.";
     http_requests_total: Family<(Route, StatusClass), IntCounter> = "Plain HTTP requests.";
-    http_request_duration_seconds: Family<Route, Histogram> [LATENCY] = "From a request to the head of its response.";
-    reloads_total: Family<ReloadResult, IntCounter> = "Times that settings and secrets were read again, by result.";
-    reload_failed: IntGauge = "1 while what was read last can't be used and what was read before stays in force.";
-    reloaded_timestamp_seconds: IntGauge = "When settings and secrets were last taken over, in seconds since 1970; at first the start.";
+    http_request_duration_seconds: Family<Route, Histogram> [LATENCY] = "Time from a request to the head of its response.";
+    reloads_total: Family<ReloadResult, IntCounter> = "Reloads of settings and secrets, by result.";
+    reload_failed: IntGauge = "1 while the last reload failed and the previous settings stay in force.";
+    reloaded_timestamp_seconds: IntGauge = "When settings and secrets were last applied, in seconds since 1970; initially the start time.";
     replica_info: Named = "Always 1; the label is the replica's `server.name`.";
     draining: IntGauge = "1 while this replica drains.";
-    panics_total: IntCounter = "Panics in this process; anything but 0 is a defect.";
-    log_lines_dropped_total: IntCounter = "Log lines that were not written, because what reads the log was away or too slow.";
-    runtime_tasks: IntGauge = "Tasks of this process; looked at every five seconds.";
-    runtime_queue_depth: IntGauge = "Tasks that wait for any worker; looked at every five seconds.";
+    panics_total: IntCounter = "Panics in this process; any value but 0 is a bug.";
+    log_lines_dropped_total: IntCounter = "Log lines dropped because the reader of the log was absent or too slow.";
+    runtime_tasks: IntGauge = "Tasks of this process; sampled every five seconds.";
+    runtime_queue_depth: IntGauge = "Tasks that wait for any worker; sampled every five seconds.";
     runtime_busy_ratio: Gauge = "Share of the workers' time that was busy in the last five seconds.";
-    task_poll_duration_seconds: Histogram [WORK] = "How long a task keeps its worker at a time.";
-    allocator_committed_bytes: IntGauge = "Memory that the allocator holds from the operating system; looked at every five seconds, 0 where another allocator is used.";
-    allocator_reserved_bytes: IntGauge = "Addresses that the allocator has reserved; looked at every five seconds, 0 where another allocator is used.";
+    task_poll_duration_seconds: Histogram [WORK] = "How long a task occupies its worker in one poll.";
+    allocator_committed_bytes: IntGauge = "Memory that the allocator holds from the operating system; sampled every \
+        five seconds, 0 with another allocator.";
+    allocator_reserved_bytes: IntGauge = "Address space that the allocator has reserved; sampled every five seconds, 0 with another allocator.";
     event_loop_lag_seconds: Histogram [LATENCY] = "How late a timer fires: the time a ready task waits for a worker.";
 }
 
 impl Metrics {
-    /// All metrics of a replica, at zero, with those of the process and the build.
+    /// All metrics of a replica, initially zero, with those of the process and the build.
     #[must_use]
     pub fn new() -> Arc<Self> {
         let registry = Registry::new();
@@ -210,7 +216,7 @@ impl Metrics {
     /// The text exposition, in the format of Prometheus 0.0.4.
     ///
     /// # Errors
-    /// When a metric can't be written, which no declared one does.
+    /// If a metric cannot be written, which does not happen for declared ones.
     pub fn text(&self) -> Result<String, prometheus::Error> {
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
@@ -222,7 +228,7 @@ mod tests {
 
     use super::*;
 
-    /// Everything that a fresh replica exports, by name.
+    /// Everything that a new replica exports, by name.
     fn exported() -> BTreeSet<String> {
         let metrics = Metrics::new();
         let _ = EndpointFigures::new(&metrics, "trading");
@@ -241,26 +247,29 @@ mod tests {
     }
 
     #[test]
-    fn the_documented_list_is_the_declared_one() {
+    fn the_documented_list_matches_the_declared_one() {
         let document = include_str!("../../docs/metrics.md");
         let documented: Vec<_> = document.lines().filter(|line| line.starts_with("| `tickgate_")).collect();
         let mut declared: Vec<_> = Metrics::describe().iter().map(row).collect();
         declared.extend(process::BUILD_ROWS.iter().map(|row| (*row).to_owned()));
         let missing: Vec<_> = declared.iter().filter(|row| !documented.contains(&row.as_str())).collect();
         let stale: Vec<_> = documented.iter().filter(|row| !declared.iter().any(|declared| declared == *row)).collect();
-        assert!(missing.is_empty() && stale.is_empty(), "docs/metrics.md lacks {missing:#?} and must lose {stale:#?}");
+        assert!(
+            missing.is_empty() && stale.is_empty(),
+            "docs/metrics.md lacks {missing:#?} and must not list {stale:#?}"
+        );
         assert_eq!(documented, declared, "the order is that of the table");
     }
 
     #[test]
-    fn every_exported_metric_is_documented_and_the_other_way_round() {
+    fn exported_and_documented_metrics_are_the_same() {
         let document = include_str!("../../docs/metrics.md");
         let names = document.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
         let documented: BTreeSet<_> = names.map(str::to_owned).collect();
         assert_eq!(documented, exported());
     }
 
-    /// Strangers choose neither endpoints nor keys, so what is left can't grow.
+    /// Clients choose neither endpoints nor keys, so the number of series cannot grow.
     #[test]
     fn the_number_of_series_is_the_documented_one() {
         let metrics = Metrics::new();
@@ -281,11 +290,11 @@ mod tests {
             "{fixed} series, {per_endpoint} more for each endpoint, {per_rule} more for each rule for topics, and {per_key} more \
              for each named API key"
         );
-        assert!(include_str!("../../docs/metrics.md").contains(&stated), "docs/metrics.md has to say: {stated}");
+        assert!(include_str!("../../docs/metrics.md").contains(&stated), "docs/metrics.md must say: {stated}");
     }
 
     #[test]
-    fn replicas_of_one_process_count_apart() {
+    fn replicas_in_one_process_count_separately() {
         let (one, other) = (Metrics::new(), Metrics::new());
         one.publications_total.of((Door::Feed, PublicationClass::State, PublishResult::Refused)).inc_by(3);
         let series = "tickgate_publications_total{class=\"state\",result=\"refused\",source=\"feed\"}";
@@ -294,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pair_of_labels_has_a_child_of_its_own_for_each_combination() {
+    fn each_pair_of_label_values_has_its_own_child() {
         let metrics = Metrics::new();
         for (at, route) in Route::ALL.iter().enumerate() {
             metrics.http_requests_total.of((*route, StatusClass::of(404))).inc_by(at as u64 + 1);

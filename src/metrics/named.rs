@@ -1,5 +1,5 @@
-//! Metrics with a label whose values are names of the configuration. Bounded by it: at most one replica's name, and the API
-//! keys that were configured since the start.
+//! Metrics with a label whose values are names from the configuration, which bounds them: the replica's name, and the
+//! API keys that were configured since the start.
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
@@ -8,8 +8,8 @@ use super::{
     labels::KeyUse,
 };
 
-/// A counter by configured API key, and by what became of its request. The names are bounded by the configuration: those of
-/// all that were configured since the start.
+/// A counter by configured API key and result of its request. The number of names is bounded: all keys configured since
+/// the start.
 #[derive(Debug)]
 pub struct ByKey(IntCounterVec);
 
@@ -34,7 +34,7 @@ impl Declared for ByKey {
     }
 }
 
-/// A gauge by the rule for topics.
+/// A gauge by topic rule.
 #[derive(Debug)]
 pub struct ByTopicRule(IntGaugeVec);
 

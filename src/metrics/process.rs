@@ -1,5 +1,5 @@
-//! What the process says of itself: its build, its resources, its panics, and how busy its workers are. Never a
-//! figure of a connection or topic.
+//! Metrics of the process: its build, its resources, its panics, and how busy its workers are. Never about a connection
+//! or topic.
 
 use std::{
     sync::{Arc, Once, Weak},
@@ -12,18 +12,17 @@ use prometheus::{IntGauge, Opts, Registry};
 use super::{Metrics, resources::Resources};
 use crate::tasks::Stop;
 
-/// The lines of the documentation for what is registered here under the gateway's own prefix.
+/// The documentation lines of the metrics that are registered here with the gateway's prefix.
 #[cfg(test)]
-pub(super) const BUILD_ROWS: [&str; 1] = [
-    "| `tickgate_build_info` | gauge | `version`, `commit`, `rustc` | Always 1; the labels say what was built of what. |",
-];
+pub(super) const BUILD_ROWS: [&str; 1] =
+    ["| `tickgate_build_info` | gauge | `version`, `commit`, `rustc` | Always 1; the labels identify the build. |"];
 
-/// Time between two looks at the event loop.
+/// Time between two samples of the event loop.
 const LAG_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Registers the process and build metrics.
 pub(super) fn register(registry: &Registry) {
-    let build = Opts::new("tickgate_build_info", "Always 1; the labels say what was built of what.")
+    let build = Opts::new("tickgate_build_info", "Always 1; the labels identify the build.")
         .const_label("version", env!("CARGO_PKG_VERSION"))
         .const_label("commit", option_env!("TICKGATE_COMMIT").unwrap_or("unknown"))
         .const_label("rustc", env!("TICKGATE_RUSTC"));
@@ -37,11 +36,11 @@ pub(super) fn register(registry: &Registry) {
     }
 }
 
-/// Those who count the panics of this process: its replicas, of which tests run several.
+/// The panic counters of this process: one per replica; tests run several replicas.
 static COUNTING: Mutex<Vec<Weak<Metrics>>> = Mutex::new(Vec::new());
 static HOOK: Once = Once::new();
 
-/// Counts every panic of the process from now on, for as long as the metrics live; it is reported as before.
+/// Counts every panic of the process from now on, as long as the metrics live; panics are also reported as before.
 pub fn count_panics(metrics: &Arc<Metrics>) {
     let mut counting = COUNTING.lock();
     counting.retain(|metrics| metrics.strong_count() > 0);
@@ -58,7 +57,7 @@ pub fn count_panics(metrics: &Arc<Metrics>) {
     });
 }
 
-/// Observes how late timers fire, until the replica stops.
+/// Measures how late timers fire, until the replica stops.
 pub async fn watch_event_loop(metrics: Arc<Metrics>, mut stop: Stop) {
     loop {
         let due = Instant::now() + LAG_INTERVAL;
@@ -76,23 +75,23 @@ mod tests {
     use crate::tasks::Tasks;
 
     #[test]
-    fn every_replica_counts_the_panics_of_its_process_as_long_as_it_is_there() {
+    fn every_live_replica_counts_the_panics_of_its_process() {
         let (one, other, gone) = (Metrics::new(), Metrics::new(), Metrics::new());
         for metrics in [&one, &other, &gone] {
             count_panics(metrics);
         }
         let left = Arc::downgrade(&gone);
         drop(gone);
-        assert!(left.upgrade().is_none(), "counting keeps nobody alive");
+        assert!(left.upgrade().is_none(), "the counter keeps nothing alive");
         let counts = || [one.panics_total.get(), other.panics_total.get()];
         let before = counts();
         assert!(std::panic::catch_unwind(|| panic!("on purpose")).is_err());
-        // Other tests of this process may panic on purpose as well.
+        // Other tests of this process may also panic on purpose.
         assert!(counts().iter().zip(before).all(|(after, before)| *after > before), "{before:?} {:?}", counts());
     }
 
     #[tokio::test]
-    async fn the_event_loop_is_watched_until_the_stop() {
+    async fn the_event_loop_is_sampled_until_the_stop() {
         let (metrics, tasks) = (Metrics::new(), Tasks::new());
         tasks.spawn("event-loop-lag", watch_event_loop(Arc::clone(&metrics), tasks.stop()));
         while metrics.event_loop_lag_seconds.get_sample_count() == 0 {

@@ -1,5 +1,5 @@
-//! What the kernel says of the process: processor time, memory, descriptors, threads. Read at each scrape, and nothing is
-//! exported where there is no `/proc`.
+//! Kernel statistics of the process: processor time, memory, descriptors, threads. Read at each scrape; without
+//! `/proc`, nothing is exported.
 
 use std::fs;
 
@@ -9,14 +9,14 @@ use prometheus::{
     proto::MetricFamily,
 };
 
-/// `USER_HZ` of Linux: the clock ticks of a second, as processes are told them on every architecture.
+/// `USER_HZ` of Linux: clock ticks per second in the kernel's interface to processes, equal on every architecture.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// One look at the process.
+/// One sample of the process.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Usage {
     cpu_seconds: f64,
-    /// Seconds from the system's start to the process's.
+    /// Seconds from the system's start to the start of the process.
     started_after: f64,
     virtual_bytes: i64,
     resident_bytes: i64,
@@ -26,7 +26,7 @@ struct Usage {
 impl Usage {
     /// From `/proc/<pid>/stat` and `/proc/<pid>/status`.
     fn parse(stat: &str, status: &str) -> Option<Self> {
-        // The name of the program, in parentheses, may hold anything.
+        // The name of the program, in parentheses, may contain any character.
         let (_, fields) = stat.rsplit_once(')')?;
         let field = |number: usize| fields.split_whitespace().nth(number - 3)?.parse::<f64>().ok();
         let line = |name: &str| {
@@ -54,16 +54,16 @@ fn system_start() -> Option<f64> {
 }
 
 fn open_descriptors() -> Option<i64> {
-    // One of them is the folder itself, which is being read.
+    // One of them is the directory itself, which is open for reading.
     fs::read_dir("/proc/self/fd").ok().map(|entries| entries.count() as i64 - 1)
 }
 
-/// The soft limit in `/proc/<pid>/limits`; `None` where there is none.
+/// The soft limit in `/proc/<pid>/limits`; `None` if unlimited.
 fn descriptors_max(limits: &str) -> Option<i64> {
     limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next()?.parse().ok())
 }
 
-/// Exports the usage of this process.
+/// Exports the resource usage of this process.
 pub(super) struct Resources {
     descriptors: Vec<Desc>,
     cpu: Counter,
@@ -111,7 +111,7 @@ impl Collector for Resources {
 
     fn collect(&self) -> Vec<MetricFamily> {
         let (Some(usage), Some(open_fds)) = (Usage::now(), open_descriptors()) else { return Vec::new() };
-        // Of two scrapes at once, the later one may have counted more already.
+        // Of two concurrent scrapes, the other one may already have counted more.
         self.cpu.inc_by((usage.cpu_seconds - self.cpu.get()).max(0.0));
         self.virtual_memory.set(usage.virtual_bytes);
         self.resident_memory.set(usage.resident_bytes);
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernels_lines_are_read() {
+    fn the_kernel_files_are_parsed() {
         let stat = "7 (a) name) S 1 7 7 0 -1 4194560 9 0 0 0 250 150 0 0 20 0 3 0 4200 1000 50 18446744073709551615";
         let status = "Name:\ta) name\nVmSize:\t    2048 kB\nVmRSS:\t      64 kB\nThreads:\t3\n";
         let usage = Usage::parse(stat, status).unwrap();

@@ -1,30 +1,31 @@
-//! By what a repetition is known: a `msg_id` belongs to a channel and to whoever published there, and stands for one
-//! content. Pure. Never decides who may publish.
+//! What identifies a repeated publication: a `msg_id` belongs to a channel and to its publisher there, and stands for
+//! one content. Pure. Does not decide who may publish.
 
 use aws_lc_rs::digest::{Context, SHA256};
 use tickgate_wire::model::{InvalidId, MsgId, Once};
 
-/// A publisher's own id of a publication, and whose it is.
+/// A publisher's own id of a publication, and the publisher it belongs to.
 #[derive(Clone, Copy, Debug)]
 pub struct MsgName<'a> {
     pub msg_id: &'a str,
     pub publisher: PublisherName<'a>,
-    /// Which of the publisher's programs sent it, where a message says so.
+    /// Which of the publisher's programs sent it, if the message says so.
     pub source: Option<&'a str>,
-    /// What a repetition has in common with the first time. `None`: the payload, byte by byte.
+    /// What a repetition has in common with the first publication. `None`: the payload, byte for byte.
     pub content: Option<&'a [u8]>,
 }
 
-/// Who publishes, as far as `msg_id`s are concerned: nobody can use up, or see, those of another.
+/// The namespace of `msg_id`s: publishers can neither use up nor see each other's ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PublisherName<'a> {
-    /// An API key, by its name. All keys without a name are one publisher, so that replacing them repeats nothing.
+    /// An API key, by its name. All keys without a name are one publisher, so that replacing one does not allow
+    /// duplicates.
     Key(&'a str),
     /// The user of a token.
     User(&'a str),
     /// A feed: the same on all replicas.
     Feed(&'a str),
-    /// Whoever needs no credential in development mode.
+    /// A publisher without credentials in development mode.
     Nobody,
 }
 
@@ -34,10 +35,10 @@ impl<'a> MsgName<'a> {
         Self { msg_id, publisher, source: None, content: None }
     }
 
-    /// The form that back ends remember. `channel` with the user whose private channel it is.
+    /// The form that back ends store. `channel` includes the user of a private channel.
     ///
     /// # Errors
-    /// [`InvalidId`] when the `msg_id` can't be one.
+    /// [`InvalidId`] if the `msg_id` is invalid.
     pub(super) fn once(&self, channel: (&str, Option<&str>), payload: &[u8]) -> Result<Once, InvalidId> {
         MsgId::new(self.msg_id)?;
         let (kind, publisher) = match self.publisher {
@@ -46,12 +47,12 @@ impl<'a> MsgName<'a> {
             PublisherName::Feed(name) => ("feed", name),
             PublisherName::Nobody => ("nobody", ""),
         };
-        // No source is none of any name: names are not empty.
+        // An absent source differs from every name: names are not empty.
         let parts =
             [channel.0, channel.1.unwrap_or_default(), kind, publisher, self.source.unwrap_or_default(), self.msg_id];
         let mut name = Context::new(&SHA256);
         for part in parts {
-            // With its length: otherwise a part could end where another one begins.
+            // With its length: otherwise the boundary between two parts would be ambiguous.
             name.update(&(part.len() as u64).to_be_bytes());
             name.update(part.as_bytes());
         }

@@ -1,12 +1,12 @@
-//! How long to wait between two attempts to connect. Never gives up.
+//! Delays between attempts to connect. Never gives up.
 
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_millis(50);
-/// While an outage is young: short, so that the link is back within 0.3 s after Redis is.
+/// Early in an outage: short, so that the link is back within 0.3 s after Redis.
 const YOUNG_MAX: Duration = Duration::from_millis(200);
 const OLD_MAX: Duration = Duration::from_secs(2);
-/// Attempts (about a minute of them) after which an outage is old.
+/// Attempts (about a minute) after which the delays grow.
 const YOUNG_ATTEMPTS: u32 = 350;
 
 /// Doubling delays with jitter: 50 ms to 200 ms in the first minute, then up to 2 s.
@@ -16,7 +16,7 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    /// The next delay: between the half and the whole of the step.
+    /// The next delay: between half and all of the step.
     pub(super) fn next(&mut self) -> Duration {
         let exponent = self.attempts.min(10);
         self.attempts = self.attempts.saturating_add(1);
@@ -25,7 +25,7 @@ impl Backoff {
         step / 2 + step.mul_f64(random_unit() / 2.0)
     }
 
-    /// A link stood: the next outage is a new one.
+    /// A link was established: the next outage starts with short delays.
     pub(super) fn reset(&mut self) {
         self.attempts = 0;
     }
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_young_outage_is_retried_quickly_and_an_old_one_gently() {
+    fn a_new_outage_is_retried_quickly_and_a_long_one_slowly() {
         let mut backoff = Backoff::default();
         assert!(backoff.next() <= FIRST);
         assert!((0..300).all(|_| backoff.next() <= YOUNG_MAX));

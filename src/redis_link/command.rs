@@ -1,4 +1,4 @@
-//! Supervises the command link. Never gives up, never hands out a link that failed a probe.
+//! Supervises the command link. Never gives up, never returns a link that failed a probe.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,16 +14,16 @@ use crate::{
     tasks::Stop,
 };
 
-/// How often a lasting outage is told again.
+/// How often a lasting outage is logged again.
 const REMINDER: Duration = Duration::from_secs(30);
-/// A link that stood for so long has recovered: what fails after it is another outage.
+/// A link that lasted this long has recovered: a later failure is another outage.
 const STEADY: Duration = Duration::from_secs(5);
 
-/// Connects, watches, connects again, until the replica stops.
+/// Connects, probes, reconnects, until the replica stops.
 pub(super) async fn supervise(shared: Arc<Shared>, mut stop: Stop) {
     let mut backoff = Backoff::default();
     let mut outage = Outage::new("command");
-    // The pub/sub link may have met the server first: what was logged is this link's own.
+    // The pub/sub link may have connected to the server first: this link logs it as well.
     let mut logged = String::new();
     while !stop.stopping() {
         let ended = Arc::new(Notify::new());
@@ -37,11 +37,11 @@ pub(super) async fn supervise(shared: Arc<Shared>, mut stop: Stop) {
                 };
                 shared.uninstall();
                 let Some(failure) = reason else { return };
-                if outage.tell(&shared, &failure) {
+                if outage.report(&shared, &failure) {
                     backoff.reset();
                 }
             }
-            Err(failure) => drop(outage.tell(&shared, &failure)),
+            Err(failure) => drop(outage.report(&shared, &failure)),
         }
         tokio::select! {
             () = sleep(backoff.next()) => {}
@@ -77,14 +77,14 @@ async fn connect(shared: &Shared, ended: &Arc<Notify>, logged: &mut String) -> R
             address = connect::shown_address(&shared.config),
             server = &*server.version,
             identity = &*identity,
-            "redis is there"
+            "connected to redis"
         );
         connect::warn_of_settings(&mut connection).await;
     }
     Ok(Attached { connection, identity })
 }
 
-/// Probes the link every second and whenever somebody doubts it; returns what was wrong.
+/// Probes the link every second and on request; returns why it failed.
 async fn watch(shared: &Shared, attached: Attached, ended: &Notify) -> Failure {
     let Attached { mut connection, identity } = attached;
     loop {
@@ -123,39 +123,39 @@ impl Shared {
     }
 }
 
-/// Tells an outage once, then again when its cause changes or it lasts. A link that comes and goes is one outage.
+/// Logs an outage once, then again when its cause changes or it lasts. A link that repeatedly fails soon is one outage.
 pub(super) struct Outage {
     link: &'static str,
-    told: Option<(Failure, Instant)>,
+    reported: Option<(Failure, Instant)>,
     began: Option<Instant>,
     stood: Option<Instant>,
 }
 
 impl Outage {
     pub(super) const fn new(link: &'static str) -> Self {
-        Self { link, told: None, began: None, stood: None }
+        Self { link, reported: None, began: None, stood: None }
     }
 
-    /// The link failed, or could not be made. True when it had stood long enough for this to be a new outage.
-    pub(super) fn tell(&mut self, shared: &Shared, failure: &Failure) -> bool {
+    /// The link failed or could not be established. True if it had lasted long enough for this to be a new outage.
+    pub(super) fn report(&mut self, shared: &Shared, failure: &Failure) -> bool {
         shared.metrics.redis_errors_total.of(failure.label()).inc();
         let now = Instant::now();
         let fresh = self.stood.take().is_some_and(|since| now - since > STEADY);
         if fresh {
-            (self.told, self.began) = (None, None);
+            (self.reported, self.began) = (None, None);
         }
         let began = *self.began.get_or_insert(now);
-        let due = |(told, at): &(Failure, Instant)| told != failure || now - *at >= REMINDER;
-        if self.told.as_ref().is_none_or(due) {
+        let due = |(reported, at): &(Failure, Instant)| reported != failure || now - *at >= REMINDER;
+        if self.reported.as_ref().is_none_or(due) {
             let down = (now - began).as_secs();
             let (link, address) = (self.link, connect::shown_address(&shared.config));
             tracing::warn!(link, address, down_seconds = down, %failure, "the link to redis is down");
-            self.told = Some((failure.clone(), now));
+            self.reported = Some((failure.clone(), now));
         }
         fresh
     }
 
-    /// The link stands.
+    /// The link is established.
     pub(super) fn over(&mut self) {
         let now = Instant::now();
         self.stood = Some(now);

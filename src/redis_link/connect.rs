@@ -1,4 +1,4 @@
-//! One connection to Redis, made and checked. Never hands out a connection to a server that can't be used.
+//! One connection to Redis: established and validated. Never returns a connection to an unusable server.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,22 +16,22 @@ use super::{
 };
 use crate::config::{self, Access};
 
-/// Commands that may wait in a connection's own queue.
+/// Maximum number of commands in a connection's own queue.
 const PIPELINE_BUFFER: usize = 1024;
-/// Bytes gathered before a write; more than one full pipeline of small publications.
+/// Bytes collected before a write; more than one full pipeline of small publications.
 const WRITE_BUFFER: usize = 128 * 1024;
 
-/// A server that answered all questions.
+/// A server that passed all checks.
 pub(super) struct Established {
     pub(super) connection: MultiplexedConnection,
     pub(super) identity: Arc<str>,
     pub(super) server: Server,
 }
 
-/// Where Redis is now, with everything but the response time-out.
+/// Where Redis is now, with everything except the response timeout.
 ///
 /// # Errors
-/// [`Failure::Unreachable`] when address or certificates can't be used.
+/// [`Failure::Unreachable`] if address or certificates are unusable.
 pub(super) fn connection_info(config: &config::Redis, access: &Access) -> Result<ConnectionInfo, Failure> {
     read_info(config, access).map_err(|error| Failure::of_connecting(&error, false))
 }
@@ -46,7 +46,7 @@ pub(super) fn shown_address(config: &config::Redis) -> String {
 pub(super) fn read_info(config: &config::Redis, access: &Access) -> RedisResult<ConnectionInfo> {
     let mut info = access.url.expose().into_connection_info()?;
     if matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
-        // Fails when one is installed already, which is as good.
+        // Fails if a provider is already installed, which is fine.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         if access.authority.is_some() || access.identity.is_some() {
             let root_cert = access.authority.as_ref().map(|authority| authority.as_bytes().to_vec());
@@ -77,8 +77,8 @@ pub(super) fn connection_config(config: &config::Redis, response_timeout: Durati
         .set_write_backpressure_boundary(WRITE_BUFFER)
 }
 
-/// Connects, and makes sure that the server is a master of a known version. `push` gets everything that the server sends
-/// unasked, and the end of the connection.
+/// Connects, and checks that the server is a master with a supported version. `push` receives everything that the
+/// server sends unprompted, and the end of the connection.
 pub(super) async fn establish(
     config: &config::Redis,
     name: &str,
@@ -92,7 +92,7 @@ pub(super) async fn establish(
     let tls = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
     let connecting = transport::open(&info, &settings, name).await;
     let mut connection = connecting.map_err(|error| Failure::of_connecting(&error, tls))?;
-    // For the operator's eyes in CLIENT LIST; not worth a failure where the rights are missing.
+    // Informational, for CLIENT LIST; missing rights are no reason to fail.
     let _ = redis::cmd("CLIENT").arg("SETNAME").arg(name).query_async::<Value>(&mut connection).await;
     let identity = identity(&mut connection).await?;
     let server = Server::parse(&redis::cmd("INFO").arg("server").query_async::<String>(&mut connection).await?);
@@ -102,7 +102,7 @@ pub(super) async fn establish(
     Ok(Established { connection, identity, server })
 }
 
-/// Connects once, and makes sure that the server is a master of a known version. Writes nothing.
+/// Connects once, and checks that the server is a master with a supported version. Writes nothing.
 ///
 /// # Errors
 /// Why no replica could work with it now.
@@ -112,8 +112,8 @@ pub async fn probe(config: &config::Redis) -> Result<(), Failure> {
     tokio::time::timeout(bound, attempt).await.map_err(|_| Failure::TimedOut)?.map(drop)
 }
 
-/// Makes sure that the connection still leads to the same dataset on a master. Also the probe of a standing link: it finds
-/// a dead path by its time-out, and a demoted server or another dataset by its answer.
+/// Checks that the connection still leads to the same dataset on a master. Also probes an established link: its timeout
+/// reveals a dead path, and its response a demoted server or another dataset.
 pub(super) async fn check_place(connection: &mut MultiplexedConnection, before: &str) -> Result<(), Failure> {
     if *identity(connection).await? == *before {
         return Ok(());
@@ -127,7 +127,7 @@ async fn identity(connection: &mut MultiplexedConnection) -> Result<Arc<str>, Fa
     server::identity(&info).ok_or_else(refused)
 }
 
-/// Replicas of the format before this one see nothing of what this one writes: while one of them runs, this one must not.
+/// Replicas with the previous format cannot see what this one writes: they must not run at the same time.
 pub(super) async fn check_format(connection: &mut MultiplexedConnection, keys: &Keys) -> Result<(), Failure> {
     let (seconds, micros): (u64, u64) = redis::cmd("TIME").query_async(connection).await?;
     let now_ms = seconds * 1_000 + micros / 1_000;
@@ -136,13 +136,15 @@ pub(super) async fn check_format(connection: &mut MultiplexedConnection, keys: &
         let running: Result<u64, _> = ask.query_async(connection).await;
         let text = match running.map_err(|error| Failure::of(&error)) {
             Ok(0) => continue,
-            Ok(_) => format!("replicas of format 1 hold leases under {key}; this one needs format 2: stop them first"),
+            Ok(_) => {
+                format!("replicas with format 1 hold leases under {key}; this one requires format 2: stop them first")
+            }
             Err(failure) if failure.refusal().is_some_and(RefusalKind::is_denial) => {
                 format!(
-                    "the redis user may not read {key}, so nobody knows whether replicas of format 1 run beside format 2"
+                    "the redis user may not read {key}, so it is unknown whether replicas with format 1 are running"
                 )
             }
-            // A key of another type: no replica's.
+            // A key of another type does not belong to a replica.
             Err(failure) if failure.refusal() == Some(RefusalKind::WrongType) => continue,
             Err(failure) => return Err(failure),
         };
@@ -151,7 +153,7 @@ pub(super) async fn check_format(connection: &mut MultiplexedConnection, keys: &
     Ok(())
 }
 
-/// Tells what of the server's settings is not as the gateway wants it. Silent where CONFIG is denied.
+/// Warns about server settings that do not fit the gateway. Silent if CONFIG is denied.
 pub(super) async fn warn_of_settings(connection: &mut MultiplexedConnection) {
     let names = ["client-output-buffer-limit", "stream-node-max-bytes", "maxmemory-policy", "maxmemory"];
     let mut settings = std::collections::HashMap::<String, String>::new();
@@ -170,14 +172,15 @@ pub(super) async fn warn_of_settings(connection: &mut MultiplexedConnection) {
     {
         tracing::warn!(
             bytes = hard,
-            "redis cuts a replica that falls behind by this much: set client-output-buffer-limit pubsub 256mb 64mb 60"
+            "redis disconnects a replica that falls this far behind: set client-output-buffer-limit pubsub 256mb 64mb \
+             60"
         );
     }
     let node = setting("stream-node-max-bytes").parse::<u64>().unwrap_or(0);
     if node > 1024 || node == 0 {
         tracing::warn!(
             stream_node_max_bytes = node,
-            "a stream of one entry takes 4 KB: set stream-node-max-bytes 1024 where there are many users"
+            "a stream with one entry takes 4 KB: set stream-node-max-bytes 1024 if there are many users"
         );
     }
     let policy = setting("maxmemory-policy");
@@ -196,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_pubsub_limit_is_found_among_the_others() {
+    fn the_pubsub_limit_is_parsed() {
         let text = "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60";
         assert_eq!(pubsub_hard_limit(text), Some(33_554_432));
         assert_eq!(pubsub_hard_limit(""), None);

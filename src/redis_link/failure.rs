@@ -1,4 +1,4 @@
-//! Every failure of Redis by its name. Never a raw library error beyond this module's callers.
+//! Failures of Redis and their classification. Library errors do not pass beyond this module's callers.
 
 use std::sync::Arc;
 
@@ -9,44 +9,44 @@ use thiserror::Error;
 use super::RefusalKind;
 use crate::metrics;
 
-/// Why Redis did not do what it was asked.
+/// Why Redis did not execute a command.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Failure {
     /// There is no link now; nothing was sent.
     #[error("no connection to redis")]
     Disconnected,
-    /// A connection could not be made; nothing was sent.
-    #[error("can't connect to redis: {0}")]
+    /// A connection could not be established; nothing was sent.
+    #[error("cannot connect to redis: {0}")]
     Unreachable(Arc<str>),
-    /// The connection ended before the answer: the command may have run.
+    /// The connection ended before the response: the command may have run.
     #[error("the connection to redis was closed")]
     Closed,
-    /// No answer in time: the command may have run.
+    /// No response in time: the command may have run.
     #[error("redis did not answer in time")]
     TimedOut,
-    /// Redis answered with an error: the command did not run.
+    /// Redis returned an error: the command did not run.
     #[error("{}: {text}", .kind.meaning())]
     Refused {
         kind: RefusalKind,
         /// Redis's own text.
         text: Arc<str>,
     },
-    /// All connections of the pool stayed busy for the whole wait.
+    /// All connections of the pool were busy for the whole wait.
     #[error("too many reads wait for redis")]
     PoolWait,
-    /// The server is older than what the gateway needs.
-    #[error("redis {0} is too old: 7.0 (or valkey 7.2) is needed")]
+    /// The server is older than the gateway requires.
+    #[error("redis {0} is too old: 7.0 (or valkey 7.2) is required")]
     TooOld(Arc<str>),
-    /// Another format than this program's is in use.
+    /// Redis holds a format other than this program's.
     #[error("{0}")]
     OtherFormat(Arc<str>),
-    /// Anything else: the server refused, or answered something unexpected.
+    /// Anything else: the server refused, or returned something unexpected.
     #[error("{0}")]
     Other(Arc<str>),
 }
 
 impl Failure {
-    /// Names a library error.
+    /// Classifies a library error.
     #[must_use]
     pub fn of(error: &RedisError) -> Self {
         if error.is_timeout() {
@@ -68,7 +68,7 @@ impl Failure {
         }
     }
 
-    /// Names an error that a script caught; `None` for no text.
+    /// Classifies an error that a script caught; `None` for an empty text.
     #[must_use]
     pub fn of_text(text: &str) -> Option<Self> {
         let code = text.split(' ').next().filter(|code| !code.is_empty())?;
@@ -78,15 +78,14 @@ impl Failure {
         })
     }
 
-    /// Names the error with which the making of a connection failed, with its cause. `tls`: whether it was to be
-    /// encrypted.
+    /// Classifies a failed attempt to connect, with its cause. `tls`: whether it used TLS.
     #[must_use]
     pub(super) fn of_connecting(error: &RedisError, tls: bool) -> Self {
         let why = match Self::of(error) {
-            Self::TimedOut if tls => "no answer in time; does the port expect TLS?".to_owned(),
-            Self::TimedOut => "no answer in time".to_owned(),
+            Self::TimedOut if tls => "no response in time; does the port expect TLS?".to_owned(),
+            Self::TimedOut => "no response in time".to_owned(),
             Self::Closed if error.is_connection_dropped() && !tls => {
-                format!("the server closed the connection at once ({error}); a port with TLS needs rediss://")
+                format!("the server closed the connection at once ({error}); a TLS port requires rediss://")
             }
             Self::Closed | Self::Disconnected | Self::Other(_) => error.to_string(),
             failure => return failure,
@@ -94,7 +93,7 @@ impl Failure {
         Self::Unreachable(why.into())
     }
 
-    /// With which error Redis refused, if it did.
+    /// The error with which Redis refused, if it did.
     #[must_use]
     pub const fn refusal(&self) -> Option<RefusalKind> {
         match self {
@@ -103,25 +102,25 @@ impl Failure {
         }
     }
 
-    /// Whether the script has to be loaded; then the same command works.
+    /// Whether the script must be loaded; then the same command works.
     #[must_use]
     pub fn is_no_script(&self) -> bool {
         self.refusal() == Some(RefusalKind::NoScript)
     }
 
-    /// Whether the same command works once the script is loaded, or the replica has attached anew.
+    /// Whether the same command works after the script is loaded, or the replica has reattached.
     #[must_use]
     pub fn asks_again(&self) -> bool {
         matches!(self.refusal(), Some(RefusalKind::NoScript | RefusalKind::Stale))
     }
 
-    /// Whether the command may have run all the same.
+    /// Whether the command may have run despite the failure.
     #[must_use]
     pub const fn in_doubt(&self) -> bool {
         matches!(self, Self::Closed | Self::TimedOut)
     }
 
-    /// Whether the same command may succeed later without a change of rights or of the gateway.
+    /// Whether the same command may succeed later without a change of permissions or of the gateway.
     #[must_use]
     pub const fn is_passing(&self) -> bool {
         match self {
@@ -131,14 +130,14 @@ impl Failure {
         }
     }
 
-    /// Whether the link should be looked at now rather than at its next probe.
+    /// Whether the link should be probed now rather than at its next interval.
     #[must_use]
     pub fn accuses_link(&self) -> bool {
         use RefusalKind::{MasterDown, Moved, ReadOnly};
         matches!(self, Self::Closed | Self::TimedOut) || matches!(self.refusal(), Some(ReadOnly | Moved | MasterDown))
     }
 
-    /// The label it is counted under.
+    /// The metric label.
     #[must_use]
     pub const fn label(&self) -> metrics::RedisError {
         use metrics::RedisError as Label;
@@ -152,7 +151,7 @@ impl Failure {
     }
 }
 
-/// Redis's own text. What it quotes of an unknown command is left out: it may hold a payload.
+/// Redis's own text. Its quote of an unknown command is omitted: it may contain a payload.
 fn text_of(error: &RedisError) -> String {
     let text = match (error.code(), error.detail()) {
         (Some(code), Some(detail)) => format!("{code} {detail}"),
@@ -191,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn each_server_error_has_its_name() {
+    fn each_server_error_is_classified() {
         for kind in RefusalKind::ALL {
             let reply = format!("{} something else than usual", kind.code());
             assert_eq!(named(&reply), Failure::Refused { kind: *kind, text: reply.into() });
@@ -203,14 +202,14 @@ mod tests {
     }
 
     #[test]
-    fn what_redis_quotes_of_a_command_is_left_out() {
+    fn quoted_commands_are_omitted() {
         let unknown =
             named("ERR unknown command 'XADD', with args beginning with: 'tg2:{t:user:alice}:s' '{\"qty\":1}' ");
         assert_eq!(unknown, Failure::Other("ERR unknown command 'XADD'".into()));
     }
 
     #[test]
-    fn only_silence_leaves_doubt() {
+    fn only_a_missing_response_leaves_the_outcome_unknown() {
         let timeout = RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
         let reset = RedisError::from(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
         assert!(Failure::of(&timeout).in_doubt());

@@ -1,15 +1,15 @@
-//! What Redis says of itself that an operator wants to know before it is too late: memory, persistence, replicas, blocked
-//! clients. Never judges it, but for one thing: whether its memory is about to be full.
+//! Redis statistics for operators: memory, persistence, replicas, blocked clients. Draws one conclusion only: whether
+//! its memory is almost full.
 
 use std::time::Duration;
 
 use super::RedisLink;
 use crate::{metrics::Metrics, tasks::Stop};
 
-/// Time between two questions.
+/// Sampling interval.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// One answer.
+/// One sample.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Figures {
     used_bytes: i64,
@@ -21,7 +21,7 @@ struct Figures {
 }
 
 impl Figures {
-    /// Reads the answer to `INFO memory persistence clients replication`.
+    /// Parses the response to `INFO memory persistence clients replication`.
     fn parse(info: &str) -> Self {
         let field =
             |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
@@ -44,7 +44,7 @@ impl Figures {
         }
     }
 
-    /// Nine tenths of the memory are used: publications will be refused soon.
+    /// Nine tenths of the memory are used: Redis will soon refuse publications.
     const fn is_tight(self) -> bool {
         self.max_bytes > 0 && self.used_bytes > self.max_bytes / 10 * 9
     }
@@ -59,7 +59,7 @@ impl Figures {
     }
 }
 
-/// Asks until the replica stops. Where Redis does not answer, or denies `INFO`, the figures of before stay.
+/// Samples until the replica stops. If Redis does not respond or denies `INFO`, the previous values stay.
 pub async fn watch_server(link: RedisLink, mut stop: Stop) {
     link.metrics().redis_persistence_ok.set(1);
     loop {
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_servers_lines_are_read() {
+    fn the_server_info_is_parsed() {
         let info = "# Memory\r\nused_memory:1048576\r\nused_memory_rss:9\r\nmaxmemory:4194304\r\n# Persistence\r\n\
                     rdb_last_bgsave_status:ok\r\naof_last_write_status:err\r\n# Clients\r\nblocked_clients:3\r\n\
                     # Replication\r\nrole:master\r\nconnected_slaves:2\r\n\

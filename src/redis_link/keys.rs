@@ -1,23 +1,23 @@
-//! Every key and channel name in Redis, in one place. Never spelled anywhere else.
+//! All key and channel names in Redis. No other module builds them.
 //!
-//! All begin with the configured, versioned prefix. What must live together carries the same hash tag: a topic's
-//! stream, channel and dedupe keys, a user's leases, a session's record. Text that others choose (user ids in private
-//! topics) is escaped, so that no name can spell another one's key or break out of its tag.
+//! All start with the configured, versioned prefix. Keys that must be on the same server share a hash tag: a topic's
+//! stream, channel and dedupe keys, a user's leases, a session's record. Text that clients choose (user ids in private
+//! topics) is escaped, so that no name can equal another one's key or break out of its tag.
 
 use std::{borrow::Cow, sync::Arc};
 
 use tickgate_wire::model::{Once, ReplicaId, SessionId, Topic, UserId};
 
-/// Makes names. Cheap to clone.
+/// Builds names. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Keys {
     prefix: Arc<str>,
-    /// What every topic's names begin with.
+    /// Prefix of every topic's names.
     topic_start: Arc<str>,
 }
 
 const GENERATION_TAG: &str = "{gen}";
-/// The default prefix of the format before this one.
+/// The default prefix of the previous format.
 const OLD_PREFIX: &str = "tg1:";
 const TOPIC_TAG: &str = "{t:";
 const STREAM_END: &str = "}:s";
@@ -29,45 +29,45 @@ impl Keys {
         Self { prefix: prefix.into(), topic_start: format!("{prefix}{TOPIC_TAG}").into() }
     }
 
-    /// The stream of a topic, and its pub/sub channel: one name, so that a publication looks up one key less.
+    /// The stream of a topic, and its pub/sub channel: the same name, so that a publication looks up one key less.
     #[must_use]
     pub fn stream(&self, topic: &Topic) -> String {
         format!("{}{}{STREAM_END}", self.topic_start, escaped(topic.as_str()))
     }
 
-    /// Where the result of a publication with a `msg_id` is remembered.
+    /// Stores the result of a publication with a `msg_id`.
     #[must_use]
     pub fn dedupe(&self, topic: &Topic, once: &Once) -> String {
         format!("{}{}}}:i:{:032x}", self.topic_start, escaped(topic.as_str()), once.name)
     }
 
-    /// The topic whose channel this is; `None` for any other channel.
+    /// The topic of this channel; `None` for any other channel.
     #[must_use]
     pub fn topic_of_channel<'a>(&self, channel: &'a str) -> Option<Cow<'a, str>> {
         let name = channel.strip_prefix(&*self.topic_start)?.strip_suffix(STREAM_END)?;
         unescaped(name)
     }
 
-    /// Hash of the dataset's generation, and of all that is known of those before and of who may acknowledge.
+    /// Hash of the dataset's generation, of the known earlier ones, and of the replicas that may acknowledge.
     #[must_use]
     pub fn generation(&self) -> String {
         format!("{}{GENERATION_TAG}", self.prefix)
     }
 
-    /// The channel on which members hear that the generation's hash has changed, and of handovers.
+    /// The channel on which replicas learn about handovers and changes of the generation's hash.
     #[must_use]
     pub fn generation_control(&self) -> String {
         format!("{}{GENERATION_TAG}:c", self.prefix)
     }
 
-    /// What the stream of every topic matches.
+    /// Matches the stream of every topic.
     #[must_use]
     pub fn all_streams(&self) -> String {
         format!("{}*{STREAM_END}", self.topic_start)
     }
 
-    /// Sorted sets in which replicas of the format before this one keep their leases, by their end in milliseconds: under
-    /// this prefix, and under the one that was the default then.
+    /// Sorted sets in which replicas with the previous format keep their leases, by expiry in milliseconds: under this
+    /// prefix, and under the previous default.
     #[must_use]
     pub fn leases_of_the_old_format(&self) -> Vec<String> {
         let mut prefixes = vec![OLD_PREFIX, &*self.prefix];
@@ -81,7 +81,7 @@ impl Keys {
         format!("{}canary:{link}", self.prefix)
     }
 
-    /// Sorted set of a user's sessions, by the end of their leases.
+    /// Sorted set of a user's sessions, by the expiry of their leases.
     #[must_use]
     pub fn user_sessions(&self, user: &UserId) -> String {
         format!("{}{{u:{}}}:l", self.prefix, escaped(user.as_str()))
@@ -93,43 +93,50 @@ impl Keys {
         format!("{}{{u:{}}}:r", self.prefix, escaped(user.as_str()))
     }
 
-    /// Sorted set of a user's sessions whose places others took while they could not be looked up, by the stamps of those.
+    /// Whether the platform reported a user as inactive.
+    #[must_use]
+    pub fn user_standing(&self, user: &UserId) -> String {
+        format!("{}{{u:{}}}:i", self.prefix, escaped(user.as_str()))
+    }
+
+    /// Sorted set of a user's sessions that lost their places while Redis was unreachable, by the timestamps of the
+    /// replacing sessions.
     #[must_use]
     pub fn user_replaced(&self, user: &UserId) -> String {
         format!("{}{{u:{}}}:p", self.prefix, escaped(user.as_str()))
     }
 
-    /// The record of a session that may be resumed.
+    /// The record of a session that can be resumed.
     #[must_use]
     pub fn session(&self, session: SessionId) -> String {
         format!("{}{{s:{session}}}:r", self.prefix)
     }
 
-    /// Sorted set of the live replicas, by the end of their leases.
+    /// Sorted set of the live replicas, by the expiry of their leases.
     #[must_use]
     pub fn replicas(&self) -> String {
         format!("{}{{replicas}}:m", self.prefix)
     }
 
-    /// Hash of the live replicas' figures.
+    /// Hash of the live replicas' statistics.
     #[must_use]
     pub fn replica_figures(&self) -> String {
         format!("{}{{replicas}}:f", self.prefix)
     }
 
-    /// Index of a replica's sessions, for those who sweep after it.
+    /// Index of a replica's sessions, for the replicas that clean up after it.
     #[must_use]
     pub fn replica_sessions(&self, replica: &ReplicaId) -> String {
         format!("{}{{r:{replica}}}:x", self.prefix)
     }
 
-    /// The index of a replica that is being rewritten, until it takes the place of the old one.
+    /// The index of a replica while it is rewritten, until it replaces the old one.
     #[must_use]
     pub fn replica_sessions_next(&self, replica: &ReplicaId) -> String {
         format!("{}{{r:{replica}}}:next", self.prefix)
     }
 
-    /// The index of a replica that is gone, while another one sweeps after it.
+    /// The index of a dead replica while another one cleans up.
     #[must_use]
     pub fn replica_swept(&self, replica: &ReplicaId) -> String {
         format!("{}{{r:{replica}}}:swept", self.prefix)
@@ -147,19 +154,19 @@ impl Keys {
         format!("{}ctl:*", self.prefix)
     }
 
-    /// Stream of what operators said lately.
+    /// Stream of the latest operator commands.
     #[must_use]
     pub fn controls(&self) -> String {
         format!("{}controls", self.prefix)
     }
 
-    /// A single-use ticket, by the name that does not tell it.
+    /// A single-use ticket, by a name that does not reveal it.
     #[must_use]
     pub fn ticket(&self, ticket: &str) -> String {
         format!("{}ticket:{ticket}", self.prefix)
     }
 
-    /// Sorted set of the names that replicas want of a feed, by the end of their leases.
+    /// Sorted set of the names that replicas request from a feed, by the expiry of their leases.
     #[must_use]
     pub fn wanted(&self, feed: &str) -> String {
         format!("{}wanted:{feed}", self.prefix)
@@ -172,7 +179,7 @@ impl Keys {
     }
 }
 
-/// Braces would move the hash tag, and a name with them could spell another one's key.
+/// Braces would move the hash tag, so a name with braces could equal another one's key.
 fn escaped(name: &str) -> Cow<'_, str> {
     if !name.bytes().any(|byte| matches!(byte, b'{' | b'}' | b'%')) {
         return Cow::Borrowed(name);
@@ -189,7 +196,7 @@ fn escaped(name: &str) -> Cow<'_, str> {
     Cow::Owned(text)
 }
 
-/// The name before it was escaped; `None` when nobody escaped it so.
+/// The original name; `None` if the text is not an escaped name.
 fn unescaped(text: &str) -> Option<Cow<'_, str>> {
     if !text.contains(['{', '}', '%']) {
         return Some(Cow::Borrowed(text));
@@ -227,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_channel_gives_its_topic_back_whatever_the_user_is_called() {
+    fn a_channel_maps_to_its_topic_whatever_the_user_id() {
         let keys = Keys::new("tg2:");
         for user in ["alice", "a}b", "{", "}:s", "100%", "%7D", "ü{}%"] {
             let topic = user_topic(user);
@@ -240,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn no_user_id_can_spell_another_topics_key() {
+    fn no_user_id_can_equal_another_topics_key() {
         let keys = Keys::new("tg2:");
         let victim = keys.dedupe(&user_topic("a"), &Once { name: 1, content: 1 });
         let name = victim.trim_start_matches("tg2:{t:@@").trim_end_matches(":s");

@@ -1,16 +1,16 @@
-//! The links to Redis: one for commands and one for pub/sub, both under our own supervision, and a pool.
+//! The links to Redis: one for commands and one for pub/sub, both supervised, and a pool.
 //!
-//! - Nothing here ever gives up, blocks a start, or ends the process: without Redis the links are down, and report it.
+//! - No link ever gives up, blocks startup, or ends the process: without Redis the links are down, and report it.
 //! - **A link is never trusted.** Each is probed every second, the pub/sub link also by a canary that makes the whole
-//!   round trip. Any unexpected event (a time-out, an end, a demoted server, an unexpected unsubscribe, a missing canary)
-//!   tears the link down, and a new one replaces it; everything that relies on it is notified and compares.
-//! - Every new link learns the server's *identity*: which server with which dataset it is. What follows from another one,
-//!   a generation, is for the backplane to decide.
+//!   round trip. Any unexpected event (a timeout, an end, a demoted server, an unexpected unsubscribe, a missing
+//!   canary) closes the link, and a new one replaces it; everything that relies on it is notified and compares.
+//! - Every new link reads the server's *identity*: which server with which dataset it is. The backplane decides what
+//!   another identity means (a generation).
 //! - A [`RedisLink`] leads to one server, a [`Topology`] to all of them, each with its share of the names.
-//! - The hot path shares one multiplexed command link. Reads with large answers, blocking and housekeeping commands
-//!   go through the pool, whose size is their admission limit. Commands never share a link with subscriptions.
+//! - The hot path shares one multiplexed command link. Reads with large responses, blocking and housekeeping commands
+//!   use the pool, whose size is their admission limit. Commands never share a link with subscriptions.
 //!
-//! Never knows topics' contents, sessions or leases.
+//! Knows nothing about the contents of topics, sessions or leases.
 
 mod backoff;
 mod check;
@@ -70,14 +70,14 @@ impl std::fmt::Debug for RedisLink {
     }
 }
 
-/// How the links are doing.
+/// The state of the links.
 #[derive(Clone, Copy, Debug)]
 pub struct LinkHealth {
-    /// Both links have stood at least once.
+    /// Both links have been established at least once.
     pub reached: bool,
-    /// How long commands have had no link; zero when they have.
+    /// How long commands have had no link; zero while they have one.
     pub commands_down: Duration,
-    /// How long pub/sub has had no proven link; zero when it has.
+    /// How long pub/sub has had no verified link; zero while it has one.
     pub pubsub_down: Duration,
 }
 
@@ -87,31 +87,31 @@ struct Shared {
     metrics: Arc<Metrics>,
     pool: pool::Reads,
     command: ArcSwapOption<Attached>,
-    /// Since when the command link has been in its present state, up or down.
+    /// Since when the command link has been in its current state, up or down.
     command_since: Mutex<Instant>,
     pubsub_down_since: Mutex<Option<Instant>>,
-    /// Somebody had a reason to doubt the command link.
+    /// Requests a probe of the command link.
     suspicion: Notify,
-    /// A link waits for its first canary.
+    /// A link is waiting for its first canary.
     canary_due: Notify,
     generation: Mutex<u64>,
     /// Counts changes of the server, or of its dataset.
     changes: watch::Sender<u64>,
-    /// Of the server that the command link leads to; `None` while it is down.
+    /// The server of the command link; `None` while it is down.
     identities: watch::Sender<Option<Arc<str>>>,
-    /// Of the server that the pub/sub link leads to; `None` while it is down.
+    /// The server of the pub/sub link; `None` while it is down.
     pubsub_identity: Mutex<Option<Arc<str>>>,
-    /// Counts pub/sub links that stood.
+    /// Counts established pub/sub links.
     pubsub_links: watch::Sender<u64>,
     subscriptions: Subscriptions,
     refusals: refusal_log::RefusalLog,
-    /// Its memory is about to be full.
+    /// Its memory is almost full.
     tight: watch::Sender<bool>,
-    /// Loaded into every server that a command link stands to.
+    /// Loaded into every server to which a command link is established.
     scripts: Mutex<Vec<&'static str>>,
 }
 
-/// A connection, and the identity of the server that it leads to.
+/// A connection, and the identity of its server.
 #[derive(Clone)]
 pub struct Attached {
     pub connection: MultiplexedConnection,
@@ -154,10 +154,10 @@ impl RedisLink {
         Self { shared }
     }
 
-    /// The shared command link. Small, fast commands only: everybody's wait behind a slow one.
+    /// The shared command link. Only for small, fast commands: a slow one delays all others.
     ///
     /// # Errors
-    /// [`Failure::Disconnected`] while the link is down; nothing was sent then.
+    /// [`Failure::Disconnected`] while the link is down; nothing was sent.
     pub fn command(&self) -> Result<MultiplexedConnection, Failure> {
         self.attached().map(|attached| attached.connection)
     }
@@ -170,18 +170,18 @@ impl RedisLink {
         self.shared.command.load().as_deref().cloned().ok_or(Failure::Disconnected)
     }
 
-    /// A connection of the bounded pool, for reads with large answers and for housekeeping.
+    /// A connection of the bounded pool, for reads with large responses and for housekeeping.
     ///
     /// # Errors
-    /// [`Failure::PoolWait`] when all stayed busy for the configured wait, or why no connection could be made.
+    /// [`Failure::PoolWait`] if all were busy for the configured wait, or why no connection could be established.
     pub async fn pooled(&self) -> Result<Pooled, Failure> {
         self.shared.pool.get().await
     }
 
-    /// A connection of one's own, outside the pool and unsupervised, for commands that block.
+    /// A separate connection, outside the pool and unsupervised, for blocking commands.
     ///
     /// # Errors
-    /// Why it could not be made.
+    /// Why it could not be established.
     pub async fn dedicated(&self, response_timeout: Duration) -> Result<Attached, Failure> {
         let shared = &self.shared;
         let attempt = connect::establish(&shared.config, "tickgate-dedicated", |_| {});
@@ -192,8 +192,8 @@ impl RedisLink {
         Ok(Attached { connection, identity })
     }
 
-    /// Counts a failure, logs its kind at most once a minute, and has the command link probed at once when the failure
-    /// accuses it.
+    /// Counts a failure, logs its kind at most once a minute, and requests a probe of the command link if the failure
+    /// suggests one.
     pub fn report(&self, failure: &Failure) {
         self.shared.metrics.redis_errors_total.of(failure.label()).inc();
         self.shared.refusals.write(failure);
@@ -205,7 +205,7 @@ impl RedisLink {
         }
     }
 
-    /// Whether the server's memory is about to be full: what can be done without must not be written.
+    /// Whether the server's memory is almost full: optional data must not be written.
     #[must_use]
     pub fn is_tight(&self) -> bool {
         *self.shared.tight.borrow()
@@ -221,7 +221,7 @@ impl RedisLink {
         self.shared.tight.send_if_modified(|before| std::mem::replace(before, tight) != tight);
     }
 
-    /// Counts a message that no publisher of ours wrote.
+    /// Counts a message that none of our publishers wrote.
     pub(crate) fn report_malformed(&self) {
         self.shared.metrics.redis_errors_total.of(crate::metrics::RedisError::Other).inc();
     }
@@ -232,73 +232,73 @@ impl RedisLink {
         &self.shared.keys
     }
 
-    /// The settings the links were started with.
+    /// The settings with which the links were started.
     #[must_use]
     pub fn config(&self) -> &config::Redis {
         &self.shared.config
     }
 
-    /// The metrics that the links count in.
+    /// The metrics of the links.
     #[must_use]
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.shared.metrics
     }
 
-    /// Times a command, or a pipeline, from now until what is returned is dropped.
+    /// Measures a command or a pipeline from now until the returned value is dropped.
     #[must_use]
     pub fn time(&self, kind: RedisCommand) -> impl Sized + use<> {
         self.shared.metrics.redis_command_duration_seconds.of(kind).start_timer()
     }
 
-    /// Has the script loaded on every server that a command link stands to, so that EVALSHA finds it. A server can
+    /// Loads the script on every server to which a command link is established, so that EVALSHA finds it. A server can
     /// still forget it (SCRIPT FLUSH): [`Failure::NoScript`].
     pub fn preload(&self, script: &'static str) {
         self.shared.scripts.lock().push(script);
     }
 
-    /// Watches the identity of the server that the command link leads to.
+    /// Watches the identity of the command link's server.
     #[must_use]
     pub fn identities(&self) -> watch::Receiver<Option<Arc<str>>> {
         self.shared.identities.subscribe()
     }
 
-    /// False when the two links lead to different servers.
+    /// False if the two links lead to different servers.
     #[must_use]
     pub fn is_one_server(&self) -> bool {
         self.shared.is_one_server()
     }
 
-    /// Has the command link probed at once.
+    /// Requests a probe of the command link.
     pub fn suspect(&self) {
         self.shared.suspicion.notify_one();
     }
 
-    /// The backplane learned that the dataset is in another generation: what was written before may be gone.
+    /// The backplane found that the dataset has a new generation: earlier writes may be lost.
     pub fn learn(&self, generation: u64) {
         self.shared.learn(generation);
     }
 
-    /// Counts changes of the server or of its dataset: what was written before each may be gone.
+    /// Counts changes of the server or of its dataset: earlier writes may be lost at each.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.shared.changes.subscribe()
     }
 
-    /// Watches the count of pub/sub links that stood: each change means that control messages may have been missed.
+    /// Watches the count of established pub/sub links: each change means that control messages may have been missed.
     #[must_use]
     pub fn pubsub_links(&self) -> watch::Receiver<u64> {
         self.shared.pubsub_links.subscribe()
     }
 
-    /// Gives the receiver of followed channels' events. Called once; a second call changes nothing.
+    /// Sets the receiver of followed channels' events. Called once; a second call has no effect.
     pub fn receive(&self, receiver: EventReceiver) {
         self.shared.subscriptions.set_receiver(receiver);
     }
 
-    /// Subscribes a channel and passes its messages to the receiver, with [`Event::Confirmed`] when it stands. Not
-    /// counted. Survives the loss of the link.
+    /// Subscribes to a channel and passes its messages to the receiver, with [`Event::Confirmed`] when the subscription
+    /// is active. Calls are not counted. Survives the loss of the link.
     ///
-    /// `owner`: on whose behalf. Where many wait, channels of different owners take turns.
+    /// `owner`: on whose behalf. If many wait, channels of different owners take turns.
     pub fn follow(&self, channel: &str, owner: Option<u64>) {
         self.shared.subscriptions.follow(channel, owner);
     }
@@ -308,13 +308,13 @@ impl RedisLink {
         self.shared.subscriptions.unfollow(channel);
     }
 
-    /// Subscribes a channel for good and gives each message's bytes to the callback, in the link's own task: it must
-    /// not block. What is sent while the link is down is missed; see [`RedisLink::pubsub_links`].
+    /// Subscribes to a channel permanently and passes each message's bytes to the callback, in the link's own task: it
+    /// must not block. Messages sent while the link is down are missed; see [`RedisLink::pubsub_links`].
     pub fn subscribe_control(&self, channel: &str, callback: ControlCallback) {
         self.shared.subscriptions.subscribe_control(channel, callback);
     }
 
-    /// How the links are doing.
+    /// The state of the links.
     #[must_use]
     pub fn health(&self) -> LinkHealth {
         let down = |since: Option<Instant>| since.map_or(Duration::ZERO, |since| since.elapsed());

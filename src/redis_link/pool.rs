@@ -1,4 +1,4 @@
-//! The pool for reads of history and for housekeeping. Never used on the hot path: a checkout costs a round trip.
+//! The pool for history reads and housekeeping. Never used on the hot path: a checkout costs a round trip.
 
 use std::{
     ops::{Deref, DerefMut},
@@ -21,16 +21,16 @@ use crate::{
     metrics::Metrics,
 };
 
-/// A page of history may take this many times as long as a small command.
+/// Timeout of a page of history, as a multiple of that of a small command.
 const READ_PATIENCE: u32 = 4;
 
 type Pool = managed::Pool<Manager>;
 
-/// Makes the pool's connections, as `deadpool-redis` does, over the network that the links use.
+/// Creates the pool's connections, as `deadpool-redis` does, over the network that the links use.
 pub(super) struct Manager {
-    #[cfg_attr(not(feature = "simulation"), expect(dead_code, reason = "for a simulated network alone"))]
+    #[cfg_attr(not(feature = "simulation"), expect(dead_code, reason = "only for a simulated network"))]
     info: ConnectionInfo,
-    #[cfg_attr(not(feature = "simulation"), expect(dead_code, reason = "for a simulated network alone"))]
+    #[cfg_attr(not(feature = "simulation"), expect(dead_code, reason = "only for a simulated network"))]
     settings: AsyncConnectionConfig,
     redis: deadpool_redis::Manager,
 }
@@ -53,11 +53,11 @@ impl managed::Manager for Manager {
     }
 }
 
-/// A connection of the pool, given back when it is dropped.
+/// A connection of the pool, returned when it is dropped.
 pub struct Pooled(Object<Manager>);
 
 impl Pooled {
-    /// Ends the connection: a late answer on it must not reach the next reader.
+    /// Closes the connection: a late response on it must not reach the next reader.
     pub(crate) fn discard(self) {
         drop(Object::take(self.0));
     }
@@ -77,16 +77,16 @@ impl DerefMut for Pooled {
     }
 }
 
-/// A bounded pool that is made when it is first needed, and again when address or certificates changed.
+/// A bounded pool that is created on first use, and again when address or certificates change.
 pub(super) struct Reads {
     config: config::Redis,
     metrics: Arc<Metrics>,
     pool: Mutex<Option<Made>>,
-    /// Connections made before this may lead to a server that is no longer the one.
+    /// Connections established before this may lead to a replaced server.
     valid_since: Arc<Mutex<Instant>>,
 }
 
-/// A pool, and what its connections are made with.
+/// A pool, and the settings of its connections.
 #[derive(Clone)]
 struct Made {
     pool: Pool,
@@ -115,7 +115,7 @@ impl Reads {
         Ok(Pooled(connection?))
     }
 
-    /// Whether connections are made with something else than before: then the pool is made anew.
+    /// Whether the settings of connections changed: then the pool is created again.
     fn forget_changed(&self, access: &Access) -> bool {
         let changed = *self.config.access() != *access;
         if changed {
@@ -124,7 +124,7 @@ impl Reads {
         changed
     }
 
-    /// The server changed, or a link to it was torn down: no connection made until now is used again.
+    /// The server changed, or a link to it was closed: no existing connection is used again.
     pub(super) fn renew(&self) {
         *self.valid_since.lock() = Instant::now();
         if let Some(made) = &*self.pool.lock() {
@@ -146,7 +146,7 @@ impl Reads {
         let valid_since = Arc::clone(&self.valid_since);
         let fresh = Hook::sync_fn(move |_, metrics| match metrics.created >= *valid_since.lock() {
             true => Ok(()),
-            false => Err(HookError::message("made before the server changed")),
+            false => Err(HookError::message("established before the server changed")),
         });
         let pool = Pool::builder(manager)
             .max_size(config.pool_size)

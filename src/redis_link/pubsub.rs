@@ -1,5 +1,5 @@
-//! Supervises the pub/sub link: subscriptions, canary, renewal. Never sends anything but subscriptions and a probe
-//! over it: a large answer would count against its output buffer, and the server would cut it.
+//! Supervises the pub/sub link: subscriptions, canary, renewal. Sends only subscriptions and a probe over it: a large
+//! response would count against its output buffer, and the server would disconnect it.
 
 use std::{
     convert::Infallible,
@@ -26,15 +26,15 @@ use crate::{
     tasks::Stop,
 };
 
-/// Channels of one SUBSCRIBE or UNSUBSCRIBE: so many where the server is near, and fewer where they take long.
+/// Channels per SUBSCRIBE or UNSUBSCRIBE if the server is near; fewer if responses take long.
 const STEP_MIN: usize = 50;
 const STEP_MAX: usize = 1000;
-/// A link on which messages flow has this many times the time-out for its canary: the replica is busy, not deaf.
+/// A link with flowing messages gets this multiple of the canary timeout: the replica is busy, not disconnected.
 const BUSY_PATIENCE: u32 = 5;
 
 /// What the link's socket task reports to the supervisor.
 struct Watch {
-    /// False once the link is given up: what its task still delivers is dropped.
+    /// False after the link is abandoned: what its task still delivers is dropped.
     alive: AtomicBool,
     ended: Notify,
     seen: Mutex<Seen>,
@@ -47,7 +47,7 @@ struct Seen {
     canaries: u64,
 }
 
-/// Connects, subscribes, watches, connects again, until the replica stops.
+/// Connects, subscribes, watches, reconnects, until the replica stops.
 pub(super) async fn supervise(shared: Arc<Shared>, mut stop: Stop) {
     let mut backoff = Backoff::default();
     let mut outage = Outage::new("pubsub");
@@ -61,7 +61,7 @@ pub(super) async fn supervise(shared: Arc<Shared>, mut stop: Stop) {
         shared.metrics.redis_up.of(Link::PubSub).set(0);
         *shared.pubsub_identity.lock() = None;
         shared.pubsub_down_since.lock().get_or_insert_with(Instant::now);
-        if outage.tell(&shared, &failure) {
+        if outage.report(&shared, &failure) {
             backoff.reset();
         }
         if stood {
@@ -74,7 +74,7 @@ pub(super) async fn supervise(shared: Arc<Shared>, mut stop: Stop) {
     }
 }
 
-/// One link from its making to its end; returns why it ended.
+/// One link from its start to its end; returns why it ended.
 async fn serve(shared: &Arc<Shared>, watch: &Arc<Watch>, outage: &mut Outage) -> Failure {
     let (connection, identity) = match connect(shared, watch).await {
         Ok(connected) => connected,
@@ -95,13 +95,13 @@ async fn connect(shared: &Arc<Shared>, watch: &Arc<Watch>) -> Result<(Multiplexe
     let bound = shared.config.connect_timeout + shared.config.response_timeout * 4;
     let established = timeout(bound, attempt).await.map_err(|_| Failure::TimedOut)??;
     *shared.pubsub_identity.lock() = Some(Arc::clone(&established.identity));
-    // Where the command link leads elsewhere, one of the two is wrong.
+    // If the command link leads elsewhere, one of the two is wrong.
     shared.suspicion.notify_one();
     Ok((established.connection, established.identity))
 }
 
-/// Keeps the subscriptions as wanted and watches the link, both at once: a link that no longer answers a SUBSCRIBE is
-/// found by its silence.
+/// Updates the subscriptions and watches the link at the same time: the watch detects a link that no longer responds to
+/// a SUBSCRIBE.
 async fn attend(shared: &Shared, watch: &Watch, connection: MultiplexedConnection, identity: &str) -> Failure {
     let mut prober = connection.clone();
     tokio::select! {
@@ -111,7 +111,7 @@ async fn attend(shared: &Shared, watch: &Watch, connection: MultiplexedConnectio
 }
 
 async fn keep_subscribed(shared: &Shared, mut connection: MultiplexedConnection) -> Failure {
-    // Answers may wait behind many messages; silence is found by the other side.
+    // Responses may wait behind many messages; the watch detects silence.
     connection.set_response_timeout(shared.config.canary_timeout * BUSY_PATIENCE);
     match subscribe_all(shared, &mut connection).await {
         Ok(never) => match never {},
@@ -121,7 +121,7 @@ async fn keep_subscribed(shared: &Shared, mut connection: MultiplexedConnection)
 
 async fn subscribe_all(shared: &Shared, connection: &mut MultiplexedConnection) -> RedisResult<Infallible> {
     let mut stride = Stride::new(STEP_MIN, STEP_MAX);
-    // The control channels first: a link that is proven hears them.
+    // The control channels first: a verified link receives them.
     send_step(shared, connection, &mut stride).await?;
     connection.subscribe(shared.subscriptions.canary()).await?;
     shared.canary_due.notify_one();
@@ -131,7 +131,7 @@ async fn subscribe_all(shared: &Shared, connection: &mut MultiplexedConnection) 
     }
 }
 
-/// Sends a chunk of what changed. False when nothing is left.
+/// Sends a chunk of the changes. False if nothing is left.
 async fn send_step(shared: &Shared, connection: &mut MultiplexedConnection, stride: &mut Stride) -> RedisResult<bool> {
     let names = |channels: &[Arc<str>]| channels.iter().map(ToString::to_string).collect::<Vec<_>>();
     let step = shared.subscriptions.step(stride.count());
@@ -145,7 +145,7 @@ async fn send_step(shared: &Shared, connection: &mut MultiplexedConnection, stri
     let unsubscribe = async {
         if step.unsubscribe.is_empty() { Ok(()) } else { unsubscribing.unsubscribe(names(&step.unsubscribe)).await }
     };
-    // No channel is in both, and nobody has to wait for those that are given up.
+    // No channel is in both, and nothing waits for the channels to unsubscribe.
     tokio::try_join!(subscribe, unsubscribe)?;
     let count = step.subscribe.len().max(step.unsubscribe.len());
     if count > 0 {
@@ -154,8 +154,8 @@ async fn send_step(shared: &Shared, connection: &mut MultiplexedConnection, stri
     Ok(step.more)
 }
 
-/// Watches the canary, and asks the server's role: that finds a dead path or a demoted server even while there is no
-/// command link to send a canary by.
+/// Watches the canary, and queries the server's role: that detects a dead path or a demoted server even while there is
+/// no command link to send a canary.
 async fn keep_proven(
     shared: &Shared,
     watch: &Watch,
@@ -173,7 +173,7 @@ async fn keep_proven(
             () = sleep_until(probe_at.min(watch.deadline(shared))) => {}
         }
         if Instant::now() >= watch.deadline(shared) {
-            return Failure::Other("the canary did not come back".into());
+            return Failure::Other("the canary did not return".into());
         }
         if !shared.is_one_server() {
             return Failure::Other("the two links lead to different servers".into());
@@ -182,7 +182,7 @@ async fn keep_proven(
             let before = watch.seen.lock().anything;
             match connect::check_place(connection, identity).await {
                 Ok(()) => {}
-                // The answer waits behind messages that still flow: busy, not dead.
+                // The response waits behind messages that still flow: busy, not dead.
                 Err(Failure::TimedOut) if watch.seen.lock().anything > before => {}
                 Err(failure) => return failure,
             }
@@ -191,7 +191,7 @@ async fn keep_proven(
     }
 }
 
-/// Publishes this replica's canary over the command link, every interval and whenever a link waits for its proof.
+/// Publishes this replica's canary over the command link, at every interval and whenever a link waits for verification.
 pub(super) async fn publish_canaries(shared: Arc<Shared>, mut stop: Stop) {
     while !stop.stopping() {
         let attached = shared.command.load_full();
@@ -201,11 +201,11 @@ pub(super) async fn publish_canaries(shared: Arc<Shared>, mut stop: Stop) {
             let asked = async {
                 redis::cmd("TIME").query_async::<(u64, u64)>(&mut clock).await.map(|time| (time, clock::unix_us()))
             };
-            let (published, told) = tokio::join!(canary.query_async::<Value>(&mut connection), asked);
+            let (published, time) = tokio::join!(canary.query_async::<Value>(&mut connection), asked);
             if published.is_err_and(|error| Failure::of(&error).accuses_link()) {
                 shared.suspicion.notify_one();
             }
-            if let Ok(((seconds, micros), received_us)) = told
+            if let Ok(((seconds, micros), received_us)) = time
                 && let Some(skew) = server::clock_skew(sent_us, received_us, seconds * 1_000_000 + micros)
             {
                 shared.metrics.redis_clock_skew_seconds.set(skew);
@@ -241,7 +241,7 @@ impl Watch {
         (seen.canary, seen.anything) = (now, now);
     }
 
-    /// When the link counts as deaf. Never soon while no canary can be sent.
+    /// When the link counts as dead. Not soon while no canary can be sent.
     fn deadline(&self, shared: &Shared) -> Instant {
         let timeout = shared.config.canary_timeout;
         if shared.command.load().is_none() {
@@ -249,11 +249,11 @@ impl Watch {
         }
         let Seen { canary, anything, .. } = *self.seen.lock();
         let due = canary.max(*shared.command_since.lock()) + timeout;
-        // Messages after the last canary mean that the replica is busy, for some time.
+        // Messages after the last canary mean that the replica is busy, for a limited time.
         due.max((anything + timeout).min(due + timeout * (BUSY_PATIENCE - 1)))
     }
 
-    /// Takes what the server sent unasked. Runs in the connection's own task: never blocks.
+    /// Handles what the server sends unprompted. Runs in the connection's own task: never blocks.
     fn take(&self, shared: &Shared, info: PushInfo) {
         let PushInfo { kind, data } = info;
         if kind == PushKind::Disconnection {
@@ -277,7 +277,7 @@ impl Watch {
                 shared.confirmed(&channel);
             }
             PushKind::Unsubscribe if !shared.subscriptions.confirm_unsubscribe(&channel) => {
-                tracing::warn!("redis ended a subscription that nobody gave up");
+                tracing::warn!("redis ended a subscription unexpectedly");
                 self.ended.notify_one();
             }
             _ => {}
@@ -306,7 +306,7 @@ impl Watch {
 }
 
 impl Shared {
-    /// The first canary is back: the link works the whole way round.
+    /// The first canary returned: the link works in both directions.
     fn prove_pubsub(&self) {
         *self.pubsub_down_since.lock() = None;
         self.metrics.redis_up.of(Link::PubSub).set(1);

@@ -1,12 +1,12 @@
-//! The errors by which Redis refuses a command, in one table: from it come the metric's label, the log's text, and what the
-//! rest of the gateway decides by. Pure.
+//! The errors with which Redis refuses a command, in one table: it determines the metric label, the log text, and how
+//! the gateway reacts. Pure.
 
 use crate::metrics;
 
-/// Rows: the kind (also the metric's label), Redis's own code, whether it may pass by itself, and what it means.
+/// Rows: the kind (also the metric label), Redis's own code, whether it may be temporary, and what it means.
 macro_rules! refusals {
     ($($kind:ident $code:literal $fate:ident $meaning:literal;)+) => {
-        /// Why Redis refused a command. Nothing was executed, unless a script broke off.
+        /// Why Redis refused a command. Nothing was executed, unless a script was interrupted.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum RefusalKind {
             $(#[doc = concat!("`", $code, "`: ", $meaning, ".")] $kind),+
@@ -16,25 +16,25 @@ macro_rules! refusals {
             /// All kinds, in the order of the table.
             pub const ALL: &'static [Self] = &[$(Self::$kind),+];
 
-            /// The word that Redis's error begins with.
+            /// The first word of Redis's error.
             #[must_use]
             pub const fn code(self) -> &'static str {
                 match self { $(Self::$kind => $code),+ }
             }
 
-            /// What it means, in words.
+            /// What it means, as text.
             #[must_use]
             pub const fn meaning(self) -> &'static str {
                 match self { $(Self::$kind => $meaning),+ }
             }
 
-            /// Whether the same command may succeed later without a change of rights or of the gateway.
+            /// Whether the same command may succeed later without a change of permissions or of the gateway.
             #[must_use]
             pub const fn is_passing(self) -> bool {
                 match self { $(Self::$kind => refusals!(@$fate)),+ }
             }
 
-            /// The label it is counted under.
+            /// The metric label.
             #[must_use]
             pub const fn label(self) -> metrics::RedisError {
                 match self { $(Self::$kind => metrics::RedisError::$kind),+ }
@@ -60,7 +60,7 @@ refusals! {
     Ask "ASK" passes "redis is moving the key to another server";
     TryAgain "TRYAGAIN" passes "redis is moving some of the keys";
     ClusterDown "CLUSTERDOWN" passes "the redis cluster is down";
-    CrossSlot "CROSSSLOT" stays "redis wants the keys in one slot";
+    CrossSlot "CROSSSLOT" stays "redis requires the keys in one slot";
     WrongType "WRONGTYPE" stays "redis has a value of another type under the key";
     NoPerm "NOPERM" stays "the redis user lacks a right";
     NoAuth "NOAUTH" stays "redis requires a password";
@@ -68,13 +68,13 @@ refusals! {
 }
 
 impl RefusalKind {
-    /// The kind of an error with this code; `None` for one that is not in the table.
+    /// The kind of an error with this code; `None` if it is not in the table.
     #[must_use]
     pub fn of(code: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|kind| kind.code() == code)
     }
 
-    /// Authentication or access rights: for an operator to mend.
+    /// Authentication or permissions: an operator must fix it.
     #[must_use]
     pub const fn is_denial(self) -> bool {
         matches!(self, Self::NoPerm | Self::NoAuth | Self::WrongPass)
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_label_is_rediss_own_code_in_lower_case_and_documented() {
+    fn each_label_is_the_lower_case_code_and_documented() {
         let runbook = include_str!("../../docs/operations.md");
         for kind in RefusalKind::ALL {
             assert_eq!(kind.label().as_str(), kind.code().to_lowercase());

@@ -1,5 +1,5 @@
-//! The log line of a command that Redis did not carry out: each kind once a minute, with Redis's own text. Never a key or
-//! a payload.
+//! The log line of a command that Redis did not execute: each kind at most once a minute, with Redis's own text. Never
+//! a key or a payload.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use crate::{log_limit::LogLimit, metrics::RedisError};
 
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// One limit per kind of failure.
+/// One rate limit per kind of failure.
 #[derive(Debug)]
 pub(super) struct RefusalLog([LogLimit; RedisError::ALL.len()]);
 
@@ -21,7 +21,7 @@ impl Default for RefusalLog {
 impl RefusalLog {
     /// Logs the failure unless one of its kind was logged within the last minute.
     pub(super) fn write(&self, failure: &Failure) {
-        // Links report their own ends, and a script that Redis forgot is loaded again.
+        // Links log their own failures, and a script that Redis forgot is loaded again.
         if failure.label() == RedisError::Closed || failure.is_no_script() {
             return;
         }

@@ -1,11 +1,12 @@
-//! What a Redis server says about itself. Pure: `connect` asks, this reads.
+//! A Redis server's description of itself. Pure: `connect` queries it, this module parses it.
 
 use std::sync::Arc;
 
-/// Oldest servers that have everything the gateway uses: `<epoch>-*` ids need Redis 7.0, which Valkey forked from at 7.2.
+/// Oldest servers with everything that the gateway uses: `<epoch>-*` ids require Redis 7.0; Valkey forked later and
+/// starts at 7.2.
 const VERSION_MIN: (u32, u32) = (7, 0);
 
-/// The answers to `INFO server` and `INFO replication`.
+/// The responses to `INFO server` and `INFO replication`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Server {
     pub(super) version: Arc<str>,
@@ -13,7 +14,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Reads the answer to `INFO server`.
+    /// Parses the response to `INFO server`.
     pub(super) fn parse(info: &str) -> Self {
         let (name, version) = match field(info, "valkey_version") {
             "" => ("redis", field(info, "redis_version")),
@@ -25,8 +26,8 @@ impl Server {
     }
 }
 
-/// Which server with which dataset answers: its replication id, which changes with a restart, a promotion, and another
-/// dataset. `None`: it is no master.
+/// Identifies the server and its dataset: its replication id, which changes with a restart, a promotion, or another
+/// dataset. `None`: it is not a master.
 pub(super) fn identity(replication: &str) -> Option<Arc<str>> {
     let identity = field(replication, "master_replid");
     (field(replication, "role") == "master" && !identity.is_empty()).then(|| identity.into())
@@ -36,11 +37,11 @@ fn field<'a>(info: &'a str, name: &str) -> &'a str {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().trim()
 }
 
-/// A round trip that took longer says too little of the clock.
+/// A longer round trip gives no useful estimate of the clock.
 const CLOCK_TRIP_MAX_US: u64 = 100_000;
 
-/// By how many seconds this replica's clock is ahead of the server's, which was asked at `sent_us` and answered by
-/// `received_us`; all in microseconds since 1970. Wrong by at most half of the round trip, 50 ms.
+/// By how many seconds this replica's clock is ahead of the server's, which was asked at `sent_us` and responded by
+/// `received_us`; all in microseconds since 1970. The error is at most half of the round trip, 50 ms.
 pub(super) fn clock_skew(sent_us: u64, received_us: u64, server_us: u64) -> Option<f64> {
     let trip_us = received_us.checked_sub(sent_us).filter(|trip| *trip <= CLOCK_TRIP_MAX_US)?;
     Some(((sent_us + trip_us / 2) as f64 - server_us as f64) / 1e6)
@@ -51,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_are_read_from_both_servers() {
+    fn versions_of_both_servers_are_parsed() {
         let redis = Server::parse("# Server\r\nredis_version:7.0.15\r\nrun_id:abc\r\n");
         assert_eq!(redis, Server { version: "redis 7.0.15".into(), is_supported: true });
         assert!(!Server::parse("redis_version:6.2.14\r\nrun_id:x\r\n").is_supported);
@@ -74,7 +75,7 @@ mod tests {
         assert_eq!(clock_skew(second, second + 10_000, second + 5_000), Some(0.0));
         assert_eq!(clock_skew(second + 300_000, second + 310_000, second + 5_000), Some(0.3));
         assert_eq!(clock_skew(second, second + 10_000, second + 205_000), Some(-0.2));
-        assert_eq!(clock_skew(second, second + 100_001, second), None, "too slow to tell");
-        assert_eq!(clock_skew(second, second - 1, second), None, "the clock was set back meanwhile");
+        assert_eq!(clock_skew(second, second + 100_001, second), None, "too slow for an estimate");
+        assert_eq!(clock_skew(second, second - 1, second), None, "the clock was set back in the meantime");
     }
 }

@@ -1,7 +1,7 @@
-//! What the pub/sub link should be subscribed to, what it is, and where its messages go. Never any I/O.
+//! The desired and the actual subscriptions of the pub/sub link, and the receivers of its messages. No I/O.
 //!
-//! Wanted and subscribed are two things: callers change the first at once, the link's task brings the second after it
-//! in large steps, and the server's confirmations are reported only when nothing that would undo them is in flight.
+//! The desired and the actual state differ: callers change the former immediately, the link's task changes the latter
+//! in large steps, and the server's confirmations are reported only if nothing in flight would undo them.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -14,16 +14,16 @@ use tokio::sync::Notify;
 
 use crate::fairness::Rounds;
 
-/// What happens on followed channels.
+/// Events of followed channels.
 #[derive(Debug)]
 pub enum Event<'a> {
     /// A message on a followed channel.
     Message { channel: &'a str, payload: Vec<u8> },
-    /// The subscription stands: whatever is published from now on arrives.
+    /// The subscription is active: everything published from now on arrives.
     Confirmed { channel: &'a str },
-    /// The link was lost: something may have been missed on the channel; it will be confirmed again.
+    /// The link was lost: messages may have been missed on the channel; it will be confirmed again.
     Lost { channel: &'a str },
-    /// Another server answers than before.
+    /// Another server responds than before.
     GenerationChanged,
 }
 
@@ -39,23 +39,23 @@ pub(super) struct Subscriptions {
     receiver: std::sync::OnceLock<EventReceiver>,
     controls: RwLock<HashMap<Box<str>, ControlCallback>>,
     table: Mutex<Table>,
-    /// Something in the table waits for the link's task.
+    /// Changes in the table wait for the link's task.
     pub(super) changed: Notify,
 }
 
-/// Part of a step that may be for giving channels up where fewer are wanted: little enough not to keep the next wanted one
-/// waiting for long.
+/// A step may unsubscribe this fraction (one in four) of its limit even if it subscribes fewer channels: small enough not
+/// to delay the next subscription for long.
 const GIVE_UP_SHARE: usize = 4;
 
 #[derive(Default)]
 struct Table {
     channels: HashMap<Arc<str>, Channel>,
-    /// Channels that somebody wants and waits for, by round, then by when they came.
+    /// Channels to subscribe, by round, then by arrival.
     wanted: BTreeMap<(u64, u64), Arc<str>>,
     rounds: Rounds,
     came: u64,
-    /// Channels that nobody wants any more, first in, first out. One that is wanted again meanwhile stays here too, and is
-    /// passed over. So each lane has a channel once at most.
+    /// Channels to unsubscribe, first in, first out. A channel that is requested again stays here too, and is skipped.
+    /// Each lane therefore contains a channel at most once.
     given_up: VecDeque<Arc<str>>,
 }
 
@@ -67,13 +67,13 @@ struct Channel {
     /// SUBSCRIBEs (or UNSUBSCRIBEs) sent on this link that the server has not confirmed.
     subscribes_open: u32,
     unsubscribes_open: u32,
-    /// The caller has not heard yet that the subscription stands.
+    /// The caller has not been notified that the subscription is active.
     unannounced: bool,
-    /// Where it waits: wanted and subscribed may differ.
+    /// Where it waits: the desired and the actual state may differ.
     waits: Option<Lane>,
-    /// It is in the lane of the channels that were given up, whether or not it waits there.
+    /// It is in the unsubscribe lane, whether or not it waits there.
     in_given_up: bool,
-    /// On whose behalf it is wanted.
+    /// On whose behalf it is followed.
     owner: Option<u64>,
 }
 
@@ -89,10 +89,10 @@ enum Lane {
 pub(super) struct Step {
     pub(super) subscribe: Vec<Arc<str>>,
     pub(super) unsubscribe: Vec<Arc<str>>,
-    /// Wanted again while the subscription stood all along.
+    /// Requested again while the subscription was still active.
     pub(super) confirmed: Vec<Arc<str>>,
-    /// Channels wait for another step. That there is nothing to send in this one says nothing about the next: many
-    /// channels may have been wanted and given up before their turn came.
+    /// Channels wait for another step. A step with nothing to send may have a successor with something: many channels
+    /// may have been requested and released before their turn came.
     pub(super) more: bool,
 }
 
@@ -112,7 +112,7 @@ impl Channel {
 }
 
 impl Table {
-    /// Changes a channel, which waits in a lane from now on. One that waits among the wanted ones already stays there.
+    /// Changes a channel, which then waits in a lane. A channel that already waits to be subscribed keeps its place.
     fn touch(&mut self, name: &str, lane: Lane, change: impl FnOnce(&mut Channel)) {
         let key = self.channels.get_key_value(name).map_or_else(|| name.into(), |(key, _)| Arc::clone(key));
         let channel = self.channels.entry(Arc::clone(&key)).or_default();
@@ -131,7 +131,7 @@ impl Table {
         }
     }
 
-    /// A channel waits among those that are wanted.
+    /// A channel waits to be subscribed.
     fn want(&mut self, name: Arc<str>, owner: Option<u64>) {
         self.came += 1;
         self.wanted.insert((self.rounds.next(owner), self.came), name);
@@ -148,7 +148,7 @@ impl Table {
         }
     }
 
-    /// Looks at so many channels of a lane, and adds to the step what they need.
+    /// Checks this many channels of a lane, and adds what they need to the step.
     fn advance(&mut self, lane: Lane, count: usize, step: &mut Step) {
         for _ in 0..count {
             let Some(name) = self.pop(lane) else { return };
@@ -223,7 +223,7 @@ impl Subscriptions {
         }
     }
 
-    /// The link was lost, and with it every channel that is followed.
+    /// The link was lost, and with it every followed channel.
     pub(super) fn emit_lost(&self) {
         let followed: Vec<Arc<str>> = {
             let table = self.table.lock();
@@ -235,7 +235,7 @@ impl Subscriptions {
         }
     }
 
-    /// Gives a message to whom its channel belongs.
+    /// Passes a message to the receiver of its channel.
     pub(super) fn deliver(&self, channel: &str, payload: Vec<u8>) {
         let control = self.controls.read().get(channel).cloned();
         match control {
@@ -244,7 +244,7 @@ impl Subscriptions {
         }
     }
 
-    /// A new link: nothing is subscribed on it. The control channels are the first step's.
+    /// A new link: nothing is subscribed on it. The control channels come in the first step.
     pub(super) fn restart(&self) {
         let mut table = self.table.lock();
         table.channels.retain(|_, channel| channel.wanted);
@@ -257,17 +257,17 @@ impl Subscriptions {
         };
         let (controls, others): (Vec<_>, Vec<_>) =
             table.channels.iter_mut().map(anew).partition(|(name, _)| self.is_control(name));
-        // In the present round each: before all that come after them.
+        // Each in the current round: before all that come later.
         controls.into_iter().for_each(|(name, _)| table.want(name, None));
         others.into_iter().for_each(|(name, owner)| table.want(name, owner));
         self.changed.notify_one();
     }
 
-    /// The next step towards what is wanted; looks at `limit` channels of each kind at most. The caller sends it, and asks
-    /// again while there is more.
+    /// The next step towards the desired state; checks at most `limit` channels of each kind. The caller sends it, and
+    /// asks again while there is more.
     ///
-    /// A step gives up at least as many channels as are wanted in it, as long as there are so many: those that are left
-    /// to be given up never become more than were subscribed at once.
+    /// A step unsubscribes at least as many channels as it subscribes, if that many wait: the channels that wait to be
+    /// unsubscribed never exceed those that were subscribed at the same time.
     pub(super) fn step(&self, limit: usize) -> Step {
         let mut step = Step::default();
         let mut table = self.table.lock();
@@ -278,7 +278,7 @@ impl Subscriptions {
         step
     }
 
-    /// The server confirmed a SUBSCRIBE. True when the subscription stands and the caller has not heard.
+    /// The server confirmed a SUBSCRIBE. True if the subscription is active and the caller has not been notified.
     pub(super) fn confirm_subscribe(&self, name: &str) -> bool {
         let mut table = self.table.lock();
         let Some(channel) = table.channels.get_mut(name) else { return false };
@@ -286,7 +286,7 @@ impl Subscriptions {
         channel.wanted && channel.stands() && mem::take(&mut channel.unannounced)
     }
 
-    /// The server ended a subscription. False when nobody asked for it: the link can't be trusted.
+    /// The server ended a subscription. False if it was not requested: the link cannot be trusted.
     pub(super) fn confirm_unsubscribe(&self, name: &str) -> bool {
         let mut table = self.table.lock();
         let Some(channel) = table.channels.get_mut(name) else { return false };
@@ -300,7 +300,7 @@ impl Subscriptions {
         true
     }
 
-    /// Whether a channel is a control channel; those are confirmed to nobody.
+    /// Whether a channel is a control channel; those have no receiver of confirmations.
     pub(super) fn is_control(&self, name: &str) -> bool {
         self.controls.read().contains_key(name)
     }
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn wanting_a_standing_channel_again_is_confirmed_without_the_server() {
+    fn requesting_an_active_channel_again_is_confirmed_without_the_server() {
         let subscriptions = Subscriptions::new("canary".into());
         subscriptions.follow("a", None);
         subscriptions.step(10);
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn a_confirmation_that_an_unsubscribe_undoes_is_not_told() {
+    fn a_confirmation_undone_by_an_unsubscribe_is_not_reported() {
         let subscriptions = Subscriptions::new("canary".into());
         subscriptions.follow("a", None);
         subscriptions.step(10);
@@ -348,11 +348,11 @@ mod tests {
         assert_eq!(names(&subscriptions.step(10).subscribe), ["a"]);
         assert!(!subscriptions.confirm_subscribe("a"), "the first SUBSCRIBE was undone");
         assert!(subscriptions.confirm_unsubscribe("a"));
-        assert!(subscriptions.confirm_subscribe("a"), "the second one stands");
+        assert!(subscriptions.confirm_subscribe("a"), "the second one is active");
     }
 
     #[test]
-    fn an_unsubscribe_that_nobody_asked_for_is_noticed() {
+    fn an_unrequested_unsubscribe_is_detected() {
         let subscriptions = Subscriptions::new("canary".into());
         subscriptions.follow("a", None);
         subscriptions.step(10);
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_link_subscribes_all_that_is_wanted_in_steps() {
+    fn a_new_link_subscribes_all_requested_channels_in_steps() {
         let subscriptions = Subscriptions::new("canary".into());
         for name in ["a", "b", "c"] {
             subscriptions.follow(name, None);
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wanted_channel_does_not_wait_behind_channels_that_were_given_up() {
+    fn a_requested_channel_does_not_wait_behind_released_channels() {
         let subscriptions = Subscriptions::new("canary".into());
         let give_up = |name: &str| {
             subscriptions.follow(name, None);
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wanted_channel_does_not_wait_for_those_that_nobody_wants_and_these_become_no_more() {
+    fn a_requested_channel_does_not_wait_for_released_ones_and_these_do_not_accumulate() {
         let subscriptions = Subscriptions::new("canary".into());
         let all: Vec<_> = (0..100).map(|number| format!("{number}")).collect();
         all.iter().for_each(|name| subscriptions.follow(name, None));
@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn a_channel_that_is_given_up_and_wanted_again_does_not_wait_behind_the_rest() {
+    fn a_released_channel_that_is_requested_again_does_not_wait_behind_the_rest() {
         let subscriptions = Subscriptions::new("canary".into());
         let all: Vec<_> = (0..20).map(|number| format!("{number}")).collect();
         all.iter().for_each(|name| subscriptions.follow(name, None));
@@ -454,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn channels_are_subscribed_in_the_order_in_which_they_were_wanted() {
+    fn channels_are_subscribed_in_the_order_of_their_requests() {
         let subscriptions = Subscriptions::new("canary".into());
         ["a", "b", "c"].iter().for_each(|name| subscriptions.follow(name, None));
         assert_eq!(names(&subscriptions.step(2).subscribe), ["a", "b"]);
@@ -475,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn control_channels_are_the_first_of_a_new_link() {
+    fn control_channels_are_subscribed_first_on_a_new_link() {
         let subscriptions = Subscriptions::new("canary".into());
         ["a", "b", "c"].iter().for_each(|name| subscriptions.follow(name, None));
         subscriptions.subscribe_control("control", Arc::new(|_| {}));
@@ -484,7 +484,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_kept_of_a_channel_that_is_no_longer_wanted() {
+    fn no_state_is_kept_for_a_channel_that_is_no_longer_requested() {
         let subscriptions = Subscriptions::new("canary".into());
         subscriptions.follow("a", None);
         subscriptions.step(10);

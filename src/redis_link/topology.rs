@@ -1,8 +1,8 @@
-//! Which server has what: every topic, user and session belongs to one shard, and each shard has a link of its own.
+//! Which server holds which names: every topic, user and session belongs to one shard, and each shard has its own link.
 //!
-//! One server is one shard. Nothing above may assume that two topics, or a topic and a user, are on the same server: who
-//! sends several commands together groups them by shard, and puts publications into one call only where
-//! [`Placement::same_call`] says so. Never knows what is stored.
+//! One server is one shard. No layer above may assume that two topics, or a topic and a user, are on the same server:
+//! code that sends several commands together groups them by shard, and puts publications into one call only if
+//! [`Placement::same_call`] allows it. Knows nothing about the stored data.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use tickgate_wire::model::Topic;
 
 use super::RedisLink;
 
-/// Decides where a name belongs, by the name alone: all replicas decide the same.
+/// Determines the shard of a name, from the name alone: all replicas agree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Placement {
     shards: usize,
@@ -20,7 +20,7 @@ impl Placement {
     /// Everything on one server.
     pub const ONE: Self = Self { shards: 1 };
 
-    /// Spread over several.
+    /// Distributed over several servers.
     #[cfg(feature = "simulation")]
     #[must_use]
     pub const fn over(shards: usize) -> Self {
@@ -28,7 +28,7 @@ impl Placement {
         Self { shards }
     }
 
-    /// The shard of a topic, a user, a session, or whatever else has this name.
+    /// The shard of a topic, a user, a session, or anything else with this name.
     #[must_use]
     pub fn shard(self, name: &str) -> usize {
         match self.shards {
@@ -37,14 +37,14 @@ impl Placement {
         }
     }
 
-    /// Whether one call of a script may concern both topics.
+    /// Whether one script call may include both topics.
     #[must_use]
     pub fn same_call(self, one: &Topic, other: &Topic) -> bool {
         self.shard(one.as_str()) == self.shard(other.as_str())
     }
 }
 
-/// The same in every build: FNV-1a.
+/// Stable across builds: FNV-1a.
 fn hash(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
@@ -63,8 +63,8 @@ impl Topology {
         Self { placement: Placement::ONE, links: [link].into() }
     }
 
-    /// Several servers, each with its part of the names, with the feature `simulation` only: replicas that were given another list
-    /// would write and listen elsewhere without an error.
+    /// Several servers, each with its share of the names; only with the feature `simulation`: replicas with a different
+    /// list would write and listen elsewhere without an error.
     #[cfg(feature = "simulation")]
     #[must_use]
     pub fn fixed(links: Vec<RedisLink>) -> Self {

@@ -1,15 +1,15 @@
-//! Opens connections: the one place, so that a simulation can put its own network under the links.
+//! Opens connections: the only place, so that a simulation can replace the network under the links.
 
 use redis::{AsyncConnectionConfig, Client, ConnectionInfo, RedisResult, aio::MultiplexedConnection};
 
 #[cfg(feature = "simulation")]
 pub use simulated::{Call, Network, with_network};
 
-/// Connects and logs in. `name` says what the connection is for.
+/// Connects and authenticates. `name` describes the purpose of the connection.
 pub(super) async fn open(
     info: &ConnectionInfo,
     settings: &AsyncConnectionConfig,
-    #[cfg_attr(not(feature = "simulation"), expect(unused_variables, reason = "for a simulated network alone"))]
+    #[cfg_attr(not(feature = "simulation"), expect(unused_variables, reason = "only for a simulated network"))]
     name: &str,
 ) -> RedisResult<MultiplexedConnection> {
     #[cfg(feature = "simulation")]
@@ -19,7 +19,7 @@ pub(super) async fn open(
     Client::open(info.clone())?.get_multiplexed_async_connection_with_config(settings).await
 }
 
-/// A connection over the simulated network, where there is one.
+/// A connection over the simulated network, if there is one.
 #[cfg(feature = "simulation")]
 pub(super) async fn simulated(
     info: &ConnectionInfo,
@@ -45,18 +45,18 @@ mod simulated {
 
     impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
-    /// Something under way.
+    /// An operation in progress.
     type Doing<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-    /// A connection that is being made, and what runs its driver once it stands.
+    /// A connection attempt, and the function that runs its driver once it is established.
     pub struct Call {
         pub dialled: Doing<io::Result<Box<dyn Wire>>>,
         pub drive: fn(Doing<()>),
     }
 
-    /// What stands in for the network.
+    /// Replaces the network.
     pub trait Network {
-        /// Connects to an address, such as `redis.example:6379`, for what `name` says.
+        /// Connects to an address, such as `redis.example:6379`, for the purpose `name`.
         fn dial(&self, address: &str, name: &str) -> Call;
     }
 
@@ -64,7 +64,7 @@ mod simulated {
         static NETWORK: RefCell<Option<Rc<dyn Network>>> = const { RefCell::new(None) };
     }
 
-    /// Runs `act` with this network under all links of this thread, and of it alone.
+    /// Runs `act` with this network under all links of this thread only.
     pub fn with_network<R>(network: Rc<dyn Network>, act: impl FnOnce() -> R) -> R {
         let before = NETWORK.replace(Some(network));
         let result = act();

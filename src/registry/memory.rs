@@ -4,7 +4,10 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque, hash_map::Entry},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -14,10 +17,12 @@ use tokio::time::Instant;
 
 use super::{
     Admission, Answers, Carried, ClusterFigures, ConnectionInfo, Control, Inquiry, Local, Presence, Revoked,
-    SessionRecord, Unavailable, Verdict,
+    SessionRecord, Unavailable, Verdict, endings,
     presence::Audience,
     revocations::{Revocation, Revocations},
-    revoked, superseded,
+    revoked,
+    standings::{Standing, Standings},
+    superseded,
 };
 use crate::clock;
 
@@ -33,6 +38,9 @@ struct Inner {
     local: Local,
     state: Mutex<State>,
     revocations: Revocations,
+    standings: Standings,
+    /// Words about users, in their order.
+    words: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -77,13 +85,19 @@ impl Memory {
     /// An empty one.
     #[must_use]
     pub fn new(local: Local) -> Self {
-        Self(Arc::new(Inner { local, state: Mutex::default(), revocations: Revocations::default() }))
+        Self(Arc::new(Inner {
+            local,
+            state: Mutex::default(),
+            revocations: Revocations::default(),
+            standings: Standings::default(),
+            words: AtomicU64::new(0),
+        }))
     }
 
     // Admission.
 
     pub(super) async fn admit(&self, admission: &Admission) -> Verdict {
-        if let Some(revoked) = self.0.revocations.refuses(&admission.user, admission.issued_at, clock::unix_ms()) {
+        if let Some(revoked) = self.0.refuses(&admission.user, admission.issued_at) {
             return Verdict::Revoked(revoked);
         }
         let (verdict, evicted) = self.0.state.lock().admit(admission);
@@ -107,7 +121,23 @@ impl Memory {
         user: &UserId,
         issued_at: Option<IssuedAt>,
     ) -> Result<Option<Revoked>, Unavailable> {
-        Ok(self.0.revocations.refuses(user, issued_at, clock::unix_ms()))
+        Ok(self.0.refuses(user, issued_at))
+    }
+
+    pub(super) async fn report(&self, user: &UserId, inactive: bool, ttl: Duration) -> Carried {
+        let now_ms = clock::unix_ms();
+        let until_ms = now_ms.saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+        let sent = self.0.words.fetch_add(1, Ordering::Relaxed) + 1;
+        let counts = self.0.standings.add(user, Standing { inactive, until_ms, sent }, now_ms);
+        if counts && inactive {
+            let open = self.0.state.lock().sessions_of(user);
+            open.into_iter().for_each(|(session, _)| (self.0.local.control)(endings::inactive(session)));
+        }
+        Carried::DONE
+    }
+
+    pub(super) async fn is_inactive(&self, user: &UserId) -> Result<bool, Unavailable> {
+        Ok(self.0.standings.is_inactive(user, clock::unix_ms()) == Some(true))
     }
 
     pub(super) fn reissued(&self, session: SessionId, issued_at: Option<IssuedAt>) {
@@ -124,7 +154,7 @@ impl Memory {
         let Some(user) = connection.user.clone() else { return };
         let issued_at = connection.issued_at;
         drop(state);
-        if self.0.revocations.refuses(&user, issued_at, clock::unix_ms()).is_some() {
+        if self.0.refuses(&user, issued_at).is_some() {
             (self.0.local.control)(revoked(session));
         }
     }
@@ -244,6 +274,17 @@ impl Memory {
 
     pub(super) async fn leave(&self) -> Result<(), Unavailable> {
         Ok(())
+    }
+}
+
+impl Inner {
+    /// Why such a token is refused.
+    fn refuses(&self, user: &UserId, issued_at: Option<IssuedAt>) -> Option<Revoked> {
+        let now_ms = clock::unix_ms();
+        if self.standings.is_inactive(user, now_ms) == Some(true) {
+            return Some(Revoked::Surely);
+        }
+        self.revocations.refuses(user, issued_at, now_ms)
     }
 }
 

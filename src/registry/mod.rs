@@ -33,24 +33,12 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use tickgate_wire::{
-    code::CloseCode,
-    model::{IssuedAt, ReplicaId, SessionId, Topic, UserId},
-};
+use tickgate_wire::model::{IssuedAt, ReplicaId, SessionId, Topic, UserId};
 
 use crate::config;
 
 /// Connections counted for the view by user: a bound on the work of one request.
 const VIEW_CONNECTIONS_MAX: usize = 100_000;
-
-/// Close code of a session that continues elsewhere, or whose slot another connection took.
-const SUPERSEDED: u16 = CloseCode::Superseded.number();
-/// Close code of a connection that was counted only when its user had enough of them already.
-const TOO_MANY: u16 = CloseCode::TooManyConnections.number();
-const TOO_MANY_REASON: &str = "the user has enough connections that are older";
-/// Close code of a user whose tokens were revoked.
-const USER_INACTIVE: u16 = CloseCode::UserInactive.number();
-const REVOKED_REASON: &str = "the user's tokens were revoked";
 
 /// The back end did not answer in time. Nothing is known of the effect.
 #[derive(Clone, Debug, Error)]
@@ -155,12 +143,18 @@ pub struct ClusterFigures {
     pub replicas: Vec<(ReplicaId, ReplicaFigures)>,
 }
 
+mod endings;
 mod inquiry;
 mod memory;
 mod presence;
 mod redis;
 mod revocations;
+mod standings;
 
+use endings::{
+    INACTIVE_REASON, REVOKED_REASON, SUPERSEDED, TOO_MANY, TOO_MANY_REASON, USER_INACTIVE, revoked, superseded,
+    too_many,
+};
 pub use inquiry::{Answer, Answers, Inquiry, Matching, OpenConnection, Page, Sent};
 pub use memory::Memory;
 pub use presence::{Presence, USERS_MAX};
@@ -261,8 +255,24 @@ impl Registry {
         each!(self, r => r.revoke(user, ttl).await)
     }
 
-    /// Whether a token of the user, issued at this time, was revoked: it will be refused at the next admission. `None`: it
-    /// was not.
+    /// The platform reports the user as inactive: all tokens are refused, whenever they were issued, and the user's
+    /// connections are closed everywhere (4002), for `ttl` or until the user is reported as active, whichever comes first.
+    /// The last word counts. For `inactive = false`, `ttl` is the longest life of a word that this one takes back. As with
+    /// [`Registry::revoke`], what can't be told or stored now will be.
+    pub async fn report(&self, user: &UserId, inactive: bool, ttl: Duration) -> Carried {
+        each!(self, r => r.report(user, inactive, ttl).await)
+    }
+
+    /// Whether the user was reported as inactive.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when the back end does not answer, and this replica has not heard of the user.
+    pub async fn is_inactive(&self, user: &UserId) -> Result<bool, Unavailable> {
+        each!(self, r => r.is_inactive(user).await)
+    }
+
+    /// Whether a token of the user, issued at this time, was revoked, or the user is inactive: it will be refused at the next
+    /// admission. `None`: it was not.
     ///
     /// # Errors
     /// [`Unavailable`] when the back end does not answer, and this replica has not heard of a revocation.
@@ -377,20 +387,4 @@ impl Registry {
     pub async fn leave(&self) -> Result<(), Unavailable> {
         each!(self, r => r.leave().await)
     }
-}
-
-/// Tells a connection to close because another one took its place.
-fn superseded(session: SessionId) -> Control {
-    let reason = "another connection took this one's place".into();
-    Control::Close { session: session.to_string(), code: SUPERSEDED, reason }
-}
-
-/// Tells a connection to close because its user's tokens were revoked.
-fn revoked(session: SessionId) -> Control {
-    Control::Close { session: session.to_string(), code: USER_INACTIVE, reason: REVOKED_REASON.into() }
-}
-
-/// Tells a connection to close because it was one too many.
-fn too_many(session: SessionId) -> Control {
-    Control::Close { session: session.to_string(), code: TOO_MANY, reason: TOO_MANY_REASON.into() }
 }

@@ -49,15 +49,7 @@ impl Revocations {
     /// Takes a revocation over, where it says more than is known. Returns what holds from now on.
     pub(super) fn add(&self, user: &UserId, heard: Revocation, now_ms: u64) -> Revocation {
         let mut users = self.0.lock();
-        if users.len() >= KEPT_MAX && !users.contains_key(user) {
-            users.retain(|_, revocation| revocation.until_ms > now_ms);
-            if users.len() >= KEPT_MAX
-                && let Some(next) = users.iter().min_by_key(|(_, revocation)| revocation.until_ms)
-            {
-                let next = next.0.clone();
-                users.remove(&next);
-            }
-        }
+        make_room(&mut users, user, |revocation| revocation.until_ms, now_ms);
         let known = users.entry(user.clone()).or_insert(heard);
         if known.until_ms <= now_ms {
             *known = heard;
@@ -78,6 +70,20 @@ impl Revocations {
         let users = self.0.lock();
         let running = users.iter().filter(|(_, revocation)| revocation.until_ms > now_ms);
         running.map(|(user, revocation)| (user.clone(), *revocation)).collect()
+    }
+}
+
+/// Makes room for one more user where there are too many, whose time ends as `until` says.
+pub(super) fn make_room<V>(users: &mut HashMap<UserId, V>, user: &UserId, until: impl Fn(&V) -> u64, now_ms: u64) {
+    if users.len() < KEPT_MAX || users.contains_key(user) {
+        return;
+    }
+    users.retain(|_, kept| until(kept) > now_ms);
+    if users.len() >= KEPT_MAX
+        && let Some((next, _)) = users.iter().min_by_key(|(_, kept)| until(kept))
+    {
+        let next = next.clone();
+        users.remove(&next);
     }
 }
 

@@ -1,14 +1,14 @@
-//! What is logged, changed while the process runs. Never judges a filter beyond whether it can be read.
+//! The log filter, changed at runtime. Does not validate filters beyond parsing them.
 
 use tracing_subscriber::{Registry, filter::Targets, reload};
 
 use super::TelemetryError;
 
-/// Changes what is logged. Cheap to clone.
+/// Changes the log filter. Cheap to clone.
 #[derive(Clone)]
 pub struct LogFilter(reload::Handle<Targets, Registry>);
 
-/// The filter of the log's layer, and what changes it.
+/// The filter of the log's layer, and the handle that changes it.
 pub(super) fn layer(text: &str) -> Result<(reload::Layer<Targets, Registry>, LogFilter), TelemetryError> {
     let (layer, handle) = reload::Layer::new(parse(text)?);
     Ok((layer, LogFilter(handle)))
@@ -19,12 +19,12 @@ fn parse(text: &str) -> Result<Targets, TelemetryError> {
 }
 
 impl LogFilter {
-    /// Logs from now on what the filter says, written as in `log.filter`.
+    /// Applies a filter, written as in `log.filter`, from now on.
     ///
     /// # Errors
-    /// [`TelemetryError::Filter`] when it can't be read; nothing changes then.
+    /// [`TelemetryError::Filter`] if it is invalid; nothing changes in this case.
     pub fn set(&self, text: &str) -> Result<(), TelemetryError> {
-        // Fails only when the subscriber is gone, and with it the log.
+        // Fails only if the subscriber was dropped, and the log with it.
         let _ = self.0.reload(parse(text)?);
         Ok(())
     }

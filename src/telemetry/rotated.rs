@@ -1,5 +1,5 @@
-//! A file that lines are appended to, and that others rename: what comes after that goes to a new one of the name. Never
-//! reads it.
+//! A log file that other programs may rotate: after it is renamed, new lines go to a new file of the original name.
+//! Never reads it.
 
 use std::{
     fs::{File, OpenOptions},
@@ -8,7 +8,7 @@ use std::{
     path::PathBuf,
 };
 
-/// Owner and group read, the owner writes: it names users and addresses.
+/// Owner and group read, the owner writes: it contains names of users and addresses.
 const MODE: u32 = 0o640;
 
 pub(super) struct Rotated {
@@ -17,10 +17,10 @@ pub(super) struct Rotated {
 }
 
 impl Rotated {
-    /// Opens the file, and makes it where there is none.
+    /// Opens the file, and creates it if it does not exist.
     ///
     /// # Errors
-    /// When it can't be opened for writing.
+    /// If it cannot be opened for writing.
     pub(super) fn open(path: PathBuf) -> io::Result<Self> {
         Ok(Self { file: Self::append(&path)?, path })
     }
@@ -29,7 +29,7 @@ impl Rotated {
         OpenOptions::new().append(true).create(true).mode(MODE).open(path)
     }
 
-    /// Whether the path leads to another file by now, or to none.
+    /// Whether the path now leads to another file, or to none.
     fn is_moved(&self) -> bool {
         let of = |found: std::fs::Metadata| (found.dev(), found.ino());
         match (self.path.metadata().map(of), self.file.metadata().map(of)) {
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_renamed_file_is_left_alone_and_a_new_one_is_made() {
+    fn a_renamed_file_is_left_alone_and_a_new_one_is_created() {
         let folder = tempfile::tempdir().unwrap();
         let (path, old) = (folder.path().join("audit.log"), folder.path().join("audit.log.1"));
         let mut rotated = Rotated::open(path.clone()).unwrap();
@@ -71,7 +71,7 @@ mod tests {
         rotated.write_all(b"two\n").unwrap();
         rotated.write_all(b"three\n").unwrap();
         assert_eq!((fs::read(&old).unwrap(), fs::read(&path).unwrap()), (b"one\n".to_vec(), b"two\nthree\n".to_vec()));
-        assert_eq!(path.metadata().unwrap().mode() & 0o007, 0, "not for everybody");
+        assert_eq!(path.metadata().unwrap().mode() & 0o007, 0, "not readable by others");
         assert!(Rotated::open(folder.path().to_owned()).is_err());
     }
 }

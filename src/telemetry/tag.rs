@@ -1,7 +1,7 @@
-//! The replica's name in each line of its log, so that lines of many replicas can be told apart wherever they are kept.
-//! Never looks into a line.
+//! The replica's name in each line of its log, so that lines of many replicas can be distinguished. Does not parse
+//! lines.
 
-/// What each line is given.
+/// What is added to each line.
 pub(super) enum Tag {
     /// A first field of the object.
     Json(String),
@@ -10,7 +10,8 @@ pub(super) enum Tag {
 }
 
 impl Tag {
-    /// For a replica of this name, which needs no quoting: `server.name` has letters, digits, `-`, `_` and `.` alone.
+    /// For a replica with this name, which needs no quoting: `server.name` contains only letters, digits, `-`, `_` and
+    /// `.`.
     pub(super) fn new(name: &str, json: bool) -> Self {
         if json {
             Self::Json(format!("{{\"server_name\":\"{name}\","))
@@ -19,13 +20,13 @@ impl Tag {
         }
     }
 
-    /// Bytes that a line grows by, at the most.
+    /// Maximum number of bytes that are added to a line.
     pub(super) fn bytes(&self) -> usize {
         let (Self::Json(text) | Self::Text(text)) = self;
         text.len()
     }
 
-    /// Appends a whole line, with the name.
+    /// Appends a complete line, with the name.
     pub(super) fn append(&self, line: &[u8], out: &mut Vec<u8>) {
         match (self, line) {
             (Self::Json(tag), [b'{', rest @ ..]) => {

@@ -1,5 +1,5 @@
-//! Log lines on their way to standard error: a queue with a bound in bytes, and one thread that writes it out. Whoever
-//! logs never waits for the reader of the log and never sees it fail: lines that find no room are dropped and counted.
+//! The queue of log lines for standard error: bounded in bytes, written by one thread. Logging never waits for the
+//! log's reader and never fails: lines that do not fit are dropped and counted.
 
 use std::{
     io::{self, ErrorKind, Write},
@@ -14,12 +14,12 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use super::tag::Tag;
 
-/// Lines that wait to be written, in bytes. The thread holds as much again while it writes.
+/// Maximum size of queued lines, in bytes. The thread holds the same amount again while it writes.
 pub(super) const BYTES_MAX: usize = 1 << 20;
-/// A target that can't take anything now, and does not block, is tried again after this time.
+/// Delay before a retry, for a non-blocking target that accepts no data.
 const RETRY_AFTER: Duration = Duration::from_millis(10);
 
-/// Takes lines and returns at once. Cheap to clone.
+/// Accepts lines and returns immediately. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct LogWriter(Arc<Queue>);
 
@@ -27,23 +27,23 @@ struct Queue {
     bytes_max: usize,
     tag: Tag,
     state: Mutex<State>,
-    /// There is something to write, or the end has come.
+    /// Lines are queued, or the end has come.
     filled: Condvar,
-    /// All is written.
+    /// Everything is written.
     emptied: Condvar,
     dropped: Dropped,
 }
 
 #[derive(Default)]
 struct State {
-    /// Whole lines.
+    /// Complete lines.
     waiting: Vec<u8>,
-    /// The thread has lines in its hands.
+    /// The thread is writing lines.
     writing: bool,
     ended: bool,
 }
 
-/// Lines that were dropped. The metric exists later than the log.
+/// Lines that were dropped. The metric is created later than the log.
 #[derive(Default)]
 struct Dropped {
     before: Mutex<u64>,
@@ -54,7 +54,7 @@ impl LogWriter {
     /// Starts the thread that writes to `target`, which may block or fail, each line with its `tag`.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// If the system cannot start a thread.
     pub(super) fn start(target: impl Write + Send + 'static, bytes_max: usize, tag: Tag) -> io::Result<Self> {
         let queue = Arc::new(Queue {
             bytes_max,
@@ -69,12 +69,12 @@ impl LogWriter {
         Ok(Self(queue))
     }
 
-    /// Counts dropped lines here from now on, and those that were dropped before.
+    /// Counts dropped lines here from now on, including earlier ones.
     pub(super) fn count_dropped(&self, counter: IntCounter) {
         self.0.dropped.count_in(counter);
     }
 
-    /// Waits until everything is written, for so long at the most. Lines that come later are dropped.
+    /// Waits until everything is written, for at most this time. Later lines are dropped.
     pub(super) fn end(&self, patience: Duration) {
         let deadline = Instant::now() + patience;
         let mut state = self.0.state.lock();
@@ -94,7 +94,7 @@ impl<'a> MakeWriter<'a> for LogWriter {
     }
 }
 
-/// One line. What formats it hands it over in one piece.
+/// One line. The formatter passes it in one piece.
 pub(super) struct Line<'a>(&'a Queue);
 
 impl Write for Line<'_> {
@@ -124,10 +124,10 @@ impl Queue {
     /// The thread's work, until the end.
     fn write_all(&self, mut target: impl Write) {
         let mut lines = Vec::new();
-        let mut told = 0;
+        let mut reported = 0;
         while self.next(&mut lines) {
             match write(&mut target, &lines) {
-                Ok(()) => told = self.dropped.tell(told),
+                Ok(()) => reported = self.dropped.report(reported),
                 Err(written) => self.dropped.add(count(&lines[written..])),
             }
             lines.clear();
@@ -151,7 +151,7 @@ impl Queue {
     }
 }
 
-/// Writes all of it, or returns how much of it was written before the target failed.
+/// Writes everything, or returns how much was written before the target failed.
 fn write(target: &mut impl Write, lines: &[u8]) -> Result<(), usize> {
     let mut written = 0;
     while written < lines.len() {
@@ -166,7 +166,7 @@ fn write(target: &mut impl Write, lines: &[u8]) -> Result<(), usize> {
     Ok(())
 }
 
-#[expect(clippy::disallowed_methods, reason = "the log's own thread, which has nothing else to do")]
+#[expect(clippy::disallowed_methods, reason = "the log's own thread, which has no other work")]
 fn pause() {
     thread::sleep(RETRY_AFTER);
 }
@@ -190,11 +190,14 @@ impl Dropped {
         let _ = self.counter.set(counter);
     }
 
-    /// Writes a line when more were dropped than were `told`; returns how many that makes.
-    fn tell(&self, told: u64) -> u64 {
+    /// Writes a line if more lines were dropped than the `reported` ones; returns the new total.
+    fn report(&self, reported: u64) -> u64 {
         let dropped = *self.before.lock();
-        if dropped > told {
-            tracing::warn!(lines = dropped - told, "log lines were dropped: what reads the log was away or too slow");
+        if dropped > reported {
+            tracing::warn!(
+                lines = dropped - reported,
+                "log lines were dropped: the reader of the log was absent or too slow"
+            );
         }
         dropped
     }
@@ -212,7 +215,7 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(5);
 
-    /// One that changes no line.
+    /// A tag that does not change lines.
     fn untagged() -> Tag {
         Tag::Json(String::new())
     }
@@ -225,7 +228,7 @@ mod tests {
         writer.make_writer().write_all(line).unwrap();
     }
 
-    /// Fails each write, and says so.
+    /// Fails each write, and reports it.
     struct Failing(SyncSender<()>);
 
     impl Write for Failing {
@@ -252,20 +255,20 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_stalls_holds_nobody_up_and_lines_past_the_bound_are_counted() {
+    fn a_stalled_reader_blocks_nothing_and_lines_beyond_the_bound_are_counted() {
         let (mut reader, target) = UnixStream::pair().unwrap();
         let writer = LogWriter::start(target, 1_000, untagged()).unwrap();
         let dropped = counter();
         let line = [&[b'x'; 99][..], b"\n"].concat();
-        // More than socket, thread and queue hold together; then the bound is reached for good.
+        // More than socket, thread and queue hold together, so that the bound is reached.
         (0..20_000).for_each(|_| log(&writer, &line));
         writer.count_dropped(dropped.clone());
-        assert!(dropped.get() > 0, "as counted before there was a metric");
+        assert!(dropped.get() > 0, "counted before the metric existed");
         assert!(writer.0.state.lock().waiting.len() <= 1_000);
         let before = dropped.get();
         (0..11).for_each(|_| log(&writer, &line));
         assert!(dropped.get() > before);
-        // It reads again: what was kept arrives whole.
+        // The reader continues: queued lines arrive complete.
         let reading = thread::spawn(move || {
             let mut text = Vec::new();
             reader.read_to_end(&mut text).unwrap();
@@ -278,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_that_fails_costs_its_lines_and_nothing_else() {
+    fn a_failing_target_loses_only_its_own_lines() {
         let (sender, failed): (_, Receiver<()>) = sync_channel(100);
         let writer = LogWriter::start(Failing(sender), 1_000, untagged()).unwrap();
         let dropped = counter();

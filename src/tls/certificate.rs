@@ -1,4 +1,4 @@
-//! Certificates with their keys: whether they belong together, how long they are valid, for whom. Never opens a file.
+//! Certificates and their keys: whether they match, how long they are valid, and for which names. Never opens a file.
 
 use rustls::{
     crypto::CryptoProvider,
@@ -9,32 +9,32 @@ use simple_asn1::{ASN1Block, from_der};
 
 use crate::config;
 
-/// What a certificate says that an operator has to know.
+/// What an operator needs to know about a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Certificate {
-    /// When it ends, in seconds since 1970.
+    /// When it expires, in seconds since 1970.
     pub expires_at: i64,
 }
 
 impl Certificate {
-    /// The first certificate of a PEM text; `None` where its dates can't be read.
+    /// The first certificate of a PEM text; `None` if its dates cannot be read.
     #[must_use]
     pub fn read(pem: &str) -> Option<Self> {
         let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
         Some(Self { expires_at: not_after(&certificate)? })
     }
 
-    /// Whether it has ended, as of `now` in seconds since 1970.
+    /// Whether it has expired as of `now`, in seconds since 1970.
     #[must_use]
     pub fn is_expired(&self, now: u64) -> bool {
         self.expires_at <= i64::try_from(now).unwrap_or(i64::MAX)
     }
 }
 
-/// A certificate chain with the key that belongs to it.
+/// A certificate chain and its key.
 ///
 /// # Errors
-/// Which of the two files can't be used, and why.
+/// Which of the two files is unusable, and why.
 pub(super) fn certified(
     identity: &config::Identity,
     provider: &CryptoProvider,
@@ -44,15 +44,15 @@ pub(super) fn certified(
     let key = PrivateKeyDer::from_pem_slice(identity.key.expose().as_bytes());
     let key = key.map_err(|error| ("key_file", format!("holds no private key: {error}")))?;
     if chain.is_empty() || chain.iter().any(|certificate| not_after(certificate).is_none()) {
-        return Err(("cert_file", "holds no certificate that can be read".to_owned()));
+        return Err(("cert_file", "holds no readable certificate".to_owned()));
     }
     CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
         rustls::Error::InconsistentKeys(_) => ("key_file", "is not the key of the certificate".to_owned()),
-        error => ("key_file", format!("can't be used: {error}")),
+        error => ("key_file", format!("cannot be used: {error}")),
     })
 }
 
-/// Whether a client's certificate, which was verified, is one for this name.
+/// Whether a verified client certificate is valid for this name.
 #[must_use]
 pub fn names(certificate: &CertificateDer<'_>, name: &str) -> bool {
     let Ok(wanted) = DnsName::try_from(name) else { return false };
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_has_an_end() {
+    fn a_certificate_has_an_expiry() {
         let authority = Authority::new();
         let now = crate::clock::unix_s();
         let until = |days: i64| Certificate::read(&authority.issue("a", "DNS:a", days).certificate()).unwrap();
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_belongs_to_its_certificate() {
+    fn a_key_must_match_its_certificate() {
         let authority = Authority::new();
         let (own, other) = (authority.issue("own", "DNS:own", 2), authority.issue("other", "DNS:other", 2));
         let (certificate, key) = (own.certificate(), own.key());
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_is_for_its_names_alone() {
+    fn a_certificate_is_valid_only_for_its_names() {
         let authority = Authority::new();
         let issued = authority.issue("engine", "DNS:engine.trading.svc", 2);
         let certificate = CertificateDer::from_pem_slice(issued.certificate().as_bytes()).unwrap();

@@ -1,5 +1,5 @@
-//! A TLS connection that is written to by whoever has something for it, without waiting, and read by its own task. What
-//! it was given is encrypted at once; what the kernel does not take of that waits here, at most one write of it.
+//! A TLS connection that any task can write to without waiting, and that its own task reads. Data is encrypted
+//! immediately; what the kernel does not accept waits here, at most one write.
 
 use std::{
     io::{self, IoSlice, Read, Write},
@@ -12,18 +12,18 @@ use rustls::ServerConnection;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
-/// The server's side of one TLS connection whose handshake is over.
+/// The server side of one TLS connection after its handshake.
 #[derive(Debug)]
 pub struct TlsSocket {
     tcp: TcpStream,
-    // Held while bytes are encrypted or decrypted; nothing is waited for.
+    // Held during encryption or decryption; nothing waits under it.
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
     tls: ServerConnection,
-    /// Something that was decrypted may not have been read yet, and the kernel would not tell of it.
+    /// Decrypted data may be unread, about which the kernel would not notify.
     unread: bool,
 }
 
@@ -51,22 +51,22 @@ impl Write for Kernel<'_> {
 }
 
 impl TlsSocket {
-    /// Takes a connection over from whoever shook hands.
+    /// Takes over a connection after its handshake.
     #[must_use]
     pub fn new(tcp: TcpStream, tls: ServerConnection) -> Self {
         Self { tcp, state: Mutex::new(State { tls, unread: true }) }
     }
 
-    /// The connection underneath, for its options and its readiness. Never to be read or written.
+    /// The underlying connection, for its options and its readiness. Must not be read or written.
     #[must_use]
     pub fn tcp(&self) -> &TcpStream {
         &self.tcp
     }
 
-    /// Takes as much as is encrypted in one go, once nothing waits from before.
+    /// Accepts as much as is encrypted in one operation, once earlier data is written.
     ///
     /// # Errors
-    /// `WouldBlock` when the kernel has not taken what was written before; anything else ends the connection.
+    /// `WouldBlock` if the kernel has not accepted earlier data; any other error ends the connection.
     pub fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let tls = &mut self.state.lock().tls;
         flush(tls, &self.tcp)?;
@@ -77,21 +77,21 @@ impl TlsSocket {
         }
     }
 
-    /// Writes what the kernel has not taken yet.
+    /// Writes data that the kernel has not accepted yet.
     ///
     /// # Errors
-    /// `WouldBlock` when some of it still waits; anything else ends the connection.
+    /// `WouldBlock` if some of it still waits; any other error ends the connection.
     pub fn try_flush(&self) -> io::Result<()> {
         flush(&mut self.state.lock().tls, &self.tcp)
     }
 
-    /// Whether something waits that the kernel has not taken.
+    /// Whether data waits for the kernel.
     #[must_use]
     pub fn has_pending(&self) -> bool {
         self.state.lock().tls.wants_write()
     }
 
-    /// Whether a read may bring something; wakes the task when it does.
+    /// Whether a read may return data; wakes the task when it does.
     pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.state.lock().unread {
             return Poll::Ready(Ok(()));
@@ -99,10 +99,10 @@ impl TlsSocket {
         self.tcp.poll_read_ready(cx)
     }
 
-    /// Reads what was decrypted; 0 at the end of the connection.
+    /// Reads decrypted data; 0 at the end of the connection.
     ///
     /// # Errors
-    /// `WouldBlock` when nothing is there now; anything else ends the connection.
+    /// `WouldBlock` if no data is available now; any other error ends the connection.
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let state = &mut *self.state.lock();
         loop {
@@ -112,7 +112,7 @@ impl TlsSocket {
                     return Ok(count);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                // Gone without a word.
+                // Closed without a `close_notify` alert.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
                 Err(error) => return Err(error),
             }
@@ -121,22 +121,23 @@ impl TlsSocket {
                 return Ok(0);
             }
             let processed = state.tls.process_new_packets();
-            // A new key that is confirmed, or the alert that says what was wrong. What can't go now goes with the next write.
+            // A confirmation of a key update, or the alert that explains the failure. What cannot be sent now is sent
+            // with the next write.
             let _ = flush(&mut state.tls, &self.tcp);
             processed.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         }
     }
 
-    /// Says that nothing more comes, and closes this side.
+    /// Sends `close_notify`, and closes this side.
     pub fn finish(&self) {
         let tls = &mut self.state.lock().tls;
         tls.send_close_notify();
-        // The client may have closed first, and one that takes nothing hears no farewell.
+        // The client may have closed first, and one that reads nothing cannot receive the alert.
         let _ = flush(tls, &self.tcp);
         let _ = SockRef::from(&self.tcp).shutdown(Shutdown::Write);
     }
 
-    /// Whether a write would get somewhere; wakes the task when it does.
+    /// Whether a write would make progress; wakes the task when it would.
     pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.tcp.poll_write_ready(cx)
     }
@@ -172,7 +173,7 @@ pub(crate) mod tests {
         tls::{Acceptor, provider},
     };
 
-    /// Both ends of a connection over loopback.
+    /// Both ends of a loopback connection.
     pub(crate) async fn pair() -> (TlsSocket, TlsStream<TcpStream>) {
         let authority = Authority::new();
         let issued = authority.issue("server", "DNS:gateway", 2);
@@ -193,7 +194,7 @@ pub(crate) mod tests {
     }
 
     #[tokio::test]
-    async fn what_the_kernel_does_not_take_waits_and_nothing_is_lost() {
+    async fn data_that_the_kernel_does_not_accept_waits_and_is_not_lost() {
         let (near, mut far) = pair().await;
         let sent: Vec<u8> = (0..24_000_000_u32).map(|at| (at % 251) as u8).collect();
         let mut at = 0;
@@ -227,7 +228,7 @@ pub(crate) mod tests {
     }
 
     #[tokio::test]
-    async fn everything_that_came_is_read_also_what_was_decrypted_before() {
+    async fn all_received_data_is_read_including_data_decrypted_earlier() {
         let (near, mut far) = pair().await;
         let sent: Vec<u8> = (0..300_000_u32).map(|at| (at % 249) as u8).collect();
         let write = async {
@@ -250,7 +251,7 @@ pub(crate) mod tests {
     }
 
     #[tokio::test]
-    async fn bytes_that_are_no_tls_end_the_connection() {
+    async fn bytes_that_are_not_tls_end_the_connection() {
         let (near, far) = pair().await;
         let (mut tcp, _) = far.into_inner();
         tcp.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();

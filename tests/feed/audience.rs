@@ -1,4 +1,4 @@
-//! A client of the market endpoint: what it received, and what is wrong with that by the truth of the exchange.
+//! A client of the market endpoint: what it received, and how that differs from the exchange's true data.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -11,12 +11,12 @@ use crate::{
     support::{client::Client, replica::Replica},
 };
 
-/// Books and tickers of a symbol that are compared with the truth.
+/// Number of books and tickers per symbol that are compared with the truth.
 const SAMPLES: usize = 12;
 
 pub struct Audience {
     client: Client,
-    /// Trades and gaps by symbol, in the order of their arrival.
+    /// Trades and gaps by symbol, in the order of arrival.
     pub trades: BTreeMap<String, Vec<Value>>,
     pub books: BTreeMap<String, Vec<Value>>,
     pub tickers: BTreeMap<String, Vec<Value>>,
@@ -29,7 +29,7 @@ pub fn channels_of(symbol: &str) -> [String; 3] {
 }
 
 impl Audience {
-    /// Follows everything of these symbols, and the status of the feed.
+    /// Follows everything about these symbols, and the status of the feed.
     pub async fn of(replica: &Replica, symbols: &[&str]) -> Self {
         let channels: Vec<_> = symbols.iter().flat_map(|symbol| channels_of(symbol)).collect();
         let mut channels: Vec<_> = channels.iter().map(String::as_str).collect();
@@ -41,7 +41,7 @@ impl Audience {
         audience
     }
 
-    /// Subscribes to channels; those that a busy replica can't follow now, again.
+    /// Subscribes to channels; retries those that a busy replica cannot follow now.
     pub async fn follow(&mut self, channels: &[&str]) {
         let mut channels = json!(channels);
         for _ in 0..20 {
@@ -57,7 +57,7 @@ impl Audience {
         panic!("never followed: {channels}");
     }
 
-    /// How often a book of a symbol was older than the one before it.
+    /// How often a book of a symbol was older than the previous one.
     pub fn books_back(&self, symbol: &str) -> usize {
         let ids: Vec<_> = self.books[symbol].iter().map(|book| book["update_id"].as_u64().unwrap()).collect();
         ids.windows(2).filter(|pair| pair[1] < pair[0]).count()
@@ -77,18 +77,18 @@ impl Audience {
         list.entry(message["symbol"].as_str().unwrap().to_owned()).or_default().push(message);
     }
 
-    /// Receives for so long.
+    /// Receives for this duration.
     pub async fn watch(&mut self, seconds: f64) {
         self.receive(Duration::from_secs_f64(seconds), |_| false).await;
     }
 
-    /// Receives until something holds. What is wrong when it does not within this time.
+    /// Receives until a condition holds. Returns an error if it does not hold within this time.
     pub async fn until(&mut self, what: &str, seconds: u64, holds: impl Fn(&Self) -> bool) -> Vec<String> {
         self.receive(Duration::from_secs(seconds), &holds).await;
         if holds(self) { Vec::new() } else { self.missed(what, seconds) }
     }
 
-    /// Says that something did not come to hold, and what was received last.
+    /// Reports that a condition never held, and what was received last.
     pub fn missed(&self, what: &str, seconds: u64) -> Vec<String> {
         let last = |list: &[Value]| list.last().map_or_else(String::new, Value::to_string);
         let tickers: Vec<_> = self.tickers.values().map(|list| last(list)).collect();
@@ -136,18 +136,18 @@ impl Audience {
         troubles.map(|status| format!("reported: {status}")).collect()
     }
 
-    /// The last ticker of a symbol carries a key.
+    /// The last ticker of a symbol contains a key.
     pub fn ticker_has(&self, symbol: &str, key: &str) -> bool {
         self.tickers.get(symbol).and_then(|list| list.last()).is_some_and(|ticker| !ticker[key].is_null())
     }
 
-    /// Gaps of a symbol, as they were reported.
+    /// Gaps of a symbol, as reported.
     pub fn gaps(&self, symbol: &str) -> Vec<(u64, u64)> {
         let list = self.trades.get(symbol).into_iter().flatten().filter(|trade| trade["type"] == "trades_gap");
         list.map(|gap| (gap["from"].as_u64().unwrap(), gap["to"].as_u64().unwrap())).collect()
     }
 
-    /// What is wrong with everything that was received.
+    /// The errors in everything that was received.
     pub async fn judged(&self, exchange: &Exchange) -> Vec<String> {
         let mut wrong = self.judged_trades(exchange, true).await;
         for (symbol, books) in &self.books {
@@ -159,7 +159,7 @@ impl Audience {
         wrong
     }
 
-    /// What is wrong with trades: each one, once, in order, as it happened, or reported as missing.
+    /// Errors in trades: each must arrive once, in order, unchanged, or be reported as missing.
     pub async fn judged_trades(&self, exchange: &Exchange, with_times: bool) -> Vec<String> {
         let mut wrong = Vec::new();
         for (symbol, seen) in &self.trades {
@@ -190,7 +190,7 @@ impl Audience {
     }
 }
 
-/// A symbol as a part of a query.
+/// A symbol encoded for a query.
 fn encoded(symbol: &str) -> String {
     let byte =
         |byte: u8| if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { format!("%{byte:02X}") };
@@ -224,7 +224,7 @@ async fn judged_books(exchange: &Exchange, symbol: &str, books: &[Value]) -> Vec
     let id = |book: &Value| book["update_id"].as_u64().unwrap();
     let mut wrong: Vec<_> = books
         .windows(2)
-        // A marked book repeats the one before.
+        // A marked book repeats the previous one.
         .filter(|pair| id(&pair[1]) < id(&pair[0]))
         .map(|pair| format!("{symbol}: the book {} comes after {}", id(&pair[1]), id(&pair[0])))
         .take(5)

@@ -1,5 +1,5 @@
-/* A time of day that a test moves while a program runs: adds the seconds in the file that CLOCK_OFFSET names, a signed
-   number of 64 bits. The monotonic clock stays as it is. */
+/* A system clock that a test moves at runtime: adds the seconds in the file that CLOCK_OFFSET names, a signed 64-bit
+   number. The monotonic clock is unchanged. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdint.h>

@@ -1,4 +1,4 @@
-//! A gateway whose clock is set while it runs (A14). `clock.c` stands between the gateway and the time of day.
+//! A gateway whose clock is set at runtime (A14). `clock.c` replaces the gateway's system clock.
 
 use std::{
     fs::{self, File},
@@ -17,7 +17,7 @@ use crate::{
     support::{redis::RedisServer, replica::Replica},
 };
 
-/// A time of day that can be moved, of one process.
+/// A movable system clock for one process.
 struct Clock(TempDir);
 
 impl Clock {
@@ -36,14 +36,14 @@ impl Clock {
         self.0.path().join(file).display().to_string()
     }
 
-    /// Moves it so many seconds away from the truth.
+    /// Moves it this many seconds away from the real time.
     fn set(&self, seconds: i64) {
         let mut file = File::options().write(true).open(self.path("offset")).unwrap();
         file.write_all(&seconds.to_ne_bytes()).unwrap();
     }
 }
 
-/// A14: the clock jumps forwards, backwards, and back. Order, staleness and waits do not depend on it.
+/// A14: the clock jumps forwards, backwards, and back. Order, staleness and timeouts do not depend on it.
 pub async fn a14_a_clock_that_jumps_changes_only_timestamps() {
     let clock = Clock::build();
     let (exchange, redis) = (Exchange::start(&[]), RedisServer::start());

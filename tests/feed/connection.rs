@@ -1,5 +1,5 @@
-//! Connections that end (A02), answers that prove nothing (A08), frames that nobody can read (A12), more of them than can
-//! be processed (A13), and an exchange that does not keep to the protocol (A18).
+//! Connections that end (A02), misleading acknowledgements (A08), invalid frames (A12), more frames than can be
+//! processed (A13), and an exchange that violates the protocol (A18).
 
 use serde_json::json;
 
@@ -9,7 +9,7 @@ use crate::{
     stage::{Plan, Stage, either, is_long, unless},
 };
 
-/// A02: no trade is lost or doubled, however a connection ends.
+/// A02: no trade is lost or duplicated, however a connection ends.
 pub async fn a02_no_trade_is_lost_however_a_connection_ends() {
     let mut stage = Stage::usual(None).await;
     let mut wrong = stage.live().await;
@@ -19,7 +19,8 @@ pub async fn a02_no_trade_is_lost_however_a_connection_ends() {
     }
     for form in forms {
         if form == "close-1008" {
-            // The wait after a cut for breaking rules doubles with each failure, until data has flowed for ten seconds.
+            // The delay after a disconnection for rule violations doubles with each failure, until data has flowed for
+            // ten seconds.
             stage.audience.watch(12.0).await;
         }
         stage.exchange.set("cut-form", form).await;
@@ -35,8 +36,8 @@ pub async fn a02_no_trade_is_lost_however_a_connection_ends() {
     nothing(wrong);
 }
 
-/// The last trades come again after a reconnect, trades come twice, and in another order: none is published twice, or
-/// handed over twice.
+/// The last trades arrive again after a reconnect, trades arrive twice, and out of order: none is published twice, or
+/// sent to the backplane twice.
 pub async fn overlap(defect: Option<&str>) -> Vec<String> {
     let mut stage = Stage::usual(defect).await;
     let mut wrong = stage.live().await;
@@ -58,7 +59,7 @@ pub async fn a02_repeated_trades_are_published_once() {
     nothing(overlap(None).await);
 }
 
-/// A08: an acknowledgement proves nothing, and neither does its absence.
+/// A08: neither an acknowledgement nor its absence proves anything.
 pub async fn a08_only_data_makes_the_feed_live() {
     let mut stage = Stage::set(Plan { exchange: &["--set", "acks=drop"], ..Plan::default() }).await;
     let mut wrong = stage.live().await;
@@ -75,7 +76,7 @@ pub async fn a08_only_data_makes_the_feed_live() {
     let from = stage.audience.statuses.len();
     stage.audience.watch(either(8.0, 60.0)).await;
     let live = stage.audience.statuses[from..].iter().any(|status| status["status"] == "live");
-    wrong.extend(unless(!live, "an acknowledgement was taken for data"));
+    wrong.extend(unless(!live, "an acknowledgement was mistaken for data"));
     stage.exchange.set("ack-only", "").await;
     wrong.extend(stage.until("data flows again", 50, |seen| seen.state() == "live").await);
     wrong.extend(stage.more_trades("BTCUSDT").await);
@@ -83,7 +84,7 @@ pub async fn a08_only_data_makes_the_feed_live() {
     nothing(wrong);
 }
 
-/// A12: whatever a frame contains, it is counted, and nothing ends that does not have to.
+/// A12: whatever a frame contains, it is counted, and nothing ends unnecessarily.
 pub async fn a12_bad_frames_are_counted_and_dropped() {
     let mut stage = Stage::usual(None).await;
     let mut wrong = stage.live().await;
@@ -125,8 +126,8 @@ pub async fn a12_bad_frames_are_counted_and_dropped() {
     nothing(wrong);
 }
 
-/// A13: more than can be processed, over a Redis that stops now and then: memory is bounded, and trades are complete or
-/// reported as missing.
+/// A13: more than can be processed, over a Redis that pauses now and then: memory is bounded, and trades are complete
+/// or reported as missing.
 pub async fn a13_a_burst_is_survived() {
     let plan = Plan { exchange: &["--set", "ping-interval=1s", "--set", "pong-deadline=5s"], ..Plan::default() };
     let mut stage = Stage::set(plan).await;
@@ -148,7 +149,7 @@ pub async fn a13_a_burst_is_survived() {
     nothing(wrong);
 }
 
-/// A18: an extension that nobody asked for, a Close that is not answered, bytes that come one by one.
+/// A18: an unrequested extension, a Close without a response, bytes that arrive one by one.
 pub async fn a18_an_exchange_that_bends_the_protocol_is_tolerated() {
     let mut stage = Stage::usual(None).await;
     let mut wrong = stage.live().await;
@@ -161,7 +162,7 @@ pub async fn a18_an_exchange_that_bends_the_protocol_is_tolerated() {
     stage.audience.watch(3.0).await;
     wrong.extend(stage.more_trades("BTCUSDT").await);
     wrong.extend(stage.judged().await);
-    // The Close of the drain is not answered either.
+    // The Close of the drain gets no response either.
     stage.replica.drain();
     stage.replica.ended().await;
     nothing(wrong);

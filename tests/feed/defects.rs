@@ -1,12 +1,12 @@
-//! The proof that the suite can fail: each deliberate defect of the feed fails the scenario that is about it.
+//! Proof that the suite can fail: each deliberate defect of the feed fails the scenario for it.
 
 use libtest_mimic::Trial;
 
 use crate::{connection, normal, rest, scenario, silence, takeover};
 
-/// Fails when a scenario finds nothing wrong with a defect.
+/// Fails if a scenario does not detect a defect.
 fn found(defect: &str, wrong: &[String]) {
-    assert!(!wrong.is_empty(), "the suite does not notice {defect}");
+    assert!(!wrong.is_empty(), "the suite does not detect {defect}");
 }
 
 macro_rules! defects {

@@ -1,4 +1,4 @@
-//! `sim-exchange` as a process of one test's own, with its faults, its log and its truth.
+//! `sim-exchange` as a process of one test, with its faults, its log and its true data.
 
 use std::{
     io::{BufRead, BufReader},
@@ -10,7 +10,7 @@ use tickgate_client::http::Request;
 
 use crate::support::program;
 
-/// What the exchange may tell at once: tens of thousands of trades, in bytes.
+/// Maximum response size of the exchange, in bytes: tens of thousands of trades.
 const BYTES_MAX: usize = 64 << 20;
 
 pub struct Exchange {
@@ -19,7 +19,7 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// Starts it with further arguments.
+    /// Starts it with additional arguments.
     pub fn start(arguments: &[&str]) -> Self {
         let path = program().with_file_name("sim-exchange");
         assert!(path.exists(), "{} is missing: cargo build -p tickgate-sim-exchange", path.display());
@@ -43,7 +43,7 @@ impl Exchange {
         assert_eq!(answer.status.as_u16(), 200, "{body}: {}", answer.body);
     }
 
-    /// Begins a fault, such as `{"kind": "mute", "for": "5s"}`.
+    /// Starts a fault, such as `{"kind": "mute", "for": "5s"}`.
     pub async fn fault(&self, fault: Value) {
         self.post("/sim/fault", fault).await;
     }
@@ -53,12 +53,12 @@ impl Exchange {
         self.post("/sim/set", json!({ switch: value })).await;
     }
 
-    /// Moves a virtual clock by steps of 100 ms.
+    /// Advances a virtual clock by steps of 100 ms.
     pub async fn step(&self, steps: u64) {
         self.post("/sim/step", json!({ "steps": steps })).await;
     }
 
-    /// What a client did that no correct client does.
+    /// The violations of a client.
     pub async fn violations(&self) -> Vec<String> {
         let list = self.get("/sim/violations").await;
         list.as_array().unwrap().iter().map(|violation| format!("a violation: {violation}")).collect()

@@ -1,5 +1,5 @@
-//! The load: many symbols, through Redis, to many subscribers. No subscriber misses a trade, memory is bounded, and the
-//! processor time of the feed is printed.
+//! The load test: many symbols, through Redis, to many subscribers. No subscriber misses a trade, memory is bounded,
+//! and the processor time of the feed is printed.
 
 use std::{
     collections::BTreeMap,
@@ -27,16 +27,16 @@ use crate::{
     },
 };
 
-/// How much later than the exchange's own time a trade may reach a subscriber, in milliseconds.
+/// Maximum delay from the exchange's own time of a trade to its arrival at a subscriber, in milliseconds.
 const LATE_MAX_MS: u64 = 3_000;
 /// A step of the simulator's market, in milliseconds.
 const STEP_MS: u64 = 100;
-/// Growth of one replica's memory during the load, in bytes.
+/// Maximum growth of one replica's memory during the load, in bytes.
 const GROWTH_MAX: f64 = 200e6;
 
 pub async fn many_symbols_reach_many_subscribers() {
     let (count, listeners, seconds) = either((30, 30, 5), (300, 1_000, 60));
-    // A symbol has a ticker, 1.8 trades and almost 5 books a second.
+    // A symbol has a ticker, 1.8 trades and almost 5 books per second.
     let (symbols, least) = ((count + 8).to_string(), either(100.0, 2_000.0));
     let exchange = Exchange::start(&["--symbols", &symbols, "--rate", "1.8"]);
     let redis = RedisServer::start();
@@ -73,7 +73,7 @@ pub async fn many_symbols_reach_many_subscribers() {
     nothing(wrong);
 }
 
-/// What a replica has used.
+/// The resource usage of a replica.
 struct Figures {
     cpu_seconds: f64,
     memory: f64,
@@ -108,7 +108,7 @@ struct Received {
     next: u64,
     tickers: u32,
     books: u32,
-    /// From the exchange's time of a ticker to its arrival, in milliseconds.
+    /// Time from the exchange's timestamp of a ticker to its arrival, in milliseconds.
     delays: Vec<u64>,
     wrong: Vec<String>,
 }
@@ -136,7 +136,7 @@ impl Subscribers {
         Self { tasks, stop }
     }
 
-    /// What is wrong with what they received in so many seconds.
+    /// The errors in what they received in this many seconds.
     async fn judged(&mut self, exchange: &Exchange, seconds: u32) -> Vec<String> {
         let ended = now_ms();
         self.stop.send_replace(true);
@@ -210,7 +210,7 @@ async fn receive(
 }
 
 impl Received {
-    /// Takes a message; true when it answers the subscription.
+    /// Handles a message; true if it is the reply to the subscription.
     fn take(&mut self, text: &[u8]) -> bool {
         // Most are books, which `Audience` compares with the truth.
         if text.starts_with(br#"{"type":"orderbook""#) {
@@ -235,7 +235,8 @@ impl Received {
             "ticker" => {
                 self.tickers += 1;
                 let sent = message.timestamp.map_or(0, Timestamp::ms);
-                // The one that was there before may be older. The simulator's time is that of the end of its step.
+                // The value from before the subscription may be older. The simulator's time is that of the end of its
+                // step.
                 if self.tickers > 1 {
                     self.delays.push((now_ms() + STEP_MS).saturating_sub(sent));
                 }

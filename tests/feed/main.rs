@@ -1,11 +1,11 @@
-//! The feed of Binance against an exchange that is broken on purpose: real replicas on a real Redis follow `sim-exchange`,
-//! and what clients receive is compared with what happened there. A01 to A20 are the scenarios of docs/feeds.md.
+//! The Binance feed against an exchange with injected faults: real replicas on a real Redis follow `sim-exchange`, and
+//! what clients receive is compared with what happened there. A01 to A20 are the scenarios of docs/feeds.md.
 //!
 //! `cargo test --test feed` runs the short forms. TICKGATE_FEED=long runs each for as long as its description says
-//! (`just feed`), and `just feed-load` the full load with the shipped build. Each deliberate defect of the feed must fail one
-//! of them (`defects`).
+//! (`just feed`), and `just feed-load` the full load with the shipped build. Each deliberate defect of the feed must
+//! fail one of them (`defects`).
 #![allow(unreachable_pub, reason = "a test binary exports nothing; `pub` means shared between its files")]
-#![allow(clippy::unwrap_used, reason = "what is not there fails the test, as it should")]
+#![allow(clippy::unwrap_used, reason = "a missing value fails the test, as it should")]
 #![allow(clippy::disallowed_methods, reason = "these settings and tasks are the test's own")]
 
 mod audience;
@@ -30,7 +30,7 @@ use libtest_mimic::{Arguments, Trial};
 use tickgate_kit as support;
 use tokio::runtime::Builder;
 
-/// Scenarios that run at once. Each waits most of the time, so there are more of them than processors.
+/// Number of concurrent scenarios. Each waits most of the time, so there are more of them than processors.
 const THREADS: usize = 8;
 
 fn main() -> ExitCode {
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
     libtest_mimic::run(&arguments, scenarios()).exit_code()
 }
 
-/// A scenario with a runtime of its own.
+/// A scenario with its own runtime.
 fn scenario<F: Future<Output = ()>>(name: &str, run: impl FnOnce() -> F + Send + 'static) -> Trial {
     Trial::test(name, move || {
         Builder::new_multi_thread().worker_threads(1).enable_all().build()?.block_on(run());
@@ -51,7 +51,7 @@ macro_rules! scenarios {
     ($($run:path),+ $(,)?) => { vec![$(scenario(stringify!($run), $run)),+] };
 }
 
-/// All scenarios, those that take longest first.
+/// All scenarios, the longest first.
 fn scenarios() -> Vec<Trial> {
     let mut all = scenarios![
         connection::a08_only_data_makes_the_feed_live,
@@ -96,7 +96,7 @@ fn scenarios() -> Vec<Trial> {
     all
 }
 
-/// Fails with everything that is wrong.
+/// Fails with all errors found.
 fn nothing(wrong: impl IntoIterator<Item = String>) {
     let wrong: Vec<_> = wrong.into_iter().collect();
     assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));

@@ -1,4 +1,5 @@
-//! What lies between the gateway and the exchange: names that do not resolve, TLS that fails, proxies that answer HTML.
+//! The network between the gateway and the exchange: names that do not resolve, TLS that fails, proxies that respond
+//! with HTML.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -26,18 +27,21 @@ use crate::{
     },
 };
 
-/// The feed reports that it can't connect, tries again without hurry, and ends in time.
+/// The feed reports that it cannot connect, retries slowly, and stops in time.
 async fn unreachable(exchange: &Exchange, lines: &str, reason_in_log: &str) {
     let redis = RedisServer::start();
     let mut replica = Replica::process_with(&redis, &settings(exchange, lines), None, &[]).await;
     let mut audience = Audience::of(&replica, &["BTCUSDT"]).await;
     let is_told = |seen: &Audience| matches!(seen.state(), "stale" | "down");
-    let mut wrong = audience.until("the trouble is reported", 15, is_told).await;
+    let mut wrong = audience.until("the failure is reported", 15, is_told).await;
     audience.watch(4.0).await;
     let attempts = replica.metric("tickgate_feed_reconnects_total{reason=\"lost\"}").await;
     wrong.extend(unless((1.0..=10.0).contains(&attempts), format!("{attempts} attempts in five seconds")));
     wrong.extend(unless(replica.log().contains(reason_in_log), format!("the log does not say {reason_in_log:?}")));
-    wrong.extend(unless(replica.get("/readyz").await.status == 200, "a feed that is away makes the replica not ready"));
+    wrong.extend(unless(
+        replica.get("/readyz").await.status == 200,
+        "an unreachable exchange makes the replica not ready",
+    ));
     replica.drain();
     replica.ended().await;
     nothing(wrong);
@@ -46,7 +50,7 @@ async fn unreachable(exchange: &Exchange, lines: &str, reason_in_log: &str) {
 pub async fn a_host_name_that_does_not_resolve_is_reported() {
     let exchange = Exchange::start(&[]);
     let lines = "stream_url = \"ws://exchange.invalid:9443\"\nrest_url = \"http://exchange.invalid:9443\"";
-    unreachable(&exchange, lines, "can't resolve the host").await;
+    unreachable(&exchange, lines, "cannot resolve the host").await;
 }
 
 pub async fn a_failed_tls_handshake_is_reported() {
@@ -63,7 +67,7 @@ pub async fn a_failed_tls_handshake_is_reported() {
     speaker.abort();
 }
 
-/// Ends TLS in front of the exchange.
+/// Terminates TLS in front of the exchange.
 async fn secured(exchange: &Exchange, issued: &Issued) -> (SocketAddr, JoinHandle<()>) {
     let chain = [CertificateDer::from_pem_file(&issued.certificate_file).unwrap()];
     let key = PrivateKeyDer::from_pem_file(&issued.key_file).unwrap();
@@ -122,7 +126,7 @@ pub async fn a_proxy_that_answers_html_is_reported() {
     unreachable(&exchange, "", "refused with HTTP 200").await;
 }
 
-/// The list of symbols is HTML: streams are subscribed all the same, and nothing is said to be unknown.
+/// The list of symbols is HTML: streams are subscribed anyway, and nothing is reported as unknown.
 pub async fn without_the_list_of_symbols_followed_ones_are_live() {
     let mut stage = Stage::set(Plan { exchange: &["--set", "rest-error=html"], ..Plan::default() }).await;
     let wrong = stage.live().await;

@@ -1,6 +1,6 @@
-//! The exchange as it should be: what clients receive is what happened there (A01), connections are replaced without
-//! anybody noticing (A06), many symbols are subscribed politely (A07), clocks decide nothing (A14), and what is subscribed
-//! is what clients follow (A17).
+//! A healthy exchange: clients receive exactly what happened there (A01), connections are replaced without an
+//! interruption (A06), many symbols are subscribed within the limits (A07), clocks decide nothing (A14), and the
+//! subscriptions match what clients follow (A17).
 
 use std::collections::BTreeSet;
 
@@ -26,7 +26,7 @@ pub async fn truth(defect: Option<&str>) -> Vec<String> {
     let seen = &stage.audience;
     let books = seen.books.get("BTCUSDT").map_or(0, Vec::len);
     wrong.extend(unless(books > 5 && seen.tickers.contains_key("BTCUSDT"), format!("only {books} books")));
-    wrong.extend(unless(!seen.tickers.contains_key("NEWUSDT"), "a price of a symbol that was never traded"));
+    wrong.extend(unless(!seen.tickers.contains_key("NEWUSDT"), "a price for a symbol that was never traded"));
     wrong
 }
 
@@ -34,7 +34,7 @@ pub async fn a01_what_clients_receive_is_what_happened() {
     nothing(truth(None).await);
 }
 
-/// Both endpoints of market data offer the status of the feed.
+/// Both market endpoints offer the status of the feed.
 pub async fn the_status_is_offered_on_both_endpoints() {
     let mut stage = Stage::usual(None).await;
     let wrong = stage.live().await;
@@ -46,7 +46,7 @@ pub async fn the_status_is_offered_on_both_endpoints() {
     nothing(wrong);
 }
 
-/// A06: the end of a connection is announced, or comes with its age: another one takes its place before.
+/// A06: the end of a connection is announced, or follows from its age: another one replaces it first.
 pub async fn a06_connections_are_replaced_without_an_interruption() {
     let plan = Plan { exchange: &["--set", "day=30s"], settings: "connection_age_max = \"10s\"", ..Plan::default() };
     let mut stage = Stage::set(plan).await;
@@ -81,12 +81,12 @@ pub async fn many(defect: Option<&str>) -> Vec<String> {
     if !wrong.is_empty() {
         return wrong;
     }
-    // Twenty find room; the others are named.
+    // Twenty fit within the limit; the others are named.
     let more: Vec<_> = (fixed.len() + 8..fixed.len() + 32).map(name).collect();
     let channels: Vec<_> = more.iter().flat_map(|symbol| channels_of(symbol)).collect();
     stage.audience.follow(&channels.iter().map(String::as_str).collect::<Vec<_>>()).await;
     let named = |seen: &Audience| seen.named("symbols_refused").len() == 4 && live(seen);
-    wrong.extend(stage.until("what finds no room is named", 30, named).await);
+    wrong.extend(stage.until("symbols beyond the limit are named", 30, named).await);
     wrong.extend(stage.judged().await);
     let subscribes = stage.exchange.log("message").await;
     let large = subscribes.iter().filter(|entry| entry["detail"]["bytes"].as_u64().unwrap() > 3_600).count();
@@ -94,8 +94,8 @@ pub async fn many(defect: Option<&str>) -> Vec<String> {
     wrong
 }
 
-/// What is wrong with the times between control messages. A busy machine delays single ones, and their arrival is closer
-/// then.
+/// Errors in the intervals between control messages. A busy machine delays single ones, and then the next interval is
+/// shorter.
 fn too_close(messages: &[Value]) -> Option<String> {
     let times: Vec<_> = messages.iter().map(|entry| entry["at"].as_u64().unwrap()).collect();
     let mut between: Vec<_> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
@@ -129,7 +129,7 @@ pub async fn a14_wrong_times_of_the_exchange_change_nothing() {
     nothing(wrong);
 }
 
-/// A17: clients come and go at random; in the end the exchange is asked for what they follow, and for nothing else.
+/// A17: clients come and go at random; in the end exactly what they follow is subscribed at the exchange.
 pub async fn a17_subscriptions_match_what_clients_follow() {
     let plan = Plan {
         exchange: &["--symbols", "58"],
@@ -140,7 +140,7 @@ pub async fn a17_subscriptions_match_what_clients_follow() {
     let mut stage = Stage::set(plan).await;
     let mut wrong = stage.until("data flows", 25, |seen| seen.is_live("BTCUSDT")).await;
     let mut dice = Dice::new(5);
-    // Clients with what each of them follows.
+    // Clients, and what each of them follows.
     let mut clients = Vec::new();
     for _ in 0..either(20, 1_000) {
         clients.push((stage.replica.market().await, BTreeSet::new()));
@@ -165,7 +165,7 @@ pub async fn a17_subscriptions_match_what_clients_follow() {
     let kinds = ["aggTrade", "depth20@100ms", "ticker"];
     let mut expected: Vec<_> = desired.iter().flat_map(|symbol| kinds.map(|kind| format!("{symbol}@{kind}"))).collect();
     expected.sort();
-    eventually("the exchange is asked for what is followed", async || {
+    eventually("the followed symbols to be subscribed", async || {
         (stage.exchange.streams().await == [expected.clone()]).then_some(())
     })
     .await;
@@ -173,7 +173,7 @@ pub async fn a17_subscriptions_match_what_clients_follow() {
     nothing(wrong);
 }
 
-/// What another feed publishes is neither followed nor named.
+/// Topics of another feed are neither followed nor named.
 pub async fn the_synthetic_feed_keeps_its_symbols() {
     let exchange = crate::exchange::Exchange::start(&[]);
     let redis = crate::support::redis::RedisServer::start();

@@ -1,4 +1,5 @@
-//! A Redis that is away (A11) or full: nothing crashes, memory is bounded, and afterwards trades are complete or reported.
+//! An unavailable (A11) or full Redis: nothing crashes, memory is bounded, and afterwards trades are complete or
+//! reported.
 
 use crate::{
     nothing,
@@ -14,7 +15,7 @@ pub async fn a11_redis_is_unreachable() {
     let grown = stage.metric("process_resident_memory_bytes").await - memory;
     wrong.extend(unless(grown < 200e6, format!("the replica grew by {grown} bytes")));
     let holder = stage.metric("tickgate_feed_holder").await;
-    wrong.extend(unless(holder == 0.0, "it still publishes, long after its lease"));
+    wrong.extend(unless(holder == 0.0, "it still publishes, long after its lease ended"));
     stage.redis.thaw();
     wrong.extend(stage.more_trades("BTCUSDT").await);
     wrong.extend(stage.judged().await);

@@ -1,5 +1,5 @@
-//! A20: what a replica records is played back to another one, whose clients receive what an independent script builds from
-//! the file.
+//! A20: a recording of one replica is replayed to another one, whose clients receive what an independent script builds
+//! from the file.
 
 use std::{collections::BTreeMap, path::Path, process::Command};
 
@@ -29,7 +29,7 @@ async fn record(file: &Path) {
     nothing(wrong);
 }
 
-/// What the script builds: by topic, by id or time.
+/// The script's result: by topic, by id or time.
 fn built(file: &Path) -> BTreeMap<String, Map<String, Value>> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/feed/replay.py");
     let output = Command::new("python3").arg(script).arg(file).output().expect("python3");
@@ -37,7 +37,7 @@ fn built(file: &Path) -> BTreeMap<String, Map<String, Value>> {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// Compares what was received with what was built; how many messages there were.
+/// Compares what was received with what was built; returns the number of messages.
 fn compare(
     topic: &str,
     key: &str,

@@ -8,7 +8,8 @@ use crate::{
     stage::{Plan, Stage, either, is_long, unless},
 };
 
-/// A09: what REST refuses is reported as a gap with its exact range, and nothing is requested before the exchange allows.
+/// A09: what REST refuses is reported as a gap with its exact range, and nothing is requested before the exchange
+/// allows it.
 pub async fn refused(defect: Option<&str>) -> Vec<String> {
     let plan = Plan { exchange: &["--set", "retry-after=20s"], defect, ..Plan::default() };
     let mut stage = Stage::set(plan).await;
@@ -16,8 +17,8 @@ pub async fn refused(defect: Option<&str>) -> Vec<String> {
     stage.exchange.set("rest-limit", "1").await;
     for count in 1..=3 {
         stage.exchange.fault(json!({"kind": "gap", "streams": "btcusdt@aggTrade", "n": 7})).await;
-        let told = |seen: &Audience| seen.gaps("BTCUSDT").len() >= count;
-        wrong.extend(stage.until("the gap is reported", 12, told).await);
+        let is_reported = |seen: &Audience| seen.gaps("BTCUSDT").len() >= count;
+        wrong.extend(stage.until("the gap is reported", 12, is_reported).await);
         if !wrong.is_empty() {
             return wrong;
         }
@@ -33,7 +34,7 @@ pub async fn a09_what_rest_refuses_is_reported_as_a_gap() {
     nothing(refused(None).await);
 }
 
-/// A09: a source that lags is asked again, and one that fails, answers HTML or hangs is not waited for.
+/// A09: a lagging source is asked again; one that fails, responds with HTML or hangs is not waited for.
 pub async fn a09_a_source_that_lags_or_fails() {
     let mut stage = Stage::usual(None).await;
     let mut wrong = stage.live().await;
@@ -41,12 +42,12 @@ pub async fn a09_a_source_that_lags_or_fails() {
     stage.exchange.fault(json!({"kind": "rest-lag", "amount": 200, "for": "900ms"})).await;
     stage.exchange.fault(gap.clone()).await;
     stage.audience.watch(3.0).await;
-    wrong.extend(unless(stage.audience.gaps("BTCUSDT").is_empty(), "a source that lags was given up"));
+    wrong.extend(unless(stage.audience.gaps("BTCUSDT").is_empty(), "a lagging source was given up"));
     for (count, error) in ["500", "html", "hang", "403", "reset"].iter().take(either(3, 5)).enumerate() {
         stage.exchange.set("rest-error", error).await;
         stage.exchange.fault(gap.clone()).await;
-        let told = |seen: &Audience| seen.gaps("BTCUSDT").len() > count;
-        wrong.extend(stage.until(&format!("the gap is reported after {error}"), 12, told).await);
+        let is_reported = |seen: &Audience| seen.gaps("BTCUSDT").len() > count;
+        wrong.extend(stage.until(&format!("the gap is reported after {error}"), 12, is_reported).await);
     }
     stage.exchange.set("rest-error", "none").await;
     stage.exchange.fault(gap).await;
@@ -57,7 +58,7 @@ pub async fn a09_a_source_that_lags_or_fails() {
     nothing(wrong);
 }
 
-/// A16: a region that is not served is reported at once, and tried again rarely.
+/// A16: a region that is not served is reported at once, and retried rarely.
 pub async fn a16_a_restricted_region_is_reported_and_retried_rarely() {
     let mut stage = Stage::set(Plan { exchange: &["--set", "upgrade-status=451"], ..Plan::default() }).await;
     let is_told = |seen: &Audience| (seen.state(), seen.reason()) == ("down", "restricted");
@@ -72,7 +73,7 @@ pub async fn a16_a_restricted_region_is_reported_and_retried_rarely() {
     nothing(wrong);
 }
 
-/// An upgrade that is limited waits for as long as the exchange demands.
+/// A rate-limited upgrade waits for as long as the exchange demands.
 pub async fn a16_a_rate_limited_connection_waits_as_long_as_demanded() {
     let mut stage = Stage::set(Plan { exchange: &["--set", "upgrade-status=429"], ..Plan::default() }).await;
     let is_told = |seen: &Audience| seen.reason() == "rate_limited";

@@ -1,4 +1,4 @@
-//! Silence in all its forms: of a connection (A03), of one stream (A04), of the exchange for long (A05).
+//! Silence in all its forms: of a connection (A03), of one stream (A04), of the exchange for a long time (A05).
 
 use serde_json::json;
 
@@ -7,7 +7,7 @@ use crate::{
     stage::{Plan, Stage, either, is_long, unless},
 };
 
-/// A03: a connection that is open and silent, one that is muted, one that lags: reported, ended, and nothing is missing.
+/// A03: an open but silent connection, a muted one, a lagging one: reported, closed, and nothing is missing.
 pub async fn a03_a_silent_connection_is_reported_and_replaced() {
     let mut stage = Stage::usual(None).await;
     let mut wrong = stage.live().await;
@@ -32,7 +32,7 @@ pub async fn a03_a_silent_connection_is_reported_and_replaced() {
     nothing(wrong);
 }
 
-/// A04: the trades of one symbol fall silent; its ticker shows that.
+/// A04: the trades of one symbol fall silent; its ticker reveals that.
 pub async fn a04_a_silent_stream_is_found_and_its_trades_are_fetched() {
     let mut stage = Stage::usual(None).await;
     let mut wrong = stage.live().await;
@@ -43,9 +43,9 @@ pub async fn a04_a_silent_stream_is_found_and_its_trades_are_fetched() {
     };
     wrong.extend(stage.until("its trades are fetched", 10, is_filled).await);
     let again = stage.metric("tickgate_feed_resubscriptions_total").await;
-    wrong.extend(unless(again >= 1.0, "it was not subscribed again"));
+    wrong.extend(unless(again >= 1.0, "it was not resubscribed"));
     stage.audience.watch(7.0).await;
-    // The ticker of a symbol that still trades.
+    // The ticker of a symbol that is still traded.
     stage.exchange.fault(json!({"kind": "mute", "streams": "btcusdt@ticker", "for": "6s"})).await;
     let is_marked = |seen: &crate::audience::Audience| {
         seen.ticker_has("BTCUSDT", "stale") && seen.named("symbols_stale").contains(&"BTCUSDT")
@@ -60,7 +60,7 @@ pub async fn a04_a_silent_stream_is_found_and_its_trades_are_fetched() {
     nothing(wrong);
 }
 
-/// A05: pings without data, for long: no storm of connections, and a recovery soon after the end.
+/// A05: pings without data for a long time: no storm of connections, and a quick recovery afterwards.
 pub async fn pings_alone(defect: Option<&str>) -> Vec<String> {
     let plan = Plan { exchange: &["--set", "ping-interval=500ms"], defect, ..Plan::default() };
     let mut stage = Stage::set(plan).await;
@@ -82,7 +82,7 @@ pub async fn pings_alone(defect: Option<&str>) -> Vec<String> {
     let limit = either(3, 45);
     wrong.extend(stage.until("data flows again", 50, |seen| seen.state() == "live").await);
     let connects = stage.exchange.connects().await - before;
-    wrong.extend(unless(connects <= limit, format!("{connects} connections, {limit} are enough")));
+    wrong.extend(unless(connects <= limit, format!("{connects} connections, at most {limit} are allowed")));
     wrong.extend(stage.more_trades("BTCUSDT").await);
     wrong.extend(stage.judged().await);
     wrong

@@ -14,7 +14,7 @@ pub fn is_long() -> bool {
     std::env::var("TICKGATE_FEED").is_ok_and(|form| form == "long")
 }
 
-/// The length of a scenario's short form, or of its long one.
+/// The duration of a scenario's short form, or of its long one.
 pub fn either<T>(short: T, long: T) -> T {
     if is_long() { long } else { short }
 }
@@ -26,7 +26,7 @@ pub struct Stage {
     pub audience: Audience,
 }
 
-/// How a stage differs from the usual one.
+/// The differences between a stage and the default one.
 #[derive(Default)]
 pub struct Plan<'a> {
     /// Arguments of the simulator.
@@ -37,7 +37,7 @@ pub struct Plan<'a> {
     pub defect: Option<&'a str>,
 }
 
-/// Busy, and not so busy.
+/// Busy, and less busy.
 pub const SYMBOLS: &[&str] = &["BTCUSDT", "ADAUSDT"];
 
 /// Settings of a replica to which many clients connect from one address.
@@ -54,7 +54,7 @@ pub fn settings(exchange: &Exchange, lines: &str) -> String {
 }
 
 impl Stage {
-    /// The usual stage.
+    /// The default stage.
     pub async fn usual(defect: Option<&str>) -> Self {
         Self::set(Plan { defect, ..Plan::default() }).await
     }
@@ -67,8 +67,8 @@ impl Stage {
         Self { exchange, redis, replica, audience }
     }
 
-    /// Receives until something holds. What is wrong when it does not within this time, or as soon as the exchange has
-    /// seen what no correct client does.
+    /// Receives until a condition holds. Returns an error if it does not hold within this time, or as soon as the
+    /// exchange has seen a violation.
     pub async fn until(&mut self, what: &str, seconds: u64, holds: impl Fn(&Audience) -> bool) -> Vec<String> {
         for _ in 0..seconds {
             if self.audience.until(what, 1, &holds).await.is_empty() {
@@ -87,13 +87,13 @@ impl Stage {
         self.until("data flows", 25, |seen| SYMBOLS.iter().all(|symbol| seen.is_live(symbol))).await
     }
 
-    /// Waits until more trades of a symbol came.
+    /// Waits until more trades of a symbol arrive.
     pub async fn more_trades(&mut self, symbol: &str) -> Vec<String> {
         let count = self.audience.count(symbol) + 20;
         self.until("more trades", 35, |seen| seen.count(symbol) >= count && seen.state() == "live").await
     }
 
-    /// What is wrong with what the client received, and with what the exchange saw.
+    /// The errors in what the client received, and the violations that the exchange saw.
     pub async fn judged(&self) -> Vec<String> {
         let mut wrong = self.audience.judged(&self.exchange).await;
         wrong.extend(self.exchange.violations().await);
@@ -110,7 +110,7 @@ impl Stage {
     }
 }
 
-/// One thing that is wrong unless it holds.
+/// An error unless the condition holds.
 pub fn unless(holds: bool, what: impl Into<String>) -> Option<String> {
     (!holds).then(|| what.into())
 }

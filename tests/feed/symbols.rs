@@ -1,4 +1,4 @@
-//! Symbols that stop, vanish, change their names or never existed (A15).
+//! Symbols that stop, vanish, are renamed or never existed (A15).
 
 use serde_json::json;
 
@@ -58,7 +58,7 @@ pub async fn a15_stopped_symbols_are_marked_and_the_others_continue() {
     wrong.extend(unless(stage.audience.count("测试USDT") > 0, "no trade of the symbol in another alphabet"));
     let skipped = stage.metric("tickgate_feed_symbols_skipped").await;
     wrong.extend(unless(skipped == 1.0, format!("{skipped} symbols were skipped")));
-    // The one comes back, and another is listed.
+    // One returns, and another is listed.
     stage.exchange.fault(json!({"kind": "status", "symbol": "ADAUSDT", "value": "TRADING"})).await;
     stage.exchange.fault(json!({"kind": "list", "symbol": "NOUSDT"})).await;
     stage.audience.follow(&["ticker:ANYUSDT"]).await;
@@ -67,10 +67,10 @@ pub async fn a15_stopped_symbols_are_marked_and_the_others_continue() {
     };
     wrong.extend(stage.until("both are live", 75, is_back).await);
     wrong.extend(stage.audience.troubles_since(from));
-    wrong.extend(unless(!stage.audience.tickers.contains_key("NEWUSDT"), "a price of a symbol without trades"));
+    wrong.extend(unless(!stage.audience.tickers.contains_key("NEWUSDT"), "a price for a symbol without trades"));
     let zero = stage.audience.tickers.values().flatten().any(|ticker| ticker["price"] == "0.00000000");
     wrong.extend(unless(!zero, "a price of zero"));
-    // The exchange itself no longer knows what happened to these.
+    // The exchange itself no longer has this data.
     stage.audience.trades.retain(|symbol, _| !["ETHUSDT", "SIM8USDT"].contains(&symbol.as_str()));
     wrong.extend(stage.audience.judged_trades(&stage.exchange, true).await);
     nothing(wrong);

@@ -1,5 +1,5 @@
-//! One publisher at a time (A10): the replica that publishes is killed, drained, stopped and continued, or cut off from
-//! Redis, and clients of another replica miss nothing and get nothing twice.
+//! One publisher at a time (A10): the publishing replica is killed, drained, suspended and resumed, or disconnected
+//! from Redis; clients of another replica miss nothing and receive nothing twice.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// From a kill to the next trade.
+/// Maximum time from a kill to the next trade.
 const TAKEOVER_MAX: Duration = Duration::from_secs(9);
 
 /// Replicas that may publish the feed, and one that only serves clients.
@@ -51,7 +51,7 @@ impl Group {
         self.replicas.push(Replica::process_with(&self.redis, &self.lines, defect, &[]).await);
     }
 
-    /// The place of the replica that publishes.
+    /// The index of the publishing replica.
     async fn holder(&self) -> usize {
         eventually("a replica that publishes", async || {
             for (place, replica) in self.replicas.iter().enumerate() {
@@ -64,7 +64,7 @@ impl Group {
         .await
     }
 
-    /// The replica at this place publishes, and no other.
+    /// Only the replica with this index publishes.
     async fn holds(&self, place: usize) -> Vec<String> {
         let mut wrong = Vec::new();
         for (at, replica) in self.replicas.iter().enumerate() {
@@ -79,9 +79,9 @@ impl Group {
         self.audience.until("data flows", 25, |seen| SYMBOLS.iter().all(|symbol| seen.is_live(symbol))).await
     }
 
-    /// Waits for the next trade after a change of hands.
+    /// Waits for the next trade after the publisher changes.
     async fn next_trade(&mut self, since: Instant, within: Duration) -> Vec<String> {
-        // What was on its way comes first.
+        // Trades in flight come first.
         self.audience.watch(1.0).await;
         let count = self.audience.count("BTCUSDT");
         let mut wrong = self.audience.until("more trades", 25, |seen| seen.count("BTCUSDT") > count).await;
@@ -119,7 +119,7 @@ pub async fn a10_another_replica_takes_over_from_a_drained_one() {
     nothing(wrong);
 }
 
-/// The replica that publishes is stopped for longer than its lease, and goes on: it must publish nothing more.
+/// The publishing replica is suspended for longer than its lease, then resumed: it must not publish anything more.
 pub async fn stopped(defect: Option<&str>) -> Vec<String> {
     let mut group = Group::of(2, defect).await;
     let mut wrong = group.live().await;
@@ -138,8 +138,8 @@ pub async fn a10_a_replica_that_slept_through_its_lease_publishes_nothing() {
     nothing(stopped(None).await);
 }
 
-/// The replica that publishes is cut off from Redis while it hears the exchange, and its connections to Redis come back
-/// with what was on its way.
+/// The publishing replica is disconnected from Redis but not from the exchange, and its connections to Redis return
+/// with the data in flight.
 pub async fn a10_a_replica_cut_off_from_redis_stops_with_its_lease() {
     let mut group = Group::empty().await;
     let proxy = Proxy::start(group.redis.port()).await;
@@ -156,7 +156,7 @@ pub async fn a10_a_replica_cut_off_from_redis_stops_with_its_lease() {
     wrong.extend(group.holds(1).await);
     wrong.extend(group.audience.judged_trades(&group.exchange, true).await);
     wrong.extend(unless(group.audience.gaps("BTCUSDT").is_empty(), "a gap was reported"));
-    // What was handed over before the lease ended, and arrived late, was not stored.
+    // What was sent before the lease ended, and arrived late, was not stored.
     for symbol in SYMBOLS {
         let back = group.audience.books_back(symbol);
         wrong.extend(unless(back == 0, format!("{symbol}: {back} books older than the one before")));

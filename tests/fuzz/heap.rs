@@ -1,5 +1,5 @@
-//! What a reader holds while it reads: the system's allocator, with books kept for each thread. Never a limit by itself.
-#![expect(unsafe_code, reason = "the trait of allocators is unsafe; every call goes straight through to the system's")]
+//! The memory that a parser holds: the system's allocator, with statistics per thread. Enforces no limit itself.
+#![expect(unsafe_code, reason = "the allocator trait is unsafe; every call goes straight to the system's allocator")]
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -19,17 +19,17 @@ fn took(bytes: usize) {
     PEAK.set(PEAK.get().max(held));
 }
 
-/// What another thread took may be given back here.
+/// Memory that another thread allocated may be freed here.
 fn gave_back(bytes: usize) {
     HELD.set(HELD.get().saturating_sub(bytes));
 }
 
-// SAFETY: each call is handed to the system's allocator as it came, and its answer is returned. The books are plain
+// SAFETY: each call is passed to the system's allocator unchanged, and its result is returned. The statistics are plain
 // thread-local numbers without a destructor, so that they neither allocate nor end before the thread's last call.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         took(layout.size());
-        // SAFETY: the caller's promises are those that the system's allocator asks for.
+        // SAFETY: the caller guarantees what the system's allocator requires.
         unsafe { System.alloc(layout) }
     }
 
@@ -47,7 +47,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// Runs `act`; also the most that this thread held meanwhile, beyond what it held before.
+/// Runs `act`; also returns the maximum memory that this thread held in the meantime, beyond what it held before.
 pub(crate) fn peak<T>(act: impl FnOnce() -> T) -> (T, usize) {
     let before = HELD.get();
     PEAK.set(before);

@@ -1,11 +1,11 @@
-//! Bad bytes: every reader of what strangers send, fed its committed corpus and some thousands of inputs made of it. A
-//! change is proven here in seconds; `TICKGATE_FUZZ_SECONDS=600` goes on for longer, and `tests/fuzz/run.sh` searches by
-//! what the inputs reach in the code.
+//! Invalid bytes: every parser of untrusted input, run on its committed corpus and some thousands of inputs derived
+//! from it. The short run takes seconds; `TICKGATE_FUZZ_SECONDS=600` runs longer, and `tests/fuzz/run.sh` searches with
+//! coverage feedback.
 //!
-//! An input that fails is kept in `target/fuzz/`; `TICKGATE_FUZZ_INPUT=<file> cargo test --test fuzz <target>` runs it
-//! alone. What was found and mended stays in the corpus.
-#![allow(clippy::unwrap_used, reason = "what is not there fails the test, as it should")]
-#![allow(clippy::disallowed_methods, reason = "these settings are the test's own")]
+//! A failing input is kept in `target/fuzz/`; `TICKGATE_FUZZ_INPUT=<file> cargo test --test fuzz <target>` runs it
+//! alone. Inputs of fixed bugs stay in the corpus.
+#![allow(clippy::unwrap_used, reason = "a missing value fails the test, as it should")]
+#![allow(clippy::disallowed_methods, reason = "settings of the test itself")]
 
 mod heap;
 mod mutate;
@@ -26,11 +26,11 @@ use watch::Watch;
 
 const INPUT: &str = "TICKGATE_FUZZ_INPUT";
 const SECONDS: &str = "TICKGATE_FUZZ_SECONDS";
-/// Of the short run: the inputs are always the same, so that the test says the same twice.
+/// For the short run: the inputs are always the same, so that the result is reproducible.
 const SEED: u64 = 42;
-/// What a reader may hold at once, whatever an input of some kilobytes tells it.
+/// Maximum memory that a parser may hold, whatever an input of some kilobytes contains.
 const HEAP_BYTES_MAX: usize = 1 << 20;
-/// How long one input may take. Ten thousand take a second.
+/// Time limit of one input. Ten thousand take a second.
 const INPUT_TIMEOUT: Duration = Duration::from_secs(20);
 
 #[global_allocator]
@@ -49,18 +49,18 @@ fn corpus(name: &str) -> Vec<Vec<u8>> {
     paths.iter().map(|path| fs::read(path).unwrap()).collect()
 }
 
-/// Keeps an input that fails, and says how to run it again.
+/// Keeps a failing input, and prints how to run it again.
 fn keep(name: &str, input: &[u8]) {
     let path = root().join("target/fuzz").join(format!("{name}.failed"));
     let _ = fs::create_dir_all(path.parent().unwrap());
     let _ = fs::write(&path, input);
-    // Not by `eprintln`, which tests swallow when they end the program.
+    // Not with `eprintln`, whose output is lost when the program exits within a test.
     let mut said = io::stderr().lock();
     let _ = writeln!(said, "{name}: {} bytes fail: {}", input.len(), input.escape_ascii());
     let _ = writeln!(said, "again: {INPUT}={} cargo test --test fuzz {name}", path.display());
 }
 
-/// Keeps the input where the target panics.
+/// Keeps the input if the target panics.
 struct Keep<'a> {
     name: &'a str,
     input: &'a [u8],
@@ -80,7 +80,7 @@ fn run(name: &str, target: Target, input: &[u8]) {
     assert!(held <= HEAP_BYTES_MAX, "an input of {} bytes makes it hold {held}", input.len());
 }
 
-/// Whether one more input is to be made: so many in the short run, else until the time is up.
+/// Whether to generate one more input: a fixed number in the short run, otherwise until the time is up.
 fn goes_on(made: usize, wanted: usize, until: Option<Instant>) -> bool {
     until.map_or(made < wanted, |until| Instant::now() < until)
 }
@@ -92,7 +92,7 @@ fn fuzz(name: &'static str, wanted: usize) {
     }
     let corpus = corpus(name);
     assert!(corpus.len() >= 10, "{name}: a corpus of {}", corpus.len());
-    // What is made once and for all is nobody's share.
+    // Memory that is allocated once per process is not counted.
     target(&corpus[0]);
     let watch = Watch::begin(name, INPUT_TIMEOUT, keep);
     for input in &corpus {
@@ -120,14 +120,14 @@ macro_rules! targets {
         )*
 
         #[test]
-        fn every_target_is_run() {
+        fn every_target_runs() {
             let run = [$(stringify!($name)),*];
             assert_eq!(run.as_slice(), TARGETS.iter().map(|(name, _)| *name).collect::<Vec<_>>());
         }
     };
 }
 
-// Inputs that the short run makes of each corpus: about a second's worth, unoptimised.
+// Number of inputs that the short run derives from each corpus: about one second, unoptimized.
 targets! {
     json: 20_000,
     envelope: 20_000,

@@ -1,9 +1,9 @@
-//! Inputs like those of a corpus, and unlike them: cut, spliced, repeated, with words of the corpus in odd places. The
-//! same seed gives the same inputs.
+//! Inputs derived from a corpus: cut, spliced, repeated, with words of the corpus in odd places. The same seed gives
+//! the same inputs.
 
-/// Bytes that end things, or mean something to somebody.
+/// Bytes with a special meaning to parsers.
 const BYTES: &[u8] = b"\0\x01\x7f\x80\x81\x82\x88\x89\x8a\xc0\xed\xf4\xfe\xff\"\\{}[]:,.*-_/@ \r\n\t%=&0919";
-/// Numbers where readers stop to agree.
+/// Numbers at the limits where parsers disagree.
 const NUMBERS: &[&str] = &[
     "-1",
     "0",
@@ -35,7 +35,7 @@ impl<'a> Mutator<'a> {
         Self { random: seed | 1, corpus, words }
     }
 
-    /// xorshift64*: short, and good enough to be odd.
+    /// xorshift64*: short, and random enough.
     fn draw(&mut self, below: usize) -> usize {
         self.random ^= self.random >> 12;
         self.random ^= self.random << 25;

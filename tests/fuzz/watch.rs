@@ -1,4 +1,4 @@
-//! Ends the program when one input takes too long: a thread that is stuck can't fail its own test.
+//! Ends the program if one input takes too long: a stuck thread cannot fail its own test.
 
 use std::{
     process,
@@ -12,7 +12,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-/// What is being run, and how many were before it.
+/// The current input, and the number of those before it.
 #[derive(Default)]
 struct Now {
     count: u64,
@@ -26,13 +26,13 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Calls `keep` with the input that takes longer than `timeout`, and ends the program.
+    /// Calls `keep` with an input that takes longer than `timeout`, and ends the program.
     pub(crate) fn begin(name: &'static str, timeout: Duration, keep: fn(&str, &[u8])) -> Self {
         let now = Arc::new(Mutex::new(Now::default()));
         let (ends, ended) = sync_channel(0);
         let watched = now.clone();
         thread::spawn(move || {
-            // Looks are counted, not time: a program that is stopped for a while does not look either.
+            // Polls are counted, not time: a suspended program does not poll either.
             let (mut seen, mut looks) = (0, 0);
             while ended.recv_timeout(timeout / 20) == Err(RecvTimeoutError::Timeout) {
                 let now = watched.lock();

@@ -141,11 +141,11 @@ async fn keys_that_mean_nothing_are_told_before_a_port_is_opened() {
     let entry = |name: &str, rest: &str| format!("[[auth.keys]]\nname = \"{name}\"\n{rest}\n");
     for (settings, told) in [
         (entry("a", &format!("rights = [\"publsh\"]\n{key_file}")), "auth.keys.a.rights"),
-        (entry("a", &format!("rights = []\n{key_file}")), "wants at least one of publish, read, admin"),
-        (entry("a", "rights = [\"read\"]"), "is missing: a key has a file"),
+        (entry("a", &format!("rights = []\n{key_file}")), "requires at least one of publish, read, admin"),
+        (entry("a", "rights = [\"read\"]"), "is missing: a key requires a file"),
         (entry("a", "rights = [\"read\"]\ncertificate = \"a\""), "requires server.ops_tls.client_ca_file"),
-        (entry("a b", &format!("rights = [\"read\"]\n{key_file}")), "wants 1 to 64 characters"),
-        (entry("api_keys", &format!("rights = [\"read\"]\n{key_file}")), "wants 1 to 64 characters"),
+        (entry("a b", &format!("rights = [\"read\"]\n{key_file}")), "must be 1 to 64 characters"),
+        (entry("api_keys", &format!("rights = [\"read\"]\n{key_file}")), "must be 1 to 64 characters"),
         (entry("a", &format!("rights = [\"read\"]\n{key_file}")).repeat(2), "appears twice"),
         (
             entry("a", &format!("rights = [\"read\"]\n{key_file}"))

@@ -48,7 +48,7 @@ async fn whatever_serve_refuses_check_config_refuses() {
         ("[auth]\njwks_url = \"http://login.example.com/keys\"\n".into(), "auth.jwks_url", "https://"),
         (format!("{key}\"{no_key}\"\n"), "auth.public_keys[0].path", "should contain a PEM public key"),
         (format!("{key}\"{empty}\"\n"), "auth.public_keys[0].path", "it should contain a public key"),
-        (format!("{key}\"/nowhere/key.pem\"\n"), "auth.public_keys[0].path", "can't read /nowhere/key.pem"),
+        (format!("{key}\"/nowhere/key.pem\"\n"), "auth.public_keys[0].path", "cannot read /nowhere/key.pem"),
         (format!("{redis}abc\"\n"), "redis.url", "requires database 0"),
         (format!("{redis}-1\"\n"), "redis.url", "requires database 0"),
         ("[redis]\nurl = \"redis://a:6379,b:6379\"\n".into(), "redis.url", "must be one server"),
@@ -127,7 +127,7 @@ async fn connect_tries_what_serve_would_use() {
     .await;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2), "{said}");
-    for wanted in ["3 problems", "server.listen: can't listen on", "set another one", "redis.url: ", "auth.jwks_url: "]
+    for wanted in ["3 problems", "server.listen: cannot listen on", "set another one", "redis.url: ", "auth.jwks_url: "]
     {
         assert!(said.contains(wanted), "{wanted}: {said}");
     }

@@ -240,6 +240,7 @@ over_all! {
     a_ticket_is_good_once => tickets;
     revoked_tokens_stay_out => revokes;
     a_later_revocation_never_shortens_an_earlier_one => revokes_twice;
+    an_inactive_user_stays_out_until_reported_as_active => goes_inactive;
     the_operator_sees_who_is_connected => views;
 }
 
@@ -408,6 +409,31 @@ async fn revokes_twice(seat: Seat) {
     })
     .await;
     assert_eq!(verdict(&alice).await, Verdict::Revoked(Revoked::Surely));
+}
+
+async fn goes_inactive(mut seat: Seat) {
+    let (alice, session, long) = (UserId::new("alice").unwrap(), SessionId::random(), Duration::from_secs(600));
+    assert!(!seat.registry.is_inactive(&alice).await.unwrap());
+    assert_eq!(seat.connect("alice", session, 5).await, admitted(1));
+    seat.registry.report(&alice, true, long).await.done().unwrap();
+    seat.told_to_close(session, 4002).await;
+    seat.registry.closed(session);
+    let far = Some(IssuedAt::in_second(u32::MAX.into()));
+    let refused = Verdict::Revoked(Revoked::Surely);
+    assert_eq!(seat.connect("alice", SessionId::random(), 5).await, refused, "its token is of the far future");
+    assert_eq!(seat.registry.is_revoked(&alice, far).await.unwrap(), Some(Revoked::Surely));
+    assert!(seat.registry.is_inactive(&alice).await.unwrap());
+    assert_eq!(seat.connect("bob", SessionId::random(), 5).await, admitted(1));
+    seat.registry.report(&alice, false, long).await.done().unwrap();
+    assert_eq!(seat.registry.is_revoked(&alice, far).await.unwrap(), None);
+    assert!(!seat.registry.is_inactive(&alice).await.unwrap());
+    assert_eq!(seat.connect("alice", SessionId::random(), 5).await, admitted(1));
+    seat.registry.report(&alice, true, Duration::from_millis(30)).await.done().unwrap();
+    eventually("the report to end", async || {
+        let verdict = seat.connect("alice", SessionId::random(), 50).await;
+        matches!(verdict, Verdict::Admitted { .. }).then_some(())
+    })
+    .await;
 }
 
 async fn revokes(mut seat: Seat) {
@@ -1176,6 +1202,53 @@ async fn a_revocation_closes_what_it_can_while_redis_takes_no_writes() {
     // A replica that starts later knows it.
     let late = Seat::redis(&server).await;
     eventually("the word", async || late.registry.is_revoked(&alice, None).await.unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_report_of_a_user_counts_whatever_a_replica_or_redis_missed() {
+    let mut server = RedisServer::start();
+    let proxy = Proxy::start(server.port()).await;
+    let one = Seat::redis(&server).await;
+    let mut other = Seat::redis_over(&server, &proxy.url(), session_times()).await;
+    let (alice, session, long) = (UserId::new("alice").unwrap(), SessionId::random(), Duration::from_secs(600));
+    other.connect("alice", session, 5).await;
+    one.registry.report(&alice, true, long).await.done().unwrap();
+    other.told_to_close(session, 4002).await;
+    // Redis forgets what both have heard.
+    let _: String = server.run(&["FLUSHALL"]).await;
+    for seat in [&one, &other] {
+        assert_eq!(seat.connect("alice", SessionId::random(), 5).await, Verdict::Revoked(Revoked::Surely));
+    }
+    server.restart_empty();
+    let kept = async |state: &'static str| {
+        eventually(state, async || {
+            let kept: Option<String> = server.run(&["GET", "tg2:{u:alice}:i"]).await;
+            kept.is_some_and(|kept| kept.ends_with(state)).then_some(())
+        })
+        .await;
+    };
+    kept(":inactive").await;
+    // One that is cut off misses the next report, and what is kept of it.
+    proxy.set(Weather::Refuse);
+    one.registry.report(&alice, false, long).await.done().unwrap();
+    let _: i64 = server.run(&["DEL", "tg2:controls"]).await;
+    assert!(other.registry.is_inactive(&alice).await.unwrap());
+    proxy.set(Weather::Pass { delay: Duration::ZERO });
+    eventually("the report that was missed", async || {
+        let verdict = other.connect("alice", SessionId::random(), 50).await;
+        matches!(verdict, Verdict::Admitted { .. }).then_some(())
+    })
+    .await;
+    kept(":active").await;
+    // Redis is full: told, kept by the replicas, stored later.
+    let _: String = server.run(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    let carried = one.registry.report(&alice, true, long).await;
+    assert!(carried.told.is_ok() && carried.stored.is_err(), "{carried:?}");
+    eventually("the word", async || other.registry.is_inactive(&alice).await.unwrap().then_some(())).await;
+    let _: String = server.run(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    kept(":inactive").await;
+    let late = Seat::redis(&server).await;
+    assert_eq!(late.connect("alice", SessionId::random(), 5).await, Verdict::Revoked(Revoked::Surely));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

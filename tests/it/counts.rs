@@ -128,9 +128,9 @@ async fn every_way_to_publish_counts_on_request_and_only_then() {
 /// Mistakes of publishers, and what each is told.
 const MISTAKES: [(&str, Option<&str>, &str); 5] = [
     ("order", Some("alice"), "did you mean `orders`?"),
-    ("orders", None, "`orders` is a private channel: name its `user`"),
+    ("orders", None, "`orders` is a private channel: specify its `user`"),
     ("tickr:BTC", None, "did you mean `ticker:BTC`?"),
-    ("ticker:BTC", Some("alice"), "`ticker:BTC` is no private channel: leave out `user`"),
+    ("ticker:BTC", Some("alice"), "`ticker:BTC` is not a private channel: omit `user`"),
     ("weather", None, "no endpoint offers a topic `weather`"),
 ];
 

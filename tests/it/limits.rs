@@ -175,6 +175,20 @@ async fn a_full_replica_says_so() {
 }
 
 #[tokio::test]
+async fn a_full_endpoint_says_so_and_no_other() {
+    let profile = "[[profiles]]\nname = \"tabs\"\npath = \"/tabs\"\ntoken = \"ignored\"\nconnections_max = 2";
+    let replica = Replica::alone_with(profile).await;
+    let tab = || replica.connect("/tabs");
+    let (first, _second) = (tab().open().await, tab().open().await);
+    let refusal = tab().expect_refused(503).await;
+    assert!(refusal.retry_after.is_some() && refusal.body.contains("Endpoint is full"), "{refusal:?}");
+    tab().origin("https://app.example").expect_closed(1013).await;
+    replica.market().await;
+    first.close().await;
+    eventually("the place of the one that left", async || tab().try_open().await.ok()).await;
+}
+
+#[tokio::test]
 async fn who_never_answers_a_ping_is_closed() {
     let settings = "[session]\nheartbeat_interval = \"1s\"\nheartbeat_timeout = \"1s\"";
     let replica = Replica::alone_with(settings).await;

@@ -10,7 +10,7 @@ use crate::{
     support::{
         eventually,
         redis::{RedisServer, free_port},
-        replica::{Replica, Token, token},
+        replica::{API_KEY, Replica, Token, token},
     },
 };
 
@@ -115,16 +115,15 @@ async fn a_flood_of_refused_clients_is_sampled() {
     for _ in 0..40 {
         replica.connect("/ws/trading").token("x.y.z").expect_refused(401).await;
     }
-    let flooded = lines(&replica, "client refused").len() as u64;
-    assert!((1..=began.elapsed().as_secs() + 1).contains(&flooded), "{flooded} lines in {:?}", began.elapsed());
-    let counted = eventually("a line that says how many were left out", async || {
+    // Each names those that were left out before it; on a slow machine one does so while the flood lasts.
+    eventually("lines that account for all", async || {
         replica.connect("/ws/trading").token("x.y.z").expect_refused(401).await;
         let lines = lines(&replica, "client refused");
+        assert!(lines.len() as u64 <= began.elapsed().as_secs() + 1, "{} lines in {:?}", lines.len(), began.elapsed());
         let left_out: u64 = lines.iter().filter_map(|line| line["left_out"].as_u64()).sum();
-        (left_out > 0).then_some(lines.len() as u64 + left_out)
+        (left_out > 0 && lines.len() as u64 + left_out >= 40).then_some(())
     })
     .await;
-    assert!(counted >= 40, "{counted} of at least 40");
 }
 
 #[tokio::test]
@@ -151,6 +150,12 @@ async fn what_an_operator_does_is_logged_with_whom_and_from_where() {
     replica.api_post("/api/v1/disconnect", json!({"user": "carol", "revoke_seconds": 60})).await;
     let line = line_where(&replica, "operator action", |line| line["user"] == "carol").await;
     assert_eq!((&line["action"], &line["seconds"]), (&json!("revoked a user's tokens"), &json!(60)));
+
+    let headers = [("x-api-key", API_KEY), ("content-type", "application/json")];
+    let left = json!({"active": false, "seconds": 60}).to_string();
+    assert_eq!(replica.api("PUT", "/api/v1/users/dave", &headers, Some(left)).await.status, 202);
+    let line = line_where(&replica, "operator action", |line| line["user"] == "dave").await;
+    assert_eq!((&line["action"], &line["seconds"]), (&json!("reported a user as inactive"), &json!(60)));
 
     let headers = [("x-api-key", "guessed-key")];
     assert_eq!(replica.api("GET", "/api/v1/topics", &headers, None).await.status, 401);

@@ -1,5 +1,11 @@
 //! Replicas as processes, ended and stopped by signals, like in production.
 
+use std::{
+    fs::File,
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
+};
+
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -7,6 +13,7 @@ use tokio::{
 };
 
 use crate::support::{
+    self,
     client::Client,
     eventually,
     redis::RedisServer,
@@ -189,4 +196,28 @@ async fn sigterm_drains_and_ends_with_success() {
     assert!(left.is_empty(), "{left:?}");
     let leases: u32 = redis::cmd("ZCARD").arg("tg2:{u:alice}:l").query_async(&mut redis).await.unwrap();
     assert_eq!(leases, 0, "nobody has to wait for the lease");
+}
+
+#[tokio::test]
+async fn development_mode_survives_a_standard_output_that_takes_nothing() {
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let (reader, closed) = std::io::pipe().unwrap();
+    drop(reader);
+    for stdout in [Stdio::from(full), Stdio::from(closed)] {
+        let mut command = Command::new(support::program());
+        command.args(["serve", "--development", "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0"]);
+        let mut child = command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped()).spawn().unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap());
+        let said = tokio::task::spawn_blocking(move || {
+            let mut lines = log.lines().map_while(Result::ok);
+            let serves = lines.any(|line| line.contains("serving"));
+            // Whoever fails at what it prints ends by itself, with another code.
+            (serves, lines)
+        });
+        let (serves, lines) = said.await.unwrap();
+        assert!(serves);
+        assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+        let ended = eventually("its end", async || child.try_wait().unwrap()).await;
+        assert!(ended.success(), "{ended}: {:?}", lines.collect::<Vec<_>>());
+    }
 }

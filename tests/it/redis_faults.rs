@@ -501,6 +501,28 @@ async fn a_forgotten_script_is_loaded_again_in_order() {
     }
 }
 
+#[tokio::test]
+async fn what_reads_is_sent_by_its_digest_and_told_again_where_it_was_forgotten() {
+    let (server, orders, new) = (RedisServer::start(), topic("orders"), topic("new"));
+    let replica = Replica::following(&server.url(), &orders).await;
+    let (first, backplane) = (replica.accepted(&orders, 0).await, &replica.backplane);
+    let forgotten = async || server.run::<()>(&["SCRIPT", "FLUSH"]).await;
+    forgotten().await;
+    let heads = backplane.heads(&[orders.clone(), new.clone()]).await;
+    assert_eq!(heads.into_iter().map(Result::unwrap).collect::<Vec<_>>(), [Some(first), None]);
+    forgotten().await;
+    assert_eq!(replica.page(&orders, StreamId::ZERO).await.0.len(), 1);
+    forgotten().await;
+    let anchor = backplane.anchors(std::slice::from_ref(&new)).await.remove(0).expect("a position");
+    assert_eq!(backplane.heads(std::slice::from_ref(&new)).await.remove(0).unwrap(), Some(anchor));
+    forgotten().await;
+    backplane.forget(std::slice::from_ref(&new)).await.unwrap();
+    assert_eq!(backplane.heads(std::slice::from_ref(&new)).await.remove(0).unwrap(), None);
+    // The text of a script is sent when it was forgotten, and never with a question.
+    let calls: String = server.run(&["INFO", "commandstats"]).await;
+    assert!(calls.contains("cmdstat_evalsha:") && !calls.contains("cmdstat_eval:"), "{calls}");
+}
+
 /// Publishes while the server is silent: unknown; the retry publishes once. The server may fall silent a moment later.
 async fn silence_is_unknown_and_a_retry_is_safe(replica: &Replica, orders: &Topic, wake: impl AsyncFnOnce()) {
     let publish =

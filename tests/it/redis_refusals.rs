@@ -118,7 +118,7 @@ async fn every_start_warns_of_settings_that_lose_data() {
     let server = RedisServer::start_with(&["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"]);
     for start in 1..=6 {
         let replica = Replica::process(&server, SETTINGS).await;
-        let reached = lines(&replica, "redis is there");
+        let reached = lines(&replica, "connected to redis");
         assert_eq!(reached.len(), 1, "start {start}: {reached:?}");
         assert_eq!(reached[0]["address"], format!("127.0.0.1:{}", server.port()));
         let warning = "redis may evict streams and leases: set maxmemory-policy noeviction";

@@ -1,14 +1,15 @@
 //! Several replicas on one Redis: one gateway.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
+use tickgate_wire::model::IssuedAt;
 use tokio::net::TcpStream;
 
 use crate::support::{
     eventually,
     redis::RedisServer,
-    replica::{Replica, token},
+    replica::{API_KEY, Replica, Token, token},
     wire::{Wire, upgrade_request},
 };
 
@@ -153,6 +154,35 @@ async fn a_revoked_user_is_closed_and_stays_out_until_there_is_a_new_token() {
         one.connect("/ws/trading").token(&token("alice")).try_open().await.ok().map(|_| ())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_user_whom_the_platform_reports_as_inactive_stays_out_with_any_token() {
+    let server = RedisServer::start();
+    let (one, other) = (Replica::on(&server).await, Replica::on(&server).await);
+    let mut alice = one.trading("alice").await;
+    let report = async |replica: &Replica, body: Value| {
+        let headers = [("x-api-key", API_KEY), ("content-type", "application/json")];
+        replica.api("PUT", "/api/v1/users/alice", &headers, Some(body.to_string())).await.status
+    };
+    assert_eq!(report(&other, json!({"active": false})).await, 202);
+    assert!(alice.expect_close(4002).await.contains("not active"));
+    // Later than the report, as far as the replicas' clocks may differ.
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let fresh = Token::of("alice").issued_at(IssuedAt::in_second(now + 3)).sign();
+    for replica in [&one, &other] {
+        let refusal = replica.connect("/ws/trading").token(&fresh).expect_refused(403).await;
+        assert!(refusal.body.contains("User not found or inactive"), "{refusal:?}");
+        let browser = replica.connect("/ws/trading").token(&fresh).origin("https://app.example");
+        browser.expect_closed(4002).await;
+        assert_eq!(replica.api_get("/api/v1/users/alice").await.json()["active"], false);
+    }
+    one.trading("bob").await;
+    assert_eq!(report(&one, json!({"active": true})).await, 202);
+    eventually("word of it", async || other.connect("/ws/trading").token(&fresh).try_open().await.ok().map(|_| ()))
+        .await;
+    assert_eq!(one.api_get("/api/v1/users/alice").await.json()["active"], true);
+    assert_eq!(report(&one, json!({"active": true, "seconds": 5})).await, 400);
 }
 
 #[tokio::test]

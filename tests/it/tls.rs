@@ -129,12 +129,12 @@ fn certificates_and_keys_that_do_not_fit_are_told_before_a_port_is_opened() {
     let (certificate, key) = (own.certificate_file.to_str().unwrap(), own.key_file.to_str().unwrap());
     let (other_key, ca) = (other.key_file.to_str().unwrap(), authority.file().display().to_string());
     for (setting, value, told) in [
-        (vec![("CERT_FILE", certificate)], "tls", "server.tls.key_file (…): is missing beside"),
-        (vec![("KEY_FILE", key)], "tls", "is missing beside"),
+        (vec![("CERT_FILE", certificate)], "tls", "server.tls.key_file (…): is missing, but"),
+        (vec![("KEY_FILE", key)], "tls", "is missing, but"),
         (vec![("CERT_FILE", certificate), ("KEY_FILE", other_key)], "tls", "is not the key of the certificate"),
         (vec![("CERT_FILE", key), ("KEY_FILE", key)], "tls", "holds no such PEM block"),
         (vec![("CLIENT_CA_FILE", &ca)], "ops_tls", "requires server.ops_tls.cert_file"),
-        (vec![("CERT_FILE", "/no/such/file"), ("KEY_FILE", key)], "ops_tls", "can't read /no/such/file"),
+        (vec![("CERT_FILE", "/no/such/file"), ("KEY_FILE", key)], "ops_tls", "cannot read /no/such/file"),
     ] {
         let mut command = Command::new(tickgate_kit::program());
         command.arg("check-config").stdin(Stdio::null());

@@ -97,7 +97,7 @@ def typed_through() -> str:
         if done.returncode:
             logs = {log.name: "\n".join(log.read_text(errors="replace").splitlines()[-8:]) for log in sorted(work.glob("*.log"))}
             raise Failed(f"the commands end with {done.returncode}: {text[-2500:]}\n{logs}")
-        expect(PAGE, "all well" in text, f"check said {text[-1500:]}")
+        expect(PAGE, "all steps passed" in text, f"check said {text[-1500:]}")
         return _the_unit(work, environment)
     except subprocess.TimeoutExpired:
         raise Failed(f"not done within {SECONDS} s: {(work / 'said').read_text()[-2500:]}") from None

@@ -2,18 +2,44 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpSocket, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
+    runtime::{Builder, Handle, Runtime},
+    task::JoinSet,
 };
 
 use crate::support::wire;
 
 /// Where it comes from: limits per address count it apart from everybody else.
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+/// The least that a thread can ask for.
+const NICEST: i32 = 19;
+
+/// Where attackers run. Theirs would be another machine: of this one's processors they have what nobody else wants, so that
+/// what others see is what the gateway did to them, and not what the attacker itself computes.
+pub fn elsewhere() -> &'static Handle {
+    static ELSEWHERE: LazyLock<Runtime> = LazyLock::new(|| {
+        let give_way = || rustix::process::setpriority_process(None, NICEST).expect("one may always be nicer");
+        let mut builder = Builder::new_multi_thread();
+        builder.worker_threads(2).thread_name("attacker").on_thread_start(give_way).enable_all();
+        builder.build().expect("a runtime")
+    });
+    ELSEWHERE.handle()
+}
+
+/// Runs an attack elsewhere to its end. Dropped, it ends at once.
+pub async fn launch<T: Send + 'static>(attack: impl Future<Output = T> + Send + 'static) -> T {
+    let mut launched = JoinSet::new();
+    launched.spawn_on(attack, elsewhere());
+    launched.join_next().await.expect("one attack").expect("the attacker to go on")
+}
 
 pub struct Attacker {
     gateway: SocketAddr,
@@ -24,14 +50,14 @@ pub struct Attacker {
 }
 
 impl Attacker {
-    pub fn of(gateway: SocketAddr) -> Self {
+    pub fn of(gateway: SocketAddr) -> Arc<Self> {
         Self::at(gateway, ADDRESS)
     }
 
     /// One that comes from this address of loopback.
-    pub fn at(gateway: SocketAddr, address: Ipv4Addr) -> Self {
+    pub fn at(gateway: SocketAddr, address: Ipv4Addr) -> Arc<Self> {
         let zero = || AtomicU64::new(0);
-        Self { gateway, address, sent_bytes: zero(), visits: zero(), failed: zero() }
+        Arc::new(Self { gateway, address, sent_bytes: zero(), visits: zero(), failed: zero() })
     }
 
     /// Bytes that it sent, those of HTTP and WebSocket included.
@@ -49,6 +75,41 @@ impl Attacker {
         self.failed.load(Ordering::Relaxed)
     }
 
+    /// A door for clients of any kind: whoever enters it comes to the gateway from this address, and is counted.
+    pub async fn door(self: &Arc<Self>) -> SocketAddr {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        let door = listener.local_addr().expect("an address");
+        let attacker = Arc::clone(self);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let attacker = Arc::clone(&attacker);
+                tokio::spawn(async move { attacker.pass_on(client).await });
+            }
+        });
+        door
+    }
+
+    async fn pass_on(&self, client: TcpStream) -> std::io::Result<()> {
+        let (mut says, mut hears) = client.into_split();
+        let (mut answers, mut asks) = self.dial().await?.into_split();
+        let there = async move {
+            let mut bytes = vec![0; 1 << 16];
+            loop {
+                let len = says.read(&mut bytes).await?;
+                if len == 0 {
+                    return asks.shutdown().await;
+                }
+                asks.write_all(&bytes[..len]).await?;
+                self.sent_bytes.fetch_add(len as u64, Ordering::Relaxed);
+            }
+        };
+        let back = async move {
+            tokio::io::copy(&mut answers, &mut hears).await?;
+            hears.shutdown().await
+        };
+        tokio::try_join!(there, back).map(|_| ())
+    }
+
     /// Connects to an endpoint, says one thing, waits for the answer, and leaves without a word.
     pub async fn visit(&self, path: &str, text: &str) {
         drop(self.stay(path, text).await);
@@ -63,9 +124,7 @@ impl Attacker {
 
     /// Connects, says one thing, and leaves with the whole answer. `None` when it was turned away or cut short.
     pub async fn asks(&self, path: &str, text: &str) -> Option<String> {
-        let mut stream = self.dial().await.ok()?;
-        self.send(&mut stream, wire::upgrade_request(path, "").as_bytes()).await.ok()?;
-        self.hear(&mut stream, b"connection_established").await.ok()?;
+        let mut stream = self.greeted(path).await.ok()?;
         self.send(&mut stream, &wire::frame(wire::TEXT, text.as_bytes())).await.ok()?;
         let heard = self.hear(&mut stream, b"\"errors\":[").await.ok()?;
         let mut rest = [0; 4096];
@@ -82,9 +141,7 @@ impl Attacker {
 
     /// Connects, says all of this, and never reads an answer. `None` when it was turned away or cut short.
     pub async fn pester(&self, path: &str, texts: &[&str]) -> Option<TcpStream> {
-        let mut stream = self.dial().await.ok()?;
-        self.send(&mut stream, wire::upgrade_request(path, "").as_bytes()).await.ok()?;
-        self.hear(&mut stream, b"connection_established").await.ok()?;
+        let mut stream = self.greeted(path).await.ok()?;
         for text in texts {
             self.send(&mut stream, &wire::frame(wire::TEXT, text.as_bytes())).await.ok()?;
         }
@@ -104,23 +161,30 @@ impl Attacker {
         String::from_utf8_lossy(&heard[9..12]).parse().ok()
     }
 
-    async fn dial(&self) -> std::io::Result<TcpStream> {
+    /// A connection that has said nothing yet.
+    pub async fn dial(&self) -> std::io::Result<TcpStream> {
         let socket = TcpSocket::new_v4()?;
         socket.bind((self.address, 0).into())?;
         socket.connect(self.gateway).await
     }
 
-    async fn connect(&self, path: &str, text: &str) -> std::io::Result<TcpStream> {
+    /// A WebSocket that was told that it is one.
+    async fn greeted(&self, path: &str) -> std::io::Result<TcpStream> {
         let mut stream = self.dial().await?;
         self.send(&mut stream, wire::upgrade_request(path, "").as_bytes()).await?;
-        // Its answer and the greeting.
+        // The answer and the greeting.
         self.hear(&mut stream, b"connection_established").await?;
+        Ok(stream)
+    }
+
+    async fn connect(&self, path: &str, text: &str) -> std::io::Result<TcpStream> {
+        let mut stream = self.greeted(path).await?;
         self.send(&mut stream, &wire::frame(wire::TEXT, text.as_bytes())).await?;
         self.hear(&mut stream, b"\"type\":\"").await?;
         Ok(stream)
     }
 
-    async fn send(&self, stream: &mut TcpStream, bytes: &[u8]) -> std::io::Result<()> {
+    pub async fn send(&self, stream: &mut TcpStream, bytes: &[u8]) -> std::io::Result<()> {
         stream.write_all(bytes).await?;
         self.sent_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         Ok(())

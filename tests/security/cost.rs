@@ -1,18 +1,16 @@
 //! What an attack costs: processor time and memory of the gateway and of Redis, and the bytes that Redis is sent.
 
-use std::{fmt, time::Duration};
+use std::time::{Duration, Instant};
 
 use crate::{
     gateway::{Footprint, Gateway},
     support::redis::RedisServer,
 };
 
-/// Bytes that Redis may be sent for each byte of a stranger.
-const AMPLIFICATION_MAX: f64 = 20.0;
-
 /// What both processes have used up to a moment.
 #[derive(Clone, Copy, Debug)]
 pub struct Usage {
+    at: Instant,
     gateway: Footprint,
     redis: RedisUsage,
 }
@@ -41,7 +39,7 @@ impl Usage {
         let processor = Duration::from_secs_f64(field("used_cpu_user") + field("used_cpu_sys"));
         let received_bytes = field("total_net_input_bytes") as u64;
         let redis = RedisUsage { processor, received_bytes, memory_bytes: field("used_memory") as u64 };
-        Self { gateway: gateway.footprint(), redis }
+        Self { at: Instant::now(), gateway: gateway.footprint(), redis }
     }
 }
 
@@ -50,21 +48,19 @@ impl Cost {
         Self { before, after }
     }
 
-    /// Bytes that Redis was sent for each byte that the attacker sent.
-    pub fn amplification(&self, sent_bytes: u64) -> f64 {
-        self.received_bytes() as f64 / sent_bytes.max(1) as f64
+    /// Bytes that Redis was sent.
+    pub const fn received_bytes(&self) -> u64 {
+        self.after.redis.received_bytes.saturating_sub(self.before.redis.received_bytes)
     }
 
-    /// As it is printed beside what the attacker sent.
-    pub fn beside(&self, sent_bytes: u64) -> String {
-        let amplification = self.amplification(sent_bytes);
-        format!("{self}\n             {amplification:.1} bytes to Redis for each byte of the attacker")
+    /// Bytes that Redis would have been sent in this time, if it had gone on so.
+    pub fn received_in(&self, time: Duration) -> u64 {
+        (self.received_bytes() as f64 / self.time().as_secs_f64().max(0.001) * time.as_secs_f64()) as u64
     }
 
-    /// Fails where Redis was sent too much for what the attacker sent.
-    pub fn check_amplification(&self, sent_bytes: u64) {
-        let amplification = self.amplification(sent_bytes);
-        assert!(amplification < AMPLIFICATION_MAX, "{amplification:.1} bytes to Redis for each byte of the attacker");
+    /// How long it took.
+    pub fn time(&self) -> Duration {
+        self.after.at - self.before.at
     }
 
     /// What the gateway took more than before, at the most.
@@ -77,25 +73,21 @@ impl Cost {
         self.after.redis.memory_bytes.saturating_sub(self.before.redis.memory_bytes)
     }
 
-    const fn received_bytes(&self) -> u64 {
-        self.after.redis.received_bytes - self.before.redis.received_bytes
+    /// The share of one processor that the gateway took.
+    pub fn gateway_load(&self) -> f64 {
+        self.load(self.before.gateway.processor, self.after.gateway.processor)
+    }
+
+    /// The same of Redis.
+    pub fn redis_load(&self) -> f64 {
+        self.load(self.before.redis.processor, self.after.redis.processor)
+    }
+
+    fn load(&self, before: Duration, after: Duration) -> f64 {
+        after.saturating_sub(before).as_secs_f64() / self.time().as_secs_f64().max(0.001)
     }
 }
 
 pub fn megabytes(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
-}
-
-impl fmt::Display for Cost {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { before, after } = self;
-        let processor = (after.gateway.processor - before.gateway.processor).as_secs_f64();
-        let (from, to) = (megabytes(before.gateway.resident_bytes), megabytes(after.gateway.resident_bytes));
-        let peak = megabytes(after.gateway.peak_bytes);
-        writeln!(f, "  gateway    {processor:.1} s of processor, resident {from} before, {to} after, {peak} at most")?;
-        let processor = (after.redis.processor - before.redis.processor).as_secs_f64();
-        let (from, to) = (megabytes(before.redis.memory_bytes), megabytes(after.redis.memory_bytes));
-        let received = megabytes(self.received_bytes());
-        write!(f, "  redis      {processor:.1} s of processor, {received} received, memory {from} before, {to} after")
-    }
 }

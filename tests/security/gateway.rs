@@ -68,7 +68,7 @@ impl Gateway {
             if ready.await {
                 return gateway;
             }
-            assert!(gateway.log().contains("can't listen"), "the gateway ended: {}", gateway.log());
+            assert!(gateway.log().contains("cannot listen"), "the gateway ended: {}", gateway.log());
         }
         panic!("no free port");
     }

@@ -1,6 +1,6 @@
 //! Attacks within the limits: a real gateway as a process, at its default settings, on a real Redis, attacked as a
-//! stranger would, while others use it. Each file is one attack; it prints what the attacker sent, what that cost the
-//! gateway and Redis, and what the others saw, and fails when they saw anything of it.
+//! stranger would, while others use it. Each attack fails when others saw anything of it, when it cost more than its bounds,
+//! or when Redis was sent too much for what the attacker sent. At the end all of them are one table.
 //!
 //! `cargo test --test security` runs the short forms, with the clocks of the gateway set faster where an attack needs
 //! time. TICKGATE_SECURITY=long runs them as they were found, at the default settings (`just security`).
@@ -14,6 +14,7 @@ mod cost;
 mod gateway;
 mod neighbour;
 mod scene;
+mod siege;
 
 mod s00_work_queue;
 mod s01_toggling;
@@ -37,4 +38,63 @@ mod s18_key_set;
 mod s19_redis_settings;
 mod s20_mistyped;
 
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
 use tickgate_kit as support;
+use tokio::runtime::Builder;
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // Each has the machine for itself: what others see is measured.
+    arguments.test_threads = Some(1);
+    let conclusion = libtest_mimic::run(&arguments, attacks());
+    siege::print_table();
+    conclusion.exit_code()
+}
+
+/// An attack with a runtime of its own.
+fn attack<F: Future<Output = ()>>(name: &str, run: impl FnOnce() -> F + Send + 'static) -> Trial {
+    let name = name.rsplit("::").next().unwrap_or(name).trim();
+    Trial::test(name, move || {
+        Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(run());
+        Ok(())
+    })
+}
+
+macro_rules! attacks {
+    ($($run:path),+ $(,)?) => { vec![$(attack(stringify!($run), $run)),+] };
+}
+
+fn attacks() -> Vec<Trial> {
+    attacks![
+        s00_work_queue::s00_strangers_who_come_and_go_keep_nobody_from_subscribing,
+        s00_work_queue::s00_strangers_who_leave_together_keep_nobody_from_subscribing,
+        s01_toggling::s01_turning_a_channel_on_and_off_writes_no_session,
+        s02_left_behind::s02_strangers_who_leave_leave_little_and_no_publication_is_refused,
+        s02_left_behind::s02_a_redis_that_is_nearly_full_drops_sessions_before_it_refuses_publications,
+        s03_plain::s03_plain_connections_are_bounded_and_responses_that_nobody_reads_end,
+        s04_handshakes::s04_whatever_a_stranger_asks_for_counts_against_its_address,
+        s05_history::s05_whoever_asks_for_much_waits_for_himself,
+        s06_unpublished::s06_topics_that_nobody_publishes_take_nobodys_room,
+        s07_other_types::s07_a_key_of_another_type_fails_alone,
+        s08_log::s08_a_log_whose_reader_is_gone_stops_nothing,
+        s08_log::s08_a_log_whose_reader_stalls_stops_nothing,
+        s08_log::s08_a_log_on_a_full_disk_stops_nothing,
+        s08_log::s08_a_replica_that_lost_a_vital_task_drains_and_ends_with_a_code,
+        s09_presence::s09_a_question_for_presence_waits_for_no_other,
+        s10_revocation::s10_a_revoked_token_opens_nothing_whatever_becomes_of_redis,
+        s10_revocation::s10_a_token_of_the_same_second_is_refused_for_a_moment_only,
+        s10_revocation::s10_redis_clock_decides_nothing,
+        s11_msg_id::s11_nobody_uses_up_the_msg_id_of_another_publisher,
+        s12_engine::s12_an_engine_publishes_and_does_nothing_else,
+        s13_user_limit::s13_a_users_limit_holds_while_redis_is_away_and_the_older_connections_stay,
+        s14_development::s14_development_mode_serves_this_machine_alone,
+        s15_redis_reader::s15_who_reads_redis_learns_nothing_to_connect_with,
+        s16_keys::s16_an_api_key_opens_nothing_from_an_address,
+        s17_forwarded::s17_a_client_behind_a_proxy_does_not_choose_its_address,
+        s18_key_set::s18_keys_that_cannot_be_fetched_any_more_are_not_used_for_ever,
+        s19_redis_settings::s19_the_recommended_redis_is_for_this_machine_and_asks_who_is_there,
+        s20_mistyped::s20_what_names_nothing_stops_the_start,
+    ]
+}

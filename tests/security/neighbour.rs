@@ -1,16 +1,15 @@
-//! Another user of the gateway, from another address: what it asks for again and again, and how long that takes.
+//! Other users of the gateway, from another address: what they ask for again and again, and how long that takes.
 
 use std::{
-    fmt,
     net::SocketAddr,
     time::{Duration, Instant},
 };
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{
-    sync::oneshot,
-    task::JoinHandle,
-    time::{MissedTickBehavior, interval},
+    sync::watch,
+    task::JoinSet,
+    time::{MissedTickBehavior, interval_at, sleep},
 };
 
 use crate::support::{
@@ -18,152 +17,151 @@ use crate::support::{
     replica::token,
 };
 
-/// Time between two questions.
+/// How many there are: so many answers that the slowest one in a hundred is not simply the slowest.
+const NEIGHBOURS: u32 = 8;
+/// Time between two questions of one of them.
 const PACE: Duration = Duration::from_millis(200);
 
-pub struct Neighbour {
+/// What neighbours ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// Whether somebody is there.
+    Ping,
+    /// A channel that nobody follows yet.
+    New,
+    /// All that they ever missed of a channel.
+    Missed(&'static str),
+    /// Who follows a channel that they follow.
+    Presence,
+    /// To be let in, with a token.
+    Join,
+}
+
+struct Neighbour {
+    gateway: SocketAddr,
+    number: u32,
     client: Client,
     asked: u64,
 }
 
+/// All of them.
+pub struct Neighbours(Vec<Neighbour>);
+
+/// Neighbours that ask until they are told to stop.
+pub struct Asking {
+    stop: watch::Sender<bool>,
+    asking: JoinSet<(Neighbour, Latencies)>,
+}
+
 /// How long answers took.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Latencies {
     sorted: Vec<Duration>,
     /// Asked, and told to try again.
     pub refused: usize,
 }
 
-/// What a neighbour asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Question {
-    /// A channel that nobody follows yet.
-    New,
-    /// All that it ever missed of a channel.
-    Missed(&'static str),
-    /// Who follows a channel that it follows.
-    Presence,
+impl Neighbours {
+    pub async fn at(gateway: SocketAddr) -> Self {
+        let mut all = Vec::new();
+        for number in 0..NEIGHBOURS {
+            let mut client = Request::new(gateway, "/ws/market").name("a neighbour").open().await;
+            client.greeted().await;
+            all.push(Neighbour { gateway, number, client, asked: 0 });
+        }
+        Self(all)
+    }
+
+    /// Ask from now on, at an even distance from each other.
+    pub fn ask(self, question: Question) -> Asking {
+        let (stop, stopped) = watch::channel(false);
+        let mut asking = JoinSet::new();
+        for neighbour in self.0 {
+            asking.spawn(neighbour.asks(question, stopped.clone()));
+        }
+        Asking { stop, asking }
+    }
+
+    /// The same for so long.
+    pub async fn ask_for(self, question: Question, time: Duration) -> (Self, Latencies) {
+        let asking = self.ask(question);
+        sleep(time).await;
+        asking.stop().await
+    }
 }
 
-/// A neighbour that asks until it is told to stop.
-pub struct Asking {
-    stop: oneshot::Sender<()>,
-    asking: JoinHandle<(Neighbour, Latencies)>,
+impl Asking {
+    /// Ends after the answers that are waited for.
+    pub async fn stop(self) -> (Neighbours, Latencies) {
+        self.stop.send_replace(true);
+        let (mut all, mut latencies) = (Vec::new(), Latencies::default());
+        for (neighbour, seen) in self.asking.join_all().await {
+            all.push(neighbour);
+            latencies.add(seen);
+        }
+        (Neighbours(all), latencies)
+    }
 }
 
 impl Neighbour {
-    pub async fn at(gateway: SocketAddr) -> Self {
-        let mut client = Request::new(gateway, "/ws/market").name("the neighbour").open().await;
-        client.greeted().await;
-        Self { client, asked: 0 }
-    }
-
-    /// Subscribes to channels that nobody follows yet, one after the other, from now on.
-    pub fn subscribes(self) -> Asking {
-        self.asks(Question::New)
-    }
-
-    /// The same for so long.
-    pub async fn subscribes_for(self, time: Duration) -> (Self, Latencies) {
-        self.asks(Question::New).for_so_long(time).await
-    }
-
-    /// Comes back to a channel again and again, for all that it ever missed, from now on.
-    pub fn comes_back(self, channel: &'static str) -> Asking {
-        self.asks(Question::Missed(channel))
-    }
-
-    /// The same for so long.
-    pub async fn comes_back_for(self, channel: &'static str, time: Duration) -> (Self, Latencies) {
-        self.comes_back(channel).for_so_long(time).await
-    }
-
-    /// Asks who else follows a channel, that it follows itself, from now on.
-    pub fn wonders(self) -> Asking {
-        self.asks(Question::Presence)
-    }
-
-    /// The same for so long.
-    pub async fn wonders_for(self, time: Duration) -> (Self, Latencies) {
-        self.wonders().for_so_long(time).await
-    }
-
-    fn asks(mut self, question: Question) -> Asking {
-        let (stop, mut stopped) = oneshot::channel();
-        let asking = tokio::spawn(async move {
-            let mut latencies = Latencies::default();
-            let mut pace = interval(PACE);
-            pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            // At least once.
-            while latencies.asked() == 0 || stopped.try_recv() == Err(oneshot::error::TryRecvError::Empty) {
-                pace.tick().await;
-                match self.ask(question).await {
-                    Some(took) => latencies.sorted.push(took),
-                    None => latencies.refused += 1,
-                }
+    async fn asks(mut self, question: Question, stopped: watch::Receiver<bool>) -> (Self, Latencies) {
+        let mut latencies = Latencies::default();
+        let turn = PACE / NEIGHBOURS * self.number;
+        let mut pace = interval_at(tokio::time::Instant::now() + turn, PACE);
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // At least once.
+        while latencies.asked() == 0 || !*stopped.borrow() {
+            pace.tick().await;
+            match self.ask(question).await {
+                Some(took) => latencies.sorted.push(took),
+                None => latencies.refused += 1,
             }
-            latencies.sorted.sort_unstable();
-            (self, latencies)
-        });
-        Asking { stop, asking }
+        }
+        (self, latencies)
     }
 
     /// How long the answer took; `None` when it was a refusal.
     async fn ask(&mut self, question: Question) -> Option<Duration> {
         self.asked += 1;
-        let channel = match question {
-            Question::New | Question::Presence => format!("trades:NEW{}", self.asked),
-            Question::Missed(channel) => channel.to_owned(),
-        };
-        let element = match question {
-            Question::New | Question::Presence => json!(channel),
-            Question::Missed(channel) => json!({"channel": channel, "since": "earliest"}),
-        };
-        let began = Instant::now();
-        let answer = self.client.ask(json!({"type": "subscribe", "channels": [element]})).await;
-        let mut took = (answer["errors"] == json!([])).then(|| began.elapsed());
-        if question == Question::Presence {
-            let began = Instant::now();
-            let answer = self.client.ask(json!({"type": "presence", "channel": channel})).await;
-            took = (answer["type"] == "presence").then(|| began.elapsed());
+        let new = format!("trades:NEW{}X{}", self.number, self.asked);
+        match question {
+            Question::Ping => self.timed(json!({"type": "ping"}), |answer| answer["type"] == "pong").await,
+            Question::New => self.subscribe(&new, json!(new)).await,
+            Question::Missed(channel) => {
+                self.subscribe(channel, json!({"channel": channel, "since": "earliest"})).await
+            }
+            Question::Presence => {
+                self.client.ask(json!({"type": "subscribe", "channels": [new]})).await;
+                let question = json!({"type": "presence", "channel": new});
+                let took = self.timed(question, |answer| answer["type"] == "presence").await;
+                self.client.ask(json!({"type": "unsubscribe", "channels": [new]})).await;
+                took
+            }
+            Question::Join => self.join().await,
         }
+    }
+
+    async fn subscribe(&mut self, channel: &str, element: Value) -> Option<Duration> {
+        let question = json!({"type": "subscribe", "channels": [element]});
+        let took = self.timed(question, |answer| answer["errors"] == json!([])).await;
         self.client.ask(json!({"type": "unsubscribe", "channels": [channel]})).await;
         took
     }
-}
 
-/// Users connect one after the other for so long: how long it takes until each is greeted.
-pub async fn joins_for(gateway: SocketAddr, time: Duration) -> Latencies {
-    let (mut latencies, mut pace, until) = (Latencies::default(), interval(PACE), Instant::now() + time);
-    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let own = token("neighbour");
-    while Instant::now() < until {
-        pace.tick().await;
+    async fn timed(&mut self, question: Value, is_granted: impl Fn(&Value) -> bool) -> Option<Duration> {
         let began = Instant::now();
-        match Request::new(gateway, "/ws/trading").token(&own).try_open().await {
-            Ok(mut client) => {
-                client.greeted().await;
-                latencies.sorted.push(began.elapsed());
-                client.close().await;
-            }
-            Err(_) => latencies.refused += 1,
-        }
-    }
-    latencies.sorted.sort_unstable();
-    latencies
-}
-
-impl Asking {
-    async fn for_so_long(self, time: Duration) -> (Neighbour, Latencies) {
-        tokio::time::sleep(time).await;
-        self.stop().await
+        let answer = self.client.ask(question).await;
+        is_granted(&answer).then(|| began.elapsed())
     }
 
-    /// Ends after the answer that is waited for.
-    pub async fn stop(self) -> (Neighbour, Latencies) {
-        // It has ended by itself only when it panicked, which shows here.
-        let _ = self.stop.send(());
-        self.asking.await.expect("the neighbour to be served")
+    async fn join(&self) -> Option<Duration> {
+        let own = token(&format!("neighbour-{}", self.number));
+        let began = Instant::now();
+        let mut client = Request::new(self.gateway, "/ws/trading").token(&own).try_open().await.ok()?;
+        client.greeted().await;
+        let took = began.elapsed();
+        client.close().await;
+        Some(took)
     }
 }
 
@@ -184,7 +182,12 @@ impl Latencies {
         self.quantile(0.5)
     }
 
-    fn asked(&self) -> usize {
+    /// What all but one in a hundred did not exceed.
+    pub fn p99(&self) -> Duration {
+        self.quantile(0.99)
+    }
+
+    pub const fn asked(&self) -> usize {
         self.sorted.len() + self.refused
     }
 
@@ -192,14 +195,5 @@ impl Latencies {
     fn quantile(&self, share: f64) -> Duration {
         let at = (self.sorted.len() as f64 * share) as usize;
         self.sorted.get(at.min(self.sorted.len().saturating_sub(1))).copied().unwrap_or_default()
-    }
-}
-
-impl fmt::Display for Latencies {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ms = |share| self.quantile(share).as_secs_f64() * 1e3;
-        let (p50, p99, max) = (ms(0.5), ms(0.99), ms(1.0));
-        write!(f, "{:4} asked, {} refused", self.asked(), self.refused)?;
-        write!(f, ", p50 {p50:.1} ms, p99 {p99:.1} ms, max {max:.1} ms")
     }
 }

@@ -5,13 +5,16 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream};
 use serde_json::json;
-use tokio::{task::JoinSet, time::interval};
+use tokio::{
+    task::JoinSet,
+    time::{interval, sleep},
+};
 
 use crate::{
-    attacker::Attacker,
-    cost::{Cost, Usage, megabytes},
-    neighbour::{Latencies, Neighbour},
+    attacker::{Attacker, launch},
+    neighbour::Question,
     scene::{Form, Scene},
+    siege::{Bounds, Siege},
 };
 
 /// Channels of one connection: `limits.subscriptions_max`.
@@ -22,11 +25,11 @@ const VISITS_PER_SECOND: u32 = 23;
 const AT_ONCE_MAX: usize = 200;
 
 /// How much of it there is.
+#[derive(Clone, Copy)]
 struct Plan {
     settings: &'static str,
     /// Time that every 16 KiB take between the gateway and Redis. What waits shows when Redis is not next door.
     distance: Duration,
-    rest: Duration,
     /// How long strangers come and go.
     visits: Duration,
     /// How many come and leave together, and how often.
@@ -34,31 +37,33 @@ struct Plan {
     rounds: u32,
     /// Longer than a topic lingers.
     after: Duration,
+    bounds: Bounds,
 }
 
 impl Plan {
-    const fn of(form: Form) -> Self {
+    fn asked() -> Self {
         let (millis, seconds) = (Duration::from_millis, Duration::from_secs);
-        match form {
-            Form::Short => Self {
+        Form::asked().or(
+            Self {
                 settings: "[hub]\nlinger = \"1s\"\n[redis]\ncompare_interval = \"1s\"\n",
                 distance: millis(5),
-                rest: seconds(1),
                 visits: seconds(3),
                 herd: 40,
                 rounds: 2,
-                after: seconds(3),
+                after: seconds(2),
+                bounds: Bounds { gateway: 100_000_000, redis: 20_000_000 },
             },
-            Form::Long => Self {
+            Self {
                 settings: "",
                 distance: millis(2),
-                rest: seconds(5),
                 visits: seconds(20),
                 herd: 200,
                 rounds: 5,
                 after: seconds(15),
+                // Twenty thousand topics with long names, for ten seconds after the last of their followers left.
+                bounds: Bounds { gateway: 150_000_000, redis: 40_000_000 },
             },
-        }
+        )
     }
 }
 
@@ -70,7 +75,7 @@ fn subscribe(stranger: u32) -> String {
 }
 
 /// One after the other, for so long.
-async fn come_and_go(attacker: &Arc<Attacker>, time: Duration) {
+async fn come_and_go(attacker: Arc<Attacker>, time: Duration) {
     let mut visits = JoinSet::new();
     let mut pace = interval(Duration::from_secs(1) / VISITS_PER_SECOND);
     for stranger in 0..time.as_secs() as u32 * VISITS_PER_SECOND {
@@ -78,71 +83,47 @@ async fn come_and_go(attacker: &Arc<Attacker>, time: Duration) {
         if visits.len() >= AT_ONCE_MAX {
             visits.join_next().await;
         }
-        let attacker = Arc::clone(attacker);
+        let attacker = Arc::clone(&attacker);
         visits.spawn(async move { attacker.visit("/ws/market", &subscribe(stranger)).await });
     }
     visits.join_all().await;
 }
 
-/// All of a herd come, and leave together.
-async fn leave_together(attacker: &Attacker, herd: std::ops::Range<u32>) {
-    let come = |stranger| async move { attacker.stay("/ws/market", &subscribe(stranger)).await };
-    let staying: Vec<_> = stream::iter(herd).map(come).buffer_unordered(16).collect().await;
-    drop(staying);
-}
-
-/// Prints what was seen, and judges it.
-async fn judge(scene: &Scene, attacker: &Attacker, before: Usage, neighbour: [&Latencies; 3]) {
-    let cost = Cost::between(before, scene.usage().await);
-    let sent = attacker.sent_bytes();
-    let visits = attacker.visits();
-    println!("  attacker   {visits} connections, {} more failed; {} sent", attacker.failed(), megabytes(sent));
-    println!("{}", cost.beside(sent));
-    let [rest, during, after] = neighbour;
-    println!("  neighbour  at rest: {rest}\n             during:  {during}\n             after:   {after}");
-    assert!(visits > 0 && attacker.failed() == 0, "the attack did not take place");
-    assert_eq!(during.refused + after.refused, 0, "the neighbour was refused new channels");
-    assert!(scene.gateway.is_ready().await, "the gateway is not ready");
-    cost.check_amplification(sent);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s00_strangers_who_come_and_go_keep_nobody_from_subscribing() {
-    let plan = Plan::of(Form::asked());
-    let scene = Scene::set(
-        "S0: strangers subscribe to new topics and leave, one after the other",
-        plan.settings,
-        plan.distance,
-    )
-    .await;
-    let attacker = Arc::new(Attacker::of(scene.gateway.public));
-    let (neighbour, rest) = Neighbour::at(scene.gateway.public).await.subscribes_for(plan.rest).await;
-    let before = scene.usage().await;
-    let asking = neighbour.subscribes();
-    come_and_go(&attacker, plan.visits).await;
-    let (neighbour, during) = asking.stop().await;
-    let (_, after) = neighbour.subscribes_for(plan.after).await;
-    judge(&scene, &attacker, before, [&rest, &during, &after]).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s00_strangers_who_leave_together_keep_nobody_from_subscribing() {
-    let plan = Plan::of(Form::asked());
-    let scene =
-        Scene::set("S0: strangers subscribe to new topics and leave, all at once", plan.settings, plan.distance).await;
-    let attacker = Attacker::of(scene.gateway.public);
-    let (neighbour, rest) = Neighbour::at(scene.gateway.public).await.subscribes_for(plan.rest).await;
-    let before = scene.usage().await;
-    let (mut neighbour, mut during, mut after) = (neighbour, Latencies::default(), Latencies::default());
+/// All of a herd come, and leave together, again and again; nobody comes while their topics are let go.
+async fn leave_together(attacker: Arc<Attacker>, plan: Plan) {
     for round in 0..plan.rounds {
-        let asking = neighbour.subscribes();
-        leave_together(&attacker, round * plan.herd..(round + 1) * plan.herd).await;
-        let (next, seen) = asking.stop().await;
-        during.add(seen);
-        // The topics are let go in the meantime.
-        let (next, seen) = next.subscribes_for(plan.after).await;
-        after.add(seen);
-        neighbour = next;
+        let come = |stranger| {
+            let attacker = &attacker;
+            async move { attacker.stay("/ws/market", &subscribe(stranger)).await }
+        };
+        let herd = round * plan.herd..(round + 1) * plan.herd;
+        let staying: Vec<_> = stream::iter(herd).map(come).buffer_unordered(16).collect().await;
+        drop(staying);
+        sleep(plan.after).await;
     }
-    judge(&scene, &attacker, before, [&rest, &during, &after]).await;
+}
+
+async fn judge(siege: Siege, scene: &Scene, attacker: Arc<Attacker>, bounds: Bounds) {
+    println!("  attacker   {} connections, {} more failed", attacker.visits(), attacker.failed());
+    assert!(attacker.visits() > 0 && attacker.failed() == 0, "the attack did not take place");
+    siege.lift(scene, &[attacker], bounds).await;
+}
+
+pub async fn s00_strangers_who_come_and_go_keep_nobody_from_subscribing() {
+    let plan = Plan::asked();
+    let (scene, _network) = Scene::apart(plan.settings, plan.distance).await;
+    let siege = Siege::lay(&scene, "S0  new topics, one stranger after another", Question::New).await;
+    let attacker = Attacker::of(scene.gateway.public);
+    launch(come_and_go(Arc::clone(&attacker), plan.visits)).await;
+    sleep(plan.after).await;
+    judge(siege, &scene, attacker, plan.bounds).await;
+}
+
+pub async fn s00_strangers_who_leave_together_keep_nobody_from_subscribing() {
+    let plan = Plan::asked();
+    let (scene, _network) = Scene::apart(plan.settings, plan.distance).await;
+    let siege = Siege::lay(&scene, "S0  new topics, strangers all at once", Question::New).await;
+    let attacker = Attacker::of(scene.gateway.public);
+    launch(leave_together(Arc::clone(&attacker), plan)).await;
+    judge(siege, &scene, attacker, plan.bounds).await;
 }

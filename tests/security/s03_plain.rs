@@ -1,60 +1,91 @@
 //! S3. Connections that ask for nothing, and responses that nobody reads: both end, and neither is without a bound.
 
-use std::{net::Ipv4Addr, time::Duration};
-
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpSocket, TcpStream},
-    time::timeout,
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
-use crate::{scene::Scene, support::eventually};
+use tokio::{io::AsyncReadExt, net::TcpStream, time::timeout};
 
-const CONNECTIONS: usize = 120;
-/// `limits.connections_per_address_max`, and those that may be told that there are too many.
-const KEPT_MAX: usize = 20 + 32;
+use crate::{
+    attacker::{Attacker, launch},
+    neighbour::Question,
+    scene::{Form, Scene},
+    siege::{Bounds, Siege},
+};
 
-/// From an address of its own.
-async fn dial(gateway: std::net::SocketAddr, receive_buffer: u32) -> TcpStream {
-    let socket = TcpSocket::new_v4().expect("a socket");
-    socket.set_recv_buffer_size(receive_buffer).expect("a size");
-    socket.bind((Ipv4Addr::new(127, 0, 0, 2), 0).into()).expect("an address");
-    socket.connect(gateway).await.expect("a listener")
+/// How much of it there is.
+#[derive(Clone, Copy)]
+struct Plan {
+    settings: &'static str,
+    connections: usize,
+    /// `limits.connections_per_address_max`, and those that may be told that there are too many.
+    kept_max: usize,
+    /// `session.write_timeout`, and as long again.
+    cut_off_after: Duration,
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s03_plain_connections_are_bounded_and_responses_that_nobody_reads_end() {
-    let settings = "[limits]\nconnections_per_address_max = 20\n[session]\nwrite_timeout = \"1s\"\n";
-    let scene = Scene::set("S3: plain connections, and responses that nobody reads", settings, Duration::ZERO).await;
-    let gateway = scene.gateway.public;
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+impl Plan {
+    fn asked() -> Self {
+        let settings = "[limits]\nconnections_per_address_max = 20\n[session]\nwrite_timeout = \"1s\"\n";
+        Form::asked().or(
+            Self { settings, connections: 120, kept_max: 20 + 32, cut_off_after: Duration::from_secs(20) },
+            Self { settings: "", connections: 1_499, kept_max: 1_000 + 32, cut_off_after: Duration::from_secs(60) },
+        )
+    }
+}
+
+/// Connects as often as it can, and says nothing. How many connections are kept.
+async fn hold(attacker: Arc<Attacker>, connections: usize) -> usize {
     let mut held = Vec::new();
-    for _ in 0..CONNECTIONS {
-        held.push(dial(gateway, 4_096).await);
+    for _ in 0..connections {
+        held.push(attacker.dial().await.expect("a listener"));
     }
     let mut open = 0;
     for stream in &mut held {
         // Closed ones say so at once; the others wait for a request head.
-        open += usize::from(timeout(Duration::from_millis(50), stream.read_u8()).await.is_err());
+        open += usize::from(timeout(Duration::from_millis(20), stream.read_u8()).await.is_err());
     }
-    println!("  attacker   {CONNECTIONS} connections, {open} kept");
-    assert!((1..=KEPT_MAX).contains(&open), "{open} of {CONNECTIONS} connections are held");
-    drop(held);
+    open
+}
 
-    // Asks again and again, and reads nothing.
-    let mut greedy = eventually("a place", async || {
-        let mut stream = dial(gateway, 4_096).await;
-        stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.ok()?;
-        timeout(Duration::from_millis(500), stream.read_u8()).await.ok()?.ok()?;
-        Some(stream)
-    })
-    .await;
-    let flood = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(1_000);
-    let ended = timeout(Duration::from_secs(20), async {
-        let began = std::time::Instant::now();
-        while greedy.write_all(&flood).await.is_ok() {}
+/// A connection that was served once.
+async fn served(attacker: &Attacker) -> Option<TcpStream> {
+    let mut stream = attacker.dial().await.ok()?;
+    attacker.send(&mut stream, REQUEST).await.ok()?;
+    timeout(Duration::from_millis(500), stream.read_u8()).await.ok()?.ok()?;
+    Some(stream)
+}
+
+/// Asks again and again, and reads nothing. `None` when nobody ends that.
+async fn never_read(attacker: Arc<Attacker>, patience: Duration) -> Option<Duration> {
+    // As soon as the gateway has seen that the others are gone.
+    let mut greedy = loop {
+        if let Some(stream) = served(&attacker).await {
+            break stream;
+        }
+    };
+    let flood = REQUEST.repeat(1_000);
+    let ended = timeout(patience, async {
+        let began = Instant::now();
+        while attacker.send(&mut greedy, &flood).await.is_ok() {}
         began.elapsed()
     });
-    let took = ended.await.expect("the gateway to end a connection whose client reads nothing");
+    ended.await.ok()
+}
+
+pub async fn s03_plain_connections_are_bounded_and_responses_that_nobody_reads_end() {
+    let plan = Plan::asked();
+    let scene = Scene::set(plan.settings).await;
+    let siege = Siege::lay(&scene, "S3  plain connections, unread responses", Question::New).await;
+    let attacker = Attacker::of(scene.gateway.public);
+    let open = launch(hold(Arc::clone(&attacker), plan.connections)).await;
+    println!("  attacker   {} connections, {open} kept", plan.connections);
+    assert!((1..=plan.kept_max).contains(&open), "{open} of {} connections are held", plan.connections);
+    let took = launch(never_read(Arc::clone(&attacker), plan.cut_off_after)).await;
     println!("  attacker   was cut off after {took:.1?}");
-    assert!(scene.gateway.is_ready().await);
+    assert!(took.is_some(), "the gateway goes on with a connection whose client reads nothing");
+    siege.lift(&scene, &[attacker], Bounds::SMALL).await;
 }

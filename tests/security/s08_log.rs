@@ -11,8 +11,10 @@ use serde_json::json;
 
 use crate::{
     gateway::{Gateway, Oddity},
-    scene,
-    support::{client::Request, eventually, redis::RedisServer},
+    neighbour::Question,
+    scene::Scene,
+    siege::{Bounds, Siege, repelled},
+    support::{client::Request, eventually},
 };
 
 /// Many lines, and a short drain.
@@ -55,50 +57,48 @@ async fn serves(gateway: &Gateway) {
     client.vanish();
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s08_a_log_that_nobody_reads_stops_nothing() {
-    let _turn = scene::turn("S8: the log's reader is gone, stalls, or has a full disk").await;
-    let mut redis = RedisServer::start();
-    let (stalled, reader) = stalled();
-    let mut gateways = Vec::new();
-    for (name, log) in [("gone", abandoned()), ("stalled", stalled), ("full", full_disk())] {
-        let oddity = Oddity { log: Some(log), ..Oddity::default() };
-        gateways.push((name, Gateway::start_oddly(&redis.url(), SETTINGS, oddity).await));
+/// A gateway with such a log: others notice nothing, also when Redis is restarted meanwhile, and it drains.
+async fn goes_on_without_a_log(name: &'static str, attack: &'static str, log: OwnedFd) {
+    let mut scene = Scene::oddly(SETTINGS, Oddity { log: Some(log), ..Oddity::default() }).await;
+    let siege = Siege::lay(&scene, attack, Question::Ping).await;
+    serves(&scene.gateway).await;
+    scene.redis.kill();
+    let down = async || (scene.gateway.metric("tickgate_redis_up").await == 0.0).then_some(());
+    eventually(&format!("{name}: no link to Redis"), down).await;
+    scene.redis.restart();
+    scene.gateway.linked().await;
+    serves(&scene.gateway).await;
+    siege.lift(&scene, &[], Bounds::SMALL).await;
+    assert_eq!(scene.gateway.metric("tickgate_panics_total").await, 0.0, "{name}");
+    // Of one that only stalls the gateway keeps what its bound allows.
+    if name != "stalled" {
+        let dropped = async || (scene.gateway.metric("tickgate_log_lines_dropped_total").await > 0.0).then_some(());
+        eventually(&format!("{name}: dropped lines are counted"), dropped).await;
     }
-    for (_, gateway) in &gateways {
-        serves(gateway).await;
-    }
-    redis.kill();
-    for (name, gateway) in &gateways {
-        let down = async || (gateway.metric("tickgate_redis_up").await == 0.0).then_some(());
-        eventually(&format!("{name}: no link to Redis"), down).await;
-    }
-    redis.restart();
-    for (name, gateway) in gateways {
-        gateway.linked().await;
-        serves(&gateway).await;
-        assert_eq!(gateway.metric("tickgate_panics_total").await, 0.0, "{name}");
-        // Of one that only stalls the gateway keeps what its bound allows.
-        if name != "stalled" {
-            let dropped = async || (gateway.metric("tickgate_log_lines_dropped_total").await > 0.0).then_some(());
-            eventually(&format!("{name}: dropped lines are counted"), dropped).await;
-        }
-        assert_eq!(gateway.end().await.code(), Some(0), "{name}: it drains");
-        println!("  {name:<10} served before and after a restart of Redis, and drained");
-    }
-    drop(reader);
+    assert_eq!(scene.gateway.end().await.code(), Some(0), "{name}: it drains");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s08_a_replica_that_lost_a_vital_task_drains_and_ends_with_a_code() {
-    let _turn = scene::turn("S8: a task panics that a replica can't do without").await;
-    let redis = RedisServer::start();
+pub async fn s08_a_log_whose_reader_is_gone_stops_nothing() {
+    goes_on_without_a_log("gone", "S8  the log's reader is gone", abandoned()).await;
+}
+
+pub async fn s08_a_log_whose_reader_stalls_stops_nothing() {
+    let (stalled, _reader) = stalled();
+    goes_on_without_a_log("stalled", "S8  the log's reader stalls", stalled).await;
+}
+
+pub async fn s08_a_log_on_a_full_disk_stops_nothing() {
+    goes_on_without_a_log("full", "S8  the log's disk is full", full_disk()).await;
+}
+
+pub async fn s08_a_replica_that_lost_a_vital_task_drains_and_ends_with_a_code() {
     let oddity = Oddity { defect: Some("VitalTaskPanics"), ..Oddity::default() };
-    let mut gateway = Gateway::start_oddly(&redis.url(), SETTINGS, oddity).await;
+    let mut gateway = Scene::oddly(SETTINGS, oddity).await.gateway;
     let mut client = Request::new(gateway.public, "/ws/market").open().await;
     client.greeted().await;
     client.expect_close(1012).await;
     assert_eq!(gateway.ended().await.code(), Some(1));
     let log = gateway.log();
     assert!(log.contains("a deliberate defect") && log.contains("the task \"linger\" panicked"), "{log}");
+    repelled("S8  a vital task panics");
 }

@@ -3,13 +3,19 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{io::AsyncReadExt, task::JoinSet};
+use serde_json::json;
+use tokio::{
+    io::AsyncReadExt,
+    task::JoinSet,
+    time::{Instant, timeout_at},
+};
 
 use crate::{
-    attacker::Attacker,
-    cost::{Cost, megabytes},
-    neighbour::Neighbour,
+    attacker::{Attacker, launch},
+    neighbour::Question,
     scene::{Form, Scene},
+    siege::{Bounds, Siege},
+    support::client::Request,
 };
 
 /// Askers at once.
@@ -23,45 +29,35 @@ fn questions(asker: usize) -> Vec<String> {
     [subscribe].into_iter().chain(presence).collect()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s09_a_question_for_presence_waits_for_no_other() {
-    let time = match Form::asked() {
-        Form::Short => Duration::from_secs(3),
-        Form::Long => Duration::from_secs(30),
-    };
-    let scene = Scene::set("S9: a hundred strangers ask for presence", "", Duration::ZERO).await;
-    let attacker = Arc::new(Attacker::of(scene.gateway.public));
-    let (neighbour, before_it) = Neighbour::at(scene.gateway.public).await.wonders_for(Duration::from_secs(1)).await;
-    let before = scene.usage().await;
-    let asking = neighbour.wonders();
-    let mut asked = JoinSet::new();
-    for asker in 0..ASKERS {
-        let attacker = Arc::clone(&attacker);
-        asked.spawn(async move {
-            let texts = questions(asker);
-            let texts: Vec<_> = texts.iter().map(String::as_str).collect();
-            loop {
-                let Some(mut stream) = attacker.pester("/ws/market", &texts).await else { continue };
-                // Until all is answered, or refused.
-                let (mut heard, mut answers) = (vec![0; 1 << 16], 0);
-                while answers < texts.len() {
-                    let Ok(Ok(len @ 1..)) = tokio::time::timeout(time, stream.read(&mut heard)).await else { break };
-                    answers += heard[..len].windows(9).filter(|bytes| bytes == b"{\"type\":\"").count();
-                }
-            }
-        });
+/// Comes, asks all its questions, and leaves when all is answered or refused; again and again, for so long.
+async fn ask_again(attacker: Arc<Attacker>, asker: usize, until: Instant) {
+    let texts = questions(asker);
+    let texts: Vec<_> = texts.iter().map(String::as_str).collect();
+    while Instant::now() < until {
+        let Some(mut stream) = attacker.pester("/ws/market", &texts).await else { continue };
+        let (mut heard, mut answers) = (vec![0; 1 << 16], 0);
+        while answers < texts.len() {
+            let Ok(Ok(len @ 1..)) = timeout_at(until, stream.read(&mut heard)).await else { break };
+            answers += heard[..len].windows(9).filter(|bytes| bytes == b"{\"type\":\"").count();
+        }
     }
-    tokio::time::sleep(time).await;
-    let cost = Cost::between(before, scene.usage().await);
-    asked.shutdown().await;
-    let (_, during) = asking.stop().await;
-    println!("  attacker   {ASKERS} askers; {} sent", megabytes(attacker.sent_bytes()));
-    println!(
-        "{}\n  neighbour  at rest: {before_it}\n             during:  {during}",
-        cost.beside(attacker.sent_bytes())
-    );
-    cost.check_amplification(attacker.sent_bytes());
-    assert_eq!(during.refused, 0, "the neighbour was told to try again");
-    let amplification = cost.amplification(attacker.sent_bytes());
-    assert!(amplification < 20.0, "Redis was sent {amplification:.1} bytes for each byte of the attacker");
+}
+
+async fn ask_all(attacker: Arc<Attacker>, time: Duration) {
+    let until = Instant::now() + time;
+    let asking = (0..ASKERS).map(|asker| ask_again(Arc::clone(&attacker), asker, until));
+    asking.collect::<JoinSet<_>>().join_all().await;
+}
+
+pub async fn s09_a_question_for_presence_waits_for_no_other() {
+    let time = Form::asked().or(Duration::from_secs(3), Duration::from_secs(30));
+    let scene = Scene::set("").await;
+    let siege = Siege::lay(&scene, "S9  a hundred ask for presence", Question::Presence).await;
+    let attacker = Attacker::of(scene.gateway.public);
+    let mut stranger = Request::new(attacker.door().await, "/ws/market").open().await;
+    stranger.greeted().await;
+    let refused = stranger.ask(json!({"type": "presence", "channel": "trades:NOT-FOLLOWED"})).await;
+    assert_eq!(refused["error"], "forbidden", "of what it does not follow a stranger learns nothing: {refused}");
+    launch(ask_all(Arc::clone(&attacker), time)).await;
+    siege.lift(&scene, &[attacker], Bounds { gateway: 100_000_000, redis: 20_000_000 }).await;
 }

@@ -1,16 +1,21 @@
 //! S10: a user's tokens are revoked while Redis is full, and Redis is emptied afterwards; the user comes back with an old
 //! token, by a handshake and as a refresh on another connection. All three once let the user in.
 
-use std::time::{Duration, SystemTime};
+use std::{net::SocketAddr, time::SystemTime};
 
 use serde_json::json;
 use tickgate_wire::model::IssuedAt;
 
 use crate::{
+    attacker::Attacker,
+    gateway::Gateway,
+    neighbour::Question,
     scene::Scene,
+    siege::{Bounds, Siege},
     support::{
         client::Request,
         eventually,
+        redis::RedisServer,
         replica::{Token, token},
     },
 };
@@ -24,12 +29,12 @@ async fn limit(scene: &Scene, bytes: &str) {
     let _: String = scene.redis.run(&["CONFIG", "SET", "maxmemory", bytes]).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s10_a_revoked_token_opens_nothing_whatever_becomes_of_redis() {
-    let scene =
-        Scene::set("S10: a revoked user comes back while Redis is full and after it was emptied", "", Duration::ZERO)
-            .await;
-    let join = |token: &str| Request::new(scene.gateway.public, "/ws/trading").token(token);
+pub async fn s10_a_revoked_token_opens_nothing_whatever_becomes_of_redis() {
+    let scene = Scene::set("").await;
+    let siege = Siege::lay(&scene, "S10 a revoked token comes back", Question::Ping).await;
+    let attacker = Attacker::of(scene.gateway.public);
+    let door = attacker.door().await;
+    let join = |token: &str| Request::new(door, "/ws/trading").token(token);
     let old = token("alice");
     let mut alice = join(&old).open().await;
     alice.greeted().await;
@@ -59,11 +64,14 @@ async fn s10_a_revoked_token_opens_nothing_whatever_becomes_of_redis() {
     assert_eq!((&refused["code"], &refused["error"]), (&json!(4002), &json!("user_inactive")), "{refused}");
     alice.ask(json!({"type": "ping"})).await;
     println!("  attacker   {tries} handshakes and a refresh with the revoked token, all refused");
+    siege.lift(&scene, &[attacker], Bounds::SMALL).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s10_a_token_of_the_same_second_is_refused_for_a_moment_only() {
-    let scene = Scene::set("S10: a user logs in again in the second of the revocation", "", Duration::ZERO).await;
+pub async fn s10_a_token_of_the_same_second_is_refused_for_a_moment_only() {
+    let scene = Scene::set("").await;
+    let siege = Siege::lay(&scene, "S10 a token of the same second", Question::Ping).await;
+    let attacker = Attacker::of(scene.gateway.public);
+    let door = attacker.door().await;
     let revoke = json!({"user": "alice", "revoke_seconds": 600});
     let second = loop {
         let before = unix_ms() / 1_000;
@@ -74,11 +82,62 @@ async fn s10_a_token_of_the_same_second_is_refused_for_a_moment_only() {
     };
     let join = |issued_at| {
         let token = Token::of("alice").issued_at(issued_at).sign();
-        Request::new(scene.gateway.public, "/ws/trading").token(&token)
+        Request::new(door, "/ws/trading").token(&token)
     };
     let refusal = join(IssuedAt::in_second(second)).expect_refused(401).await;
     assert!(refusal.retry_after.is_some() && refusal.body.contains("4001"), "{refusal:?}");
     join(IssuedAt::in_second(second - 1)).expect_refused(403).await;
     join(IssuedAt::in_second(second + 1)).open().await.greeted().await;
-    println!("  neighbour  told to get a new token, and let in with it");
+    siege.lift(&scene, &[attacker], Bounds::SMALL).await;
+}
+
+/// Revokes alice's tokens: her connection ends, and only a token that was issued since lets her in.
+async fn holds(scene: &Scene, door: SocketAddr) {
+    let join = |token: &str| Request::new(door, "/ws/trading").token(token);
+    let old = Token::of("alice").issued_at(IssuedAt::at_ms(unix_ms())).sign();
+    let mut alice = join(&old).open().await;
+    alice.greeted().await;
+    let revoke = json!({"user": "alice", "revoke_seconds": 600});
+    assert_eq!(scene.gateway.post("/api/v1/disconnect", &revoke).await.status, 202);
+    alice.expect_close(4002).await;
+    for _ in 0..5 {
+        join(&old).expect_refused(403).await;
+    }
+    let fresh = Token::of("alice").issued_at(IssuedAt::at_ms(unix_ms())).sign();
+    let mut alice = join(&fresh).open().await;
+    alice.greeted().await;
+    let refused = alice.ask(json!({"type": "auth", "token": old})).await;
+    assert_eq!(refused["error"], "user_inactive", "{refused}");
+    alice.ask(json!({"type": "ping"})).await;
+    alice.close().await;
+}
+
+pub async fn s10_redis_clock_decides_nothing() {
+    let redis = RedisServer::with_a_clock_of_its_own();
+    let gateway = Gateway::start(&redis.url(), "").await;
+    let scene = Scene { gateway, redis };
+    let siege = Siege::lay(&scene, "S10 Redis's clock is wrong", Question::Ping).await;
+    let attacker = Attacker::of(scene.gateway.public);
+    let door = attacker.door().await;
+    for hours in [-1, 1] {
+        scene.redis.set_clock(hours * 3_600);
+        holds(&scene, door).await;
+        println!("  gateway    a revocation holds with Redis's clock {hours} h wrong");
+    }
+    // What an operator said while the clock was ahead is over, although Redis keeps it for a time that is yet to come.
+    let bob = token("bob");
+    let join = || Request::new(door, "/ws/trading").token(&bob);
+    let mut closed = join().open().await;
+    closed.greeted().await;
+    assert_eq!(scene.gateway.post("/api/v1/disconnect", &json!({"user": "bob"})).await.status, 202);
+    closed.expect_close(4500).await;
+    scene.redis.set_clock(0);
+    let mut later = join().open().await;
+    later.greeted().await;
+    // A new link: the replica reads what was kept for it.
+    scene.redis.client_kill("pubsub").await;
+    scene.gateway.linked().await;
+    later.ask(json!({"type": "ping"})).await;
+    siege.lift(&scene, &[attacker], Bounds::SMALL).await;
+    later.ask(json!({"type": "ping"})).await;
 }

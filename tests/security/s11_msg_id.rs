@@ -1,12 +1,13 @@
 //! S11: a token that may publish a user's `bot_status` uses the `msg_id` of an order that the backend is about to publish. The
 //! order was once answered with success, as a repetition, and never stored.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use crate::{
+    attacker::Attacker,
+    neighbour::Question,
     scene::Scene,
+    siege::{Bounds, Siege},
     support::{
         client::Request,
         replica::{Token, token},
@@ -17,14 +18,16 @@ fn fill(status: &str) -> Value {
     json!({"channel": "orders", "user": "alice", "msg_id": "fill-981", "data": {"type": "order", "status": status}})
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s11_nobody_uses_up_the_msg_id_of_another_publisher() {
-    let scene = Scene::set("S11: a token for bot_status uses the msg_id of an order", "", Duration::ZERO).await;
+pub async fn s11_nobody_uses_up_the_msg_id_of_another_publisher() {
+    let scene = Scene::set("").await;
+    let siege = Siege::lay(&scene, "S11 the msg_id of somebody's order", Question::Ping).await;
+    let attacker = Attacker::of(scene.gateway.public);
+    let door = attacker.door().await;
     let mut alice = Request::new(scene.gateway.public, "/ws/trading").token(&token("alice")).open().await;
     alice.greeted().await;
     alice.subscribe(&["orders"]).await;
     let right = Token::of("mallory").publish(&["bot_status", "orders", "logs"]).sign();
-    let mut mallory = Request::new(scene.gateway.public, "/ws/trading").token(&right).open().await;
+    let mut mallory = Request::new(door, "/ws/trading").token(&right).open().await;
     mallory.greeted().await;
     let taken = json!({"type": "publish", "channel": "bot_status", "user": "alice", "msg_id": "fill-981", "data": {}});
     assert_eq!(mallory.ask(taken).await["duplicate"], false);
@@ -33,7 +36,7 @@ async fn s11_nobody_uses_up_the_msg_id_of_another_publisher() {
     taken["type"] = json!("publish");
     assert_eq!(mallory.ask(taken).await["duplicate"], false);
     alice.expect(json!({"type": "order", "status": "cancelled"})).await;
-    let mut connector = Request::new(scene.gateway.public, "/ws/ingest").token(&right).open().await;
+    let mut connector = Request::new(door, "/ws/ingest").token(&right).open().await;
     let payload = json!({"level": "INFO", "message": "x"});
     connector
         .send(json!({"msg_id": "fill-981", "msg_type": "log_record", "source": "backend", "timestamp": 1, "payload": payload}))
@@ -53,4 +56,5 @@ async fn s11_nobody_uses_up_the_msg_id_of_another_publisher() {
         "a success for what is not stored"
     );
     alice.expect_nothing().await;
+    siege.lift(&scene, &[attacker], Bounds::SMALL).await;
 }

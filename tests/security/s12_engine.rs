@@ -6,7 +6,9 @@ use serde_json::json;
 
 use crate::{
     gateway::Gateway,
-    scene::turn,
+    neighbour::Question,
+    scene::Scene,
+    siege::{Bounds, Siege},
     support::{
         client::Request,
         redis::{RedisServer, url_of},
@@ -36,16 +38,17 @@ const ATTEMPTS: &[&[&str]] = &[
     &["ACL", "LIST"],
 ];
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s12_an_engine_publishes_and_does_nothing_else() {
-    let _turn = turn("S12: an attacker has the credentials of an engine").await;
+pub async fn s12_an_engine_publishes_and_does_nothing_else() {
     let redis = RedisServer::shipped(&[]);
     let url = |user| url_of(user, format!("127.0.0.1:{}", redis.port()));
     let gateway = Gateway::start(&url("tickgate"), "[redis]\nengines = true\n").await;
-    let mut alice = Request::new(gateway.public, "/ws/trading").token(&token("alice")).open().await;
+    let engine = url("engine");
+    let scene = Scene { gateway, redis };
+    let siege = Siege::lay(&scene, "S12 the credentials of an engine", Question::New).await;
+    let mut alice = Request::new(scene.gateway.public, "/ws/trading").token(&token("alice")).open().await;
     alice.greeted().await;
     let session = alice.welcome["session"].as_str().expect("a session").to_owned();
-    let client = redis::Client::open(url("engine")).unwrap();
+    let client = redis::Client::open(engine).unwrap();
     let mut engine = client.get_multiplexed_async_connection().await.unwrap();
     for words in ATTEMPTS {
         let mut attempt = cmd(words[0]);
@@ -62,4 +65,5 @@ async fn s12_an_engine_publishes_and_does_nothing_else() {
     // What it is for, it may.
     let generation: Option<String> = cmd("HGET").arg("tg2:{gen}").arg("open").query_async(&mut engine).await.unwrap();
     assert!(generation.is_some(), "an engine finds the generation");
+    siege.lift(&scene, &[], Bounds::SMALL).await;
 }

@@ -1,10 +1,13 @@
 //! S13: a user opens connections while Redis is away. As many as were asked for once came in, and when Redis was back, the
 //! connections that had been there before were closed in favour of newer ones.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use crate::{
+    attacker::Attacker,
+    neighbour::Question,
     scene::Scene,
+    siege::{Bounds, Siege},
     support::{
         client::{Client, Request},
         eventually,
@@ -18,35 +21,37 @@ const CONNECTIONS_MAX: usize = 5;
 /// How many the user tries to open.
 const TRIES: usize = 150;
 
-async fn join(scene: &Scene) -> Result<Client, u16> {
-    let request = Request::new(scene.gateway.public, "/ws/trading").token(&token("alice"));
+async fn join(door: SocketAddr) -> Result<Client, u16> {
+    let request = Request::new(door, "/ws/trading").token(&token("alice"));
     let mut client = request.try_open().await.map_err(|refusal| refusal.status)?;
     client.greeted().await;
     Ok(client)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s13_a_users_limit_holds_while_redis_is_away_and_the_older_connections_stay() {
-    let scene = Scene::set("S13: 150 connections of one user while Redis is away", "", Duration::ZERO).await;
+pub async fn s13_a_users_limit_holds_while_redis_is_away_and_the_older_connections_stay() {
+    let (scene, network) = Scene::apart("", Duration::ZERO).await;
+    let siege = Siege::lay(&scene, "S13 one user's connections, Redis away", Question::Ping).await;
+    let attacker = Attacker::of(scene.gateway.public);
+    let door = attacker.door().await;
     let mut older = Vec::new();
     for _ in 1..CONNECTIONS_MAX {
-        older.push(join(&scene).await.expect("room"));
+        older.push(join(door).await.expect("room"));
     }
-    scene.network.set(Weather::Refuse);
+    network.set(Weather::Refuse);
     eventually("the links to be lost", async || (scene.gateway.metric("tickgate_redis_up").await < 1.0).then_some(()))
         .await;
     let mut let_in = Vec::new();
     for _ in 0..TRIES {
-        let_in.extend(join(&scene).await.ok());
+        let_in.extend(join(door).await.ok());
     }
     println!("  attacker   {TRIES} tries beside {} connections, {} let in", older.len(), let_in.len());
     assert_eq!(let_in.len(), 1, "one more makes {CONNECTIONS_MAX}");
     // Redis comes back with nothing, and the user opens more before the replica has told it everything.
     let _: String = scene.redis.run(&["FLUSHALL"]).await;
-    scene.network.set(Weather::CLEAR);
+    network.set(Weather::CLEAR);
     scene.gateway.linked().await;
     for _ in 0..3 {
-        drop(join(&scene).await);
+        drop(join(door).await);
     }
     eventually("the user's connections to be counted", async || {
         let leases: usize = scene.redis.run(&["ZCARD", "tg2:{u:alice}:l"]).await;
@@ -56,5 +61,6 @@ async fn s13_a_users_limit_holds_while_redis_is_away_and_the_older_connections_s
     for client in older.iter_mut().chain(&mut let_in) {
         client.ask(serde_json::json!({"type": "ping"})).await;
     }
-    assert_eq!(join(&scene).await.err(), Some(429), "over the limit again");
+    assert_eq!(join(door).await.err(), Some(429), "over the limit again");
+    siege.lift(&scene, &[attacker], Bounds::SMALL).await;
 }

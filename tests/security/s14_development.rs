@@ -1,13 +1,16 @@
 //! S14. A gateway in development mode is published by a proxy, or found by a page from elsewhere.
 
-use std::time::Duration;
+use crate::{
+    attacker::Attacker,
+    neighbour::Question,
+    scene::Scene,
+    siege::{Bounds, Siege},
+    support::wire::upgrade_request,
+};
 
-use crate::{attacker::Attacker, scene::Scene, support::wire::upgrade_request};
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s14_development_mode_serves_this_machine_alone() {
-    let title = "S14: development mode behind a proxy, and asked by foreign pages";
-    let scene = Scene::set(title, "[server]\nmode = \"development\"\n", Duration::ZERO).await;
+pub async fn s14_development_mode_serves_this_machine_alone() {
+    let scene = Scene::set("[server]\nmode = \"development\"\n").await;
+    let siege = Siege::lay(&scene, "S14 development mode in public", Question::New).await;
     let attacker = Attacker::of(scene.gateway.public);
     let own = |more: &str| upgrade_request("/ws/ingest", more);
     assert_eq!(attacker.ask(&own("")).await, Some(101));
@@ -24,4 +27,5 @@ async fn s14_development_mode_serves_this_machine_alone() {
     // A page hears by a Close frame.
     assert_eq!(attacker.ask(&page).await, Some(101));
     assert!(scene.gateway.log().contains("development mode is for this machine alone"), "it is logged");
+    siege.lift(&scene, &[attacker], Bounds::SMALL).await;
 }

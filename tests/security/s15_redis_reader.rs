@@ -11,16 +11,18 @@ use tokio::{
 };
 
 use crate::{
+    neighbour::Question,
     scene::Scene,
+    siege::{Bounds, Siege},
     support::{client::Request, replica::token},
 };
 
 /// How long nothing more comes when everything has been said.
 const QUIET: Duration = Duration::from_millis(1_500);
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s15_who_reads_redis_learns_nothing_to_connect_with() {
-    let scene = Scene::set("S15: all that Redis is told is read", "", Duration::ZERO).await;
+pub async fn s15_who_reads_redis_learns_nothing_to_connect_with() {
+    let scene = Scene::set("").await;
+    let siege = Siege::lay(&scene, "S15 all that Redis is told is read", Question::Ping).await;
     let mut reader = TcpStream::connect(("127.0.0.1", scene.redis.port())).await.expect("redis");
     reader.write_all(b"MONITOR\r\n").await.expect("a command");
     let own = token("alice");
@@ -48,4 +50,5 @@ async fn s15_who_reads_redis_learns_nothing_to_connect_with() {
     for (what, secret) in [("ticket", &ticket), ("token", &own), ("session", &session), ("session", &compact)] {
         assert!(!heard.contains(secret.as_str()), "the {what} is in clear");
     }
+    siege.lift(&scene, &[], Bounds::SMALL).await;
 }

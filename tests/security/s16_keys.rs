@@ -1,16 +1,16 @@
 //! S16. An API key where addresses and histories are kept: in the query, or as a sub-protocol.
 
-use std::time::Duration;
-
 use crate::{
     attacker::Attacker,
+    neighbour::Question,
     scene::Scene,
+    siege::{Bounds, Siege},
     support::{client::Request, replica::API_KEY, wire::upgrade_request},
 };
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s16_an_api_key_opens_nothing_from_an_address() {
-    let scene = Scene::set("S16: an API key in the query and as a sub-protocol", "", Duration::ZERO).await;
+pub async fn s16_an_api_key_opens_nothing_from_an_address() {
+    let scene = Scene::set("").await;
+    let siege = Siege::lay(&scene, "S16 an API key in an address", Question::New).await;
     let attacker = Attacker::of(scene.gateway.public);
     let ingest = |query: &str, more: &str| upgrade_request(&format!("/ws/ingest{query}"), more);
     assert_eq!(attacker.ask(&ingest("", &format!("X-API-Key: {API_KEY}\r\n"))).await, Some(101));
@@ -23,4 +23,5 @@ async fn s16_an_api_key_opens_nothing_from_an_address() {
         .expect_closed(4001)
         .await;
     assert!(!scene.gateway.log().contains(API_KEY), "no log holds the key");
+    siege.lift(&scene, &[attacker], Bounds::SMALL).await;
 }

@@ -23,7 +23,10 @@ use tokio::{
 };
 
 use crate::{
+    attacker::Attacker,
+    neighbour::Question,
     scene::Scene,
+    siege::{Bounds, Siege},
     support::{client::Request, eventually},
 };
 
@@ -69,17 +72,18 @@ impl LoginService {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s18_keys_that_cannot_be_fetched_any_more_are_not_used_for_ever() {
+pub async fn s18_keys_that_cannot_be_fetched_any_more_are_not_used_for_ever() {
     let login = LoginService::start().await;
     let settings = format!(
         "[auth]\njwks_url = \"{}\"\njwks_refresh_interval = \"1s\"\njwks_age_max = \"{}s\"\n",
         login.url,
         AGE_MAX.as_secs()
     );
-    let scene = Scene::set("S18: the gateway is kept from its key set", &settings, Duration::ZERO).await;
-    let gateway = &scene.gateway;
-    let join = async || Request::new(gateway.public, "/ws/trading").token(&login.token).try_open().await;
+    let scene = Scene::set(&settings).await;
+    let siege = Siege::lay(&scene, "S18 kept from the key set", Question::Ping).await;
+    let attacker = Attacker::of(scene.gateway.public);
+    let (gateway, door) = (&scene.gateway, attacker.door().await);
+    let join = async || Request::new(door, "/ws/trading").token(&login.token).try_open().await;
     let mut connected = eventually("the keys", async || join().await.ok()).await;
     connected.greeted().await;
     assert!(gateway.is_ready().await);
@@ -97,4 +101,5 @@ async fn s18_keys_that_cannot_be_fetched_any_more_are_not_used_for_ever() {
     connected.ask(json!({"type": "ping"})).await;
     login.answers.store(true, Ordering::SeqCst);
     eventually("the token to be accepted again", async || join().await.ok()).await;
+    siege.lift(&scene, &[attacker], Bounds::SMALL).await;
 }

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use crate::{
-    scene::turn,
+    siege::repelled,
     support::{
         eventually,
         redis::{RedisServer, free_port},
@@ -31,9 +31,7 @@ impl Drop for Running {
     }
 }
 
-#[tokio::test]
-async fn s19_the_recommended_redis_is_for_this_machine_and_asks_who_is_there() {
-    let _turn = turn("S19: the recommended settings of Redis").await;
+pub async fn s19_the_recommended_redis_is_for_this_machine_and_asks_who_is_there() {
     let (port, dir) = (free_port(), TempDir::new().unwrap());
     let mut command = Command::new("redis-server");
     let settings = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/redis/redis.conf");
@@ -56,4 +54,5 @@ async fn s19_the_recommended_redis_is_for_this_machine_and_asks_who_is_there() {
     }
     let protected: Vec<String> = redis.run(&["CONFIG", "GET", "protected-mode"]).await;
     assert_eq!(protected, ["protected-mode", "yes"]);
+    repelled("S19 the recommended redis.conf");
 }

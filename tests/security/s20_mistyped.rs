@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output};
 
-use crate::{gateway::program, scene};
+use crate::{gateway::program, siege::repelled};
 
 fn start(settings: &str, variable: Option<(&str, &str)>) -> Output {
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
@@ -13,9 +13,7 @@ fn start(settings: &str, variable: Option<(&str, &str)>) -> Output {
     command.output().expect("the gateway to run")
 }
 
-#[tokio::test]
-async fn s20_what_names_nothing_stops_the_start() {
-    let _turn = scene::turn("S20: mistyped profiles, variables, secrets and proxies").await;
+pub async fn s20_what_names_nothing_stops_the_start() {
     for (settings, variable, wanted) in [
         ("[[profiles]]\nname = \"tradng\"\nenabled = false\n", None, "profiles.tradng"),
         ("", Some(("TICKGATE_SERVER__LISTEN", "127.0.0.1:0")), "TICKGATE__SERVER__LISTEN"),
@@ -28,4 +26,5 @@ async fn s20_what_names_nothing_stops_the_start() {
         assert!(said.contains(wanted), "{said}");
         println!("  refused    {}", said.lines().nth(1).unwrap_or_default().trim());
     }
+    repelled("S20 settings that name nothing");
 }

@@ -1,12 +1,10 @@
-//! Where an attack happens: one Redis, one gateway, and nobody else on the machine's clock: attacks run one by one.
+//! Where an attack happens: one Redis, one gateway, and nobody else on the machine: attacks are made one by one.
 
 use std::time::Duration;
 
-use tokio::sync::{Mutex, MutexGuard};
-
 use crate::{
     cost::Usage,
-    gateway::{self, Gateway},
+    gateway::{Gateway, Oddity},
     support::{
         proxy::{Proxy, Weather},
         redis::RedisServer,
@@ -16,12 +14,10 @@ use crate::{
 /// Set to `long`: attacks as they were found.
 const FORM: &str = "TICKGATE_SECURITY";
 
-static TURN: Mutex<()> = Mutex::const_new(());
-
 /// How long an attack may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// Some seconds, for the gate.
+    /// Some seconds, for the gate: a debug build.
     Short,
     /// As long as it took when it was found, at the default settings.
     Long,
@@ -30,9 +26,6 @@ pub enum Form {
 pub struct Scene {
     pub gateway: Gateway,
     pub redis: RedisServer,
-    /// Between the two.
-    pub network: Proxy,
-    _turn: MutexGuard<'static, ()>,
 }
 
 impl Form {
@@ -44,25 +37,47 @@ impl Form {
             Ok(other) => panic!("{FORM} is \"{other}\"; it may be \"long\""),
         }
     }
-}
 
-/// Waits until nobody else has the machine's clock.
-pub async fn turn(title: &str) -> MutexGuard<'static, ()> {
-    let turn = TURN.lock().await;
-    println!("{title} ({:?} form of {})", Form::asked(), gateway::program());
-    turn
+    /// One of two, by the form.
+    pub fn or<T>(self, short: T, long: T) -> T {
+        match self {
+            Self::Short => short,
+            Self::Long => long,
+        }
+    }
+
+    /// How long others are measured at rest.
+    pub fn rest(self) -> Duration {
+        self.or(Duration::from_secs(1), Duration::from_secs(5))
+    }
+
+    /// What an answer may take at rest without meaning anything: a debug build computes ten times as long, on processors that
+    /// it shares with the attacker.
+    pub fn noise(self) -> Duration {
+        self.or(Duration::from_millis(200), Duration::from_millis(2))
+    }
 }
 
 impl Scene {
-    /// Waits for its turn, and starts both. `settings` as in a configuration file; `distance` is how long 16 KiB take
-    /// between the gateway and Redis.
-    pub async fn set(title: &str, settings: &str, distance: Duration) -> Self {
-        let turn = turn(title).await;
+    /// Starts both. `settings` as in a configuration file.
+    pub async fn set(settings: &str) -> Self {
+        Self::oddly(settings, Oddity::default()).await
+    }
+
+    /// The same with something unusual about the gateway.
+    pub async fn oddly(settings: &str, oddity: Oddity) -> Self {
+        let redis = RedisServer::start();
+        let gateway = Gateway::start_oddly(&redis.url(), settings, oddity).await;
+        Self { gateway, redis }
+    }
+
+    /// Starts both, and a network between them on which every 16 KiB take this long.
+    pub async fn apart(settings: &str, distance: Duration) -> (Self, Proxy) {
         let redis = RedisServer::start();
         let network = Proxy::start(redis.port()).await;
         network.set(Weather::Pass { delay: distance });
         let gateway = Gateway::start(&network.url(), settings).await;
-        Self { gateway, redis, network, _turn: turn }
+        (Self { gateway, redis }, network)
     }
 
     pub async fn usage(&self) -> Usage {

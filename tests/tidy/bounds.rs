@@ -1,4 +1,4 @@
-//! The table of bounds in SECURITY.md says what the code and the defaults say, and leaves no queue or table out.
+//! The table of bounds in SECURITY.md matches the code and the defaults, and includes every queue and table.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -36,13 +36,13 @@ const NAMES: [&str; 26] = [
     "UNDER_WAY_MAX",
     "WAITING_MAX",
 ];
-/// The largest value that a setting may have, which is no bound of what grows.
+/// The maximum value of a setting, which is not a bound of what grows.
 const NOT_A_BOUND: [&str; 1] = ["src/config/limits.rs"];
-/// Settings that are bounds, besides those of `[limits]` and `[hub]` that end in `_max`.
+/// Settings that are bounds, in addition to those of `[limits]` and `[hub]` that end in `_max`.
 const SETTINGS: [&str; 3] = ["server.header_bytes_max", "auth.token_bytes_max", "redis.pool_size"];
 
 #[test]
-fn the_table_of_bounds_is_that_of_the_code() {
+fn the_table_of_bounds_matches_the_code() {
     let mut wanted = constants();
     wanted.extend(settings());
     let (mut wrong, mut seen) = (Vec::new(), BTreeSet::new());
@@ -56,7 +56,7 @@ fn the_table_of_bounds_is_that_of_the_code() {
         }
         let name = names.join(" ");
         match wanted.get(&name) {
-            None => wrong.push(format!("SECURITY.md: there is no bound {name}")),
+            None => wrong.push(format!("SECURITY.md: {name} is not a bound of the code")),
             Some(value) if Some(*value) != number(cells[2]) => {
                 wrong.push(format!("SECURITY.md: {name} is {value}, not {}", cells[2]));
             }
@@ -69,7 +69,7 @@ fn the_table_of_bounds_is_that_of_the_code() {
     nothing(wrong);
 }
 
-/// `src/hub/mail.rs BYTES_MAX` and its value, for every constant of these names.
+/// `src/hub/mail.rs BYTES_MAX` and its value, for every constant with one of these names.
 fn constants() -> BTreeMap<String, u64> {
     let mut found = BTreeMap::new();
     for source in sources().iter().filter(|source| !source.path.starts_with("crates/") && !source.is_test) {

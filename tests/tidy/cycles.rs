@@ -1,5 +1,5 @@
 //! Import cycles between the files of one folder. The folder's own file (`mod.rs`, or the file next to it with the same
-//! name) is left out: it names its parts, and they may use what it holds.
+//! name) is excluded: it names its parts, and they may use its contents.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,10 +15,10 @@ const ALLOWED: &[(&str, &[&str], &str)] = &[(
     "a mailbox: a topic posts to its shards, and a shard fetches the mail of its topics",
 )];
 
-/// Where a file is in the tree of modules, such as `["hub", "outbox", "look"]`; of a crate, after `crates` and its name.
+/// A file's place in the module tree, such as `["hub", "outbox", "look"]`; for a crate, after `crates` and its name.
 type Module = Vec<String>;
 
-/// Modules, and what each one's own names stand for.
+/// Modules, and what the names in each of them refer to.
 #[derive(Default)]
 struct Tree {
     modules: BTreeSet<Module>,
@@ -41,7 +41,8 @@ fn root_of(module: &[String]) -> Module {
     module[..if is_member { 2.min(module.len()) } else { 0 }].to_vec()
 }
 
-/// A path that begins with `crate`, `super` or `self`, or with a part of its module, seen from the root of all modules.
+/// A path that starts with `crate`, `super` or `self`, or with a part of its module, resolved from the root of all
+/// modules.
 fn absolute(module: &[String], path: &[String]) -> Module {
     let (start, rest) = match path[0].as_str() {
         "crate" => (root_of(module), &path[1..]),
@@ -92,7 +93,7 @@ impl Tree {
     }
 }
 
-/// All paths of the tree at the beginning of `text`, such as `a::{b, c::D as E}`, each with the name it is given.
+/// All paths of the tree at the start of `text`, such as `a::{b, c::D as E}`, each with its local name.
 fn paths(text: &str) -> Vec<(Module, String)> {
     let mut found = Vec::new();
     collect(text, &mut Vec::new(), &mut found);
@@ -185,10 +186,10 @@ fn cycles(imports: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<Vec<&str>> {
 }
 
 #[test]
-fn files_of_a_folder_do_not_import_each_other_in_a_circle() {
+fn files_of_a_folder_have_no_import_cycle() {
     let sources: Vec<_> = sources().into_iter().filter(|source| !source.is_test).collect();
     let all = imports(&sources);
-    assert!(all.values().map(BTreeMap::len).sum::<usize>() > 100, "imports are not seen");
+    assert!(all.values().map(BTreeMap::len).sum::<usize>() > 100, "imports are not recognized");
     let mut allowed: BTreeSet<_> =
         ALLOWED.iter().map(|(folder, parts, _)| ((*folder).to_owned(), parts.to_vec())).collect();
     let mut wrong = Vec::new();
@@ -232,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_belongs_to_the_file_from_which_it_is_exported() {
+    fn a_name_belongs_to_the_file_that_exports_it() {
         let files = [
             ("x/mod.rs", "mod a;\nmod b;\npub use a::A;\npub(super) use b::{B, self as c};"),
             ("x/a.rs", "use super::B;"),
@@ -242,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_one_part_and_its_own_file_is_none() {
+    fn a_folder_is_one_part_and_its_own_file_is_excluded() {
         let files = [
             ("x/a.rs", "mod inner;\nuse super::b;\npub struct A;"),
             ("x/a/inner.rs", "use super::A;"),
@@ -255,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn imports_in_one_direction_are_no_cycle() {
+    fn imports_in_one_direction_are_not_a_cycle() {
         let files = [
             ("x/a.rs", "use super::{b, c};"),
             ("x/b.rs", "use super::c;"),

@@ -1,5 +1,5 @@
-//! The documents say what is: verbs, endpoints, modules and functions that they name exist, and links lead somewhere.
-//! Lists with a test of their own beside the code (settings, metrics, codes, routes) are not looked at here.
+//! Checks that the documents are correct: verbs, endpoints, modules and functions that they name exist, and links are
+//! valid. Lists with their own test next to the code (settings, metrics, codes, routes) are not checked here.
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
@@ -30,7 +30,7 @@ fn documents() -> Vec<String> {
     found
 }
 
-/// The verbs, as the program itself tells them.
+/// The verbs, as the program itself lists them.
 fn verbs() -> Vec<String> {
     let help = Command::new(env!("CARGO_BIN_EXE_tickgate")).arg("--help").output().expect("the program runs");
     let help = String::from_utf8(help.stdout).expect("text");
@@ -40,7 +40,7 @@ fn verbs() -> Vec<String> {
 }
 
 #[test]
-fn the_readme_lists_every_verb_and_no_other() {
+fn the_readme_lists_exactly_the_verbs() {
     let readme = read("README.md");
     let listed = readme.lines().filter_map(|line| line.strip_prefix("| `tickgate ")?.split('`').next());
     assert_eq!(listed.collect::<Vec<_>>(), verbs());
@@ -76,11 +76,12 @@ fn the_code_map_has_every_module_and_member() {
     assert_eq!(rows, modules.chain(members).chain(folders).collect());
 }
 
-/// A walk names its steps as `` `file` `function` ``: each function is in the file named before it.
+/// A walkthrough names its steps as `` `file` `function` ``: each function is in the file named before it.
 #[test]
-fn the_walks_go_through_functions_that_exist() {
+fn the_walkthroughs_name_functions_that_exist() {
     let text = read("ARCHITECTURE.md");
-    let walks = text.split("## Walk 1").nth(1).and_then(|rest| rest.split("## Where").next()).expect("the walks");
+    let walks =
+        text.split("## Walk 1").nth(1).and_then(|rest| rest.split("## Where").next()).expect("the walkthroughs");
     let (mut wrong, mut steps) = (Vec::new(), 0);
     let mut file: Option<(String, String)> = None;
     for name in walks.split('`').skip(1).step_by(2) {
@@ -100,19 +101,19 @@ fn the_walks_go_through_functions_that_exist() {
 }
 
 #[test]
-fn files_that_are_named_exist() {
+fn files_named_in_documents_exist() {
     let folders = ["src/", "crates/", "tests/", "docs/", "config/", "benches/", "deploy/", "helm/"];
     nothing(["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"].iter().flat_map(|document| {
         let text = read(document);
         let quoted = text.split('`').skip(1).step_by(2);
         let files = quoted.filter(|name| folders.iter().any(|folder| name.starts_with(folder)));
         let gone = files.filter(|name| !root().join(name).exists());
-        gone.map(|name| format!("{document}: there is no {name}")).collect::<Vec<_>>()
+        gone.map(|name| format!("{document}: {name} does not exist")).collect::<Vec<_>>()
     }));
 }
 
 #[test]
-fn links_lead_somewhere() {
+fn links_are_valid() {
     nothing(documents().iter().flat_map(|document| {
         let text = read(document);
         let folder = Path::new(document).parent().unwrap_or(Path::new(""));
@@ -130,7 +131,7 @@ fn leads_somewhere(folder: &Path, document: &str, link: &str) -> bool {
     anchor.is_empty() || fs::read_to_string(target).is_ok_and(|text| anchors(&text).contains(anchor))
 }
 
-/// The anchors of the headings, as they are made from their text.
+/// The anchors of the headings, as they are generated from their text.
 fn anchors(text: &str) -> BTreeSet<String> {
     let headings = text.lines().filter(|line| line.starts_with('#'));
     headings
@@ -153,13 +154,13 @@ fn each_decision_is_listed() {
     );
 }
 
-/// What stands between two marks, wherever it does.
+/// All texts between two marks.
 fn between<'a>(text: &'a str, start: &'a str, end: char) -> impl Iterator<Item = &'a str> {
     text.split(start).skip(1).filter_map(move |rest| rest.split(end).next())
 }
 
 #[test]
-fn the_gateways_rights_are_enough_for_the_commands_it_sends() {
+fn the_gateways_rights_cover_the_commands_it_sends() {
     let rights = read("deploy/redis/users.acl");
     let granted = rights.lines().find(|line| line.starts_with("user tickgate ")).expect("the gateway's user");
     let mut sent = BTreeSet::new();

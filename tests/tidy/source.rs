@@ -1,4 +1,4 @@
-//! The files of the gateway and its crates, as text: enough of Rust to see who names whom. Never a parser.
+//! The source files of the gateway and its crates, as text: enough of Rust to see which file names which. Not a parser.
 
 use std::{
     collections::BTreeSet,
@@ -11,7 +11,7 @@ pub struct Source {
     /// Below `src/`, such as `hub/shard.rs`; of a crate, `crates/wire/json/scan.rs`.
     pub path: String,
     pub text: String,
-    /// Without the comments, and without the tests at its end.
+    /// Without comments, and without the tests at its end.
     code: String,
     /// The whole file is a test.
     pub is_test: bool,
@@ -49,7 +49,7 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Dependencies that are no tests' alone and belong to this repository, sorted.
+    /// Dependencies within this repository that are not only for tests, sorted.
     pub fn dependencies_of_this_repository(&self) -> Vec<&str> {
         let section = self.text.split("\n[dependencies]\n").nth(1).and_then(|rest| rest.split("\n[").next());
         let names = section.unwrap_or_default().lines().filter_map(|line| line.split(['.', ' ']).next());
@@ -107,19 +107,19 @@ impl Source {
         Self::of(below, &fs::read_to_string(path).expect("text"))
     }
 
-    /// A file at a path below `src/` with this text.
+    /// A file with this text at a path below `src/`.
     pub fn of(below: &str, text: &str) -> Self {
         let is_test = below.contains("/tests/") || below.ends_with("tests.rs");
         let code = without_tests(text).lines().map(|line| line.split("//").next().unwrap_or(line)).collect::<Vec<_>>();
         Self { path: below.to_owned(), code: code.join("\n"), text: text.to_owned(), is_test }
     }
 
-    /// Without the comments, and without the tests at its end.
+    /// Without comments, and without the tests at its end.
     pub fn code(&self) -> &str {
         &self.code
     }
 
-    /// Where it is in the repository.
+    /// Its path in the repository.
     pub fn shown(&self) -> String {
         match self.path.strip_prefix("crates/").and_then(|path| path.split_once('/')) {
             Some((member, below)) => format!("crates/{member}/src/{below}"),
@@ -127,22 +127,22 @@ impl Source {
         }
     }
 
-    /// The module at the top that it belongs to; `crates` for what is not the gateway's.
+    /// The top-level module it belongs to; `crates` for files outside the gateway.
     pub fn module(&self) -> &str {
         self.path.split('/').next().unwrap_or(&self.path).trim_end_matches(".rs")
     }
 
-    /// Lines without the tests.
+    /// Number of lines without the tests.
     pub fn lines(&self) -> usize {
         self.code.lines().count()
     }
 
-    /// Whether the code has these words, not as the end of a longer name.
+    /// Whether the code contains this text, but not as the end of a longer name.
     pub fn names(&self, words: &str) -> bool {
         self.code.match_indices(words).any(|(at, _)| !self.code[..at].ends_with(is_of_a_name))
     }
 
-    /// Whether the code names a crate: `name::…`, not as a part of a path, and not a module beside it called the same.
+    /// Whether the code names a crate: `name::…`, not as a part of a path, and not a sibling module with the same name.
     pub fn names_crate(&self, name: &str) -> bool {
         let beside = root().join(self.shown()).with_file_name(name);
         if beside.exists() || beside.with_extension("rs").exists() {
@@ -155,7 +155,7 @@ impl Source {
         })
     }
 
-    /// The modules at the top that it names by `crate::`, alone or in a group.
+    /// The top-level modules that it names with `crate::`, alone or in a group.
     pub fn imports(&self) -> BTreeSet<String> {
         let mut found = BTreeSet::new();
         for (at, path) in self.code.match_indices("crate::") {
@@ -169,7 +169,7 @@ impl Source {
     }
 }
 
-/// What comes before the tests at the end of a file.
+/// The text before the tests at the end of a file.
 fn without_tests(text: &str) -> &str {
     let mut from = 0;
     while let Some(at) = text[from..].find("#[cfg(test)]\nmod ") {
@@ -192,7 +192,7 @@ fn head(path: &str) -> Option<String> {
     (!name.is_empty()).then_some(name)
 }
 
-/// The first names of the paths of a group, given behind its opening brace.
+/// The first names of the paths in a group, starting after its opening brace.
 fn heads(group: &str) -> Vec<String> {
     let (mut found, mut depth, mut start) = (Vec::new(), 0_usize, 0);
     for (at, char) in group.char_indices() {
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn tests_at_the_end_are_no_code_and_declared_ones_end_nothing() {
+    fn tests_at_the_end_are_not_code_and_declared_test_modules_end_nothing() {
         let source = of("#[cfg(test)]\nmod tests;\nuse crate::a;\n#[cfg(test)]\nmod inline {\n    use crate::b;\n}\n");
         assert_eq!(source.imports().into_iter().collect::<Vec<_>>(), ["a"]);
     }

@@ -1,5 +1,5 @@
-"""The client as `tickgate-client-suite` plays with it: lines of JSON, as docs/client-suite.md describes them. `asyncio` or `blocking`
-says which face of the client plays."""
+"""The client as `tickgate-client-suite` plays with it: lines of JSON, as docs/client-suite.md describes them. `asyncio` or
+`blocking` says which face of the client plays."""
 
 from __future__ import annotations
 

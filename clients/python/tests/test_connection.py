@@ -80,7 +80,8 @@ async def test_messages_values_and_batches_for_asyncio(gateway: GatewayProcess, 
         assert [message async for message in orders] == []
         page = await tg.history("orders", last=2)
         assert [message.data["order_id"] for message in page.messages] == ["3", "4"]
-        assert (await tg.presence("ticker:ASYNC")).connections == 1
+        presence = await tg.presence("ticker:ASYNC")
+        assert (presence.connections, presence.more) == (1, False)
 
 
 async def tickgate_take(messages: Any, count: int) -> Any:
@@ -354,6 +355,78 @@ async def test_a_token_function_of_asyncio_runs_on_the_loop_of_the_application(g
         await asyncio.to_thread(live, tg)
         assert tg.user == user
     assert loops == [asyncio.get_running_loop()]
+
+
+def test_what_is_sent_to_this_connection_alone(gateway: GatewayProcess, api: Gateway, user: str) -> None:
+    heard: list[dict[str, Any]] = []
+    with trading(gateway, user, on_direct=heard.append) as tg, trading(gateway, user) as other:
+        live(tg)
+        live(other)
+        assert tg.connection_id
+        assert api.send(tg.connection_id, {"type": "notice", "n": 1})
+        assert other.connection_id
+        assert api.send(other.connection_id, {"type": "notice", "n": 2}), "nobody listens, and nothing breaks"
+        eventually("the notice", lambda: heard)
+        other.publish("orders", order(1), user=user)
+    assert heard == [{"type": "notice", "n": 1}]
+    assert tg.connection_id is None
+
+
+async def test_what_is_sent_to_one_connection_of_asyncio(gateway: GatewayProcess, user: str) -> None:
+    heard: list[tuple[dict[str, Any], str]] = []
+
+    def direct(data: dict[str, Any]) -> None:
+        heard.append((data, threading.current_thread().name))
+        raise RuntimeError("is logged, and ends nothing")
+
+    async with trading(gateway, user, on_direct=direct) as tg, gateway.async_gateway() as api:
+        await asyncio.to_thread(live, tg)
+        for number in range(3):
+            assert await api.send(tg.connection_id or "", {"n": number})
+        await asyncio.to_thread(eventually, "all of them", lambda: len(heard) == 3)
+    assert heard == [({"n": number}, "MainThread") for number in range(3)], "in order, on the application's loop"
+
+
+def test_a_callback_that_is_too_slow_is_told_in_the_log(
+    gateway: GatewayProcess, api: Gateway, user: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("tickgate.connection.DIRECT_MAX", 2)
+    heard, go_on = [], threading.Event()
+
+    def slow(data: dict[str, Any]) -> None:
+        heard.append(data["n"])
+        go_on.wait(SOON)
+
+    with trading(gateway, user, on_direct=slow) as tg:
+        live(tg)
+        for number in range(4):
+            api.send(tg.connection_id or "", {"n": number})
+            if number == 0:
+                eventually("it is being handled", lambda: heard)
+        eventually("the warning", lambda: "on_direct is too slow" in caplog.text)
+        go_on.set()
+        eventually("those that had room", lambda: heard == [0, 1, 2])
+
+
+def test_a_user_whom_the_platform_reports_as_inactive(gateway: GatewayProcess, api: Gateway, user: str) -> None:
+    with trading(gateway, user) as tg:
+        live(tg)
+        api.set_active(user, False)
+        eventually("the end", lambda: tg.status.state == "closed")
+        assert tg.status.code == 4002
+    assert not api.is_active(user)
+    with pytest.raises(tickgate.Unauthorized) as refused:
+        api.ticket(gateway.token(user))
+    assert (refused.value.status, refused.value.code, refused.value.error) == (403, 4002, "user_inactive")
+    api.set_active(user, True)
+    assert api.is_active(user)
+    with trading(gateway, user) as tg:
+        live(tg)
+    for seconds in (0, 31_536_001):
+        with pytest.raises(tickgate.Invalid, match="`seconds` is 1 to 31536000"):
+            api.set_active(user, False, seconds=seconds)
+    with pytest.raises(tickgate.Invalid, match="`seconds` goes with"):
+        api.set_active(user, True, seconds=60)
 
 
 def test_a_refused_token_ends_with_its_code(gateway: GatewayProcess, user: str) -> None:

@@ -1,17 +1,17 @@
-//! When bytes came to a reader that leaves them in its kernel's buffer for a while. Never reads them.
+//! When bytes arrived at a reader that leaves them in the kernel's buffer for a while. Does not read them.
 
 use std::collections::VecDeque;
 
-/// The arrivals at one connection. Positions count the bytes that came.
+/// The arrivals on one connection. Positions count the received bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Arrivals {
     read: u64,
-    /// Up to which position bytes had come when it was looked, oldest first, and when that was.
+    /// Samples, oldest first: the position up to which bytes had arrived, and the time.
     seen: VecDeque<(u64, u64)>,
 }
 
 impl Arrivals {
-    /// So many bytes wait in the kernel now.
+    /// This many bytes wait in the kernel now.
     pub(crate) fn waiting(&mut self, bytes: u64, now_ns: u64) {
         let position = self.read + bytes;
         if self.seen.back().is_none_or(|(last, _)| *last < position) {
@@ -19,7 +19,8 @@ impl Arrivals {
         }
     }
 
-    /// So many bytes are read now; when the last of them was seen to have come. None if it came since it was looked.
+    /// This many bytes are read now. Returns when the last of them was first seen; `None` if it arrived after the last
+    /// sample.
     pub(crate) fn read(&mut self, bytes: u64) -> Option<u64> {
         self.read += bytes;
         while self.seen.front().is_some_and(|(position, _)| *position < self.read) {
@@ -34,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_came_when_they_were_first_seen_to_wait() {
+    fn bytes_arrived_when_they_were_first_seen() {
         let mut arrivals = Arrivals::default();
         arrivals.waiting(0, 1);
         arrivals.waiting(100, 2);
@@ -44,7 +45,7 @@ mod tests {
         arrivals.waiting(70, 5);
         assert_eq!(arrivals.read(20), Some(2));
         assert_eq!(arrivals.read(50), Some(4));
-        assert_eq!(arrivals.read(1), None, "it came meanwhile");
+        assert_eq!(arrivals.read(1), None, "it arrived after the sample");
         arrivals.waiting(9, 6);
         assert_eq!(arrivals.read(9), Some(6));
     }

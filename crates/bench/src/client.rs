@@ -20,12 +20,12 @@ use crate::{
     target::Target,
 };
 
-/// Connections of one source address: below the ephemeral ports there are.
+/// Connections per source address: below the number of ephemeral ports.
 const CONNECTIONS_PER_ADDRESS: usize = 24_000;
 const MESSAGE_BYTES_MAX: u32 = 16 << 20;
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
-/// What all connections of a thread share.
+/// State shared by all connections of a thread.
 #[derive(Debug)]
 pub(crate) struct Shared<'a> {
     pub(crate) target: &'a Target,
@@ -34,7 +34,7 @@ pub(crate) struct Shared<'a> {
     pub(crate) finder: Finder,
     /// Whether streams may be conflated, by number.
     pub(crate) conflated: Vec<bool>,
-    /// Whether cursors are looked for.
+    /// Whether to look for cursors.
     pub(crate) keep_cursor: bool,
 }
 
@@ -47,7 +47,7 @@ enum Phase {
     Closed,
 }
 
-/// A connection and what it has heard.
+/// A connection and what it has received.
 #[derive(Debug)]
 pub(crate) struct Client {
     line: Line,
@@ -55,25 +55,25 @@ pub(crate) struct Client {
     reader: Reader,
     /// Bytes to write: the upgrade, then the opening messages.
     out: Vec<u8>,
-    /// Opening messages until the upgrade is through; the response's head meanwhile.
+    /// Opening messages until the upgrade is complete; until then also the response's head.
     opening: Vec<String>,
     head: Vec<u8>,
     answers_left: usize,
-    /// Stream and last sequence seen of it.
+    /// Streams and the last received sequence of each.
     seen: Box<[(u32, u32)]>,
     pub(crate) received: u32,
-    /// The last cursor heard.
+    /// The last received cursor.
     pub(crate) cursor: Option<String>,
     reading: Reading,
-    /// Of a steady reader: since when it reads, and the bytes read since.
+    /// For a steady reader: when it started to read, and the bytes read since.
     steady: (u64, u64),
-    /// Of a steady reader: when what it reads came to its kernel.
+    /// For a steady reader: when the data it reads arrived in its kernel.
     arrivals: Option<Box<Arrivals>>,
-    /// When the last of the bytes that are being read came.
+    /// When the last of the bytes being read arrived.
     arrived_ns: Option<u64>,
 }
 
-/// What a connection begins with.
+/// The settings of a connection.
 #[derive(Debug)]
 pub(crate) struct Start {
     pub(crate) upgrade: String,
@@ -81,12 +81,12 @@ pub(crate) struct Start {
     pub(crate) answers: usize,
     pub(crate) streams: Vec<u32>,
     pub(crate) reading: Reading,
-    /// `None` where the server has no TLS.
+    /// `None` if the server has no TLS.
     pub(crate) trust: Option<Trust>,
 }
 
 impl Client {
-    /// Begins to connect; `number` chooses the source address.
+    /// Starts to connect; `number` selects the source address.
     pub(crate) fn connect(address: SocketAddr, number: usize, start: Start) -> Result<Self, Failure> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
         socket.set_nonblocking(true)?;
@@ -94,7 +94,7 @@ impl Client {
         if start.reading == Reading::Nothing {
             socket.set_recv_buffer_size(4096)?;
         }
-        // The kernel takes its time to find a port for an address that was bound, so only the many bind one.
+        // The kernel takes long to find a port for a bound address, so an address is bound only for many connections.
         if number >= CONNECTIONS_PER_ADDRESS && address.ip().is_loopback() && address.is_ipv4() {
             let source = Ipv4Addr::new(127, 0, 0, 1 + (number / CONNECTIONS_PER_ADDRESS) as u8);
             // Ports of earlier runs may still be in TIME_WAIT.
@@ -132,7 +132,7 @@ impl Client {
         self.phase == Phase::Closed
     }
 
-    /// Handles what the poll told about the socket.
+    /// Handles an event of the socket.
     pub(crate) fn wake(&mut self, event: &mio::event::Event, buffer: &mut [u8], shared: &mut Shared<'_>) {
         let result = self.try_wake(event, buffer, shared);
         if let Err(error) = result {
@@ -163,7 +163,7 @@ impl Client {
                 Ok(0) => return Err(Failure::Said("the server closed the connection".into())),
                 Ok(len) => {
                     self.take(&mut buffer[..len], shared)?;
-                    // A short read has emptied the socket; more makes a new event.
+                    // A short read has emptied the socket; more data causes a new event.
                     if len < buffer.len() && !event.is_read_closed() && self.line.is_emptied_by_a_short_read() {
                         break;
                     }
@@ -173,11 +173,11 @@ impl Client {
                 Err(error) => return Err(error.into()),
             }
         }
-        // What waited for the end of a handshake.
+        // Data that waited for the end of a handshake.
         if self.out.is_empty() || self.phase == Phase::Closed { Ok(()) } else { self.flush() }
     }
 
-    /// Reads what a steady reader is due.
+    /// Reads the share of a steady reader that is due.
     pub(crate) fn read_steadily(&mut self, buffer: &mut [u8], shared: &mut Shared<'_>) {
         let Reading::Steady(bytes_per_s) = self.reading else { return };
         if self.phase != Phase::Ready {
@@ -202,7 +202,7 @@ impl Client {
                     self.close(shared, &error.to_string());
                 }
             }
-            // What it could not read now it does not read later: it is the line that is slow.
+            // What it could not read now is not read later: then the line is slow.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.steady.1 += due as u64,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => self.close(shared, &error.to_string()),
@@ -218,7 +218,7 @@ impl Client {
             return if self.head.len() < HEAD_BYTES_MAX {
                 Ok(())
             } else {
-                Err(Failure::Said("the upgrade has no end".into()))
+                Err(Failure::Said("the upgrade response is too long".into()))
             };
         };
         let mut rest = self.head.split_off(end + 4);
@@ -238,7 +238,7 @@ impl Client {
         self.take_frames(&mut rest, shared)
     }
 
-    /// Counts the connection as ready when all its subscriptions stand.
+    /// Counts the connection as ready when all its subscriptions are active.
     fn answered(&mut self, shared: &mut Shared<'_>) {
         if self.phase == Phase::Opening && self.answers_left == 0 {
             self.phase = Phase::Ready;
@@ -252,11 +252,11 @@ impl Client {
         let mut answers = 0;
         let mut feed = self.reader.feed(bytes);
         while let Some(event) = feed.next() {
-            match event.map_err(|violation| Failure::Said(format!("the server broke the protocol: {violation}")))? {
+            match event.map_err(|violation| Failure::Said(format!("the server violated the protocol: {violation}")))? {
                 Event::Text(text) => {
                     let text = text.as_bytes();
                     let Some(stamp) = shared.finder.find(text) else {
-                        answers += shared.hear(text);
+                        answers += shared.handle_message(text);
                         continue;
                     };
                     self.received += 1;
@@ -303,7 +303,7 @@ impl Client {
         }
     }
 
-    /// Says goodbye; the server closes.
+    /// Sends a Close frame; the server closes.
     pub(crate) fn leave(&mut self) {
         if self.phase != Phase::Closed {
             websocket::put_masked(&mut self.out, Opcode::Close, &1000_u16.to_be_bytes(), [0x5a; 4]);
@@ -322,12 +322,12 @@ impl Client {
     }
 }
 
-/// `connect` on a socket that does not block.
+/// A non-blocking `connect`.
 const EINPROGRESS: i32 = 115;
 
 impl Shared<'_> {
-    /// Looks at a message that is no delivery; returns how many subscriptions it answers.
-    fn hear(&mut self, text: &[u8]) -> usize {
+    /// Handles a message that is not a delivery; returns how many subscriptions it confirms.
+    fn handle_message(&mut self, text: &[u8]) -> usize {
         let holds =
             |needle: &Option<String>| needle.as_ref().is_some_and(|needle| find(text, needle.as_bytes()).is_some());
         if holds(&self.target.gap) {

@@ -1,4 +1,4 @@
-//! The one clock of publishing and receiving.
+//! The clock of publishing and receiving.
 
 use std::time::Instant;
 

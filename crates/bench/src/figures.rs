@@ -1,10 +1,10 @@
-//! Named figures, their medians over runs, and how they are shown.
+//! Named figures, their medians over runs, and their formatting.
 
 use std::fmt::Write;
 
 use serde_json::{Map, Value, json};
 
-/// Figures that are quoted at their worst, not at their median.
+/// Figures reported as the worst value instead of the median.
 const WORST: &[&str] = &["lost", "skipped", "disordered", "gaps"];
 /// Columns of the table: name, heading.
 const COLUMNS: &[(&str, &str)] = &[
@@ -23,7 +23,7 @@ const COLUMNS: &[(&str, &str)] = &[
     ("calls_per_delivery", "calls/delivery"),
 ];
 
-/// What one run of a workload measured, in the order it was added. Units are in the names.
+/// The measurements of one run of a workload, in insertion order. Units are in the names.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Figures(Vec<(&'static str, f64)>);
 
@@ -41,7 +41,7 @@ impl Figures {
         self.0.iter().find(|(other, _)| *other == name).map(|(_, value)| *value)
     }
 
-    /// The median of each figure over runs; the worst where a median would hide something.
+    /// The median of each figure over runs; the worst if a median would hide a problem.
     pub(crate) fn median(runs: &[Self]) -> Self {
         let Some(first) = runs.first() else { return Self::default() };
         let value = |name: &'static str| {
@@ -72,7 +72,7 @@ impl Outcome {
     }
 }
 
-/// A Markdown table: the usual figures in columns, whatever else a workload measured in the last one.
+/// A Markdown table: the usual figures in columns, all others in the last one.
 pub(crate) fn table(outcomes: &[Outcome]) -> String {
     let mut text = String::from("| workload |");
     COLUMNS.iter().for_each(|(_, heading)| {
@@ -96,7 +96,7 @@ pub(crate) fn table(outcomes: &[Outcome]) -> String {
     text
 }
 
-/// Three digits that count.
+/// Three significant digits.
 fn number(value: f64) -> String {
     match value.abs() {
         0.0 => "0".into(),
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn medians_hide_an_outlier_but_no_loss() {
+    fn medians_hide_an_outlier_but_not_a_loss() {
         let runs = [run(3.0, 0.0), run(90.0, 7.0), run(2.0, 0.0)];
         assert_eq!(Figures::median(&runs), run(3.0, 7.0));
         assert_eq!(Figures::median(&[]), Figures::default());

@@ -1,10 +1,10 @@
-//! The distribution of latencies. Never sorts, never allocates after it was made.
+//! The distribution of latencies. Does not sort, and does not allocate after creation.
 
 use hdrhistogram::Histogram;
 
 /// Longer latencies count as this one: an hour, in nanoseconds.
 const NS_MAX: u64 = 3_600_000_000_000;
-/// Quantiles are at most 0.8 % too large: their counters fit a core's first cache.
+/// Quantiles are at most 0.8 % too large: the counters fit in the first-level cache of a core.
 const DIGITS: u8 = 2;
 
 /// Latencies, recorded in nanoseconds and shown in milliseconds.
@@ -32,7 +32,7 @@ impl Latencies {
         self.quantile_ms(1.0)
     }
 
-    /// The value that `share` (0 to 1) of all values do not exceed.
+    /// The value that a share (0 to 1) of all values does not exceed.
     pub(crate) fn quantile_ms(&self, share: f64) -> f64 {
         self.0.value_at_quantile(share) as f64 / 1e6
     }
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn a_latency_without_measure_counts_as_an_hour() {
+    fn an_excessive_latency_counts_as_an_hour() {
         let mut latencies = Latencies::new();
         latencies.record(u64::MAX);
         assert!((3_600_000.0..3_630_000.0).contains(&latencies.max_ms()), "{}", latencies.max_ms());

@@ -1,5 +1,5 @@
-//! The bare-send line: a server that does nothing but one `send` of a ready frame for each subscriber. What a gateway
-//! that writes one message a call can't beat on this machine, measured by the same load.
+//! The bare-send limit: a server that only does one `send` of a ready frame per subscriber. A gateway that writes one
+//! message per call cannot be faster on this machine under the same load.
 
 use std::{
     io::{self, Read, Write},
@@ -15,7 +15,7 @@ use tickgate_wire::websocket::{self, Opcode};
 use crate::{Failure, stamp::find};
 
 const LISTENER: Token = Token(usize::MAX);
-/// The answer to every upgrade; the load sends the same key each time.
+/// The response to every upgrade; the load always sends the same key.
 const UPGRADED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
@@ -83,7 +83,7 @@ impl Limit {
         }
     }
 
-    /// The loop that is measured. A full socket loses the message, which the load reports.
+    /// The measured loop. A full socket loses the message, which the load reports.
     fn send(&self, frame: &[u8]) {
         for peer in self.peers.iter().flatten().filter(|peer| peer.role == Role::Subscriber) {
             let _ = (&peer.socket).write(frame);
@@ -94,7 +94,7 @@ impl Limit {
 impl Peer {
     fn take(&mut self, bytes: &[u8], frames: &mut Vec<Vec<u8>>) {
         if self.role == Role::Subscriber {
-            // A Close frame; everything else is of no concern.
+            // A Close frame; everything else is ignored.
             if bytes.first() == Some(&0x88) {
                 let _ = self.socket.shutdown(std::net::Shutdown::Both);
             }
@@ -111,7 +111,7 @@ impl Peer {
                 return;
             }
         }
-        // Chunk heads hold no brace, so every line with one is a publication.
+        // Chunk heads contain no brace, so every line with one is a publication.
         let Some(last) = self.head.iter().rposition(|byte| *byte == b'\n') else { return };
         let lines: Vec<u8> = self.head.drain(..=last).collect();
         for line in lines.split(|byte| *byte == b'\n') {

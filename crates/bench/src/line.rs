@@ -1,4 +1,4 @@
-//! The bytes of one connection, plain or by TLS. Never knows what they mean.
+//! The bytes of one connection, plain or TLS. Does not interpret them.
 
 use std::{
     io::{self, Read, Write},
@@ -18,10 +18,10 @@ use rustls::{
 
 use crate::Failure;
 
-/// What a client of a server with TLS trusts. Cheap to clone.
+/// The trust settings of a client of a TLS server. Cheap to clone.
 pub(crate) type Trust = Arc<ClientConfig>;
 
-/// A certificate for loopback that lasts for a day, made for one run.
+/// A certificate for loopback that is valid for one day, generated for one run.
 #[derive(Debug)]
 pub(crate) struct Certificate {
     pub(crate) file: PathBuf,
@@ -29,7 +29,7 @@ pub(crate) struct Certificate {
 }
 
 impl Certificate {
-    /// Makes one by `openssl`, which has to be installed.
+    /// Generates one with `openssl`, which must be installed.
     pub(crate) fn make(dir: &Path) -> Result<Self, Failure> {
         let own = Self { file: dir.join("server.pem"), key_file: dir.join("server.key") };
         let words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=bench \
@@ -48,9 +48,9 @@ impl Certificate {
         }
     }
 
-    /// What trusts it.
+    /// The trust settings for it.
     pub(crate) fn trust(&self) -> Result<Trust, Failure> {
-        let said = |error: &dyn std::fmt::Display| Failure::Said(format!("the certificate can't be used: {error}"));
+        let said = |error: &dyn std::fmt::Display| Failure::Said(format!("the certificate cannot be used: {error}"));
         let certificate = CertificateDer::from_pem_file(&self.file).map_err(|error| said(&error))?;
         let mut roots = RootCertStore::empty();
         roots.add(certificate).map_err(|error| said(&error))?;
@@ -58,13 +58,13 @@ impl Certificate {
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let builder = builder.map_err(|error| said(&error))?;
         let mut config = builder.with_root_certificates(roots).with_no_client_auth();
-        // Every connection makes a whole handshake.
+        // Every connection does a full handshake.
         config.resumption = Resumption::disabled();
         Ok(Arc::new(config))
     }
 }
 
-/// One connection's bytes.
+/// The bytes of one connection.
 #[derive(Debug)]
 pub(crate) enum Line {
     Plain(TcpStream),
@@ -72,7 +72,7 @@ pub(crate) enum Line {
 }
 
 impl Line {
-    /// Over a socket that is being connected.
+    /// Over a socket that is connecting.
     pub(crate) fn new(socket: TcpStream, trust: Option<&Trust>) -> Result<Self, Failure> {
         let Some(trust) = trust else { return Ok(Self::Plain(socket)) };
         Ok(Self::Tls(Box::new(StreamOwned::new(conversation(trust)?, socket))))
@@ -85,7 +85,7 @@ impl Line {
         }
     }
 
-    /// Bytes that came and were not read yet. None with TLS, where they say little of what they hold.
+    /// Bytes that arrived and are unread. `None` with TLS, where their number says little about their contents.
     pub(crate) fn waiting(&self) -> Option<u64> {
         match self {
             Self::Plain(socket) => ioctl_fionread(socket).ok(),
@@ -107,7 +107,7 @@ impl Line {
     }
 
     pub(crate) fn shutdown(&self) {
-        // It may be gone already.
+        // It may already be closed.
         let _ = self.socket().shutdown(Shutdown::Both);
     }
 }
@@ -142,7 +142,7 @@ fn conversation(trust: &Trust) -> Result<ClientConnection, Failure> {
     ClientConnection::new(trust.clone(), name).map_err(|error| Failure::Said(format!("TLS: {error}")))
 }
 
-/// The answer to a GET that closes its connection.
+/// The response to a GET that closes its connection.
 pub(crate) fn get(address: SocketAddr, path: &str, trust: Option<&Trust>) -> Result<String, Failure> {
     let socket = std::net::TcpStream::connect(address)?;
     socket.set_read_timeout(Some(std::time::Duration::from_secs(2)))?;

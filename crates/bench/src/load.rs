@@ -1,5 +1,5 @@
-//! The load: one thread that drives all connections and publishers over one poll. Never more than one clock call per
-//! read, and no JSON.
+//! The load: one thread that drives all connections and publishers with one poll loop. At most one clock call per read,
+//! and no JSON.
 
 use std::{
     io,
@@ -21,15 +21,15 @@ use crate::{
     target::{Call, Target, Words},
 };
 
-/// Bytes taken from a socket at once. One buffer for all.
+/// Bytes read from a socket at once. One buffer for all.
 const READ_BYTES: usize = 256 * 1024;
 /// Connections between their first packet and their subscription.
 const OPENING_MAX: usize = 256;
-/// Publisher tokens lie above all clients'.
+/// Publishers' user numbers are above all clients'.
 const PUBLISHERS: usize = 1 << 32;
-/// Deliveries that do not come for so long are written off.
+/// Deliveries that do not arrive within this time are given up.
 const PATIENCE_NS: u64 = 2_000_000_000;
-/// Connections that are to end have all ended by then.
+/// Connections that should end must have ended within this time.
 const ENDING_MAX_NS: u64 = 30_000_000_000;
 const TURN: Duration = Duration::from_millis(20);
 
@@ -38,17 +38,17 @@ const TURN: Duration = Duration::from_millis(20);
 pub(crate) struct Access {
     /// `host:port` of the sockets.
     pub(crate) sockets: String,
-    /// `host:port` of the publish call.
+    /// `host:port` of the publish endpoint.
     pub(crate) publish: String,
     pub(crate) key: String,
     pub(crate) payload_bytes: usize,
     /// Publishing connections.
     pub(crate) publishers: usize,
-    /// Of the sockets; `None` where they have no TLS.
+    /// TLS settings of the sockets; `None` without TLS.
     pub(crate) trust: Option<Trust>,
 }
 
-/// Connections, publishers, and what they have counted.
+/// Connections, publishers, and their counters.
 pub(crate) struct Load<'a> {
     poll: Poll,
     events: Events,
@@ -61,13 +61,13 @@ pub(crate) struct Load<'a> {
     pub(crate) clients: Vec<Client>,
     publishers: Vec<Publisher>,
     pub(crate) published: u64,
-    /// Deliveries that must come for what was published.
+    /// Deliveries that must arrive for the published messages.
     pub(crate) expected: u64,
     /// Deliveries that may be conflated.
     pub(crate) expected_conflated: u64,
     written_off: u64,
     progress_ns: u64,
-    /// Some connections read at a speed of their own.
+    /// Some connections read at a limited rate.
     steady: bool,
 }
 
@@ -105,7 +105,7 @@ impl<'a> Load<'a> {
     }
 
     /// Opens connections for subscribers `numbers` of the plan and waits until all are subscribed. `tokens` and `since`
-    /// are by subscriber. Returns how long it took.
+    /// are indexed by subscriber. Returns the time taken.
     pub(crate) fn connect(
         &mut self,
         numbers: std::ops::Range<usize>,
@@ -129,7 +129,7 @@ impl<'a> Load<'a> {
             } else if self.now_ns() - progress.1 > 10_000_000_000 {
                 let refusal = self.shared.tally.refusal.as_deref().unwrap_or("nothing");
                 return Err(Failure::Said(format!(
-                    "{ready} of {wanted} connections subscribed; the server said {refusal}"
+                    "{ready} of {wanted} connections subscribed; the server responded {refusal}"
                 )));
             }
         }
@@ -175,7 +175,7 @@ impl<'a> Load<'a> {
         let tally = &self.shared.tally;
         match &tally.trouble {
             Some(trouble) if tally.closed > 0 => {
-                Err(Failure::Said(format!("{} connections were lost, the first: {trouble}", tally.closed)))
+                Err(Failure::Said(format!("{} connections were lost, the first because: {trouble}", tally.closed)))
             }
             _ => Ok(()),
         }
@@ -192,14 +192,14 @@ impl<'a> Load<'a> {
         Ok(())
     }
 
-    /// Ends publishing; everything published has been taken by the server afterwards.
+    /// Ends publishing; when it returns, the server has accepted everything published.
     pub(crate) fn close_publishers(&mut self) -> Result<(), Failure> {
-        // A server that answers each line stops reading when nobody reads its answers.
+        // A server that answers each line stops reading if its answers are not read.
         self.drain_publishers(Publisher::is_behind)?;
         self.publishers.drain(..).try_for_each(Publisher::finish)
     }
 
-    /// Publishes one message to a stream. A stream always goes through the same connection, which keeps its order.
+    /// Publishes one message to a stream. Each stream always uses the same connection, which keeps its order.
     pub(crate) fn publish(&mut self, stream: u32) {
         let at = stream as usize;
         self.sequences[at] += 1;
@@ -216,13 +216,13 @@ impl<'a> Load<'a> {
         self.publishers.iter_mut().try_for_each(Publisher::flush)
     }
 
-    /// Deliveries that were caused and have not come.
+    /// Expected deliveries that have not arrived.
     pub(crate) fn under_way(&self) -> u64 {
         let caused = self.expected + self.expected_conflated;
         caused.saturating_sub(self.shared.tally.deliveries() + self.written_off)
     }
 
-    /// Publishes at the pacer's times for so long.
+    /// Publishes at the pacer's times for this duration.
     pub(crate) fn run(&mut self, pacer: &mut Pacer, duration: Duration) -> Result<(), Failure> {
         let end_ns = self.now_ns() + duration.as_nanos() as u64;
         self.progress_ns = self.now_ns();
@@ -243,8 +243,8 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// Publishes at the pace until so many connections have ended, and keeps the latencies from the first of them on.
-    /// Returns how long they took to end.
+    /// Publishes at the pace until this many connections have ended, and keeps latencies from the first of them on.
+    /// Returns the time they took to end.
     pub(crate) fn run_until_closed(&mut self, pace: &Pace, count: usize) -> Result<Duration, Failure> {
         const SLICE: Duration = Duration::from_millis(20);
         let mut pacer = self.pacer(pace);
@@ -264,7 +264,7 @@ impl<'a> Load<'a> {
         Ok(Duration::from_nanos(self.now_ns() - first_ns.unwrap_or(begun_ns)))
     }
 
-    /// Sends what waits as long as a publisher is, for one, full.
+    /// Sends what waits while, for example, a publisher is full.
     pub(crate) fn drain_publishers(&mut self, too_much: fn(&Publisher) -> bool) -> Result<(), Failure> {
         self.flush()?;
         while self.publishers.iter().any(too_much) {
@@ -273,7 +273,7 @@ impl<'a> Load<'a> {
         Ok(())
     }
 
-    /// Waits until everything under way has come, or nothing comes any more.
+    /// Waits until everything in flight has arrived, or nothing arrives any more.
     pub(crate) fn settle(&mut self) -> Result<(), Failure> {
         self.progress_ns = self.now_ns();
         while self.under_way() > 0 {
@@ -285,7 +285,7 @@ impl<'a> Load<'a> {
         Ok(())
     }
 
-    /// Gives up what is under way when nothing has come for long, so that a window does not stay shut.
+    /// Gives up what is in flight if nothing has arrived for long, so that a window does not stay closed.
     fn write_off(&mut self, deliveries_before: u64) {
         if self.shared.tally.deliveries() != deliveries_before {
             self.progress_ns = self.now_ns();
@@ -294,7 +294,7 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// Waits for events, `timeout` at the most, and handles them.
+    /// Waits for events, at most `timeout`, and handles them.
     pub(crate) fn turn(&mut self, timeout: Duration) -> Result<(), Failure> {
         match self.poll.poll(&mut self.events, Some(timeout)) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
@@ -320,7 +320,7 @@ impl<'a> Load<'a> {
         Ok(())
     }
 
-    /// Handles events for so long without publishing.
+    /// Handles events for this duration without publishing.
     pub(crate) fn idle(&mut self, duration: Duration) -> Result<(), Failure> {
         let end_ns = self.now_ns() + duration.as_nanos() as u64;
         while self.now_ns() < end_ns {
@@ -329,7 +329,7 @@ impl<'a> Load<'a> {
         Ok(())
     }
 
-    /// Connections take leave with a Close frame; nobody waits for the server's side.
+    /// Connections send a Close frame; the server's is not awaited.
     pub(crate) fn begin_to_leave(&mut self, numbers: std::ops::Range<usize>) {
         self.clients[numbers].iter_mut().for_each(Client::leave);
     }
@@ -339,8 +339,7 @@ impl<'a> Load<'a> {
         self.shared.tally.trouble = None;
     }
 
-    /// The first `count` connections take leave with a Close frame; waits, some seconds at the most, for the server's
-    /// side.
+    /// The first `count` connections send a Close frame; waits some seconds at most for the server's.
     pub(crate) fn leave(&mut self, count: usize) -> Result<(), Failure> {
         self.begin_to_leave(0..count);
         let end_ns = self.now_ns() + 5_000_000_000;
@@ -351,7 +350,7 @@ impl<'a> Load<'a> {
         Ok(())
     }
 
-    /// All connections take leave.
+    /// Closes all connections.
     pub(crate) fn close_clients(&mut self) -> Result<(), Failure> {
         self.leave(self.clients.len())?;
         self.clients.clear();
@@ -377,7 +376,7 @@ mod tests {
 
     const LIMIT: &str = include_str!("../../../benches/targets/limit.toml");
 
-    /// The server of the bare-send line as the other side; it lives as long as the test process.
+    /// A server of the bare-send limit; it lives as long as the test process.
     fn limit_server() -> Access {
         let address = format!("127.0.0.1:{}", free_port().unwrap());
         let listen = address.parse().unwrap();
@@ -396,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_published_is_counted_once_by_everybody() {
+    fn every_publication_is_counted_once_by_every_subscriber() {
         let (target, access) = (Target::parse(LIMIT).unwrap(), limit_server());
         let plan = Plan::fan_out(&target.channels, Kind::Event, 20);
         let mut load = Load::new(&target, &plan, &access).unwrap();
@@ -417,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_upgrade_is_told_with_its_reason() {
+    fn a_refused_upgrade_is_reported_with_its_reason() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let sockets = listener.local_addr().unwrap().to_string();
         std::thread::spawn(move || {

@@ -1,8 +1,8 @@
-//! `tickgate-bench`: how fast this machine's gateway is, measured by a load that costs little itself.
+//! `tickgate-bench`: measures the gateway on this machine with a load generator that costs little itself.
 //!
-//! Without further flags it starts everything it measures (a fresh gateway and Redis for every run, the bare-send
-//! line) and stops it again. With `--target` it measures any WebSocket server that is described to it. Never uses the
-//! gateway's own client: the load has a poll loop of its own, so that a client is never what is measured.
+//! Without further flags it starts everything that it measures (a new gateway and Redis for every run, the bare-send
+//! server) and stops it again. With `--target` it measures any WebSocket server with a description file. Does not use
+//! the gateway's own client: the load has its own poll loop, so that no client is part of the measurement.
 
 mod arrival;
 mod client;
@@ -40,34 +40,34 @@ Examples:
   tickgate-bench --list                 what can be measured
   tickgate-bench --runs 1 --seconds 2   a quick look at this machine";
 
-/// Measure this machine's gateway, or another WebSocket server.
+/// Measure the gateway on this machine, or another WebSocket server.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "tickgate-bench", version, after_help = EXAMPLES)]
 struct Args {
-    /// Workloads to run; all of them when none is named.
+    /// Workloads to run; default: all.
     workloads: Vec<String>,
-    /// Print the workloads and end.
+    /// Print the workloads and exit.
     #[arg(long)]
     list: bool,
-    /// Times that each workload is run; the median is quoted.
+    /// Number of runs per workload; the median is reported.
     #[arg(long, default_value_t = 3)]
     runs: usize,
-    /// Seconds that a workload is measured for, after it has warmed up.
+    /// Seconds of measurement per workload, after warming up.
     #[arg(long, default_value_t = 8.0)]
     seconds: f64,
-    /// Bytes of a published JSON object.
+    /// Size of a published JSON object, in bytes.
     #[arg(long, default_value_t = 200)]
     payload_bytes: usize,
-    /// Core that the gateway runs on.
+    /// Core for the gateway.
     #[arg(long)]
     server_cpu: Option<usize>,
-    /// Core that the load runs on.
+    /// Core for the load generator.
     #[arg(long)]
     load_cpu: Option<usize>,
-    /// Core that Redis runs on; the load's when not given.
+    /// Core for Redis; default: that of the load generator.
     #[arg(long)]
     redis_cpu: Option<usize>,
-    /// The gateway to measure; `tickgate` beside this program when not given.
+    /// The gateway to measure; default: `tickgate` in the same directory as this program.
     #[arg(long, value_name = "PROGRAM")]
     gateway: Option<PathBuf>,
     /// Measure the gateway without Redis.
@@ -76,28 +76,28 @@ struct Args {
     /// Also write all figures as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Description of another server, which runs already.
+    /// Description of another server, which is already running.
     #[arg(long, value_name = "FILE", requires_all = ["sockets", "publish"])]
     target: Option<PathBuf>,
-    /// Where its sockets are.
+    /// Address of its sockets.
     #[arg(long, value_name = "HOST:PORT")]
     sockets: Option<String>,
-    /// Where its publish call is.
+    /// Address of its publish endpoint.
     #[arg(long, value_name = "HOST:PORT")]
     publish: Option<String>,
-    /// Key of its publish call.
+    /// Key of its publish endpoint.
     #[arg(long, default_value = "", hide_default_value = true)]
     key: String,
-    /// Its process, for CPU and memory; may be given more than once.
+    /// Its process id, for CPU and memory; may be repeated.
     #[arg(long, value_name = "PID")]
     pid: Vec<u32>,
-    /// Be the server of the bare-send line.
+    /// Run as the bare-send server.
     #[arg(long, value_name = "ADDRESS", hide = true)]
     limit_listen: Option<SocketAddr>,
 }
 
 impl Args {
-    /// The program of the gateway.
+    /// The gateway's program.
     fn gateway(&self) -> io::Result<PathBuf> {
         match &self.gateway {
             Some(path) => Ok(path.clone()),
@@ -125,9 +125,9 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs the workloads and prints their figures. Fails when a server can't be started or reached, refuses what the
-/// workload needs, or breaks the protocol. Lost and disordered messages are figures, not errors.
-#[expect(clippy::print_stdout, reason = "the figures are what the command is for")]
+/// Runs the workloads and prints their figures. Fails if a server cannot be started or reached, refuses what the
+/// workload requires, or violates the protocol. Lost and out-of-order messages are figures, not errors.
+#[expect(clippy::print_stdout, reason = "printing the figures is the command's purpose")]
 fn run(args: &Args) -> Result<(), Failure> {
     if let Some(address) = args.limit_listen {
         return limit::serve(address);
@@ -138,7 +138,7 @@ fn run(args: &Args) -> Result<(), Failure> {
     }
     let unknown = |name: &&String| WORKLOADS.iter().all(|workload| workload.name != **name);
     if let Some(name) = args.workloads.iter().find(unknown) {
-        return Err(Failure::Said(format!("there is no workload {name}; --list prints them")));
+        return Err(Failure::Said(format!("unknown workload {name}; --list prints all of them")));
     }
     if let Some(cpu) = args.load_cpu {
         tickgate_process::pin_self(cpu)?;
@@ -174,7 +174,8 @@ fn run(args: &Args) -> Result<(), Failure> {
     if failures.is_empty() { Ok(()) } else { Err(Failure::Said(failures.join("\n"))) }
 }
 
-/// All runs of one workload, each against fresh servers. The first failure ends them; what was measured stays.
+/// All runs of one workload, each with newly started servers. The first failure ends them; earlier measurements are
+/// kept.
 fn run_workload(args: &Args, target: &Target, workload: &Workload) -> (Vec<Figures>, Option<Failure>) {
     let mut runs = Vec::new();
     for number in 1..=args.runs.max(1) {

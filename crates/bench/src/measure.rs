@@ -1,4 +1,4 @@
-//! Runs a plan at a pace and turns what was counted into figures.
+//! Runs a plan at a pace and computes the figures.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use crate::{
     stage::Stage,
 };
 
-/// Publishing before anything is measured, unless the measurement is shorter.
+/// Duration of publishing before the measurement, unless the measurement is shorter.
 const WARM_UP: Duration = Duration::from_millis(1500);
-/// Publishing after the counters were read, and before latencies are kept.
+/// Duration of publishing after the counters are read and before latencies are kept.
 const RECOVERY: Duration = Duration::from_millis(200);
 const NS: f64 = 1e9;
 
-/// Counters of everything that is measured, at one moment.
+/// All measured counters at one time.
 struct Moment {
     now_ns: u64,
     deliveries: u64,
@@ -42,7 +42,7 @@ impl Moment {
     }
 }
 
-/// Connects everybody, publishes at the pace, and measures.
+/// Connects all subscribers, publishes at the pace, and measures.
 pub(crate) fn paced(stage: &Stage, plan: &Plan, pace: &Pace) -> Result<Figures, Failure> {
     let mut load = Load::new(&stage.target, plan, &stage.access)?;
     load.connect(0..plan.subscribers.len(), &tokens(stage, plan)?, &[])?;
@@ -53,13 +53,13 @@ pub(crate) fn paced(stage: &Stage, plan: &Plan, pace: &Pace) -> Result<Figures, 
     Ok(figures)
 }
 
-/// Publishes at the pace: first to warm up, then for the time that is measured, then waits for what is under way.
+/// Publishes at the pace: first to warm up, then for the measured time, then waits for what is in flight.
 pub(crate) fn measured(stage: &Stage, load: &mut Load<'_>, pace: &Pace) -> Result<Figures, Failure> {
     let mut pacer = load.pacer(pace);
     let time = Duration::from_secs_f64(stage.seconds);
     load.run(&mut pacer, WARM_UP.min(time))?;
     let before = Moment::now(stage, load);
-    // Reading the counters held up the load and the server: what waited meanwhile is not counted.
+    // Reading the counters delayed the load and the server: what waited in the meantime is not counted.
     load.run(&mut pacer, RECOVERY.min(time / 2))?;
     load.shared.tally.latency.clear();
     load.shared.tally.arrival.clear();
@@ -97,7 +97,7 @@ fn add_rates(figures: &mut Figures, before: &Moment, after: &Moment) {
     }
 }
 
-/// Counts system calls for another second under the same load, since counting would be part of what is measured.
+/// Counts system calls for another second under the same load, because counting would distort the measurement.
 fn add_system_calls(
     figures: &mut Figures,
     stage: &Stage,
@@ -132,7 +132,7 @@ pub(crate) fn add_latency(figures: &mut Figures, load: &Load<'_>) {
     }
 }
 
-/// What was published and never came, came twice or in the wrong order, or was told to be missing.
+/// Published messages that were lost, repeated, out of order, or reported as missing.
 pub(crate) fn add_losses(figures: &mut Figures, load: &Load<'_>) {
     let tally = &load.shared.tally;
     figures.set("lost", (load.expected + tally.disordered).saturating_sub(tally.received) as f64);
@@ -145,7 +145,7 @@ pub(crate) fn add_losses(figures: &mut Figures, load: &Load<'_>) {
     figures.set("connections_lost", tally.closed as f64);
 }
 
-/// A token for each subscriber that has a user.
+/// A token for each subscriber with a user.
 pub(crate) fn tokens(stage: &Stage, plan: &Plan) -> Result<Vec<String>, Failure> {
     if !stage.is_tickgate() {
         return Ok(Vec::new());

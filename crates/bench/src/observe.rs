@@ -1,4 +1,4 @@
-//! What the measured processes use: CPU time, memory, system calls, and their own counters. Never writes to them.
+//! Resource usage of the measured processes: CPU time, memory, system calls, and their own counters. Read-only.
 
 use std::{
     fs, io,
@@ -8,13 +8,13 @@ use std::{
 
 use crate::line::{self, Trust};
 
-/// Processes whose use is added up.
+/// Processes whose usage is summed.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Processes(pub(crate) Vec<u32>);
 
 impl Processes {
-    /// CPU time of the threads that run now, in nanoseconds. The time of a thread that has ended is no longer in it, so a
-    /// difference of two readings is right only while the set of threads stays the same.
+    /// CPU time of the currently running threads, in nanoseconds. The time of ended threads is not included, so a
+    /// difference of two readings is correct only while the set of threads stays the same.
     pub(crate) fn cpu_ns(&self) -> u64 {
         self.0.iter().map(|pid| cpu_ns(*pid).unwrap_or(0)).sum()
     }
@@ -25,7 +25,7 @@ impl Processes {
     }
 }
 
-/// `schedstat` counts nanoseconds where `stat` counts hundredths of a second.
+/// `schedstat` has nanoseconds, `stat` only hundredths of a second.
 fn cpu_ns(pid: u32) -> io::Result<u64> {
     let mut sum = 0;
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
@@ -42,17 +42,17 @@ fn resident_bytes(pid: u32) -> io::Result<u64> {
     Ok(kib.unwrap_or(0) * 1024)
 }
 
-/// A count of the processes' system calls that is under way. `perf` takes it, at next to no cost to the calls; `strace`
-/// would make it another workload.
+/// A running count of the processes' system calls. Uses `perf`, which costs the calls almost nothing; `strace` would
+/// change the workload.
 pub(crate) struct SystemCalls(Child);
 
 impl SystemCalls {
     /// How long the calls are counted.
     const WINDOW: Duration = Duration::from_secs(1);
-    /// How long it may take from the start to the end of the window.
+    /// Timeout from the start to the end of the window.
     pub(crate) const TAKES: Duration = Duration::from_millis(1_300);
 
-    /// Begins to count; `None` where `perf` is missing.
+    /// Starts to count; `None` if `perf` is missing.
     pub(crate) fn count(processes: &Processes) -> Option<Self> {
         let pids: Vec<String> = processes.0.iter().map(ToString::to_string).collect();
         let mut perf = Command::new("perf");
@@ -62,7 +62,7 @@ impl SystemCalls {
         perf.spawn().ok().map(Self)
     }
 
-    /// Calls per second; `None` where `perf` may not trace.
+    /// Calls per second; `None` if `perf` is not permitted to trace.
     pub(crate) fn per_second(self) -> Option<f64> {
         let told = self.0.wait_with_output().ok()?;
         let line = std::str::from_utf8(&told.stderr).ok()?.lines().find(|line| line.contains("sys_enter"))?;
@@ -71,17 +71,17 @@ impl SystemCalls {
     }
 }
 
-/// The gateway's own counters, where it has them.
+/// The gateway's own counters, if it has any.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Counters(String);
 
 impl Counters {
-    /// Reads `http://<address>/metrics`; empty when there is nothing to read.
+    /// Reads `http://<address>/metrics`; empty if it cannot be read.
     pub(crate) fn read(address: Option<&str>) -> Self {
         Self(address.and_then(|address| line::get(address.parse().ok()?, "/metrics", None).ok()).unwrap_or_default())
     }
 
-    /// The sum over all label values of a metric; `None` when it is not there.
+    /// The sum of a metric over all label values; `None` if absent.
     pub(crate) fn get(&self, name: &str) -> Option<f64> {
         let values = self.0.lines().filter_map(|line| {
             let rest = line.strip_prefix(name)?;
@@ -94,7 +94,7 @@ impl Counters {
     }
 }
 
-/// Whether the gateway would be sent clients: it has reached Redis.
+/// Whether the gateway is ready for clients: it has reached Redis.
 pub(crate) fn is_ready(address: &str, trust: Option<&Trust>) -> bool {
     let answer = address.parse().ok().and_then(|address| line::get(address, "/readyz", trust).ok());
     answer.is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
@@ -109,7 +109,7 @@ mod tests {
         let this = Processes(vec![std::process::id()]);
         let before = this.cpu_ns();
         let mut sum = 0_u64;
-        // The other tests' threads end while this one runs, and take their time with them.
+        // The other tests' threads end while this one runs, and their time is removed with them.
         while this.cpu_ns() < 1_000_000 || this.cpu_ns() == before {
             sum = sum.wrapping_add((0..10_000).map(std::hint::black_box).sum());
         }

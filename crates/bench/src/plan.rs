@@ -1,4 +1,4 @@
-//! What a workload is: streams, who hears them, and how fast they are published. Never a socket.
+//! The definition of a workload: streams, subscribers, and publishing rate. Opens no sockets.
 
 use std::ops::Range;
 
@@ -7,33 +7,33 @@ use crate::target::{Channels, Kind, Stream};
 /// One subscribing connection.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Subscriber {
-    /// What it hears.
+    /// The streams it receives.
     pub(crate) streams: Vec<u32>,
-    /// Whose token it carries.
+    /// The user of its token.
     pub(crate) user: Option<String>,
     pub(crate) reading: Reading,
 }
 
-/// What a connection reads once it has subscribed.
+/// What a connection reads after subscribing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Reading {
     #[default]
     All,
-    /// So many bytes a second.
+    /// This many bytes per second.
     Steady(u32),
     Nothing,
 }
 
-/// How fast messages are published.
+/// The publishing rate.
 #[derive(Clone, Debug)]
 pub(crate) enum Pace {
-    /// As fast as they are delivered: so many deliveries may be under way.
+    /// As fast as messages are delivered: at most this many deliveries in flight.
     Window(u64),
-    /// At fixed times, whatever is delivered.
+    /// At fixed times, regardless of deliveries.
     Rates(Vec<Rate>),
 }
 
-/// Streams published in turn, so many messages a second over all of them.
+/// Streams published in turn, with this total number of messages per second.
 #[derive(Clone, Debug)]
 pub(crate) struct Rate {
     pub(crate) streams: Range<u32>,
@@ -60,7 +60,7 @@ impl Plan {
         start..self.streams.len() as u32
     }
 
-    /// Adds a connection that hears `streams`.
+    /// Adds a connection that subscribes to `streams`.
     pub(crate) fn subscribe(&mut self, streams: impl IntoIterator<Item = u32>) {
         let streams: Vec<u32> = streams.into_iter().collect();
         let user = streams.iter().find_map(|stream| self.streams[*stream as usize].user.clone());
@@ -70,12 +70,12 @@ impl Plan {
         self.subscribers.push(Subscriber { streams, user, reading: Reading::All });
     }
 
-    /// Adds a connection that asks for a stream and never reads; nothing is expected to reach it.
+    /// Adds a connection that requests a stream and never reads; no delivery is expected.
     pub(crate) fn subscribe_slow(&mut self, stream: u32) {
         self.subscribers.push(Subscriber { streams: vec![stream], user: None, reading: Reading::Nothing });
     }
 
-    /// Adds a connection that hears `streams`, and reads so many bytes a second.
+    /// Adds a connection that subscribes to `streams`, and reads this many bytes per second.
     pub(crate) fn subscribe_steady(&mut self, streams: Range<u32>, bytes_per_s: u32) {
         self.subscribe(streams);
         if let Some(subscriber) = self.subscribers.last_mut() {
@@ -83,7 +83,7 @@ impl Plan {
         }
     }
 
-    /// One topic and all who hear it.
+    /// One topic and all its subscribers.
     pub(crate) fn fan_out(channels: &Channels, kind: Kind, subscribers: usize) -> Self {
         let mut plan = Self::default();
         let stream = plan.add_streams(channels, kind, 1).start;
@@ -101,12 +101,12 @@ impl Plan {
     }
 }
 
-/// The user of a numbered connection.
+/// The user of a connection, by its number.
 pub(crate) fn user(number: usize) -> String {
     format!("bench-{number}")
 }
 
-/// Decides which streams are due.
+/// Determines which streams are due.
 #[derive(Debug)]
 pub(crate) enum Pacer {
     Window { deliveries: u64, next: u32, streams: u32 },
@@ -155,7 +155,7 @@ impl Pacer {
         Some(stream)
     }
 
-    /// When the next stream is due at the latest; `None` when only a delivery makes one due.
+    /// When the next stream is due at the latest; `None` if only a delivery makes one due.
     pub(crate) fn next_ns(&self) -> Option<u64> {
         match self {
             Self::Window { .. } => None,
@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rates_go_round_their_streams_at_their_own_times() {
+    fn rates_cycle_through_their_streams_at_their_own_times() {
         let pace =
             Pace::Rates(vec![Rate { streams: 0..2, per_second: 1000.0 }, Rate { streams: 2..3, per_second: 500.0 }]);
         let mut pacer = Pacer::new(&pace, 3, 0);

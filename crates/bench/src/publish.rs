@@ -1,4 +1,4 @@
-//! Publishing, without waiting for answers: many publications under way on one connection.
+//! Pipelined publishing: many publications in flight on one connection.
 
 use std::io::{self, Read, Write};
 
@@ -11,7 +11,7 @@ use crate::{
     target::{Call, PublishKind, Target},
 };
 
-/// Enough of an answer to tell what was wrong.
+/// Enough of a response to identify the problem.
 const ANSWER_BYTES_MAX: usize = 2048;
 
 /// One publishing connection.
@@ -29,10 +29,10 @@ pub(crate) struct Publisher {
     answers: Answers,
 }
 
-/// What the server answered.
+/// The server's responses.
 #[derive(Debug, Default)]
 struct Answers {
-    /// The end of it.
+    /// The end of the last response.
     last: Vec<u8>,
     refused: bool,
 }
@@ -51,12 +51,12 @@ impl Answers {
     }
 
     fn failure(&self, what: &str) -> Failure {
-        Failure::Said(format!("{what}; the server said: {}", String::from_utf8_lossy(&self.last)))
+        Failure::Said(format!("{what}; the server responded: {}", String::from_utf8_lossy(&self.last)))
     }
 }
 
 impl Publisher {
-    /// Opens the connection and, where there is one request for all, begins it.
+    /// Opens the connection and, if one request carries everything, starts it.
     pub(crate) fn open(address: &str, target: &Target, key: &str, payload_bytes: usize) -> Result<Self, Failure> {
         let mut stream = std::net::TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
@@ -110,7 +110,7 @@ impl Publisher {
         }
     }
 
-    /// Writes what the socket takes; the rest goes when it is writable again.
+    /// Writes what the socket accepts; the rest is sent when it is writable again.
     pub(crate) fn flush(&mut self) -> Result<(), Failure> {
         if !self.lines.is_empty() {
             let head = format!("{:x}\r\n", self.lines.len());
@@ -131,7 +131,7 @@ impl Publisher {
         Ok(())
     }
 
-    /// Whether so much waits for the socket that publishing more would only queue here.
+    /// Whether so much waits for the socket that further publications would only queue here.
     pub(crate) fn is_full(&self) -> bool {
         self.out.len() - self.written > 1 << 20
     }
@@ -141,7 +141,7 @@ impl Publisher {
         self.out.len() > self.written
     }
 
-    /// Reads and drops the answers; a refusal is an error.
+    /// Reads and discards the responses; a refusal is an error.
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Result<(), Failure> {
         loop {
             match self.socket.read(buffer) {
@@ -155,7 +155,7 @@ impl Publisher {
         self.answers.check()
     }
 
-    /// Ends the request and waits for its answer: everything flushed so far has then been taken.
+    /// Ends the request and waits for its response: then everything flushed so far has been accepted.
     pub(crate) fn finish(mut self) -> Result<(), Failure> {
         let mut stream = std::net::TcpStream::from(self.socket);
         stream.set_nonblocking(false)?;
@@ -165,7 +165,7 @@ impl Publisher {
         }
         stream.write_all(b"0\r\n\r\n")?;
         let mut buffer = [0; 16 * 1024];
-        // The end of a chunked answer, or the head of one without a body.
+        // The end of a chunked response, or the head of one without a body.
         let ends: [&[u8]; 2] = [b"\r\n0\r\n\r\n", b"Content-Length: 0\r\n\r\n"];
         while !ends.iter().any(|end| self.answers.last.ends_with(end)) {
             match stream.read(&mut buffer)? {
@@ -191,7 +191,7 @@ fn upgrade(stream: &mut std::net::TcpStream, host: &str, path: &str, headers: &s
     Err(Failure::Said(format!("the publishing connection was refused: {}", String::from_utf8_lossy(&answer))))
 }
 
-/// A WebSocket handshake; `headers` end with a line break each.
+/// A WebSocket handshake; each of `headers` ends with a line break.
 pub(crate) fn upgrade_request(host: &str, path: &str, headers: &str) -> String {
     format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\

@@ -1,5 +1,5 @@
-//! The publish script straight into Redis, as an engine would that skips the gateway. Speaks RESP by hand, since a
-//! client library would be what is measured.
+//! The publish script executed directly in Redis, as by an engine that bypasses the gateway. Encodes RESP without a
+//! client library, which would become part of the measurement.
 
 use std::{
     fmt::Write as _,
@@ -17,14 +17,14 @@ use crate::{
 
 const SCRIPT: &str = include_str!("../../../src/backplane/redis/scripts/publish.lua");
 const GENERATION: &str = "tg2:{gen}";
-/// Publications written at once.
+/// Publications per write.
 const WRITTEN: u64 = 256;
-/// Publications under way: so many that Redis never waits for the load.
+/// Publications in flight: enough that Redis never waits for the load.
 const UNDER_WAY: u64 = 8 * WRITTEN;
 
-/// Publishes to one of so many topics after the other, without a gateway, so many in each call of the script.
+/// Publishes to this many topics in turn, without a gateway, with this many publications per call of the script.
 pub(crate) fn run(stage: &Stage, topics: u64, per_call: u64) -> Result<Figures, Failure> {
-    let address = stage.redis_address.as_deref().ok_or_else(|| Failure::Said("there is no Redis".into()))?;
+    let address = stage.redis_address.as_deref().ok_or_else(|| Failure::Said("Redis is not available".into()))?;
     let mut pipeline = Pipeline::connect(address, topics)?;
     pipeline.begin_generation()?;
     let digest = pipeline.load_script()?;
@@ -94,14 +94,14 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Sends what was put, and reads one answer.
+    /// Sends the buffered commands, and reads one response.
     fn ask(&mut self) -> Result<String, Failure> {
         self.flush()?;
         let len = self.stream.read(&mut self.buffer)?;
         Ok(String::from_utf8_lossy(&self.buffer[..len]).into_owned())
     }
 
-    /// Names a generation for this server, as the first gateway does.
+    /// Creates a generation for this server, as the first gateway does.
     fn begin_generation(&mut self) -> Result<(), Failure> {
         self.put(&["INFO", "replication"]);
         let info = self.ask()?;
@@ -115,7 +115,7 @@ impl Pipeline {
         }
     }
 
-    /// Gives Redis the script; returns its digest.
+    /// Loads the script into Redis; returns its digest.
     fn load_script(&mut self) -> Result<String, Failure> {
         self.put(&["SCRIPT", "LOAD", SCRIPT]);
         let answer = self.ask()?;
@@ -123,7 +123,7 @@ impl Pipeline {
         digest.map(str::to_owned).ok_or_else(|| Failure::Said(format!("Redis refused the script: {answer}")))
     }
 
-    /// Writes the next publications, one topic after the other.
+    /// Writes the next publications, one topic after another.
     fn publish(&mut self, digest: &str, from: u64, per_call: u64, payload: &str) -> Result<(), Failure> {
         for first in (from..from + WRITTEN).step_by(per_call as usize) {
             let numbers = first..first + per_call;
@@ -135,8 +135,8 @@ impl Pipeline {
             let generation = self.generation.to_string();
             self.words(&[&generation]);
             for number in numbers {
-                // As an engine that remembers the epoch of the last id it got for a topic: the first call begins one.
-                // Each stream that begins takes the next epoch.
+                // Like an engine that remembers the epoch of the last id of a topic: the first call starts one. Each
+                // new stream takes the next epoch.
                 let is_new = number < self.topics;
                 let epoch = if is_new { 0 } else { self.generation + 1 + number % self.topics };
                 let keep = if is_new { "1" } else { "0" };
@@ -146,7 +146,7 @@ impl Pipeline {
         self.flush()
     }
 
-    /// Reads what has been answered; returns how many publications that were. An answer is an id, which holds no `$`.
+    /// Reads the available responses; returns the number of publications they confirm. An id contains no `$`.
     fn answers(&mut self) -> Result<u64, Failure> {
         let len = self.stream.read(&mut self.buffer)?;
         let bytes = &self.buffer[..len];

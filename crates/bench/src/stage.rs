@@ -1,4 +1,5 @@
-//! What one run stands on: fresh server processes, their addresses and credentials, and how their use is read.
+//! The environment of one run: newly started server processes, their addresses and credentials, and the reading of
+//! their usage.
 
 use std::{
     path::Path,
@@ -22,45 +23,45 @@ use crate::{
 const LIMIT: &str = include_str!("../../../benches/targets/limit.toml");
 const CONFIG: &str = include_str!("../../../benches/tickgate.toml");
 
-/// How long a fresh gateway may take until it has reached Redis.
+/// How long a new gateway may take to reach Redis.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What has to run for a workload.
+/// What must run for a workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Needs {
     Gateway,
-    /// Whose clients come by TLS.
+    /// A gateway with TLS clients.
     SecureGateway,
     TwoGateways,
-    /// The server of the bare-send line.
+    /// The bare-send server.
     Limit,
     /// Redis alone.
     Redis,
 }
 
-/// The servers of one run. Everything started is stopped when it is dropped.
+/// The servers of one run. Dropping it stops everything that was started.
 #[derive(Debug)]
 pub(crate) struct Stage {
     pub(crate) target: Target,
     pub(crate) access: Access,
-    /// Sockets of a second replica, where the workload needs one.
+    /// Sockets of a second replica, if the workload requires one.
     pub(crate) second: Option<String>,
     pub(crate) seconds: f64,
     pub(crate) servers: Processes,
     pub(crate) redis: Processes,
     pub(crate) redis_address: Option<String>,
-    /// Where the gateway's own counters are.
+    /// Address of the gateway's own counters.
     pub(crate) metrics: Option<String>,
     secret: String,
-    /// What the gateway shows its clients.
+    /// The certificate that the gateway presents.
     certificate: Option<Certificate>,
     _started: Vec<Started>,
-    // Dropped last: the processes write into it.
+    // Dropped last: the processes write to it.
     dir: TempDir,
 }
 
 impl Stage {
-    /// Starts what a workload needs, or points at the server that was named. `publishers`: its publishing connections.
+    /// Starts what a workload requires, or uses the named server. `publishers`: its publishing connections.
     pub(crate) fn set(args: &Args, target: &Target, needs: Needs, publishers: usize) -> Result<Self, Failure> {
         let dir = TempDir::with_prefix("tickgate-bench-")?;
         let mut stage = Self {
@@ -87,7 +88,7 @@ impl Stage {
         match needs {
             Needs::Limit => stage.start_limit(args)?,
             _ if args.target.is_some() => {}
-            // Redis is what is measured, so it has the server's core.
+            // Redis is measured, so it gets the server's core.
             Needs::Redis => stage.start_redis(args.server_cpu)?,
             Needs::Gateway | Needs::SecureGateway | Needs::TwoGateways => {
                 if !args.memory {
@@ -100,7 +101,7 @@ impl Stage {
                 }
                 let (sockets, operations) = stage.start_gateway(args, "gateway")?;
                 if needs == Needs::TwoGateways {
-                    // Publishing stays with the first.
+                    // Publishing stays on the first replica.
                     stage.second = Some(stage.start_gateway(args, "second")?.0);
                 }
                 stage.access.sockets = sockets;
@@ -150,7 +151,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Starts a replica; returns the addresses of its sockets and of its operations.
+    /// Starts a replica; returns the addresses of its public and operations listeners.
     fn start_gateway(&mut self, args: &Args, name: &str) -> Result<(String, String), Failure> {
         let (sockets, operations) = (format!("127.0.0.1:{}", free_port()?), format!("127.0.0.1:{}", free_port()?));
         let config = self.dir.path().join("tickgate.toml");
@@ -191,12 +192,12 @@ impl Stage {
         Ok((sockets, operations))
     }
 
-    /// A token for a user, good for an hour.
+    /// A token for a user, valid for an hour.
     pub(crate) fn token(&self, user: &str) -> Result<String, Failure> {
         self.token_for(user, Duration::from_secs(3600))
     }
 
-    /// A token that ends after so long, in whole seconds.
+    /// A token that expires after this time, in whole seconds.
     pub(crate) fn token_for(&self, user: &str, life: Duration) -> Result<String, Failure> {
         token::sign(&self.secret, user, life)
     }
@@ -207,7 +208,7 @@ impl Stage {
     }
 }
 
-/// What the figures were measured on.
+/// The machine on which the figures were measured.
 pub(crate) fn machine() -> Value {
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
@@ -228,7 +229,7 @@ mod tests {
     use crate::target::{Kind, TICKGATE};
 
     #[test]
-    fn the_gateways_settings_offer_the_channels_of_every_workload() {
+    fn the_gateway_settings_offer_the_channels_of_every_workload() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("tickgate.toml");
         std::fs::write(&path, CONFIG).unwrap();

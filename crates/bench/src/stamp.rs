@@ -1,14 +1,14 @@
-//! What a benchmark publishes: a JSON object of a chosen size with a stamp that is found without parsing JSON.
+//! The published messages: JSON objects of a chosen size with a stamp that can be found without parsing JSON.
 
 /// The key before the stamp.
 const LEAD: &[u8] = b"\"b\":\"";
 /// Hex digits of a stamp: time, stream, sequence.
 const DIGITS: usize = 32;
 
-/// When a payload was written, to which stream of the workload, and as which of its messages.
+/// When a payload was written, for which stream of the workload, and with which sequence number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
-    /// Nanoseconds since the load began.
+    /// Nanoseconds since the start of the load.
     pub(crate) sent_ns: u64,
     pub(crate) stream: u32,
     /// Counts from 1 within the stream.
@@ -25,7 +25,7 @@ impl Stamp {
         Self { sent_ns: u64::from(word(0)) << 32 | u64::from(word(8)), stream: word(16), seq: word(24) }
     }
 
-    /// Appends a JSON object of `len` bytes (or the shortest possible) that carries the stamp.
+    /// Appends a JSON object of `len` bytes (or the minimum size) that contains the stamp.
     pub(crate) fn put_payload(&self, out: &mut Vec<u8>, len: usize) {
         const HEX: &[u8; 16] = b"0123456789abcdef";
         const START: &[u8] = b"{\"type\":\"bench\",";
@@ -56,14 +56,14 @@ fn unhex(digits: [u8; 8]) -> u32 {
     (pairs | pairs >> 16) as u32
 }
 
-/// Finds stamps. They lie at the same place in nearly every frame, so the last place is tried first.
+/// Finds stamps. They are at the same offset in nearly every frame, so the last offset is tried first.
 #[derive(Debug, Default)]
 pub(crate) struct Finder {
     at: usize,
 }
 
 impl Finder {
-    /// The stamp of a payload, or `None` when it carries none.
+    /// The stamp of a payload, or `None` if it has none.
     pub(crate) fn find(&mut self, payload: &[u8]) -> Option<Stamp> {
         let here = |at: usize| {
             let rest = payload.get(at..)?.strip_prefix(LEAD)?;
@@ -76,7 +76,7 @@ impl Finder {
     }
 }
 
-/// Where `needle` begins in `bytes`.
+/// The offset of `needle` in `bytes`.
 pub(crate) fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
     bytes.windows(needle.len()).position(|window| window == needle)
 }
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_payload_is_json_of_the_asked_size_and_gives_its_stamp_back() {
+    fn a_payload_is_json_of_the_requested_size_and_contains_its_stamp() {
         let stamp = Stamp { sent_ns: 0x0123_4567_89ab_cdef, stream: 0xdead_beef, seq: 0xf00d_cafe };
         for len in [0, 80, 200, 2000] {
             let mut payload = Vec::new();

@@ -1,4 +1,4 @@
-//! What the connections heard, added up. Loss and order are judged by the sequence in every message.
+//! Counters of what the connections received. The sequence number in every message reveals loss and reordering.
 
 use crate::{latency::Latencies, stamp::Stamp};
 
@@ -9,22 +9,22 @@ pub(crate) struct Tally {
     pub(crate) received: u64,
     /// Deliveries of streams that may be conflated.
     pub(crate) received_conflated: u64,
-    /// Messages of complete streams jumped over by a connection's sequence.
+    /// Messages of complete streams that a connection's sequence skipped.
     pub(crate) skipped: u64,
-    /// Messages of conflated streams that were replaced on the way.
+    /// Messages of conflated streams that were replaced before delivery.
     pub(crate) replaced: u64,
-    /// Deliveries that came twice or after a later one.
+    /// Deliveries that were repeated, or arrived after a later one.
     pub(crate) disordered: u64,
-    /// Messages that told of a gap.
+    /// Messages that reported a gap.
     pub(crate) gaps: u64,
     pub(crate) latency: Latencies,
-    /// Of deliveries to steady readers: until they came to the reader's kernel, where they may wait to be read.
+    /// For deliveries to steady readers: until they arrived in the reader's kernel, where they may wait to be read.
     pub(crate) arrival: Latencies,
     /// When the last delivery came.
     pub(crate) last_ns: u64,
-    /// Connections that became ready, ever.
+    /// Total number of connections that became ready.
     pub(crate) ready: usize,
-    /// Connections that ended, ever.
+    /// Total number of connections that ended.
     pub(crate) closed: usize,
     /// Why the first connection ended.
     pub(crate) trouble: Option<String>,
@@ -56,13 +56,13 @@ impl Tally {
         self.received + self.received_conflated
     }
 
-    /// Counts a delivery to the connection that has `seen` so much.
+    /// Counts a delivery on a connection that has `seen` these sequences.
     pub(crate) fn delivered(&mut self, now_ns: u64, stamp: &Stamp, conflated: bool, seen: &mut [(u32, u32)]) {
         self.latency.record(now_ns.saturating_sub(stamp.sent_ns));
         self.last_ns = now_ns;
         *(if conflated { &mut self.received_conflated } else { &mut self.received }) += 1;
         let Some((_, last)) = seen.iter_mut().find(|(stream, _)| *stream == stamp.stream) else {
-            // Nobody asked for this stream.
+            // This stream was not requested.
             self.disordered += 1;
             return;
         };
@@ -81,20 +81,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn holes_repeats_and_strangers_are_counted() {
+    fn losses_duplicates_and_unknown_streams_are_counted() {
         let mut tally = Tally::new();
         let mut seen = [(3, 0), (4, 0)];
-        let mut hear = |tally: &mut Tally, stream, seq, conflated| {
+        let mut receive = |tally: &mut Tally, stream, seq, conflated| {
             tally.delivered(9, &Stamp { sent_ns: 4, stream, seq }, conflated, &mut seen);
         };
         for seq in [5, 6, 9, 9, 8, 10] {
-            hear(&mut tally, 3, seq, false);
+            receive(&mut tally, 3, seq, false);
         }
         assert_eq!((tally.received, tally.skipped, tally.disordered), (6, 2, 2));
-        hear(&mut tally, 4, 1, true);
-        hear(&mut tally, 4, 4, true);
+        receive(&mut tally, 4, 1, true);
+        receive(&mut tally, 4, 4, true);
         assert_eq!((tally.received_conflated, tally.replaced, tally.skipped), (2, 2, 2));
-        hear(&mut tally, 7, 1, false);
+        receive(&mut tally, 7, 1, false);
         assert_eq!(tally.disordered, 3);
         assert_eq!(tally.deliveries(), 9);
     }

@@ -1,5 +1,5 @@
-//! How a server under test is spoken to: its opening messages and its publish call, from a small TOML file.
-//! Never any server's name outside those files.
+//! Descriptions of servers under test: opening messages and publish calls, from a small TOML file. Only those files
+//! name specific servers.
 
 use serde::Deserialize;
 
@@ -9,7 +9,8 @@ use crate::Failure;
 pub(crate) const TICKGATE: &str = include_str!("../../../benches/targets/tickgate.toml");
 
 /// A server's description. Placeholders: `{channel}` and `{channels}` (a JSON list) of a connection, `{user}`,
-/// `{token}`, `{key}`, `{elements}` (a JSON array of channels with their cursors), `{data}` (the payload), `{n}` (a number).
+/// `{token}`, `{key}`, `{elements}` (a JSON array of channels with their cursors), `{data}` (the payload), `{n}` (a
+/// number).
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Target {
@@ -19,7 +20,7 @@ pub(crate) struct Target {
     /// Header lines of the upgrade.
     #[serde(default)]
     pub(crate) headers: Vec<String>,
-    /// Header lines that are added when the connection has a token.
+    /// Header lines added if the connection has a token.
     #[serde(default)]
     pub(crate) token_headers: Vec<String>,
     /// Messages sent after the upgrade.
@@ -28,13 +29,14 @@ pub(crate) struct Target {
     /// Messages sent for each channel after those.
     #[serde(default)]
     opening_per_channel: Vec<String>,
-    /// The same as `opening` when the client has a cursor to go on from.
+    /// Replaces `opening` if the client resumes from a cursor.
     #[serde(default)]
     resume: Vec<String>,
-    /// Text that an answer to a subscription holds. Without it, a connection counts as subscribed when it is open.
+    /// Text that identifies the response to a subscription. If absent, a connection counts as subscribed when it is
+    /// open.
     #[serde(default)]
     pub(crate) ready: Option<String>,
-    /// Text of a message that tells of missing messages.
+    /// Text that identifies a notice of missing messages.
     #[serde(default)]
     pub(crate) gap: Option<String>,
     /// Text before the cursor of a message.
@@ -61,43 +63,43 @@ pub(crate) struct Publish {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum PublishKind {
-    /// One endless request, a line for each publication.
+    /// One endless request, one line per publication.
     Lines,
-    /// A request for each publication, on kept connections, without waiting for answers.
+    /// One request per publication, on persistent connections, pipelined.
     Http,
-    /// A message for each publication.
+    /// One message per publication.
     Websocket,
 }
 
-/// Published messages of one channel, counted in one sequence.
+/// Messages published to one channel, numbered in one sequence.
 #[derive(Clone, Debug)]
 pub(crate) struct Stream {
     pub(crate) channel: String,
-    /// The user whose private channel it is.
+    /// The owner of the private channel.
     pub(crate) user: Option<String>,
-    /// Connections that hear it.
+    /// Connections that receive it.
     pub(crate) subscribers: u32,
-    /// Whether older messages may be replaced by newer ones on the way.
+    /// Whether newer messages may replace older ones before delivery.
     pub(crate) conflated: bool,
 }
 
-/// Names of the channels by what the workload needs.
+/// Channel names by what the workload requires.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Channels {
-    /// Nothing retained.
+    /// Not retained.
     plain: String,
-    /// Retained; may give way for slow clients.
+    /// Retained; messages may be dropped for slow clients.
     event: String,
-    /// Only the newest counts.
+    /// Only the newest value matters.
     state: String,
-    /// Retained; never given up.
+    /// Retained; never dropped.
     reliable: String,
-    /// A user's own. Servers without such channels name one for each user.
+    /// A user's private channel. Servers without private channels use one name per user.
     private: String,
 }
 
-/// What a workload asks of a channel.
+/// The kind of channel that a workload requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Plain,
@@ -121,13 +123,13 @@ impl Channels {
     }
 }
 
-/// What one connection fills into the templates.
+/// The values that one connection fills into the templates.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Words<'a> {
     pub(crate) channels: &'a [&'a str],
     pub(crate) user: &'a str,
     pub(crate) token: &'a str,
-    /// Cursors beside `channels`; empty for a fresh subscription.
+    /// Cursors of `channels`; empty for a new subscription.
     pub(crate) since: &'a [String],
 }
 
@@ -154,7 +156,7 @@ impl Target {
         toml::from_str(text).map_err(|error| Failure::Said(format!("target description: {error}")))
     }
 
-    /// The messages that a connection opens with, and how many of them are answered by `ready`.
+    /// The opening messages of a connection, and the number of responses that `ready` must match.
     pub(crate) fn opening(&self, words: &Words<'_>) -> (Vec<String>, usize) {
         if words.channels.is_empty() {
             return (Vec::new(), 0);
@@ -173,7 +175,7 @@ impl Target {
         (messages, answers)
     }
 
-    /// What is published to a stream: the text before and after the payload, and the path.
+    /// The publish call of a stream: the text before and after the payload, and the path.
     pub(crate) fn publication(&self, stream: &Stream, key: &str) -> Call {
         let user = stream.user.as_deref().unwrap_or_default();
         let words = Words { channels: &[&stream.channel], user, ..Words::default() };
@@ -197,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_shipped_description_is_understood() {
+    fn every_shipped_description_is_valid() {
         for (file, text) in [
             ("tickgate", TICKGATE),
             ("centrifugo", include_str!("../../../benches/targets/centrifugo.toml")),

@@ -1,4 +1,4 @@
-//! Tokens of the benchmark's users, as an application's login would sign them.
+//! Tokens of the benchmark's users, signed as by an application's login service.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -19,5 +19,5 @@ pub(crate) fn sign(secret: &str, user: &str, life: Duration) -> Result<String, F
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let claims = Claims { sub: user, iat: now, exp: now + life.as_secs() };
     jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(secret.as_bytes()))
-        .map_err(|error| Failure::Said(format!("can't sign a token for {user}: {error}")))
+        .map_err(|error| Failure::Said(format!("cannot sign a token for {user}: {error}")))
 }

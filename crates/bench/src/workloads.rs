@@ -16,9 +16,9 @@ use crate::{
 
 /// Subscribers of a fan-out, topics of many topics, users of private channels.
 const THOUSAND: usize = 1000;
-/// A token's life that no run outlasts.
+/// A token lifetime longer than any run.
 const LONG: Duration = Duration::from_secs(3600);
-/// Messages under way in a saturated fan-out: fewer than an outbox holds.
+/// Messages in flight in a saturated fan-out: fewer than an outbox holds.
 const WINDOW: u64 = 64;
 
 /// One workload.
@@ -29,7 +29,7 @@ pub(crate) struct Workload {
     pub(crate) needs: Needs,
     /// Publishing connections.
     pub(crate) publishers: usize,
-    /// It makes no sense for other servers.
+    /// It applies only to the gateway itself.
     pub(crate) own_only: bool,
     pub(crate) run: fn(&Stage) -> Result<Figures, Failure>,
 }
@@ -44,7 +44,7 @@ const fn workload(
     Workload { name, about, needs, publishers: 1, own_only, run }
 }
 
-/// All workloads, in the order they are run.
+/// All workloads, in the order in which they run.
 pub(crate) const WORKLOADS: &[Workload] = &[
     workload("limit-50", "bare send of a ready frame: 50 messages/s to 1,000 connections", Needs::Limit, fan_out_50),
     workload("limit", "bare send of a ready frame, as fast as it goes", Needs::Limit, fan_out_one),
@@ -57,20 +57,20 @@ pub(crate) const WORKLOADS: &[Workload] = &[
     workload("trading-day", "2,000 users: 50 tickers, 20 trade tapes, private orders", Needs::Gateway, trading_day),
     workload("idle", "10,000 quiet sessions: memory and CPU", Needs::Gateway, idle_10k),
     workload("idle-18k", "18,000 quiet sessions", Needs::Gateway, idle_18k),
-    workload("storm", "10,000 connections with tokens, as fast as they are taken", Needs::Gateway, storm),
-    workload("fan-out-50-tls", "fan-out-50 to clients that come by TLS", Needs::SecureGateway, fan_out_50),
-    workload("fan-out-tls", "fan-out to clients that come by TLS", Needs::SecureGateway, fan_out),
-    workload("idle-tls", "10,000 quiet sessions by TLS: memory and CPU", Needs::SecureGateway, idle_10k),
-    workload("storm-tls", "storm of clients that come by TLS, with a full handshake each", Needs::SecureGateway, storm),
+    workload("storm", "10,000 connections with tokens, as fast as they are accepted", Needs::Gateway, storm),
+    workload("fan-out-50-tls", "fan-out-50 to TLS clients", Needs::SecureGateway, fan_out_50),
+    workload("fan-out-tls", "fan-out to TLS clients", Needs::SecureGateway, fan_out),
+    workload("idle-tls", "10,000 quiet sessions over TLS: memory and CPU", Needs::SecureGateway, idle_10k),
+    workload("storm-tls", "storm of TLS clients, with a full handshake each", Needs::SecureGateway, storm),
     Workload {
         own_only: true,
-        ..workload("replay", "1,000 clients come back to one topic, 100 missed each", Needs::Gateway, replay)
+        ..workload("replay", "1,000 clients resume one topic, 100 messages missed each", Needs::Gateway, replay)
     },
     Workload {
         own_only: true,
         ..workload(
             "replay-private",
-            "1,000 users come back, 100 private messages missed each",
+            "1,000 users resume, 100 private messages missed each",
             Needs::Gateway,
             replay_private,
         )
@@ -93,23 +93,23 @@ pub(crate) const WORKLOADS: &[Workload] = &[
         own_only: true,
         ..workload(
             "mass",
-            "100 messages/s to 100 subscribers beside 10,000 sessions that end at once: by their tokens, by leaving",
+            "100 messages/s to 100 subscribers next to 10,000 sessions that end at once: by token expiry, by disconnecting",
             Needs::Gateway,
             mass,
         )
     },
     Workload {
         publishers: 4,
-        ..workload("publish", "publications to 10,000 retained topics that nobody hears", Needs::Gateway, publish)
+        ..workload("publish", "publications to 10,000 retained topics without subscribers", Needs::Gateway, publish)
     },
     workload(
         "redis",
-        "the publish script straight into Redis, 10,000 topics, pipelined, 16 in a call",
+        "the publish script directly in Redis, 10,000 topics, pipelined, 16 per call",
         Needs::Redis,
         |stage| redis_publish::run(stage, 10_000, 16),
     ),
     workload("redis-100", "the same with 100 topics", Needs::Redis, |stage| redis_publish::run(stage, 100, 16)),
-    workload("redis-single", "to 10,000 topics with one publication in a call", Needs::Redis, |stage| {
+    workload("redis-single", "to 10,000 topics with one publication per call", Needs::Redis, |stage| {
         redis_publish::run(stage, 10_000, 1)
     }),
 ];
@@ -128,7 +128,7 @@ fn fan_out(stage: &Stage) -> Result<Figures, Failure> {
     paced(stage, &plan, &Pace::Window(WINDOW * THOUSAND as u64))
 }
 
-/// One message is a call for everyone, so few have to be under way.
+/// One message is a delivery to every subscriber, so few messages must be in flight.
 fn fan_out_one(stage: &Stage) -> Result<Figures, Failure> {
     let plan = Plan::fan_out(&stage.target.channels, Kind::Event, THOUSAND);
     paced(stage, &plan, &Pace::Window(8 * THOUSAND as u64))
@@ -154,7 +154,8 @@ fn private(stage: &Stage) -> Result<Figures, Failure> {
     paced(stage, &plan, &Pace::Window(2048))
 }
 
-/// Each of 2,000 users watches five tickers (20/s each), two trade tapes (10/s each) and gets an order in two seconds.
+/// Each of 2,000 users follows five tickers (20/s each), two trade tapes (10/s each) and receives one order every two
+/// seconds.
 fn trading_day(stage: &Stage) -> Result<Figures, Failure> {
     const USERS: u32 = 2000;
     let channels = &stage.target.channels;
@@ -183,7 +184,7 @@ fn idle_18k(stage: &Stage) -> Result<Figures, Failure> {
     idle(stage, 18_000)
 }
 
-/// Everyone with a session of their own and a subscription.
+/// Every connection has its own session and one subscription.
 fn quiet(stage: &Stage, count: usize) -> Plan {
     let mut plan = Plan::fan_out(&stage.target.channels, Kind::Event, count);
     plan.subscribers.iter_mut().enumerate().for_each(|(number, subscriber)| subscriber.user = Some(user(number)));
@@ -194,12 +195,12 @@ fn idle(stage: &Stage, count: usize) -> Result<Figures, Failure> {
     let plan = quiet(stage, count);
     let tokens = tokens(stage, &plan)?;
     let mut load = Load::new(&stage.target, &plan, &stage.access)?;
-    // The first connections pay for what all share.
+    // The first connections pay for shared memory.
     load.connect(0..100, &tokens, &[])?;
     load.idle(Duration::from_millis(500))?;
     let before = stage.servers.resident_bytes();
     load.connect(100..count, &tokens, &[])?;
-    // A server's housekeeping may have its rhythm.
+    // A server's housekeeping may be periodic.
     load.idle(Duration::from_secs(8))?;
     let after = stage.servers.resident_bytes();
     let (cpu_ns, redis_ns, start_ns) = (stage.servers.cpu_ns(), stage.redis.cpu_ns(), load.now_ns());
@@ -233,7 +234,7 @@ fn storm(stage: &Stage) -> Result<Figures, Failure> {
 
 fn replay(stage: &Stage) -> Result<Figures, Failure> {
     let mut plan = Plan::fan_out(&stage.target.channels, Kind::Reliable, THOUSAND);
-    // The witness stays, so that it is known when everything missed has been published.
+    // The witness stays connected, which shows when everything missed has been published.
     plan.subscribe([0]);
     come_back(stage, &plan, THOUSAND)
 }
@@ -243,7 +244,8 @@ fn replay_private(stage: &Stage) -> Result<Figures, Failure> {
     come_back(stage, &plan, THOUSAND)
 }
 
-/// Everybody hears a message, the first `leavers` go away, miss 100 messages of each stream, and come back at once.
+/// Every subscriber receives a message, the first `leavers` disconnect, miss 100 messages of each stream, and reconnect
+/// at once.
 fn come_back(stage: &Stage, plan: &Plan, leavers: usize) -> Result<Figures, Failure> {
     const MISSED: u32 = 100;
     let tokens = tokens(stage, plan)?;
@@ -256,7 +258,7 @@ fn come_back(stage: &Stage, plan: &Plan, leavers: usize) -> Result<Figures, Fail
     load.settle()?;
     let cursors: Vec<Vec<String>> = load.clients.iter().map(|client| client.cursor.iter().cloned().collect()).collect();
     if load.under_way() > 0 || cursors.iter().any(Vec::is_empty) {
-        return Err(Failure::Said("the first messages brought no cursor".into()));
+        return Err(Failure::Said("the first messages contained no cursor".into()));
     }
     load.shared.keep_cursor = false;
     load.leave(leavers)?;
@@ -264,7 +266,7 @@ fn come_back(stage: &Stage, plan: &Plan, leavers: usize) -> Result<Figures, Fail
         (0..streams).for_each(|stream| load.publish(stream));
         load.drain_publishers(Publisher::is_full)?;
     }
-    // The answer to the request comes when all of it has been taken.
+    // The response to the request arrives when all of it has been accepted.
     load.close_publishers()?;
     load.idle(Duration::from_millis(500))?;
     load.shared.tally.latency.clear();
@@ -293,7 +295,7 @@ fn replicas(stage: &Stage) -> Result<Figures, Failure> {
     Ok(figures)
 }
 
-/// First without the slow ones, then with them; the figures of the others are compared.
+/// First without the slow subscribers, then with them; the figures of the others are compared.
 fn slow(stage: &Stage) -> Result<Figures, Failure> {
     let mut plan = Plan::fan_out(&stage.target.channels, Kind::Event, 900);
     (0..100).for_each(|_| plan.subscribe_slow(0));
@@ -315,10 +317,10 @@ fn slow(stage: &Stage) -> Result<Figures, Failure> {
     Ok(figures)
 }
 
-/// How old prices are when slow and steady readers have read them, and how old they were when they came to the readers'
-/// kernels: the gateway's own part. Nearly all are replaced by newer ones on the way.
+/// The age of prices when slow and steady readers read them, and when they arrived in the readers' kernels: the
+/// gateway's own part. Nearly all prices are replaced by newer ones before delivery.
 fn slow_prices(stage: &Stage, kib_per_s: u32) -> Result<Figures, Failure> {
-    /// What the kernels held before the readers were known to be slow is read by then.
+    /// By then, everything is read that the kernels held before the readers were known to be slow.
     const SETTLED: Duration = Duration::from_secs(30);
     let mut plan = Plan::default();
     let prices = plan.add_streams(&stage.target.channels, Kind::State, 50);
@@ -335,7 +337,8 @@ fn slow_prices(stage: &Stage, kib_per_s: u32) -> Result<Figures, Failure> {
     Ok(figures)
 }
 
-/// What those who stay feel when the tokens of 10,000 others end in the same second, and when 10,000 leave together.
+/// The effect on the remaining subscribers when the tokens of 10,000 others expire in the same second, and when 10,000
+/// disconnect together.
 fn mass(stage: &Stage) -> Result<Figures, Failure> {
     const STAY: usize = 100;
     const CROWD: usize = 10_000;

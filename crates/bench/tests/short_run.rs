@@ -1,5 +1,5 @@
 //! The benchmark against a real gateway: it starts what it measures, counts everything, and stops it again.
-#![allow(clippy::unwrap_used, reason = "what is not there fails the test, as it should")]
+#![allow(clippy::unwrap_used, reason = "a missing value fails the test, as it should")]
 
 use std::{path::Path, process::Command};
 
@@ -9,7 +9,11 @@ use serde_json::Value;
 fn a_short_benchmark_delivers_everything_in_order() {
     let program = env!("CARGO_BIN_EXE_tickgate-bench");
     let gateway = Path::new(program).with_file_name("tickgate");
-    assert!(gateway.exists(), "{} is missing: `cargo build` makes it, or `cargo test --workspace`", gateway.display());
+    assert!(
+        gateway.exists(),
+        "{} is missing: build it with `cargo build` or `cargo test --workspace`",
+        gateway.display()
+    );
     let dir = tempfile::tempdir().unwrap();
     let json = dir.path().join("figures.json");
     let output = Command::new(program)

@@ -1,4 +1,4 @@
-//! How long to wait before the next connection. Pure: chance is an argument.
+//! Delays between connections. Pure: randomness is an argument.
 
 use std::time::Duration;
 
@@ -7,15 +7,15 @@ use crate::defect::{Defect, is};
 const FIRST: Duration = Duration::from_millis(500);
 const MOST: Duration = Duration::from_secs(30);
 
-/// Random waits below a bound that doubles with each failed attempt, up to 30 seconds.
+/// Random delays below a bound that doubles with each failed attempt, up to 30 seconds.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
-    /// The next wait: between a tenth of the bound and the bound, so that clients that lost their connections together do not
-    /// reconnect together, and at least what the gateway asks for. `chance` is any random number.
+    /// The next delay: between a tenth of the bound and the bound, so that clients that lost their connections together
+    /// do not reconnect together, and at least what the gateway asks for. `chance` is a random number.
     pub(crate) fn next(&mut self, least: Option<Duration>, chance: u128) -> Duration {
         let failures = if is(Defect::NoDoubling) { 0 } else { self.failures.min(10) };
         let bound = FIRST.saturating_mul(1 << failures).min(MOST);

@@ -7,16 +7,16 @@ use serde::{Deserialize, Serialize};
 pub struct Channel {
     /// Its name at the endpoint.
     pub channel: String,
-    /// The cursor after which it begins.
+    /// The cursor after which it starts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
-    /// Number of the newest publications of an `event` channel to begin with when there is no cursor.
+    /// Number of the newest publications of an `event` channel to start with if there is no cursor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<u32>,
     /// Maximum number of updates per second of a `state` channel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_rate: Option<u32>,
-    /// `false` leaves out the current value of a `state` channel.
+    /// `false` omits the current value of a `state` channel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<bool>,
 }
@@ -28,14 +28,14 @@ impl Channel {
         Self { channel: name.into(), since: None, last: None, max_rate: None, snapshot: None }
     }
 
-    /// Begins after a cursor, such as one of [`Client::cursors`](crate::Client::cursors).
+    /// Starts after a cursor, such as one of [`Client::cursors`](crate::Client::cursors).
     #[must_use]
     pub fn since(mut self, cursor: impl Into<String>) -> Self {
         self.since = Some(cursor.into());
         self
     }
 
-    /// Begins with this number of the newest publications of an `event` channel, unless there is a cursor.
+    /// Starts with this number of the newest publications of an `event` channel, unless there is a cursor.
     #[must_use]
     pub fn last(mut self, last: u32) -> Self {
         self.last = Some(last);
@@ -49,7 +49,7 @@ impl Channel {
         self
     }
 
-    /// Whether a `state` channel begins with its current value.
+    /// Whether a `state` channel starts with its current value.
     #[must_use]
     pub fn snapshot(mut self, snapshot: bool) -> Self {
         self.snapshot = Some(snapshot);

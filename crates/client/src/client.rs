@@ -25,7 +25,7 @@ use crate::{
 /// How long a gateway remembers a `msg_id`. A publication is not repeated for longer than that.
 const REPEAT_MAX: Duration = Duration::from_secs(300);
 
-/// Follows channels over as many connections as it takes. See the [documentation of the crate](crate).
+/// Follows channels over as many connections as necessary. See the [documentation of the crate](crate).
 #[derive(Debug)]
 pub struct Client {
     deliveries: mpsc::Receiver<Delivery>,
@@ -95,7 +95,7 @@ pub struct Handle {
 pub struct Accepted {
     /// Its id; `None` if the topic is not retained.
     pub id: Option<String>,
-    /// It was accepted before with the same `msg_id`; `id` is the first one's.
+    /// It was accepted before with the same `msg_id`; `id` is that of the first time.
     pub duplicate: bool,
 }
 
@@ -111,8 +111,8 @@ impl Handle {
         self.give(Command::Unsubscribe(channels.into_iter().map(Into::into).collect())).await;
     }
 
-    /// Publishes over the connection within a time limit of at most 5 minutes. Until it is answered, it is sent again with the
-    /// same `msg_id`, which is generated if there is none. Nothing is sent after the time limit.
+    /// Publishes over the connection within a time limit of at most 5 minutes. Until a reply arrives, it is sent again
+    /// with the same `msg_id`, which is generated if there is none. Nothing is sent after the time limit.
     ///
     /// # Errors
     /// [`RequestError`] says whether it may have been stored.
@@ -122,7 +122,7 @@ impl Handle {
         self.once(fields, publication.msg_id, within).await
     }
 
-    /// Sends a command to the engine of the endpoint's run, by the same rules as [`Handle::publish`].
+    /// Sends a command to the engine of the endpoint's run, with the same retries as [`Handle::publish`].
     ///
     /// # Errors
     /// [`RequestError`] says whether it may have been stored.
@@ -168,7 +168,7 @@ impl Handle {
         let (answer, answered) = oneshot::channel();
         let deadline = Instant::now() + within.min(REPEAT_MAX);
         self.give(Command::Request(Outgoing { fields, msg_id, deadline, answer })).await;
-        let ended = RequestError::NotSent("the client has ended".into());
+        let ended = RequestError::NotSent("the client has stopped".into());
         answered.await.unwrap_or(Err(ended))
     }
 

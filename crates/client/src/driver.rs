@@ -1,4 +1,5 @@
-//! Runs a client: opens one connection after the other, and decides whether and when to reconnect. Never reads a message.
+//! Runs a client: opens its connections one after the other, and decides whether and when to reconnect. Does not read
+//! messages itself.
 
 use std::{
     fmt,
@@ -33,7 +34,7 @@ use crate::{
 const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection that lasted this long after its welcome resets the back-off.
 const HELD: Duration = Duration::from_secs(5);
-/// How long the gateway may take to answer the Close frame when the client stops.
+/// How long the gateway may take to respond to the Close frame when the client stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long to sleep when nothing is due.
 const FAR: Duration = Duration::from_secs(3600);
@@ -116,7 +117,7 @@ impl Driver {
     /// Runs until the client is stopped or dropped, or must not reconnect. The last event is the state `closed`.
     pub async fn run(mut self) {
         let error = self.follow().await;
-        self.lasting.outbox.end("the client has ended");
+        self.lasting.outbox.end("the client has stopped");
         self.lasting.queue.state(State::Closed { error });
         self.lasting.queue.flush().await;
     }
@@ -159,7 +160,7 @@ impl Driver {
         let welcomed = link.welcomed_at();
         match end {
             End::Stopped if is(Defect::NoGoodbye) => {}
-            // The client stops whether or not the Close frame is answered.
+            // The client stops whether or not the gateway responds to the Close frame.
             End::Stopped => drop(link.socket.close_within(STOP_TIMEOUT).await),
             _ if is(Defect::WaitsForClose) => drop(link.socket.close_within(FAR).await),
             _ => {}
@@ -237,7 +238,7 @@ impl Driver {
         Next::Again { least, error }
     }
 
-    /// Waits for `work` without a connection, and handles commands and deadlines meanwhile.
+    /// Waits for `work` without a connection, and handles commands and deadlines in the meantime.
     async fn offline<T>(&mut self, work: impl Future<Output = T>) -> Result<T, End> {
         let mut work = pin!(work);
         loop {
@@ -274,7 +275,7 @@ impl Driver {
                 }
                 Step::Room => {
                     self.lasting.queue.pass_on();
-                    link.hear();
+                    link.record_activity();
                     Ok(())
                 }
                 Step::Due => Ok(()),
@@ -285,7 +286,7 @@ impl Driver {
         }
     }
 
-    /// Waits for whatever comes first.
+    /// Waits for the first event.
     async fn step<T>(&mut self, wake: Option<Instant>, work: impl Future<Output = T>) -> Step<T> {
         let wake = wake.unwrap_or_else(|| Instant::now() + FAR);
         let queue = &self.lasting.queue;
@@ -324,7 +325,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_session_can_not_break_the_address() {
+    fn a_session_cannot_break_the_address() {
         assert_eq!(escaped("0f0c-5c5e_~."), "0f0c-5c5e_~.");
         assert_eq!(escaped("a b&c=\u{e9}"), "a%20b%26c%3D%C3%A9");
     }

@@ -15,27 +15,27 @@ use crate::{
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// What was to be sent can't be: a URL, a token or a header that is none. Nothing was sent.
+    /// The input is invalid: a URL, a token or a header. Nothing was sent.
     #[error("{0}")]
     Invalid(String),
-    /// No connection was made.
-    #[error("can't connect: {0}")]
+    /// No connection could be established.
+    #[error("cannot connect: {0}")]
     Unreachable(String),
-    /// Nothing came in time: `what` did not happen within `limit`.
+    /// A timeout: `what` did not happen within `limit`.
     #[error("{what} within {limit:?}")]
     Timeout {
         /// Such as `no answer`.
         what: &'static str,
-        /// How long was waited.
+        /// The time limit.
         limit: Duration,
     },
-    /// The gateway answered with an HTTP status that is not a success.
+    /// The gateway responded with an HTTP status other than success.
     #[error(transparent)]
     Refused(Box<Refusal>),
     /// The gateway closed the WebSocket.
     #[error(transparent)]
     Closed(Closed),
-    /// The connection ended without a Close frame, or before the whole answer came.
+    /// The connection ended without a Close frame, or before the complete response arrived.
     #[error("connection lost: {0}")]
     Lost(String),
     /// The gateway sent something that cannot be read.
@@ -44,7 +44,7 @@ pub enum Error {
     /// There is no token.
     #[error("no token: {0}")]
     Token(String),
-    /// The gateway refused a token that was to renew the one of the connection.
+    /// The gateway refused a token during renewal.
     #[error("the token was refused: {0}")]
     TokenRefused(ServerError),
 }
@@ -61,7 +61,7 @@ impl Error {
         .filter(|_| !is(Defect::NoReasons))
     }
 
-    /// How long the gateway asks to wait before the next attempt; `None` where it names no time.
+    /// How long the gateway asks to wait before the next attempt; `None` if it gives no time.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -71,7 +71,7 @@ impl Error {
     }
 }
 
-/// Why a request has no reply that says that it succeeded.
+/// Why a request did not succeed.
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum RequestError {
@@ -81,19 +81,19 @@ pub enum RequestError {
     /// It was never sent: certainly nothing was done.
     #[error("not sent: {0}")]
     NotSent(String),
-    /// It was sent, and nothing tells whether it was done.
+    /// It was sent, but whether it was executed is unknown.
     #[error("the outcome is unknown")]
     Unknown,
 }
 
-/// An HTTP answer that is not a success, such as a refused WebSocket handshake.
+/// An HTTP response other than success, such as a refused WebSocket handshake.
 #[derive(Clone, Debug)]
 pub struct Refusal {
-    /// 400 and above, or a redirection: none is followed.
+    /// 400 and above, or a redirect: redirects are not followed.
     pub status: StatusCode,
-    /// The headers of the answer.
+    /// The response headers.
     pub headers: HeaderMap,
-    /// The body, where it is text: `application/problem+json` from the gateway, anything from a proxy.
+    /// The body, if it is text: `application/problem+json` from the gateway, anything from a proxy.
     pub body: String,
 }
 
@@ -110,7 +110,7 @@ impl fmt::Display for Refusal {
 }
 
 impl Refusal {
-    /// The sentence of the problem details that says best what is wrong.
+    /// The most specific sentence of the problem details.
     #[must_use]
     pub fn detail(&self) -> Option<String> {
         let problem: serde_json::Value = serde_json::from_str(&self.body).ok()?;
@@ -118,7 +118,7 @@ impl Refusal {
         text.map(str::to_owned)
     }
 
-    /// The time of `Retry-After`, where it is given in seconds.
+    /// The time in `Retry-After`, if given in seconds.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok().map(Duration::from_secs)
@@ -146,7 +146,7 @@ impl fmt::Display for Closed {
 }
 
 impl Closed {
-    /// What it asks for, by the table of codes; without a code, to come back.
+    /// The rule for the code; without a code, to reconnect.
     #[must_use]
     pub fn reconnect(&self) -> Reconnect {
         match self.code {
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rule_of_the_codes_decides_whether_to_come_back() {
+    fn the_rule_of_the_codes_decides_whether_to_reconnect() {
         for code in [1001, 1011, 1012, 1013, 4003, 4100, 4101, 4102, 4103, 4104, 4499] {
             assert_eq!(closed(code).reconnect(), Reconnect::Yes, "{code}");
         }
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_handshake_says_why_and_when_to_try_again() {
+    fn a_refused_handshake_says_why_and_when_to_retry() {
         let headers = HeaderMap::from_iter([(RETRY_AFTER, "7".parse().unwrap())]);
         let body = r#"{"title":"Busy","detail":"full"}"#.to_owned();
         let error = Error::Refused(Box::new(Refusal { status: StatusCode::SERVICE_UNAVAILABLE, headers, body }));

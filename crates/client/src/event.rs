@@ -12,7 +12,7 @@ use crate::{error::Error, server_error::ServerError};
 pub enum Event {
     /// A publication.
     Message(Message),
-    /// Messages are missing and cannot be replayed: take a snapshot by the platform's own means, then go on.
+    /// Messages are missing and cannot be replayed: take a snapshot through the platform's own API, then continue.
     Gap(Gap),
     /// The gateway has welcomed the client.
     Connected {
@@ -21,20 +21,20 @@ pub enum Event {
         /// The user of the token; `None` without a token.
         user: Option<String>,
     },
-    /// A channel is subscribed; its past follows, if there is one, and then [`Event::CaughtUp`].
+    /// A channel is subscribed; its backlog follows, if there is one, and then [`Event::CaughtUp`].
     Subscribed {
         /// Its name.
         channel: String,
         /// Its delivery class: `state`, `event`, `reliable`, or one of a newer gateway.
         class: String,
-        /// Nothing of the past follows.
+        /// No backlog follows.
         live: bool,
     },
-    /// The channel's past was delivered; live messages follow.
+    /// The channel's backlog was delivered; live messages follow.
     CaughtUp {
         /// Its name.
         channel: String,
-        /// How many messages of the past there were.
+        /// Number of messages in the backlog.
         replayed: u64,
         /// Nothing is missing between the cursor and here.
         complete: bool,
@@ -48,7 +48,7 @@ pub enum Event {
     },
     /// The client's state changed.
     State(State),
-    /// The gateway sent a notice of an unknown type. Reported once for each type.
+    /// The gateway sent a notice of an unknown type. Reported once per type.
     Unknown {
         /// Its `type`.
         kind: String,
@@ -67,16 +67,16 @@ pub enum State {
     Live,
     /// Nothing was received for longer than a heartbeat interval.
     Stale,
-    /// Not connected; the next attempt follows after this time.
+    /// Not connected; the next attempt follows after this delay.
     Waiting {
-        /// From now on.
+        /// Measured from now on.
         wait: Duration,
         /// Why.
         error: Error,
     },
     /// The client has stopped.
     Closed {
-        /// Why; `None` when the application stopped it.
+        /// Why; `None` if the application stopped it.
         error: Option<Error>,
     },
 }
@@ -99,9 +99,9 @@ impl State {
 /// A publication.
 #[derive(Clone, Debug)]
 pub struct Message {
-    /// What the gateway says about it.
+    /// The gateway's metadata.
     pub meta: Meta,
-    /// The publisher's object with `_meta` as its last field, byte for byte as it came.
+    /// The publisher's object with `_meta` as its last field, byte for byte as received.
     pub text: String,
 }
 
@@ -117,20 +117,20 @@ impl Message {
     }
 }
 
-/// What the gateway says about a publication.
+/// The gateway's metadata of a publication.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Meta {
-    /// Where it was published.
+    /// The channel of the publication.
     pub channel: String,
     /// Its id, which is also the cursor after it; `None` if the topic is not retained.
     pub id: Option<String>,
-    /// It was published before the subscription began, or while the client was away.
+    /// It was published before the subscription started, or while the client was disconnected.
     #[serde(default)]
     pub replayed: bool,
-    /// It is the current value at the beginning of a subscription.
+    /// It is the current value at the start of a subscription.
     #[serde(default)]
     pub snapshot: bool,
-    /// How many older values it replaced on its way.
+    /// How many older values it replaced before it was sent.
     #[serde(default)]
     pub conflated: u64,
 }
@@ -138,7 +138,7 @@ pub struct Meta {
 /// A notice that messages are missing.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Gap {
-    /// The channels that are affected.
+    /// The affected channels.
     pub channels: Vec<String>,
     /// The missing messages come after this id; `None` if not known.
     pub after: Option<String>,
@@ -146,7 +146,7 @@ pub struct Gap {
     pub before: Option<String>,
     /// Number of missing messages; `None` if not known.
     pub count: Option<u64>,
-    /// Why: `slow_consumer`, `retention`, `backplane`, `failover`, or a reason of a newer gateway.
+    /// The reason: `slow_consumer`, `retention`, `backplane`, `failover`, or one of a newer gateway.
     pub reason: String,
     /// The cursor to continue from.
     pub cursor: Option<String>,
@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_payload_is_what_was_published() {
+    fn a_payload_is_the_published_object() {
         let meta: Meta = serde_json::from_str(r#"{"channel":"a"}"#).unwrap();
         let of = |text: &str| Message { meta: meta.clone(), text: text.into() }.payload();
         assert_eq!(of(r#"{"a": {"_meta":1},"_meta":{"channel":"a"}}"#), r#"{"a": {"_meta":1}}"#);

@@ -9,7 +9,7 @@ use hyper::{
 
 use crate::error::Error;
 
-/// Names and values that may turn out not to be valid.
+/// Names and values, which may be invalid.
 #[derive(Clone, Default)]
 pub(crate) struct Headers(Vec<(String, String)>);
 

@@ -1,4 +1,4 @@
-//! HTTP requests to a gateway: one connection each, bounded in time and size, no redirections.
+//! HTTP requests to a gateway: one connection each, bounded in time and size, without redirects.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -24,12 +24,12 @@ use crate::{
     trust::{Servers, Trust},
 };
 
-/// An answer that is read as a whole is no larger, unless [`Request::body_bytes_max`] says otherwise: 4 MiB.
+/// Maximum size of a complete response, unless [`Request::body_bytes_max`] sets another: 4 MiB.
 pub const BODY_BYTES_MAX: usize = 4 << 20;
-/// How long an exchange may take unless [`Request::timeout`] says otherwise.
+/// Timeout of an exchange, unless [`Request::timeout`] sets another.
 pub const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// A request to be sent.
+/// A request to send.
 #[derive(Clone, Debug)]
 pub struct Request {
     method: Method,
@@ -49,12 +49,12 @@ pub struct Response {
     pub status: StatusCode,
     /// The headers.
     pub headers: HeaderMap,
-    /// The whole body, as text; what is not UTF-8 is replaced.
+    /// The complete body, as text; invalid UTF-8 is replaced.
     pub body: String,
 }
 
 impl Response {
-    /// This answer if its status is a success (200 to 299).
+    /// This response if its status is a success (200 to 299).
     ///
     /// # Errors
     /// [`Error::Refused`] with any other status.
@@ -115,57 +115,57 @@ impl Request {
         self
     }
 
-    /// Sets how long the exchange may take.
+    /// Sets the timeout of the exchange.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Sets how large the answer's body may be.
+    /// Sets the maximum size of the response body, in bytes.
     #[must_use]
     pub fn body_bytes_max(mut self, body_bytes_max: usize) -> Self {
         self.body_bytes_max = body_bytes_max;
         self
     }
 
-    /// Trusts these authorities (certificates in PEM form) for `https`, and no others. Without it, those that the
-    /// operating system trusts.
+    /// For `https`, trusts only these authorities (certificates in PEM form). By default, those of the operating
+    /// system.
     #[must_use]
     pub fn authorities(mut self, pem: impl Into<Bytes>) -> Self {
         self.trust.servers = Servers::SignedBy(pem.into());
         self
     }
 
-    /// Trusts exactly the first of these certificates (PEM) for `https`, whatever names and dates it has, and no other.
-    /// For a server on this machine whose files are known.
+    /// For `https`, trusts exactly the first of these certificates (PEM), regardless of its names and dates. For a
+    /// server on this machine whose files are known.
     #[must_use]
     pub fn pinned(mut self, pem: impl Into<Bytes>) -> Self {
         self.trust.servers = Servers::Pinned(pem.into());
         self
     }
 
-    /// Shows this certificate chain, with its key (both PEM), to servers that ask for one.
+    /// Presents this certificate chain and its key (both PEM) to servers that request one.
     #[must_use]
     pub fn identity(mut self, certificate: impl Into<Bytes>, key: impl Into<Bytes>) -> Self {
         self.trust.identity = Some((certificate.into(), key.into()));
         self
     }
 
-    /// Connects to this address (IP and port) instead of looking up the host, which the request still names. For
-    /// `http` only.
+    /// Connects to this address (IP and port) instead of resolving the host, which the request still names. Only for
+    /// `http`.
     #[must_use]
     pub fn connect_to(mut self, address: SocketAddr) -> Self {
         self.connect_to = Some(address);
         self
     }
 
-    /// Sends it and reads the whole answer, whatever its status.
+    /// Sends it and reads the complete response, whatever its status.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when it is no request; [`Error::Unreachable`] when no connection was made; [`Error::Lost`] or
-    /// [`Error::Timeout`] when the answer did not come, did not come whole, or was too large: then the
-    /// request may have been acted on.
+    /// [`Error::Invalid`] if the request is invalid; [`Error::Unreachable`] if no connection could be established;
+    /// [`Error::Lost`] or [`Error::Timeout`] if the response did not arrive, was incomplete, or too large: then the
+    /// request may have been executed.
     pub async fn send(self) -> Result<Response, Error> {
         let (limit, bytes_max) = (self.timeout, self.body_bytes_max);
         let exchange = async {
@@ -178,10 +178,10 @@ impl Request {
         timeout(limit, exchange).await.unwrap_or(Err(Error::Timeout { what: "no answer", limit }))
     }
 
-    /// Sends it and returns the answer as soon as its head is there, for bodies without an end.
+    /// Sends it and returns the response as soon as its head arrives, for bodies without an end.
     ///
     /// # Errors
-    /// As [`Request::send`]; the timeout covers the head only.
+    /// As [`Request::send`]; the timeout covers only the head.
     pub async fn stream(self) -> Result<Streaming, Error> {
         let limit = self.timeout;
         let response = timeout(limit, self.exchange()).await;
@@ -213,7 +213,7 @@ impl Request {
     }
 }
 
-/// An answer whose body is still coming. Dropped, its connection is closed.
+/// A response whose body is still arriving. Dropping it closes the connection.
 #[derive(Debug)]
 pub struct Streaming {
     /// Any status.
@@ -227,12 +227,12 @@ impl Streaming {
     /// The next piece of the body; `None` at its end.
     ///
     /// # Errors
-    /// [`Error::Lost`] when the connection ended before the body.
+    /// [`Error::Lost`] if the connection ended before the body.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         loop {
             let Some(frame) = self.body.frame().await else { return Ok(None) };
             let frame = frame.map_err(|error| Error::Lost(innermost(&error)))?;
-            // Trailers say nothing here.
+            // Trailers are ignored.
             if let Ok(data) = frame.into_data() {
                 return Ok(Some(data));
             }
@@ -240,7 +240,7 @@ impl Streaming {
     }
 }
 
-/// Sends the request to an address, while it still names its host.
+/// Sends the request to an address, although it names its host.
 fn redirect<B>(request: &mut hyper::Request<B>, address: SocketAddr) -> Result<(), Error> {
     let invalid = |error: &dyn std::fmt::Display| Error::Invalid(error.to_string());
     let mut parts = request.uri().clone().into_parts();
@@ -252,7 +252,7 @@ fn redirect<B>(request: &mut hyper::Request<B>, address: SocketAddr) -> Result<(
     Ok(())
 }
 
-/// A client that keeps no connection.
+/// A client that does not reuse connections.
 fn client() -> Builder {
     let mut builder = Client::builder(TokioExecutor::new());
     builder.pool_max_idle_per_host(0).retry_canceled_requests(false);
@@ -268,7 +268,7 @@ fn failed(error: &ClientError) -> Error {
     if error.is_connect() { Error::Unreachable(why) } else { Error::Lost(why) }
 }
 
-/// The innermost reason: "connection refused" says more than "client error".
+/// The innermost reason: "connection refused" is more useful than "client error".
 fn innermost(error: &dyn std::error::Error) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
@@ -286,7 +286,7 @@ mod tests {
 
     use super::*;
 
-    /// Answers one request with these bytes, and returns the request.
+    /// Responds to one request with these bytes, and returns the request.
     async fn exchanged(answer: &str, request: impl FnOnce(String) -> Request) -> (String, Result<Response, Error>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/path", listener.local_addr().unwrap());
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_is_sent_as_it_was_made() {
+    async fn a_request_is_sent_as_built() {
         let answer = "HTTP/1.1 201 Created\r\nX-Marked: yes\r\nContent-Length: 2\r\n\r\nok";
         let (asked, response) = exchanged(answer, |url| Request::post(url, "{}").bearer("key")).await;
         let response = response.unwrap();
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_success_is_an_error_for_those_who_ask() {
+    async fn an_unsuccessful_response_is_an_error_if_requested() {
         let answer = "HTTP/1.1 404 Not Found\r\nContent-Length: 18\r\n\r\n{\"detail\":\"no one\"}";
         let (_, response) = exchanged(answer, Request::get).await;
         let error = response.unwrap().success().unwrap_err();
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn half_an_answer_is_lost_and_no_answer_is_waited_for_in_vain() {
+    async fn an_incomplete_response_is_lost_and_a_missing_one_times_out() {
         let half = "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok";
         let (_, response) = exchanged(half, Request::get).await;
         assert!(matches!(response, Err(Error::Lost(_))), "{response:?}");
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_request_is_not_sent() {
+    async fn an_invalid_request_is_not_sent() {
         for url in ["", "localhost:1", "ftp://host/", "http://"] {
             assert!(matches!(Request::get(url).send().await, Err(Error::Invalid(_))), "{url:?}");
         }

@@ -20,7 +20,7 @@ impl Link {
     /// Handles a frame.
     pub(crate) fn frame(&mut self, lasting: &mut Lasting, frame: Result<Frame, Error>) -> Result<(), End> {
         let frame = frame?;
-        self.hear();
+        self.record_activity();
         if let Frame::Text(text) = &frame {
             let messages = unless_skipped(read::messages(text))?.unwrap_or_default();
             if is(Defect::WholeArrays) && messages.iter().any(|message| read::message(message).is_err()) {
@@ -94,7 +94,7 @@ impl Link {
             }
             Notice::Closing(_) if is(Defect::ClosingIgnored) => {}
             Notice::Closing(closing) => return Ok(Some(End::Closing(closing))),
-            Notice::Error(error) if self.welcomed.is_none() => return Ok(Some(End::Closing(Closing::of(error)))),
+            Notice::Error(error) if self.welcomed.is_none() => return Ok(Some(End::Closing(Closing::of(&error)))),
             Notice::Error(_) => lasting.queue.unknown("error"),
         }
         Ok(None)
@@ -166,7 +166,7 @@ impl Link {
     }
 
     fn reply_to_nobody() -> Result<Option<End>, Unreadable> {
-        if is(Defect::NothingNew) { Err("a reply to no request".into()) } else { Ok(None) }
+        if is(Defect::NothingNew) { Err("a reply without a request".into()) } else { Ok(None) }
     }
 
     fn authenticated(
@@ -187,7 +187,7 @@ impl Link {
             return Ok(None);
         };
         if self.welcomed.is_none() {
-            return Ok(Some(End::Closing(Closing::of(error))));
+            return Ok(Some(End::Closing(Closing::of(&error))));
         }
         if is(Defect::RefusedAuthIgnored) {
             return Ok(None);
@@ -205,7 +205,7 @@ impl Link {
     }
 }
 
-/// What cannot be read ends the connection.
+/// An unreadable message ends the connection.
 fn unless_skipped<T>(result: Result<T, Unreadable>) -> Result<Option<T>, End> {
     match result {
         Ok(value) => Ok(Some(value)),

@@ -1,4 +1,4 @@
-//! State that outlives a connection: positions, pending requests, the token, the session. Never knows a connection.
+//! State that outlives a connection: positions, pending requests, the token, the session. Knows no connection.
 
 use crate::{
     outgoing::Outbox,
@@ -19,7 +19,7 @@ pub(crate) struct Lasting {
     pub session: Option<String>,
     /// Of the last welcome, if there was one.
     pub user: Option<Option<String>>,
-    /// How often in a row a connection without a welcome ended with the request for a new token.
+    /// Number of consecutive connections without a welcome that ended with the request for a new token.
     pub tokens_refused: u8,
     /// Index of the endpoint of the current or next connection.
     pub endpoint: usize,

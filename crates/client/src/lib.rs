@@ -1,11 +1,12 @@
 //! A client of Tickgate.
 //!
-//! - [`Client`] follows channels over as many connections as it takes, by the rules of `docs/client.md`: it comes back after
-//!   a lost connection with the cursors of its channels, renews its token, and reports what is missing as a [`Gap`].
-//! - [`Socket`] is one WebSocket connection, for those who decide themselves what to send and when to come back.
-//! - [`Publication`] publishes over the HTTP API; [`http`] asks it anything else.
+//! - [`Client`] follows channels over as many connections as necessary, by the rules of `docs/client.md`: it reconnects
+//!   after a lost connection with the cursors of its channels, renews its token, and reports missing messages as a
+//!   [`Gap`].
+//! - [`Socket`] is one WebSocket connection, for programs that decide themselves what to send and when to reconnect.
+//! - [`Publication`] publishes over the HTTP API; [`http`] sends any other request to it.
 //!
-//! A client comes with a [`Driver`], which does its work: it has to be polled, in a task of its own or beside the
+//! A client comes with a [`Driver`], which does its work: it must be polled, in its own task or concurrently with the
 //! application, so that pings are answered while the application is busy.
 //!
 //! ```no_run
@@ -30,8 +31,8 @@
 //! # }
 //! ```
 //!
-//! Cursors outlive the application: those of [`Client::cursors`] count what was handled, and [`Channel::since`] takes them
-//! back.
+//! Cursors can outlive the application: [`Client::cursors`] returns the positions up to which events were handled, and
+//! [`Channel::since`] continues after them.
 //!
 //! ```
 //! use tickgate_client::{Builder, Channel};
@@ -39,11 +40,11 @@
 //! let stored = [("orders", "1763700000000-42")];
 //! let channels = stored.map(|(channel, cursor)| Channel::new(channel).since(cursor));
 //! let (client, _driver) = Builder::new("ws://127.0.0.1:8000/ws/trading").channels(channels).build();
-//! assert!(client.cursors().is_empty(), "nothing was handled yet");
+//! assert!(client.cursors().is_empty(), "no event was handled yet");
 //! ```
 //!
-//! A publication over the connection is repeated with the same `msg_id` until it is answered, up to its deadline; the error
-//! says whether it may have been stored.
+//! A publication over the connection is repeated with the same `msg_id` until a reply arrives, up to its deadline; the
+//! error says whether it may have been stored.
 //!
 //! ```no_run
 //! # async fn example(client: tickgate_client::Client) -> Result<(), Box<dyn std::error::Error>> {
@@ -56,7 +57,7 @@
 //! let publication = Publication { channel: "signals", user: None, data: &data, msg_id: None };
 //! match client.handle().publish(&publication, Duration::from_secs(5)).await {
 //!     Ok(accepted) => println!("stored as {:?}", accepted.id),
-//!     Err(RequestError::Unknown) => println!("nobody knows"),
+//!     Err(RequestError::Unknown) => println!("the outcome is unknown"),
 //!     Err(error) => println!("not stored: {error}"),
 //! }
 //! # Ok(())
@@ -64,7 +65,7 @@
 //! ```
 //!
 //! Runs on tokio; starts no task that outlives a request. TLS trusts the certificates that the operating system trusts
-//! (`SSL_CERT_FILE` and `SSL_CERT_DIR` name others).
+//! (`SSL_CERT_FILE` and `SSL_CERT_DIR` override them).
 #![warn(missing_docs)]
 
 mod backoff;

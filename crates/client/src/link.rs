@@ -1,4 +1,4 @@
-//! One connection of a client: what is sent on it and when, and when it counts as lost. Never decides whether to
+//! One connection of a client: what is sent on it and when, and when it counts as lost. Does not decide whether to
 //! reconnect.
 
 use std::{
@@ -24,7 +24,7 @@ use crate::{
 
 /// Time limit for the reply to a request: 10 seconds by the contract, plus a margin for the network.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(12);
-/// Minimum time between two `auth`.
+/// Minimum time between two `auth` messages.
 const AUTH_INTERVAL_MIN: Duration = Duration::from_secs(1);
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// Upper limit for the bytes of a `subscribe` besides its elements.
@@ -37,7 +37,7 @@ pub(crate) enum End {
     Stopped,
     /// The gateway sent `closing`.
     Closing(Closing),
-    /// It was lost, closed, or never made.
+    /// It was lost, closed, or could not be established.
     Failed(Error),
 }
 
@@ -47,7 +47,7 @@ impl From<Error> for End {
     }
 }
 
-/// An unanswered request that the client itself made.
+/// A request of the client itself without a reply.
 #[derive(Debug)]
 pub(crate) enum Open {
     Subscribe,
@@ -90,7 +90,7 @@ pub(crate) struct Link {
     opening_deadline: Instant,
     pub welcomed: Option<Welcomed>,
     /// When something was received last.
-    heard: Instant,
+    last_activity: Instant,
     /// Requests by their number, with the time when they were sent.
     pub open: BTreeMap<u64, (Open, Instant)>,
     number: u64,
@@ -106,7 +106,7 @@ impl Link {
             socket,
             opening_deadline,
             welcomed: None,
-            heard: Instant::now(),
+            last_activity: Instant::now(),
             open: BTreeMap::new(),
             number: 0,
             renewal: Renewal::At(None),
@@ -120,9 +120,9 @@ impl Link {
         self.welcomed.as_ref().map(|welcomed| welcomed.at)
     }
 
-    /// Notes a sign of life.
-    pub(crate) fn hear(&mut self) {
-        self.heard = Instant::now();
+    /// Records a sign of life.
+    pub(crate) fn record_activity(&mut self) {
+        self.last_activity = Instant::now();
     }
 
     /// The next input: a new token, or a frame if `reads` is set. Cancel safe.
@@ -149,7 +149,7 @@ impl Link {
     async fn send(&mut self, text: String) -> Result<(), End> {
         let limit = SEND_TIMEOUT;
         let sent = timeout(limit, self.socket.send(text)).await;
-        Ok(sent.unwrap_or(Err(Error::Timeout { what: "nothing taken", limit }))?)
+        Ok(sent.unwrap_or(Err(Error::Timeout { what: "sending timed out", limit }))?)
     }
 
     async fn auth(&mut self, token: String) -> Result<(), End> {
@@ -164,7 +164,7 @@ impl Link {
     /// When the connection becomes stale, and when it counts as lost.
     fn silence(&self) -> Option<(Instant, Instant)> {
         let interval = self.welcomed.as_ref()?.interval;
-        Some((self.heard + interval, self.heard + interval * 2))
+        Some((self.last_activity + interval, self.last_activity + interval * 2))
     }
 
     /// Deadline for the reply to the oldest request of the client itself.
@@ -204,13 +204,15 @@ impl Link {
         }
         let Some((stale, lost)) = self.silence() else {
             return match self.opening_deadline <= now {
-                true => Err(Error::Timeout { what: "no welcome", limit: self.opening_deadline - self.heard }.into()),
+                true => {
+                    Err(Error::Timeout { what: "no welcome", limit: self.opening_deadline - self.last_activity }.into())
+                }
                 false => Ok(()),
             };
         };
         if (lasting.queue.has_room() || is(Defect::StoppedIsSilent)) && !is(Defect::NoWatch) {
             if lost <= now {
-                return Err(Error::Timeout { what: "nothing received", limit: lost - self.heard }.into());
+                return Err(Error::Timeout { what: "nothing received", limit: lost - self.last_activity }.into());
             }
             if stale <= now {
                 lasting.queue.state(State::Stale);

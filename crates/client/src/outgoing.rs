@@ -1,4 +1,4 @@
-//! Pending requests of the application: sent when there is a connection, repeated where that is safe, abandoned at their
+//! Pending requests of the application: sent while there is a connection, repeated if that is safe, abandoned at their
 //! deadline. Never reads a clock: the time is an argument.
 
 use std::{
@@ -20,7 +20,7 @@ const OUTGOING_MAX: usize = 1024;
 /// The reply to a request, or why there is none.
 pub(crate) type Answer = Result<String, RequestError>;
 
-/// The fields of a request as JSON text, so that numbers are sent exactly as they were written.
+/// The fields of a request as JSON text, so that numbers are sent exactly as written.
 #[derive(Clone, Debug)]
 pub(crate) struct Fields(String);
 
@@ -46,16 +46,16 @@ impl Fields {
 }
 
 fn quoted(text: &str) -> String {
-    // Serializing a string does not fail.
+    // Serializing a string cannot fail.
     serde_json::to_string(text).unwrap_or_default()
 }
 
-/// A request that is to be answered by its deadline.
+/// A request with a deadline.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     /// Without `id` and `msg_id`.
     pub fields: Fields,
-    /// With it, the request can be repeated safely.
+    /// With a `msg_id`, the request can be repeated safely.
     pub msg_id: Option<String>,
     pub deadline: Instant,
     pub answer: oneshot::Sender<Answer>,
@@ -67,7 +67,7 @@ struct Pending {
     /// The number under which it was sent on the current connection.
     sent: Option<u64>,
     not_before: Option<Instant>,
-    /// The gateway may have acted on an earlier attempt.
+    /// The gateway may have executed an earlier attempt.
     maybe_done: bool,
     /// Why the last attempt was refused.
     refused: Option<ServerError>,
@@ -85,7 +85,7 @@ impl Pending {
         fields.end()
     }
 
-    /// Answers a request that is not sent any more, for this reason if it never was.
+    /// Completes a request that is not sent any more; if it was never sent, for this reason.
     fn give_up(self, why: &str) {
         let error = match (self.maybe_done || self.sent.is_some(), self.refused) {
             (true, _) => RequestError::Unknown,
@@ -103,7 +103,7 @@ pub(crate) struct Outbox(VecDeque<Pending>);
 impl Outbox {
     pub(crate) fn add(&mut self, request: Outgoing) {
         if self.0.len() == OUTGOING_MAX {
-            answer(request, Err(RequestError::NotSent("too many requests are on their way".into())));
+            answer(request, Err(RequestError::NotSent("too many requests are pending".into())));
             return;
         }
         self.0.push_back(Pending { request, sent: None, not_before: None, maybe_done: false, refused: None });
@@ -116,7 +116,7 @@ impl Outbox {
         deadlines.chain(sends.map(|pending| pending.not_before.unwrap_or(now))).min()
     }
 
-    /// Answers the requests whose deadline has passed.
+    /// Completes the requests whose deadline has passed.
     pub(crate) fn expire(&mut self, now: Instant) {
         if is(Defect::NoDeadline) {
             return;
@@ -127,8 +127,8 @@ impl Outbox {
         }
     }
 
-    /// The next request that is due, to be sent under this number. One of more bytes than the gateway takes is answered
-    /// here: sent, it would end the connection for good.
+    /// The next request that is due, to be sent under this number. A request larger than the gateway accepts is
+    /// completed here: sending it would close the connection permanently.
     pub(crate) fn next(&mut self, now: Instant, number: u64, bytes_max: usize) -> Option<String> {
         let is_due =
             |pending: &Pending| pending.sent.is_none() && pending.not_before.is_none_or(|not_before| not_before <= now);
@@ -139,14 +139,15 @@ impl Outbox {
                 pending.sent = Some(number);
                 return Some(text);
             }
-            let unsent = || RequestError::NotSent(format!("{} bytes, where the gateway takes {bytes_max}", text.len()));
+            let unsent =
+                || RequestError::NotSent(format!("{} bytes, but the gateway accepts at most {bytes_max}", text.len()));
             let error = if pending.maybe_done { RequestError::Unknown } else { unsent() };
             self.finish(at, Err(error));
         }
         None
     }
 
-    /// Handles a reply; false if it answers none of the requests.
+    /// Handles a reply; false if it belongs to no request.
     pub(crate) fn reply(&mut self, now: Instant, number: u64, reply: Result<&str, ServerError>) -> bool {
         let Some(at) = self.0.iter().position(|pending| pending.sent == Some(number)) else { return false };
         let error = match reply {
@@ -169,7 +170,7 @@ impl Outbox {
         }
     }
 
-    /// The connection has ended. The outcome of unanswered requests is unknown.
+    /// The connection has ended. The outcome of requests without a reply is unknown.
     pub(crate) fn disconnected(&mut self) {
         let mut at = 0;
         while let Some(pending) = self.0.get_mut(at) {
@@ -183,7 +184,7 @@ impl Outbox {
         }
     }
 
-    /// Nothing is sent any more, because of this.
+    /// Completes all pending requests, because nothing is sent any more for this reason.
     pub(crate) fn end(&mut self, why: &str) {
         if is(Defect::EndAnswersNothing) {
             return self.0.clear();
@@ -222,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sent_and_not_answered_is_unknown_and_sent_again() {
+    fn a_request_without_a_reply_is_unknown_and_repeated() {
         let (now, mut outbox) = (Instant::now(), Outbox::default());
         let (publish, mut answered) = request(now, 5, true);
         outbox.add(publish);
@@ -238,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_repeat_ends_with_its_connection() {
+    fn a_request_that_cannot_be_repeated_ends_with_its_connection() {
         let (now, mut outbox) = (Instant::now(), Outbox::default());
         let (history, mut answered) = request(now, 5, false);
         outbox.add(history);
@@ -249,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_with_a_time_is_tried_again_and_one_without_is_final() {
+    fn a_refusal_with_a_delay_is_retried_and_one_without_is_final() {
         let (now, mut outbox) = (Instant::now(), Outbox::default());
         let (publish, mut answered) = request(now, 5, true);
         outbox.add(publish);
@@ -259,13 +260,13 @@ mod tests {
         let later = now + Duration::from_millis(400);
         assert_eq!(outbox.due(now, true), Some(later));
         outbox.next(later, 2, usize::MAX).unwrap();
-        assert!(!outbox.reply(later, 9, Ok("{}")), "nobody's reply");
+        assert!(!outbox.reply(later, 9, Ok("{}")), "a reply to no request");
         assert!(outbox.reply(later, 2, Err(error(&json!({})))));
         assert!(matches!(answered.try_recv().unwrap(), Err(RequestError::Refused(_))));
     }
 
     #[test]
-    fn an_end_answers_as_a_deadline_does() {
+    fn stopping_completes_requests_like_a_deadline() {
         let (now, mut outbox) = (Instant::now(), Outbox::default());
         let (refused, mut refusal) = request(now, 5, true);
         outbox.add(refused);

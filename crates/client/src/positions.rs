@@ -13,7 +13,7 @@ use crate::{
     server_error::ServerError,
 };
 
-/// When to ask again for a channel that a reply does not name.
+/// Delay before requesting a channel that a reply does not name.
 const UNNAMED_RETRY: Duration = Duration::from_secs(5);
 
 /// A change of the application's cursor of a channel: the new cursor, or `None` to forget it.
@@ -26,7 +26,7 @@ enum Phase {
     Due(Option<Instant>),
     /// Requested under this number.
     Asked(u64),
-    /// Granted; its past is still coming.
+    /// Granted; its backlog is still arriving.
     CatchingUp,
     Live,
 }
@@ -42,8 +42,8 @@ struct Wanted {
 }
 
 impl Wanted {
-    /// Whether what arrives for the channel now is delivered. Between a request with `since` and its reply it belongs to the
-    /// subscription before, and the replay will repeat it.
+    /// Whether messages of the channel are delivered now. Between a request with `since` and its reply they belong to
+    /// the previous subscription, and the replay will repeat them.
     fn receives(&self) -> bool {
         self.granted() || self.cursor.is_none() || is(Defect::NothingDropped)
     }
@@ -185,7 +185,7 @@ impl Positions {
         Some(Event::Refused { channel: channel.to_owned(), error: error.clone() })
     }
 
-    /// Handles a push: the cursors that move, or `None` if it is not to be delivered.
+    /// Handles a push: the cursors that move, or `None` if it must not be delivered.
     pub(crate) fn push(&mut self, meta: &Meta) -> Option<Vec<Move>> {
         if is(Defect::LeftDelivered) && !self.0.contains_key(&meta.channel) {
             return Some(Vec::new());
@@ -269,7 +269,7 @@ fn element(wanted: &Wanted) -> String {
         options.since = Some(cursor.clone());
         options.last = None;
     }
-    // Serializing numbers, strings and booleans does not fail.
+    // Serializing numbers, strings and booleans cannot fail.
     serde_json::to_string(&options).unwrap_or_default()
 }
 
@@ -320,20 +320,20 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_counts_for_what_it_was_asked_for_only() {
+    fn a_reply_counts_only_for_its_own_request() {
         let mut positions = wanting(&["a", "b"]);
         asked(&mut positions);
         positions.drop("a");
         positions.want("a".into());
         granted(&mut positions, &json!([{ "channel": "a", "class": "x", "cursor": "1-1", "live": true }]));
         assert!(!positions.live());
-        assert_eq!(asked(&mut positions), json!([{ "channel": "a" }]), "`b` was not named: it has to wait");
+        assert_eq!(asked(&mut positions), json!([{ "channel": "a" }]), "`b` was not named: it must wait");
         let later = Instant::now() + UNNAMED_RETRY;
         assert_eq!(positions.ask(later, 2, 9, 1000).len(), 1);
     }
 
     #[test]
-    fn what_arrives_before_a_channel_is_granted_again_is_left_to_the_replay() {
+    fn messages_before_a_channel_is_granted_again_are_left_to_the_replay() {
         let mut positions = wanting(&["a"]);
         asked(&mut positions);
         granted(&mut positions, &json!([{ "channel": "a", "class": "x", "cursor": "1-1", "live": true }]));
@@ -344,11 +344,11 @@ mod tests {
         assert_eq!(asked(&mut positions)[0]["since"], "1-2");
         assert!(positions.push(&meta("1-4")).is_none());
         let end = json!({ "channel": "a", "cursor": "1-2", "replayed": 0, "complete": true });
-        assert!(positions.caught_up(&serde_json::from_value(end).unwrap()).is_none(), "of the subscription before");
+        assert!(positions.caught_up(&serde_json::from_value(end).unwrap()).is_none(), "of the previous subscription");
         granted(&mut positions, &json!([{ "channel": "a", "class": "x", "cursor": "1-2", "live": false }]));
         assert!(positions.push(&meta("1-3")).is_some());
         positions.want("a".into());
-        assert!(positions.drop("a"), "the gateway still has the subscription before");
+        assert!(positions.drop("a"), "the gateway still has the previous subscription");
     }
 
     #[test]
@@ -358,11 +358,11 @@ mod tests {
         assert_eq!(positions.ask(now, 1, 2, 1000).len(), 2);
         positions.disconnected();
         assert_eq!(positions.ask(now, 2, 9, 30).len(), 1, "two elements have 34 bytes");
-        assert_eq!(positions.ask(now, 3, 9, 1).len(), 1, "one is always asked for");
+        assert_eq!(positions.ask(now, 3, 9, 1).len(), 1, "at least one is requested");
     }
 
     #[test]
-    fn who_has_to_wait_is_not_due_before() {
+    fn a_delayed_channel_is_not_due_early() {
         let mut positions = wanting(&["a"]);
         let now = Instant::now();
         asked(&mut positions);

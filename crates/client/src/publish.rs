@@ -16,23 +16,23 @@ use crate::{
 pub struct Publication<'a> {
     /// A topic, or with `user` one of the user's private channels.
     pub channel: &'a str,
-    /// The user whose private channel it is.
+    /// The owner of the private channel.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<&'a str>,
-    /// A JSON object. It is sent exactly as it is written.
+    /// A JSON object. It is sent exactly as written.
     pub data: &'a RawValue,
-    /// The publisher's own id of it. What is published again with the same id arrives once, so it is safe to try again
-    /// when the outcome is not known.
+    /// The publisher's own id. A publication that is sent again with the same id arrives once, so it is safe to retry
+    /// if the outcome is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub msg_id: Option<&'a str>,
 }
 
-/// What became of an accepted publication.
+/// The result of an accepted publication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Published {
-    /// Its position; `None` where the topic is not retained.
+    /// Its position; `None` if the topic is not retained.
     pub id: Option<StreamId>,
-    /// It had been published before under the same `msg_id`; `id` is the one of the first time.
+    /// It was published before under the same `msg_id`; `id` is that of the first time.
     pub duplicate: bool,
 }
 
@@ -45,11 +45,11 @@ impl Publication<'_> {
         self.publish_within(TIMEOUT, operations, api_key).await
     }
 
-    /// Publishes it within a time.
+    /// Publishes it within a time limit.
     ///
     /// # Errors
-    /// [`Error::Refused`] when the gateway did not accept it: with status 504 the outcome is not known, with any other
-    /// status it is certainly not stored. [`Error::Lost`] and [`Error::Timeout`]: the outcome is not known.
+    /// [`Error::Refused`] if the gateway did not accept it: with status 504 the outcome is unknown, with any other
+    /// status it is certainly not stored. [`Error::Lost`] and [`Error::Timeout`]: the outcome is unknown.
     pub async fn publish_within(
         &self,
         timeout: Duration,
@@ -61,7 +61,7 @@ impl Publication<'_> {
         let request = api_key.into_iter().fold(request, Request::bearer);
         let response = request.timeout(timeout).send().await?.success()?;
         serde_json::from_str(&response.body)
-            .map_err(|error| Error::Lost(format!("not an answer of a gateway: {error}")))
+            .map_err(|error| Error::Lost(format!("not a response of a gateway: {error}")))
     }
 }
 
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn data_goes_out_as_it_was_written() {
+    fn data_is_sent_as_written() {
         let data = RawValue::from_string(r#"{"price": 1.10, "a":1e400}"#.into()).unwrap();
         let publication = Publication { channel: "orders", user: Some("alice"), data: &data, msg_id: None };
         let body = serde_json::to_string(&publication).unwrap();

@@ -24,7 +24,7 @@ pub(crate) struct Delivery {
 #[derive(Debug)]
 pub(crate) struct Queue {
     deliveries: Sender<Delivery>,
-    /// Events without room in the queue: at most those of one frame, and a state.
+    /// Events that do not fit in the queue: at most those of one frame, and a state.
     pending: VecDeque<Delivery>,
     state: &'static str,
     unknown: BTreeSet<String>,
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_states_that_wait_the_newest_counts() {
+    fn only_the_newest_waiting_state_is_kept() {
         let (deliveries, mut taken) = mpsc::channel(1);
         let mut queue = Queue::new(deliveries);
         queue.state(State::Connecting);

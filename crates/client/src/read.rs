@@ -1,7 +1,7 @@
-//! Reads the messages of a gateway, as far as a client acts on them. Pure.
+//! Parses the messages of a gateway, as far as a client acts on them. Pure.
 //!
-//! It is more tolerant than the gateway's own types, because classes, reasons and codes may be newer than this client. A
-//! missing required field is an error, so that nothing is skipped silently.
+//! It is more tolerant than the gateway's own types, because classes, reasons and codes may be newer than this client.
+//! A missing required field is an error, so that nothing is skipped silently.
 
 use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
@@ -102,8 +102,8 @@ pub(crate) struct Closing {
 }
 
 impl Closing {
-    /// What an `error` before the welcome amounts to: there is nothing that it could be about but the token.
-    pub(crate) fn of(error: ServerError) -> Self {
+    /// The meaning of an `error` before the welcome: it can only be about the token.
+    pub(crate) fn of(error: &ServerError) -> Self {
         let after_ms = error.details.retry_after_ms;
         let again = after_ms.is_some() || is(Defect::RefusedTokenAgain);
         let reconnect = if again { "yes" } else { "new_token" };
@@ -172,7 +172,7 @@ pub(crate) fn message(text: &str) -> Result<Incoming<'_>, Unreadable> {
         #[serde(rename = "_meta", borrow)]
         meta: Option<&'a RawValue>,
     }
-    // A publication may have a `type` and an `id` of any form: neither is looked at before `_meta`.
+    // A publication may have any `type` and `id`: `_meta` is checked before both.
     #[derive(Deserialize)]
     struct Pushed {
         #[serde(rename = "_meta")]
@@ -216,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn structure_tells_push_reply_and_notice_apart() {
+    fn structure_distinguishes_push_reply_and_notice() {
         let push = r#"{"type":{"a":1},"id":[1],"_meta":{"channel":"a","id":"7-1","new":0}}"#;
         assert!(matches!(message(push), Ok(Incoming::Push(meta)) if meta.channel == "a" && !meta.replayed));
         let reply = r#"{"type":"error","id":"x","code":1}"#;
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lacks_a_required_field_can_not_be_read() {
+    fn a_message_without_a_required_field_is_an_error() {
         for text in [
             "",
             "7",

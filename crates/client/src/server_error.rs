@@ -19,14 +19,14 @@ pub struct ServerError {
     pub details: Details,
 }
 
-/// What else is known about an error.
+/// Further details of an error.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Details {
     /// The field of the request that is wrong.
     pub field: Option<String>,
     /// Milliseconds after which the same request may succeed; `None` if it will not.
     pub retry_after_ms: Option<u64>,
-    /// Of a publication: `refused`, certainly not stored, or `unknown`.
+    /// For a publication: `refused`, certainly not stored, or `unknown`.
     pub outcome: Option<String>,
 }
 

@@ -1,5 +1,5 @@
-//! One WebSocket connection to a gateway: opened with a token, read and written as text. Never decides whether to come
-//! back.
+//! One WebSocket connection to a gateway: opened with a token, read and written as text. Does not decide whether to
+//! reconnect.
 
 use std::time::Duration;
 
@@ -25,16 +25,16 @@ use crate::{
     headers::Headers,
 };
 
-/// Without a sign of life for so long the connection counts as lost, unless [`Opening::silence_max`] says otherwise:
-/// three heartbeats of the gateway's default.
+/// Silence after which the connection counts as lost, unless [`Opening::silence_max`] sets another time: three
+/// heartbeats of the gateway's default.
 const SILENCE_MAX: Duration = Duration::from_secs(90);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the other side may take to answer a Close frame.
+/// How long the peer may take to respond to a Close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 type Tungstenite = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// No message of a gateway is longer than 1 MiB; what stands behind another server may be.
+/// Maximum message size, in bytes. Messages of a gateway have at most 1 MiB; those of other servers may be larger.
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
 fn config() -> WebSocketConfig {
@@ -42,7 +42,7 @@ fn config() -> WebSocketConfig {
     WebSocketConfig::default().max_message_size(Some(most)).max_frame_size(Some(most))
 }
 
-/// What came on a connection.
+/// What arrived on a connection.
 #[derive(Debug)]
 pub(crate) enum Frame {
     Text(String),
@@ -51,7 +51,7 @@ pub(crate) enum Frame {
     Binary,
 }
 
-/// A WebSocket connection to be opened.
+/// A WebSocket connection to open.
 #[derive(Clone, Debug)]
 pub struct Opening {
     url: String,
@@ -85,7 +85,7 @@ impl Opening {
         self
     }
 
-    /// Opens the connection, in whatever time it takes.
+    /// Opens the connection, without a time limit.
     pub(crate) async fn connect(&self) -> Result<Socket, Error> {
         let handshake = connect_async_with_config(self.request()?, Some(config()), true);
         handshake.await.map_err(refused).map(|opened| self.socket(opened))
@@ -95,7 +95,8 @@ impl Opening {
         Socket { inner, headers: response.into_parts().0.headers, silence_max: self.silence_max }
     }
 
-    /// How long the gateway may be silent: then the connection counts as lost. Heartbeats and pings are signs of life.
+    /// Sets how long the gateway may be silent before the connection counts as lost. Heartbeats and pings are signs of
+    /// life.
     #[must_use]
     pub fn silence_max(mut self, silence_max: Duration) -> Self {
         self.silence_max = silence_max;
@@ -110,7 +111,7 @@ impl Opening {
         self.opened(connect_async_with_config(self.request()?, Some(config()), true)).await
     }
 
-    /// Opens the connection over a TCP connection that stands already, without TLS.
+    /// Opens the connection over an existing TCP connection, without TLS.
     ///
     /// # Errors
     /// As [`Opening::open`].
@@ -126,7 +127,7 @@ impl Opening {
         let limit = CONNECT_TIMEOUT;
         match timeout(limit, handshake).await {
             Ok(opened) => opened.map_err(refused).map(|opened| self.socket(opened)),
-            Err(_) => Err(Error::Timeout { what: "can't connect", limit }),
+            Err(_) => Err(Error::Timeout { what: "cannot connect", limit }),
         }
     }
 
@@ -156,7 +157,7 @@ fn refusal(response: Response) -> Refusal {
     Refusal { status: parts.status, headers: parts.headers, body }
 }
 
-/// An open connection. Dropped, it is gone without a Close frame.
+/// An open connection. Dropping it closes it without a Close frame.
 #[derive(Debug)]
 pub struct Socket {
     inner: Tungstenite,
@@ -165,7 +166,7 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// The headers of the answer to the handshake.
+    /// The headers of the handshake response.
     #[must_use]
     pub fn headers(&self) -> &HeaderMap {
         &self.headers
@@ -174,7 +175,7 @@ impl Socket {
     /// Sends a text message.
     ///
     /// # Errors
-    /// [`Error::Lost`] when the connection has ended.
+    /// [`Error::Lost`] if the connection has ended.
     pub async fn send(&mut self, text: impl Into<String>) -> Result<(), Error> {
         self.inner.send(Message::text(text.into())).await.map_err(|error| lost(&error))
     }
@@ -187,7 +188,7 @@ impl Socket {
         next(&mut self.inner, self.silence_max).await
     }
 
-    /// Whatever comes next. Cancel safe.
+    /// The next event. Cancel safe.
     ///
     /// # Errors
     /// [`Error::Closed`] or [`Error::Lost`].
@@ -202,7 +203,7 @@ impl Socket {
     /// Sends a Close frame with 1000, and waits up to 5 seconds for the gateway's.
     ///
     /// # Errors
-    /// The connection was lost, or the answer did not come in time.
+    /// The connection was lost, or the response did not arrive in time.
     pub async fn close(self) -> Result<(), Error> {
         self.close_within(CLOSE_TIMEOUT).await
     }
@@ -214,7 +215,7 @@ impl Socket {
             while let Some(Ok(_)) = self.inner.next().await {}
             Ok(())
         };
-        timeout(limit, goodbye).await.unwrap_or(Err(Error::Timeout { what: "no answer to a close", limit }))
+        timeout(limit, goodbye).await.unwrap_or(Err(Error::Timeout { what: "no response to the Close frame", limit }))
     }
 
     /// Two halves, for reading in one task and writing in another.
@@ -225,7 +226,7 @@ impl Socket {
     }
 }
 
-/// The half of a [`Socket`] that writes.
+/// The writing half of a [`Socket`].
 #[derive(Debug)]
 pub struct SocketSender(SplitSink<Tungstenite, Message>);
 
@@ -233,21 +234,21 @@ impl SocketSender {
     /// As [`Socket::send`].
     ///
     /// # Errors
-    /// [`Error::Lost`] when the connection has ended.
+    /// [`Error::Lost`] if the connection has ended.
     pub async fn send(&mut self, text: impl Into<String>) -> Result<(), Error> {
         self.0.send(Message::text(text.into())).await.map_err(|error| lost(&error))
     }
 
-    /// Sends a Close frame; the other half receives what still comes, then the gateway's.
+    /// Sends a Close frame; the other half receives the remaining messages, then the gateway's Close frame.
     ///
     /// # Errors
-    /// [`Error::Lost`] when the connection has ended.
+    /// [`Error::Lost`] if the connection has ended.
     pub async fn close(&mut self) -> Result<(), Error> {
         self.0.close().await.map_err(|error| lost(&error))
     }
 }
 
-/// The half of a [`Socket`] that reads. It also answers pings: keep reading.
+/// The reading half of a [`Socket`]. It also answers pings: keep reading.
 #[derive(Debug)]
 pub struct SocketReceiver {
     inner: SplitStream<Tungstenite>,
@@ -295,7 +296,7 @@ fn frame(message: Message) -> Result<Frame, Error> {
 }
 
 fn end_of_stream() -> Error {
-    Error::Lost("the end of the stream".into())
+    Error::Lost("end of stream".into())
 }
 
 fn lost(error: &Broken) -> Error {
@@ -315,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_sent_is_said() {
+    fn an_invalid_input_is_an_error() {
         for opening in [Opening::to("127.0.0.1"), Opening::to(""), Opening::to("ws://a/").token("a\nb")] {
             assert!(matches!(opening.request(), Err(Error::Invalid(_))), "{opening:?}");
         }

@@ -95,7 +95,7 @@ impl Token {
         }
     }
 
-    /// Notes the time left. Returns when to renew the token.
+    /// Records the time left. Returns when to renew the token.
     pub(crate) fn left(&mut self, now: Instant, left: Duration) -> Option<Instant> {
         self.ends = now.checked_add(left);
         now.checked_add((left - RENEW_BEFORE.min(left / 2)).max(RENEW_INTERVAL_MIN))
@@ -126,19 +126,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_renewed_a_minute_or_half_of_its_life_before_its_end() {
+    fn a_token_is_renewed_a_minute_or_half_of_its_life_before_it_expires() {
         let (mut token, now) = (Token::default(), Instant::now());
         token.set("a".into());
         let in_seconds = |seconds| Some(now + Duration::from_secs(seconds));
         assert_eq!(token.left(now, Duration::from_secs(3600)), in_seconds(3540));
         assert_eq!(token.left(now, Duration::from_secs(6)), in_seconds(3));
         assert_eq!(token.left(now, Duration::ZERO), in_seconds(1));
-        assert_eq!(token.valid(now), None, "it has ended");
+        assert_eq!(token.valid(now), None, "it has expired");
         assert!(!format!("{token:?}").contains('a') || !format!("{token:?}").contains("\"a\""));
     }
 
     #[test]
-    fn the_gateways_clock_counts() {
+    fn the_gateways_clock_determines_expiry() {
         let now = Instant::now();
         let clock = ServerClock::new(Timestamp::from_ms(1_000_000), now);
         let later = now + Duration::from_secs(2);
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_fails_says_why() {
+    async fn a_failure_says_why() {
         let source = TokenSource::function(|| async { Err::<String, _>("the login is down") });
         assert_eq!(source.get().await.unwrap_err().to_string(), "no token: the login is down");
         assert_eq!(TokenSource::fixed("a".into()).get().await.unwrap(), "a");

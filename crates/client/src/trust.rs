@@ -1,4 +1,4 @@
-//! Which servers are trusted for `https`, and what they are shown. Never opens a connection.
+//! The servers that are trusted for `https`, and the client certificate they receive. Never opens a connection.
 
 use std::{fmt, sync::Arc};
 
@@ -13,7 +13,7 @@ use rustls::{
 
 use crate::error::Error;
 
-/// Both ends of the trust between a client and a server.
+/// Both sides of the trust between a client and a server.
 #[derive(Clone, Default)]
 pub(crate) struct Trust {
     pub(crate) servers: Servers,
@@ -21,19 +21,19 @@ pub(crate) struct Trust {
     pub(crate) identity: Option<(Bytes, Bytes)>,
 }
 
-/// Servers that are trusted.
+/// Trusted servers.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum Servers {
     /// Those that the operating system trusts.
     #[default]
     BySystem,
-    /// Those whose certificate one of these signed.
+    /// Those with a certificate that one of these authorities signed.
     SignedBy(Bytes),
     /// The one with this certificate.
     Pinned(Bytes),
 }
 
-/// Never the key.
+/// Never shows the key.
 impl fmt::Debug for Trust {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Trust").field("identity", &self.identity.is_some()).finish_non_exhaustive()
@@ -41,10 +41,10 @@ impl fmt::Debug for Trust {
 }
 
 impl Trust {
-    /// What a connection begins with.
+    /// The TLS settings of a connection.
     ///
     /// # Errors
-    /// When a certificate or key can't be used, or the system trusts none.
+    /// If a certificate or key cannot be used, or the system trusts none.
     pub(crate) fn config(&self) -> Result<ClientConfig, Error> {
         let untrusted = |error: &dyn fmt::Display| Error::Unreachable(format!("no trusted certificates: {error}"));
         let invalid = |error: &dyn fmt::Display| Error::Invalid(error.to_string());
@@ -60,7 +60,7 @@ impl Trust {
                     roots.add(certificate).map_err(|error| untrusted(&error))?;
                 }
                 if roots.is_empty() {
-                    return Err(untrusted(&"there is none in the file"));
+                    return Err(untrusted(&"the file contains none"));
                 }
                 builder.with_root_certificates(roots)
             }
@@ -76,7 +76,7 @@ impl Trust {
     }
 }
 
-/// Trusts one certificate. Whoever shows it must still prove that he has its key.
+/// Trusts one certificate. The server must still prove that it has the key.
 #[derive(Debug)]
 struct Pinned {
     certificate: CertificateDer<'static>,

@@ -1,6 +1,6 @@
-//! The client against the suite that is made for clients in any language: it passes, and with any one rule left out it
-//! fails that rule.
-#![allow(clippy::unwrap_used, reason = "what is not there fails the test, as it should")]
+//! The client against the suite for clients in any language: it passes, and with any one rule omitted it fails that
+//! rule.
+#![allow(clippy::unwrap_used, reason = "a missing value fails the test, as it should")]
 
 use std::{collections::BTreeSet, fmt::Write};
 
@@ -9,7 +9,7 @@ use tickgate_client::defect::Defect;
 use tickgate_client_suite::{Outcome, Plan, RULES, SCENARIOS, play};
 
 const ADAPTER: &str = env!("CARGO_BIN_EXE_tickgate-client-adapter");
-/// Scenarios that run at a time.
+/// Number of scenarios that run at the same time.
 const JOBS: usize = 24;
 
 fn explained(outcome: &Outcome) -> Option<String> {

@@ -1,5 +1,5 @@
-//! Processes that a tool starts for itself: logged to a file, pinned to a core where asked, awaited until they accept
-//! connections. Never left behind: each is killed when its owner is dropped.
+//! Processes that a tool starts: logged to a file, optionally pinned to a core, awaited until they accept connections.
+//! Never left running: each is killed when its owner is dropped.
 #![warn(missing_docs)]
 
 use std::{
@@ -11,29 +11,29 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a process may take until it accepts connections.
+/// How long a process may take to accept connections.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A process to start.
 #[derive(Debug)]
 pub struct Spec<'a> {
-    /// Names its log file, and the process in error messages.
+    /// The name of its log file, and of the process in error messages.
     pub name: &'a str,
-    /// A path, or a name to be found in `PATH`.
+    /// A path, or a name to look up in `PATH`.
     pub program: &'a Path,
-    /// The command line after the program.
+    /// The arguments of the program.
     pub arguments: Vec<String>,
     /// Added to the environment of this process.
     pub environment: Vec<(String, String)>,
-    /// The only core that it runs on. Needs `taskset`.
+    /// The only core that it runs on. Requires `taskset`.
     pub cpu: Option<usize>,
-    /// Where its log `<name>.log` goes: standard output and standard error.
+    /// The directory of its log `<name>.log`: standard output and standard error.
     pub dir: &'a Path,
-    /// `host:port` that accepts connections once the process is up.
+    /// `host:port` that accepts connections when the process is up.
     pub address: String,
 }
 
-/// A running process. Killed when dropped.
+/// A running process. Killed on drop.
 #[derive(Debug)]
 pub struct Started(Child);
 
@@ -41,7 +41,8 @@ impl Started {
     /// Starts the process and waits until it accepts connections.
     ///
     /// # Errors
-    /// It could not be started, ended, or did not accept connections within 10 seconds; the last two quote its log.
+    /// It could not be started, ended early, or did not accept connections within 10 seconds; the last two quote its
+    /// log.
     pub fn start(spec: &Spec<'_>) -> io::Result<Self> {
         let mut command = match spec.cpu {
             Some(cpu) => {
@@ -56,7 +57,7 @@ impl Started {
         command.args(&spec.arguments).envs(spec.environment.iter().map(|(key, value)| (key, value)));
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let failed =
-            |error| io::Error::other(format!("can't start {} ({}): {error}", spec.name, spec.program.display()));
+            |error| io::Error::other(format!("cannot start {} ({}): {error}", spec.name, spec.program.display()));
         let mut started = Self(command.spawn().map_err(failed)?);
         let deadline = Instant::now() + START_TIMEOUT;
         while TcpStream::connect(&spec.address).is_err() {
@@ -70,7 +71,7 @@ impl Started {
         Ok(started)
     }
 
-    /// The process id, also of a pinned process: `taskset` replaces itself with the program.
+    /// The process id, even of a pinned process: `taskset` replaces itself with the program.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.0.id()
@@ -79,13 +80,13 @@ impl Started {
 
 impl Drop for Started {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may already have ended.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// A TCP port of the loopback interface that is free now. Another process may take it before it is used.
+/// A loopback TCP port that is free now. Another process may take it before it is used.
 ///
 /// # Errors
 /// No port is free.
@@ -104,7 +105,7 @@ pub fn pin_self(cpu: usize) -> io::Result<()> {
     match status {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(io::Error::other(format!("taskset ended with {status}"))),
-        Err(error) => Err(io::Error::other(format!("can't start taskset: {error}"))),
+        Err(error) => Err(io::Error::other(format!("cannot start taskset: {error}"))),
     }
 }
 
@@ -125,24 +126,24 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_ends_too_early_is_reported_with_its_log() {
+    fn a_process_that_ends_early_is_reported_with_its_log() {
         let dir = tempfile::tempdir().unwrap();
         let error = Started::start(&spec(Path::new("sh"), &["-c", "echo \"$GREETING\" >&2"], dir.path())).unwrap_err();
         assert_eq!(error.to_string(), "tried did not start: hello from the environment\n");
     }
 
     #[test]
-    fn a_program_that_is_not_there_is_named() {
+    fn a_missing_program_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let error = Started::start(&spec(Path::new("/nonexistent/program"), &[], dir.path())).unwrap_err();
-        assert!(error.to_string().starts_with("can't start tried (/nonexistent/program): "), "{error}");
+        assert!(error.to_string().starts_with("cannot start tried (/nonexistent/program): "), "{error}");
     }
 
     #[test]
     fn a_process_does_not_outlive_its_owner() {
         let dir = tempfile::tempdir().unwrap();
         let mut spec = spec(Path::new("sleep"), &["1000"], dir.path());
-        // Something that accepts already: only the process itself matters here.
+        // A listener that already accepts connections: only the process itself matters here.
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         spec.address = listener.local_addr().unwrap().to_string();
         let started = Started::start(&spec).unwrap();

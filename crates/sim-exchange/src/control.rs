@@ -1,20 +1,20 @@
-//! The messages that clients send on a stream connection, and what the exchange answers to them. Pure.
+//! The control messages that clients send on a stream connection, and the exchange's responses. Pure.
 
 use std::collections::HashSet;
 
 use serde_json::{Value, json};
 
-/// What a message makes the connection do.
+/// The effect of a message on the connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Answer(String),
-    /// An answer, then the end.
+    /// A response, then the end.
     AnswerAndClose(String),
-    /// Nothing at all, as if it had never come.
+    /// No effect, as if it had never arrived.
     Silence,
 }
 
-/// What a message asked for that no correct client asks for.
+/// Violations: what no correct client requests.
 pub(crate) type Misdeed = (&'static str, String);
 
 /// The subscriptions of one connection.
@@ -24,28 +24,28 @@ pub(crate) struct Subscriptions {
     pub combined: bool,
 }
 
-/// What the connection must know to answer.
+/// What the connection must know to respond.
 pub(crate) struct Limits<'a> {
     pub streams_max: usize,
     pub flat_errors: bool,
-    /// Whether a lower-case symbol is one that data comes for.
+    /// Whether a lower-case symbol has data.
     pub has_data: &'a dyn Fn(&str) -> bool,
 }
 
 impl Subscriptions {
-    /// Acts on one message. New names are returned in the order in which they came.
+    /// Handles one message. New names are returned in the order in which they came.
     pub(crate) fn take(&mut self, text: &str, limits: &Limits<'_>) -> (Outcome, Vec<String>, Vec<Misdeed>) {
         let (mut new, mut misdeeds) = (Vec::new(), Vec::new());
         let error = |code: i64, message: &str, id: &Value| {
-            let told = if limits.flat_errors {
+            let response = if limits.flat_errors {
                 json!({"code": code, "msg": message, "id": id})
             } else {
                 json!({"error": {"code": code, "msg": message}, "id": id})
             };
-            told.to_string()
+            response.to_string()
         };
         let Ok(message) = serde_json::from_str::<Value>(text) else {
-            misdeeds.push(("protocol", "a message that is no JSON".into()));
+            misdeeds.push(("protocol", "a message that is not JSON".into()));
             let outcome = Outcome::Answer(error(3, "Invalid JSON: expected value at line 1 column 1", &Value::Null));
             return (outcome, new, misdeeds);
         };
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_acknowledged_whatever_they_are_and_wrong_ones_are_noted() {
+    fn all_names_are_acknowledged_and_wrong_ones_are_recorded() {
         let mut subscriptions = fresh();
         let asked = r#"{"method":"SUBSCRIBE","params":["btcusdt@ticker","BTCUSDT@ticker"],"id":1}"#;
         let (outcome, new, misdeeds) = subscriptions.take(asked, &limits());
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn too_many_streams_and_broken_names_end_the_connection() {
+    fn too_many_streams_and_malformed_names_close_the_connection() {
         for asked in [
             r#"{"method":"SUBSCRIBE","params":["a@x","b@x","c@x"],"id":1}"#,
             r#"{"method":"SUBSCRIBE","params":["x"],"id":1}"#,

@@ -1,4 +1,4 @@
-//! What the exchange sends on a stream.
+//! The events that the exchange sends on a stream.
 
 use std::sync::Arc;
 
@@ -7,6 +7,6 @@ use std::sync::Arc;
 pub(crate) struct Event {
     pub stream: Arc<str>,
     pub payload: Arc<str>,
-    /// Told again although nothing changed: only for those who have not had it yet.
+    /// Repeated although nothing changed: only for connections that have not received it yet.
     pub repeated: bool,
 }

@@ -1,10 +1,10 @@
-//! Faults that last for a while or hit a number of events, and what they do to the events of a connection. Pure.
+//! Faults that last for a while or affect a number of events, and their effect on the events of a connection. Pure.
 
 use serde_json::Value;
 
 use crate::{random::Random, switches::time};
 
-/// What goes wrong. Those that happen once are done by the connection or the market at once.
+/// The kinds of faults. Those that happen once are executed immediately by the connection or the market.
 pub(crate) const KINDS: &[&str] = &[
     "cut",
     "shutdown",
@@ -39,17 +39,17 @@ pub(crate) const KINDS: &[&str] = &[
     "overlap",
 ];
 
-/// One fault as it was asked for.
+/// One requested fault.
 #[derive(Clone, Debug)]
 pub(crate) struct Fault {
     pub id: u64,
     pub kind: String,
-    /// Streams it concerns; `*` stands for any run of characters.
+    /// The affected streams; `*` stands for any run of characters.
     pub streams: String,
     /// When it ends, by the process's own clock; `None`: when it is deleted or used up.
     pub until_ms: Option<u64>,
     pub chance: f64,
-    /// Events that it still hits.
+    /// The number of events that it still affects.
     pub left: u64,
     /// A factor, a number of trades, or milliseconds.
     pub amount: u64,
@@ -58,20 +58,20 @@ pub(crate) struct Fault {
     pub value: String,
     /// `newest`, `all`, or a connection's number.
     pub connection: String,
-    /// Of `reorder`: a stream, and its event that waits for the next one.
+    /// For `reorder`: a stream, and its event that waits for the next one.
     held_back: Option<(String, Vec<Sent>)>,
 }
 
 impl Fault {
-    /// Reads `{"kind":"mute","streams":"btcusdt@*","for":"5s"}`.
+    /// Parses `{"kind":"mute","streams":"btcusdt@*","for":"5s"}`.
     ///
     /// # Errors
-    /// A sentence that says what would be right.
+    /// A sentence that says what is expected.
     pub(crate) fn read(id: u64, body: &Value, now_ms: u64) -> Result<Self, String> {
         let text = |key: &str, instead: &str| body[key].as_str().unwrap_or(instead).to_owned();
         let kind = text("kind", "");
         if !KINDS.contains(&&*kind) {
-            return Err(format!("there is no fault {kind:?}; there are {}", KINDS.join(", ")));
+            return Err(format!("unknown fault {kind:?}; known are {}", KINDS.join(", ")));
         }
         let until_ms = match body["for"].as_str() {
             Some(length) => Some(now_ms + time(length)?),
@@ -108,16 +108,16 @@ impl Fault {
     }
 }
 
-/// What is sent in the place of one event.
+/// What is sent in place of one event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Sent {
     Text(String),
-    /// Bytes of a text frame that are no UTF-8.
+    /// Bytes of a text frame that are not UTF-8.
     Binary(Vec<u8>),
     Fragments(String),
 }
 
-/// What the faults make of an event of a stream, given as its payload.
+/// Applies the faults to an event of a stream, given as its payload.
 pub(crate) fn apply(faults: &mut [Fault], stream: &str, payload: &str, random: &mut Random) -> Vec<Sent> {
     let mut payload = payload.to_owned();
     let (mut copies, mut whole, mut garbage) = (1, true, None);
@@ -159,7 +159,7 @@ pub(crate) fn apply(faults: &mut [Fault], stream: &str, payload: &str, random: &
     reordered(faults, stream, sent, random)
 }
 
-/// Holds an event back until the next one of its stream was sent.
+/// Holds an event back until the next one of its stream is sent.
 fn reordered(faults: &mut [Fault], stream: &str, mut sent: Vec<Sent>, random: &mut Random) -> Vec<Sent> {
     for fault in faults.iter_mut().filter(|fault| fault.kind == "reorder") {
         match fault.held_back.take_if(|(held, _)| held == stream) {
@@ -173,7 +173,7 @@ fn reordered(faults: &mut [Fault], stream: &str, mut sent: Vec<Sent>, random: &m
     sent
 }
 
-/// A payload of tomorrow, or a wrong one.
+/// A payload with unknown fields, or an invalid one.
 fn changed(kind: &str, payload: &str) -> String {
     let is_book = payload.contains("lastUpdateId");
     match kind {
@@ -229,7 +229,7 @@ fn rubbish(random: &mut Random) -> Sent {
     }
 }
 
-/// Whether a name fits a pattern, where `*` stands for any run of characters.
+/// Whether a name matches a pattern, where `*` stands for any run of characters.
 pub(crate) fn matches(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == name,
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_hits_its_streams_and_no_more_events_than_it_may() {
+    fn a_fault_affects_its_streams_and_its_number_of_events() {
         let mut faults = [one("gap", &json!({"streams": "*@aggTrade", "n": 2}))];
         let mut random = Random::new(1);
         let mut sent = |stream: &str| apply(&mut faults, stream, "{}", &mut random).len();
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reordered_event_comes_behind_the_next_one_of_its_stream_and_is_not_lost() {
+    fn a_reordered_event_follows_the_next_one_of_its_stream_and_is_not_lost() {
         let mut faults = [one("reorder", &json!({"n": 1}))];
         let mut random = Random::new(1);
         let mut sent = |stream: &str, payload: &str| {
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_match_as_people_expect() {
+    fn patterns_match_any_run_of_characters() {
         for (pattern, name) in [("*", ""), ("btc*@ticker", "btcusdt@ticker"), ("*@*", "测试@x"), ("a", "a")] {
             assert!(matches(pattern, name), "{pattern} {name}");
         }

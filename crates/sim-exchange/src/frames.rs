@@ -1,10 +1,10 @@
-//! WebSocket frames of a server, byte by byte: a simulator must also be able to write wrong ones.
+//! A server's WebSocket frames, byte by byte: a simulator must also be able to write invalid ones.
 
 use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// A client sends nothing larger; what is larger ends the connection.
+/// Maximum frame size of a client; larger frames close the connection.
 const PAYLOAD_MAX: usize = 1 << 20;
 
 pub(crate) const CONTINUATION: u8 = 0;
@@ -13,16 +13,16 @@ pub(crate) const BINARY: u8 = 2;
 pub(crate) const CLOSE: u8 = 8;
 pub(crate) const PING: u8 = 9;
 pub(crate) const PONG: u8 = 10;
-/// The first reserved bit, which no extension gives a meaning.
+/// The first reserved bit, which no extension uses.
 pub(crate) const RSV1: u8 = 0x40;
 const FIN: u8 = 0x80;
 
-/// A frame of the client.
+/// A frame from the client.
 #[derive(Debug)]
 pub(crate) struct Frame {
     pub opcode: u8,
     pub payload: Vec<u8>,
-    /// Bytes on the wire.
+    /// Size on the wire, in bytes.
     pub bytes: usize,
     pub masked: bool,
 }
@@ -44,7 +44,7 @@ pub(crate) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Fr
         short => usize::from(short),
     };
     if length > PAYLOAD_MAX {
-        return Err(io::Error::other("a frame of more than a mebibyte"));
+        return Err(io::Error::other("a frame larger than 1 MiB"));
     }
     let masked = head[1] & 0x80 != 0;
     let mut mask = [0; 4];
@@ -58,15 +58,15 @@ pub(crate) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Fr
     Ok(Frame { opcode: head[0] & 0x0f, payload, bytes: bytes + length, masked })
 }
 
-/// A whole message in one frame. `bits` are set in its first byte as they are.
+/// A complete message in one frame. `bits` are set unchanged in its first byte.
 pub(crate) fn whole(opcode_and_bits: u8, payload: &[u8]) -> Vec<u8> {
     part(FIN | opcode_and_bits, payload)
 }
 
-/// Payload of the pings in the midst of fragments.
+/// Payload of the pings between fragments.
 pub(crate) const BETWEEN: &[u8] = b"between";
 
-/// A text message in small pieces, with a ping in their midst.
+/// A text message in small fragments, with a ping between them.
 pub(crate) fn fragments(text: &str) -> Vec<u8> {
     let pieces: Vec<_> = text.as_bytes().chunks(16).collect();
     let mut bytes = Vec::new();
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_frame_is_read_as_it_was_written_masked_or_not() {
+    async fn a_frame_is_read_as_written_masked_or_not() {
         for length in [0, 5, 125, 126, 65_535, 65_536] {
             let written = whole(TEXT, &vec![7; length]);
             let frame = read(&mut &written[..]).await.unwrap();

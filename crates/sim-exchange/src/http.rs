@@ -1,4 +1,4 @@
-//! Just enough of HTTP/1.1 to answer one request on a connection, rightly or wrongly.
+//! A minimal HTTP/1.1: answers one request on a connection, correctly or incorrectly.
 
 use std::io;
 
@@ -10,7 +10,7 @@ use tokio::{
 const HEAD_MAX: usize = 64 << 10;
 const BODY_MAX: usize = 1 << 20;
 
-/// A request with its whole body.
+/// A request with its complete body.
 #[derive(Debug)]
 pub(crate) struct Request {
     pub method: String,
@@ -21,14 +21,14 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// Reads the request; `None` when the client said nothing.
+    /// Reads the request; `None` if the client sent nothing.
     pub(crate) async fn read(stream: &mut TcpStream) -> io::Result<Option<Self>> {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             if head.len() == HEAD_MAX {
-                return Err(io::Error::other("a request head of more than 64 KiB"));
+                return Err(io::Error::other("a request head larger than 64 KiB"));
             }
-            // Byte by byte: what follows the head is not ours to read.
+            // Byte by byte: what follows the head must not be consumed here.
             match stream.read_u8().await {
                 Ok(byte) => head.push(byte),
                 Err(_) if head.is_empty() => return Ok(None),
@@ -45,7 +45,7 @@ impl Request {
         let mut request = Self { method, target, headers, body: String::new() };
         let length: usize = request.header("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
         if length > BODY_MAX {
-            return Err(io::Error::other("a body of more than a mebibyte"));
+            return Err(io::Error::other("a body larger than 1 MiB"));
         }
         let mut body = vec![0; length];
         stream.read_exact(&mut body).await?;

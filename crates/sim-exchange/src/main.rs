@@ -1,8 +1,8 @@
-//! `sim-exchange`: a stand-in for the spot exchange that the gateway follows, with the faults of a real one.
+//! `sim-exchange`: a simulator of the spot exchange that the gateway follows, with the faults of a real one.
 //!
 //! One port serves the streams (`/stream`, `/ws`), REST (`/api/v3/…`) and its own paths (`/sim/…`): faults, switches,
-//! what a client did wrong, and the truth to compare with. Shares no code with the gateway: otherwise both could be
-//! wrong in the same way.
+//! the violations of clients, and the true market to compare with. Shares no code with the gateway: otherwise both
+//! could have the same bug.
 
 mod control;
 mod event;
@@ -43,11 +43,11 @@ use crate::{
     world::World,
 };
 
-/// Connections that are served at once.
+/// Maximum number of concurrent connections.
 const CONNECTIONS_MAX: usize = 2_000;
-/// How long a client may take to send its request.
+/// Timeout of a client's request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// Where a virtual clock begins, in milliseconds since 1970.
+/// The start of a virtual clock, in milliseconds since 1970.
 const VIRTUAL_START_MS: u64 = 1_790_000_000_000;
 
 const EXAMPLES: &str = "\
@@ -61,16 +61,16 @@ Examples:
   curl -d '{\"cut-form\":\"rst\"}' http://127.0.0.1:9443/sim/set
   curl http://127.0.0.1:9443/sim/violations";
 
-/// What moves the market.
+/// What advances the market.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Clock {
-    /// The time of day.
+    /// The wall clock.
     Real,
     /// `POST /sim/step`.
     Virtual,
 }
 
-/// A spot exchange to be broken on purpose
+/// A spot exchange with faults on request
 #[derive(Debug, Parser)]
 #[command(name = "sim-exchange", version, after_help = EXAMPLES)]
 struct Args {
@@ -80,28 +80,28 @@ struct Args {
     /// The same seed and the same steps give the same market
     #[arg(long, default_value_t = 42)]
     seed: u64,
-    /// Symbols in all: eight that differ in kind, the others invented
+    /// Total number of symbols: eight of different kinds, the others generated
     #[arg(long, default_value_t = 8)]
     symbols: usize,
-    /// Trades a second of each invented symbol
+    /// Trades per second of each generated symbol
     #[arg(long, default_value_t = 1.0)]
     rate: f64,
-    /// Trades are so many times as frequent
+    /// Factor on the frequency of trades
     #[arg(long, default_value_t = 1)]
     load: u64,
-    /// What moves the market
+    /// What advances the market
     #[arg(long, value_enum, default_value_t = Clock::Real)]
     clock: Clock,
-    /// Plays a recording instead of a market of its own
+    /// Replay a recording instead of a generated market
     #[arg(long, value_name = "FILE")]
     replay: Option<PathBuf>,
-    /// How many times as fast as it was recorded; 0: all at once
+    /// Playback speed; 1: as recorded, 0: all at once
     #[arg(long, default_value_t = 1)]
     speed: u64,
     /// A switch, such as `day=30s`; may be repeated
     #[arg(long = "set", value_name = "SWITCH=VALUE")]
     switches: Vec<String>,
-    /// Ends with 1 when a client did what no correct client does
+    /// Exit with 1 if a client violated the protocol of the exchange
     #[arg(long)]
     strict: bool,
 }
@@ -120,10 +120,13 @@ async fn main() -> ExitCode {
 async fn run(args: Args) -> Result<ExitCode, String> {
     let world = world(&args)?;
     let listener =
-        TcpListener::bind(args.listen).await.map_err(|error| format!("can't listen on {}: {error}", args.listen))?;
+        TcpListener::bind(args.listen).await.map_err(|error| format!("cannot listen on {}: {error}", args.listen))?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
     if !address.ip().is_loopback() {
-        eprintln!("sim-exchange: listens on {address}, which others may reach: anybody can break it");
+        eprintln!(
+            "sim-exchange: listening on {address}, which is reachable from other machines: anyone can inject \
+            faults"
+        );
     }
     let mut ended = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     say(&format!("listening on {address}"));
@@ -148,7 +151,7 @@ async fn run(args: Args) -> Result<ExitCode, String> {
     Ok(if args.strict && !violations.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// Prints a line. Whoever started it may have gone away: no reason to end otherwise.
+/// Prints a line. A closed standard output is no reason to fail.
 fn say(line: &str) {
     let _ = writeln!(io::stdout(), "{line}");
 }
@@ -158,7 +161,7 @@ fn world(args: &Args) -> Result<World, String> {
     for pair in &args.switches {
         let (name, value) = pair
             .split_once('=')
-            .ok_or_else(|| format!("--set needs a switch and a value, such as day=30s, not {pair}"))?;
+            .ok_or_else(|| format!("--set requires a switch and a value, such as day=30s, not {pair}"))?;
         switches.set(name, value)?;
     }
     let replay = match &args.replay {
@@ -177,7 +180,7 @@ fn world(args: &Args) -> Result<World, String> {
     Ok(World::new(market, switches, args.seed, replay))
 }
 
-/// Answers one request, or serves one stream connection to its end. What goes wrong here is the client's concern.
+/// Answers one request, or serves one stream connection until its end. Errors here concern only the client.
 async fn serve(world: World, mut stream: TcpStream) {
     let _ = stream.set_nodelay(true);
     let Ok(Ok(Some(request))) = timeout(REQUEST_TIMEOUT, Request::read(&mut stream)).await else { return };
@@ -193,7 +196,7 @@ async fn serve(world: World, mut stream: TcpStream) {
     };
 }
 
-/// A REST answer, or what the switches put in its place.
+/// A REST response, or what the switches replace it with.
 async fn answer(world: &World, request: &Request, stream: &mut TcpStream) -> io::Result<()> {
     let (delay, error) = {
         let state = world.lock();
@@ -209,7 +212,7 @@ async fn answer(world: &World, request: &Request, stream: &mut TcpStream) -> io:
     }
 }
 
-/// What a proxy in between says.
+/// The page of a proxy in between.
 fn page() -> Answer {
     let body = "<html><head><title>Sign in to the network</title></head></html>".into();
     Answer { status: 200, headers: vec![("Content-Type", "text/html".into())], body }

@@ -1,5 +1,5 @@
-//! The market and its truth: what was traded, and how each book stood at each of its update ids. Advances in steps of
-//! 100 ms; pure, so that a seed and a number of steps give the same market to the byte.
+//! The true market: what was traded, and the state of each book at each of its update ids. Advances in steps of 100 ms;
+//! pure, so that a seed and a number of steps always give the same market, byte for byte.
 
 use std::collections::VecDeque;
 
@@ -7,13 +7,13 @@ use crate::random::Random;
 
 /// One step of the market, in milliseconds.
 pub(crate) const STEP_MS: u64 = 100;
-/// Trades that are remembered per symbol.
+/// Trades remembered per symbol.
 const TRADES_MAX: usize = 200_000;
-/// Books that are remembered per symbol: ten minutes.
+/// Books remembered per symbol: ten minutes.
 const BOOKS_MAX: usize = 6_000;
-/// Tickers that are remembered per symbol: ten minutes.
+/// Tickers remembered per symbol: ten minutes.
 const TICKERS_MAX: usize = 600;
-/// Since when ids have grown, and by one in how many milliseconds, whether anything was traded or not.
+/// The time since which ids have grown, and the milliseconds per id, whether or not anything was traded.
 const ID_EPOCH_MS: u64 = 1_790_000_000_000;
 const ID_MS: u64 = 10;
 /// Levels on each side of a book.
@@ -31,7 +31,7 @@ pub(crate) struct Trade {
     pub buyer_is_maker: bool,
 }
 
-/// A book at one of its update ids, as JSON arrays of levels, the best first.
+/// A book at one of its update ids, as JSON arrays of levels, best first.
 #[derive(Clone, Debug)]
 pub(crate) struct Book {
     pub update_id: u64,
@@ -44,7 +44,7 @@ pub(crate) struct Book {
 pub(crate) struct Instrument {
     pub symbol: String,
     pub status: String,
-    /// Aggregate trades in a second, on average.
+    /// Aggregate trades per second, on average.
     rate: f64,
     middle: u64,
     quantities: [VecDeque<u64>; 2],
@@ -62,7 +62,7 @@ pub(crate) struct Instrument {
     pub tickers: VecDeque<(u64, String)>,
 }
 
-/// What one step brought for one symbol.
+/// The results of one step for one symbol.
 #[derive(Debug, Default)]
 pub(crate) struct Step {
     pub trades: Vec<Trade>,
@@ -75,11 +75,11 @@ pub(crate) struct Market {
     pub now_ms: u64,
     random: Random,
     pub steps: u64,
-    /// Trades are so many times as frequent.
+    /// Factor on the frequency of trades.
     pub load: u64,
 }
 
-/// The symbols of a default market: name, status, price in hundredths, trades in a second.
+/// The symbols of a default market: name, status, price in hundredths, trades per second.
 const DEFAULTS: &[(&str, &str, u64, f64)] = &[
     ("BTCUSDT", "TRADING", 8_265_000, 40.0),
     ("ETHUSDT", "TRADING", 321_000, 25.0),
@@ -92,7 +92,7 @@ const DEFAULTS: &[(&str, &str, u64, f64)] = &[
 ];
 
 impl Market {
-    /// `symbols` in all: the default ones first, then invented ones with `rate` trades in a second each.
+    /// `symbols` in total: the default ones first, then generated ones with `rate` trades per second each.
     pub(crate) fn new(seed: u64, symbols: usize, rate: f64, now_ms: u64) -> Self {
         let mut random = Random::new(seed);
         let mut instruments: Vec<_> = DEFAULTS
@@ -115,14 +115,14 @@ impl Market {
         self.instruments.iter_mut().find(|instrument| instrument.symbol == symbol)
     }
 
-    /// Lists a new symbol with a market of its own.
+    /// Lists a new symbol with its own market.
     pub(crate) fn list(&mut self, symbol: &str) {
         if self.find(symbol).is_none() {
             self.instruments.push(Instrument::new(symbol, "TRADING", 10_000, 2.0, self.now_ms, &mut self.random));
         }
     }
 
-    /// Moves everything by one step; the results are in the order of the instruments.
+    /// Advances everything by one step; the results are in the order of the instruments.
     pub(crate) fn step(&mut self) -> Vec<Step> {
         self.now_ms += STEP_MS;
         self.steps += 1;
@@ -140,7 +140,7 @@ impl Instrument {
     fn new(symbol: &str, status: &str, price: u64, rate: f64, now_ms: u64, random: &mut Random) -> Self {
         let mut side = || (0..LEVELS).map(|_| 1 + random.below(500_000)).collect::<VecDeque<_>>();
         let quantities = [side(), side()];
-        // Ids grow with the time of day, so that a restart does not take them back.
+        // Ids grow with the wall clock, so that a restart does not decrease them.
         let first = 1_000_000 + random.below(1_000_000) + now_ms.saturating_sub(ID_EPOCH_MS) / ID_MS;
         let mut made = Self {
             symbol: symbol.to_owned(),
@@ -181,7 +181,7 @@ impl Instrument {
         let mut count = mean as u64;
         count += u64::from(random.happens(mean - count as f64));
         let trades: Vec<_> = (0..count).map(|_| self.trade(now_ms, random)).collect();
-        // Makers change their quotes more often than anybody trades.
+        // Makers change their quotes more often than trades occur.
         let book_changed = count > 0 || (self.rate > 0.0 && random.happens((mean * 2.0).clamp(0.02, 0.95)));
         if book_changed {
             self.move_book(random);
@@ -236,12 +236,12 @@ impl Instrument {
         }
     }
 
-    /// The book as it stands.
+    /// The current book.
     pub(crate) fn book(&self) -> &Book {
-        self.books.back().expect("a book is made with its instrument")
+        self.books.back().expect("a book is created with its instrument")
     }
 
-    /// The ticker as of now, kept for the truth.
+    /// The current ticker, remembered for comparison.
     pub(crate) fn ticker(&mut self, now_ms: u64) -> &str {
         let json = if self.is_traded() { self.ticker_json(now_ms) } else { self.untraded_json(now_ms) };
         self.tickers.push_back((now_ms, json));
@@ -311,7 +311,7 @@ impl Instrument {
 }
 
 impl Trade {
-    /// As the stream tells it.
+    /// As in the stream.
     pub(crate) fn json(&self, symbol: &str, now_ms: u64) -> String {
         format!(
             r#"{{"e":"aggTrade","E":{now_ms},"s":"{symbol}","a":{},"p":"{}","q":"{}","f":{},"l":{},"T":{},"m":{},"M":true}}"#,
@@ -325,7 +325,7 @@ impl Trade {
         )
     }
 
-    /// As REST tells it.
+    /// As in REST.
     pub(crate) fn rest_json(&self) -> String {
         format!(
             r#"{{"a":{},"p":"{}","q":"{}","f":{},"l":{},"T":{},"m":{},"M":true}}"#,
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_seed_gives_the_same_market_to_the_byte() {
+    fn the_same_seed_gives_the_same_market_byte_for_byte() {
         let text = |market: &Market| {
             let of = |i: &Instrument| format!("{:?}{}{:?}", i.trades, i.book().json(20), i.tickers);
             market.instruments.iter().map(of).collect::<Vec<_>>()

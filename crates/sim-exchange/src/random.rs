@@ -1,4 +1,4 @@
-//! Chance from a seed: the same seed gives the same market. Never for anything secret.
+//! Random numbers from a seed: the same seed gives the same market. Never for secrets.
 
 /// A generator of the splitmix64 kind.
 #[derive(Clone, Debug)]
@@ -17,12 +17,12 @@ impl Random {
         word ^ (word >> 31)
     }
 
-    /// A number below `bound`, which is not 0.
+    /// A number below `bound`, which must not be 0.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound.max(1)
     }
 
-    /// True in this share of all cases, between 0 and 1.
+    /// True with this probability, between 0 and 1.
     pub(crate) fn happens(&mut self, share: f64) -> bool {
         ((self.next() >> 11) as f64 / (1_u64 << 53) as f64) < share
     }
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_seed_gives_the_same_numbers_and_shares_hold() {
+    fn the_same_seed_gives_the_same_numbers_and_probabilities_hold() {
         let (mut one, mut other) = (Random::new(7), Random::new(7));
         assert!((0..100).all(|_| one.next() == other.next()));
         let happened = (0..10_000).filter(|_| one.happens(0.25)).count();

@@ -1,4 +1,4 @@
-//! The REST dialect of the exchange, and the simulator's own paths below `/sim`.
+//! The REST API of the exchange, and the simulator's own paths below `/sim`.
 
 use serde_json::{Value, json};
 
@@ -8,10 +8,10 @@ use crate::{
     world::{State, World},
 };
 
-/// Trades that one request returns at the most.
+/// Maximum number of trades in one response.
 const TRADES_MAX: usize = 1_000;
 
-/// The answer to a request of the exchange.
+/// The response to a request to the exchange.
 pub(crate) fn exchange(world: &World, request: &Request) -> Answer {
     let now_ms = world.now_ms();
     let mut state = world.lock();
@@ -91,9 +91,9 @@ fn trades(state: &State, request: &Request) -> Answer {
     let found = instrument.trades.iter().take(shown).filter(|trade| trade.id >= from).take(limit);
     let found: Vec<_> = found
         .map(|trade| {
-            let mut told = trade.clone();
-            told.time_ms = state.switches.told(trade.time_ms);
-            told.rest_json()
+            let mut shown = trade.clone();
+            shown.time_ms = state.switches.shown(trade.time_ms);
+            shown.rest_json()
         })
         .collect();
     Answer::json(200, format!("[{}]", found.join(",")))
@@ -107,13 +107,13 @@ fn refused(status: u16, code: i64, text: &str) -> Answer {
     Answer::json(status, json!({"code": code, "msg": text}).to_string())
 }
 
-/// The answer to a request of the one who runs the simulator.
+/// The response to a request to the simulator itself.
 pub(crate) fn simulator(world: &World, request: &Request) -> Answer {
     let now_ms = world.now_ms();
     let mut state = world.lock();
     match (&*request.method, request.path()) {
         ("GET", "/sim/truth/trades") => {
-            let Some(symbol) = request.parameter("symbol") else { return refused(400, -1, "a symbol is needed") };
+            let Some(symbol) = request.parameter("symbol") else { return refused(400, -1, "a symbol is required") };
             let number = |name, instead| request.parameter(name).and_then(|text| text.parse().ok()).unwrap_or(instead);
             let (from, to) = (number("from", 0), number("to", u64::MAX));
             let found = state.market.find(&symbol).into_iter().flat_map(|instrument| &instrument.trades);

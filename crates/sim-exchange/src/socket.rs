@@ -1,4 +1,4 @@
-//! One stream connection: subscriptions, events through the faults, pings, and its end in one of many forms.
+//! One stream connection: subscriptions, events with faults applied, pings, and the various ways to end it.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -28,17 +28,17 @@ use crate::{
     world::{Command, Connected, World},
 };
 
-/// Commands that may wait for one connection.
+/// Maximum number of queued commands for one connection.
 const COMMANDS_MAX: usize = 64;
-/// Frames of a client that may wait.
+/// Maximum number of queued frames from a client.
 const FRAMES_MAX: usize = 64;
 
 /// Why a connection ends, and how.
 enum End {
-    /// In the form that the switch asks for.
+    /// In the way that the switch selects.
     Cut,
     Close(u16, &'static str),
-    /// The client closed: the end comes later, without an answer.
+    /// The client closed: the end comes later, without a response.
     ByClient,
     Gone,
 }
@@ -48,15 +48,15 @@ struct Socket {
     id: u64,
     writer: OwnedWriteHalf,
     subscriptions: Subscriptions,
-    /// Streams of which something was sent.
+    /// Streams of which an event was sent.
     delivered: HashSet<String>,
     received: VecDeque<u64>,
     ping: Option<(u64, Vec<u8>)>,
-    /// Events and answers that are told later: when, and the bytes.
+    /// Delayed events and responses: when, and the bytes.
     later: VecDeque<(Instant, Vec<u8>)>,
 }
 
-/// Answers the upgrade and serves the connection to its end.
+/// Answers the upgrade and serves the connection until its end.
 pub(crate) async fn serve(world: World, mut stream: TcpStream, request: &Request) -> io::Result<()> {
     let now_ms = world.now_ms();
     let admitted = world.lock().admit(now_ms);
@@ -101,7 +101,7 @@ pub(crate) async fn serve(world: World, mut stream: TcpStream, request: &Request
     socket.end(end).await
 }
 
-/// Hands the frames of the client over; ends only with the connection.
+/// Passes on the client's frames; ends only with the connection.
 async fn listen(
     world: World,
     id: u64,
@@ -115,7 +115,7 @@ async fn listen(
         let frame = frames::read(&mut reader).await?;
         let is_close = frame.opcode == frames::CLOSE;
         if sender.send(frame).await.is_err() || is_close {
-            // Whatever comes after it; the other side decides when it ends.
+            // Regardless of what follows; the peer decides when it ends.
             let mut rest = [0; 1024];
             while reader.read(&mut rest).await? > 0 {}
             std::future::pending::<()>().await;
@@ -170,7 +170,7 @@ impl Socket {
                 },
                 step = events.recv() => match step {
                     Ok(step) => self.deliver(&step).await?,
-                    // As the exchange does with whoever does not read.
+                    // As the exchange does with a client that does not read.
                     Err(_) => return Ok(End::Cut),
                 },
             }
@@ -230,7 +230,7 @@ impl Socket {
                 }
             }
             frames::TEXT => return self.asked(now_ms, &frame).await,
-            _ => self.world.lock().violate(now_ms, "protocol", "a frame of a kind that nobody reads"),
+            _ => self.world.lock().violate(now_ms, "protocol", "a frame of an unsupported kind"),
         }
         Ok(None)
     }
@@ -258,7 +258,7 @@ impl Socket {
 
     async fn asked(&mut self, now_ms: u64, frame: &frames::Frame) -> io::Result<Option<End>> {
         let Ok(text) = std::str::from_utf8(&frame.payload) else {
-            self.world.lock().violate(now_ms, "protocol", "a text frame that is no UTF-8");
+            self.world.lock().violate(now_ms, "protocol", "a text frame that is not UTF-8");
             return Ok(Some(End::Close(1007, "")));
         };
         let (outcome, new, acks, delay) = self.judged(now_ms, frame, text);
@@ -278,7 +278,7 @@ impl Socket {
         Ok(closes.then_some(End::Close(1008, "Invalid request")))
     }
 
-    /// What becomes of a message: the outcome, the names that are new, and how answers are given now.
+    /// The result of a message: the outcome, the new names, and how responses are sent now.
     fn judged(&mut self, now_ms: u64, frame: &frames::Frame, text: &str) -> (Outcome, Vec<String>, String, u64) {
         let mut state = self.world.lock();
         let switches = state.switches.clone();
@@ -304,7 +304,7 @@ impl Socket {
         (outcome, new, switches.acks, switches.ack_delay)
     }
 
-    /// Tells the last trades of new streams again, where that is asked for.
+    /// Repeats the last trades of new streams, if requested.
     fn repeat(&mut self, new: &[String]) {
         let state = self.world.lock();
         let Some(amount) = state.fault("overlap").map(|fault| fault.amount as usize) else { return };
@@ -333,13 +333,13 @@ impl Socket {
                 if !state.switches.ack_only.is_empty() && matches(&state.switches.ack_only, &event.stream) {
                     continue;
                 }
-                let told = apply(&mut state.faults, &event.stream, &event.payload, &mut state.random);
-                if !told.is_empty() && !self.delivered.contains(&*event.stream) {
+                let forms = apply(&mut state.faults, &event.stream, &event.payload, &mut state.random);
+                if !forms.is_empty() && !self.delivered.contains(&*event.stream) {
                     self.delivered.insert(event.stream.to_string());
                 }
-                sent += told.len() as u64;
-                for told in told {
-                    bytes.extend(match told {
+                sent += forms.len() as u64;
+                for form in forms {
+                    bytes.extend(match form {
                         Sent::Text(text) if self.subscriptions.combined => frames::whole(frames::TEXT, text.as_bytes()),
                         Sent::Text(_) => frames::whole(frames::TEXT, event.payload.as_bytes()),
                         Sent::Binary(bytes) => frames::whole(frames::BINARY, &bytes),

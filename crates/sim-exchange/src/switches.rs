@@ -1,5 +1,5 @@
-//! How the exchange behaves: limits, time-outs and manners. The defaults are what the exchange documents or was seen to
-//! do; each can be set at the start and while it runs.
+//! The configurable behavior of the exchange: limits, timeouts and quirks. The defaults are documented or observed
+//! behavior; each can be set at the start and at runtime.
 
 /// All switches. Times are in milliseconds.
 #[derive(Clone, Debug)]
@@ -13,18 +13,18 @@ pub(crate) struct Switches {
     pub rate_close_delay: u64,
     pub streams_max: usize,
     pub subscribe_bytes_max: usize,
-    /// Upgrades in five minutes.
+    /// Maximum number of upgrades in five minutes.
     pub connect_limit: usize,
     pub ban: u64,
-    /// Weight in a minute.
+    /// Maximum weight per minute.
     pub rest_limit: u64,
-    /// What `Retry-After` says, in seconds.
+    /// The value of `Retry-After`, in seconds.
     pub retry_after: u64,
     pub rest_delay: u64,
     /// A status, or `reset`, `hang`, `html`; `none` otherwise.
     pub rest_error: String,
     pub upgrade_status: u16,
-    /// Age at which a connection is cut.
+    /// Age at which a connection is closed.
     pub day: u64,
     /// `eof`, `rst`, `close-1001`, `close-1008`, `close-none`, `half-frame`.
     pub cut_form: String,
@@ -32,11 +32,11 @@ pub(crate) struct Switches {
     /// `on`, `drop`, `late`, `flat-errors`, `wrong-id`.
     pub acks: String,
     pub ack_delay: u64,
-    /// Streams of this pattern are acknowledged and never delivered.
+    /// Streams that match this pattern are acknowledged and never delivered.
     pub ack_only: String,
     pub deflate_header: bool,
     pub answer_pings: bool,
-    /// Added to all times that are told.
+    /// Added to all times that are sent.
     pub clock_skew: i64,
     /// Event times go backwards.
     pub backwards: bool,
@@ -82,7 +82,7 @@ impl Switches {
     /// Sets one of them.
     ///
     /// # Errors
-    /// A sentence that says what would be right.
+    /// A sentence that says what is expected.
     pub(crate) fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
         match name {
             "ping-interval" => self.ping_interval = time(value)?,
@@ -109,18 +109,18 @@ impl Switches {
             "answer-pings" => self.answer_pings = switch(value)?,
             "clock-skew" => self.clock_skew = skew(value)?,
             "event-time" => self.backwards = one_of(value, &["forwards", "backwards"])? == "backwards",
-            _ => return Err(format!("there is no switch {name:?}")),
+            _ => return Err(format!("unknown switch {name:?}")),
         }
         Ok(())
     }
 
-    /// A time as clients are told it.
-    pub(crate) fn told(&self, ms: u64) -> u64 {
+    /// A time as sent to clients.
+    pub(crate) fn shown(&self, ms: u64) -> u64 {
         ms.saturating_add_signed(self.clock_skew)
     }
 }
 
-/// A time with a unit, such as `500ms`, `20s` or `2min`, in milliseconds.
+/// Parses a time with a unit, such as `500ms`, `20s` or `2min`, in milliseconds.
 ///
 /// # Errors
 /// A sentence that names the units.
@@ -132,9 +132,9 @@ pub(crate) fn time(text: &str) -> Result<u64, String> {
         "s" => 1_000,
         "min" => 60_000,
         "h" => 3_600_000,
-        _ => return Err(format!("a time has a unit (ms, s, min, h), such as \"20s\"; got {text:?}")),
+        _ => return Err(format!("a time requires a unit (ms, s, min, h), such as \"20s\"; got {text:?}")),
     };
-    let number: u64 = number.parse().map_err(|_| format!("{text:?} is no time"))?;
+    let number: u64 = number.parse().map_err(|_| format!("{text:?} is not a time"))?;
     number.checked_mul(factor).ok_or_else(|| format!("{text:?} is too long"))
 }
 
@@ -144,7 +144,7 @@ fn skew(text: &str) -> Result<i64, String> {
 }
 
 fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
-    text.parse().map_err(|_| format!("a whole number is needed, not {text:?}"))
+    text.parse().map_err(|_| format!("expected a whole number, got {text:?}"))
 }
 
 fn switch(text: &str) -> Result<bool, String> {
@@ -153,7 +153,7 @@ fn switch(text: &str) -> Result<bool, String> {
 
 fn one_of(text: &str, words: &[&str]) -> Result<String, String> {
     let known = words.contains(&text);
-    if known { Ok(text.to_owned()) } else { Err(format!("one of {} is needed, not {text:?}", words.join(", "))) }
+    if known { Ok(text.to_owned()) } else { Err(format!("expected one of {}, got {text:?}", words.join(", "))) }
 }
 
 #[cfg(test)]
@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn switches_take_what_they_can_mean_and_name_what_they_need() {
+    fn switches_accept_their_values_and_name_what_they_expect() {
         let mut switches = Switches::default();
         for (name, value) in [("day", "30s"), ("cut-form", "rst"), ("clock-skew", "-1h"), ("answer-pings", "off")] {
             switches.set(name, value).unwrap();

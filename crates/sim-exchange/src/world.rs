@@ -1,5 +1,5 @@
-//! What all connections share: the market, the switches, the faults, who is connected, and the log of what clients did.
-//! One lock around all of it, held for moments.
+//! The state shared by all connections: the market, the switches, the faults, the connections, and the log of client
+//! actions. One lock around all of it, held briefly.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -12,40 +12,40 @@ use tokio::sync::{broadcast, mpsc};
 
 use crate::{event::Event, faults::Fault, market::Market, random::Random, replay::Replay, switches::Switches};
 
-/// Lines of the log that are kept.
+/// Maximum number of log lines.
 const LOG_MAX: usize = 20_000;
-/// Violations that are kept.
+/// Maximum number of recorded violations.
 const VIOLATIONS_MAX: usize = 1_000;
-/// Steps that a slow connection may be behind before it is cut.
+/// Number of steps that a slow connection may be behind before it is closed.
 const BEHIND_MAX: usize = 256;
 const FIVE_MINUTES_MS: u64 = 300_000;
 
-/// What a connection is told to do.
+/// A command to a connection.
 #[derive(Clone, Debug)]
 pub(crate) enum Command {
     Cut,
-    /// Announces the end, which comes after so many milliseconds.
+    /// Announces the end, which follows after this many milliseconds.
     Shutdown(u64),
     /// Sends a frame with a reserved bit.
     ReservedBit,
 }
 
-/// A connection as the others see it.
+/// A connection as seen from outside.
 #[derive(Debug)]
 pub(crate) struct Connected {
     pub id: u64,
     pub opened_ms: u64,
     pub streams: HashSet<String>,
     pub commands: mpsc::Sender<Command>,
-    /// Events that were sent.
+    /// Number of sent events.
     pub sent: u64,
 }
 
-/// Everything behind the lock.
+/// The state behind the lock.
 #[derive(Debug)]
 pub(crate) struct State {
     pub market: Market,
-    /// Trades are so many times as frequent, bursts left aside.
+    /// Factor on the frequency of trades, excluding bursts.
     pub load: u64,
     pub switches: Switches,
     pub faults: Vec<Fault>,
@@ -99,12 +99,12 @@ impl World {
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Milliseconds since the process started: the clock of limits and faults, whatever clock the market has.
+    /// Milliseconds since the process started: the clock of limits and faults, regardless of the market's clock.
     pub(crate) fn now_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Moves the market and tells everybody.
+    /// Advances the market and notifies all connections.
     pub(crate) fn step(&self) {
         let now_ms = self.now_ms();
         let mut state = self.lock();
@@ -116,7 +116,7 @@ impl World {
         state.note_lingering(now_ms);
         drop(state);
         if !events.is_empty() {
-            // Nobody may be connected.
+            // There may be no connections.
             let _ = self.events.send(Arc::new(events));
         }
     }
@@ -128,7 +128,7 @@ impl State {
         self.market.load = self.load * burst;
         let steps = self.market.step();
         let (now_ms, is_ticker_due) = (self.market.now_ms, self.market.is_ticker_due());
-        let told_ms = self.told_ms(now_ms);
+        let shown_ms = self.shown_ms(now_ms);
         let mut events = Vec::new();
         for (instrument, step) in self.market.instruments.iter_mut().zip(steps) {
             if !instrument.has_data() {
@@ -139,9 +139,9 @@ impl State {
                 events.push(Event { stream: format!("{name}@{stream}").into(), payload: payload.into(), repeated });
             };
             for trade in &step.trades {
-                let mut told = trade.clone();
-                told.time_ms = self.switches.told(trade.time_ms);
-                add("aggTrade", told.json(&instrument.symbol, told_ms), false);
+                let mut shown = trade.clone();
+                shown.time_ms = self.switches.shown(trade.time_ms);
+                add("aggTrade", shown.json(&instrument.symbol, shown_ms), false);
             }
             let book = instrument.book();
             if instrument.is_traded() {
@@ -152,26 +152,26 @@ impl State {
                 }
             }
             if is_ticker_due {
-                add("ticker", instrument.ticker(told_ms).to_owned(), false);
+                add("ticker", instrument.ticker(shown_ms).to_owned(), false);
             }
         }
         events
     }
 
-    /// The time as it is told, which may be wrong on purpose.
-    fn told_ms(&self, now_ms: u64) -> u64 {
+    /// The time that is sent, which may be wrong on purpose.
+    fn shown_ms(&self, now_ms: u64) -> u64 {
         let back = if self.switches.backwards { 2 * (self.market.steps * crate::market::STEP_MS) } else { 0 };
-        self.switches.told(now_ms).saturating_sub(back)
+        self.switches.shown(now_ms).saturating_sub(back)
     }
 
     fn end_faults(&mut self, now_ms: u64) {
         self.faults.retain(|fault| !fault.is_over(now_ms));
     }
 
-    /// Begins a fault; what happens at once is done at once.
+    /// Starts a fault; immediate ones are executed now.
     ///
     /// # Errors
-    /// A sentence that says what would be right.
+    /// A sentence that says what is expected.
     pub(crate) fn begin(&mut self, body: &Value, now_ms: u64) -> Result<u64, String> {
         self.faults_made += 1;
         let mut fault = Fault::read(self.faults_made, body, now_ms)?;
@@ -179,50 +179,50 @@ impl State {
             fault.connection = self.connections.to_string();
         }
         match &*fault.kind {
-            "cut" => self.tell(&fault, &Command::Cut),
-            "rsv" => self.tell(&fault, &Command::ReservedBit),
+            "cut" => self.send(&fault, &Command::Cut),
+            "rsv" => self.send(&fault, &Command::ReservedBit),
             "shutdown" => {
                 let after = fault.until_ms.map_or(5_000, |until| until - now_ms);
-                self.tell(&fault, &Command::Shutdown(after));
+                self.send(&fault, &Command::Shutdown(after));
             }
             "status" => match self.market.find_mut(&fault.symbol) {
                 Some(instrument) => fault.value.clone_into(&mut instrument.status),
-                None => return Err(format!("there is no symbol {:?}", fault.symbol)),
+                None => return Err(format!("unknown symbol {:?}", fault.symbol)),
             },
             "list" => self.market.list(&fault.symbol),
             "delist" => self.market.instruments.retain(|instrument| instrument.symbol != fault.symbol),
             "rename" => match self.market.find_mut(&fault.symbol) {
                 Some(instrument) => fault.value.clone_into(&mut instrument.symbol),
-                None => return Err(format!("there is no symbol {:?}", fault.symbol)),
+                None => return Err(format!("unknown symbol {:?}", fault.symbol)),
             },
             _ => self.faults.push(fault),
         }
         Ok(self.faults_made)
     }
 
-    fn tell(&self, fault: &Fault, command: &Command) {
+    fn send(&self, fault: &Fault, command: &Command) {
         for connected in self.connected.iter().filter(|connected| concerns(fault, connected.id)) {
-            // One that takes no commands is ending.
+            // A connection that accepts no commands is ending.
             let _ = connected.commands.try_send(command.clone());
         }
     }
 
-    /// Whether a fault of this kind concerns a connection now.
+    /// Whether a fault of this kind affects a connection now.
     pub(crate) fn suffers(&self, kind: &str, connection: u64) -> bool {
         self.faults.iter().any(|fault| fault.kind == kind && concerns(fault, connection))
     }
 
-    /// The fault of a kind, whatever it concerns.
+    /// The fault of a kind, whatever it affects.
     pub(crate) fn fault(&self, kind: &str) -> Option<&Fault> {
         self.faults.iter().find(|fault| fault.kind == kind)
     }
 
-    /// Whether pings are withheld too.
+    /// Whether pings are suppressed too.
     pub(crate) fn withholds_pings(&self) -> bool {
         self.faults.iter().any(|fault| fault.kind == "mute" && !fault.keep_pings)
     }
 
-    /// Counts an attempt to connect; the status that refuses it.
+    /// Counts an attempt to connect; returns the status that refuses it.
     pub(crate) fn admit(&mut self, now_ms: u64) -> Result<u64, u16> {
         if self.failed_at.is_some_and(|failed_at| now_ms < failed_at + 400) {
             self.violate(now_ms, "connects", "another attempt within 400 ms of a failed one");
@@ -247,7 +247,7 @@ impl State {
         Ok(self.connections)
     }
 
-    /// Counts a REST request; the status that refuses it, with the seconds to wait.
+    /// Counts a REST request; returns the status that refuses it, with the seconds to wait.
     pub(crate) fn charge(&mut self, now_ms: u64, path: &str, weight: u64) -> Result<u64, (u16, u64)> {
         self.write(now_ms, "rest", &json!({"path": path, "weight": weight}));
         if now_ms < self.banned_until {
@@ -277,18 +277,18 @@ impl State {
         let newest = self.connected.iter().filter(|c| c.sent > 0).map(|c| c.opened_ms).max().unwrap_or(0);
         let old = self.connected.iter().filter(|c| c.opened_ms < newest && now_ms > newest + 60_000).count();
         if old > 0 && !self.violations.iter().any(|violation| violation["kind"] == "lingering") {
-            self.violate(now_ms, "lingering", "a connection was kept 60 s after another one took its place");
+            self.violate(now_ms, "lingering", "a connection was kept 60 s after it was replaced");
         }
     }
 
-    /// Notes what a correct client never does.
+    /// Records a violation.
     pub(crate) fn violate(&mut self, now_ms: u64, kind: &str, detail: &str) {
         if self.violations.len() < VIOLATIONS_MAX {
             self.violations.push(json!({"at": now_ms, "kind": kind, "detail": detail}));
         }
     }
 
-    /// Notes what a client did.
+    /// Records an action of a client.
     pub(crate) fn write(&mut self, now_ms: u64, what: &str, detail: &Value) {
         if self.log.len() == LOG_MAX {
             self.log.pop_front();

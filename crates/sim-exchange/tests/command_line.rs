@@ -1,5 +1,5 @@
-//! The program as a process: its port, its clock, its end.
-#![allow(clippy::unwrap_used, reason = "what is not there fails the test, as it should")]
+//! The program as a process: its port, its clock, its exit.
+#![allow(clippy::unwrap_used, reason = "a missing value fails the test, as it should")]
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -33,7 +33,7 @@ impl Exchange {
         answer
     }
 
-    /// Ends it as a service manager does: its code and its last line.
+    /// Stops it as a service manager does: returns its exit code and its last line.
     fn end(mut self) -> (Option<i32>, String) {
         assert!(Command::new("kill").arg(self.child.id().to_string()).status().unwrap().success());
         let mut rest = String::new();
@@ -57,7 +57,7 @@ fn trades(seed: &str) -> String {
 }
 
 #[test]
-fn a_seed_is_a_market() {
+fn a_seed_determines_the_market() {
     let first = trades("7");
     assert!(first.len() > 1_000, "{first}");
     assert_eq!(first, trades("7"));
@@ -77,7 +77,7 @@ fn requests_after_a_refusal_are_a_violation_and_strict_ends_with_one() {
 }
 
 #[test]
-fn what_can_not_be_meant_is_refused() {
+fn invalid_arguments_are_refused() {
     let exchange = Exchange::start(&["--clock", "virtual"]);
     for (path, body) in [("/sim/fault", r#"{"kind":"x"}"#), ("/sim/set", r#"{"day":"30"}"#), ("/sim/fault", "x")] {
         assert!(exchange.ask("POST", path, body).starts_with("HTTP/1.1 400"), "{path} {body}");

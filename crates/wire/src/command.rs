@@ -1,4 +1,4 @@
-//! What a client can ask for, in any dialect. Never decides whether a command is allowed.
+//! What a client can request, in any dialect. Does not decide whether a command is allowed.
 
 use std::{ops::Deref, str::FromStr};
 
@@ -11,66 +11,91 @@ use crate::{
     model::{InvalidStreamId, MsgId, StreamId},
 };
 
-/// A command with the client's own id of it, echoed in the reply.
+/// A command with the client's own id, which the reply echoes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
     /// A string or a number of at most 64 characters.
     pub id: Option<Json>,
+    /// The command itself.
     pub command: Command,
-    /// Names of fields that mean nothing in this command, a bounded number of them.
+    /// Names of fields that have no meaning in this command, a bounded number of them.
     pub ignored: Vec<String>,
 }
 
-/// What a client can ask.
+/// The requests of clients.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
+    /// `subscribe`: starts subscriptions.
     Subscribe {
+        /// The channels, each with its options.
         elements: Vec<Element>,
     },
+    /// `unsubscribe`: ends subscriptions.
     Unsubscribe {
+        /// The names of the channels.
         channels: Vec<ListedName>,
     },
-    /// `subscribe_<verb>` with `symbols`: channels once the profile's prefix is put before.
+    /// `subscribe_<verb>` with `symbols`: channels after the profile's prefix is added.
     SubscribeSymbols {
+        /// Selects the profile's prefix, such as `ticker`.
         verb: String,
+        /// The names without the prefix.
         symbols: Vec<ListedName>,
     },
     /// `unsubscribe_<verb>` with `symbols`.
     UnsubscribeSymbols {
+        /// Selects the profile's prefix, such as `ticker`.
         verb: String,
+        /// The names without the prefix.
         symbols: Vec<ListedName>,
     },
+    /// `ping`: requests a pong.
     Ping {
-        /// The client's own, a string or a number, echoed in the reply.
+        /// The client's own value, a string or a number, echoed in the reply.
         timestamp: Option<Json>,
     },
+    /// `auth`: identifies the user of the connection, or renews its token.
     Auth {
+        /// The token to verify.
         token: Token,
     },
+    /// `history`: requests retained publications of one channel.
     History {
+        /// The channel's name.
         channel: String,
+        /// Which of its publications.
         from: HistoryFrom,
     },
-    /// `data` is checked as every payload is.
+    /// `data` is validated like every payload.
     Publish {
+        /// The public channel, or the private one of `user`.
         channel: String,
+        /// The payload, one JSON object.
         data: Json,
+        /// The publisher's own id, which makes a retry safe.
         msg_id: Option<String>,
+        /// The owner of a private channel; `None` for a public one.
         user: Option<String>,
-        /// Whether to count who may have received it.
+        /// Whether to count the connections that may have received it.
         count: bool,
     },
     /// `command`: for the engine that executes the run.
     Run {
+        /// What the engine should do, such as `pause`.
         command: String,
+        /// Arguments for the engine, as the client wrote them.
         args: Option<Json>,
+        /// The client's own id, which makes a retry safe.
         msg_id: Option<String>,
     },
+    /// `presence`: requests the users of a channel.
     Presence {
+        /// The channel's name.
         channel: String,
     },
     /// `heartbeat_interval` in seconds.
     Configure {
+        /// The requested interval between heartbeats, in seconds; `None`: unchanged.
         heartbeat_interval: Option<u32>,
     },
     /// A message from a producer.
@@ -78,7 +103,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// What is asked, in one word; nothing of what the client sent is in it.
+    /// The kind of command as one word; contains no client data.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
@@ -99,17 +124,18 @@ impl Command {
 /// One element of a subscribe: a channel and its options.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Element {
-    /// As it was written; empty where the element names none.
+    /// As written; empty if the element names none.
     pub channel: String,
-    /// The field of the list, and the place in it.
+    /// The list's field, and the index in it.
     pub list: &'static str,
+    /// Its index in the list.
     pub index: usize,
-    /// What can't be a name, and an option that is not known or is wrong, refuse this element alone.
+    /// An invalid name, or an unknown or invalid option, refuses only this element.
     pub options: Result<Options, InvalidElement>,
 }
 
 impl Element {
-    /// Where it stands, such as `channels[2]`.
+    /// Its position, such as `channels[2]`.
     #[must_use]
     pub fn place(&self) -> String {
         format!("{}[{}]", self.list, self.index)
@@ -119,23 +145,24 @@ impl Element {
 /// One name of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedName {
-    /// As it was written; empty where the element is no text.
+    /// As written; empty if the element is not text.
     pub name: String,
-    /// Its place in the list.
+    /// Its index in the list.
     pub index: usize,
-    /// Why it can't be a name. That refuses this element alone.
+    /// Why it is not a valid name. That refuses only this element.
     pub fault: Option<String>,
 }
 
-/// Where a subscription begins, and what it brings. Each is absent unless the client gave it.
+/// Where a subscription starts, and what it includes. Each option is `None` unless the client set it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
+    /// The position after which it starts.
     pub since: Option<Since>,
-    /// So many of the newest publications of an `event` channel to begin with; at least 1.
+    /// How many of the newest publications of an `event` channel to start with; at least 1.
     pub last: Option<u32>,
-    /// Updates per second of a `state` channel, at the most; at least 1.
+    /// Maximum updates per second of a `state` channel; at least 1.
     pub max_rate: Option<u32>,
-    /// Whether the current value of a `state` channel is wanted (the default).
+    /// Whether the client wants the current value of a `state` channel (the default).
     pub snapshot: Option<bool>,
 }
 
@@ -144,15 +171,16 @@ pub struct Options {
 pub struct InvalidElement {
     /// Such as `channels[2]` or `channels[2].since`.
     pub field: String,
-    /// What is wrong and what would be right.
+    /// What is wrong and what is expected.
     pub message: String,
 }
 
 /// A position to continue from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Since {
-    /// Before everything that is kept.
+    /// Before everything that is retained.
     Earliest,
+    /// After this id.
     After(StreamId),
 }
 
@@ -164,35 +192,36 @@ impl FromStr for Since {
     }
 }
 
-/// Which retained publications are asked for.
+/// Which retained publications are requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HistoryFrom {
     /// A page of what follows a position.
     Since(Since),
-    /// So many of the newest; `None`: as many as the server gives without being asked.
+    /// The newest ones, this many; `None`: the server's default.
     Last(Option<u32>),
 }
 
-/// A producer's message. It is acknowledged once it is stored in each of its topics.
+/// A producer's message. It is acknowledged after it is stored in each of its topics.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ingest {
-    /// Empty if the message only needs an acknowledgement. The right to publish to the first topic covers all of them.
+    /// Empty if the message only requires an acknowledgement. The right to publish to the first topic covers all of
+    /// them.
     pub topics: Vec<String>,
     /// Identifies a repeated message, which is published only to the topics that the first attempt did not reach.
     pub msg_id: MsgId,
-    /// Who sends, as the producer says. Producers of different names do not share `msg_id`s.
+    /// The sender's name, as given by the producer. Producers with different names do not share `msg_id`s.
     pub source: String,
     /// As the producer wrote it.
     pub message: Bytes,
 }
 
-/// JSON text kept as it was written.
+/// JSON text kept as written.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Json(Box<RawValue>);
 
 impl Json {
-    /// Keeps a JSON text that was scanned before; `None` when it is none.
+    /// Keeps a JSON text that was scanned before; `None` if it is invalid.
     pub(crate) fn keep(raw: &str) -> Option<Self> {
         RawValue::from_string(raw.to_owned()).ok().map(Self)
     }
@@ -218,7 +247,7 @@ impl PartialEq for Json {
     }
 }
 
-/// A token as the client sent it. Never shows itself.
+/// A token as the client sent it. Never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(pub String);
 
@@ -239,14 +268,14 @@ impl std::fmt::Debug for Token {
 /// Bounds of one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Deepest nesting of what is published; its own object is the first level. A message of the JSON dialect, which carries
-    /// it in a field, has one level more.
+    /// Maximum nesting depth of a publication; its own object is the first level. A message of the JSON dialect, which
+    /// carries it in a field, may have one more level.
     pub depth_max: usize,
-    /// Channels or symbols that one message can name.
+    /// Maximum number of channels or symbols in one message.
     pub channels_max: usize,
 }
 
-/// A message that is no command. The connection stays.
+/// A message that is not a valid command. The connection stays open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invalid {
     /// The message's `id`, if it could be read.
@@ -255,6 +284,6 @@ pub struct Invalid {
     pub code: ErrorCode,
     /// Which field is wrong, such as `channels[2]`.
     pub field: Option<String>,
-    /// What is wrong and what would be right.
+    /// What is wrong and what is expected.
     pub message: String,
 }

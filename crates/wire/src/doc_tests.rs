@@ -1,4 +1,4 @@
-//! Holds `docs/wire.md` and `docs/asyncapi.yaml` equal to the code: the tables, and every example in them.
+//! Compares `docs/wire.md` and `docs/asyncapi.yaml` with the code: the tables, and every example.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,7 +23,7 @@ const WIRE: &str = include_str!("../../../docs/wire.md");
 const ASYNCAPI: &str = include_str!("../../../docs/asyncapi.yaml");
 const OPENAPI: &str = include_str!("../../../docs/openapi.json");
 
-/// The lines of all code blocks that are marked `json <who>`.
+/// The lines of all code blocks marked `json <who>`.
 fn examples(who: &str) -> Vec<&'static str> {
     let fence = format!("```json {who}\n");
     let blocks = WIRE.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap());
@@ -42,7 +42,7 @@ fn numbered(row: &str) -> bool {
 }
 
 #[test]
-fn the_table_of_codes_is_the_codes() {
+fn the_documented_table_of_codes_matches_the_code() {
     let of_table = |line: &&str| line.split(" | ").nth(1).is_some_and(|name| name.starts_with('`')) && numbered(line);
     let written: Vec<_> = WIRE.lines().filter(of_table).collect();
     let row =
@@ -51,7 +51,7 @@ fn the_table_of_codes_is_the_codes() {
 }
 
 #[test]
-fn the_lists_of_codes_are_the_codes() {
+fn the_documented_lists_of_codes_match_the_code() {
     let errors = joined(ErrorCode::ALL.iter().map(|code| code.number().to_string()));
     assert!(WIRE.contains(&format!("Errors that leave the connection open: {errors}.")), "{errors}");
     assert!(ASYNCAPI.contains(&format!("examples: [{errors}]")), "{errors}");
@@ -65,7 +65,7 @@ fn the_lists_of_codes_are_the_codes() {
 const NAME: &str = r#"^(?! )(?!\.{1,2}$)(?:[^\p{Cc}\p{Cf}\p{Z}\u{E0100}-\u{E01EF}"%*,@\\{}]| )+(?<! )$"#;
 
 #[test]
-fn both_descriptions_have_the_grammar_of_names() {
+fn both_documents_have_the_grammar_of_names() {
     let class = NAME.split_once("E01EF}").unwrap().1.split_once("]|").unwrap().0;
     let reserved: String = RESERVED.iter().flat_map(|c| if *c == '\\' { vec![*c, *c] } else { vec![*c] }).collect();
     assert_eq!(class, reserved);
@@ -78,7 +78,7 @@ fn both_descriptions_have_the_grammar_of_names() {
 const LIMITS: Limits = Limits { depth_max: 32, channels_max: 200 };
 
 #[test]
-fn what_clients_send_is_understood() {
+fn client_examples_are_decoded() {
     for line in examples("client") {
         let request = Dialect::Json.decode(line, &LIMITS);
         assert!(matches!(request, Ok(Some(_))), "{line}: {request:?}");
@@ -91,23 +91,23 @@ fn envelopes_are_decoded_and_encoded_as_documented() {
     for line in examples("envelope") {
         let request = Dialect::Envelope.decode(line, &LIMITS);
         let message: Value = serde_json::from_str(line).unwrap();
-        let told = &message["payload"];
+        let payload = &message["payload"];
         let reply = match message["msg_type"].as_str() {
-            Some("ack") if told["errors"].is_array() => {
-                let (channels, errors) = (told["channels"].clone(), told["errors"].clone());
+            Some("ack") if payload["errors"].is_array() => {
+                let (channels, errors) = (payload["channels"].clone(), payload["errors"].clone());
                 Reply::Subscribed(Subscribed {
-                    id: Some(Json::of(&told["acknowledged_msg_id"])),
+                    id: Some(Json::of(&payload["acknowledged_msg_id"])),
                     channels: serde_json::from_value(channels).expect(line),
                     errors: serde_json::from_value(errors).expect(line),
                 })
             }
-            Some("ack") => Reply::Ingested(Ingested { id: Some(Json::of(&told["acknowledged_msg_id"])) }),
+            Some("ack") => Reply::Ingested(Ingested { id: Some(Json::of(&payload["acknowledged_msg_id"])) }),
             Some("error") => {
-                let named = |code: &&ErrorCode| told["code"] == code.name().to_ascii_uppercase();
+                let named = |code: &&ErrorCode| payload["code"] == code.name().to_ascii_uppercase();
                 let code = ErrorCode::ALL.iter().find(named).expect(line);
-                let id = told.get("msg_id").map(Json::of);
-                let mut failure = Failure::new(*code, told["message"].as_str().unwrap().to_owned(), id, 0);
-                failure.object.details.retry_after_ms = told["retry_after_ms"].as_u64();
+                let id = payload.get("msg_id").map(Json::of);
+                let mut failure = Failure::new(*code, payload["message"].as_str().unwrap().to_owned(), id, 0);
+                failure.object.details.retry_after_ms = payload["retry_after_ms"].as_u64();
                 Reply::Error(failure)
             }
             _ => {
@@ -126,7 +126,7 @@ fn envelopes_are_decoded_and_encoded_as_documented() {
 }
 
 #[test]
-fn server_examples_equal_what_the_encoder_writes() {
+fn server_examples_equal_the_encoder_output() {
     for line in examples("server").into_iter().filter(|line| !line.contains('…')) {
         let mut out = BytesMut::new();
         match read(line).unwrap_or_else(|error| panic!("{line}: {error}")) {
@@ -142,7 +142,7 @@ fn server_examples_equal_what_the_encoder_writes() {
 }
 
 #[test]
-fn what_the_server_sends_is_one_typed_object_a_line_with_codes_of_the_table() {
+fn server_examples_are_one_typed_object_per_line_with_known_codes() {
     for line in examples("server") {
         let message: Value = serde_json::from_str(line).expect(line);
         assert!(message["type"].is_string(), "{line}");
@@ -157,7 +157,7 @@ fn what_the_server_sends_is_one_typed_object_a_line_with_codes_of_the_table() {
     }
 }
 
-/// The tables of `docs/wire.md` about messages of one side: the message's type, and its fields in their order.
+/// The tables of `docs/wire.md` about messages of one side: the message's type, and its fields in order.
 fn tables(side: &str) -> Vec<(&'static str, Vec<&'static str>)> {
     let begin = format!("| {side}: `");
     let mut tables = Vec::new();
@@ -171,8 +171,8 @@ fn tables(side: &str) -> Vec<(&'static str, Vec<&'static str>)> {
     tables
 }
 
-/// The properties of the schema in `docs/asyncapi.yaml` whose `type` is this constant: in schemas of the server if that
-/// message is an answer of the same name.
+/// The properties of the schema in `docs/asyncapi.yaml` whose `type` is this constant; among the server's schemas if
+/// that message is a reply with the same name.
 fn properties(kind: &str, required: &str) -> Vec<&'static str> {
     let constant = format!("\n        type: {{ const: {kind} }}\n");
     let found = ASYNCAPI.match_indices(&constant).find(|(at, _)| {
@@ -185,7 +185,7 @@ fn properties(kind: &str, required: &str) -> Vec<&'static str> {
 }
 
 #[test]
-fn the_tables_of_fields_are_those_of_asyncapi() {
+fn the_tables_of_fields_match_asyncapi() {
     assert!(tables("client").len() > 8 && tables("server").len() > 8);
     for (side, kind, fields) in [tables("client"), tables("server")]
         .into_iter()
@@ -231,9 +231,9 @@ fn referred(lines: &[&'static str]) -> Vec<&'static str> {
     names.collect()
 }
 
-/// A client must accept words and codes that it does not know: a validator or a type that is made of the description too.
+/// A client must accept unknown names and codes, and so must validators and types generated from the description.
 #[test]
-fn what_the_server_sends_is_described_as_open() {
+fn server_messages_are_described_as_open() {
     let schemas: BTreeMap<_, _> = schemas().into_iter().collect();
     let mut reached: Vec<&str> = TYPES.iter().map(|kind| schema_of(kind, &schemas)).chain(["Push"]).collect();
     let mut at = 0;
@@ -299,7 +299,7 @@ fn payload_properties(kind: &str) -> Vec<&'static str> {
 }
 
 #[test]
-fn the_tables_of_payloads_are_those_of_asyncapi() {
+fn the_tables_of_payloads_match_asyncapi() {
     let tables = tables("payload");
     assert_eq!(
         tables.iter().map(|(kind, _)| *kind).collect::<Vec<_>>(),
@@ -314,7 +314,7 @@ fn the_tables_of_payloads_are_those_of_asyncapi() {
 }
 
 #[test]
-fn every_field_of_a_server_example_is_in_its_table_and_every_table_has_its_reader() {
+fn every_field_of_a_server_example_is_documented_and_every_table_has_a_reader() {
     let tables = tables("server");
     for line in examples("server") {
         let message: Value = serde_json::from_str(line).expect(line);

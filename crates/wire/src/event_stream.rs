@@ -7,7 +7,7 @@ use bytes::{BufMut, BytesMut};
 
 use crate::model::StreamId;
 
-/// Appends an event with the text that `write` appends. Each further line of the text becomes a `data:` line of its own. If
+/// Appends an event with the text that `write` appends. Each further line of the text becomes its own `data:` line. If
 /// `write` appends nothing, nothing is appended.
 pub fn event(out: &mut BytesMut, write: impl FnOnce(&mut BytesMut)) {
     const DATA: &[u8] = b"data: ";
@@ -17,7 +17,7 @@ pub fn event(out: &mut BytesMut, write: impl FnOnce(&mut BytesMut)) {
     if out.len() == start {
         return out.truncate(start - DATA.len());
     }
-    // Two searches by the word are faster than one by the byte.
+    // Two searches with memchr are faster than one loop over the bytes.
     if out[start..].contains(&b'\n') || out[start..].contains(&b'\r') {
         break_lines(out, start);
     }
@@ -33,13 +33,13 @@ pub fn comment(out: &mut BytesMut) {
 /// `Last-Event-ID`.
 pub fn cursors(out: &mut BytesMut, cursors: &[StreamId]) {
     for (at, cursor) in cursors.iter().enumerate() {
-        // Writing into the buffer does not fail.
+        // Writing to the buffer cannot fail.
         let _ = write!(out, "{}{cursor}", if at == 0 { "id: " } else { "," });
     }
     out.put_slice(b"\n\n");
 }
 
-/// Puts `data: ` before each further line of the text that begins at `start`. CR, LF and CRLF all end a line.
+/// Inserts `data: ` before each further line of the text that starts at `start`. CR, LF and CRLF all end a line.
 #[cold]
 fn break_lines(out: &mut BytesMut, start: usize) {
     let text = out.split_off(start);
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_keep_a_text_of_many_lines_in_one_event() {
+    fn a_text_with_several_lines_is_one_event() {
         let mut out = BytesMut::new();
         event(&mut out, |out| out.put_slice(b"{\n\"a\":1,\r\n\"b\":2\r}"));
         event(&mut out, |_| ());

@@ -15,7 +15,9 @@ const REPLY_BYTES: usize = 192;
 /// A dialect over a transport; JSON over WebSockets unless an endpoint says otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Protocol {
+    /// How messages are carried.
     pub transport: Transport,
+    /// How messages are written.
     pub dialect: Dialect,
 }
 
@@ -25,19 +27,19 @@ impl Protocol {
         self.reply(out, notice, &[], stamp);
     }
 
-    /// Appends a reply; nothing if the dialect has no such message. `ignored` names the fields of the command that meant
-    /// nothing.
+    /// Appends a reply; nothing if the dialect has no such message. `ignored` names the fields of the command that had
+    /// no meaning.
     pub fn reply(self, out: &mut BytesMut, reply: &Reply, ignored: &[String], stamp: impl FnOnce() -> Stamp) {
         self.transport.message(out, REPLY_BYTES, |out| self.dialect.encode(out, reply, ignored, stamp));
     }
 
-    /// Whether clients are told when the server ends a subscription, and can ask for it again.
+    /// Whether clients are notified when the server ends a subscription, and can request it again.
     #[must_use]
     pub const fn tells_ends(self) -> bool {
         matches!(self.transport, Transport::WebSocket) && self.dialect.tells_ends()
     }
 
-    /// Whether clients are told their session.
+    /// Whether clients receive their session.
     #[must_use]
     pub const fn has_sessions(self) -> bool {
         matches!(self.transport, Transport::WebSocket) && self.dialect.has_sessions()

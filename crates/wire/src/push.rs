@@ -1,5 +1,5 @@
-//! What the server sends unasked about topics: publications, encoded once for all who share a wire form, and gaps. Never
-//! changes a payload's bytes: one key is spliced in before the last brace.
+//! What the server sends unprompted about topics: publications, encoded once for all subscribers with the same wire
+//! form, and gaps. Keeps a payload's bytes: one key is inserted before the last brace.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{json::Object, model::StreamId};
 
-/// The `channel` of what was sent to one connection alone. No channel has this name.
+/// The `channel` of a message that was sent to one connection only. No channel can have this name.
 pub const TO_CONNECTION: &str = "@connection";
 
-/// What the gateway says about a publication, in its `_meta` key. Only what applies is written.
+/// The gateway's metadata of a publication, in its `_meta` key. Only applicable fields are written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Meta<'a> {
-    /// What the client calls the topic.
+    /// The client's name of the topic.
     pub channel: Cow<'a, str>,
     /// `None` for topics without retention.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -22,7 +22,7 @@ pub struct Meta<'a> {
     /// It was sent before, or may have been.
     #[serde(default, skip_serializing_if = "is_default")]
     pub replayed: bool,
-    /// How many older values the client does not get because this one replaced them.
+    /// How many older values the client does not receive because this one replaced them.
     #[serde(default, skip_serializing_if = "is_default")]
     pub conflated: u64,
     /// It is the current value at the time of the subscription.
@@ -35,26 +35,26 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 }
 
 impl<'a> Meta<'a> {
-    /// A publication on its way for the first time.
+    /// A publication that is sent for the first time.
     #[must_use]
     pub fn live(channel: impl Into<Cow<'a, str>>, id: Option<StreamId>) -> Self {
         Self { channel: channel.into(), id, replayed: false, conflated: 0, snapshot: false }
     }
 
-    /// Approximate length of a push of `payload`, in bytes. It decides the size of the frame head that is reserved.
+    /// Approximate length of a push of `payload`, in bytes. It determines the size of the reserved frame head.
     #[must_use]
     pub fn len_hint(&self, payload: &[u8]) -> usize {
         payload.len() + self.channel.len() + 64
     }
 }
 
-/// Appends a publication's JSON text. `payload` is one JSON object, as [`super::payload`] checks it.
+/// Appends a publication's JSON text. `payload` is one JSON object, as validated by [`super::payload`].
 pub fn push_json(out: &mut BytesMut, meta: &Meta<'_>, payload: &[u8]) {
     let payload = payload.trim_ascii_end();
     let body = payload.strip_suffix(b"}").unwrap_or(payload).trim_ascii_end();
     out.reserve(meta.len_hint(payload));
     out.put_slice(body);
-    // No value ends in an opening brace, so this one is the object's own: there is no field before ours.
+    // No value ends in an opening brace, so this one is the object's own: it has no fields before ours.
     out.put_slice(if body.ends_with(b"{") { b"\"_meta\":" } else { b",\"_meta\":" });
     let mut object = Object::begin(out);
     object.string("channel", &meta.channel);
@@ -79,18 +79,19 @@ pub fn push_json(out: &mut BytesMut, meta: &Meta<'_>, payload: &[u8]) {
 pub enum GapReason {
     /// The client did not read fast enough.
     SlowConsumer,
-    /// They are no longer kept, or the cursor never was in this stream.
+    /// They are no longer retained, or the cursor was never in this stream.
     Retention,
-    /// The road between replicas did not hand them over and they can't be read back now.
+    /// The message path between replicas did not deliver them and they cannot be read back now.
     Backplane,
-    /// Redis lost them after they had been acknowledged.
+    /// Redis lost them after they were acknowledged.
     Failover,
-    /// They can't be shown to clients: somebody stored what is no JSON object, or has a top-level `_meta`.
+    /// They cannot be sent to clients: an external writer stored something that is not a JSON object, or has a
+    /// top-level `_meta`.
     InvalidPayload,
 }
 
 impl GapReason {
-    /// The word on the wire.
+    /// The name on the wire.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -103,20 +104,20 @@ impl GapReason {
     }
 }
 
-/// Publications of a stream that the client will not get: those after `after` and before `before`, both excluded.
+/// Publications of a stream that the client will not receive: those after `after` and before `before`, both excluded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap<'a> {
     /// The subscribed channels that share the stream.
     pub channels: Cow<'a, [Arc<str>]>,
-    /// The last id before the missing ones; `None` where the topic has no ids.
+    /// The last id before the missing ones; `None` if the topic has no ids.
     pub after: Option<StreamId>,
-    /// The first id after the missing ones; `None` where it is not known yet, or the topic has no ids.
+    /// The first id after the missing ones; `None` if not known yet, or if the topic has no ids.
     pub before: Option<StreamId>,
-    /// How many, where that can be known.
+    /// How many, if known.
     pub count: Option<u64>,
     /// The name of a [`GapReason`].
     pub reason: Cow<'static, str>,
-    /// The position to continue from; `None` where the topic has no ids.
+    /// The position to continue from; `None` if the topic has no ids.
     pub cursor: Option<StreamId>,
 }
 
@@ -153,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_keys_that_apply_are_there() {
+    fn only_applicable_keys_are_written() {
         let none = Meta::live("ticker:BTCUSDT", None);
         assert_eq!(text(&none, "{}"), r#"{"_meta":{"channel":"ticker:BTCUSDT"}}"#);
         let all = Meta { channel: "x".into(), id: Some(ID), replayed: true, conflated: 3, snapshot: true };

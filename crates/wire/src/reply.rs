@@ -17,7 +17,7 @@ use crate::{
     time::Timestamp,
 };
 
-/// The types of the gateway's own messages. Publishers may use them: `_meta` tells their messages apart.
+/// The types of the gateway's own messages. Publishers may use them too: `_meta` distinguishes their messages.
 pub const TYPES: &[&str] = &[
     "connection_established",
     "subscribed",
@@ -43,14 +43,18 @@ pub const TYPES: &[&str] = &[
 pub enum Reply {
     /// The first message of a connection.
     ConnectionEstablished(Welcome),
+    /// The reply to `subscribe`.
     Subscribed(Subscribed),
+    /// The reply to `unsubscribe`.
     Unsubscribed(Unsubscribed),
     /// A notice: the server ended subscriptions.
     #[serde(rename = "unsubscribed")]
     Ended(Ended),
+    /// The reply to `ping`.
     Pong(Pong),
+    /// The reply to `auth`.
     Authenticated(Authenticated),
-    /// Contains pushes, which the JSON dialect writes by hand.
+    /// Contains pushes, which the JSON dialect writes without serde.
     #[serde(skip_serializing)]
     History(History),
     /// A publication is stored.
@@ -59,9 +63,11 @@ pub enum Reply {
     CommandAccepted(CommandAccepted),
     /// A producer's message is stored in all its topics.
     Ingested(Ingested),
+    /// The reply to `presence`.
     Presence(Presence),
+    /// The reply to `configure`.
     Configured(Configured),
-    /// A notice: the past of channels has been sent.
+    /// A notice: the backlog of channels has been sent.
     CaughtUp(CaughtUp),
     /// A notice.
     Heartbeat(Heartbeat),
@@ -73,72 +79,88 @@ pub enum Reply {
     Error(Failure),
 }
 
+/// The first message of a connection: who is connected, and under which limits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Welcome {
+    /// When it was written.
     pub timestamp: Timestamp,
+    /// The profile's text for people.
     pub message: String,
-    /// Names the connection in logs. Not a secret.
+    /// Identifies the connection in logs. Not a secret.
     pub connection_id: String,
-    /// Frees the place of this connection when its client reconnects; a secret. `None` on endpoints without sessions.
+    /// Releases the place of this connection when its client reconnects; a secret. `None` on endpoints without
+    /// sessions.
     pub session: Option<SessionSecret>,
+    /// The user of the token; `None` without a token.
     pub user: Option<UserId>,
-    /// When the token ends; `None` without a token.
+    /// When the token expires; `None` without a token.
     #[serde(default)]
     pub expires_at: Option<Timestamp>,
+    /// The server's clock, for clients that compare it with their own.
     pub server_time: Timestamp,
     /// In seconds.
     pub heartbeat_interval: u64,
+    /// The limits of this connection.
     pub limits: WelcomeLimits,
-    /// Whether the connection took over the session of an earlier one.
+    /// Whether the connection took over an earlier session.
     pub resumed: bool,
     /// Name and version of the program.
     #[serde(default)]
     pub server: Cow<'static, str>,
-    /// What this server can do beyond the first release of the contract.
+    /// Features of this server beyond the first release of the contract.
     #[serde(default)]
     pub features: Vec<Cow<'static, str>>,
 }
 
-/// The limits that concern a client.
+/// The limits that apply to clients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct WelcomeLimits {
-    /// Largest message, in bytes.
+    /// Maximum message size, in bytes.
     pub message_bytes: u64,
+    /// Messages per second that a client may send on average.
     pub messages_per_second: u64,
+    /// Messages that a client may send at once.
     pub messages_burst: u64,
-    /// Channels that subscribes may name.
+    /// Channel names per second that subscribes may contain on average.
     pub names_per_second: u64,
+    /// Channel names that subscribes may contain at once.
     pub names_burst: u64,
+    /// Maximum number of subscriptions of the connection.
     pub subscriptions: u64,
-    /// Messages that may wait for a slow client before the delivery class acts.
+    /// Number of messages that may wait for a slow client before the delivery class applies.
     pub queued_messages: u64,
 }
 
-/// What the channels of a user's stream share their positions with. No channel can be called so.
+/// The name under which the channels of a user's stream share their positions. No channel can have it.
 pub const USER_STREAM: &str = "@";
 
 /// Which channels were subscribed and which were refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subscribed {
+    /// The command's `id`; `None` for subscriptions on connect.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<Json>,
+    /// The active subscriptions.
     pub channels: Vec<SubscribedChannel>,
+    /// The refused channels, each with its reason.
     pub errors: Vec<RefusedChannel>,
 }
 
+/// One active subscription and the position at which it starts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SubscribedChannel {
+    /// The channel's name.
     pub channel: Arc<str>,
-    /// A class that is not known is read as `event`.
+    /// An unknown class is read as `event`.
     #[serde(deserialize_with = "class_or_event")]
     pub class: Class,
-    /// What the channel shares its positions with; `None`: it has a stream of its own.
+    /// The name under which the channel shares its positions; `None`: it has its own stream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream: Option<Cow<'static, str>>,
     /// The position before everything that follows; `None` without retention.
     pub cursor: Option<StreamId>,
-    /// Nothing of the past follows. Otherwise [`CaughtUp`] comes after it.
+    /// No backlog follows. Otherwise [`CaughtUp`] comes after it.
     pub live: bool,
 }
 
@@ -148,20 +170,25 @@ fn class_or_event<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Class, D
     Ok(known.unwrap_or(Class::Event))
 }
 
+/// A channel that was not subscribed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefusedChannel {
+    /// Its name as the client wrote it.
     pub channel: String,
+    /// Why it was refused.
     #[serde(flatten)]
     pub object: ErrorObject,
 }
 
+/// The reply to `unsubscribe`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unsubscribed {
+    /// The command's `id`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<Json>,
     /// The requested names, including those that were not subscribed.
     pub channels: Vec<String>,
-    /// What can't be a name.
+    /// Invalid names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<RefusedChannel>,
 }
@@ -169,50 +196,63 @@ pub struct Unsubscribed {
 /// The server ended subscriptions. With `details.retry_after_ms` the client may subscribe again, with its cursors.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ended {
+    /// The affected channels.
     pub channels: Vec<String>,
+    /// Why the subscriptions ended.
     #[serde(flatten)]
     pub object: ErrorObject,
 }
 
-/// The past of these channels has been sent; what follows is live.
+/// The backlog of these channels has been sent; what follows is live.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CaughtUp {
+    /// The channels that are live from now on.
     pub channels: Vec<CaughtUpChannel>,
 }
 
+/// The end of one channel's backlog.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CaughtUpChannel {
+    /// The channel's name.
     pub channel: Arc<str>,
-    /// The position after the past; `None` without retention.
+    /// The position after the backlog; `None` without retention.
     pub cursor: Option<StreamId>,
-    /// Publications of the past that were sent, snapshots included.
+    /// Number of publications in the backlog, including snapshots.
     pub replayed: u64,
     /// No gap was reported between the cursor of `subscribed` and this one.
     pub complete: bool,
 }
 
+/// The reply to `ping`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pong {
+    /// The command's `id`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<Json>,
     /// The timestamp of the ping, or the server's time if it had none.
     pub timestamp: Json,
+    /// The server's clock.
     pub server_time: Timestamp,
 }
 
+/// The reply to `auth`: the token was accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Authenticated {
+    /// The command's `id`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<Json>,
+    /// The user of the token.
     pub user: UserId,
-    /// `None`: the token has no end.
+    /// `None`: the token does not expire.
     pub expires_at: Option<Timestamp>,
 }
 
 /// Retained publications of a channel.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct History {
+    /// The command's `id`.
     pub id: Option<Json>,
+    /// The channel's name.
     pub channel: Arc<str>,
     /// Each is encoded like a push.
     pub messages: Vec<Retained>,
@@ -228,6 +268,7 @@ pub struct History {
 /// A retained publication.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retained {
+    /// Its position; `None` without retention.
     pub id: Option<StreamId>,
     /// The publisher's JSON object.
     pub payload: Bytes,
@@ -236,17 +277,19 @@ pub struct Retained {
 /// The reply to `publish`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Published {
+    /// The command's `id`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<Json>,
+    /// The channel's name, as the client wrote it.
     pub channel: Cow<'static, str>,
     /// `None` for topics without retention.
     pub publication_id: Option<StreamId>,
-    /// The same `msg_id` was published before; `publication_id` is of that time.
+    /// The same `msg_id` was published before; `publication_id` is the earlier id.
     pub duplicate: bool,
-    /// It is below the level from which the topic has publications: nothing was stored or sent.
+    /// It is below the minimum level of the topic: nothing was stored or sent.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub left_out: bool,
-    /// Connections that follow the channel, over all replicas, where that was asked for and could be counted.
+    /// Connections that follow the channel, over all replicas, if requested and available.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subscribers: Option<u64>,
 }
@@ -254,14 +297,19 @@ pub struct Published {
 /// The reply to `command`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommandAccepted {
+    /// The command's `id`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<Json>,
+    /// Its position in the commands' topic; `None` without retention.
     pub publication_id: Option<StreamId>,
+    /// The same `msg_id` was sent before; `publication_id` is the earlier id.
     pub duplicate: bool,
 }
 
+/// The acknowledgement of a producer's message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ingested {
+    /// The message's `msg_id`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<Json>,
 }
@@ -269,13 +317,16 @@ pub struct Ingested {
 /// Counts over all replicas.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Presence {
+    /// The command's `id`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<Json>,
+    /// The channel's name.
     pub channel: Arc<str>,
+    /// Number of connections that are subscribed to it.
     pub connections: u64,
-    /// Exact up to a bound.
+    /// Exact up to a limit.
     pub users: u64,
-    /// There are more users than `users`.
+    /// There are more users than listed in `users`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub more: bool,
 }
@@ -283,22 +334,28 @@ pub struct Presence {
 /// The values in force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Configured {
+    /// The command's `id`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<Json>,
     /// In seconds.
     pub heartbeat_interval: u64,
 }
 
+/// A notice that the connection is alive.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heartbeat {
+    /// When it was written.
     pub timestamp: Timestamp,
+    /// The server's clock.
     pub server_time: Timestamp,
-    /// Positions that moved without a push, by stream: up to there this connection was sent everything.
+    /// Positions that moved without a push, by stream: everything up to them has been sent to this connection.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub cursors: BTreeMap<Cow<'static, str>, StreamId>,
 }
 
+/// A notice that the token expires soon and should be renewed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenExpiring {
+    /// When it expires.
     pub expires_at: Timestamp,
 }

@@ -1,21 +1,24 @@
-//! What the gateway itself publishes for engines: a client's command to the run it watches. Never says who may.
+//! What the gateway itself publishes for engines: a client's command to the run it follows. Does not decide who may
+//! send one.
 
 use bytes::{Bytes, BytesMut};
 use serde::Serialize;
 
 use crate::{command::Json, json::push_value, time::Timestamp};
 
-/// A command on its way to the engine that executes the run: the payload that engines read from the commands' topic.
+/// A command to the engine that executes the run: the payload that engines read from the commands' topic.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(tag = "type", rename = "command")]
 pub struct RunCommand<'a> {
     /// The path's parameter.
     pub run_id: &'a str,
+    /// What the engine should do, such as `pause`.
     pub command: &'a str,
     /// As the client wrote it.
     pub args: Option<&'a Json>,
-    /// Who sent it; `None` where clients need no token.
+    /// The sender; `None` on endpoints without tokens.
     pub user: Option<&'a str>,
+    /// When the gateway accepted it.
     pub timestamp: Timestamp,
 }
 
@@ -35,7 +38,7 @@ mod tests {
     use crate::payload::check_payload;
 
     #[test]
-    fn an_engine_learns_what_is_asked_by_whom_and_when() {
+    fn an_engine_receives_the_command_its_sender_and_its_time() {
         let args = Json::keep(r#"{"after": 1.50}"#);
         let command = RunCommand {
             run_id: "r-1",

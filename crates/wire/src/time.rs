@@ -1,4 +1,4 @@
-//! The one time form of the wire: RFC 3339 in UTC with milliseconds and `Z`. Never reads a clock.
+//! The time format of the wire: RFC 3339 in UTC with milliseconds and `Z`. Never reads a clock.
 
 use std::fmt;
 
@@ -13,13 +13,13 @@ pub struct Timestamp(u64);
 const MS_MAX: u64 = 253_402_300_799_999;
 
 impl Timestamp {
-    /// The time `s` seconds after 1970 began. Times after the year 9999 become its end.
+    /// The time `s` seconds after the start of 1970. Times after the year 9999 become its end.
     #[must_use]
     pub const fn from_s(s: u64) -> Self {
         Self::from_ms(s.saturating_mul(1_000))
     }
 
-    /// The time `ms` milliseconds after 1970 began. Times after the year 9999 become its end.
+    /// The time `ms` milliseconds after the start of 1970. Times after the year 9999 become its end.
     #[must_use]
     pub const fn from_ms(ms: u64) -> Self {
         Self(if ms > MS_MAX { MS_MAX } else { ms })
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn known_times_in_both_directions() {
+    fn known_times_convert_in_both_directions() {
         let known = [
             (0, "1970-01-01T00:00:00.000Z"),
             (951_782_400_000, "2000-02-29T00:00:00.000Z"),

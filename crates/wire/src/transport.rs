@@ -10,7 +10,7 @@ pub enum Transport {
     /// A WebSocket, in both directions.
     #[default]
     WebSocket,
-    /// Server-Sent Events: to the client only.
+    /// Server-Sent Events: only to the client.
     EventStream,
 }
 
@@ -27,7 +27,7 @@ impl Transport {
         }
     }
 
-    /// Appends one message with the text that `write` appends, about `len` bytes. No text, no message.
+    /// Appends one message with the text that `write` appends, about `len` bytes. Without text, appends nothing.
     pub fn message(self, out: &mut BytesMut, len: usize, write: impl FnOnce(&mut BytesMut)) {
         match self {
             Self::WebSocket => websocket::text(out, len, write),

@@ -105,6 +105,45 @@ async fn a_revoked_user_is_closed_and_does_not_come_back_with_the_old_token() {
     assert_eq!(replica.state.registry.admit(&again).await, Verdict::Revoked(Revoked::Surely));
 }
 
+async fn report(replica: &Replica, path: &str, body: &str) -> Answer {
+    let request = Request::builder().method(Method::PUT).uri(path).header("x-api-key", replica.key());
+    let request = request.header("content-type", "application/json").body(Body::from(body.to_owned())).unwrap();
+    read(call(replica.api.operations(), request).await).await
+}
+
+#[tokio::test]
+async fn a_report_says_whether_a_user_is_active_and_nothing_else() {
+    let replica = Replica::new();
+    let alice = "/api/v1/users/alice";
+    for body in [
+        "{}",
+        "true",
+        r#"{"active":"no"}"#,
+        r#"{"active":null}"#,
+        r#"{"active":false,"seconds":0}"#,
+        r#"{"active":false,"seconds":31536001}"#,
+        r#"{"active":false,"seconds":-1}"#,
+        r#"{"active":false,"seconds":1.5}"#,
+        r#"{"active":true,"seconds":60}"#,
+        r#"{"active":false,"reason":"left"}"#,
+        r#"{"active":false,"active":true}"#,
+    ] {
+        report(&replica, alice, body).await.problem(400, "invalid_message");
+    }
+    report(&replica, "/api/v1/users/a%00b", r#"{"active":false}"#).await.problem(400, "invalid_message");
+    assert_eq!(replica.ops_get(alice).await.json()["active"], true);
+    let own = connect(&replica, "alice").await;
+    assert_eq!(report(&replica, alice, r#"{"active":false,"seconds":60}"#).await.status, 202);
+    assert!(
+        matches!(&replica.controls.lock()[..], [Control::Close { session, code: 4002, .. }] if *session == own.to_string())
+    );
+    assert_eq!(replica.ops_get(alice).await.json()["active"], false);
+    let token = format!("Bearer {}", replica.token("alice"));
+    ticket(&replica, Some(&token)).await.problem(403, "user_inactive");
+    assert_eq!(report(&replica, alice, r#"{"active":true}"#).await.status, 202);
+    assert_eq!(ticket(&replica, Some(&token)).await.status, 201);
+}
+
 #[tokio::test]
 async fn a_disconnect_names_exactly_one_target() {
     let replica = Replica::new();

@@ -15,7 +15,7 @@ use tokio::{
 use super::{keys::Pair, *};
 use crate::{config::Jwks, metrics::Metrics, tasks::Tasks};
 
-/// Status line and body of the server's answer.
+/// Status line and body of the server's response.
 type Answer = (&'static str, String);
 
 /// An HTTP server on loopback that counts its requests.
@@ -54,12 +54,12 @@ impl Server {
         self.requests.load(Ordering::SeqCst)
     }
 
-    /// A verifier of this server's keys only, after its first fetch.
+    /// A verifier with only this server's keys, after its first fetch.
     async fn verifier(&self) -> Verifier {
         self.verifier_with(Duration::from_secs(86_400)).await
     }
 
-    /// The same with keys that are used for so long.
+    /// The same, with a maximum age of keys.
     async fn verifier_with(&self, age_max: Duration) -> Verifier {
         let refresh_interval = Duration::from_secs(600);
         let jwks = Jwks { url: self.url.clone(), refresh_interval, age_max, ..Jwks::default() };
@@ -107,7 +107,7 @@ async fn every_kind_of_key_is_found_by_its_kid() {
 }
 
 #[tokio::test]
-async fn a_rotated_key_is_fetched_and_not_too_often() {
+async fn a_rotated_key_is_fetched_at_a_bounded_rate() {
     let (old, new) = (keys::es256(), keys::es256());
     let server = Server::start(set(&[public(&old, "k1")])).await;
     let verifier = server.verifier().await;
@@ -124,7 +124,7 @@ async fn a_rotated_key_is_fetched_and_not_too_often() {
 }
 
 #[tokio::test]
-async fn without_kid_two_keys_are_one_too_many() {
+async fn two_keys_are_ambiguous_without_a_kid() {
     let (one, two) = (keys::es256(), keys::es256());
     let server = Server::start(set(&[public(&one, "k1"), public(&two, "k2")])).await;
     assert_eq!(outcome(&server.verifier().await, &token(&one, None)), Err(TokenError::UnknownKey));
@@ -165,7 +165,7 @@ async fn known_keys_stay_when_the_server_fails() {
 }
 
 #[tokio::test]
-async fn a_set_that_never_came_is_our_fault_and_heals() {
+async fn a_set_that_was_never_loaded_is_a_retryable_failure() {
     let key = keys::es256();
     let over_the_limit = json!({ "keys": [public(&key, "k1")], "padding": "x".repeat(256 * 1024) });
     let server = Server::start(("200 OK", over_the_limit.to_string())).await;
@@ -180,7 +180,7 @@ async fn a_set_that_never_came_is_our_fault_and_heals() {
 }
 
 #[tokio::test]
-async fn keys_that_were_fetched_too_long_ago_are_used_no_more() {
+async fn keys_are_not_used_beyond_their_maximum_age() {
     let key = keys::es256();
     let server = Server::start(set(&[public(&key, "k1")])).await;
     let age_max = Duration::from_millis(200);
@@ -192,11 +192,11 @@ async fn keys_that_were_fetched_too_long_ago_are_used_no_more() {
     assert_eq!(outcome(&verifier, &token(&key, Some("k1"))), Err(TokenError::KeysUnavailable));
     assert!(verifier.awaits_keys(), "not ready: no token can be verified");
     server.now_answers(set(&[public(&key, "k1")]));
-    assert_eq!(verified(&verifier, &token(&key, Some("k1")), 60).await.as_deref(), Ok("alice"), "asked for again");
+    assert_eq!(verified(&verifier, &token(&key, Some("k1")), 60).await.as_deref(), Ok("alice"), "fetched again");
 }
 
 #[tokio::test]
-async fn keys_that_may_not_verify_are_left_out() {
+async fn keys_that_must_not_verify_are_omitted() {
     let (key, rsa) = (keys::es256(), keys::rs256());
     let with = |field: &str, value: Value| {
         let mut jwk = public(&key, "k1");
@@ -243,13 +243,13 @@ fn only_safe_addresses_are_fetched() {
 }
 
 #[tokio::test]
-async fn a_key_that_was_replaced_behind_its_kid_is_fetched_once_a_minute() {
+async fn a_key_replaced_under_the_same_kid_is_fetched_at_most_once_a_minute() {
     let (old, new) = (keys::es256(), keys::es256());
     let server = Server::start(set(&[public(&old, "same")])).await;
     let verifier = server.verifier().await;
     server.now_answers(set(&[public(&new, "same")]));
     let of_new = token(&new, Some("same"));
-    assert_eq!(verified(&verifier, &of_new, 1).await.as_deref(), Ok("alice"), "the first doubt is followed at once");
+    assert_eq!(verified(&verifier, &of_new, 1).await.as_deref(), Ok("alice"), "the first bad signature causes a fetch");
     let of_old = token(&old, Some("same"));
     assert_eq!(verified(&verifier, &of_old, 30).await, Err(TokenError::Signature), "less than a minute later");
     assert_eq!(server.requests(), 2);
@@ -261,7 +261,7 @@ async fn a_key_that_was_replaced_behind_its_kid_is_fetched_once_a_minute() {
 }
 
 #[test]
-fn a_key_set_comes_by_tls_unless_its_address_is_allowed() {
+fn a_key_set_requires_tls_unless_its_address_is_allowed() {
     let new = |url: &str, ranges: &[&str]| {
         let plain_ranges = ranges.iter().map(|range| range.parse().unwrap()).collect();
         let jwks = Jwks { url: url.into(), plain_ranges, ..Jwks::default() };

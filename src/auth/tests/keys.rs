@@ -1,4 +1,4 @@
-//! Public keys from files: pinned, checked when they are loaded.
+//! Public keys from files: bound to an algorithm, validated when loaded.
 
 use aws_lc_rs::{
     encoding::{AsDer, PublicKeyX509Der},
@@ -22,7 +22,7 @@ pub(super) struct Pair {
 }
 
 impl Pair {
-    /// The public half as a key set shows it.
+    /// The public key as a key set contains it.
     pub(super) fn jwk(&self) -> Jwk {
         let public = match self.algorithm {
             Algorithm::RS256 => DecodingKey::from_rsa_pem(self.pem.as_bytes()),
@@ -77,7 +77,7 @@ fn pinned(algorithm: Algorithm) -> Pinned {
 }
 
 #[test]
-fn each_kind_of_key_verifies_its_own_tokens_only() {
+fn each_kind_of_key_verifies_only_its_own_tokens() {
     let pairs = [rs256(), es256(), eddsa()];
     for key in &pairs {
         let verifier = load(&key.pem, pinned(key.algorithm), None).unwrap();
@@ -95,9 +95,9 @@ fn each_kind_of_key_verifies_its_own_tokens_only() {
     }
 }
 
-/// The classic confusion: a public key's text used as an HS256 secret.
+/// The classic confusion attack: a public key's text used as an HS256 secret.
 #[test]
-fn a_public_key_is_no_secret() {
+fn a_public_key_is_not_a_secret() {
     for key in [rs256(), es256()] {
         let token = hs256_by(&key.pem, &good());
         assert_eq!(outcome(&load(&key.pem, pinned(key.algorithm), None).unwrap(), &token), Err(TokenError::Algorithm));
@@ -107,7 +107,7 @@ fn a_public_key_is_no_secret() {
 }
 
 #[test]
-fn a_kid_ties_a_key_to_its_tokens() {
+fn a_kid_binds_a_key_to_its_tokens() {
     let key = es256();
     let tied = load(&key.pem, Pinned::Es256, Some("k1")).unwrap();
     let free = load(&key.pem, Pinned::Es256, None).unwrap();
@@ -120,7 +120,7 @@ fn a_kid_ties_a_key_to_its_tokens() {
 }
 
 #[test]
-fn keys_that_could_never_verify_are_told_at_start() {
+fn unusable_keys_are_reported_at_start() {
     let p384 = EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).unwrap();
     let p384: PublicKeyX509Der = p384.public_key().as_der().unwrap();
     let private = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
@@ -148,7 +148,7 @@ fn keys_that_could_never_verify_are_told_at_start() {
     assert_eq!(Verifier::new(&all).unwrap_err().iter().count(), 3, "all problems at once");
 }
 
-/// 1024 bits, made for this test.
+/// 1024 bits, generated for this test.
 const WEAK_RSA: &str = "\
 -----BEGIN PUBLIC KEY-----\n\
 MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQDai/1TBhnluineB6lbAEpc+LS7\n\

@@ -15,7 +15,7 @@ fn a_good_token_names_its_user() {
 }
 
 #[test]
-fn a_minted_token_says_what_it_was_told() {
+fn a_minted_token_has_the_requested_claims() {
     let rights = Rights {
         channels: Some(vec![Pattern::new("orders").unwrap()]),
         publish: vec![Pattern::new("run:*").unwrap()],
@@ -57,7 +57,7 @@ fn the_time_is_an_argument() {
 }
 
 #[test]
-fn every_bad_end_is_refused() {
+fn every_invalid_expiry_is_refused() {
     let with_exp = |exp: Value| outcome(&verifier(), &hs256(&json!({ "sub": "alice", "exp": exp })));
     let soon = crate::clock::s_of(now()) + 3600;
     assert_eq!(with_exp(json!(soon as f64 + 0.5)).as_deref(), Ok("alice"), "fractions are allowed by RFC 7519");
@@ -130,7 +130,7 @@ fn critical_headers_are_refused() {
 }
 
 #[test]
-fn a_token_over_the_limit_is_not_even_parsed() {
+fn a_token_over_the_limit_is_not_parsed() {
     let mut claims = good();
     claims["padding"] = json!("x".repeat(100_000));
     let token = hs256(&claims);
@@ -140,7 +140,7 @@ fn a_token_over_the_limit_is_not_even_parsed() {
 }
 
 #[test]
-fn both_secrets_are_good_during_a_rotation() {
+fn both_secrets_are_valid_during_a_rotation() {
     let (old, new) = ("the old secret, thirty-two bytes!", "the new secret, thirty-two bytes!");
     let both = Auth { hs256_secrets: vec![Secret::new(new), Secret::new(old)], ..config() };
     let both = Verifier::new(&both).unwrap();
@@ -153,7 +153,7 @@ fn both_secrets_are_good_during_a_rotation() {
 }
 
 #[test]
-fn nothing_shows_a_secret() {
+fn secrets_are_never_shown() {
     let token = hs256(&good());
     let refused = verifier().verify_now(&format!("{token}x"), now()).unwrap().unwrap_err();
     let shown = format!("{:?} {refused:?} {refused} {:?}", verifier(), config());

@@ -3,8 +3,8 @@
 //! - Each server is a `shard`, with its link, its `lane`s and its `ledger`; the topology says which topic is on which.
 //! - `scripts/publish.lua` appends and publishes in one step; a `lane` sends publications to it in order, several in a
 //!   `batch`; `acknowledge` says what the answers mean.
-//! - `arrival` reads what comes back over the pub/sub link; `read` reads streams, in parts as `page` says. `word` spells a
-//!   private channel for both directions.
+//! - `arrival` reads what comes back over the pub/sub link; `read` reads streams, in parts as `page` says, and calls each
+//!   `script` by its digest. `word` spells a private channel for both directions.
 //! - A `member` keeps the replica's place in the `roster` of a dataset, with what the `ledger` says that was acknowledged;
 //!   `membership` is what the others see of it. `sweep` empties streams whose time has passed.
 //!   `table` writes the topic rules down for engines.
@@ -42,6 +42,7 @@ mod page;
 mod process;
 mod read;
 mod roster;
+mod script;
 mod shard;
 mod sweep;
 mod table;

@@ -11,6 +11,7 @@ use super::{
     arrival,
     membership::Membership,
     page::{Backward, Forward},
+    script,
 };
 use crate::{
     backplane::{HeadError, Newest, Page, ReadLimits, Unavailable},
@@ -23,10 +24,6 @@ const HEADS_CHUNK: usize = 256;
 /// that of any other, since strangers may make names up.
 const OWN_ANCHOR_MS: u64 = 30 * 86_400_000;
 const ANCHOR_MS: u64 = 600_000;
-
-const ENDS: &str = include_str!("scripts/ends.lua");
-const ANCHOR: &str = include_str!("scripts/anchor.lua");
-const FORGET: &str = include_str!("scripts/forget.lua");
 
 /// One server, as readers see it.
 #[derive(Clone, Copy)]
@@ -118,8 +115,8 @@ impl Source<'_> {
 
     async fn anchor(self, topics: &[&Topic]) -> Result<Vec<Result<StreamId, Unavailable>>, Unavailable> {
         let keys = self.link.keys();
-        let mut command = redis::cmd("EVAL");
-        command.arg(ANCHOR).arg(topics.len() + 1).arg(keys.generation());
+        let mut command = script::ANCHOR.call(topics.len() + 1);
+        command.arg(keys.generation());
         for topic in topics {
             command.arg(keys.stream(topic));
         }
@@ -154,8 +151,7 @@ impl Source<'_> {
 
     /// Forgets the positions of topics that nobody has published to.
     pub(super) async fn forget(self, topics: &[&Topic]) -> Result<(), Unavailable> {
-        let mut command = redis::cmd("EVAL");
-        command.arg(FORGET).arg(topics.len());
+        let mut command = script::FORGET.call(topics.len());
         for topic in topics {
             command.arg(self.link.keys().stream(topic));
         }
@@ -169,8 +165,8 @@ impl Source<'_> {
     }
 
     fn ends(self, keys: &[&String]) -> redis::Cmd {
-        let mut command = redis::cmd("EVAL");
-        command.arg(ENDS).arg(keys.len() + 1).arg(self.link.keys().generation());
+        let mut command = script::ENDS.call(keys.len() + 1);
+        command.arg(self.link.keys().generation());
         for key in keys {
             command.arg(key);
         }
@@ -245,8 +241,18 @@ impl<'a> Reader<'a> {
         Ok(Self { link, kind, connection })
     }
 
-    /// Runs a pipeline; errors of single commands stay in their place.
+    /// Runs a pipeline; errors of single commands stay in their place. Runs it again where the server had to be told the
+    /// scripts first: nothing in it changes anything twice.
     async fn ask(self, pipe: &Pipeline) -> Result<(Self, Vec<Value>), Unavailable> {
+        let (reader, replies) = self.send(pipe).await?;
+        if !replies.iter().any(script::is_unknown) {
+            return Ok((reader, replies));
+        }
+        let (reader, _) = reader.send(&script::load()).await?;
+        reader.send(pipe).await
+    }
+
+    async fn send(self, pipe: &Pipeline) -> Result<(Self, Vec<Value>), Unavailable> {
         let Self { link, kind, mut connection } = self;
         let timer = link.time(kind);
         let answer = connection.send_packed_commands(pipe, 0, pipe.len()).await;

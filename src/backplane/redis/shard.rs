@@ -14,7 +14,7 @@ use super::{
     ledger::Ledger,
     member::{Leave, Member},
     membership::Membership,
-    sweep,
+    script, sweep,
 };
 use crate::{
     backplane::{Ticket, Turn},
@@ -44,6 +44,7 @@ impl BackplaneShard {
         tasks: &Tasks,
     ) -> Self {
         link.preload(lane::SCRIPT);
+        script::texts().for_each(|text| link.preload(text));
         let (membership, ledger) = (Arc::<Membership>::default(), Arc::<Mutex<Ledger>>::default());
         let lane = |route| {
             let (membership, ledger) = (Arc::clone(&membership), Arc::clone(&ledger));

@@ -1,5 +1,5 @@
-//! The clients and publishers of a demo: no more clever than docs/wire.md asks of any. A client comes back to any replica
-//! with its last id; a publisher sends again, with the same `msg_id`, until it is accepted.
+//! The clients and publishers of a demo. They do no more than docs/wire.md requires: a client reconnects to any replica
+//! with its last id; a publisher retries with the same `msg_id` until the publication is accepted.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,18 +9,18 @@ use serde_json::{json, value::to_raw_value};
 use tickgate_client::{Client, Error, Event, Publication, Published, State};
 use tokio::time::{Instant, sleep};
 
-use super::tally::{Diary, Told};
+use super::tally::{ClientRecord, PublishResults};
 use crate::tasks::Stop;
 
 pub(super) const CHANNEL: &str = "orders";
-/// Before a publisher's next attempt.
+/// Delay before a publisher's next attempt.
 const PAUSE: Duration = Duration::from_millis(20);
-/// A publisher's patience with one attempt.
+/// Timeout of one attempt of a publisher.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
-pub(super) type SharedDiary = Arc<Mutex<Diary>>;
+pub(super) type SharedRecord = Arc<Mutex<ClientRecord>>;
 
-/// The users' name by their number.
+/// The user's name for a number.
 pub(super) fn user(number: usize) -> String {
     format!("trader-{}", number + 1)
 }
@@ -28,13 +28,13 @@ pub(super) fn user(number: usize) -> String {
 /// One client.
 pub(super) struct Follower {
     pub client: Client,
-    /// The replica behind each of the client's endpoints.
+    /// The replica at each of the client's endpoints.
     pub replicas: Vec<usize>,
-    pub diary: SharedDiary,
+    pub record: SharedRecord,
 }
 
 impl Follower {
-    /// Follows until the end, or until it may not come back.
+    /// Follows the channel until the end, or until it must not reconnect.
     pub(super) async fn run(mut self, mut stop: Stop) {
         let mut replica = None;
         loop {
@@ -42,23 +42,23 @@ impl Follower {
                 event = self.client.next() => event,
                 () = stop.wait() => return,
             };
-            let mut diary = self.diary.lock();
+            let mut record = self.record.lock();
             match event {
                 Some(Event::Message(message)) => {
                     let order: Order = serde_json::from_str(&message.text).unwrap_or_default();
                     let id = message.meta.id.and_then(|id| id.parse().ok());
-                    diary.heard.extend(id.map(|id| (id, order.number)));
+                    record.received.extend(id.map(|id| (id, order.number)));
                 }
-                Some(Event::Gap(_)) => diary.gaps += 1,
+                Some(Event::Gap(_)) => record.gaps += 1,
                 Some(Event::Connected { endpoint, .. }) => replica = Some(self.replicas[endpoint]),
                 Some(Event::Subscribed { .. }) => {
-                    diary.replica = replica;
-                    diary.connections += 1;
+                    record.replica = replica;
+                    record.connections += 1;
                 }
-                Some(Event::State(State::Waiting { .. })) => diary.replica = None,
+                Some(Event::State(State::Waiting { .. })) => record.replica = None,
                 Some(_) => {}
                 None => {
-                    diary.replica = None;
+                    record.replica = None;
                     return;
                 }
             }
@@ -66,7 +66,7 @@ impl Follower {
     }
 }
 
-/// What a client looks at in an order.
+/// The fields of an order that a client checks.
 #[derive(Default, Deserialize)]
 struct Order {
     number: u64,
@@ -76,14 +76,14 @@ struct Order {
 pub(super) struct Publishers {
     pub operations: Vec<String>,
     pub api_key: String,
-    pub told: Arc<Mutex<Told>>,
+    pub results: Arc<Mutex<PublishResults>>,
     pub users: usize,
-    /// Between two publications of one publisher.
+    /// Time between two publications of one publisher.
     pub pace: Duration,
 }
 
 impl Publishers {
-    /// Publishes every `of`th number from the `first` on, until the end; what was begun is brought to its end.
+    /// Publishes every `of`th number starting at `first`, until the end; a publication that was started is completed.
     pub(super) async fn run(self: Arc<Self>, first: u64, of: u64, mut stop: Stop) {
         let (mut number, mut at) = (first, first as usize);
         let mut due = Instant::now();
@@ -98,7 +98,8 @@ impl Publishers {
         }
     }
 
-    /// Publishes one order with as many attempts as it takes, by the replica that took the last one or the next that does.
+    /// Publishes one order with as many attempts as it takes, through the replica that accepted the last one, or the
+    /// next one that responds.
     async fn publish(&self, number: u64, at: &mut usize) {
         let user_number = (number % self.users as u64) as usize;
         let (user, msg_id) = (user(user_number), format!("order-{number}"));
@@ -116,18 +117,18 @@ impl Publishers {
         }
     }
 
-    /// Notes what came of an attempt. True when nothing is left to do.
+    /// Records the outcome of an attempt. True when the publication is complete.
     fn take(&self, user_number: usize, number: u64, outcome: Result<Published, Error>) -> bool {
-        let mut told = self.told.lock();
+        let mut results = self.results.lock();
         match outcome {
             Ok(published) => {
-                told.repeated += u64::from(published.duplicate);
-                told.accepted[user_number].extend(published.id.map(|id| (id, number)));
+                results.repeated += u64::from(published.duplicate);
+                results.accepted[user_number].extend(published.id.map(|id| (id, number)));
                 return true;
             }
-            Err(Error::Refused(refusal)) if matches!(refusal.status.as_u16(), 429 | 503) => told.refused += 1,
-            // The outcome is open, or the replica is gone.
-            _ => told.unknown += 1,
+            Err(Error::Refused(refusal)) if matches!(refusal.status.as_u16(), 429 | 503) => results.refused += 1,
+            // The outcome is unknown, or the replica is gone.
+            _ => results.unknown += 1,
         }
         false
     }

@@ -1,5 +1,5 @@
-//! `tickgate demo`: what the guarantees mean, shown on this machine. Starts all it needs, breaks it before the user's eyes,
-//! and counts what that cost. Never touches what it did not start, and leaves nothing behind.
+//! `tickgate demo`: demonstrates the guarantees on this machine. Starts everything it needs, kills it under load, and
+//! counts what was lost. Touches only what it started, and leaves nothing behind.
 
 mod cast;
 mod stage;
@@ -17,9 +17,9 @@ use tokio::{
 };
 
 use self::{
-    cast::{CHANNEL, Follower, Publishers, SharedDiary},
+    cast::{CHANNEL, Follower, Publishers, SharedRecord},
     stage::Stage,
-    tally::{Diary, Tally, Told},
+    tally::{ClientRecord, PublishResults, Tally},
 };
 use super::{Failure, print, token::Signer};
 use crate::{auth::Rights, config::parse_duration, tasks::Tasks};
@@ -27,22 +27,22 @@ use crate::{auth::Rights, config::parse_duration, tasks::Tasks};
 const EXAMPLES: &str = "\
 Examples:
   tickgate demo kill-a-replica               see it happen, in half a minute
-  tickgate demo kill-a-replica --json        for programs: an object a line
+  tickgate demo kill-a-replica --json        for programs: one object per line
   tickgate demo kill-a-replica --clients 300 --rate 500
 
-Wants redis-server; everything runs on loopback, in a temporary folder, and is
-stopped at the end. Ends with 0 when nothing was lost, repeated or out of order.";
+Requires redis-server; everything runs on loopback, in a temporary folder, and is
+stopped at the end. Exits with 0 if nothing was lost, repeated or out of order.";
 
-/// Several clients of each user, so that one order goes to clients of every replica.
+/// Several clients per user, so that one order goes to clients on every replica.
 const USERS: usize = 4;
 const PUBLISHERS: u64 = 4;
-/// Redis is away for so long.
+/// How long Redis is down.
 const OUTAGE: Duration = Duration::from_secs(2);
-/// Whoever is not back by then is not coming.
+/// How long to wait for clients to reconnect.
 const PATIENCE: Duration = Duration::from_secs(60);
 const TOKEN_TTL: Duration = Duration::from_secs(3600);
 
-/// Break it before your eyes: kill a replica and Redis under load, count what is lost
+/// Kill a replica and Redis under load, and count lost messages
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
@@ -52,7 +52,7 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Show {
-    /// Kill one of three replicas, then Redis, under load, and count what clients got
+    /// Kill one of three replicas, then Redis, under load, and count what clients received
     KillAReplica(Options),
 }
 
@@ -61,33 +61,33 @@ struct Options {
     /// Clients, spread over the three replicas
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u16).range(4..=1000))]
     clients: u16,
-    /// Publications a second
+    /// Publications per second
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(4..=1000))]
     rate: u32,
-    /// Time between two acts
+    /// Time between two steps
     #[arg(long, default_value = "4s", value_parser = parse_duration)]
     pause: Duration,
-    /// The program that is Redis
+    /// The redis-server program
     #[arg(long, default_value = "redis-server", value_name = "PROGRAM")]
     redis_server: PathBuf,
-    /// Print a JSON object an act
+    /// Print one JSON object per step
     #[arg(long)]
     json: bool,
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let Show::KillAReplica(options) = args.show;
-    let unheard = |error| Failure::new(format!("can't listen for signals: {error}"));
+    let unheard = |error| Failure::new(format!("cannot listen for signals: {error}"));
     let (mut interrupt, mut terminate) =
         (signal(SignalKind::interrupt()).map_err(unheard)?, signal(SignalKind::terminate()).map_err(unheard)?);
     tokio::select! {
         result = kill_a_replica(&options) => result,
-        _ = interrupt.recv() => Err(Failure::new("interrupted; all that was started is stopped")),
-        _ = terminate.recv() => Err(Failure::new("told to end; all that was started is stopped")),
+        _ = interrupt.recv() => Err(Failure::new("interrupted; all child processes stopped")),
+        _ = terminate.recv() => Err(Failure::new("terminated; all child processes stopped")),
     }
 }
 
-/// The acts, in their order.
+/// The steps, in order.
 async fn kill_a_replica(options: &Options) -> Result<(), Failure> {
     let began = Instant::now();
     let mut performance = Performance::begin(options).await?;
@@ -111,8 +111,8 @@ async fn kill_a_replica(options: &Options) -> Result<(), Failure> {
 
 struct Performance {
     stage: Stage,
-    clients: Vec<SharedDiary>,
-    told: Arc<Mutex<Told>>,
+    clients: Vec<SharedRecord>,
+    results: Arc<Mutex<PublishResults>>,
     tasks: Tasks,
     began: Instant,
     json: bool,
@@ -122,12 +122,12 @@ impl Performance {
     async fn begin(options: &Options) -> Result<Self, Failure> {
         let began = Instant::now();
         let stage = Stage::set(&options.redis_server).await?;
-        let told = Told { accepted: vec![Default::default(); USERS], ..Told::default() };
-        let (told, tasks) = (Arc::new(Mutex::new(told)), Tasks::new());
-        Ok(Self { stage, clients: Vec::new(), told, tasks, began, json: options.json })
+        let results = PublishResults { accepted: vec![Default::default(); USERS], ..PublishResults::default() };
+        let (results, tasks) = (Arc::new(Mutex::new(results)), Tasks::new());
+        Ok(Self { stage, clients: Vec::new(), results, tasks, began, json: options.json })
     }
 
-    /// Tells what has just happened.
+    /// Reports a step.
     fn act(&self, act: &str, text: &str) -> Result<(), Failure> {
         let at = self.began.elapsed();
         if self.json {
@@ -143,27 +143,27 @@ impl Performance {
             let user =
                 UserId::new(&cast::user(user_number)).map_err(|error| Failure::new(format!("a user: {error}")))?;
             let (token, _) = signer.sign(&user, &Rights::default(), TOKEN_TTL, std::time::SystemTime::now())?;
-            let diary = SharedDiary::new(Mutex::new(Diary { user: user_number, ..Diary::default() }));
+            let record = SharedRecord::new(Mutex::new(ClientRecord { user: user_number, ..ClientRecord::default() }));
             let mut replicas: Vec<_> = (0..self.stage.listeners.len()).collect();
             replicas.rotate_left(number / USERS % self.stage.listeners.len());
             let mut endpoints = replicas.iter().map(|at| format!("ws://{}/ws/trading", self.stage.listeners[*at]));
             let builder = Builder::new(endpoints.next().unwrap_or_default()).token(token).channel(CHANNEL);
             let (client, driver) = endpoints.fold(builder, Builder::replica).build();
-            let follower = Follower { client, replicas, diary: Arc::clone(&diary) };
+            let follower = Follower { client, replicas, record: Arc::clone(&record) };
             self.tasks.spawn("follower", follower.run(self.tasks.stop()));
-            // It ends with its client.
+            // Ends together with its client.
             self.tasks.spawn("client", driver.run());
-            self.clients.push(diary);
+            self.clients.push(record);
         }
         Ok(())
     }
 
-    /// Publishers that end by themselves when their tasks are ended.
+    /// Publishers; they end when this is dropped.
     fn start_traffic(&self, rate: u32) -> Tasks {
         let publishers = Arc::new(Publishers {
             operations: self.stage.operations.clone(),
             api_key: self.stage.api_key.clone(),
-            told: Arc::clone(&self.told),
+            results: Arc::clone(&self.results),
             users: USERS,
             pace: Duration::from_secs(1) * PUBLISHERS as u32 / rate,
         });
@@ -175,15 +175,15 @@ impl Performance {
     }
 
     async fn lose_a_replica(&mut self) -> Result<(), Failure> {
-        let here = |clients: &[SharedDiary]| clients.iter().filter(|c| c.lock().replica == Some(1)).count();
+        let here = |clients: &[SharedRecord]| clients.iter().filter(|c| c.lock().replica == Some(1)).count();
         let count = here(&self.clients);
         let pid = self.stage.kill_replica(1).unwrap_or_default();
         let killed = Instant::now();
         self.act("replica_killed", &format!("replica 2 killed (SIGKILL, process {pid}), with {count} clients on it"))?;
         let moved = |show: &Self| show.all_connected() && here(&show.clients) == 0;
-        self.eventually("its clients to be back", moved).await?;
+        self.eventually("its clients to reconnect", moved).await?;
         let took = killed.elapsed().as_millis();
-        self.act("clients_back", &format!("its clients are back on the others, {took} ms later"))
+        self.act("clients_back", &format!("its clients reconnected to the other replicas after {took} ms"))
     }
 
     async fn lose_redis(&mut self) -> Result<(), Failure> {
@@ -191,13 +191,13 @@ impl Performance {
         self.act("redis_killed", &format!("Redis killed (SIGKILL, process {pid}); clients stay connected"))?;
         sleep(OUTAGE).await;
         let accepted =
-            |show: &Self| show.told.lock().accepted.iter().map(std::collections::BTreeMap::len).sum::<usize>();
+            |show: &Self| show.results.lock().accepted.iter().map(std::collections::BTreeMap::len).sum::<usize>();
         self.stage.start_redis()?;
         let (back, before) = (Instant::now(), accepted(self));
         self.act("redis_started", &format!("Redis started again, after {} s", OUTAGE.as_secs()))?;
         self.eventually("publications to be accepted", |show| accepted(show) > before).await?;
         let took = back.elapsed().as_millis();
-        self.act("accepted_again", &format!("publications are accepted again, {took} ms later"))
+        self.act("accepted_again", &format!("publications are accepted again after {took} ms"))
     }
 
     fn all_connected(&self) -> bool {
@@ -205,28 +205,28 @@ impl Performance {
     }
 
     fn all_have_all(&self) -> bool {
-        let told = self.told.lock();
-        self.clients.iter().all(|client| client.lock().has_all(&told))
+        let results = self.results.lock();
+        self.clients.iter().all(|client| client.lock().has_all(&results))
     }
 
-    /// Waits until it is so.
+    /// Waits until the condition holds.
     async fn eventually(&self, what: &str, is: impl Fn(&Self) -> bool) -> Result<(), Failure> {
         let deadline = Instant::now() + PATIENCE;
         while !is(self) {
             if Instant::now() > deadline {
-                return Err(Failure::new(format!("waited {PATIENCE:?} in vain for {what}")));
+                return Err(Failure::new(format!("timed out after {PATIENCE:?} waiting for {what}")));
             }
             sleep(Duration::from_millis(2)).await;
         }
         Ok(())
     }
 
-    /// Stops everything and gives the account.
+    /// Stops everything and prints the result.
     async fn finish(self, took: Duration) -> Result<(), Failure> {
         self.tasks.end(PATIENCE).await;
-        let told = self.told.lock();
-        let diaries: Vec<_> = self.clients.iter().map(|client| client.lock()).collect();
-        let tally = Tally::of(&told, diaries.iter().map(|diary| &**diary));
+        let results = self.results.lock();
+        let records: Vec<_> = self.clients.iter().map(|client| client.lock()).collect();
+        let tally = Tally::of(&results, records.iter().map(|record| &**record));
         if self.json {
             let mut all = tally.json();
             all["seconds"] = Value::from(took.as_secs_f64());
@@ -234,6 +234,6 @@ impl Performance {
         } else {
             print(&format!("\n{}", tally.text()))?;
         }
-        if tally.is_clean() { Ok(()) } else { Err(Failure::new("not everything arrived once and in order")) }
+        if tally.is_clean() { Ok(()) } else { Err(Failure::new("not every message arrived once and in order")) }
     }
 }

@@ -1,5 +1,5 @@
-//! The processes of a demo: one Redis and three replicas, on free ports of loopback, with their files in a folder of their
-//! own. All of it is gone when the stage is dropped.
+//! The processes of a demo: one Redis and three replicas, on free loopback ports, with their files in a temporary
+//! folder. Dropping the stage stops and removes everything.
 
 use std::{
     path::{Path, PathBuf},
@@ -14,30 +14,31 @@ use uuid::Uuid;
 use crate::cli::Failure;
 
 pub(super) const REPLICAS: usize = 3;
-/// How long a replica may take until it is ready.
+/// How long a replica may take to become ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What is running.
+/// The running processes.
 #[derive(Debug)]
 pub(super) struct Stage {
     redis_server: PathBuf,
     redis_port: u16,
     redis: Option<Started>,
     replicas: Vec<Option<Started>>,
-    /// Where clients connect.
+    /// Addresses for clients.
     pub listeners: Vec<String>,
-    /// Where publishers publish.
+    /// Addresses for publishers.
     pub operations: Vec<String>,
     pub secret: String,
     pub api_key: String,
-    // Dropped last: the processes write into it.
+    // Dropped last: the processes write to it.
     dir: TempDir,
 }
 
 impl Stage {
-    /// Starts everything, and waits until each replica is ready.
+    /// Starts everything, and waits until every replica is ready.
     pub(super) async fn set(redis_server: &Path) -> Result<Self, Failure> {
-        let dir = TempDir::with_prefix("tickgate-demo-").map_err(|error| failed("a folder can't be made", &error))?;
+        let dir = TempDir::with_prefix("tickgate-demo-")
+            .map_err(|error| failed("cannot create a temporary folder", &error))?;
         let random = || format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
         let mut stage = Self {
             redis_server: redis_server.to_owned(),
@@ -64,11 +65,11 @@ impl Stage {
         self.redis_port
     }
 
-    /// Starts Redis, or starts it again with the file that it left.
+    /// Starts Redis, or restarts it with the file that it left.
     pub(super) fn start_redis(&mut self) -> Result<(), Failure> {
         let (port, dir) = (self.redis_port.to_string(), self.dir.path().display().to_string());
         let words = ["--port", &port, "--bind", "127.0.0.1", "--dir", &dir, "--save", ""];
-        // What it acknowledged survives a kill, as in docs/operations.md.
+        // Acknowledged writes survive a kill, as configured in docs/operations.md.
         let durable = ["--appendonly", "yes", "--appendfsync", "everysec"];
         let spec = Spec {
             name: "redis",
@@ -79,7 +80,7 @@ impl Stage {
             dir: self.dir.path(),
             address: format!("127.0.0.1:{port}"),
         };
-        let hint = "a demo wants redis-server: install it, or name it by --redis-server";
+        let hint = "the demo requires redis-server: install it, or set --redis-server";
         self.redis = Some(Started::start(&spec).map_err(|error| failed(hint, &error))?);
         Ok(())
     }
@@ -96,7 +97,7 @@ impl Stage {
             ("LIMITS__CONNECTIONS_PER_USER_MAX", "1000".into()),
             ("FEEDS__SYNTHETIC__ENABLED", "off".into()),
         ];
-        let program = std::env::current_exe().map_err(|error| failed("this program can't be found", &error))?;
+        let program = std::env::current_exe().map_err(|error| failed("cannot find this program", &error))?;
         let spec = Spec {
             name: &format!("replica-{number}"),
             program: &program,
@@ -106,18 +107,18 @@ impl Stage {
             dir: self.dir.path(),
             address: listener.clone(),
         };
-        self.replicas.push(Some(Started::start(&spec).map_err(|error| failed("a replica can't be started", &error))?));
+        self.replicas.push(Some(Started::start(&spec).map_err(|error| failed("cannot start a replica", &error))?));
         self.listeners.push(listener);
         self.operations.push(format!("http://{operations}"));
         Ok(())
     }
 
-    /// Ends a replica at once; its process id.
+    /// Kills a replica; returns its process id.
     pub(super) fn kill_replica(&mut self, number: usize) -> Option<u32> {
         self.replicas[number].take().map(|process| process.pid())
     }
 
-    /// Ends Redis at once; its process id.
+    /// Kills Redis; returns its process id.
     pub(super) fn kill_redis(&mut self) -> Option<u32> {
         self.redis.take().map(|process| process.pid())
     }
@@ -138,7 +139,7 @@ async fn ready(listener: &str) -> Result<(), Failure> {
 }
 
 fn port() -> Result<u16, Failure> {
-    free_port().map_err(|error| failed("there is no free port", &error))
+    free_port().map_err(|error| failed("no free port", &error))
 }
 
 fn failed(what: &str, error: &std::io::Error) -> Failure {

@@ -1,49 +1,49 @@
-//! What publishers were told against what clients heard. Pure.
+//! Compares what publishers sent with what clients received. Pure.
 
 use std::collections::{BTreeMap, HashSet};
 
 use serde_json::{Value, json};
 use tickgate_wire::model::StreamId;
 
-/// What publishers were told.
+/// The results of the publishers.
 #[derive(Debug, Default)]
-pub(super) struct Told {
-    /// Accepted publications of each user: the id, and the number that the publisher gave it.
+pub(super) struct PublishResults {
+    /// Accepted publications of each user: the id, and the publisher's number.
     pub accepted: Vec<BTreeMap<StreamId, u64>>,
     /// Attempts that were certainly not stored.
     pub refused: u64,
-    /// Attempts of which nobody knew.
+    /// Attempts with an unknown outcome.
     pub unknown: u64,
-    /// Attempts that turned out to have been stored before.
+    /// Attempts whose publication had been stored before.
     pub repeated: u64,
 }
 
-/// What one client heard.
+/// What one client received.
 #[derive(Debug, Default)]
-pub(super) struct Diary {
-    /// Which user's orders it follows.
+pub(super) struct ClientRecord {
+    /// The user whose orders it follows.
     pub user: usize,
-    /// Replica that it is connected and subscribed to.
+    /// The replica that it is connected and subscribed to.
     pub replica: Option<usize>,
-    /// How often it was.
+    /// How often it subscribed.
     pub connections: u64,
-    pub heard: Vec<(StreamId, u64)>,
+    pub received: Vec<(StreamId, u64)>,
     pub gaps: u64,
 }
 
-impl Diary {
-    /// The last id that it has.
+impl ClientRecord {
+    /// The last id it received.
     pub(super) fn cursor(&self) -> Option<StreamId> {
-        self.heard.last().map(|(id, _)| *id)
+        self.received.last().map(|(id, _)| *id)
     }
 
-    /// Whether it has everything that was accepted.
-    pub(super) fn has_all(&self, told: &Told) -> bool {
-        told.accepted[self.user].last_key_value().is_none_or(|(last, _)| self.cursor() >= Some(*last))
+    /// Whether it has received everything that was accepted.
+    pub(super) fn has_all(&self, results: &PublishResults) -> bool {
+        results.accepted[self.user].last_key_value().is_none_or(|(last, _)| self.cursor() >= Some(*last))
     }
 }
 
-/// The end of the account.
+/// The final result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
     pub accepted: u64,
@@ -59,33 +59,33 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    pub(super) fn of<'a>(told: &Told, diaries: impl IntoIterator<Item = &'a Diary>) -> Self {
+    pub(super) fn of<'a>(results: &PublishResults, records: impl IntoIterator<Item = &'a ClientRecord>) -> Self {
         let mut tally = Self {
-            accepted: told.accepted.iter().map(|ids| ids.len() as u64).sum(),
-            refused: told.refused,
-            unknown: told.unknown,
-            deduplicated: told.repeated,
+            accepted: results.accepted.iter().map(|ids| ids.len() as u64).sum(),
+            refused: results.refused,
+            unknown: results.unknown,
+            deduplicated: results.repeated,
             ..Self::default()
         };
-        for diary in diaries {
-            tally.add(&told.accepted[diary.user], diary);
+        for record in records {
+            tally.add(&results.accepted[record.user], record);
         }
         tally
     }
 
-    fn add(&mut self, accepted: &BTreeMap<StreamId, u64>, diary: &Diary) {
+    fn add(&mut self, accepted: &BTreeMap<StreamId, u64>, record: &ClientRecord) {
         let mut numbers = HashSet::new();
-        let repeats = diary.heard.iter().filter(|(_, number)| !numbers.insert(*number)).count();
-        let disorder = diary.heard.windows(2).filter(|pair| pair[1].0 < pair[0].0).count();
+        let repeats = record.received.iter().filter(|(_, number)| !numbers.insert(*number)).count();
+        let disorder = record.received.windows(2).filter(|pair| pair[1].0 < pair[0].0).count();
         self.owed += accepted.len() as u64;
         self.delivered += numbers.len() as u64;
         self.repeated += repeats as u64;
         self.misordered += disorder as u64;
         self.lost += accepted.values().filter(|number| !numbers.contains(number)).count() as u64;
-        self.gaps += diary.gaps;
+        self.gaps += record.gaps;
     }
 
-    /// Whether every promise was kept, and nothing had to be told as missing.
+    /// Whether every guarantee held and no gap was reported.
     pub(super) const fn is_clean(&self) -> bool {
         self.lost == 0 && self.repeated == 0 && self.misordered == 0 && self.gaps == 0
     }
@@ -105,19 +105,19 @@ impl Tally {
         })
     }
 
-    /// A line a figure, for people.
+    /// One line per figure, for people.
     pub(super) fn text(&self) -> String {
         let rows = [
             ("publications accepted", self.accepted, ""),
-            ("deliveries owed", self.owed, "every one to each client that follows"),
+            ("deliveries expected", self.owed, "each one to every client that follows"),
             ("delivered", self.delivered, ""),
             ("lost", self.lost, ""),
             ("repeated", self.repeated, ""),
             ("out of order", self.misordered, ""),
-            ("gaps told", self.gaps, ""),
-            ("attempts refused", self.refused, "certainly not stored, and sent again"),
-            ("attempts unknown", self.unknown, "no answer: sent again with the same msg_id"),
-            ("found stored before", self.deduplicated, "and not published twice"),
+            ("gaps reported", self.gaps, ""),
+            ("attempts refused", self.refused, "certainly not stored, then retried"),
+            ("attempts unknown", self.unknown, "no response: retried with the same msg_id"),
+            ("already stored", self.deduplicated, "and not published twice"),
         ];
         let line =
             |(name, count, note): (&str, u64, &str)| format!("  {name:<22}{count:>8}   {note}").trim_end().to_owned();
@@ -133,30 +133,33 @@ mod tests {
         StreamId::new(1, seq)
     }
 
-    fn told(numbers: &[u64]) -> Told {
+    fn results(numbers: &[u64]) -> PublishResults {
         let accepted = vec![numbers.iter().map(|number| (id(*number), *number)).collect()];
-        Told { accepted, ..Told::default() }
+        PublishResults { accepted, ..PublishResults::default() }
     }
 
-    fn heard(numbers: &[u64]) -> Diary {
-        Diary { heard: numbers.iter().map(|number| (id(*number), *number)).collect(), ..Diary::default() }
+    fn received(numbers: &[u64]) -> ClientRecord {
+        ClientRecord {
+            received: numbers.iter().map(|number| (id(*number), *number)).collect(),
+            ..ClientRecord::default()
+        }
     }
 
     #[test]
     fn all_in_order_and_once_is_clean() {
-        let (told, diary) = (told(&[1, 2, 3]), heard(&[1, 2, 3]));
-        assert!(diary.has_all(&told));
-        let tally = Tally::of(&told, [&diary]);
+        let (results, record) = (results(&[1, 2, 3]), received(&[1, 2, 3]));
+        assert!(record.has_all(&results));
+        let tally = Tally::of(&results, [&record]);
         assert!(tally.is_clean());
         assert_eq!((tally.owed, tally.delivered), (3, 3));
     }
 
     #[test]
-    fn whatever_is_wrong_is_counted() {
-        let told = told(&[1, 2, 3, 4]);
-        let tally = Tally::of(&told, [&heard(&[1, 3, 2, 2])]);
+    fn every_fault_is_counted() {
+        let results = results(&[1, 2, 3, 4]);
+        let tally = Tally::of(&results, [&received(&[1, 3, 2, 2])]);
         assert_eq!((tally.lost, tally.repeated, tally.misordered), (1, 1, 1));
-        assert!(!tally.is_clean() && !heard(&[1, 3]).has_all(&told));
-        assert!(!Tally::of(&told, [&Diary { gaps: 1, ..heard(&[1, 2, 3, 4]) }]).is_clean());
+        assert!(!tally.is_clean() && !received(&[1, 3]).has_all(&results));
+        assert!(!Tally::of(&results, [&ClientRecord { gaps: 1, ..received(&[1, 2, 3, 4]) }]).is_clean());
     }
 }

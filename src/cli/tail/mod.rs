@@ -1,4 +1,4 @@
-//! `tickgate tail`: subscribes and prints, and after a broken connection gets what it missed.
+//! `tickgate tail`: subscribes and prints messages; after a broken connection it receives what it missed.
 
 mod show;
 
@@ -13,9 +13,9 @@ const EXAMPLES: &str = r#"Examples:
   tickgate tail --url wss://gw.example.com/ws/trading --token "$TOKEN" orders
   tickgate tail trades:BTCUSDT --last 10 --count 10 --json
 
-A line a message: channel, id, the JSON object. Notices go to standard error.
-After a broken connection it comes back by itself and gets what it missed, from
-the last position it has seen. It ends when the gateway says not to come back."#;
+One line per message: channel, id, the JSON object. Notices go to standard error.
+After a broken connection it reconnects automatically and receives what it missed,
+starting after the last message. It exits when the gateway says not to reconnect."#;
 
 /// Subscribe to channels and print what arrives
 #[derive(Debug, clap::Args)]
@@ -30,19 +30,19 @@ pub(super) struct Args {
     /// Token
     #[arg(long, env = "TICKGATE_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// Begin after this cursor; `earliest`: with all that is kept
+    /// Start after this cursor; `earliest`: with everything that is retained
     #[arg(long, value_name = "CURSOR", conflicts_with = "last")]
     since: Option<String>,
-    /// Begin with the last messages of event channels
+    /// Start with the last messages of event channels
     #[arg(long, value_name = "N")]
     last: Option<u32>,
-    /// End after so many messages
+    /// Exit after this number of messages
     #[arg(long, value_name = "N")]
     count: Option<u64>,
-    /// End with the connection
+    /// Exit when the connection ends
     #[arg(long)]
     once: bool,
-    /// Print a JSON object a line, for programs: messages as they came, and notices
+    /// Print one JSON object per line, for programs: messages as received, and notices
     #[arg(long)]
     json: bool,
 }
@@ -57,12 +57,12 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let builder = Builder::new(&args.url).channels(args.channels.iter().map(|name| args.channel(name)));
     let builder = args.token.iter().fold(builder, |builder, token| builder.token(token));
     let (client, driver) = builder.build();
-    // The client is gone once it has ended, and the driver ends with it.
+    // The client is dropped when it ends, and its driver ends with it.
     let (result, ()) = tokio::join!(follow(client, &args), driver.run());
     result
 }
 
-/// Whether the address is none of an endpoint: a person who mistyped it must not wait for it.
+/// Whether no endpoint exists at the address: a mistyped address should fail at once instead of being retried.
 fn is_mistaken(error: &Error) -> bool {
     matches!(error, Error::Refused(refusal) if refusal.status.is_client_error() && refusal.status.as_u16() != 429)
 }

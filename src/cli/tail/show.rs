@@ -18,7 +18,7 @@ impl Show {
         Self { json, left: count }
     }
 
-    /// Prints one; whether it was the last message asked for.
+    /// Prints an event; returns whether it was the last requested message.
     pub(super) fn event(&mut self, event: &Event) -> Result<bool, Failure> {
         match event {
             Event::Message(message) if self.json => print(&message.text)?,
@@ -33,7 +33,7 @@ impl Show {
     }
 }
 
-/// A publication, for people: channel, id, what applies, and the publisher's object.
+/// A publication, for people: channel, id, flags, and the publisher's object.
 fn line(message: &Message) -> String {
     let meta = &message.meta;
     let mut line = meta.channel.clone();
@@ -52,22 +52,22 @@ fn line(message: &Message) -> String {
     format!("{line} {}", message.payload())
 }
 
-/// Everything else that people should know.
+/// All other events that people should see.
 fn notice(event: &Event) -> Option<String> {
     Some(match event {
         Event::Connected { .. } => "connected".into(),
         Event::Subscribed { channel, .. } => format!("subscribed {channel}"),
         Event::Refused { channel, error } => format!("refused {channel}: {error}"),
-        Event::State(State::Waiting { wait, error }) => format!("{error}; again in {:.1} s", wait.as_secs_f64()),
+        Event::State(State::Waiting { wait, error }) => format!("{error}; retrying in {:.1} s", wait.as_secs_f64()),
         Event::State(State::Stale) => "nothing received for a heartbeat interval".into(),
-        // Rare, and all of it matters.
+        // Rare, and every field matters.
         Event::Gap(_) | Event::CaughtUp { complete: false, .. } => notice_json(event)?.to_string(),
         Event::Unknown { kind } => format!("unknown notice {kind:?}"),
         _ => return None,
     })
 }
 
-/// An event that is no message, for programs.
+/// An event other than a message, for programs.
 fn notice_json(event: &Event) -> Option<Value> {
     Some(match event {
         Event::Gap(gap) => json!({
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn people_see_the_publishers_object_as_it_was_written() {
+    fn the_publishers_object_is_shown_as_written() {
         let text = r#"{"price": "1.10","_meta":{"channel":"ticker:A","id":"1-2","conflated":3,"snapshot":true}}"#;
         let meta = json!({ "channel": "ticker:A", "id": "1-2", "conflated": 3, "snapshot": true });
         let Event::Message(message) = message(meta, text) else { panic!("a message") };

@@ -23,7 +23,7 @@ fn the_shipped_production_file_only_lacks_its_secrets() {
     assert_eq!(config.warnings, Vec::<String>::new());
 }
 
-/// `docs/configuration.md` has a row for every key, with its default; and no row for a key that is not there.
+/// `docs/configuration.md` has a row for every key, with its default, and no row for an unknown key.
 #[test]
 fn the_reference_lists_every_key_with_its_default() {
     let docs = include_str!("../../../docs/configuration.md");
@@ -58,7 +58,7 @@ fn the_reference_lists_every_key_with_its_default() {
     }
 }
 
-/// The example of an endpoint of one's own in the reference works as it stands there.
+/// The example of a custom endpoint in the reference works as written.
 #[test]
 fn the_example_of_the_reference_works() {
     let docs = include_str!("../../../docs/configuration.md");
@@ -71,7 +71,7 @@ fn the_example_of_the_reference_works() {
     assert_eq!(config.topics.of_name("signals:momentum").retain_max, 5000);
 }
 
-/// What the reference says of entries is all that entries may have, also in the shipped file's comments.
+/// The reference and the comments of the shipped file name exactly the keys that entries may have.
 #[test]
 fn the_shipped_file_explains_every_key() {
     let mut explained = false;
@@ -94,9 +94,9 @@ fn the_shipped_file_explains_every_key() {
     }
 }
 
-/// What the gateway itself serves on the public listener, no profile can take: otherwise it would not start.
+/// No profile can use a path that the gateway itself serves on the public listener: otherwise it would not start.
 #[test]
-fn the_public_paths_are_taken() {
+fn the_public_paths_are_reserved() {
     let api: serde_json::Value = serde_json::from_str(include_str!("../../../docs/openapi.json")).unwrap();
     let is_public = |path: &serde_json::Value| path["servers"][0]["url"].as_str().unwrap().ends_with(":8000");
     let paths = api["paths"].as_object().unwrap().iter().filter(|(_, path)| is_public(path)).map(|(name, _)| &**name);

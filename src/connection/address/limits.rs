@@ -12,6 +12,7 @@ use std::{
 
 use indexmap::{IndexMap, map::Entry};
 use parking_lot::Mutex;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{bucket::Bucket, config::Rate, hub::Reader};
 
@@ -73,9 +74,16 @@ pub enum RefusedBy {
 pub struct Permit {
     limits: AddressLimits,
     address: IpAddr,
+    /// The place at an endpoint whose connections are bounded.
+    endpoint: Option<OwnedSemaphorePermit>,
 }
 
 impl Permit {
+    /// Gives the connection's place at its endpoint back with this one.
+    pub fn hold(&mut self, endpoint: OwnedSemaphorePermit) {
+        self.endpoint = Some(endpoint);
+    }
+
     /// The address that is counted: of IPv6 its /64.
     #[must_use]
     pub const fn address(&self) -> IpAddr {
@@ -127,7 +135,7 @@ impl AddressLimits {
         taken.map_err(|retry_after| Refused { by: RefusedBy::Rate, retry_after })?;
         usage.connections += 1;
         inner.connections.fetch_add(1, Ordering::Relaxed);
-        Ok(Permit { limits: self.clone(), address })
+        Ok(Permit { limits: self.clone(), address, endpoint: None })
     }
 
     /// Connections of all addresses, those that are still being let in among them.

@@ -1,28 +1,30 @@
-//! What REST may cost: the weight of the last minute, and the refusals that the whole process must honour. Pure.
+//! The cost of REST requests: the weight used in the last minute, and the refusals that the whole process must honor.
+//! Pure.
 
 use std::time::{Duration, Instant};
 
 use crate::defect::{self, Defect};
 
-/// Weight that is used of the 6,000 a minute that the exchange allows: the rest is for others at the same address.
+/// The weight that this process may use, of the 6,000 per minute that the exchange allows: the rest is left to others
+/// at the same address.
 const WEIGHT_MAX: u64 = 4_000;
 const MINUTE: Duration = Duration::from_secs(60);
-/// Without a time to wait in a refusal.
+/// Wait after a refusal that does not give one.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
-/// A longer ban than this is asked about again.
+/// During a ban longer than this, the exchange is asked again after this time.
 const BAN_MAX: Duration = Duration::from_secs(3 * 86_400);
 
 /// The budget of a process.
 #[derive(Debug, Default)]
 pub(super) struct Budget {
-    /// When the minute began that is counted, and its weight.
+    /// The start of the current minute, and the weight used in it.
     minute: Option<(Instant, u64)>,
-    /// No request before.
+    /// No requests before this time.
     ready: Option<Instant>,
 }
 
 impl Budget {
-    /// Takes the weight of a request, or says when it may be asked for again.
+    /// Reserves the weight of a request, or returns when it may be tried again.
     pub(super) fn take(&mut self, weight: u64, now: Instant) -> Result<(), Instant> {
         if let Some(ready) = self.ready
             && now < ready
@@ -40,18 +42,18 @@ impl Budget {
         Ok(())
     }
 
-    /// Takes over what the exchange counts, which includes others at the same address.
+    /// Adopts the exchange's count, which includes others at the same address.
     pub(super) fn counted(&mut self, used: u64, now: Instant) {
         let began = self.minute.map_or(now, |(began, _)| began);
         self.minute = Some((began, used));
     }
 
-    /// Weight of the minute that is counted.
+    /// Weight used in the current minute.
     pub(super) fn used(&self) -> u64 {
         self.minute.map_or(0, |(_, used)| used)
     }
 
-    /// Notes a refusal: nobody asks before the exchange says so.
+    /// Records a refusal: no requests until the exchange allows them.
     pub(super) fn refused(&mut self, retry_after: Option<Duration>, now: Instant) -> Instant {
         if defect::is(Defect::FeedImpatience) {
             return now;
@@ -68,21 +70,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_more_is_spent_in_a_minute_than_is_left_to_us() {
+    fn the_budget_of_a_minute_is_not_exceeded() {
         let (mut budget, now) = (Budget::default(), Instant::now());
         assert_eq!(budget.take(WEIGHT_MAX, now), Ok(()));
         assert_eq!(budget.take(1, now), Err(now + MINUTE));
         assert_eq!(budget.take(1, now + MINUTE), Ok(()));
         budget.counted(WEIGHT_MAX, now + MINUTE);
-        assert!(budget.take(1, now + MINUTE).is_err(), "others spend it too");
+        assert!(budget.take(1, now + MINUTE).is_err(), "others use it as well");
     }
 
     #[test]
-    fn a_refusal_holds_for_everything_until_its_end() {
+    fn a_refusal_applies_to_all_requests_until_it_ends() {
         let (mut budget, now) = (Budget::default(), Instant::now());
         let ready = budget.refused(Some(Duration::from_secs(7)), now);
         assert_eq!(budget.take(1, now + Duration::from_secs(6)), Err(ready));
-        assert_eq!(budget.refused(Some(Duration::from_secs(1)), now), ready, "the longer one counts");
+        assert_eq!(budget.refused(Some(Duration::from_secs(1)), now), ready, "the longer one applies");
         assert_eq!(budget.take(1, ready), Ok(()));
         assert_eq!(budget.refused(None, ready), ready + RETRY_AFTER);
     }

@@ -1,5 +1,5 @@
-//! The connections to the exchange: one, and a second one while it takes the first one's place, so that nothing is
-//! missed in between.
+//! The connections to the exchange: one, and a second one while it replaces the first, so that no data is missed in
+//! between.
 
 use std::{
     collections::BTreeSet,
@@ -22,9 +22,9 @@ use crate::{
     metrics::{BadFrame, FeedEnd},
 };
 
-/// How long the old connection stays open next to the new one once that delivers data.
+/// How long the old connection stays open after the new one delivers data.
 const OVERLAP: Duration = Duration::from_secs(2);
-/// A wait that is demanded for longer than this is a ban.
+/// A demanded wait longer than this is a ban.
 const BAN: Duration = Duration::from_secs(60);
 
 struct Connection {
@@ -35,18 +35,18 @@ struct Connection {
     watchdog: Watchdog,
     is_open: bool,
     leaves: Instant,
-    /// Another connection is to take its place.
+    /// The connection is to be replaced.
     is_old: bool,
 }
 
 impl Connection {
-    /// Sends the next control message, if one is due. True when the exchange answers none.
+    /// Sends the next control message, if one is due. True if the exchange does not respond to control messages.
     fn ask(&mut self, streams: &BTreeSet<String>, now: Instant) -> bool {
-        // Paced by what was written, not by what was queued: a busy machine may write later.
+        // Paced by the time of writing, not of queueing: a busy machine may write later.
         if let Some(sent) = *self.sent.lock() {
             self.control.sent(sent);
         }
-        // A task that takes nothing is judged by its silence.
+        // A task that accepts no messages is judged by its lack of data.
         let Ok(permit) = self.messages.try_reserve() else { return false };
         match self.control.next(streams, now) {
             Act::Send(text) => permit.send(text),
@@ -67,10 +67,10 @@ pub(super) struct Connections {
     reason: Reason,
 }
 
-/// What the owner of the connections has to act on.
+/// What the owner of the connections must act on.
 pub(super) enum Event {
     Text(Utf8Bytes),
-    /// The exchange demands this wait; a ban holds for every request.
+    /// The exchange demands this wait; a ban applies to every request.
     Limited(Duration),
 }
 
@@ -80,18 +80,18 @@ impl Connections {
         Self { shared, events, ladder, remedies, all, last_id: 0, reason }
     }
 
-    /// Leaves all connections. What the exchange demanded holds for the next ones.
+    /// Closes all connections. The waits that the exchange demanded also apply to the next ones.
     pub(super) fn into_ladder(self) -> Ladder {
         self.ladder
     }
 
-    /// Whether data came lately.
+    /// Whether data arrived recently.
     pub(super) fn is_live(&self, now: Instant) -> bool {
         let stale_after = self.shared.config.stale_after;
         self.all.iter().any(|connection| connection.watchdog.is_live(now, stale_after))
     }
 
-    /// Why no data comes, if none does.
+    /// Why no data arrives, if none does.
     pub(super) fn reason(&self) -> Reason {
         let is_silent = self.all.iter().any(|connection| connection.watchdog.last_data().is_some());
         if is_silent { Reason::NoData } else { self.reason }
@@ -101,8 +101,8 @@ impl Connections {
         self.all.iter_mut().find(|connection| connection.id == id)
     }
 
-    /// Takes what a connection brought; text and demands are handed on.
-    pub(super) fn hear(&mut self, id: u64, event: SocketEvent, now: Instant) -> Option<Event> {
+    /// Handles an event of a connection; text and demanded waits are passed on.
+    pub(super) fn receive(&mut self, id: u64, event: SocketEvent, now: Instant) -> Option<Event> {
         let connection = self.get(id)?;
         match event {
             SocketEvent::Text(text) => return Some(Event::Text(text)),
@@ -138,7 +138,7 @@ impl Connections {
         None
     }
 
-    /// The exchange has banned this address: no connection is made before.
+    /// The exchange has banned this address: no connection is made before this time.
     pub(super) fn banned(&mut self, until: Instant) {
         self.reason = Reason::Banned;
         self.ladder.wait_until(until);
@@ -148,12 +148,12 @@ impl Connections {
     pub(super) fn data(&mut self, id: u64, stream: &str, now: Instant) {
         let Some(connection) = self.get(id) else { return };
         connection.watchdog.data(now);
-        connection.control.heard(stream);
+        connection.control.received(stream);
         let flowed = connection.watchdog.flowed(now);
         self.ladder.flowed(flowed);
     }
 
-    /// A frame arrived that can't be used.
+    /// An unusable frame arrived.
     pub(super) fn bad(&mut self, id: u64, now: Instant) {
         if self.get(id).is_some_and(|connection| connection.watchdog.bad()) {
             tracing::warn!(connection = id, "too many bad frames in a row");
@@ -163,7 +163,7 @@ impl Connections {
 
     pub(super) fn answered(&mut self, id: u64, request: u64, list: Option<Vec<String>>) {
         if !self.get(id).is_some_and(|connection| connection.control.answered(request, list)) {
-            tracing::debug!(connection = id, request, "an answer to no request");
+            tracing::debug!(connection = id, request, "a response without a request");
         }
     }
 
@@ -173,12 +173,12 @@ impl Connections {
         }
     }
 
-    /// Acts on a stream that is silent while others flow.
+    /// Acts on a stream that is silent while others deliver data.
     pub(super) fn remedy(&mut self, stream: &str, now: Instant) {
         match self.remedies.next(stream, now) {
             Silence::None => {}
             Silence::Again => {
-                tracing::warn!(stream, "a stream is silent; subscribing it again");
+                tracing::warn!(stream, "a stream is silent; resubscribing");
                 self.shared.metrics.feed_resubscriptions_total.inc();
                 self.all.iter_mut().for_each(|connection| connection.control.again(stream));
             }
@@ -190,7 +190,7 @@ impl Connections {
         }
     }
 
-    /// Has a connection replaced, and kept until the new one delivers data.
+    /// Replaces a connection, and keeps it until the new one delivers data.
     pub(super) fn rotate(&mut self, id: u64, why: &str) {
         if let Some(connection) = self.get(id).filter(|connection| !connection.is_old) {
             tracing::info!(connection = id, why, "replacing the connection to the exchange");
@@ -208,7 +208,7 @@ impl Connections {
         }
     }
 
-    /// What the passing of time brings: connecting, subscribing, judging silence, leaving old connections.
+    /// Handles the passing of time: connecting, subscribing, detecting silence, closing old connections.
     pub(super) fn tick(&mut self, streams: &BTreeSet<String>, now: Instant) {
         let has_new = self.all.iter().any(|connection| !connection.is_old);
         if !streams.is_empty() && !has_new && self.ladder.may_connect(now) {
@@ -220,7 +220,7 @@ impl Connections {
             match connection.watchdog.judge(now, stale_after) {
                 Silence::None => {}
                 Silence::Again => {
-                    // One stream is enough to see whether the connection delivers anything.
+                    // One stream is enough to see whether the connection delivers data.
                     if let Some(reference) = streams.iter().find(|stream| stream.ends_with("@ticker")) {
                         self.shared.metrics.feed_resubscriptions_total.inc();
                         connection.control.again(reference);
@@ -238,7 +238,7 @@ impl Connections {
         aged.into_iter().for_each(|id| self.rotate(id, "its age"));
         for (id, why) in ended {
             if self.get(id).is_some() {
-                tracing::warn!(connection = id, reason = why.as_str(), "leaving the connection to the exchange");
+                tracing::warn!(connection = id, reason = why.as_str(), "closing the connection to the exchange");
                 self.end(id, Failure::Ordinary, why, now);
             }
         }
@@ -284,7 +284,7 @@ impl Connections {
     }
 }
 
-/// Any random number.
+/// A random number.
 fn chance() -> u64 {
     Uuid::new_v4().as_u128() as u64
 }

@@ -1,5 +1,5 @@
-//! What one connection asks of the exchange: which streams, in messages of bounded size, never in a burst, each answered
-//! or repeated. Pure.
+//! The control messages of one connection: which streams are subscribed, in messages of bounded size, at a limited
+//! rate, each confirmed or repeated. Pure.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -10,26 +10,26 @@ use serde_json::json;
 
 use crate::defect::{self, Defect};
 
-/// The least time between anything sent and the next control message. The exchange cuts at more than five in a second,
-/// pongs counted.
+/// Minimum time between any message and the next control message. The exchange disconnects clients that send more than
+/// five per second, including pongs.
 const SPACING: Duration = Duration::from_millis(300);
 /// Names in one message.
 const NAMES_MAX: usize = 100;
-/// Bytes of one message: what is longer than 4,096 bytes on the wire is swallowed.
+/// Maximum size of a message, in bytes: the exchange silently drops messages larger than 4,096 bytes.
 const BYTES_MAX: usize = 3_500;
-/// How long an answer may take.
+/// Timeout of a response.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
-/// How long an answer may take when data of a requested stream came.
-const HEARD_TIME: Duration = Duration::from_secs(1);
-/// How long nothing must have changed before the list of subscriptions is compared.
+/// Timeout of a response after data of a requested stream arrived.
+const ANSWER_TIME_AFTER_DATA_MAX: Duration = Duration::from_secs(1);
+/// How long nothing must change before the list of subscriptions is compared.
 const LIST_DELAY: Duration = Duration::from_secs(5);
 
-/// What is to be done now.
+/// What to do now.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Act {
     Send(String),
     Nothing,
-    /// The exchange does not answer, and sends nothing of what was asked for either.
+    /// The exchange does not respond, and sends no data for the request either.
     GiveUp,
 }
 
@@ -54,49 +54,49 @@ struct Request {
 pub(super) struct Control {
     last_id: u64,
     last_sent: Option<Instant>,
-    /// Streams that the exchange was asked for, and whether they brought anything.
+    /// Streams that were requested, and whether they delivered data.
     requested: HashMap<String, bool>,
-    /// Streams to be asked for again.
+    /// Streams to request again.
     again: BTreeSet<String>,
     waiting: Option<Request>,
-    /// When something was changed that has not been compared with the exchange's list.
+    /// The last change that has not been compared with the exchange's list.
     changed: Option<Instant>,
 }
 
 impl Control {
-    /// Notes that something was sent: a message, or a pong.
+    /// Records that something was sent: a message, or a pong.
     pub(super) fn sent(&mut self, at: Instant) {
         self.last_sent = self.last_sent.max(Some(at));
     }
 
-    /// Notes that a stream brings data.
-    pub(super) fn heard(&mut self, stream: &str) {
-        if let Some(heard) = self.requested.get_mut(stream) {
-            *heard = true;
+    /// Records that a stream delivers data.
+    pub(super) fn received(&mut self, stream: &str) {
+        if let Some(received) = self.requested.get_mut(stream) {
+            *received = true;
         }
     }
 
-    fn is_heard(&self, stream: &str) -> bool {
+    fn is_received(&self, stream: &str) -> bool {
         self.requested.get(stream).copied().unwrap_or(false)
     }
 
-    /// Streams that the exchange was asked for.
+    /// Requested streams.
     #[cfg(test)]
     pub(super) fn requested(&self) -> usize {
         self.requested.len()
     }
 
-    /// Streams that have brought something.
+    /// Streams that have delivered data.
     pub(super) fn live(&self) -> usize {
-        self.requested.values().filter(|heard| **heard).count()
+        self.requested.values().filter(|received| **received).count()
     }
 
-    /// Whether everything desired was asked for and answered.
+    /// Whether everything desired was requested and confirmed.
     pub(super) fn is_settled(&self, desired: &BTreeSet<String>) -> bool {
         self.waiting.is_none() && desired.iter().all(|name| self.requested.contains_key(name))
     }
 
-    /// Subscribes a stream again.
+    /// Resubscribes a stream.
     pub(super) fn again(&mut self, stream: &str) {
         if self.requested.contains_key(stream) {
             self.again.insert(stream.to_owned());
@@ -110,14 +110,15 @@ impl Control {
             return Act::Nothing;
         }
         if let Some(request) = &self.waiting {
-            let is_heard = request.method == Method::Subscribe && request.names.iter().any(|name| self.is_heard(name));
-            if now < request.sent + if is_heard { HEARD_TIME } else { ANSWER_TIME_MAX } {
+            let is_received =
+                request.method == Method::Subscribe && request.names.iter().any(|name| self.is_received(name));
+            if now < request.sent + if is_received { ANSWER_TIME_AFTER_DATA_MAX } else { ANSWER_TIME_MAX } {
                 return Act::Nothing;
             }
-            if !is_heard {
+            if !is_received {
                 return self.unanswered(now);
             }
-            // Data is the better answer.
+            // Data is the better confirmation.
             self.waiting = None;
         }
         let (method, names) = self.due(desired, now);
@@ -168,7 +169,7 @@ impl Control {
         if !request.repeated {
             return self.request(request.method, request.names, true, now);
         }
-        // An acknowledgement proves nothing, and neither does its absence: what counts is the data.
+        // Neither an acknowledgement nor its absence proves anything: only data counts.
         if request.method == Method::Subscribe {
             return Act::GiveUp;
         }
@@ -176,14 +177,14 @@ impl Control {
         Act::Nothing
     }
 
-    /// Takes an answer; false when nobody asked for it.
+    /// Handles a response; false if it belongs to no request.
     pub(super) fn answered(&mut self, id: u64, list: Option<Vec<String>>) -> bool {
         let Some(request) = self.waiting.take_if(|request| request.id == id) else { return false };
         self.settle(&request);
         if let (Method::List, Some(list)) = (request.method, list) {
             let listed: BTreeSet<_> = list.into_iter().collect();
             self.requested.retain(|name, _| listed.contains(name));
-            // What is there and not desired will be unsubscribed.
+            // Existing but undesired subscriptions will be removed.
             for name in listed {
                 self.requested.entry(name).or_insert(false);
             }
@@ -191,7 +192,7 @@ impl Control {
         true
     }
 
-    /// Takes a refusal. The exchange closes the connection after those that count; the others are settled by the list.
+    /// Handles a refusal. The exchange closes the connection after serious ones; the list resolves the others.
     pub(super) fn refused(&mut self, id: Option<u64>) {
         if let Some(request) = self.waiting.take_if(|request| id.is_none_or(|id| request.id == id)) {
             self.settle(&request);
@@ -208,7 +209,7 @@ impl Control {
     }
 }
 
-/// As many names as fit one message.
+/// As many names as fit in one message.
 fn bounded<'a>(names: impl Iterator<Item = &'a String>) -> Vec<String> {
     let mut bytes = 64;
     names
@@ -229,7 +230,7 @@ mod tests {
         (0..count).map(|number| format!("sim{number}usdt@depth20@100ms")).collect()
     }
 
-    /// Sends what is due and answers it at once, until nothing is due: the messages with their times in milliseconds.
+    /// Sends and confirms what is due until nothing is due: the messages with their times in milliseconds.
     fn settled(control: &mut Control, desired: &BTreeSet<String>, from: Instant) -> Vec<(u64, String)> {
         let mut sent = Vec::new();
         for ms in (0..10_000).step_by(50) {
@@ -244,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_small_and_never_closer_than_they_may() {
+    fn messages_are_small_and_keep_the_minimum_spacing() {
         let (mut control, desired, now) = (Control::default(), desired(250), Instant::now());
         control.sent(now);
         let sent = settled(&mut control, &desired, now);
@@ -259,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn without_an_answer_a_request_is_repeated_once_and_data_counts_for_one() {
+    fn an_unanswered_request_is_repeated_once_and_data_counts_as_an_answer() {
         let (now, desired) = (Instant::now(), desired(2));
         let later = |count: u32| now + ANSWER_TIME_MAX * count;
         let (mut silent, mut alive) = (Control::default(), Control::default());
@@ -268,15 +269,15 @@ mod tests {
             assert!(matches!(control.next(&desired, later(1)), Act::Send(_)));
         }
         assert_eq!(silent.next(&desired, later(2)), Act::GiveUp);
-        alive.heard("sim0usdt@depth20@100ms");
-        assert_eq!(alive.next(&desired, later(1) + SPACING), Act::Nothing, "an answer may still come");
-        assert!(matches!(alive.next(&desired, later(1) + HEARD_TIME), Act::Nothing | Act::Send(_)));
+        alive.received("sim0usdt@depth20@100ms");
+        assert_eq!(alive.next(&desired, later(1) + SPACING), Act::Nothing, "a response may still arrive");
+        assert!(matches!(alive.next(&desired, later(1) + ANSWER_TIME_AFTER_DATA_MAX), Act::Nothing | Act::Send(_)));
         assert!(alive.is_settled(&desired) || matches!(alive.waiting, Some(Request { method: Method::List, .. })));
         assert_eq!((alive.requested(), alive.live()), (2, 1));
     }
 
     #[test]
-    fn an_answer_to_nothing_is_none_and_a_list_corrects_what_was_believed() {
+    fn an_unsolicited_response_is_ignored_and_a_list_corrects_the_state() {
         let (mut control, desired, now) = (Control::default(), desired(2), Instant::now());
         control.next(&desired, now);
         assert!(!control.answered(999, None) && control.answered(1, None));
@@ -291,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_is_subscribed_again_by_leaving_it_first() {
+    fn a_stream_is_resubscribed_after_unsubscribing_it() {
         let (mut control, desired, now) = (Control::default(), desired(1), Instant::now());
         settled(&mut control, &desired, now);
         control.again("sim0usdt@depth20@100ms");

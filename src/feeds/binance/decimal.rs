@@ -1,12 +1,12 @@
-//! Decimals as text: checked, compared, and passed on byte for byte. Never a float.
+//! Decimals as text: validated, compared, and passed on byte for byte. Never a float.
 
 use std::cmp::Ordering;
 
-/// No price or quantity is longer.
+/// Maximum length of a price or quantity.
 const LEN_MAX: usize = 40;
 
-/// Whether the text is a plain decimal, such as `-1250.10000000`: no exponent, no sign but a minus, digits on both sides
-/// of a point.
+/// Whether the text is a plain decimal, such as `-1250.10000000`: no exponent, no plus sign, digits on both sides of a
+/// point.
 pub(super) fn is_plain(text: &str) -> bool {
     is_plain_and_positive(text.strip_prefix('-').unwrap_or(text))
 }
@@ -23,7 +23,7 @@ pub(super) fn is_zero(text: &str) -> bool {
     text.bytes().all(|byte| matches!(byte, b'0' | b'.' | b'-'))
 }
 
-/// Compares two decimals that are plain and positive.
+/// Compares two plain, positive decimals.
 pub(super) fn compare(one: &str, other: &str) -> Ordering {
     let parts = |text: &'_ str| {
         let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_plain_decimals_pass() {
+    fn only_plain_decimals_are_accepted() {
         for text in ["0", "1.5", "-1250.10000000", "00.10"] {
             assert!(is_plain(text), "{text}");
         }
@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn decimals_compare_by_value_whatever_their_places() {
+    fn decimals_compare_by_value_regardless_of_decimal_places() {
         for (one, other, order) in [
             ("9.99", "10.0", Ordering::Less),
             ("010", "9", Ordering::Greater),

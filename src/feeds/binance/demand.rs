@@ -1,4 +1,4 @@
-//! Which symbols are followed: the fixed ones, those that somebody follows, and for a while those that somebody did.
+//! Which symbols are followed: the fixed ones, those that clients follow, and for a while those that clients followed.
 //! Pure.
 
 use std::{
@@ -11,7 +11,7 @@ use crate::{
     metrics::FeedData,
 };
 
-/// What decides about symbols.
+/// The settings that decide about symbols.
 #[derive(Clone, Debug)]
 pub(super) struct Rules {
     pub fixed: BTreeSet<String>,
@@ -23,9 +23,9 @@ pub(super) struct Rules {
 #[derive(Debug)]
 pub(super) struct Demand {
     rules: Rules,
-    /// With the time at which somebody last wanted them.
+    /// With the time at which they were last requested.
     followed: BTreeMap<String, Instant>,
-    /// Symbols beyond the bound.
+    /// Symbols beyond the limit.
     pub refused: BTreeSet<String>,
 }
 
@@ -35,7 +35,7 @@ impl Demand {
         Self { rules, followed, refused: BTreeSet::new() }
     }
 
-    /// Takes what is wanted now. `has_data` says whether data comes for a symbol; what has none takes no place.
+    /// Updates the requested symbols. `has_data` says whether a symbol has data; one without takes no place.
     pub(super) fn update(&mut self, wanted: &BTreeSet<String>, has_data: impl Fn(&str) -> bool, now: Instant) {
         let Self { rules, followed, refused } = self;
         followed.retain(|symbol, since| {
@@ -49,7 +49,7 @@ impl Demand {
             if followed.contains_key(symbol) {
                 continue;
             }
-            // What lingers gives way to what is wanted.
+            // Lingering symbols give way to requested ones.
             let lingering = || followed.iter().filter(|(_, since)| **since < now).min_by_key(|(_, since)| **since);
             if followed.len() >= rules.max
                 && let Some(oldest) = lingering().map(|(symbol, _)| symbol.clone())
@@ -119,12 +119,12 @@ mod tests {
         demand.update(&set(&[]), |_| true, at(61));
         assert_eq!(followed(&demand), ["A"]);
         demand.update(&set(&["B", "C"]), |symbol| symbol != "C", at(62));
-        assert_eq!(followed(&demand), ["A", "B"], "without data there is nothing to follow");
+        assert_eq!(followed(&demand), ["A", "B"], "a symbol without data is not followed");
         assert_eq!(stream("BTCUSDT", FeedData::Ticker), "btcusdt@ticker");
     }
 
     #[test]
-    fn there_is_a_bound_and_what_lingers_gives_way_first() {
+    fn the_limit_holds_and_lingering_symbols_give_way_first() {
         let now = Instant::now();
         let rules = Rules { fixed: set(&["A"]), max: 3, linger: Duration::from_secs(60) };
         let mut demand = Demand::new(rules, now);

@@ -1,5 +1,5 @@
-//! Which symbols are followed, by what is requested and by the exchange's list of them, and what becomes of those that the
-//! exchange stops. Pure.
+//! Which symbols are followed, according to demand and to the exchange's list of symbols, and how symbols that the
+//! exchange stops are marked. Pure.
 
 use std::{
     collections::BTreeSet,
@@ -14,18 +14,18 @@ use super::{
     status::Names,
 };
 
-/// How often it is looked at what is requested.
+/// How often demand is checked.
 const INTERVAL: Duration = Duration::from_millis(500);
-/// How often the list of symbols is fetched without a reason.
+/// How often the list of symbols is fetched without a specific reason.
 const LISTING_INTERVAL: Duration = Duration::from_secs(900);
 /// The status of a symbol that the exchange no longer lists.
 const GONE: &str = "BREAK";
 
-/// What changed about symbols.
+/// Changes of symbols.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     pub publish: Vec<Publish>,
-    /// Symbols that are followed from now on.
+    /// Newly followed symbols.
     pub new: Vec<String>,
     /// Symbols that the exchange has stopped, with their status.
     pub stopped: Vec<(String, String)>,
@@ -35,19 +35,19 @@ pub(super) struct Changes {
 /// What is known about symbols.
 #[derive(Debug)]
 pub(super) struct Following {
-    /// The least time between two requests for the list.
+    /// Minimum time between two requests for the list.
     refresh: Duration,
     due: Instant,
     pub streams: BTreeSet<String>,
     pub names: Names,
     listing: Option<Listing>,
-    /// When the list should be fetched; `None` while it is.
+    /// When to fetch the list; `None` while a fetch is in progress.
     listing_due: Option<Instant>,
     listing_requested: Option<Instant>,
     is_listing_tried: bool,
     /// Symbols whose last values are marked because of their status.
     stopped: BTreeSet<String>,
-    /// Whether the exchange has stopped everything that is asked for.
+    /// Whether the exchange has stopped all requested symbols.
     is_maintenance: bool,
 }
 
@@ -75,7 +75,7 @@ impl Following {
         (self.listing_due, self.listing_requested) = (None, Some(now));
     }
 
-    /// Takes the list.
+    /// Applies the list.
     pub(super) fn listed(&mut self, listing: Listing, now: Instant) {
         self.listing = Some(listing);
         (self.listing_due, self.is_listing_tried, self.due) = (Some(now + LISTING_INTERVAL), true, now);
@@ -86,7 +86,7 @@ impl Following {
         (self.listing_due, self.is_listing_tried) = (Some(ready.max(now + self.refresh)), true);
     }
 
-    /// Has the list fetched soon, because it may have changed.
+    /// Fetches the list soon, because it may have changed.
     pub(super) fn hurry(&mut self, now: Instant) {
         let earliest = self.listing_requested.map_or(now, |requested| now.max(requested + self.refresh));
         self.listing_due = self.listing_due.map(|due| due.min(earliest));
@@ -101,7 +101,7 @@ impl Following {
 }
 
 impl Following {
-    /// Looks at what is requested, when it is time to. `own` are the symbols that the operator named.
+    /// Checks demand, when it is due. `own` are the symbols in the configuration.
     pub(super) fn follow(
         &mut self,
         requested: impl FnOnce() -> BTreeSet<String>,
@@ -114,7 +114,7 @@ impl Following {
             return Changes::default();
         }
         self.due = now + INTERVAL;
-        // Until the exchange was asked for its list once, only what the operator named.
+        // Until the list has been requested once, only the configured symbols.
         let requested = if self.is_listing_tried { requested() } else { BTreeSet::new() };
         let mut all: BTreeSet<String> = requested.iter().chain(own).cloned().collect();
         let unknown = all.iter().filter(|symbol| self.status_of(symbol) != Listed::Live).cloned().collect();
@@ -136,14 +136,14 @@ impl Following {
         changes
     }
 
-    /// Marks the last values of symbols that the exchange has stopped since they were looked at last.
+    /// Marks the last values of symbols that the exchange has stopped since the last check.
     fn stop(&mut self, symbols: &BTreeSet<String>, market: &mut Market) -> Changes {
         let (mut changes, mut stopped) = (Changes::default(), BTreeSet::new());
         for symbol in symbols {
             let status = match self.status_of(symbol) {
                 Listed::Live => continue,
                 Listed::Halted(status) => status.to_owned(),
-                // The topic of any other unknown symbol is another publisher's.
+                // The topic of any other unknown symbol belongs to another publisher.
                 Listed::Unknown if market.is_followed(symbol) || self.stopped.contains(symbol) => GONE.to_owned(),
                 Listed::Unknown => continue,
             };
@@ -157,7 +157,7 @@ impl Following {
         changes
     }
 
-    /// Whether the exchange has stopped everything that is asked for.
+    /// Whether the exchange has stopped all requested symbols.
     pub(super) const fn is_maintenance(&self) -> bool {
         self.is_maintenance
     }
@@ -205,13 +205,13 @@ mod tests {
     }
 
     #[test]
-    fn until_the_list_was_asked_for_only_what_the_operator_named_is_followed() {
+    fn only_configured_symbols_are_followed_until_the_list_was_requested() {
         let mut case = Case::new();
         assert_eq!(case.follow(&["ETHUSDT"]).new, [OWN]);
         assert!(case.following.is_listing_due(case.now));
         case.following.listing_requested(case.now);
         case.following.not_listed(case.now, case.now);
-        assert_eq!(case.follow(&["ETHUSDT"]).new, ["ETHUSDT"], "without a list everything may exist");
+        assert_eq!(case.follow(&["ETHUSDT"]).new, ["ETHUSDT"], "without a list, every symbol may exist");
         assert!(!case.following.is_listing_due(case.now + REFRESH - INTERVAL * 2));
         assert!(case.following.is_listing_due(case.now + REFRESH));
     }
@@ -228,20 +228,20 @@ mod tests {
     }
 
     #[test]
-    fn a_symbol_that_vanishes_is_marked_and_followed_again_when_it_is_back() {
+    fn a_removed_symbol_is_marked_and_followed_again_when_it_returns() {
         let mut case = Case::new();
         case.list(&[(OWN, "TRADING"), ("ADAUSDT", "TRADING")]);
         case.follow(&["ADAUSDT"]);
         case.list(&[(OWN, "TRADING")]);
         let changes = case.follow(&[]);
-        assert_eq!(changes.stopped, [("ADAUSDT".to_owned(), GONE.to_owned())], "it only lingered");
+        assert_eq!(changes.stopped, [("ADAUSDT".to_owned(), GONE.to_owned())], "it was only lingering");
         assert!(!case.market.is_followed("ADAUSDT"));
         case.list(&[(OWN, "TRADING"), ("ADAUSDT", "TRADING")]);
         assert_eq!(case.follow(&["ADAUSDT"]).new, ["ADAUSDT"]);
     }
 
     #[test]
-    fn a_maintenance_is_seen_and_its_end_looked_for() {
+    fn a_maintenance_and_its_end_are_detected() {
         let mut case = Case::new();
         case.list(&[(OWN, "TRADING")]);
         case.follow(&[]);
@@ -249,7 +249,7 @@ mod tests {
         case.list(&[(OWN, "BREAK")]);
         case.follow(&[]);
         assert!(case.following.is_maintenance() && case.following.streams.is_empty());
-        assert!(case.following.is_listing_due(case.now + REFRESH), "not only after {LISTING_INTERVAL:?}");
+        assert!(case.following.is_listing_due(case.now + REFRESH), "before {LISTING_INTERVAL:?} has passed");
         case.list(&[(OWN, "TRADING")]);
         assert_eq!(case.follow(&[]).new, [OWN]);
     }

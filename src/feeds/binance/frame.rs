@@ -1,4 +1,4 @@
-//! Frames of the exchange: from text to a checked event, borrowed from it. Pure; whatever comes in, it answers.
+//! Frames of the exchange: parsed and validated into an event that borrows from the text. Pure; handles any input.
 
 use std::{borrow::Cow, cmp::Ordering};
 
@@ -14,12 +14,12 @@ use crate::{
 
 /// Levels on each side of a book.
 pub(super) const LEVELS_MAX: usize = 20;
-/// The longest symbol that is followed, in bytes.
+/// Maximum length of a followed symbol, in bytes.
 pub(super) const SYMBOL_LEN_MAX: usize = 64;
-/// The year 2100: a later time is one in another unit.
+/// The year 2100: a later time has another unit.
 const TIME_MAX: u64 = 4_102_444_800_000;
 
-/// What a frame says.
+/// The contents of a frame.
 #[derive(Debug, PartialEq)]
 pub(super) enum Frame<'a> {
     Ticker(Ticker<'a>),
@@ -29,7 +29,7 @@ pub(super) enum Frame<'a> {
         trade: Trade<'a>,
     },
     Book(Book<'a>),
-    /// An answer to a control message; with a list when one was asked for.
+    /// A response to a control message; with a list if one was requested.
     Answer {
         id: u64,
         list: Option<Vec<String>>,
@@ -41,12 +41,12 @@ pub(super) enum Frame<'a> {
     },
     /// This connection will end soon.
     Shutdown,
-    /// Data of a symbol that was never traded: there is no price and no book to publish.
+    /// Data of a symbol that was never traded: it has no price and no book to publish.
     Untraded {
         symbol: String,
         kind: FeedData,
     },
-    /// Nothing that was asked for.
+    /// Unrequested data.
     Other,
 }
 
@@ -69,12 +69,12 @@ pub(super) struct Ticker<'a> {
     pub low: Cow<'a, str>,
     #[serde(rename = "v", borrow)]
     pub volume: Cow<'a, str>,
-    /// The newest trade of the symbol, by its raw id; negative when there is none.
+    /// The newest trade of the symbol, by its raw id; negative if there is none.
     #[serde(rename = "L")]
     pub last_raw: i64,
 }
 
-/// An aggregate trade; REST tells it in the same words.
+/// An aggregate trade; REST uses the same fields.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub(super) struct Trade<'a> {
     #[serde(rename = "a")]
@@ -92,7 +92,7 @@ pub(super) struct Trade<'a> {
 }
 
 impl Trade<'_> {
-    /// Whether all of it can be told.
+    /// Whether it is complete.
     pub(super) fn is_sound(&self) -> bool {
         is_plain_and_positive(&self.price) && is_plain_and_positive(&self.quantity) && self.time_ms < TIME_MAX
     }
@@ -101,7 +101,7 @@ impl Trade<'_> {
 /// A price and a quantity.
 pub(super) type Level<'a> = (Cow<'a, str>, Cow<'a, str>);
 
-/// The best levels of a book, the best first.
+/// The best levels of a book, best first.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Book<'a> {
     pub symbol: String,
@@ -175,10 +175,10 @@ struct Depth<'a> {
     asks: Vec<Level<'a>>,
 }
 
-/// Reads one text frame of a combined connection.
+/// Parses one text frame of a combined connection.
 ///
 /// # Errors
-/// Why the frame can't be used. The connection is none the worse for it.
+/// Why the frame is unusable. The connection can continue.
 pub(super) fn parse(text: &str) -> Result<Frame<'_>, BadFrame> {
     let outer: Outer<'_> = serde_json::from_str(text).map_err(|_| BadFrame::Json)?;
     if let Some(stream) = &outer.stream {
@@ -192,7 +192,7 @@ pub(super) fn parse(text: &str) -> Result<Frame<'_>, BadFrame> {
         let list = outer.result.and_then(|result| serde_json::from_str(result.get()).ok());
         return Ok(Frame::Answer { id, list });
     }
-    // Without the name of its stream an event does not say which symbol it is about.
+    // Without the name of its stream, an event's symbol is unknown.
     match outer.e.as_deref() {
         Some("serverShutdown") => Ok(Frame::Shutdown),
         _ => Ok(Frame::Other),
@@ -213,7 +213,7 @@ fn event<'a>(stream: &str, data: &'a str) -> Result<Frame<'a>, BadFrame> {
     }
 }
 
-/// Whether an event is of the kind that its stream promises. What the exchange invents tomorrow is no fault.
+/// Whether an event is of the kind that its stream promises. Unknown kinds are not errors.
 fn is_of_kind(data: &str, wanted: &str) -> Result<bool, BadFrame> {
     let kind: Kind<'_> = serde_json::from_str(data).map_err(|_| BadFrame::Field)?;
     Ok(kind.e.as_deref() == Some(wanted))
@@ -290,7 +290,7 @@ fn is_sorted(levels: &[Level<'_>], wanted: Ordering) -> bool {
     levels.windows(2).all(|pair| compare(&pair[0].0, &pair[1].0) == wanted)
 }
 
-/// The payload and the name of the stream must tell of the same symbol, and it must be part of a topic's name.
+/// The payload and the name of the stream must name the same symbol, which must be valid in a topic name.
 fn check_symbol(name: &str, symbol: &str) -> Result<(), BadFrame> {
     if name != symbol.to_ascii_lowercase() || !is_symbol(symbol) {
         return Err(BadFrame::Symbol);
@@ -298,8 +298,8 @@ fn check_symbol(name: &str, symbol: &str) -> Result<(), BadFrame> {
     Ok(())
 }
 
-/// Whether a symbol can be followed: it is part of topic names, and the exchange spells it in capitals. It may contain
-/// letters of other alphabets, which the exchange uses too.
+/// Whether a symbol can be followed: it is part of topic names, and the exchange writes it in capitals. It may contain
+/// letters of other alphabets, as on the exchange.
 pub(super) fn is_symbol(symbol: &str) -> bool {
     let is_spelled = |c: char| !c.is_ascii() || c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
     symbol.len() <= SYMBOL_LEN_MAX && check_name(symbol).is_ok() && symbol.chars().all(is_spelled)

@@ -1,6 +1,6 @@
-//! The replica that publishes: its connections to the exchange, its requests, and what it makes of what it receives. Lives
-//! as long as the lease. What is known of the market ends with it, because another replica may have published since; what
-//! the exchange demanded of this process does not.
+//! The replica that publishes: its connections to the exchange, its requests, and the processing of received data.
+//! Exists as long as the lease. The market state ends with it, because another replica may have published since; the
+//! waits that the exchange demanded of this process do not.
 
 use std::{
     collections::BTreeSet,
@@ -31,13 +31,13 @@ use crate::{
     metrics::{FeedData, FeedFrame, FeedState},
 };
 
-/// How often the passing of time is looked at.
+/// Interval of time-based checks.
 pub(super) const TICK: Duration = Duration::from_millis(50);
-/// Frames that wait to be processed.
+/// Maximum number of frames that wait to be processed.
 const FRAMES_MAX: usize = 4_096;
-/// Frames that are processed before anything else is looked at.
+/// Maximum number of frames processed before other events are handled.
 const BATCH_MAX: usize = 128;
-/// REST requests under way.
+/// Maximum number of concurrent REST requests.
 const REQUESTS_MAX: usize = 4;
 
 pub(super) struct Holder {
@@ -50,7 +50,7 @@ pub(super) struct Holder {
     outgoing: Outgoing,
     status: Status,
     following: Following,
-    /// Whether the last values are marked as stale because nothing comes.
+    /// Whether the last values are marked as stale because no data arrives.
     is_marked: bool,
     budget: Budget,
     requests: FuturesUnordered<BoxFuture<'static, Counted>>,
@@ -80,12 +80,12 @@ impl Holder {
         }
     }
 
-    /// Leaves the exchange.
+    /// Disconnects from the exchange.
     pub(super) fn into_manners(self) -> Manners {
         Manners { ladder: self.connections.into_ladder(), budget: self.budget }
     }
 
-    /// Waits for the next event and acts on it.
+    /// Waits for the next event and handles it.
     pub(super) async fn step(&mut self, tick: impl Future<Output = ()>) {
         tokio::select! {
             biased;
@@ -94,30 +94,30 @@ impl Holder {
                 self.outgoing.sweep();
             }
             () = self.outgoing.settled() => {}
-            Some((id, event)) = self.events.recv() => self.hear_batch(id, event),
+            Some((id, event)) = self.events.recv() => self.receive_batch(id, event),
             Some(counted) = self.requests.next(), if !self.requests.is_empty() => self.answered(counted),
             Some(found) = self.lookups.next(), if !self.lookups.is_empty() => self.found(found),
         }
         let now = Instant::now();
-        // A lease that ended while this replica slept permits nothing.
+        // A lease that ended while this replica was suspended permits nothing.
         let turn = self.shared.held.turn(now);
         if turn.is_some() || defect::is(Defect::FeedWithoutLease) {
             self.outgoing.hand_over(now, turn);
         }
     }
 
-    /// Takes an event and those that came with it.
-    fn hear_batch(&mut self, id: u64, event: SocketEvent) {
-        self.hear(id, event);
+    /// Handles an event, and those that arrived with it.
+    fn receive_batch(&mut self, id: u64, event: SocketEvent) {
+        self.receive(id, event);
         for _ in 1..BATCH_MAX {
             let Ok((id, event)) = self.events.try_recv() else { return };
-            self.hear(id, event);
+            self.receive(id, event);
         }
     }
 
-    fn hear(&mut self, id: u64, event: SocketEvent) {
+    fn receive(&mut self, id: u64, event: SocketEvent) {
         let now = Instant::now();
-        match self.connections.hear(id, event, now) {
+        match self.connections.receive(id, event, now) {
             None => {}
             Some(Event::Limited(wait)) => drop(self.budget.refused(Some(wait), now)),
             Some(Event::Text(text)) => match frame::parse(&text) {
@@ -173,7 +173,7 @@ impl Holder {
                 FeedFrame::Answer
             }
             Frame::Shutdown => {
-                self.connections.rotate(id, "the exchange announced its end");
+                self.connections.rotate(id, "the exchange announced the end of the connection");
                 FeedFrame::Other
             }
             Frame::Other => FeedFrame::Other,
@@ -225,7 +225,7 @@ impl Holder {
         self.report(is_live, now);
     }
 
-    /// Follows what is requested now.
+    /// Follows the currently requested symbols.
     fn follow(&mut self, now: Instant) {
         let Self { shared, following, demand, market, .. } = self;
         let requested = || shared.requested.borrow().difference(&shared.others).cloned().collect();
@@ -243,7 +243,7 @@ impl Holder {
         }
     }
 
-    /// Why nothing comes, if nothing does.
+    /// Why no data arrives, if none does.
     fn reason(&self) -> Reason {
         if self.following.is_maintenance() {
             Reason::Maintenance
@@ -321,7 +321,7 @@ impl Holder {
                 let list = self.market.begin(&symbol, mark, Instant::now());
                 self.publish(list);
             }
-            // What has come since is newer.
+            // Data received since is newer.
             Found::Value { symbol, kind, .. } if self.market.has_value(&symbol, kind) => {}
             Found::Value { symbol, kind, status, value } => {
                 if let Some(payload) = value.and_then(|value| payload::stale(&value, status.as_deref())) {
@@ -346,7 +346,7 @@ impl Holder {
         if self.status.update(is_live, reason, now, now_ms) {
             tracing::info!(status = self.status.state.as_str(), reason = ?self.status.reason, "the binance feed changed its status");
             if is_live {
-                // Symbols may have changed while nothing came.
+                // Symbols may have changed while no data arrived.
                 self.following.hurry(now);
             }
         }

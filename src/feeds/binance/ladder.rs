@@ -1,53 +1,53 @@
-//! When to connect, and when to leave a connection: silence is judged by data alone, and every step up the ladder takes
-//! longer. Pure: the clock and chance are arguments.
+//! When to connect, and when to abandon a connection: judged by data alone, with growing delays between attempts. Pure:
+//! clock and randomness are arguments.
 
 use std::{
     collections::{HashMap, VecDeque},
     time::{Duration, Instant},
 };
 
-/// Bounds of the waits between attempts.
+/// Bounds of the delays between attempts.
 const FIRST: Duration = Duration::from_millis(500);
 const MOST: Duration = Duration::from_secs(30);
-/// The least wait after any failure.
+/// Minimum delay after any failure.
 const LEAST: Duration = Duration::from_millis(500);
-/// After a cut for breaking the exchange's rules.
+/// Delay after a disconnection for breaking the exchange's rules.
 const AFTER_RULES: Duration = Duration::from_secs(10);
-/// Between attempts while the exchange does not serve this region or address.
+/// Delay between attempts while the exchange does not serve this region or address.
 const RESTRICTED: Duration = Duration::from_secs(90);
-/// Attempts that are made in [`WINDOW`].
+/// Maximum number of attempts in [`WINDOW`].
 const ATTEMPTS_MAX: usize = 100;
 const WINDOW: Duration = Duration::from_secs(300);
-/// How long data must flow until failures are forgotten.
+/// How long data must flow to forget earlier failures.
 const PROVEN: Duration = Duration::from_secs(10);
-/// How long the first data of a connection may take.
+/// Timeout of the first data of a connection.
 const FIRST_DATA_MAX: Duration = Duration::from_secs(10);
-/// After a stream was subscribed again, how long data may take.
+/// Timeout of data after resubscribing a stream.
 const AGAIN_MAX: Duration = Duration::from_secs(3);
-/// Bounds of the waits between remedies for a stream that stays silent on a new connection, too.
+/// Bounds of the delays between remedies for a stream that stays silent even on a new connection.
 const REMEDY_FIRST: Duration = Duration::from_secs(30);
 const REMEDY_MOST: Duration = Duration::from_secs(600);
 
 /// Why there is no connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// Lost, not reached, not understood, silent.
+    /// Lost, unreachable, invalid data, or silent.
     Ordinary,
-    /// Cut with 1008.
+    /// Closed with 1008.
     Rules,
     /// 451 or 403: waiting does not help.
     Restricted,
-    /// 429 or 418, with the wait that was demanded.
+    /// 429 or 418, with the demanded wait.
     Limited(Duration),
 }
 
-/// Decides when the next connection may be made, and to which of the exchange's addresses.
+/// Decides when to make the next connection, and to which of the exchange's addresses.
 #[derive(Debug, Default)]
 pub(super) struct Ladder {
     failures: u32,
     attempts: VecDeque<Instant>,
     ready: Option<Instant>,
-    /// Grows for good: each failure leads to the next address.
+    /// Grows without limit: each failure selects the next address.
     address: usize,
 }
 
@@ -57,14 +57,14 @@ impl Ladder {
         self.ready.is_none_or(|ready| ready <= now)
     }
 
-    /// Counts an attempt; which address it goes to, as a number that is taken modulo how many there are.
+    /// Counts an attempt; returns its address as a number to take modulo the number of addresses.
     pub(super) fn attempt(&mut self, now: Instant) -> usize {
         self.attempts.retain(|at| now < *at + WINDOW);
         self.attempts.push_back(now);
         self.address
     }
 
-    /// Notes a failure. `chance` is any random number.
+    /// Records a failure. `chance` is a random number.
     pub(super) fn failed(&mut self, failure: Failure, now: Instant, chance: u64) {
         let part = |of: Duration| Duration::from_millis(chance % (of.as_millis() as u64 + 1));
         let doubled = |first: Duration, most: Duration| first.saturating_mul(1 << self.failures.min(10)).min(most);
@@ -81,17 +81,17 @@ impl Ladder {
         self.wait_until((now + wait).max(window.unwrap_or(now)));
     }
 
-    /// The next connection goes to another address.
+    /// The next connection uses another address.
     pub(super) const fn turn(&mut self) {
         self.address += 1;
     }
 
-    /// No connection may be made before.
+    /// No connection may be made before this time.
     pub(super) fn wait_until(&mut self, ready: Instant) {
         self.ready = Some(self.ready.map_or(ready, |known| known.max(ready)));
     }
 
-    /// Notes for how long a connection has brought data.
+    /// Records for how long a connection has delivered data.
     pub(super) fn flowed(&mut self, time: Duration) {
         if time >= PROVEN {
             self.failures = 0;
@@ -99,13 +99,14 @@ impl Ladder {
     }
 }
 
-/// When a connection is replaced, up to a fiftieth of its greatest age earlier, so that replicas do not do so together.
+/// When a connection is replaced, up to a fiftieth of its maximum age earlier, so that replicas do not do so at the
+/// same time.
 pub(super) fn leaves(opened: Instant, age_max: Duration, chance: u64) -> Instant {
     let spread = Duration::from_millis(chance % ((age_max / 50).as_millis() as u64 + 1));
     opened + age_max - spread
 }
 
-/// What silence asks for.
+/// The remedy for silence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Silence {
     None,
@@ -125,7 +126,7 @@ pub(super) struct Watchdog {
     bad_in_a_row: u32,
 }
 
-/// Bad frames in a row after which a connection is replaced.
+/// Number of consecutive bad frames after which a connection is replaced.
 const BAD_MAX: u32 = 10;
 
 impl Watchdog {
@@ -140,7 +141,7 @@ impl Watchdog {
         (self.again, self.bad_in_a_row) = (None, 0);
     }
 
-    /// A frame arrived that can't be used. True when there were too many in a row.
+    /// An unusable frame arrived. True if there were too many in a row.
     pub(super) const fn bad(&mut self) -> bool {
         self.bad_in_a_row += 1;
         self.bad_in_a_row >= BAD_MAX
@@ -151,17 +152,17 @@ impl Watchdog {
         self.first_data.map_or(Duration::ZERO, |first| now.saturating_duration_since(first))
     }
 
-    /// Whether data came lately.
+    /// Whether data arrived recently.
     pub(super) fn is_live(&self, now: Instant, stale_after: Duration) -> bool {
         self.last_data.is_some_and(|last| now < last + stale_after)
     }
 
-    /// When the last data came.
+    /// When the last data arrived.
     pub(super) const fn last_data(&self) -> Option<Instant> {
         self.last_data
     }
 
-    /// What is to be done about silence now.
+    /// The remedy for silence at this time.
     pub(super) fn judge(&mut self, now: Instant, stale_after: Duration) -> Silence {
         let Some(last) = self.last_data else {
             let overdue = now >= self.opened + FIRST_DATA_MAX.max(stale_after);
@@ -181,15 +182,15 @@ impl Watchdog {
     }
 }
 
-/// What was done about single streams that are silent while others flow.
+/// The remedies that were applied to single streams that are silent while others deliver data.
 #[derive(Debug, Default)]
 pub(super) struct Remedies {
     streams: HashMap<String, (u32, Instant)>,
 }
 
 impl Remedies {
-    /// What is to be done about a stream that is found silent now: subscribe it again, then replace the connection, then
-    /// both in turn, ever more rarely.
+    /// The remedy for a silent stream at this time: resubscribe it, then replace the connection, then both in turn with
+    /// growing delays.
     pub(super) fn next(&mut self, stream: &str, now: Instant) -> Silence {
         self.streams.retain(|_, (_, at)| now < *at + REMEDY_MOST * 2);
         let (steps, at) = self.streams.get(stream).copied().unwrap_or((0, now));
@@ -213,7 +214,7 @@ mod tests {
     const STALE: Duration = Duration::from_secs(5);
 
     #[test]
-    fn waits_double_up_to_half_a_minute_and_are_never_short() {
+    fn delays_double_up_to_half_a_minute_and_keep_their_minimum() {
         let (mut ladder, now) = (Ladder::default(), Instant::now());
         let wait = |ladder: &mut Ladder, failure, chance| {
             ladder.ready = None;
@@ -233,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn each_failure_leads_to_the_next_address_and_attempts_are_counted() {
+    fn each_failure_selects_the_next_address_and_attempts_are_counted() {
         let (mut ladder, now) = (Ladder::default(), Instant::now());
         let addresses: Vec<_> = (0..3)
             .map(|_| {
@@ -250,12 +251,12 @@ mod tests {
     }
 
     #[test]
-    fn silence_is_met_by_subscribing_again_then_by_a_new_connection() {
+    fn silence_leads_to_resubscribing_and_then_to_a_new_connection() {
         let now = Instant::now();
         let at = |ms| now + Duration::from_millis(ms);
         let mut watchdog = Watchdog::new(now);
         assert_eq!(watchdog.judge(at(9_999), STALE), Silence::None);
-        assert_eq!(watchdog.judge(at(10_000), STALE), Silence::Replace, "never any data");
+        assert_eq!(watchdog.judge(at(10_000), STALE), Silence::Replace, "no data received yet");
         watchdog.data(at(1_000));
         assert!(watchdog.is_live(at(5_999), STALE) && !watchdog.is_live(at(6_000), STALE));
         let judged = [5_999, 6_000, 6_001, 9_000].map(|ms| watchdog.judge(at(ms), STALE));
@@ -265,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_is_left_within_its_age_and_not_much_earlier() {
+    fn a_connection_is_replaced_within_its_maximum_age_and_not_much_earlier() {
         let (now, age) = (Instant::now(), Duration::from_secs(23 * 3_600));
         for chance in [0, 1_000, u64::MAX] {
             let at = leaves(now, age, chance);
@@ -274,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_stream_is_subscribed_again_then_moved_then_left_alone_ever_longer() {
+    fn a_silent_stream_is_resubscribed_then_moved_then_retried_ever_less_often() {
         let (mut remedies, now) = (Remedies::default(), Instant::now());
         let mut last = 0;
         let steps: Vec<_> = (0..3_600)

@@ -1,4 +1,4 @@
-//! Which symbols the exchange has, and whether data comes for them. Pure.
+//! Which symbols the exchange has, and whether they have data. Pure.
 
 use std::{borrow::Cow, collections::HashMap};
 
@@ -6,29 +6,29 @@ use serde::Deserialize;
 
 use super::frame::is_symbol;
 
-/// Symbols that are remembered.
+/// Maximum number of symbols that are remembered.
 const SYMBOLS_MAX: usize = 20_000;
 
 /// The exchange's list.
 #[derive(Debug)]
 pub(super) struct Listing {
     statuses: HashMap<String, String>,
-    /// Symbols that can be no part of a topic's name.
+    /// Symbols that cannot be part of a topic name.
     pub skipped: usize,
 }
 
-/// What the exchange says of a symbol.
+/// The exchange's status of a symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Listed<'a> {
-    /// Data comes.
+    /// It has data.
     Live,
-    /// It is known, and no data comes.
+    /// It is known, but has no data.
     Halted(&'a str),
     Unknown,
 }
 
 impl Listing {
-    /// Reads the body of `exchangeInfo`; `None` when it is none.
+    /// Parses the body of `exchangeInfo`; `None` if it is invalid.
     pub(super) fn read(body: &str) -> Option<Self> {
         #[derive(Deserialize)]
         struct Info<'a> {
@@ -58,7 +58,7 @@ impl Listing {
     pub(super) fn of(&self, symbol: &str) -> Listed<'_> {
         match self.statuses.get(symbol).map(String::as_str) {
             None => Listed::Unknown,
-            // Halted trading still has data; a break has none, and its old prices are not to be told.
+            // Halted trading still has data; a break has none, and its old prices must not be published.
             Some("TRADING" | "HALT" | "CANCEL_ONLY") => Listed::Live,
             Some(status) => Listed::Halted(status),
         }
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_of_a_proxy_is_no_list() {
+    fn a_proxy_error_page_is_not_a_list() {
         for body in ["", "<html></html>", "{}", "[]", r#"{"symbols":[{"symbol":1}]}"#] {
             assert!(Listing::read(body).is_none(), "{body}");
         }

@@ -1,4 +1,4 @@
-//! What the feed reads from the backplane: the position of published trades, and last values that nobody has marked yet.
+//! What the feed reads from the backplane: the position of published trades, and last values that are not marked yet.
 
 use std::time::Duration;
 
@@ -15,25 +15,25 @@ use crate::{
     metrics::FeedData,
 };
 
-/// Until the backplane is asked again.
+/// Delay before the backplane is asked again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What a lookup found.
+/// The result of a lookup.
 #[derive(Debug)]
 pub(super) enum Found {
     /// The position of the published trades of a symbol.
     Position { symbol: String, mark: Option<Mark> },
-    /// The last value of a topic, and the status of its symbol for which it is to be marked as stale.
+    /// The last value of a topic, and the status of its symbol for which it should be marked as stale.
     Value { symbol: String, kind: FeedData, status: Option<String>, value: Option<Bytes> },
 }
 
-/// Finds the position of the published trades of a symbol; asks until the backplane answers.
+/// Looks up the position of the published trades of a symbol; retries until the backplane responds.
 pub(super) async fn position(backplane: Backplane, symbol: String) -> Found {
     let entry = newest(&backplane, &topic(FeedData::Trade, &symbol)).await;
     Found::Position { symbol, mark: entry.and_then(|entry| payload::mark(&entry)) }
 }
 
-/// Finds the last value of a topic; asks until the backplane answers.
+/// Looks up the last value of a topic; retries until the backplane responds.
 pub(super) async fn value(backplane: Backplane, symbol: String, kind: FeedData, status: Option<String>) -> Found {
     let value = newest(&backplane, &topic(kind, &symbol)).await;
     Found::Value { symbol, kind, status, value }
@@ -49,7 +49,7 @@ async fn newest(backplane: &Backplane, topic: &str) -> Option<Bytes> {
                 });
             }
             Err(error) => {
-                tracing::debug!(topic, %error, "the last message of a topic can't be read");
+                tracing::debug!(topic, %error, "cannot read the last message of a topic");
                 sleep(RETRY_INTERVAL).await;
             }
         }

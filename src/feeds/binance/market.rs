@@ -1,5 +1,5 @@
-//! What is known of each followed symbol, and what is published of it: newer values only, books at a bounded rate, and
-//! the last values marked as stale when nothing newer comes. Pure.
+//! The state of each followed symbol, and what is published about it: newer values only, books at a bounded rate, and
+//! last values marked as stale if nothing newer arrives. Pure.
 
 use std::{
     collections::HashMap,
@@ -14,9 +14,9 @@ use super::{
 };
 use crate::metrics::FeedData;
 
-/// The least time between two books of a symbol.
+/// Minimum time between two books of a symbol.
 const BOOK_INTERVAL: Duration = Duration::from_millis(250);
-/// Trades of all symbols that wait behind holes.
+/// Maximum number of trades, over all symbols, that wait behind holes.
 const HELD_MAX: usize = 100_000;
 
 /// What is to be published.
@@ -27,17 +27,17 @@ pub(super) enum Publish {
     Value { topic: String, payload: bytes::Bytes },
 }
 
-/// What became of a trade.
+/// The result of a trade.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum TradeOutcome {
-    /// What is to be published now; nothing while the trade waits behind a hole.
+    /// What to publish now; nothing while the trade waits behind a hole.
     Taken(Vec<Publish>),
     Repeat,
-    /// Late data after an unsubscription is normal.
+    /// Late data after unsubscribing is normal.
     NotFollowed,
 }
 
-/// What the passing of time brings.
+/// The results of the passing of time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Due {
     pub publish: Vec<Publish>,
@@ -45,7 +45,7 @@ pub(super) struct Due {
     pub missing: Vec<(String, u64)>,
     /// Streams that are silent while others of their symbol are not.
     pub silent: Vec<(String, FeedData)>,
-    /// Whether a symbol has been silent for so long that the exchange may have delisted it.
+    /// Whether a symbol has been silent long enough that the exchange may have delisted it.
     pub is_suspect: bool,
 }
 
@@ -57,7 +57,7 @@ struct Followed {
     book: Value,
     book_published: Option<Instant>,
     book_waits: bool,
-    is_heard: bool,
+    is_received: bool,
     silent_since: Option<Instant>,
     is_suspect: bool,
 }
@@ -68,7 +68,7 @@ pub(super) struct Market {
     symbols: HashMap<String, Followed>,
     /// Trades that wait behind holes.
     held: usize,
-    /// A symbol without any data for so long may have been delisted.
+    /// A symbol without any data for this time may have been delisted.
     suspect_after: Duration,
 }
 
@@ -77,7 +77,7 @@ impl Market {
         Self { symbols: HashMap::new(), held: 0, suspect_after }
     }
 
-    /// Follows exactly these symbols; returns those that are new.
+    /// Follows exactly these symbols; returns the new ones.
     pub(super) fn follow<'a>(&mut self, symbols: impl Iterator<Item = &'a str>) -> Vec<String> {
         let mut before = std::mem::take(&mut self.symbols);
         let mut new = Vec::new();
@@ -102,7 +102,7 @@ impl Market {
         self.symbols.contains_key(symbol)
     }
 
-    /// Lets `act` change the trades of a symbol; what is to be published then.
+    /// Lets `act` change the trades of a symbol; returns what to publish then.
     fn tape<T>(
         &mut self,
         symbol: &str,
@@ -115,7 +115,7 @@ impl Market {
         Some((result, publications(symbol, events)))
     }
 
-    /// Takes the position of the published trades of a symbol.
+    /// Sets the position of the published trades of a symbol.
     pub(super) fn begin(&mut self, symbol: &str, stored: Option<Mark>, now: Instant) -> Vec<Publish> {
         let begun = self.tape(symbol, |followed| {
             let tape = &mut followed.tape;
@@ -124,11 +124,11 @@ impl Market {
         begun.map_or_else(Vec::new, |((), list)| list)
     }
 
-    /// Takes a trade.
+    /// Handles a trade.
     pub(super) fn trade(&mut self, symbol: &str, trade: &Trade<'_>, now: Instant) -> TradeOutcome {
         let is_full = self.held >= HELD_MAX;
         let taken = self.tape(symbol, |followed| {
-            followed.hear(now);
+            followed.receive(now);
             let payload = payload::trade(symbol, trade, false);
             let (arrived, mut events) = followed.tape.arrive(TapeTrade::new(trade, payload, false), now);
             if arrived == Arrived::New {
@@ -147,14 +147,14 @@ impl Market {
         }
     }
 
-    /// Takes a ticker; true when trades of the symbol are overdue.
+    /// Handles a ticker; true if trades of the symbol are overdue.
     pub(super) fn ticker(&mut self, ticker: &Ticker<'_>, now: Instant) -> (Vec<Publish>, bool) {
         let Some(followed) = self.symbols.get_mut(&*ticker.symbol) else { return (Vec::new(), false) };
-        followed.hear(now);
+        followed.receive(now);
         let is_behind = followed.tape.compare(ticker.last_raw, now);
-        // Ids decide; the time decides between tickers of the same trade.
+        // The id decides; the time orders tickers with the same trade.
         let order = (u64::try_from(ticker.last_raw).unwrap_or(0), ticker.event_ms);
-        if !followed.ticker.hear(order, now) {
+        if !followed.ticker.receive(order, now) {
             return (Vec::new(), is_behind);
         }
         let payload = payload::ticker(ticker);
@@ -162,12 +162,12 @@ impl Market {
         (vec![Publish::Value { topic: topic(FeedData::Ticker, &ticker.symbol), payload }], is_behind)
     }
 
-    /// Takes a book.
+    /// Handles a book.
     pub(super) fn book(&mut self, book: &Book<'_>, received_ms: u64, now: Instant) -> Vec<Publish> {
         let Some(followed) = self.symbols.get_mut(&book.symbol) else { return Vec::new() };
-        followed.hear(now);
+        followed.receive(now);
         let order = (book.update_id, 0);
-        if !followed.book.hear(order, now) {
+        if !followed.book.receive(order, now) {
             return Vec::new();
         }
         followed.book.set(order, payload::book(book, received_ms));
@@ -175,15 +175,15 @@ impl Market {
         followed.due_book(&book.symbol, now).into_iter().collect()
     }
 
-    /// Notes data that there is nothing to publish of: the symbol was never traded.
+    /// Records data with nothing to publish: the symbol was never traded.
     pub(super) fn untraded(&mut self, symbol: &str, now: Instant) {
         if let Some(followed) = self.symbols.get_mut(symbol) {
-            followed.hear(now);
+            followed.receive(now);
         }
     }
 
-    /// What the passing of time brings. `stale_after` judges streams against the others of their symbol; `None` while
-    /// nothing comes from the exchange at all.
+    /// Handles the passing of time. `stale_after` compares streams with the others of their symbol; `None` while the
+    /// exchange sends nothing at all.
     pub(super) fn tick(&mut self, stale_after: Option<Duration>, now: Instant) -> Due {
         let (mut due, mut held) = (Due::default(), 0);
         for (symbol, followed) in &mut self.symbols {
@@ -205,14 +205,14 @@ impl Market {
         due
     }
 
-    /// Notes that missing trades of a symbol were requested.
+    /// Records that missing trades of a symbol were requested.
     pub(super) fn requested(&mut self, symbol: &str, now: Instant) {
         if let Some(followed) = self.symbols.get_mut(symbol) {
             followed.tape.requested(now);
         }
     }
 
-    /// Takes missing trades, or when they may be requested again.
+    /// Handles missing trades, or when they may be requested again.
     pub(super) fn filled(
         &mut self,
         symbol: &str,
@@ -244,7 +244,7 @@ impl Market {
         self.symbols.get(symbol).is_some_and(|followed| match kind {
             FeedData::Ticker => followed.ticker.is_known(),
             FeedData::Orderbook => followed.book.is_known(),
-            FeedData::Trade => followed.is_heard,
+            FeedData::Trade => followed.is_received,
         })
     }
 
@@ -253,7 +253,7 @@ impl Market {
         let stale = self
             .symbols
             .iter()
-            .filter(|(_, followed)| followed.ticker.is_marked() || followed.book.is_marked() || !followed.is_heard);
+            .filter(|(_, followed)| followed.ticker.is_marked() || followed.book.is_marked() || !followed.is_received);
         let mut names: Vec<_> = stale.map(|(symbol, _)| symbol.clone()).collect();
         names.sort_unstable();
         names
@@ -261,8 +261,8 @@ impl Market {
 }
 
 impl Followed {
-    fn hear(&mut self, now: Instant) {
-        (self.is_heard, self.silent_since, self.is_suspect) = (true, Some(now), false);
+    fn receive(&mut self, now: Instant) {
+        (self.is_received, self.silent_since, self.is_suspect) = (true, Some(now), false);
     }
 
     fn values(&mut self) -> [(FeedData, &mut Value); 2] {
@@ -275,7 +275,7 @@ impl Followed {
         marked.map(|(kind, payload)| Publish::Value { topic: topic(kind, symbol), payload }).collect()
     }
 
-    /// True once in each silence.
+    /// True once per silence.
     fn becomes_suspect(&mut self, suspect_after: Duration, now: Instant) -> bool {
         let since = *self.silent_since.get_or_insert(now);
         let is_new = !self.is_suspect && now >= since + suspect_after;

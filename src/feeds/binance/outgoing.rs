@@ -1,6 +1,5 @@
-//! What waits to be published. Trades of a symbol keep their order and are repeated until they are stored; of a ticker
-//! and a book only the newest waits. Nothing is handed over without the lease, and what is handed over counts in its turn
-//! only.
+//! The queue of publications. Trades of a symbol keep their order and are retried until they are stored; of tickers and
+//! books only the newest waits. Nothing is published without the lease, and a publication is valid only in its turn.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -22,17 +21,17 @@ use crate::{
     publisher::{MsgName, PublishFailure, PublishRequest, Publisher, PublisherName},
 };
 
-/// Publications of one symbol's trades that are under way together.
+/// Maximum number of concurrent publications of one symbol's trades.
 const BATCH_MAX: usize = 64;
-/// Trades of one symbol that wait.
+/// Maximum number of waiting trades of one symbol.
 const QUEUE_MAX: usize = 10_000;
-/// Trades of all symbols that wait.
+/// Maximum number of waiting trades of all symbols.
 const WAITING_MAX: usize = 100_000;
 const RETRY_INTERVAL: Duration = Duration::from_millis(250);
-/// In whose name all replicas publish.
+/// The publisher identity of all replicas.
 const FEED: &str = "binance";
 
-/// A publication of a stream of trades: one of them, or a gap of as many ids as it covers.
+/// A publication of a stream of trades: a trade, or a gap over a range of ids.
 #[derive(Clone, Debug)]
 struct Item {
     msg_id: String,
@@ -43,10 +42,10 @@ struct Item {
 struct Trades {
     queue: VecDeque<Item>,
     under_way: bool,
-    /// After a failure one at a time, so that the order holds whatever fails next.
+    /// After a failure one at a time, to keep the order whatever fails next.
     careful: bool,
     ready: Option<Instant>,
-    /// Ids that found no room.
+    /// Ids that did not fit.
     lost: Option<(u64, u64)>,
 }
 
@@ -57,9 +56,9 @@ struct Value {
     ready: Option<Instant>,
 }
 
-/// What became of a hand-over.
+/// The result of a publication.
 enum Done {
-    /// How many of the symbol's first items are stored or can never be, and whether one failed.
+    /// How many of the symbol's first items are complete (stored, or permanently refused), and whether one failed.
     Trades {
         symbol: String,
         settled: usize,
@@ -72,7 +71,7 @@ enum Done {
     },
 }
 
-/// All that waits.
+/// Everything that waits.
 pub(super) struct Outgoing {
     door: FeedDoor,
     metrics: Arc<Metrics>,
@@ -80,7 +79,7 @@ pub(super) struct Outgoing {
     values: HashMap<String, Value>,
     waiting: usize,
     under_way: FuturesUnordered<BoxFuture<'static, Done>>,
-    /// Symbols and topics that may have something to hand over now; those that failed are found by the next sweep.
+    /// Symbols and topics that may have something to publish now; the next sweep finds those that failed.
     touched_trades: Vec<String>,
     touched_values: Vec<String>,
 }
@@ -99,12 +98,12 @@ impl Outgoing {
         }
     }
 
-    /// Queues a trade. One that finds no room is reported as missing.
+    /// Queues a trade. One that does not fit is reported as missing.
     pub(super) fn trade(&mut self, symbol: &str, id: u64, payload: Bytes) {
         self.push(symbol, (id, id), Item { msg_id: format!("a{id}"), payload });
     }
 
-    /// Queues the report of a gap, both ends included.
+    /// Queues the report of a gap, inclusive.
     pub(super) fn gap(&mut self, symbol: &str, from: u64, to: u64) {
         self.count_gap(symbol, from, to);
         self.push(symbol, (from, to), gap(symbol, from, to));
@@ -138,7 +137,7 @@ impl Outgoing {
         self.metrics.feed_missing_trades_total.inc_by(to - from + 1);
     }
 
-    /// Replaces what waits for a topic of which only the newest value counts.
+    /// Replaces the waiting value of a topic of which only the newest value matters.
     pub(super) fn value(&mut self, topic: &str, payload: Bytes) {
         let value = self.values.entry(topic.to_owned()).or_default();
         value.next = Some(payload);
@@ -147,13 +146,13 @@ impl Outgoing {
         }
     }
 
-    /// Has everything looked at by the next [`Outgoing::hand_over`], because what failed may be tried again.
+    /// Makes the next [`Outgoing::hand_over`] check everything, because failed publications may be retried.
     pub(super) fn sweep(&mut self) {
         self.touched_trades = self.trades.keys().cloned().collect();
         self.touched_values = self.values.keys().cloned().collect();
     }
 
-    /// Hands over what may go, in this turn. Called with the lease only.
+    /// Publishes what may be published in this turn. Call it only with the lease.
     pub(super) fn hand_over(&mut self, now: Instant, turn: Option<Turn>) {
         self.door.turn = turn;
         let is_ready = |ready: Option<Instant>| ready.is_none_or(|ready| ready <= now);
@@ -178,7 +177,7 @@ impl Outgoing {
         }
     }
 
-    /// Waits for the next answer and takes it over. Pending while nothing is under way.
+    /// Waits for the next result and handles it. Pending while nothing is in progress.
     pub(super) async fn settled(&mut self) {
         match self.under_way.next().await {
             Some(done) => self.take(done, Instant::now()),
@@ -222,7 +221,7 @@ impl Outgoing {
     }
 }
 
-/// The report of a gap, both ends included.
+/// The report of a gap, inclusive.
 fn gap(symbol: &str, from: u64, to: u64) -> Item {
     Item { msg_id: format!("g{from}-{to}"), payload: payload::gap(symbol, from, to) }
 }
@@ -241,7 +240,7 @@ async fn publish_value(door: FeedDoor, topic: String, payload: Bytes) -> Done {
     Done::Value { topic, payload, failed }
 }
 
-/// How the feed publishes. Cheap to clone.
+/// Publishes for the feed. Cheap to clone.
 #[derive(Clone)]
 struct FeedDoor {
     publisher: Publisher,
@@ -250,14 +249,14 @@ struct FeedDoor {
 }
 
 impl FeedDoor {
-    /// Publishes; true when it should be tried again. What is refused for what it is, is not.
+    /// Publishes; true if it should be retried. An invalid publication is not retried.
     fn publish(
         &self,
         channel: &str,
         msg_id: Option<&str>,
         payload: Bytes,
     ) -> impl Future<Output = bool> + Send + use<> {
-        // The exchange's id says which trade it is: one that was fetched afterwards reads otherwise.
+        // The exchange's id identifies the trade: one that was fetched later has a different payload.
         let name = |msg_id| MsgName { content: Some(b""), ..MsgName::new(msg_id, PublisherName::Feed(FEED)) };
         let request = PublishRequest { channel, user: None, payload, msg: msg_id.map(name), door: Door::Feed };
         let answer = self.publisher.publish_in_turn(request, self.turn);

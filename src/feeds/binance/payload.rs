@@ -1,4 +1,4 @@
-//! What is published: the messages of the market documents, written from the exchange's words byte for byte. Pure.
+//! The published messages, in the form of the market documents, copied from the exchange's text byte for byte. Pure.
 
 use std::{borrow::Cow, fmt::Write};
 
@@ -23,9 +23,9 @@ pub(super) fn ticker(ticker: &Ticker<'_>) -> Bytes {
     .into()
 }
 
-/// A `trade`. `backfilled`: it was fetched afterwards.
+/// A `trade`. `backfilled`: it was fetched later.
 pub(super) fn trade(symbol: &str, trade: &Trade<'_>, backfilled: bool) -> Bytes {
-    // The side of the one who took: where the buyer's order was in the book, somebody sold into it.
+    // The taker's side: if the buyer's order was in the book, the taker sold.
     let side = if trade.buyer_is_maker != defect::is(Defect::FeedSides) { "sell" } else { "buy" };
     let mark = if backfilled { r#","backfilled":true"# } else { "" };
     let time = Timestamp::from_ms(trade.time_ms);
@@ -41,7 +41,7 @@ pub(super) fn trade(symbol: &str, trade: &Trade<'_>, backfilled: bool) -> Bytes 
     .into()
 }
 
-/// The price as it came; with the defect, as a program would write it that computes with it.
+/// The price as received; with the defect, as a program with floats would write it.
 fn through_float(price: &str) -> Cow<'_, str> {
     if !defect::is(Defect::FeedFloats) {
         return Cow::Borrowed(price);
@@ -49,14 +49,14 @@ fn through_float(price: &str) -> Cow<'_, str> {
     price.parse::<f64>().map_or(Cow::Borrowed(price), |number| number.to_string().into())
 }
 
-/// An `orderbook`. The exchange tells no time of it: it is that of its arrival.
+/// An `orderbook`. The exchange gives no time for it: the timestamp is that of its arrival.
 pub(super) fn book(book: &Book<'_>, received_ms: u64) -> Bytes {
     let mut text = format!(r#"{{"type":"orderbook","symbol":"{}","bids":["#, book.symbol);
     levels(&mut text, &book.bids);
     text.push_str(r#"],"asks":["#);
     levels(&mut text, &book.asks);
     let time = Timestamp::from_ms(received_ms);
-    // Writing into a text can't fail.
+    // Writing to a string cannot fail.
     let _ = write!(text, r#"],"timestamp":"{time}","update_id":{}}}"#, book.update_id);
     text.into()
 }
@@ -68,13 +68,13 @@ fn levels(text: &mut String, levels: &[Level<'_>]) {
     }
 }
 
-/// Trades that nobody can tell any more, by their ids.
+/// Trades that can no longer be obtained, by their ids.
 pub(super) fn gap(symbol: &str, from: u64, to: u64) -> Bytes {
     format!(r#"{{"type":"trades_gap","symbol":"{symbol}","from":{from},"to":{to}}}"#).into()
 }
 
-/// A value that still stands and may be old; with the symbol's status where that is why. `None` when it says so already,
-/// or is no object.
+/// A value that is still the newest but may be old; with the symbol's status if that is the reason. `None` if it is
+/// marked already, or is not an object.
 pub(super) fn stale(value: &[u8], symbol_status: Option<&str>) -> Option<Bytes> {
     #[derive(Deserialize)]
     struct Standing<'a> {
@@ -86,7 +86,7 @@ pub(super) fn stale(value: &[u8], symbol_status: Option<&str>) -> Option<Bytes> 
     let text = std::str::from_utf8(value).ok()?.trim_end();
     let standing: Standing<'_> = serde_json::from_str(text).ok()?;
     if standing.stale {
-        // It keeps what was said of it first, unless there is more to say.
+        // It keeps its first mark, unless there is more to add.
         let more = symbol_status.filter(|_| standing.symbol_status.is_none())?;
         return Some(format!(r#"{},"symbol_status":"{more}"}}"#, text.strip_suffix('}')?).into());
     }
@@ -94,16 +94,16 @@ pub(super) fn stale(value: &[u8], symbol_status: Option<&str>) -> Option<Bytes> 
     Some(format!(r#"{},"stale":true{status}}}"#, text.strip_suffix('}')?).into())
 }
 
-/// Where a stream of trades stands, by its newest entry.
+/// The position of a stream of trades, from its newest entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Mark {
-    /// The newest trade that was told, or given up.
+    /// The newest trade that was published or given up.
     pub id: u64,
-    /// When it was traded; 0 when the entry does not say.
+    /// When it was traded; 0 if the entry does not say.
     pub time_ms: u64,
 }
 
-/// Reads the newest entry of a stream of trades; `None` when no feed of this kind wrote it.
+/// Parses the newest entry of a stream of trades; `None` if no feed of this kind wrote it.
 pub(super) fn mark(entry: &[u8]) -> Option<Mark> {
     #[derive(Deserialize)]
     struct Entry {
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_stands_is_marked_once_and_keeps_its_time() {
+    fn a_stale_value_is_marked_once_and_keeps_its_time() {
         let value = br#"{"type":"ticker","symbol":"A","price":"1.00","timestamp":"2026-09-21T14:13:20.123Z"}"#;
         let marked = stale(value, None).unwrap();
         assert!(marked.starts_with(&value[..value.len() - 1]) && marked.ends_with(br#","stale":true}"#));
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_stands_at_its_newest_trade_or_gap() {
+    fn the_position_of_a_stream_is_its_newest_trade_or_gap() {
         let entry = br#"{"type":"trade","trade_id":7,"timestamp":"1970-01-01T00:00:01.000Z"}"#;
         assert_eq!(mark(entry), Some(Mark { id: 7, time_ms: 1_000 }));
         assert_eq!(mark(&gap("A", 3, 9)), Some(Mark { id: 9, time_ms: 0 }));

@@ -1,5 +1,5 @@
-//! What arrives from the exchange, written to a file as it came, for `sim-exchange --replay`. Never delays what it records:
-//! items for which there is no room are counted and missing.
+//! Recording of what arrives from the exchange, unchanged, for `sim-exchange --replay`. Never delays what it records:
+//! items that do not fit are counted and omitted.
 
 use std::{
     fs::File,
@@ -24,22 +24,22 @@ use crate::{
     tasks::{Stop, Tasks},
 };
 
-/// Items that wait to be written.
+/// Maximum number of items that wait to be written.
 const ITEMS_MAX: usize = 16_384;
-/// Bytes that wait to be written.
+/// Maximum number of bytes that wait to be written.
 const BYTES_MAX: usize = 64 << 20;
-/// How long an item may wait in the buffer.
+/// Maximum time in the buffer.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Opens the file of a recording; what it contains already stays.
+/// Opens the file of a recording and appends to it.
 ///
 /// # Errors
-/// When the file can't be written.
+/// If the file cannot be written.
 pub fn open(path: &Path) -> io::Result<File> {
     File::options().create(true).append(true).open(path)
 }
 
-/// Takes items. Cheap to clone.
+/// Accepts items. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Recording {
     lines: mpsc::Sender<String>,
@@ -62,7 +62,7 @@ impl Recording {
         self.item("ws", text);
     }
 
-    /// Records the answer to a REST request, by its path with the query.
+    /// Records the response to a REST request, by its path with the query.
     pub(super) fn answer(&self, path: &str, body: &str) {
         self.item(path, body);
     }
@@ -78,7 +78,7 @@ impl Recording {
     }
 }
 
-/// One line: the time of arrival, the source, the body. A line break in JSON is white space, so a blank stands for it.
+/// One line: the time of arrival, the source, the body. A line break in JSON is white space, so a space replaces it.
 fn line(now_ms: u64, source: &str, body: &str) -> String {
     let mut line = format!("{now_ms}\t{source}\t{body}");
     if body.contains(['\n', '\r']) {
@@ -112,7 +112,7 @@ async fn write(
             _ = flushes.tick(), if !is_broken => file.flush().await,
         };
         if let Err(error) = result {
-            tracing::error!(%error, "the recording of the exchange ends");
+            tracing::error!(%error, "recording of the exchange stopped");
             metrics.feed_recording_dropped_total.inc();
             is_broken = true;
         }

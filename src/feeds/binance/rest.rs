@@ -10,38 +10,38 @@ use super::{frame::Trade, listing::Listing, payload, recording::Recording, tape:
 pub(super) const TRADES_WEIGHT: u64 = 4;
 /// Weight of the list of symbols.
 pub(super) const LISTING_WEIGHT: u64 = 20;
-/// Trades in one answer.
+/// Maximum number of trades in one response.
 const TRADES_MAX: usize = 1_000;
 const TIMEOUT: Duration = Duration::from_secs(4);
-/// The list is several megabytes long.
+/// Maximum size of the list, which has several megabytes.
 const LISTING_TIMEOUT: Duration = Duration::from_secs(30);
 const LISTING_BYTES_MAX: usize = 32 << 20;
-/// Until a failed request may be made again.
+/// Delay before a failed request may be repeated.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What became of a request.
+/// The result of a request.
 #[derive(Debug)]
 pub(super) enum Answer {
     Listing(Result<Listing, NotAnswered>),
     Trades { symbol: String, answer: Result<(Vec<TapeTrade>, bool), NotAnswered> },
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug)]
 pub(super) enum NotAnswered {
-    /// 429 or 418: no request may be made before.
+    /// 429 or 418: no requests before this time.
     Limited {
         retry_after: Option<Duration>,
-        /// 418: no connection either.
+        /// 418: no connections either.
         is_ban: bool,
     },
     Failed(String),
 }
 
-/// An answer, with the weight that the exchange has counted.
+/// A response, with the weight that the exchange has counted.
 pub(super) type Counted = (Answer, Option<u64>);
 
-/// The REST host, and what records its answers.
+/// The REST host, and the recorder of its responses.
 #[derive(Clone, Debug)]
 pub(super) struct Rest {
     pub base: String,
@@ -49,7 +49,7 @@ pub(super) struct Rest {
 }
 
 impl Rest {
-    /// Asks for the list of symbols.
+    /// Requests the list of symbols.
     pub(super) async fn listing(self) -> Counted {
         let path = "/api/v3/exchangeInfo?showPermissionSets=false";
         let request = self.get(path).timeout(LISTING_TIMEOUT).body_bytes_max(LISTING_BYTES_MAX);
@@ -59,7 +59,7 @@ impl Rest {
         (Answer::Listing(answer.and_then(read)), weight)
     }
 
-    /// Asks for trades from an id on.
+    /// Requests trades starting at an id.
     pub(super) async fn trades(self, symbol: String, from: u64) -> Counted {
         let name = encoded(&symbol);
         let path = format!("/api/v3/aggTrades?symbol={name}&fromId={from}&limit={TRADES_MAX}");
@@ -104,7 +104,7 @@ pub(super) fn read_trades(symbol: &str, body: &str) -> Option<(Vec<TapeTrade>, b
     Some((trades.map(|trade| TapeTrade::new(trade, payload::trade(symbol, trade, true), true)).collect(), is_full))
 }
 
-/// A symbol as a part of a query.
+/// A symbol encoded for a query.
 fn encoded(symbol: &str) -> String {
     let byte = |byte: u8| match byte {
         b'A'..=b'Z' | b'0'..=b'9' | b'_' => char::from(byte).to_string(),

@@ -1,5 +1,4 @@
-//! One connection to the exchange: opened at one of its addresses, and read without ever waiting for what is done with
-//! the frames.
+//! One connection to the exchange: opened at one of its addresses; reading never waits for the processing of frames.
 
 use std::{
     sync::Arc,
@@ -22,33 +21,33 @@ use super::{ladder::Failure, recording::Recording};
 use crate::metrics::Metrics;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the exchange may take nothing of what is sent.
+/// Timeout of sending to the exchange.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
-/// The exchange does not answer a Close frame.
+/// The exchange does not respond to a Close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-/// The largest frame; a list of all subscriptions takes a quarter of it.
+/// Maximum frame size; a list of all subscriptions takes a quarter of it.
 const FRAME_BYTES_MAX: usize = 128 << 10;
-/// Cut for breaking the rules.
+/// Disconnected for breaking the rules.
 const POLICY_VIOLATION: u16 = 1008;
-/// Without a time to wait in a refusal.
+/// Wait after a refusal that does not give one.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// What a connection brings.
+/// An event of a connection.
 #[derive(Debug)]
 pub(super) enum SocketEvent {
     Opened,
     Text(Utf8Bytes),
     Binary,
-    /// A ping, which was answered at once.
+    /// A ping, which was answered immediately.
     Ping,
     Ended(Failure, String),
 }
 
-/// Where a connection leads, and what takes its events.
+/// The destination of a connection, and the receiver of its events.
 pub(super) struct Line {
     pub id: u64,
     pub url: String,
-    /// Which of the addresses, modulo how many there are.
+    /// Index of the address, modulo the number of addresses.
     pub address: usize,
     pub events: mpsc::Sender<(u64, SocketEvent)>,
     pub recording: Option<Recording>,
@@ -62,14 +61,14 @@ pub(super) type LastSent = Arc<Mutex<Option<Instant>>>;
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 type End = (Failure, String);
 
-/// Serves a connection until it ends, or until the sender of `messages` is dropped.
+/// Runs a connection until it ends, or until the sender of `messages` is dropped.
 pub(super) async fn run(line: Line, mut messages: mpsc::Receiver<String>) {
     let opened = tokio::select! {
         opened = timeout(CONNECT_TIMEOUT, open(&line)) => opened,
         // Nothing is sent before it is open.
         _ = messages.recv() => return,
     };
-    let end = match opened.unwrap_or_else(|_| Err(ordinary("no connection within 10 s"))) {
+    let end = match opened.unwrap_or_else(|_| Err(ordinary("could not connect within 10 s"))) {
         Ok(mut socket) => {
             let _ = line.events.send((line.id, SocketEvent::Opened)).await;
             let end = serve(&line, &mut socket, &mut messages).await;
@@ -85,7 +84,7 @@ pub(super) async fn run(line: Line, mut messages: mpsc::Receiver<String>) {
     }
 }
 
-/// `None` when the connection was left on purpose.
+/// `None` if the connection was closed on purpose.
 async fn serve(line: &Line, socket: &mut Socket, messages: &mut mpsc::Receiver<String>) -> Option<End> {
     loop {
         let frame = tokio::select! {
@@ -128,7 +127,7 @@ async fn serve(line: &Line, socket: &mut Socket, messages: &mut mpsc::Receiver<S
     }
 }
 
-/// Never waits: what finds no room is missed, and the ids show it.
+/// Never waits: what does not fit is dropped, and the ids reveal it.
 fn hand_on(line: &Line, event: SocketEvent) {
     if line.events.try_send((line.id, event)).is_err() {
         line.metrics.feed_frames_dropped_total.inc();
@@ -139,7 +138,7 @@ async fn within(time: Duration, sent: impl Future<Output = Result<(), SocketErro
     match timeout(time, sent).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(ordinary(error)),
-        Err(_) => Err(ordinary("the exchange does not read")),
+        Err(_) => Err(ordinary("the exchange is not reading")),
     }
 }
 
@@ -152,10 +151,10 @@ async fn open(line: &Line) -> Result<Socket, End> {
     let uri = request.uri();
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
     let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("wss") { 443 } else { 80 });
-    // Resolved for each attempt: an outdated address may be the reason for it.
+    // Resolved for each attempt: an outdated address may be the cause of the failure.
     let addresses: Vec<_> = lookup_host((host, port))
         .await
-        .map_err(|error| ordinary(format_args!("can't resolve the host: {error}")))?
+        .map_err(|error| ordinary(format_args!("cannot resolve the host: {error}")))?
         .collect();
     let address = addresses.get(line.address % addresses.len().max(1)).ok_or_else(|| ordinary("no address"))?;
     let stream = TcpStream::connect(address).await.map_err(ordinary)?;

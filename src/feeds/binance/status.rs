@@ -8,13 +8,13 @@ use tickgate_wire::time::Timestamp;
 
 pub(super) use crate::metrics::FeedState;
 
-/// Without live data for so long the feed is down.
+/// Time without live data after which the feed is down.
 const DOWN_AFTER: Duration = Duration::from_secs(30);
 /// How often the status is published again: an old one shows that no replica publishes the feed.
 const REPEAT_INTERVAL: Duration = Duration::from_secs(10);
-/// The least time between two that differ in names alone.
+/// Minimum time between two messages that differ only in names.
 const NAMES_INTERVAL: Duration = Duration::from_secs(1);
-/// Names in one list.
+/// Maximum number of names in one list.
 const NAMES_MAX: usize = 100;
 
 /// Why the feed is not live.
@@ -26,7 +26,7 @@ pub(super) enum Reason {
     RateLimited,
     Banned,
     Restricted,
-    /// The exchange has stopped all symbols that are asked for.
+    /// The exchange has stopped all requested symbols.
     Maintenance,
     NoSymbols,
 }
@@ -45,7 +45,7 @@ impl Reason {
         }
     }
 
-    /// Whether trying again soon would not help.
+    /// Whether an early retry would not help.
     const fn is_final(self) -> bool {
         matches!(self, Self::Restricted | Self::Banned)
     }
@@ -62,14 +62,14 @@ pub(super) struct Status {
     has_new_names: bool,
 }
 
-/// Names that belong to a status.
+/// The names in a status.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Names {
-    /// Followed, and their last values may be out of date.
+    /// Followed, with last values that may be out of date.
     pub stale: Vec<String>,
-    /// Requested, and the exchange has no data for them.
+    /// Requested, but the exchange has no data for them.
     pub unknown: Vec<String>,
-    /// Requested, beyond the bound.
+    /// Requested, beyond the limit.
     pub refused: Vec<String>,
 }
 
@@ -79,7 +79,7 @@ impl Status {
         Self { state, reason, since_ms: now_ms, last_live: now, published: None, has_new_names: false }
     }
 
-    /// Takes what is known now. True when the state changed.
+    /// Updates the state. True if it changed.
     pub(super) fn update(&mut self, is_live: bool, reason: Reason, now: Instant, now_ms: u64) -> bool {
         let state = if is_live {
             self.last_live = now;
@@ -101,12 +101,12 @@ impl Status {
         changed
     }
 
-    /// Has the status published soon, because its names changed.
+    /// Publishes the status soon, because its names changed.
     pub(super) const fn has_new_names(&mut self) {
         self.has_new_names = true;
     }
 
-    /// The message, when it is time for one.
+    /// The message, if it is due.
     pub(super) fn due(&mut self, names: &Names, now: Instant, now_ms: u64) -> Option<Bytes> {
         let interval = if self.has_new_names { NAMES_INTERVAL } else { REPEAT_INTERVAL };
         if self.published.is_some_and(|published| now < published + interval) {
@@ -135,7 +135,7 @@ impl Status {
 mod tests {
     use super::*;
 
-    fn told(status: &mut Status, now: Instant) -> Option<String> {
+    fn next_message(status: &mut Status, now: Instant) -> Option<String> {
         let message = status.due(&Names::default(), now, 5_000)?;
         let message: serde_json::Value = serde_json::from_slice(&message).unwrap();
         let reason = message["reason"].as_str().unwrap_or("-");
@@ -147,34 +147,34 @@ mod tests {
         let now = Instant::now();
         let at = |s| now + Duration::from_secs(s);
         let mut status = Status::new(now, 1_000);
-        assert_eq!(told(&mut status, now).unwrap(), "stale starting 1970-01-01T00:00:01.000Z");
+        assert_eq!(next_message(&mut status, now).unwrap(), "stale starting 1970-01-01T00:00:01.000Z");
         assert!(!status.update(false, Reason::Reconnecting, at(1), 1_500));
-        assert_eq!(told(&mut status, at(1)), None, "still starting");
+        assert_eq!(next_message(&mut status, at(1)), None, "still starting");
         assert!(status.update(true, Reason::NoData, at(2), 2_000));
-        assert_eq!(told(&mut status, at(2)).unwrap(), "live - 1970-01-01T00:00:02.000Z");
-        assert_eq!(told(&mut status, at(11)), None);
-        assert!(told(&mut status, at(12)).is_some());
+        assert_eq!(next_message(&mut status, at(2)).unwrap(), "live - 1970-01-01T00:00:02.000Z");
+        assert_eq!(next_message(&mut status, at(11)), None);
+        assert!(next_message(&mut status, at(12)).is_some());
         assert!(status.update(false, Reason::NoData, at(20), 3_000));
-        assert_eq!(told(&mut status, at(20)).unwrap(), "stale no_data 1970-01-01T00:00:03.000Z");
+        assert_eq!(next_message(&mut status, at(20)).unwrap(), "stale no_data 1970-01-01T00:00:03.000Z");
         assert!(status.update(false, Reason::Reconnecting, at(32), 4_000));
-        assert_eq!(told(&mut status, at(32)).unwrap(), "down reconnecting 1970-01-01T00:00:04.000Z");
+        assert_eq!(next_message(&mut status, at(32)).unwrap(), "down reconnecting 1970-01-01T00:00:04.000Z");
         assert!(!status.update(false, Reason::Restricted, at(33), 4_500));
-        assert_eq!(told(&mut status, at(33)).unwrap(), "down restricted 1970-01-01T00:00:04.000Z");
+        assert_eq!(next_message(&mut status, at(33)).unwrap(), "down restricted 1970-01-01T00:00:04.000Z");
     }
 
     #[test]
     fn new_names_are_published_within_a_second_and_not_more_often() {
         let now = Instant::now();
         let mut status = Status::new(now, 0);
-        assert!(told(&mut status, now).is_some());
+        assert!(next_message(&mut status, now).is_some());
         status.has_new_names();
-        assert_eq!(told(&mut status, now + NAMES_INTERVAL / 2), None);
-        assert!(told(&mut status, now + NAMES_INTERVAL).is_some());
-        assert_eq!(told(&mut status, now + NAMES_INTERVAL * 3), None);
+        assert_eq!(next_message(&mut status, now + NAMES_INTERVAL / 2), None);
+        assert!(next_message(&mut status, now + NAMES_INTERVAL).is_some());
+        assert_eq!(next_message(&mut status, now + NAMES_INTERVAL * 3), None);
     }
 
     #[test]
-    fn a_refusal_for_good_is_down_at_once() {
+    fn a_permanent_refusal_is_down_at_once() {
         let now = Instant::now();
         let mut status = Status::new(now, 0);
         assert!(status.update(false, Reason::Restricted, now, 1) && status.state == FeedState::Down);

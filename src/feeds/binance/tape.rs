@@ -1,5 +1,5 @@
-//! The trades of one symbol in the order of their ids: repeats dropped, holes filled or reported. Pure; times decide
-//! nothing here except how long to wait.
+//! The trades of one symbol in the order of their ids: duplicates dropped, holes filled or reported. Pure; times only
+//! determine how long to wait.
 
 use std::{
     collections::VecDeque,
@@ -11,34 +11,34 @@ use bytes::Bytes;
 use super::{frame::Trade, payload::Mark};
 use crate::defect::{self, Defect};
 
-/// Trades of one symbol that wait behind a hole.
+/// Maximum number of trades of one symbol that wait behind a hole.
 const HELD_MAX: usize = 10_000;
 /// A longer hole is reported, not filled.
 const HOLE_MAX: u64 = 5_000;
-/// Requests for one hole that bring nothing.
+/// Maximum number of unsuccessful requests for one hole.
 const TRIES_MAX: u32 = 3;
-/// Time between two of them: the exchange's database may lag behind its stream.
+/// Time between two requests: the exchange's database may lag behind its stream.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a hole may stay open after the first request for it.
 const FILL_TIME_MAX: Duration = Duration::from_secs(5);
-/// How long it may stay open in all: its first request waits while others are under way.
+/// How long it may stay open in total: its first request waits while others are in progress.
 const HOLE_AGE_MAX: Duration = Duration::from_secs(60);
-/// How long the ticker may know of a trade that the stream has not brought.
+/// How long the ticker may know a trade that the stream has not delivered.
 const BEHIND_MAX: Duration = Duration::from_secs(2);
-/// A stored position that is newer than a trade with a smaller id was of another exchange.
+/// A stored position newer than a trade with a smaller id belongs to another exchange.
 const OTHER_EXCHANGE_MS: u64 = 60_000;
-/// How long, and how many, rising ids that are all too small show that the exchange counts from another number now.
+/// How long, and how many, rising ids that are all too small show that the exchange has restarted its numbering.
 const RECOUNT_TIME: Duration = Duration::from_secs(10);
 const RECOUNT_TRADES: u32 = 10;
 
-/// A trade to be published.
+/// A trade to publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TapeTrade {
     pub id: u64,
     pub last_raw: i64,
     pub time_ms: u64,
     pub payload: Bytes,
-    /// It was fetched afterwards.
+    /// It was fetched later.
     pub backfilled: bool,
 }
 
@@ -49,14 +49,14 @@ impl TapeTrade {
     }
 }
 
-/// What is to be published, in this order.
+/// What to publish, in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum TapeEvent {
     Trade(TapeTrade),
     Gap { from: u64, to: u64 },
 }
 
-/// What became of an arrival.
+/// The result of an arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Arrived {
     New,
@@ -69,9 +69,9 @@ pub(super) struct Tape {
     /// Whether the position of the published stream is known.
     begun: bool,
     last: Option<u64>,
-    /// Until a first trade arrived: the position at which this replica took over.
+    /// Until a first trade arrives: the position at which this replica took over.
     stored: Option<Mark>,
-    /// The newest raw id that was seen.
+    /// The newest raw id seen.
     last_raw: Option<i64>,
     behind: Option<(Instant, i64)>,
     hole: Option<Hole>,
@@ -82,9 +82,9 @@ pub(super) struct Tape {
 #[derive(Debug)]
 struct Hole {
     next: u64,
-    /// The last missing id; `None` until a trade behind it arrives.
+    /// The last missing id; `None` until a trade behind the hole arrives.
     to: Option<u64>,
-    /// The raw id that the ticker named, where that opened the hole.
+    /// The raw id in the ticker, if that opened the hole.
     reaches_raw: Option<i64>,
     opened: Instant,
     /// When trades were first requested.
@@ -94,7 +94,7 @@ struct Hole {
     under_way: bool,
 }
 
-/// Repeats that came without a new trade between them.
+/// Duplicates without a new trade between them.
 #[derive(Debug)]
 struct Repeats {
     since: Instant,
@@ -103,7 +103,7 @@ struct Repeats {
 }
 
 impl Tape {
-    /// Takes the position of the published stream: arrivals wait until it is known.
+    /// Sets the position of the published stream: arrivals wait until it is known.
     pub(super) fn begin(&mut self, stored: Option<Mark>, now: Instant) -> Vec<TapeEvent> {
         self.begun = true;
         self.stored = stored;
@@ -115,12 +115,12 @@ impl Tape {
         self.begun
     }
 
-    /// Trades that wait.
+    /// Waiting trades.
     pub(super) fn held(&self) -> usize {
         self.held.len()
     }
 
-    /// Takes a trade of the stream.
+    /// Handles a trade of the stream.
     pub(super) fn arrive(&mut self, trade: TapeTrade, now: Instant) -> (Arrived, Vec<TapeEvent>) {
         self.last_raw = self.last_raw.max(Some(trade.last_raw));
         let id = trade.id;
@@ -140,7 +140,7 @@ impl Tape {
         (arrived, events)
     }
 
-    /// Whether the exchange began to count anew, as a test network does after a reset.
+    /// Whether the exchange restarted its numbering, as a test network does after a reset.
     fn is_recounted(&mut self, id: u64, now: Instant) -> bool {
         let repeats = self.repeats.get_or_insert(Repeats { since: now, count: 0, newest: 0 });
         if id <= repeats.newest {
@@ -166,7 +166,7 @@ impl Tape {
         (Arrived::New, events)
     }
 
-    /// Makes room: gives the hole up that trades wait behind.
+    /// Makes room: gives up the hole for which trades wait.
     pub(super) fn overflow(&mut self, now: Instant) -> Vec<TapeEvent> {
         if self.begun {
             return self.give_up(now);
@@ -176,7 +176,7 @@ impl Tape {
         Vec::new()
     }
 
-    /// Puts a trade behind those before it, or opens a hole.
+    /// Appends a trade to those before it, or opens a hole.
     fn place(&mut self, trade: TapeTrade, now: Instant, events: &mut Vec<TapeEvent>) -> Arrived {
         if let Some(stored) = self.stored.take()
             && trade.id <= stored.id
@@ -208,8 +208,8 @@ impl Tape {
         Arrived::New
     }
 
-    /// Takes the newest raw id from the ticker. True when trades are overdue: then they are requested, and their stream
-    /// should be subscribed again.
+    /// Sets the newest raw id from the ticker. True if trades are overdue: then they are requested, and their stream
+    /// should be resubscribed.
     pub(super) fn compare(&mut self, raw: i64, now: Instant) -> bool {
         let Some(last) = self.last else { return false };
         if !self.begun || self.hole.is_some() || raw < 0 || self.last_raw.is_some_and(|known| known >= raw) {
@@ -235,7 +235,7 @@ impl Tape {
         Some(hole.next)
     }
 
-    /// Notes that trades were requested; none are wanted before the answer.
+    /// Records that trades were requested; no more requests before the response.
     pub(super) fn requested(&mut self, now: Instant) {
         if let Some(hole) = &mut self.hole {
             hole.under_way = true;
@@ -243,7 +243,7 @@ impl Tape {
         }
     }
 
-    /// Takes the answer: trades in the order of their ids, `full` when there may be more.
+    /// Handles the response: trades in the order of their ids, `full` if there may be more.
     pub(super) fn filled(&mut self, trades: Vec<TapeTrade>, full: bool, now: Instant) -> Vec<TapeEvent> {
         let Some(hole) = &mut self.hole else { return Vec::new() };
         hole.under_way = false;
@@ -263,7 +263,7 @@ impl Tape {
             None => !full && (is_progress || hole.tries + 1 >= TRIES_MAX),
         };
         if is_closed {
-            // The exchange knows of no more, whatever the ticker counted.
+            // The exchange knows no more, whatever the ticker counted.
             self.last_raw = self.last_raw.max(hole.reaches_raw);
             self.hole = None;
             events.extend(self.release(now));
@@ -287,13 +287,13 @@ impl Tape {
         if hole.ready > hole.deadline(now) { self.give_up(now) } else { Vec::new() }
     }
 
-    /// Gives up a hole that has been open for too long.
+    /// Gives up a hole that has been open too long.
     pub(super) fn check(&mut self, now: Instant) -> Vec<TapeEvent> {
         let is_overdue = self.hole.as_ref().is_some_and(|hole| now >= hole.deadline(now));
         if is_overdue { self.give_up(now) } else { Vec::new() }
     }
 
-    /// Reports what is missing and goes on behind it.
+    /// Reports what is missing and continues behind it.
     fn give_up(&mut self, now: Instant) -> Vec<TapeEvent> {
         let Some(hole) = self.hole.take() else { return Vec::new() };
         let mut events = Vec::new();
@@ -307,7 +307,7 @@ impl Tape {
         events
     }
 
-    /// Places what was held, up to the next hole in it.
+    /// Appends the held trades, up to the next hole in them.
     fn release(&mut self, now: Instant) -> Vec<TapeEvent> {
         let mut events = Vec::new();
         let mut held = std::mem::take(&mut self.held);
@@ -327,7 +327,7 @@ impl Hole {
         Self { next, to, reaches_raw, opened: now, requested: None, ready: now, tries: 0, under_way: false }
     }
 
-    /// When it is given up.
+    /// When the hole is given up.
     fn deadline(&self, now: Instant) -> Instant {
         (self.requested.unwrap_or(now) + FILL_TIME_MAX).min(self.opened + HOLE_AGE_MAX)
     }
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn repeats_are_dropped_and_the_next_one_is_told() {
+    fn duplicates_are_dropped_and_the_next_trade_is_published() {
         let (mut tape, now) = at(5);
         assert_eq!(arrive(&mut tape, 6, now), ["6"]);
         assert_eq!(tape.arrive(trade(6), now), (Arrived::Repeat, vec![]));
@@ -377,19 +377,19 @@ mod tests {
     }
 
     #[test]
-    fn a_hole_is_filled_before_what_came_behind_it() {
+    fn a_hole_is_filled_before_the_trades_behind_it() {
         let (mut tape, now) = at(5);
         assert!(arrive(&mut tape, 9, now).is_empty());
         assert_eq!(request(&mut tape, now), Some(6));
         assert_eq!(request(&mut tape, now), None, "requested already");
         assert!(arrive(&mut tape, 10, now).is_empty());
-        let told = tape.filled((6..=12).map(trade).collect(), false, now);
-        assert_eq!(shown(&told), ["6", "7", "8", "9", "10"]);
+        let published = tape.filled((6..=12).map(trade).collect(), false, now);
+        assert_eq!(shown(&published), ["6", "7", "8", "9", "10"]);
         assert_eq!(arrive(&mut tape, 11, now), ["11"]);
     }
 
     #[test]
-    fn what_can_not_be_filled_is_a_gap_with_its_exact_range() {
+    fn an_unfillable_hole_is_reported_with_its_exact_range() {
         let (mut tape, mut now) = at(5);
         arrive(&mut tape, 9, now);
         request(&mut tape, now);
@@ -405,29 +405,29 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_that_lasts_is_not_waited_for() {
+    fn a_lasting_refusal_is_not_waited_for() {
         let (mut tape, now) = at(5);
         arrive(&mut tape, 8, now);
         request(&mut tape, now);
         assert!(tape.not_filled(now + Duration::from_secs(1), now).is_empty());
-        assert_eq!(request(&mut tape, now), None, "not before it may");
+        assert_eq!(request(&mut tape, now), None, "not before it is allowed");
         assert_eq!(shown(&tape.not_filled(now + Duration::from_secs(60), now)), ["6..7 lost", "8"]);
         arrive(&mut tape, 10, now);
-        assert!(tape.check(now + FILL_TIME_MAX).is_empty(), "nobody has requested it yet");
+        assert!(tape.check(now + FILL_TIME_MAX).is_empty(), "not requested yet");
         request(&mut tape, now + FILL_TIME_MAX);
         assert!(tape.check(now + FILL_TIME_MAX * 2 - RETRY_INTERVAL).is_empty());
         assert_eq!(shown(&tape.check(now + FILL_TIME_MAX * 2)), ["9..9 lost", "10"]);
     }
 
     #[test]
-    fn a_hole_that_no_request_is_made_for_ends_as_well() {
+    fn a_hole_without_a_request_ends_as_well() {
         let (mut tape, now) = at(5);
         arrive(&mut tape, 8, now);
         assert_eq!(shown(&tape.check(now + HOLE_AGE_MAX)), ["6..7 lost", "8"]);
     }
 
     #[test]
-    fn an_exchange_that_counts_anew_is_followed_after_a_while() {
+    fn restarted_numbering_is_followed_after_a_while() {
         let (mut tape, now) = at(1_000);
         assert_eq!(arrive(&mut tape, 1_001, now), ["1001"]);
         for step in 0..20 {
@@ -439,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn repeats_of_the_same_trades_are_no_new_count() {
+    fn repeated_duplicates_are_not_restarted_numbering() {
         let (mut tape, now) = at(1_000);
         for step in 0..60 {
             let events = arrive(&mut tape, 900 + step % 5, now + Duration::from_secs(step));
@@ -448,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn what_arrives_before_the_position_is_known_waits_and_a_second_hole_in_it_is_seen() {
+    fn trades_before_the_position_is_known_wait_and_a_second_hole_among_them_is_found() {
         let (mut tape, now) = (Tape::default(), Instant::now());
         for id in [7, 8, 11] {
             assert!(arrive(&mut tape, id, now).is_empty());
@@ -459,14 +459,14 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_of_which_nothing_is_known_begins_with_what_comes() {
+    fn an_unknown_stream_starts_with_the_first_trade() {
         let (mut tape, now) = (Tape::default(), Instant::now());
         tape.begin(None, now);
         assert_eq!(arrive(&mut tape, 100, now), ["100"]);
     }
 
     #[test]
-    fn a_position_of_another_exchange_does_not_silence_this_one() {
+    fn a_position_of_another_exchange_does_not_block_this_one() {
         let (mut tape, now) = (Tape::default(), Instant::now());
         tape.begin(Some(Mark { id: 1_000, time_ms: 1_000 }), now);
         let later = TapeTrade { time_ms: 1_000 + OTHER_EXCHANGE_MS + 1, ..trade(5) };
@@ -477,23 +477,23 @@ mod tests {
     fn the_ticker_shows_that_trades_are_overdue() {
         let (mut tape, now) = at(5);
         arrive(&mut tape, 6, now);
-        assert!(!tape.compare(60, now), "all there");
+        assert!(!tape.compare(60, now), "nothing missing");
         assert!(!tape.compare(70, now));
         assert!(!tape.compare(80, now + Duration::from_secs(1)));
         assert!(tape.compare(90, now + BEHIND_MAX));
         assert_eq!(tape.wanted(now + BEHIND_MAX), Some(7));
-        let told = tape.filled(vec![trade(7), trade(8), trade(9)], false, now);
-        assert_eq!(shown(&told), ["7", "8", "9"]);
+        let published = tape.filled(vec![trade(7), trade(8), trade(9)], false, now);
+        assert_eq!(shown(&published), ["7", "8", "9"]);
         assert!(!tape.compare(90, now + BEHIND_MAX * 3));
     }
 
     #[test]
-    fn trades_that_come_late_are_not_overdue() {
+    fn late_trades_are_not_overdue() {
         let (mut tape, now) = at(5);
         arrive(&mut tape, 6, now);
         assert!(!tape.compare(70, now));
         arrive(&mut tape, 7, now + Duration::from_secs(1));
-        assert!(!tape.compare(80, now + Duration::from_secs(3)), "70 came; 80 is new");
+        assert!(!tape.compare(80, now + Duration::from_secs(3)), "70 arrived; 80 is new");
     }
 
     #[test]
@@ -501,11 +501,11 @@ mod tests {
         let (mut tape, now) = at(5);
         assert_eq!(arrive(&mut tape, 10_000, now), ["6..9999 lost", "10000"]);
         arrive(&mut tape, 10_002, now);
-        let mut told = Vec::new();
+        let mut published = Vec::new();
         for id in 10_003..10_003 + HELD_MAX as u64 {
-            told.extend(tape.arrive(trade(id), now).1);
+            published.extend(tape.arrive(trade(id), now).1);
         }
-        assert_eq!(shown(&told)[..2], ["10001..10001 lost", "10002"]);
-        assert_eq!(told.len(), HELD_MAX + 2);
+        assert_eq!(shown(&published)[..2], ["10001..10001 lost", "10002"]);
+        assert_eq!(published.len(), HELD_MAX + 2);
     }
 }

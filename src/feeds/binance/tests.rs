@@ -1,4 +1,4 @@
-//! The sample frames of the exchange, each with what a right client makes of it.
+//! The sample frames of the exchange, each with the result of a correct client.
 
 use std::{
     collections::HashMap,
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::metrics::FeedData;
 
-/// Kinds of frames that are not asked for: they are read, and change nothing.
+/// Kinds of frames that are not requested: they are parsed and ignored.
 const NOT_ASKED_FOR: &[&str] = &[
     "ticker_raw",
     "mini_ticker_arr",
@@ -32,9 +32,9 @@ const NOT_ASKED_FOR: &[&str] = &[
 ];
 /// Silence after which a symbol may have been delisted.
 const SUSPECT_AFTER: Duration = Duration::from_secs(30);
-/// A time in microseconds comes to those only who asked for it.
+/// Only clients that request it receive times in microseconds.
 const OTHER_UNIT: &str = "ticker_microseconds";
-/// Of a symbol that nobody follows.
+/// A symbol that is not followed.
 const NOT_FOLLOWED: &str = "after_unsubscribe";
 
 fn vectors() -> HashMap<String, Value> {
@@ -60,7 +60,7 @@ fn shown(publish: &Publish) -> Value {
     }
 }
 
-/// What the market makes of a frame.
+/// The market's result for a frame.
 fn taken(market: &mut Market, frame: &str) -> Vec<Value> {
     let now = Instant::now();
     let list = match parse(frame) {
@@ -84,7 +84,7 @@ fn market() -> Market {
 }
 
 #[test]
-fn every_sample_frame_is_taken_as_it_should_be() {
+fn every_sample_frame_has_its_expected_result() {
     let before = HashMap::from([
         ("ticker_older", "ticker"),
         ("agg_trade_again", "agg_trade_buy"),
@@ -117,7 +117,7 @@ fn every_sample_frame_is_taken_as_it_should_be() {
 }
 
 #[test]
-fn a_hole_is_asked_for_and_reported_when_it_stays() {
+fn a_hole_is_requested_and_reported_if_it_stays() {
     let (vectors, mut market) = (vectors(), market());
     let frame = |name: &str| vectors[name]["frame"].as_str().unwrap().to_owned();
     taken(&mut market, &frame("agg_trade_buy"));
@@ -132,7 +132,7 @@ fn a_hole_is_asked_for_and_reported_when_it_stays() {
 }
 
 #[test]
-fn answers_refusals_and_announcements_are_understood() {
+fn responses_refusals_and_announcements_are_parsed() {
     let vectors = vectors();
     let frame = |name: &str| vectors[name]["frame"].as_str().unwrap().to_owned();
     assert!(matches!(parse(&frame("ack")), Ok(Frame::Answer { id: 7, list: None })));
@@ -149,7 +149,7 @@ fn answers_refusals_and_announcements_are_understood() {
 }
 
 #[test]
-fn the_last_values_are_marked_when_data_stops_and_the_same_book_is_news_afterwards() {
+fn last_values_are_marked_when_data_stops_and_the_same_book_is_published_afterwards() {
     let (vectors, mut market) = (vectors(), market());
     let frame = vectors["depth20"]["frame"].as_str().unwrap();
     taken(&mut market, frame);
@@ -172,7 +172,7 @@ fn a_stream_that_is_silent_while_trades_flow_is_found_and_its_value_marked() {
     assert!(market.tick(Some(stale_after), now + stale_after - Duration::from_secs(1)).silent.is_empty());
     taken(&mut market, &frame("depth20"));
     let later = Instant::now() + stale_after;
-    assert_eq!(market.tick(None, later).silent, [], "nothing comes at all: the connection is judged, not its streams");
+    assert_eq!(market.tick(None, later).silent, [], "no data at all: the connection is judged, not its streams");
     let due = market.tick(Some(stale_after), later);
     assert_eq!(due.silent, [("BTCUSDT".to_owned(), FeedData::Ticker)]);
     assert_eq!(shown(&due.publish[0])["payload"]["stale"], true);
@@ -180,7 +180,7 @@ fn a_stream_that_is_silent_while_trades_flow_is_found_and_its_value_marked() {
 }
 
 #[test]
-fn a_symbol_that_falls_silent_is_suspected_once() {
+fn a_silent_symbol_is_suspected_once() {
     let (vectors, mut market, now) = (vectors(), market(), Instant::now());
     taken(&mut market, vectors["ticker"]["frame"].as_str().unwrap());
     let at = |seconds| now + Duration::from_secs(seconds);
@@ -190,7 +190,7 @@ fn a_symbol_that_falls_silent_is_suspected_once() {
 }
 
 #[test]
-fn trades_that_wait_are_bounded_over_all_symbols() {
+fn waiting_trades_are_bounded_over_all_symbols() {
     let mut market = Market::new(SUSPECT_AFTER);
     let symbols: Vec<String> = (0..12).map(|number| format!("SIM{number}USDT")).collect();
     market.follow(symbols.iter().map(String::as_str));
@@ -212,9 +212,9 @@ fn trades_that_wait_are_bounded_over_all_symbols() {
     assert!(market.held() <= 100_000, "{}", market.held());
 }
 
-/// Where the clock of this machine jumps: it dates books, and decides nothing.
+/// The clock of this machine jumps: it is only used to date books.
 #[test]
-fn a_clock_that_jumps_changes_no_order() {
+fn a_clock_jump_does_not_change_the_order() {
     let (vectors, mut market, now) = (vectors(), market(), Instant::now());
     let frame = vectors["depth20"]["frame"].as_str().unwrap();
     let Ok(Frame::Book(book)) = parse(frame) else { panic!() };

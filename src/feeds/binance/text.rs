@@ -1,4 +1,4 @@
-//! The readers of what an exchange sends, as the search for inputs that break them calls them. Pure.
+//! Entry points for fuzzing the parsers of exchange data. Pure.
 
 use bytes::Bytes;
 
@@ -10,10 +10,10 @@ use super::{
 };
 use crate::metrics::{BadFrame, FeedData};
 
-/// What is published of a frame, with its topic.
+/// What is published for a frame, with its topic.
 ///
 /// # Errors
-/// Why the frame can't be used.
+/// Why the frame is unusable.
 pub fn messages(text: &str) -> Result<Option<(String, Bytes)>, BadFrame> {
     Ok(match frame::parse(text)? {
         Frame::Ticker(ticker) => Some((topic(FeedData::Ticker, &ticker.symbol), payload::ticker(&ticker))),
@@ -25,20 +25,20 @@ pub fn messages(text: &str) -> Result<Option<(String, Bytes)>, BadFrame> {
     })
 }
 
-/// A message as it is published again when its value is out of date.
+/// A message as it is published again when its value becomes stale.
 #[must_use]
 pub fn stale(message: &[u8]) -> Option<Bytes> {
     payload::stale(message, None)
 }
 
-/// The trades in an answer to a request, as they are published.
+/// The trades in a response, as they are published.
 #[must_use]
 pub fn trades(symbol: &str, body: &str) -> Option<Vec<Bytes>> {
     let (trades, _) = rest::read_trades(symbol, body)?;
     Some(trades.into_iter().map(|trade| trade.payload).collect())
 }
 
-/// How many symbols of a list can't be followed; `None` when it is no list.
+/// How many symbols of a list cannot be followed; `None` if it is invalid.
 #[must_use]
 pub fn skipped(body: &str) -> Option<usize> {
     Listing::read(body).map(|listing| listing.skipped)

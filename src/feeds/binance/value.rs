@@ -1,5 +1,5 @@
-//! The newest value of one kind of one symbol: what orders it, whether it is overdue, and whether it was marked as stale.
-//! Pure.
+//! The newest value of one kind of data of one symbol: its order, whether it is overdue, and whether it is marked as
+//! stale. Pure.
 
 use std::time::{Duration, Instant};
 
@@ -7,8 +7,8 @@ use bytes::Bytes;
 
 use super::payload;
 
-/// A value older than this outranks nothing: an exchange that counts anew, as a test network does after a reset, is
-/// followed. Between two connections that overlap, values are much younger.
+/// A value older than this is replaced by any other, so that an exchange that restarts its numbering, as a test network
+/// does after a reset, is followed. Values of two overlapping connections are much closer in time.
 const RANK_TIME: Duration = Duration::from_secs(3);
 
 /// The newest value of one kind.
@@ -16,38 +16,38 @@ const RANK_TIME: Duration = Duration::from_secs(3);
 pub(super) struct Value {
     order: Option<(u64, u64)>,
     payload: Option<Bytes>,
-    /// The last value was marked as stale: an equal value is news.
+    /// The last value was marked as stale: an equal value counts as new.
     is_marked: bool,
-    heard: Option<Instant>,
-    /// Since when a value is expected, because another stream of the symbol showed that there must be one.
+    received: Option<Instant>,
+    /// Since when a value is expected, because another stream of the symbol implies it.
     expected: Option<Instant>,
 }
 
 impl Value {
-    /// Takes an arrival; true when it is newer than the last one.
-    pub(super) fn hear(&mut self, order: (u64, u64), now: Instant) -> bool {
-        let is_old = self.heard.is_none_or(|heard| now >= heard + RANK_TIME);
+    /// Handles an arrival; true if it is newer than the last one.
+    pub(super) fn receive(&mut self, order: (u64, u64), now: Instant) -> bool {
+        let is_old = self.received.is_none_or(|received| now >= received + RANK_TIME);
         self.expected = None;
         let is_news = self
             .order
             .is_none_or(|known| order > known || (self.is_marked && order == known) || (is_old && order != known));
         if is_news || self.order == Some(order) {
-            self.heard = Some(now);
+            self.received = Some(now);
         }
         is_news
     }
 
-    /// Takes the message of a newer value.
+    /// Stores the message of a newer value.
     pub(super) fn set(&mut self, order: (u64, u64), payload: Bytes) {
         (self.order, self.payload, self.is_marked) = (Some(order), Some(payload), false);
     }
 
-    /// Notes that a value must come soon.
+    /// Records that a value must arrive soon.
     pub(super) fn expect(&mut self, now: Instant) {
         self.expected.get_or_insert(now);
     }
 
-    /// Whether an expected value did not come in time. True once in each `stale_after`.
+    /// Whether an expected value is overdue. True once per `stale_after`.
     pub(super) fn is_overdue(&mut self, stale_after: Duration, now: Instant) -> bool {
         let is_overdue = self.expected.is_some_and(|expected| now >= expected + stale_after);
         if is_overdue {
@@ -56,7 +56,7 @@ impl Value {
         is_overdue
     }
 
-    /// Marks the last value as stale; the message that says so, if there is anything new to say.
+    /// Marks the last value as stale; returns the message if there is anything new to say.
     pub(super) fn mark(&mut self, status: Option<&str>) -> Option<Bytes> {
         let marked = payload::stale(self.payload.as_ref()?, status)?;
         self.is_marked = true;
@@ -86,29 +86,29 @@ mod tests {
     }
 
     #[test]
-    fn newer_values_count_and_a_marked_one_is_replaced_by_its_equal() {
+    fn newer_values_replace_older_ones_and_a_marked_one_is_replaced_by_its_equal() {
         let (mut newest, now) = (Value::default(), Instant::now());
-        assert!(newest.hear((5, 0), now));
+        assert!(newest.receive((5, 0), now));
         newest.set((5, 0), value());
-        assert!(!newest.hear((5, 0), now) && !newest.hear((4, 9), now));
+        assert!(!newest.receive((5, 0), now) && !newest.receive((4, 9), now));
         assert_eq!(newest.mark(None).unwrap(), r#"{"a":1,"stale":true}"#);
-        assert_eq!(newest.mark(None), None, "said already");
-        assert!(newest.hear((5, 0), now));
+        assert_eq!(newest.mark(None), None, "already marked");
+        assert!(newest.receive((5, 0), now));
         newest.set((5, 0), value());
         assert!(!newest.is_marked());
     }
 
     #[test]
-    fn an_exchange_that_counts_anew_is_followed_when_the_last_value_is_old() {
+    fn restarted_numbering_is_followed_when_the_last_value_is_old() {
         let (mut newest, now) = (Value::default(), Instant::now());
-        assert!(newest.hear((1_000, 0), now));
+        assert!(newest.receive((1_000, 0), now));
         newest.set((1_000, 0), value());
-        assert!(!newest.hear((7, 0), now + RANK_TIME / 2));
-        assert!(newest.hear((8, 0), now + RANK_TIME));
+        assert!(!newest.receive((7, 0), now + RANK_TIME / 2));
+        assert!(newest.receive((8, 0), now + RANK_TIME));
     }
 
     #[test]
-    fn a_value_that_is_expected_is_overdue_once_in_each_time() {
+    fn an_expected_value_is_overdue_once_per_period() {
         let (mut newest, now, stale_after) = (Value::default(), Instant::now(), Duration::from_secs(5));
         newest.expect(now);
         newest.expect(now + Duration::from_secs(4));
@@ -116,7 +116,7 @@ mod tests {
         assert!(newest.is_overdue(stale_after, now + stale_after));
         assert!(!newest.is_overdue(stale_after, now + stale_after));
         assert!(newest.is_overdue(stale_after, now + stale_after * 2));
-        newest.hear((1, 0), now + stale_after * 2);
+        newest.receive((1, 0), now + stale_after * 2);
         assert!(!newest.is_overdue(stale_after, now + stale_after * 9));
     }
 }

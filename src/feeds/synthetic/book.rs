@@ -7,14 +7,14 @@ pub(super) type Level = [Decimal; 2];
 
 const LEVELS: usize = 10;
 
-/// Which way prices go from the best level on.
+/// The direction of prices from the best level on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
     Bids,
     Asks,
 }
 
-/// One side, best level first. Steps between levels are up to `step` ticks; bids end before the price gets to zero.
+/// One side, best level first. Levels are up to `step` ticks apart; bids end before the price reaches zero.
 pub(super) fn side(side: Side, price: Decimal, step: i64, quantity_places: u32, random: &mut Random) -> Vec<Level> {
     let mut units = price.units;
     let mut levels = Vec::with_capacity(LEVELS);

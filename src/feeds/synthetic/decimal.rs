@@ -1,4 +1,4 @@
-//! Decimal strings from integers. Never a float: 0.1 has none that is right.
+//! Decimal strings from integers. Never a float: 0.1 has no exact float.
 
 use std::fmt;
 

@@ -1,5 +1,5 @@
-//! One symbol of the synthetic market: its price, its day, and the messages that a step makes. All numbers are integers
-//! of the last decimal place.
+//! One symbol of the synthetic market: its price, its day, and the messages of a step. All numbers are integers of the
+//! last decimal place.
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -14,12 +14,12 @@ use super::{
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 const QUANTITY_PLACES: u32 = 3;
 const TRADES_MAX: i64 = 2;
-/// A step moves a price by up to this part of it.
+/// A step moves a price by at most this fraction of it.
 const STEP_DIVISOR: i64 = 4_000;
-/// Each step gives back this part of the distance from the symbol's usual price, so that no walk runs away.
+/// Each step reverts this fraction of the distance from the symbol's usual price, so that the walk stays bounded.
 const PULL_DIVISOR: i64 = 2_000;
 
-/// Where well-known symbols begin: ticks, decimal places. Others begin at 100.00.
+/// Initial prices of well-known symbols: ticks, decimal places. Others start at 100.00.
 const USUAL_PRICES: [(&str, i64, u32); 8] = [
     ("BTCUSDT", 5_000_000, 2),
     ("ETHUSDT", 250_000, 2),
@@ -50,7 +50,7 @@ struct Topics {
     orderbook: Topic,
 }
 
-/// What a ticker says of the last day.
+/// The ticker's figures of the last day.
 #[derive(Debug)]
 struct Day {
     began_ms: u64,
@@ -109,7 +109,7 @@ impl Instrument {
         }
     }
 
-    /// Moves the price and adds what is published of it.
+    /// Moves the price and appends what is published.
     pub(super) fn step(&mut self, now_ms: u64, publications: &mut Vec<(Topic, Bytes)>) {
         let timestamp = &*Timestamp::from_ms(now_ms).to_string();
         if now_ms >= self.day.began_ms.saturating_add(DAY_MS) {
@@ -177,7 +177,7 @@ impl Instrument {
     }
 }
 
-/// Strings and numbers only: writing them can't fail.
+/// Strings and numbers only: writing them cannot fail.
 fn json(message: &impl Serialize) -> Bytes {
     serde_json::to_vec(message).unwrap_or_default().into()
 }

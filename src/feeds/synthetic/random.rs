@@ -1,6 +1,6 @@
-//! Small, seeded, repeatable randomness (SplitMix64). Never for secrets.
+//! Small, seeded, reproducible random numbers (SplitMix64). Never for secrets.
 
-/// A sequence that its seed decides.
+/// A sequence determined by its seed.
 #[derive(Clone, Debug)]
 pub(super) struct Random(u64);
 
@@ -19,7 +19,7 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number from `low` to `high`, both included; `low` where the range is empty.
+    /// A number from `low` to `high`, inclusive; `low` if the range is empty.
     pub(super) fn between(&mut self, low: i64, high: i64) -> i64 {
         let span = u128::from(high.saturating_sub(low).max(0).unsigned_abs()) + 1;
         let offset = (u128::from(self.next()) * span) >> 64;

@@ -1,4 +1,4 @@
-//! The market's messages: their form, their order, their repeatability.
+//! The market's messages: their format, their order, their reproducibility.
 
 use std::collections::HashMap;
 
@@ -21,7 +21,7 @@ fn steps(market: &mut SyntheticMarket, steps: u64) -> Vec<(String, Value)> {
 /// A decimal string as an integer of its last place.
 fn units(value: &Value) -> i64 {
     let text = value.as_str().expect("a string, never a float");
-    text.replace('.', "").parse().unwrap_or_else(|_| panic!("{text} is no decimal"))
+    text.replace('.', "").parse().unwrap_or_else(|_| panic!("{text} is not a decimal"))
 }
 
 fn keys(message: &Value) -> Vec<&str> {
@@ -29,7 +29,7 @@ fn keys(message: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn messages_have_the_form_that_clients_know() {
+fn messages_have_the_documented_format() {
     let messages: HashMap<_, _> = steps(&mut market(1, &["BTCUSDT"]), 20).into_iter().collect();
     let ticker = &messages["ticker:BTCUSDT"];
     let mut expected = [
@@ -58,7 +58,7 @@ fn messages_have_the_form_that_clients_know() {
 }
 
 #[test]
-fn prices_walk_in_small_steps_and_stay_near_home() {
+fn prices_move_in_small_steps_and_stay_near_their_usual_value() {
     for (symbol, usual) in [("BTCUSDT", 5_000_000), ("DOGEUSDT", 10_000), ("XYZ", 10_000)] {
         let mut market = market(7, &[symbol]);
         let all = steps(&mut market, 5_000);
@@ -66,8 +66,11 @@ fn prices_walk_in_small_steps_and_stay_near_home() {
         let prices: Vec<i64> = prices.iter().map(|(_, ticker)| units(&ticker["price"])).collect();
         let distinct = prices.iter().collect::<std::collections::HashSet<_>>().len();
         assert!(distinct > 20, "{symbol} moves: {distinct}");
-        assert!(prices.windows(2).all(|pair| (pair[1] - pair[0]).abs() <= usual / 1_000), "{symbol} never leaps");
-        assert!(prices.iter().all(|price| (usual / 2..usual * 2).contains(price)), "{symbol} stays near home");
+        assert!(prices.windows(2).all(|pair| (pair[1] - pair[0]).abs() <= usual / 1_000), "{symbol} never jumps");
+        assert!(
+            prices.iter().all(|price| (usual / 2..usual * 2).contains(price)),
+            "{symbol} stays near its usual price"
+        );
     }
 }
 
@@ -112,7 +115,7 @@ fn order_books_are_sorted_and_never_crossed() {
 }
 
 #[test]
-fn the_seed_decides_and_symbols_do_not_disturb_each_other() {
+fn the_seed_determines_the_walk_and_symbols_are_independent() {
     let alone = steps(&mut market(9, &["BTCUSDT"]), 50);
     assert_eq!(alone, steps(&mut market(9, &["BTCUSDT"]), 50));
     assert_ne!(alone, steps(&mut market(10, &["BTCUSDT"]), 50));
@@ -122,7 +125,7 @@ fn the_seed_decides_and_symbols_do_not_disturb_each_other() {
 }
 
 #[test]
-fn the_day_begins_anew_after_a_day() {
+fn the_day_restarts_after_a_day() {
     let mut market = market(2, &["BTCUSDT"]);
     steps(&mut market, 1_000);
     let next = market.step(START_MS + 24 * 60 * 60 * 1000);

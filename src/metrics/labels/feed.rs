@@ -1,9 +1,9 @@
-//! The label values of the feed of an exchange. Never a symbol.
+//! The label values of an exchange's feed. Never a symbol.
 
 use crate::metrics::family::Labels;
 
 label!(
-    /// How a feed is doing.
+    /// The state of a feed.
     FeedState as "status" {
         Live = "live",
         Stale = "stale",
@@ -45,7 +45,7 @@ label!(
 );
 
 label!(
-    /// Why a frame of an exchange can't be used.
+    /// Why a frame of an exchange cannot be used.
     BadFrame as "reason" {
         Json = "json",
         Field = "field",

@@ -67,7 +67,8 @@ impl Inner {
     async fn admit(&self, admission: &Admission) -> Result<Verdict, Failure> {
         let Admission { user, session, .. } = admission;
         let (keys, times, stamp) = (self.keys(), &self.lifetimes, self.stamp());
-        let mut call = call(&self.scripts.admit, &[&keys.user_sessions(user), &keys.user_revoked(user)]);
+        let of_user = [keys.user_sessions(user), keys.user_revoked(user), keys.user_standing(user)];
+        let mut call = call(&self.scripts.admit, &of_user.each_ref().map(String::as_str));
         call.arg(member(stamp, &self.local.replica, *session));
         call.arg(times.admission()).arg(times.members()).arg(admission.connections_max);
         call.arg(if admission.evict_oldest { "evict" } else { "refuse" })

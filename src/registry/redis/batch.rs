@@ -13,7 +13,10 @@ use std::{
 use tickgate_wire::model::{ReplicaId, SessionId, UserId};
 
 use super::leases::{Ended, IndexEntry, LeaseEntry, LeaseTable, Owner, PendingRecord, Renewal, split_member};
-use crate::{redis_link::Placement, registry::revocations::Revocation};
+use crate::{
+    redis_link::Placement,
+    registry::{revocations::Revocation, standings::Standing},
+};
 
 /// A change that waits to be written.
 ///
@@ -35,6 +38,8 @@ pub(super) enum Op {
     EndRecord(SessionId, u64),
     /// Refuse a user's tokens.
     Revoke(UserId, Revocation),
+    /// Keep whether a user is inactive.
+    Stand(UserId, Standing),
     /// Send a message to all replicas, and keep it for those that are cut off.
     TellAll(Word),
 }
@@ -119,6 +124,8 @@ pub(super) enum RegistryCommand {
     Readmit { user: UserId, session: SessionId, stamp: u64, issued_ms: Option<u64> },
     /// Refuse a user's tokens.
     Revoke { user: UserId, revocation: Revocation },
+    /// Keep whether a user is inactive, unless a later word is kept.
+    Stand { user: UserId, standing: Standing },
     /// Send a message to all replicas, and keep it for those that are cut off.
     TellAll(Word),
     /// Write a record unless the session has one. Nearly every session is new, and a plain command costs Redis a third of
@@ -166,6 +173,8 @@ pub(super) struct BatchOutcome {
     pub(super) contested: Vec<RecordWrite>,
     /// Sessions whose leases were gone.
     pub(super) missing: Vec<SessionId>,
+    /// Users of whom Redis has a later word.
+    pub(super) standings: Vec<(UserId, String)>,
     /// Connections that continue elsewhere, or lost their slot.
     pub(super) superseded: Vec<(SessionId, u64)>,
     /// Connections for which there was no room any more when they could be counted.
@@ -214,6 +223,7 @@ impl ShardBatch {
                 self.steps.push(RegistryCommand::EndRecord { session: *session, stamp: *stamp, stays: false });
             }
             Op::Revoke(user, revocation) => self.revoke(user.clone(), *revocation),
+            Op::Stand(user, standing) => self.stand(user.clone(), *standing),
             Op::TellAll(word) => self.steps.push(RegistryCommand::TellAll(word.clone())),
         }
     }
@@ -221,6 +231,11 @@ impl ShardBatch {
     /// Adds a revocation.
     pub(super) fn revoke(&mut self, user: UserId, revocation: Revocation) {
         self.steps.push(RegistryCommand::Revoke { user, revocation });
+    }
+
+    /// Adds whether a user is inactive.
+    pub(super) fn stand(&mut self, user: UserId, standing: Standing) {
+        self.steps.push(RegistryCommand::Stand { user, standing });
     }
 
     fn opened(&mut self, part: Part, leases: &LeaseTable, session: SessionId) {
@@ -355,6 +370,9 @@ impl BatchOutcome {
                     outcome.made_room.extend(owners(&over));
                 }
                 (RegistryCommand::Extend { session, .. }, CommandAnswer::Number(0)) => outcome.missing.push(*session),
+                (RegistryCommand::Stand { user, .. }, CommandAnswer::Text(later)) => {
+                    outcome.standings.push((user.clone(), later));
+                }
                 _ => {}
             }
         }

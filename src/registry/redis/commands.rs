@@ -15,7 +15,7 @@ use super::{
 use crate::{
     clock,
     redis_link::{Failure, RedisCommand, RedisLink},
-    registry::revocations::Revocation,
+    registry::{revocations::Revocation, standings::Standing},
 };
 
 macro_rules! scripts {
@@ -36,7 +36,7 @@ macro_rules! scripts {
         }
     };
 }
-scripts!(admit, bury, cluster, hold, readmit, record, release, replica, revoke, tell, want);
+scripts!(admit, bury, cluster, hold, readmit, record, release, replica, revoke, standing, tell, want);
 
 /// A call of the script, without its arguments.
 pub(super) fn call(script: &Script, keys: &[&str]) -> Cmd {
@@ -109,6 +109,15 @@ pub(super) fn revoke(inner: &Inner, user: &UserId, revocation: Revocation) -> Cm
     cmd
 }
 
+/// The call that keeps whether a user is inactive, for what is left of the time.
+pub(super) fn keep_standing(inner: &Inner, user: &UserId, standing: Standing) -> Cmd {
+    let Standing { inactive, until_ms, sent } = standing;
+    let life_ms = until_ms.saturating_sub(clock::unix_ms()).max(1);
+    let mut cmd = call(&inner.scripts.standing, &[&inner.keys().user_standing(user)]);
+    cmd.arg(sent).arg(if inactive { "inactive" } else { "active" }).arg(life_ms);
+    cmd
+}
+
 /// The command that keeps a message for replicas that are cut off.
 pub(super) fn keep(inner: &Inner, field: &str, message: &str, sent: u64) -> Cmd {
     let mut cmd = redis::cmd("XADD");
@@ -170,7 +179,8 @@ fn encode(inner: &Inner, step: &RegistryCommand) -> Cmd {
         }
         RegistryCommand::KeepMembers(user) => expire(&keys.user_sessions(user), times.members()),
         RegistryCommand::Readmit { user, session, stamp, issued_ms } => {
-            let of_user = [keys.user_sessions(user), keys.user_revoked(user), keys.user_replaced(user)];
+            let (revoked, standing) = (keys.user_revoked(user), keys.user_standing(user));
+            let of_user = [keys.user_sessions(user), revoked, standing, keys.user_replaced(user)];
             let mut cmd = call(&scripts.readmit, &of_user.each_ref().map(String::as_str));
             cmd.arg(member(*stamp, own, *session)).arg(times.session).arg(times.members());
             let own = &inner.leases.own;
@@ -197,6 +207,7 @@ fn encode(inner: &Inner, step: &RegistryCommand) -> Cmd {
         }
         RegistryCommand::Tell(replica, message) => command(&["PUBLISH", &keys.control(replica), message]),
         RegistryCommand::Revoke { user, revocation } => revoke(inner, user, *revocation),
+        RegistryCommand::Stand { user, standing } => keep_standing(inner, user, *standing),
         RegistryCommand::TellAll(Word { message, field, kept, sent }) => {
             let mut cmd = call(&scripts.tell, &[&keys.controls()]);
             cmd.arg(keys.control_all()).arg(message).arg(field).arg(kept).arg(sent).arg(KEPT_MIN).arg(millis(KEPT));

@@ -12,7 +12,7 @@ use super::{
     batch::Op,
     commands::{ask, ask_all, failed, keep},
     leases::{LeaseEntry, Owner},
-    message::{ChannelMessage, ControlMessage, KEPT, REVOKED, RevokedMessage, SENT, WORD},
+    message::{ChannelMessage, ControlMessage, KEPT, REVOKED, RevokedMessage, SENT, STANDING, StandingMessage, WORD},
     times::millis,
 };
 use crate::{
@@ -108,6 +108,7 @@ impl Inner {
         match message {
             ChannelMessage::Control(message) => self.deliver(message),
             ChannelMessage::Revoked(message) => self.hear_revocation(&message, true),
+            ChannelMessage::Standing(message) => self.hear_standing(&message),
             // A replica that is asked too much answers nothing.
             ChannelMessage::Ask(ask) => drop(self.asked.try_send(ask)),
             ChannelMessage::Answer(reply) => self.questions.answer(reply),
@@ -151,12 +152,13 @@ impl Inner {
     }
 }
 
-/// The last message for each user and session, with when it was sent, and all revocations.
+/// The last message for each user and session, with when it was sent, and all revocations and standings.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     users: HashMap<String, (u64, Control)>,
     sessions: HashMap<String, (u64, Control)>,
     revocations: Vec<RevokedMessage>,
+    standings: Vec<StandingMessage>,
     /// The last one of all.
     sent: u64,
 }
@@ -185,6 +187,10 @@ impl Kept {
         if let Some(message) = fields.get(REVOKED).and_then(|json| serde_json::from_str::<RevokedMessage>(json).ok()) {
             self.sent = self.sent.max(message.sent);
             self.revocations.push(message);
+        } else if let Some(message) = fields.get(STANDING).and_then(|json| serde_json::from_str(json).ok()) {
+            let message: StandingMessage = message;
+            self.sent = self.sent.max(message.sent);
+            self.standings.push(message);
         } else if let (Some(sent), Some(json)) = (fields.get(SENT), fields.get(WORD))
             && let (Ok(sent), Ok(control)) = (sent.parse(), serde_json::from_str(json))
         {
@@ -216,6 +222,7 @@ impl Kept {
     pub(super) fn deliver(&self, inner: &Inner, begun: u64) {
         inner.clock.saw(self.sent);
         self.revocations.iter().for_each(|message| inner.hear_revocation(message, false));
+        self.standings.iter().for_each(|message| inner.hear_standing(message));
         if self.users.is_empty() && self.sessions.is_empty() {
             return;
         }

@@ -1,5 +1,6 @@
 //! Which sessions of this replica follow a topic: an index, so that a question for presence costs what its answer holds, and
-//! not a look at every session. Never knows users or what a record says beyond its topics.
+//! not a look at every session, and a change what it changes, however much else the session follows. Never knows users or
+//! what a record says beyond its topics.
 
 use std::{
     collections::{
@@ -10,7 +11,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tickgate_wire::model::SessionId;
+use tickgate_wire::model::{SessionId, Topic};
 
 /// Locks, so that connections that change their subscriptions seldom wait for each other.
 const PARTS: usize = 16;
@@ -18,13 +19,13 @@ const PARTS: usize = 16;
 /// A topic's name, shortened to what nobody can make collide: the key of the hash is this process's own.
 type TopicHash = u64;
 
-/// Sessions by topic, and topics by session. 8 bytes and a session's id for each subscription, and what the tables add.
+/// Sessions by topic, and topics by session. 16 bytes and a session's id for each subscription, and what the tables add.
 #[derive(Debug, Default)]
 pub(super) struct Followers {
     hasher: RandomState,
     topics: [Mutex<HashMap<TopicHash, Sessions>>; PARTS],
     /// Locked before a part of `topics`, never after one.
-    sessions: [Mutex<HashMap<SessionId, Box<[TopicHash]>>>; PARTS],
+    sessions: [Mutex<HashMap<SessionId, ByPlace>>; PARTS],
 }
 
 /// Most topics of users have one follower.
@@ -36,21 +37,18 @@ enum Sessions {
 
 impl Followers {
     /// The session follows these topics, and no others.
-    pub(super) fn set<'a>(&self, session: SessionId, topics: impl Iterator<Item = &'a str>) {
-        let mut new: Vec<_> = topics.map(|topic| self.hasher.hash_one(topic)).collect();
-        new.sort_unstable();
-        new.dedup();
+    pub(super) fn set(&self, session: SessionId, topics: Vec<Topic>) {
+        let new = ByPlace::new(topics);
         let mut sessions = self.sessions[self.part(&session)].lock();
-        let old = match new.is_empty() {
-            true => sessions.remove(&session),
-            false => sessions.insert(session, new.clone().into()),
-        };
-        let old = old.unwrap_or_default();
-        for topic in old.iter().filter(|topic| new.binary_search(topic).is_err()) {
-            self.remove(*topic, session);
+        let old = sessions.remove(&session).unwrap_or_default();
+        for topic in old.without(&new) {
+            self.remove(self.hasher.hash_one(topic.as_str()), session);
         }
-        for topic in new.iter().filter(|topic| old.binary_search(topic).is_err()) {
-            self.add(*topic, session);
+        for topic in new.without(&old) {
+            self.add(self.hasher.hash_one(topic.as_str()), session);
+        }
+        if !new.0.is_empty() {
+            sessions.insert(session, new);
         }
     }
 
@@ -74,6 +72,7 @@ impl Followers {
                 vacant.insert(Sessions::One(session));
             }
             Entry::Occupied(mut occupied) => match occupied.get_mut() {
+                Sessions::One(one) if *one == session => {}
                 Sessions::One(one) => {
                     let both = HashSet::from([*one, session]);
                     occupied.insert(Sessions::Many(both));
@@ -107,6 +106,28 @@ impl Followers {
     }
 }
 
+/// Topics in the order of where their names are in memory: what is in the same place is the same, and need not be read.
+#[derive(Debug, Default)]
+struct ByPlace(Box<[Topic]>);
+
+impl ByPlace {
+    fn new(mut topics: Vec<Topic>) -> Self {
+        topics.sort_unstable_by_key(place);
+        topics.dedup_by_key(|topic| place(topic));
+        Self(topics.into())
+    }
+
+    /// Those that are not among the others, under whatever copy of their names.
+    fn without<'a>(&'a self, others: &'a Self) -> impl Iterator<Item = &'a Topic> {
+        let elsewhere = |topic: &&Topic| others.0.binary_search_by_key(&place(topic), place).is_err();
+        self.0.iter().filter(elsewhere).filter(|topic| !others.0.contains(topic))
+    }
+}
+
+fn place(topic: &Topic) -> usize {
+    topic.as_str().as_ptr().addr()
+}
+
 fn part_of(hash: u64) -> usize {
     usize::try_from(hash % PARTS as u64).unwrap_or_default()
 }
@@ -119,17 +140,20 @@ mod tests {
     fn a_topic_has_those_that_follow_it_now() {
         let (followers, [alice, bob, carol]) = (Followers::default(), [(); 3].map(|()| SessionId::random()));
         let of = |topic: &str| followers.of(topic).into_iter().collect::<HashSet<_>>();
-        followers.set(alice, ["a", "b", "a"].into_iter());
-        followers.set(bob, ["b"].into_iter());
-        followers.set(carol, ["b", "c"].into_iter());
+        let topics = |names: &[&str]| names.iter().map(|name| Topic::from_wire(name)).collect::<Vec<_>>();
+        followers.set(alice, topics(&["a", "b", "a"]));
+        followers.set(bob, topics(&["b"]));
+        followers.set(carol, topics(&["b", "c"]));
         assert_eq!((of("a"), of("b")), (HashSet::from([alice]), HashSet::from([alice, bob, carol])));
-        followers.set(alice, ["c"].into_iter());
+        followers.set(alice, topics(&["c"]));
         assert_eq!(
             (of("a"), of("b"), of("c")),
             ([].into(), HashSet::from([bob, carol]), HashSet::from([alice, carol]))
         );
+        followers.set(carol, topics(&["c", "b"]));
+        assert_eq!((of("b"), of("c")), (HashSet::from([bob, carol]), HashSet::from([alice, carol])), "another copy");
         for session in [alice, bob, carol] {
-            followers.set(session, [].into_iter());
+            followers.set(session, Vec::new());
         }
         assert!(followers.topics.iter().all(|part| part.lock().is_empty()));
         assert!(followers.sessions.iter().all(|part| part.lock().is_empty()));

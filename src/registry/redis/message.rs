@@ -9,9 +9,10 @@ use crate::registry::{Answer, Control, Inquiry, presence::Audience};
 /// How long, and at least how many are kept: a link that was down for longer is that of a replica that was not ready.
 pub(super) const KEPT: Duration = Duration::from_secs(600);
 pub(super) const KEPT_MIN: usize = 10_000;
-/// The field of an operator's word in what is kept, of a revocation, and of when either was sent.
+/// The field of an operator's word in what is kept, of a revocation, of a user's standing, and of when each was sent.
 pub(super) const WORD: &str = "c";
 pub(super) const REVOKED: &str = "r";
+pub(super) const STANDING: &str = "i";
 pub(super) const SENT: &str = "s";
 
 /// What goes over the control channels.
@@ -21,6 +22,7 @@ pub(super) enum ChannelMessage {
     #[serde(rename = "told")]
     Control(ControlMessage),
     Revoked(RevokedMessage),
+    Standing(StandingMessage),
     Ask(PresenceQuestion),
     Answer(PresenceAnswer),
     Inquire(InquiryQuestion),
@@ -54,6 +56,16 @@ pub(super) struct RevokedMessage {
     pub(super) at_ms: u64,
     pub(super) until_ms: u64,
     /// Its place in the order: connections with smaller stamps were there before.
+    pub(super) sent: u64,
+}
+
+/// Whether a user is active.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct StandingMessage {
+    pub(super) user: String,
+    pub(super) inactive: bool,
+    pub(super) until_ms: u64,
+    /// Its place in the order: the last word counts.
     pub(super) sent: u64,
 }
 

@@ -2,7 +2,8 @@
 //!
 //! - `leases` is the base: this replica's sessions, and what Redis should know of them, with `own_count` by user; `times`
 //!   its clock and lifetimes.
-//! - `admission`, `sessions`, `control`, `revocation`, `presence` and `inquiry` are the parts of the contract over it.
+//! - `admission`, `sessions`, `control`, `revocation`, `standing`, `presence` and `inquiry` are the parts of the contract over
+//!   it.
 //! - Each shard has a `writer`, which sends it what `batch` puts together; `replica` keeps the replica's own lease and
 //!   sweeps after others, as `sweep` decides; `commands` knows how it all looks in Redis.
 //!
@@ -25,6 +26,7 @@ mod replica;
 mod revocation;
 mod sealed;
 mod sessions;
+mod standing;
 mod sweep;
 mod times;
 mod writer;
@@ -57,7 +59,7 @@ use self::{
     times::{Lifetimes, StampClock},
     writer::{Queued, ShardQueue, Writer},
 };
-use super::{Local, Unavailable, revocations::Revocations};
+use super::{Local, Unavailable, revocations::Revocations, standings::Standings};
 use crate::{
     clock,
     redis_link::{Failure, Keys, RedisLink, Topology},
@@ -82,6 +84,7 @@ struct Inner {
     lifetimes: Lifetimes,
     leases: LeaseTable,
     revocations: Revocations,
+    standings: Standings,
     left_records: LeftRecords,
     followers: Followers,
     /// What waits to be written, by shard.
@@ -120,6 +123,7 @@ impl Redis {
             scripts: Scripts::new(),
             leases: LeaseTable::new(),
             revocations: Revocations::default(),
+            standings: Standings::default(),
             left_records: LeftRecords::default(),
             followers: Followers::default(),
             queues,

@@ -11,7 +11,7 @@ use tickgate_wire::model::{IssuedAt, SessionId, UserId};
 use super::{
     Inner, Redis,
     batch::{Op, Word},
-    commands::{ask, revoke, run},
+    commands::{ask_all, revoke, run},
     leases::LeaseEntry,
     message::{ChannelMessage, REVOKED, RevokedMessage},
     times::millis,
@@ -51,8 +51,14 @@ impl Redis {
         if let Some(revoked) = self.0.refuses(user, issued_at) {
             return Ok(Some(revoked));
         }
-        let key = self.0.keys().user_revoked(user);
-        let at_ms: Option<u64> = ask(self.0.topology.at(user.as_str()), redis::cmd("GET").arg(key)).await?;
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("GET").arg(self.0.keys().user_revoked(user));
+        pipeline.cmd("GET").arg(self.0.keys().user_standing(user));
+        let kept: (Option<u64>, Option<String>) = ask_all(self.0.topology.at(user.as_str()), &pipeline).await?;
+        let (at_ms, standing) = kept;
+        if standing.is_some_and(|standing| standing.ends_with(":inactive")) {
+            return Ok(Some(Revoked::Surely));
+        }
         Ok(at_ms.and_then(|at_ms| Revoked::judge(issued_at, at_ms)))
     }
 
@@ -63,8 +69,11 @@ impl Redis {
 }
 
 impl Inner {
-    /// Whether this replica heard that such a token was revoked.
+    /// Whether this replica heard that such a token was revoked, or that its user is inactive.
     pub(super) fn refuses(&self, user: &UserId, issued_at: Option<IssuedAt>) -> Option<Revoked> {
+        if self.standings.is_inactive(user, clock::unix_ms()) == Some(true) {
+            return Some(Revoked::Surely);
+        }
         self.revocations.refuses(user, issued_at, clock::unix_ms())
     }
 

@@ -38,7 +38,7 @@ impl Redis {
     pub(in crate::registry) fn closed(&self, session: SessionId) {
         let inner = &*self.0;
         if let Some(mut ended) = inner.leases.closed(session) {
-            inner.followers.set(session, std::iter::empty());
+            inner.followers.set(session, Vec::new());
             ended.leaves_record = ended.leaves_record && inner.leave_record(session, ended.stamp);
             let shard = inner.session_shard(session, ended.user.as_ref());
             inner.push_both(shard, inner.record_shard(session), Op::Closed(session, ended));
@@ -53,10 +53,9 @@ impl Redis {
         }
     }
 
-    #[expect(clippy::needless_pass_by_value, reason = "the contract's form")]
     pub(in crate::registry) fn follows(&self, session: SessionId, topics: Vec<Topic>) {
         if self.0.leases.has(session) {
-            self.0.followers.set(session, topics.iter().map(Topic::as_str));
+            self.0.followers.set(session, topics);
         }
     }
 

@@ -204,6 +204,7 @@ impl Writer {
             self.kept().await.deliver(&self.inner, begun);
         }
         self.rewrite_revocations().await;
+        self.rewrite_standings().await;
         self.rewrite_index(begun).await;
         let mut restored = 0;
         for chunk in self.inner.leases.open(begun).chunks(BATCH_MAX) {
@@ -229,6 +230,19 @@ impl Writer {
             let mut batch = ShardBatch::default();
             for (user, revocation) in chunk.iter().filter(|(user, _)| self.part.has_user(user)) {
                 batch.revoke(user.clone(), *revocation);
+            }
+            self.send(batch, Index::Current).await;
+            sleep(REWRITE_PAUSE).await;
+        }
+    }
+
+    /// Writes again which users are inactive, and hears where Redis knows better.
+    async fn rewrite_standings(&self) {
+        let all = self.inner.standings.all(clock::unix_ms());
+        for chunk in all.chunks(BATCH_MAX) {
+            let mut batch = ShardBatch::default();
+            for (user, standing) in chunk.iter().filter(|(user, _)| self.part.has_user(user)) {
+                batch.stand(user.clone(), *standing);
             }
             self.send(batch, Index::Current).await;
             sleep(REWRITE_PAUSE).await;
@@ -338,6 +352,7 @@ impl Writer {
             if evicts { (SUPERSEDED, "a newer connection took its place") } else { (TOO_MANY, TOO_MANY_REASON) };
         close(&outcome.too_many, code, reason);
         outcome.counted.iter().for_each(|session| self.inner.leases.own.placed(*session));
+        outcome.standings.iter().for_each(|(user, later)| self.inner.hear_later(user, Some(later)));
         for (session, owner) in &outcome.former {
             self.inner.supersede(*session, owner);
         }

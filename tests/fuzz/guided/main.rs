@@ -1,4 +1,4 @@
-//! The targets under libFuzzer; `TICKGATE_FUZZ_TARGET` names one.
+//! The fuzz targets under libFuzzer; `TICKGATE_FUZZ_TARGET` selects one.
 #![no_main]
 
 #[path = "../targets/mod.rs"]

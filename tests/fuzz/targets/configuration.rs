@@ -4,9 +4,10 @@ use std::{env, fs, path::PathBuf, process, sync::LazyLock};
 
 use tickgate::config::{Config, Effective, Problems, Sources};
 
-/// In force, or all problems told; what is in force can be shown, shows no secret, and means the same when read again.
+/// Valid, or all problems reported; a valid configuration can be shown, shows no secret, and means the same when parsed
+/// again.
 pub(super) fn files(data: &[u8]) {
-    // What a stranger could make it read is not this target's matter.
+    // Files that a configuration makes it read are not part of this target.
     if data.windows(5).any(|part| part == b"_file" || part == b"/dev/") {
         return;
     }

@@ -1,4 +1,4 @@
-//! The reader of WebSockets.
+//! The WebSocket reader.
 
 use tickgate_wire::websocket::{CONTROL_BYTES_MAX, Event, Opcode, Peer, Reader, Violation, put_head, put_masked};
 
@@ -39,13 +39,13 @@ fn read<'a>(mut reader: Reader, chunks: impl Iterator<Item = &'a [u8]>) -> Vec<S
     all
 }
 
-/// The same events however the bytes are cut, within the bound, and nothing after the end; what was read can be written
-/// and is read again. The first byte chooses the reader, the second how the stream is cut.
+/// The same events however the bytes are cut, within the limit, and nothing after the end; events can be encoded and
+/// decoded again. The first byte selects the reader, the second how the stream is cut.
 pub(super) fn frames(data: &[u8]) {
     let [choice, cut, stream @ ..] = data else { return };
     let peer = if choice & 1 == 0 { Peer::Client } else { Peer::Server };
     let binary = choice & 2 == 0;
-    // Of the last one a head may ask for much more than will ever come.
+    // The head of the last frame may declare much more than will ever arrive.
     let bytes_max = [1_000, 100, 16 << 20, 16 << 20][usize::from(choice >> 2 & 3)];
     let reader = || Reader::new(peer, binary, bytes_max);
     let whole = read(reader(), std::iter::once(stream));
@@ -65,7 +65,7 @@ pub(super) fn frames(data: &[u8]) {
     assert_eq!(read(reader(), std::iter::once(&*written(&messages, peer))), messages);
 }
 
-/// Cuts the stream by its own bytes: empty pieces, single bytes, and longer ones, in no order.
+/// Cuts the stream as its own bytes say: empty pieces, single bytes, and longer ones, in any order.
 fn odd_pieces(mut stream: &[u8], turn: u8) -> Vec<&[u8]> {
     let mut pieces = Vec::new();
     while let [first, ..] = stream {
@@ -77,7 +77,7 @@ fn odd_pieces(mut stream: &[u8], turn: u8) -> Vec<&[u8]> {
     pieces
 }
 
-/// The same messages, as this side would write them.
+/// The same messages, as this side would encode them.
 fn written(messages: &[Seen], peer: Peer) -> Vec<u8> {
     let mut out = Vec::new();
     for seen in messages {

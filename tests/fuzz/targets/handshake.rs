@@ -1,4 +1,4 @@
-//! Heads of requests that ask for a WebSocket.
+//! Heads of upgrade requests.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -11,7 +11,8 @@ use tickgate::{
     },
 };
 
-/// Request heads: the path, then headers, a line each. Refused by a status that is documented, or taken with its proof.
+/// Request heads: the path, then headers, one per line. Refused with a documented status, or accepted with a valid
+/// proof.
 pub(super) fn heads(data: &[u8]) {
     let mut lines = data.split(|byte| *byte == b'\n');
     let mut request = Request::get(lines.next().unwrap_or_default());
@@ -35,5 +36,5 @@ pub(super) fn heads(data: &[u8]) {
     let _ = handshake::http_credential(&parts);
     let proxies = Proxies { ranges: Vec::new(), hops: 0, header: AddressHeader::ForwardedFor };
     let peer = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 7));
-    assert_eq!(client_address(peer, &parts.headers, &proxies), peer, "nobody is believed who is not trusted");
+    assert_eq!(client_address(peer, &parts.headers, &proxies), peer, "only trusted proxies are believed");
 }

@@ -1,4 +1,4 @@
-//! JSON of clients, publishers and producers: what is taken means what every other reader takes it for.
+//! JSON of clients, publishers and producers: accepted text means the same to every other parser.
 
 use bytes::BytesMut;
 use serde_json::Value;
@@ -17,10 +17,10 @@ use super::object;
 const DEPTH_MAX: usize = 32;
 const CHANNELS_MAX: usize = 200;
 const LIMITS: Limits = Limits { depth_max: DEPTH_MAX, channels_max: CHANNELS_MAX };
-/// Sentences for people stay sentences, whatever is sent.
+/// Messages for people are valid text, whatever the input is.
 const MESSAGE_BYTES_MAX: usize = 2_000;
 
-/// JSON of clients and publishers: what is taken is what every other reader would read, and what is said of it is JSON.
+/// JSON of clients and publishers: accepted text is read alike by other parsers, and the reply is valid JSON.
 pub(super) fn commands(data: &[u8]) {
     let passed = check_payload(data, DEPTH_MAX);
     let Ok(text) = str::from_utf8(data) else {
@@ -37,7 +37,7 @@ pub(super) fn commands(data: &[u8]) {
         )) => assert!(tree.is_err(), "{passed:?}"),
         Err(error) => assert!(!matches!(error, PayloadError::Utf8 { .. }), "{error}"),
     }
-    // Clients must not panic on anything either.
+    // Clients must not panic either.
     let _ = json::read(text);
     match Dialect::Json.decode(text, &LIMITS) {
         Ok(request) => {
@@ -68,7 +68,7 @@ fn encoded(dialect: Dialect, reply: &Reply) -> serde_json::Map<String, Value> {
     object(&out)
 }
 
-/// What was decoded is what another reader finds in the same places, within the bounds.
+/// Decoded values are those that another parser finds in the same places, within the limits.
 fn means_what_it_says(command: &Command, tree: &Value) {
     let kind = tree["type"].as_str().expect("a type");
     match command {
@@ -119,7 +119,7 @@ fn since(value: &Value) -> Option<Since> {
     value.as_str().map(|text| text.parse().expect("a cursor"))
 }
 
-/// What is taken as a name is one; what is none leaves the others as they are.
+/// An accepted name is valid; an invalid one leaves the others unchanged.
 fn names_are(names: &[ListedName], tree: &Value) {
     let list = tree.as_array().expect("an array");
     assert!(list.len() == names.len() && list.len() <= CHANNELS_MAX);
@@ -129,7 +129,7 @@ fn names_are(names: &[ListedName], tree: &Value) {
     }
 }
 
-/// Elements are names, or objects; a wrong name or option leaves the others as they are.
+/// Elements are names, or objects; an invalid name or option leaves the others unchanged.
 fn elements_are(elements: &[Element], tree: &Value) {
     let list = tree.as_array().expect("an array");
     assert!(list.len() == elements.len() && list.len() <= CHANNELS_MAX);
@@ -146,7 +146,7 @@ fn elements_are(elements: &[Element], tree: &Value) {
     }
 }
 
-/// The gateway adds its key to the payload, and changes nothing else of it.
+/// The gateway adds its key to the payload, and changes nothing else.
 fn pushed_unchanged(payload: &[u8], tree: &Value) {
     let id = Some(StreamId::new(1_763_700_000_000, 42));
     let meta = Meta { channel: "ticker:BTCUSDT".into(), id, replayed: true, conflated: 3, snapshot: false };
@@ -157,7 +157,7 @@ fn pushed_unchanged(payload: &[u8], tree: &Value) {
     assert_eq!(Value::Object(pushed), *tree);
 }
 
-/// Envelopes of producers: what is taken can be published as it is, and is answered with its own id.
+/// Envelopes of producers: an accepted one can be published unchanged, and its reply contains its own id.
 pub(super) fn envelopes(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
     match Dialect::Envelope.decode(text, &LIMITS) {

@@ -1,5 +1,5 @@
-//! What must hold for any bytes at all: one function for each reader of what strangers send. A target fails by a panic.
-//! Shared by the short run of the tests and by the guided one, so it names nothing of either.
+//! The properties that hold for any bytes: one function per parser of untrusted input. A target fails with a panic.
+//! Used by the short run of the tests and by the guided one, so it depends on neither.
 
 mod configuration;
 mod exchange;

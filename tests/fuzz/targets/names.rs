@@ -1,8 +1,8 @@
-//! Names, users, patterns and cursors: what is taken is written as it was read, and means one thing.
+//! Names, users, patterns and cursors: accepted text is written as it was read, and has one meaning.
 
 use tickgate_wire::model::{MsgId, Pattern, RESERVED, StreamId, Topic, UserId, check_name};
 
-/// Names, users and patterns, one a line.
+/// Names, users and patterns, one per line.
 pub(super) fn names(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
     let mut lines = text.split('\n');
@@ -10,12 +10,12 @@ pub(super) fn names(data: &[u8]) {
     let good = check_name(name).is_ok();
     assert_eq!(Topic::public(name).is_ok(), good);
     let visible = |text: &str| !text.is_empty() && text.len() <= 128 && !text.chars().any(char::is_control);
-    // Users have no characters either that nobody sees.
+    // Users contain no invisible characters either.
     assert!(UserId::new(user).is_err() || visible(user));
     assert_eq!(MsgId::new(user).is_ok(), visible(user));
     if good {
         assert!(!name.contains(RESERVED) && name.len() <= Topic::LEN_MAX && name == name.trim(), "{name:?}");
-        // The same bytes in JSON, and one line of a log or of an event stream.
+        // The same bytes in JSON, and one line in a log or an event stream.
         assert_eq!(serde_json::to_string(name).unwrap(), format!("\"{name}\""));
         assert!(name.lines().count() == 1 && !name.chars().any(|c| c.is_control()), "{name:?}");
         assert_eq!(Topic::public(name).unwrap().owner(), None);
@@ -31,7 +31,8 @@ pub(super) fn names(data: &[u8]) {
     }
 }
 
-/// What a pattern means, in the plainest way: the places in the name that it can have come to, one sign after the other.
+/// The meaning of a pattern, in the simplest implementation: the set of possible positions in the name, one character
+/// after another.
 fn matches_plainly(pattern: &[u8], name: &[u8]) -> bool {
     let mut places = vec![false; name.len() + 1];
     places[0] = true;

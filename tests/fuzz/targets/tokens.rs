@@ -12,7 +12,7 @@ use tickgate::{
 
 const SECRET: &str = "a-secret-that-only-this-test-knows-1234567890";
 
-/// Tokens: nothing is taken that was not signed; what was signed is taken only with a user and an end.
+/// Tokens: an unsigned one is never accepted; a signed one is accepted only with a user and an expiry.
 pub(super) fn tokens(data: &[u8]) {
     static VERIFIER: LazyLock<Verifier> = LazyLock::new(|| {
         let mut config = Config::development();
@@ -21,9 +21,9 @@ pub(super) fn tokens(data: &[u8]) {
     });
     let now = SystemTime::now();
     if let Ok(token) = str::from_utf8(data) {
-        assert!(matches!(VERIFIER.verify_now(token, now), Some(Err(_))), "nobody signed {token:?}");
+        assert!(matches!(VERIFIER.verify_now(token, now), Some(Err(_))), "{token:?} was never signed");
     }
-    // The same as header and claims, genuinely signed.
+    // The same header and claims, correctly signed.
     let (header, claims) = match data.iter().position(|byte| *byte == b'\n') {
         Some(at) => (&data[..at], &data[at + 1..]),
         None => (&br#"{"alg":"HS256"}"#[..], data),
@@ -42,7 +42,7 @@ pub(super) fn tokens(data: &[u8]) {
     }
 }
 
-/// Text as RFC 7519 wants it; values that nobody asks for need not be readable.
+/// Text as RFC 7519 requires it; values of unknown claims need not be readable.
 fn fields(json: &[u8]) -> BTreeMap<String, &RawValue> {
     let text = str::from_utf8(json).expect("UTF-8");
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))

@@ -110,19 +110,20 @@ fn bad_commands() -> Vec<(&'static str, String)> {
 async fn a_bad_command_is_answered_4004_and_the_connection_stays() {
     let replica = Replica::alone_with(PATIENT).await;
     let mut bystander = Bystander::at(&replica).await;
-    let mut alice = replica.trading("alice").await;
-    for (what, bad) in bad_commands().into_iter().chain(bad_fields()) {
-        alice.send_text(&bad).await;
-        let answer = alice.next().await;
-        assert_eq!((&answer["type"], &answer["code"]), (&json!("error"), &json!(4004)), "{what}: {answer}");
-        assert_eq!(answer["error"], "invalid_message", "{what}");
-        assert!(answer["message"].as_str().is_some_and(|text| text.len() > 10), "{what}: {answer}");
-        assert_eq!(alice.ask(json!({"type": "ping"})).await["type"], "pong", "{what}");
-        bystander.is_unharmed_by(what).await;
+    for mut alice in replica.trading_in_both_modes("alice").await {
+        for (what, bad) in bad_commands().into_iter().chain(bad_fields()) {
+            alice.send_text(&bad).await;
+            let answer = alice.next().await;
+            assert_eq!((&answer["type"], &answer["code"]), (&json!("error"), &json!(4004)), "{what}: {answer}");
+            assert_eq!(answer["error"], "invalid_message", "{what}");
+            assert!(answer["message"].as_str().is_some_and(|text| text.len() > 10), "{what}: {answer}");
+            assert_eq!(alice.ask(json!({"type": "ping"})).await["type"], "pong", "{what}");
+            bystander.is_unharmed_by(what).await;
+        }
+        alice.subscribe(&["orders"]).await;
+        replica.publish_to("alice", "orders", json!({"type": "order_update"})).await;
+        alice.expect(json!({"type": "order_update"})).await;
     }
-    alice.subscribe(&["orders"]).await;
-    replica.publish_to("alice", "orders", json!({"type": "order_update"})).await;
-    alice.expect(json!({"type": "order_update"})).await;
 }
 
 /// What can be wrong with one option, by the field that the answer names.
@@ -143,6 +144,8 @@ const BAD_OPTIONS: &[(&str, &str)] = &[
     (r#""since":"1-1","last":5"#, "last"),
     (r#""max_rate":0"#, "max_rate"),
     (r#""max_rate":-1"#, "max_rate"),
+    (r#""max_rate":1.5"#, "max_rate"),
+    (r#""max_rate":4294967296"#, "max_rate"),
     (r#""max_rate":"fast""#, "max_rate"),
     (r#""snapshot":"no""#, "snapshot"),
     (r#""snapshot":0"#, "snapshot"),
@@ -159,17 +162,19 @@ const BAD_OPTIONS: &[(&str, &str)] = &[
 async fn a_wrong_option_refuses_its_element_by_name_and_no_other() {
     let replica = Replica::alone_with(PATIENT).await;
     let mut bystander = Bystander::at(&replica).await;
-    let mut alice = replica.trading("alice").await;
-    for (option, field) in BAD_OPTIONS {
-        let elements = format!(r#"["portfolio",{{"channel":"orders",{option}}},"risk_alerts"]"#);
-        alice.send_text(&format!(r#"{{"type":"subscribe","id":"o","channels":{elements}}}"#)).await;
-        let answer = alice.expect_type("subscribed").await;
-        let granted: Vec<_> = answer["channels"].as_array().unwrap().iter().map(|c| &c["channel"]).collect();
-        assert_eq!(granted, ["portfolio", "risk_alerts"], "{option}: {answer}");
-        let error = &answer["errors"][0];
-        assert_eq!((&error["channel"], &error["code"]), (&json!("orders"), &json!(4004)), "{option}");
-        assert_eq!(error["details"], json!({"field": format!("channels[1].{field}")}), "{option}");
-        bystander.is_unharmed_by(option).await;
+    let [mut alice, mut native] = replica.trading_in_both_modes("alice").await;
+    for client in [&mut alice, &mut native] {
+        for (option, field) in BAD_OPTIONS {
+            let elements = format!(r#"["portfolio",{{"channel":"orders",{option}}},"risk_alerts"]"#);
+            client.send_text(&format!(r#"{{"type":"subscribe","id":"o","channels":{elements}}}"#)).await;
+            let answer = client.expect_type("subscribed").await;
+            let granted: Vec<_> = answer["channels"].as_array().unwrap().iter().map(|c| &c["channel"]).collect();
+            assert_eq!(granted, ["portfolio", "risk_alerts"], "{option}: {answer}");
+            let error = &answer["errors"][0];
+            assert_eq!((&error["channel"], &error["code"]), (&json!("orders"), &json!(4004)), "{option}");
+            assert_eq!(error["details"], json!({"field": format!("channels[1].{field}")}), "{option}");
+            bystander.is_unharmed_by(option).await;
+        }
     }
     let long = json!({"type": "subscribe", "channels": ["orders", "x".repeat(10_000)]});
     let answer = alice.ask(long).await;

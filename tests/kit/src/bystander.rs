@@ -1,4 +1,4 @@
-//! Somebody who does nothing wrong, and must not notice what others do.
+//! A well-behaved client that must not be affected by what others do.
 
 use std::{
     panic,
@@ -21,7 +21,7 @@ static WATCH: Once = Once::new();
 static REPLICA_PANICKED: AtomicBool = AtomicBool::new(false);
 static TEST_FAILED: AtomicBool = AtomicBool::new(false);
 
-/// Tells panics of replicas from those by which other tests of this process fail: the metric counts both.
+/// Distinguishes panics of replicas from those of failing tests in this process: the metric counts both.
 fn watch_panics() {
     WATCH.call_once(|| {
         let report = panic::take_hook();
@@ -33,6 +33,7 @@ fn watch_panics() {
     });
 }
 
+/// A client with its replica; it holds one subscription.
 pub struct Bystander<'a> {
     replica: &'a Replica,
     client: Client,
@@ -40,6 +41,7 @@ pub struct Bystander<'a> {
 }
 
 impl<'a> Bystander<'a> {
+    /// Connects to the replica and subscribes.
     pub async fn at(replica: &'a Replica) -> Self {
         watch_panics();
         let mut client = replica.market().await;
@@ -47,7 +49,7 @@ impl<'a> Bystander<'a> {
         Self { replica, client, heard: 0 }
     }
 
-    /// The replica lives and is ready, nothing in it panicked, and the bystander still gets its messages.
+    /// The replica runs and is ready, nothing in it panicked, and the bystander still receives its messages.
     pub async fn is_unharmed_by(&mut self, what: &str) {
         for probe in ["/livez", "/readyz"] {
             assert_eq!(self.replica.get(probe).await.status, 200, "{probe} after {what}");
@@ -61,7 +63,7 @@ impl<'a> Bystander<'a> {
         assert!(!panicked, "a panic in a replica after {what}");
     }
 
-    /// The same, and the bystander is the only one left: whoever misbehaved holds nothing any more.
+    /// The same, and the bystander is the only client left: misbehaving clients hold nothing any more.
     pub async fn is_alone_after(&mut self, what: &str) {
         eventually(what, async || (self.replica.metric("tickgate_connections").await == 1.0).then_some(())).await;
         self.is_unharmed_by(what).await;

@@ -1,10 +1,10 @@
-//! A certificate authority for one test, by `openssl`.
+//! A certificate authority for one test, made with `openssl`.
 
 use std::{fs, path::PathBuf, process::Command};
 
 use tempfile::TempDir;
 
-/// An authority, in a folder of its own.
+/// An authority, in its own folder.
 pub struct Authority(TempDir);
 
 /// A certificate and its key, in files.
@@ -16,10 +16,12 @@ pub struct Issued {
 }
 
 impl Issued {
+    /// Its contents.
     pub fn certificate(&self) -> String {
         fs::read_to_string(&self.certificate_file).expect("a certificate")
     }
 
+    /// Its contents.
     pub fn key(&self) -> String {
         fs::read_to_string(&self.key_file).expect("a key")
     }
@@ -32,6 +34,7 @@ impl Default for Authority {
 }
 
 impl Authority {
+    /// Generates a new authority.
     pub fn new() -> Self {
         let authority = Self(TempDir::with_prefix("tickgate-ca-").expect("a temporary folder"));
         authority.openssl(&format!("req -x509 {KEY} -days 2 -subj /CN=ca -keyout ca.key -out ca.pem"));
@@ -43,8 +46,8 @@ impl Authority {
         self.0.path().join("ca.pem")
     }
 
-    /// A certificate for these names (`DNS:a,IP:127.0.0.1`) that ends in so many days; it has ended when they are
-    /// negative. `file` tells it from others.
+    /// A certificate for these names (`DNS:a,IP:127.0.0.1`) that expires in this many days; already expired if
+    /// negative. `file` is its name.
     pub fn issue(&self, file: &str, names: &str, days: i64) -> Issued {
         let at = |suffix: &str| self.0.path().join(format!("{file}.{suffix}"));
         fs::write(at("names"), format!("subjectAltName={names}\n")).expect("written");

@@ -1,4 +1,4 @@
-//! A WebSocket client that reads as prose: it says what it expects, and shows what came instead.
+//! A WebSocket client that reads like prose: it states what it expects, and shows what arrived instead.
 
 use std::{collections::VecDeque, fmt, net::SocketAddr};
 
@@ -12,10 +12,10 @@ use tokio::{
 
 use crate::PATIENCE;
 
-/// Messages that may wait to be looked at before the client stops to read.
+/// Maximum number of received messages that wait for the test before the client stops reading.
 const SEEN_MAX: usize = 65_536;
 
-/// A connection that is yet to be opened.
+/// A connection that is not open yet.
 pub struct Request {
     address: SocketAddr,
     path: String,
@@ -23,20 +23,24 @@ pub struct Request {
     headers: Vec<(&'static str, String)>,
 }
 
-/// An upgrade that was refused.
+/// A refused upgrade.
 #[derive(Debug)]
 pub struct Refusal {
+    /// The HTTP status.
     pub status: u16,
+    /// The response body.
     pub body: String,
+    /// The `Retry-After` header.
     pub retry_after: Option<String>,
 }
 
 impl Request {
+    /// Prepares a connection to the endpoint at the path.
     pub fn new(address: SocketAddr, path: &str) -> Self {
         Self { address, path: path.into(), name: format!("the client at {path}"), headers: Vec::new() }
     }
 
-    /// What the client is called where a test fails.
+    /// The client's name in test failures.
     pub fn name(mut self, name: &str) -> Self {
         self.name = name.into();
         self
@@ -54,12 +58,13 @@ impl Request {
         self.query("token", token)
     }
 
+    /// Adds a header to the handshake.
     pub fn header(mut self, name: &'static str, value: &str) -> Self {
         self.headers.push((name, value.into()));
         self
     }
 
-    /// Comes from a browser's page.
+    /// Connects like a page in a browser.
     pub fn origin(self, origin: &str) -> Self {
         self.header("origin", origin)
     }
@@ -69,7 +74,7 @@ impl Request {
         self.headers.iter().fold(opening, |opening, (name, value)| opening.header(*name, value))
     }
 
-    /// Connects; the server has to agree.
+    /// Connects; the server must accept.
     pub async fn open(self) -> Client {
         let name = self.name.clone();
         match self.try_open().await {
@@ -78,7 +83,7 @@ impl Request {
         }
     }
 
-    /// Connects, or is refused.
+    /// Connects, or returns the refusal.
     pub async fn try_open(self) -> Result<Client, Refusal> {
         match self.opening().open().await {
             Ok(socket) => Ok(Client::new(self.name, socket)),
@@ -90,11 +95,11 @@ impl Request {
         }
     }
 
-    /// Connects; the server has to refuse by this HTTP status.
+    /// Connects; the server must refuse with this HTTP status.
     pub async fn expect_refused(self, status: u16) -> Refusal {
         let name = self.name.clone();
         match self.try_open().await {
-            Ok(_) => panic!("{name} was let in; expected {status}"),
+            Ok(_) => panic!("{name} was accepted; expected {status}"),
             Err(refusal) => {
                 assert_eq!(refusal.status, status, "{name}: {refusal:?}");
                 refusal
@@ -102,38 +107,39 @@ impl Request {
         }
     }
 
-    /// Connects; the server has to upgrade and close with this code. Its reason is returned.
+    /// Connects; the server must upgrade and close with this code. Returns the reason.
     pub async fn expect_closed(self, code: u16) -> String {
         self.open().await.expect_close(code).await
     }
 }
 
-/// What a client sees.
+/// What a client receives.
 #[derive(Debug)]
 enum Seen {
     Text(String),
-    /// A Close frame; 1005 where it had no code.
+    /// A Close frame; 1005 if it had no code.
     Closed(u16, String),
     /// The connection ended without a Close frame.
     Gone,
 }
 
+/// A connected client.
 pub struct Client {
     name: String,
     sender: SocketSender,
     seen: mpsc::Receiver<Seen>,
     reader: AbortHandle,
-    /// What came while something else was waited for.
+    /// What arrived while waiting for something else.
     kept: VecDeque<Value>,
-    /// The ends of replays that were passed over.
+    /// The `caught_up` notices that were skipped.
     ends: VecDeque<Value>,
     /// The first message, after [`Client::greeted`].
     pub welcome: Value,
-    /// The headers of the upgrade's answer.
+    /// The headers of the upgrade response.
     pub headers: HeaderMap,
 }
 
-/// A client that is dropped is gone, as when its process is.
+/// Dropping a client closes its connection, as the end of its process would.
 impl Drop for Client {
     fn drop(&mut self) {
         self.reader.abort();
@@ -175,21 +181,23 @@ impl Client {
         self.welcome = self.expect_type("connection_established").await;
     }
 
-    /// By which the session can be taken over.
+    /// The secret that takes over the session.
     pub fn session(&self) -> String {
         self.welcome["session"].as_str().expect("a session in the welcome").to_owned()
     }
 
+    /// Sends a message as JSON.
     pub async fn send(&mut self, message: Value) {
         self.send_text(&message.to_string()).await;
     }
 
+    /// Sends a text frame as it is.
     pub async fn send_text(&mut self, text: &str) {
-        // A server that closed first is seen by whoever expects it.
+        // A server that closed first is detected by the next read.
         let _ = self.sender.send(text).await;
     }
 
-    /// Sends a request and waits for its answer; what else comes is kept.
+    /// Sends a request and waits for its reply; other messages are kept.
     pub async fn ask(&mut self, mut request: Value) -> Value {
         let id = format!("ask-{}", request["type"].as_str().unwrap_or_default());
         request["id"] = json!(id);
@@ -206,18 +214,18 @@ impl Client {
         }
     }
 
-    /// Subscribes to channels, all of which have to be granted; the answer.
+    /// Subscribes to channels, all of which must be granted; returns the reply.
     pub async fn subscribe(&mut self, channels: &[&str]) -> Value {
         self.subscribe_with(json!({ "type": "subscribe", "channels": channels })).await
     }
 
-    /// Subscribes to channels from a position on; the answer.
+    /// Subscribes to channels from a position on; returns the reply.
     pub async fn subscribe_since(&mut self, channels: &[&str], cursor: &Value) -> Value {
         let elements: Vec<_> = channels.iter().map(|name| json!({ "channel": name, "since": cursor })).collect();
         self.subscribe_with(json!({ "type": "subscribe", "channels": elements })).await
     }
 
-    /// Subscribes by a request of any form; the answer.
+    /// Subscribes with any request; returns the reply.
     pub async fn subscribe_with(&mut self, request: Value) -> Value {
         let answer = self.ask(request).await;
         assert_eq!(answer["type"], "subscribed", "{self:?} was answered {answer}");
@@ -225,7 +233,7 @@ impl Client {
         answer
     }
 
-    /// The end of a replay: what is said of its first channel. What comes before it, but other ends, is kept.
+    /// The `caught_up` notice: its first channel. Earlier messages are kept, except other such notices.
     pub async fn caught_up(&mut self) -> Value {
         let mut others = VecDeque::new();
         while self.ends.is_empty() {
@@ -241,7 +249,7 @@ impl Client {
         if message["type"] == "caught_up" { &mut self.ends } else { others }.push_back(message);
     }
 
-    /// The next message that is neither a heartbeat nor the end of a replay.
+    /// The next message other than a heartbeat or `caught_up`.
     pub async fn next(&mut self) -> Value {
         match self.next_or_close().await {
             Ok(message) => message,
@@ -249,7 +257,7 @@ impl Client {
         }
     }
 
-    /// The text of the next message that is no heartbeat, as it was sent; or how the connection was closed.
+    /// The text of the next message other than a heartbeat, as sent; or how the connection was closed.
     pub async fn next_text(&mut self) -> Result<String, (u16, String)> {
         loop {
             let text = self.next_frame().await?;
@@ -259,12 +267,12 @@ impl Client {
         }
     }
 
-    /// The next message's text, where asked for also a heartbeat's; or how the connection was closed.
+    /// The next message's text, optionally even a heartbeat's; or how the connection was closed.
     pub async fn say(&mut self, heartbeat: bool) -> Result<String, (u16, String)> {
         if heartbeat { self.next_frame().await } else { self.next_text().await }
     }
 
-    /// A message that has come and that nobody asked for.
+    /// A message that has arrived and was not consumed.
     pub fn unread(&mut self) -> Option<String> {
         loop {
             match self.seen.try_recv() {
@@ -275,7 +283,7 @@ impl Client {
         }
     }
 
-    /// The next heartbeat; everything before it is passed over.
+    /// The next heartbeat; everything before it is skipped.
     pub async fn next_heartbeat(&mut self) -> Value {
         loop {
             match self.next_frame().await {
@@ -288,15 +296,14 @@ impl Client {
 
     async fn next_frame(&mut self) -> Result<String, (u16, String)> {
         let seen = timeout(PATIENCE, self.seen.recv()).await;
-        match seen.unwrap_or_else(|_| panic!("{self:?} heard nothing for {PATIENCE:?}")) {
+        match seen.unwrap_or_else(|_| panic!("{self:?} received nothing for {PATIENCE:?}")) {
             Some(Seen::Text(text)) => Ok(text),
             Some(Seen::Closed(code, reason)) => Err((code, reason)),
             Some(Seen::Gone) | None => Err((1006, String::new())),
         }
     }
 
-    /// The next message that is neither a heartbeat nor the end of a replay; none when there is none by then, however long
-    /// that is.
+    /// The next message other than a heartbeat or `caught_up`; `None` if there is none by then.
     pub async fn next_until(&mut self, until: Instant) -> Option<Value> {
         loop {
             if let Some(kept) = self.kept.pop_front() {
@@ -333,7 +340,7 @@ impl Client {
         message
     }
 
-    /// The next message is this publication; what the gateway says of it is returned.
+    /// The next message is this publication; returns its metadata.
     pub async fn expect(&mut self, payload: Value) -> Value {
         let mut message = self.next().await;
         let meta = message.as_object_mut().and_then(|fields| fields.remove("_meta"));
@@ -348,7 +355,7 @@ impl Client {
         message
     }
 
-    /// The server closes with this code, whatever it says before. The reason is returned.
+    /// The server closes with this code, whatever it sends before. Returns the reason.
     pub async fn expect_close(&mut self, code: u16) -> String {
         loop {
             if let Err((with, reason)) = self.next_or_close().await {
@@ -358,20 +365,20 @@ impl Client {
         }
     }
 
-    /// Nothing has come, or comes before the answer to a ping.
+    /// Nothing has arrived, or arrives before the answer to a ping.
     pub async fn expect_nothing(&mut self) {
         let pong = self.ask(json!({ "type": "ping" })).await;
         assert_eq!(pong["type"], "pong", "{self:?}");
         assert!(self.kept.is_empty(), "{self:?} got {:?}", self.kept);
     }
 
-    /// Closes from this side, and waits for the server to agree.
+    /// Closes from this side, and waits for the server to respond.
     pub async fn close(mut self) {
         let _ = self.sender.close().await;
         while let Ok(Ok(_)) = timeout(PATIENCE, self.next_or_close()).await {}
     }
 
-    /// Leaves without a word.
+    /// Disconnects without a Close frame.
     pub fn vanish(self) {
         drop(self);
     }

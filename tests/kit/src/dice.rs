@@ -1,15 +1,16 @@
-//! Chance from a seed: the same seed, the same course of events. Never asks the system for randomness.
+//! Random numbers from a seed: the same seed, the same course of events. Never uses the system's randomness.
 
-/// A splitmix64 generator: small, and good enough to choose faults by.
+/// A splitmix64 generator: small, and good enough to select faults.
 #[derive(Clone, Debug)]
 pub struct Dice(u64);
 
 impl Dice {
+    /// A generator with this seed.
     pub const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// Dice of their own for one actor, so that what others throw does not change its course.
+    /// A separate generator for one actor, so that others do not change its course.
     pub fn fork(&mut self) -> Self {
         Self(self.next())
     }
@@ -32,16 +33,17 @@ impl Dice {
         self.below(len as u64) as usize
     }
 
-    /// A number from `low` to `high`, both included.
+    /// A number from `low` to `high`, inclusive.
     pub fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.below(high - low + 1)
     }
 
-    /// True so often in a thousand.
+    /// True with this probability, per thousand.
     pub fn chance(&mut self, permille: u64) -> bool {
         self.below(1_000) < permille
     }
 
+    /// A random element; `all` must not be empty.
     pub fn choose<'a, T>(&mut self, all: &'a [T]) -> &'a T {
         &all[self.index(all.len())]
     }

@@ -1,4 +1,4 @@
-//! A follower that records what a backplane tells, and waits for what should come. Never judges.
+//! A follower that records the events of a backplane, and waits for expected ones. Does not judge them.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -24,14 +24,19 @@ use crate::{PATIENCE, eventually};
 /// One event, owned.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Told {
+    /// A message of the topic arrived.
     Arrived(String, Message),
+    /// The subscription to the topic is active.
     Confirmed(String),
+    /// The subscription to the topic was lost.
     Lost(String),
+    /// The topic received a message that no publisher of ours wrote.
     Foreign(String),
+    /// The dataset has a new generation.
     GenerationChanged,
 }
 
-/// Records events in their order. Cheap to clone.
+/// Records events in order. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Follower {
     told: Arc<Mutex<Vec<Told>>>,
@@ -56,11 +61,12 @@ impl Follower {
         follower
     }
 
+    /// The recorded events, in order.
     pub fn told(&self) -> Vec<Told> {
         self.told.lock().clone()
     }
 
-    /// How many events were told.
+    /// Number of recorded events.
     pub fn count(&self) -> usize {
         self.told.lock().len()
     }
@@ -74,7 +80,7 @@ impl Follower {
         self.told.lock().iter().filter_map(of_topic).collect()
     }
 
-    /// Waits until what was told satisfies the condition.
+    /// Waits until the recorded events satisfy the condition.
     pub async fn until(&self, what: &str, mut condition: impl FnMut(&[Told]) -> bool) {
         let wait = async {
             loop {
@@ -88,7 +94,7 @@ impl Follower {
             }
         };
         if timeout(PATIENCE, wait).await.is_err() {
-            panic!("never told: {what}; told so far: {:#?}", self.told());
+            panic!("never received: {what}; received so far: {:#?}", self.told());
         }
     }
 
@@ -106,7 +112,7 @@ impl Follower {
         self.arrived(topic)
     }
 
-    /// Follows the topic and waits until the subscription stands.
+    /// Follows the topic and waits until the subscription is active.
     pub async fn begin(&self, backplane: &Backplane, topic: &Topic) {
         let before = self.count();
         backplane.follow(topic, None);
@@ -119,7 +125,7 @@ pub fn backplane_over(link: &RedisLink, tasks: &Tasks) -> Backplane {
     Backplane::Redis(Redis::start_on(&Topology::one(link.clone()), &member(&[]), tasks))
 }
 
-/// A replica of its own, with these rules before the one for everything else.
+/// A separate replica, with these rules before the catch-all one.
 pub fn member(rules: &[Arc<TopicRule>]) -> Identity {
     let rules = rules.iter().map(|rule| (**rule).clone()).collect();
     let rules = TopicRules::new(rules, (*retain(1000)).clone(), (*retain(1000)).clone()).into();
@@ -131,8 +137,8 @@ pub async fn acknowledging(backplane: &Backplane) {
     eventually("the backplane acknowledges", async || backplane.health().acknowledges.then_some(())).await;
 }
 
-/// Settings of a Redis that is looked at often and waited for: on a machine with other work a second without an answer is
-/// no fault of Redis.
+/// Settings for a Redis that is probed often with long timeouts: on a busy machine a second without a response is not a
+/// fault of Redis.
 pub fn redis_config(url: &str) -> config::Redis {
     config::Redis {
         url_file: None,
@@ -150,7 +156,7 @@ pub fn redis_config(url: &str) -> config::Redis {
     }
 }
 
-/// The same for tests of silence, which is taken for a fault after half a second.
+/// The same for tests of silence, which counts as a fault after half a second.
 pub fn impatient_redis_config(url: &str) -> config::Redis {
     config::Redis {
         connect_timeout: Duration::from_millis(500),
@@ -160,11 +166,12 @@ pub fn impatient_redis_config(url: &str) -> config::Redis {
     }
 }
 
+/// A public topic with this valid name.
 pub fn topic(name: &str) -> Topic {
     Topic::public(name).expect("a topic's name")
 }
 
-/// A rule that keeps so many entries; 0: not retained.
+/// A rule that keeps this many entries; 0: not retained.
 pub fn retain(retain_max: u32) -> Arc<TopicRule> {
     Arc::new(TopicRule {
         pattern: Pattern::new("*").expect("a pattern"),
@@ -184,7 +191,7 @@ pub fn number(topic: &Topic, rule: &Arc<TopicRule>, n: usize) -> Publication {
     Publication { topic: topic.clone(), channel: None, payload, once: None, rule: Arc::clone(rule) }
 }
 
-/// The same, known by a name.
+/// The same, with a `msg_id`.
 pub fn named(topic: &Topic, rule: &Arc<TopicRule>, n: usize, name: &str) -> Publication {
     let mut hasher = DefaultHasher::new();
     name.hash(&mut hasher);
@@ -192,6 +199,7 @@ pub fn named(topic: &Topic, rule: &Arc<TopicRule>, n: usize, name: &str) -> Publ
     Publication { once, ..number(topic, rule, n) }
 }
 
+/// The payload as text.
 pub fn text(message: &Message) -> &str {
     match &message.content {
         Content::Data(payload) => std::str::from_utf8(payload).expect("utf-8"),
@@ -199,6 +207,7 @@ pub fn text(message: &Message) -> &str {
     }
 }
 
+/// The ids of messages that must all have one.
 pub fn ids(messages: &[Message]) -> Vec<StreamId> {
     messages.iter().map(|message| message.id.expect("an id")).collect()
 }

@@ -1,4 +1,4 @@
-//! Plain HTTP requests, one connection each. Fails the test where there is no whole answer.
+//! Plain HTTP requests, one connection each. Fails the test unless a complete response arrives.
 
 use std::net::SocketAddr;
 
@@ -8,24 +8,30 @@ use tickgate_client::http::{HeaderMap, Request};
 
 use crate::PATIENCE;
 
-/// What a server answered.
+/// A server's response.
 #[derive(Debug)]
 pub struct Answer {
+    /// The HTTP status.
     pub status: u16,
+    /// The response headers.
     pub headers: HeaderMap,
+    /// The complete body.
     pub body: String,
 }
 
 impl Answer {
+    /// The body, which must be JSON.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error} in {self:?}"))
     }
 
+    /// The value of a header, if present and text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 }
 
+/// Sends a request and reads the complete response.
 pub async fn send(
     address: SocketAddr,
     method: &str,
@@ -36,7 +42,7 @@ pub async fn send(
     answer(request(address, method, path, headers).body(body.unwrap_or_default())).await
 }
 
-/// The whole answer to a request.
+/// The complete response to a request.
 pub async fn answer(request: Request) -> Answer {
     match request.send().await {
         Ok(answer) => Answer { status: answer.status.as_u16(), headers: answer.headers, body: answer.body },
@@ -44,12 +50,12 @@ pub async fn answer(request: Request) -> Answer {
     }
 }
 
-/// A request with a test's patience.
+/// A request with a test's timeout.
 pub(crate) fn request(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)]) -> Request {
     to(&format!("http://{address}{path}"), method, headers)
 }
 
-/// The same by https.
+/// The same over https.
 pub fn secure_request(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)]) -> Request {
     to(&format!("https://{address}{path}"), method, headers)
 }

@@ -1,5 +1,5 @@
-//! What all replicas of the tests log, kept and searched for what must not be there: every test that ends a replica
-//! also checks that no token was logged up to then, by whichever test.
+//! The logs of all in-process replicas, kept and searched for forbidden content: every test that stops a replica also
+//! checks that no test logged a token until then.
 
 use std::{
     io,
@@ -10,32 +10,32 @@ use tracing_subscriber::{filter::LevelFilter, fmt};
 
 use crate::replica::{API_KEY, SECRET};
 
-/// Any token that a key of the tests signs begins like this: `{"` in base64.
+/// The prefix of any token that a key of the tests signs: `{"` in base64.
 const TOKEN: &[u8] = b"eyJ";
 
 static START: Once = Once::new();
 static CAPTURED: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 static LEAKED: Mutex<Option<String>> = Mutex::new(None);
 
-/// Captures everything that is logged from now on. May be called often.
+/// Captures everything that is logged from now on. May be called repeatedly.
 pub fn capture() {
     START.call_once(|| {
         fmt().with_max_level(LevelFilter::TRACE).with_ansi(false).with_writer(|| Writer).init();
     });
 }
 
-/// What was logged with a token, a key or a secret in it.
+/// Log lines with a token, a key or a secret in them.
 pub fn leaked() -> Option<String> {
     LEAKED.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
-/// Whether there is a token, a key or a secret in the text.
+/// Whether the text contains a token, a key or a secret.
 pub fn holds_secret(text: &[u8]) -> bool {
     let secrets = [TOKEN, SECRET.as_bytes(), API_KEY.as_bytes()];
     secrets.iter().any(|secret| text.windows(secret.len()).any(|part| part == *secret))
 }
 
-/// Everything that was logged so far, by all tests of this process.
+/// Everything logged so far, by all tests of this process.
 pub fn captured() -> String {
     String::from_utf8_lossy(&CAPTURED.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
 }

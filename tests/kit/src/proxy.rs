@@ -1,4 +1,4 @@
-//! A TCP proxy between a replica and what it talks to, for faults of the network. Never alters a byte it passes on.
+//! A TCP proxy between a replica and a server, for network faults. Never changes a byte.
 
 use std::{
     net::SocketAddr,
@@ -23,17 +23,23 @@ use tokio::{
 /// What happens to bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weather {
-    /// Everything passes, as late as told.
-    Pass { delay: Duration },
-    /// Everything passes, so many bytes a second in each direction.
-    Throttle { bytes_per_second: u32 },
+    /// Everything passes, with this delay.
+    Pass {
+        /// Added to each direction.
+        delay: Duration,
+    },
+    /// Everything passes, at this many bytes per second in each direction.
+    Throttle {
+        /// Per direction.
+        bytes_per_second: u32,
+    },
     /// Connections stay open, and nothing passes.
     BlackHole,
-    /// Nothing of the server's reaches the client.
+    /// Nothing from the server reaches the client.
     Deaf,
-    /// Nothing of the client's reaches the server.
+    /// Nothing from the client reaches the server.
     Mute,
-    /// New connections are closed at once, old ones as well.
+    /// New and existing connections are closed at once.
     Refuse,
 }
 
@@ -42,7 +48,7 @@ impl Weather {
     pub const CLEAR: Self = Self::Pass { delay: Duration::ZERO };
 }
 
-/// Which way bytes go.
+/// The direction of bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
     ToServer,
@@ -50,7 +56,7 @@ enum Way {
 }
 
 impl Way {
-    /// What becomes of bytes on this way.
+    /// What happens to bytes in this direction.
     const fn under(self, weather: Weather) -> Weather {
         match (weather, self) {
             (Weather::Deaf, Self::ToClient) | (Weather::Mute, Self::ToServer) => Weather::BlackHole,
@@ -60,19 +66,20 @@ impl Way {
     }
 }
 
-/// Passes connections on to one port of loopback.
+/// Forwards connections to one loopback port.
 pub struct Proxy {
+    /// The address on which it listens.
     pub address: SocketAddr,
     target: Arc<AtomicU16>,
-    /// Of connections made from now on.
+    /// For connections made from now on.
     new: watch::Sender<Weather>,
-    /// Of all connections that were there at the last change.
+    /// For all connections that existed at the last change.
     old: watch::Sender<(u64, Weather)>,
     tasks: Tasks,
 }
 
 impl Proxy {
-    /// Listens on a free port of the loopback.
+    /// Listens on a free loopback port.
     pub async fn start(target: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
@@ -83,11 +90,12 @@ impl Proxy {
         Self { address, target, new, old, tasks }
     }
 
-    /// Passes connections that are made from now on to another port.
+    /// Forwards connections made from now on to another port.
     pub fn retarget(&self, target: u16) {
         self.target.store(target, Ordering::SeqCst);
     }
 
+    /// The proxy as a Redis address.
     pub fn url(&self) -> String {
         format!("redis://{}/", self.address)
     }
@@ -98,7 +106,7 @@ impl Proxy {
         self.change_old(weather);
     }
 
-    /// Changes the weather of the present connections only: new ones pass.
+    /// Changes the weather of the existing connections only: new ones pass.
     pub fn change_old(&self, weather: Weather) {
         self.old.send_modify(|(number, old)| (*number, *old) = (*number + 1, weather));
     }
@@ -145,7 +153,7 @@ async fn accept(
     }
 }
 
-/// The weather of one connection: as it was when it began, until the old ones are changed.
+/// The weather of one connection: as at its start, until the weather of old connections is changed.
 struct Sky {
     begun: Weather,
     since: u64,
@@ -182,7 +190,7 @@ async fn carry(from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf, sky: &Sky, way
                 let bytes = u32::try_from(count).unwrap_or(u32::MAX);
                 sleep(Duration::from_secs(1) * bytes / bytes_per_second.max(1)).await;
             }
-            // What was read into a black hole comes out when it closes, as what TCP sends again does.
+            // What was read into a black hole is delivered when it closes, like TCP retransmissions.
             _ => until(sky, open).await,
         }
         if to.write_all(&buffer[..count]).await.is_err() {

@@ -1,5 +1,5 @@
-//! A whole replica: real listeners on free ports of loopback, inside of the test's process with a runtime of its own (so
-//! that it can also be killed), or as a process like in production.
+//! A complete replica: real listeners on free loopback ports, within the test's process with its own runtime (so that
+//! it can be killed), or as a process as in production.
 
 use std::{
     io::Write,
@@ -33,17 +33,18 @@ use crate::{
 
 /// Signs all tokens of the tests.
 pub const SECRET: &str = "a-secret-that-only-the-tests-know-of-1234567890";
-/// The API key of all replicas of the tests.
+/// The API key of all replicas in the tests.
 pub const API_KEY: &str = "an-api-key-that-only-the-tests-know-of-123456789";
 
 /// Name of the threads that replicas run on.
 pub const REPLICA_THREAD: &str = "replica";
 
+/// A running replica.
 pub struct Replica {
     host: Host,
     public: SocketAddr,
     operations: SocketAddr,
-    /// The authority of both listeners' certificates, where they have TLS.
+    /// The authority of both listeners' certificates, if they use TLS.
     authority: Option<String>,
 }
 
@@ -59,7 +60,7 @@ impl Replica {
         Self::alone_with("").await
     }
 
-    /// The same with settings, written as in a configuration file.
+    /// The same with settings, as in a configuration file.
     pub async fn alone_with(settings: &str) -> Self {
         Self::start(None, settings).await
     }
@@ -69,22 +70,22 @@ impl Replica {
         Self::on_with(redis, "").await
     }
 
-    /// The same with settings, written as in a configuration file.
+    /// The same with settings, as in a configuration file.
     pub async fn on_with(redis: &RedisServer, settings: &str) -> Self {
         Self::start(Some(redis.url()), settings).await
     }
 
-    /// One of several replicas on a Redis, as a process of its own.
+    /// One of several replicas on a Redis, as a separate process.
     pub async fn process(redis: &RedisServer, settings: &str) -> Self {
         Self::unready_process(&redis.url(), settings).await.ready(true).await
     }
 
-    /// A process over whatever is at this address, as soon as it listens.
+    /// A process that uses this Redis address, as soon as it listens.
     pub async fn unready_process(redis_url: &str, settings: &str) -> Self {
         Self::spawn(Command::new(crate::program()), redis_url, settings).await
     }
 
-    /// A process with a deliberate defect, where one is named, and with further arguments.
+    /// A process, optionally with a deliberate defect, and with additional arguments.
     pub async fn process_with(redis: &RedisServer, settings: &str, defect: Option<&str>, arguments: &[&str]) -> Self {
         let mut program = Command::new(crate::program());
         program.envs(defect.map(|defect| ("TICKGATE_TEST_DEFECT", defect)));
@@ -99,7 +100,7 @@ impl Replica {
         Self::spawn(program, &redis.url(), settings).await.ready(true).await
     }
 
-    /// A process that may open so many file descriptors: its soft and its hard limit.
+    /// A process with this limit of file descriptors, both soft and hard.
     pub async fn limited_process(redis: &RedisServer, settings: &str, [soft, hard]: [u32; 2]) -> Self {
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$0\" \"$@\"")]);
@@ -107,7 +108,7 @@ impl Replica {
         Self::spawn(shell, &redis.url(), settings).await.ready(true).await
     }
 
-    /// A process whose listeners both have TLS, with certificates of this authority.
+    /// A process whose listeners both use TLS, with certificates of this authority.
     pub async fn secure_process(redis: &RedisServer, settings: &str, authority: &Authority) -> Self {
         let (process, public, operations) =
             Process::start(Command::new(crate::program()), &redis.url(), settings, &[]).await;
@@ -134,7 +135,7 @@ impl Replica {
         let (shutdown, asked) = oneshot::channel();
         let (over, ended) = oneshot::channel();
         runtime.handle().spawn(async move {
-            // Kept for as long as it is read again.
+            // Kept because it may be read again.
             let _settings = settings;
             let app = App::build(config).await.expect("a replica").reloading(reload);
             let _ = built.send((app.public_address().unwrap(), app.operations_address().unwrap()));
@@ -161,7 +162,7 @@ impl Replica {
         self
     }
 
-    /// Asks the replica to end, by SIGTERM where it is a process.
+    /// Asks the replica to stop, by SIGTERM if it is a process.
     pub fn drain(&mut self) {
         match &mut self.host {
             Host::Inside { shutdown, .. } => {
@@ -173,7 +174,7 @@ impl Replica {
         }
     }
 
-    /// Waits for the end of a drain; a process has to end with success.
+    /// Waits for the end of a drain; a process must exit with success.
     pub async fn ended(mut self) {
         match &mut self.host {
             Host::Inside { ended, .. } => {
@@ -187,7 +188,7 @@ impl Replica {
         }
     }
 
-    /// Ends the replica at once and without a word, by SIGKILL where it is a process.
+    /// Ends the replica at once without a drain, by SIGKILL if it is a process.
     pub fn kill(mut self) {
         match &mut self.host {
             Host::Inside { runtime, .. } => runtime.take().expect("a living replica").shutdown_background(),
@@ -205,17 +206,17 @@ impl Replica {
         self.of_process().settings.path().display().to_string()
     }
 
-    /// Writes other settings into the process's file.
+    /// Writes new settings to the process's file.
     pub fn write_settings(&self, settings: &str) {
         std::fs::write(self.of_process().settings.path(), settings).expect("the settings to be written");
     }
 
-    /// Stops the process where it is, by SIGSTOP.
+    /// Suspends the process, by SIGSTOP.
     pub fn freeze(&self) {
         self.of_process().signal("STOP");
     }
 
-    /// Lets the process go on, by SIGCONT.
+    /// Resumes the process, by SIGCONT.
     pub fn thaw(&self) {
         self.of_process().signal("CONT");
     }
@@ -232,44 +233,55 @@ impl Replica {
         }
     }
 
-    /// Where metrics and the API are.
+    /// The address of metrics and the API.
     pub const fn operations(&self) -> SocketAddr {
         self.operations
     }
 
+    /// The address of the public listener.
     pub const fn address(&self) -> SocketAddr {
         self.public
     }
 
+    /// The address of the operations listener.
     pub const fn operations_address(&self) -> SocketAddr {
         self.operations
     }
 
-    /// A connection to be opened at the path.
+    /// A connection to open at the path.
     pub fn connect(&self, path: &str) -> Request {
         Request::new(self.public, path)
     }
 
-    /// The user at `/ws/trading`, greeted.
+    /// The user at `/ws/trading`, after the welcome.
     pub async fn trading(&self, user: &str) -> Client {
         let mut client = self.connect("/ws/trading").token(&token(user)).name(user).open().await;
         client.greeted().await;
         client
     }
 
-    /// Somebody at `/ws/market`, greeted.
+    /// Two connections of a user at `/ws/trading`, greeted: of the implicit mode, and of the explicit one.
+    pub async fn trading_in_both_modes(&self, user: &str) -> [Client; 2] {
+        let offer = format!("tickgate.v1, bearer.{}", token(user));
+        let explicit = self.connect("/ws/trading").header("sec-websocket-protocol", &offer).name(user);
+        let mut explicit = explicit.open().await;
+        explicit.greeted().await;
+        [self.trading(user).await, explicit]
+    }
+
+    /// A client at `/ws/market`, after the welcome.
     pub async fn market(&self) -> Client {
         let mut client = self.connect("/ws/market").open().await;
         client.greeted().await;
         client
     }
 
-    /// Somebody at `/ws`, greeted and subscribed.
+    /// A client at `/ws`, subscribed after the welcome.
     pub async fn events(&self) -> Client {
         self.subscribed_at("/ws").await
     }
 
-    /// Somebody who watches a run, greeted and subscribed.
+    /// A client that follows a run, subscribed after the welcome.
     pub async fn run(&self, path: &str) -> Client {
         self.subscribed_at(path).await
     }
@@ -288,12 +300,12 @@ impl Replica {
         answer.json()["ticket"].as_str().unwrap_or_else(|| panic!("no ticket: {answer:?}")).to_owned()
     }
 
-    /// Publishes by the API; the id of the publication.
+    /// Publishes through the API; returns the id of the publication.
     pub async fn publish(&self, channel: &str, data: Value) -> Value {
         self.publish_as(json!({ "channel": channel, "data": data })).await
     }
 
-    /// Publishes to a user's private channel by the API; the id of the publication.
+    /// Publishes to a user's private channel through the API; returns the id of the publication.
     pub async fn publish_to(&self, user: &str, channel: &str, data: Value) -> Value {
         self.publish_as(json!({ "channel": channel, "user": user, "data": data })).await
     }
@@ -342,7 +354,7 @@ impl Replica {
         }
     }
 
-    /// The sum of a metric over the series that have the labels it is written with.
+    /// The sum of a metric over the series with the given labels.
     pub async fn metric(&self, name: &str) -> f64 {
         let answer = self.api_get("/metrics").await;
         let (name, labels) = name.split_once('{').unwrap_or((name, ""));
@@ -370,8 +382,8 @@ impl Drop for Replica {
     }
 }
 
-/// What all replicas of the tests have in common. They wait longer for Redis than those of operators: on a machine with
-/// other work a second without an answer is no fault. Tests of silence add [`IMPATIENT`].
+/// Settings of all replicas in the tests. They wait longer for Redis than production ones: on a busy machine a second
+/// without a response is not a fault. Tests of silence add [`IMPATIENT`].
 const SETTINGS: [(&str, &str); 11] = [
     ("server.listen", "127.0.0.1:0"),
     ("server.ops_listen", "127.0.0.1:0"),
@@ -386,10 +398,10 @@ const SETTINGS: [(&str, &str); 11] = [
     ("redis.canary_timeout", "10s"),
 ];
 
-/// Settings of a replica that takes a second of silence for a fault of Redis, as it does by default.
+/// Settings of a replica for which a second of silence is a fault of Redis, as by default.
 pub const IMPATIENT: &str = "[redis]\nconnect_timeout = \"1s\"\nresponse_timeout = \"1s\"\ncanary_timeout = \"2s\"\n";
 
-/// Those that the test's own do not name.
+/// Settings that the test does not set itself.
 fn defaults(settings: &str) -> impl Iterator<Item = (&'static str, &'static str)> {
     let named = |key: &str| {
         let (section, name) = key.rsplit_once('.').expect("a section");
@@ -422,20 +434,20 @@ fn config(redis: Option<&str>, file: &NamedTempFile) -> (Config, Reload) {
     let since = SystemTime::now();
     match Config::load(&sources) {
         Ok((config, effective)) => (config, Reload::new(sources, effective, since)),
-        Err(problems) => panic!("the test's settings are wrong: {problems}"),
+        Err(problems) => panic!("the test's settings are invalid: {problems}"),
     }
 }
 
-/// The program itself, as it is shipped.
+/// The program itself, as shipped.
 struct Process {
     child: Child,
-    /// What it logs.
+    /// The file of its log.
     log: NamedTempFile,
     settings: NamedTempFile,
 }
 
 impl Process {
-    /// Starts it, and reads from its greeting where it listens.
+    /// Starts it, and reads its addresses from its greeting.
     async fn start(
         mut command: Command,
         redis_url: &str,
@@ -476,7 +488,7 @@ impl Process {
     }
 
     fn signal(&self, name: &str) {
-        // The shell's own `kill`: the program of this name is not on every machine.
+        // The shell's own `kill`: not every machine has the program.
         let sent = Command::new("sh").args(["-c", &format!("kill -{name} {}", self.child.id())]).status();
         assert!(sent.is_ok_and(|status| status.success()), "SIG{name} was not sent");
     }
@@ -492,26 +504,27 @@ impl Drop for Process {
     }
 }
 
-/// A token of the user that allows what every user may.
+/// A token of the user with the rights that every user has.
 pub fn token(user: &str) -> String {
     Token::of(user).sign()
 }
 
-/// A token in the making.
+/// A token builder.
 pub struct Token<'a> {
     user: &'a str,
     rights: Rights,
-    /// Seconds from now; may lie in the past.
+    /// Seconds from now; may be in the past.
     expires_in: i64,
     issued_at: Option<IssuedAt>,
 }
 
 impl<'a> Token<'a> {
+    /// A token for the user.
     pub fn of(user: &'a str) -> Self {
         Self { user, rights: Rights::default(), expires_in: 3_600, issued_at: None }
     }
 
-    /// Issued then, instead of a second ago.
+    /// The time of issue, by default a second ago.
     pub fn issued_at(mut self, issued_at: IssuedAt) -> Self {
         self.issued_at = Some(issued_at);
         self
@@ -535,22 +548,24 @@ impl<'a> Token<'a> {
         self
     }
 
-    /// Runs that may be watched, and commanded.
+    /// Runs that may be followed and, with commands, commanded.
     pub fn runs(mut self, patterns: &[&str]) -> Self {
         self.rights.runs = Some(self::patterns(patterns));
         self
     }
 
+    /// Sets the lifetime.
     pub fn expires_in(mut self, seconds: i64) -> Self {
         self.expires_in = seconds;
         self
     }
 
+    /// The signed token.
     pub fn sign(self) -> String {
         self.sign_by(SECRET)
     }
 
-    /// Signed with another secret than that of all replicas.
+    /// Signed with a secret other than that of all replicas.
     pub fn sign_by(self, secret: &str) -> String {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
         let token = NewToken {

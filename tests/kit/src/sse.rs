@@ -1,4 +1,5 @@
-//! A reader of Server-Sent Events that follows the standard, as a browser does: what an event's id is, and when it counts.
+//! A reader of Server-Sent Events that follows the standard, as a browser does: it dispatches events and tracks the
+//! last event id.
 
 use std::{collections::VecDeque, net::SocketAddr};
 
@@ -11,24 +12,26 @@ use crate::{
     http::{Answer, request},
 };
 
-/// An open stream. Dropped, its connection is gone at once.
+/// An open stream. Dropping it closes its connection.
 pub struct EventStream {
+    /// The headers of the response.
     pub headers: HeaderMap,
     stream: Streaming,
     lines: String,
     data: String,
     events: VecDeque<Value>,
-    /// The ends of replays.
+    /// The `caught_up` notices.
     pub ends: VecDeque<Value>,
+    /// Number of heartbeats received.
     pub heartbeats: usize,
     /// What a browser would send as `Last-Event-ID` if the connection were lost now.
     last_id: Option<String>,
-    /// No event came after the last id.
+    /// No event followed the last id.
     told: bool,
 }
 
 impl EventStream {
-    /// Opens `GET <path>`, or returns how it was refused.
+    /// Opens `GET <path>`, or returns the refusal.
     pub async fn open(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Result<Self, Answer> {
         let mut stream = request(address, "GET", path, headers).stream().await.expect("an answer");
         let headers = std::mem::take(&mut stream.headers);
@@ -44,7 +47,7 @@ impl EventStream {
         Ok(Self { headers, stream, lines, data, events, ends, heartbeats: 0, last_id: None, told: false })
     }
 
-    /// The data of the next event that has any, heartbeats and the ends of replays aside.
+    /// The data of the next event with data, other than heartbeats and `caught_up`.
     pub async fn next(&mut self) -> Value {
         loop {
             if let Some(event) = self.events.pop_front() {
@@ -54,7 +57,7 @@ impl EventStream {
         }
     }
 
-    /// The next event is this publication; what the gateway says of it is returned.
+    /// The next event is this publication; returns its metadata.
     pub async fn expect(&mut self, payload: Value) -> Value {
         let mut event = self.next().await;
         let meta = event.as_object_mut().and_then(|fields| fields.remove("_meta"));
@@ -62,7 +65,7 @@ impl EventStream {
         meta.unwrap_or_else(|| panic!("{event} without _meta"))
     }
 
-    /// The id that counts once nothing else is on its way: what to come back with. Every event was taken before.
+    /// The last event id when nothing else is in flight, for a reconnect. Every event must have been consumed.
     pub async fn last_id(&mut self) -> String {
         while !self.told {
             assert!(self.read().await, "the stream ended; expected an id");
@@ -79,7 +82,7 @@ impl EventStream {
         }
     }
 
-    /// Reads to the end of the stream: all events that still came.
+    /// Reads to the end of the stream: all remaining events.
     pub async fn rest(mut self) -> Vec<Value> {
         while self.read().await {}
         self.events.drain(..).collect()
@@ -120,7 +123,7 @@ impl EventStream {
                     }
                 }
             }
-            _ => assert!(line.starts_with(':'), "a line of no kind: {line}"),
+            _ => assert!(line.starts_with(':'), "a line of an unknown kind: {line}"),
         }
     }
 }

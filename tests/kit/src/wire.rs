@@ -1,5 +1,5 @@
-//! A TCP connection that can break every rule a proper client keeps: bytes as they are given, frames bit by bit. Has its
-//! own few lines of framing, so that a mistake of the gateway's encoder can't hide behind itself.
+//! A TCP connection that can violate every rule of the protocol: it sends given bytes, and frames bit by bit. Has its
+//! own simple framing, so that a bug in the gateway's encoder cannot hide itself.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -11,25 +11,30 @@ use tokio::{
 
 use crate::PATIENCE;
 
-/// A mask like any other.
+/// An arbitrary mask.
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+/// The `Sec-WebSocket-Key` of every handshake.
 pub const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
 /// Opcodes with the final bit set.
 pub const TEXT: u8 = 0x81;
+/// A complete binary message.
 pub const BINARY: u8 = 0x82;
+/// A Close frame.
 pub const CLOSE: u8 = 0x88;
+/// A ping.
 pub const PING: u8 = 0x89;
+/// A pong.
 pub const PONG: u8 = 0x8a;
 
-/// A client's frame: its first byte is given, the payload is masked, the length is written in its shortest form.
+/// A client's frame: the first byte is given, the payload is masked, the length has its shortest form.
 pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut out = head(first, payload.len() as u64);
     out.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, key)| byte ^ key));
     out
 }
 
-/// The head alone of a client's frame that promises so many bytes.
+/// Only the head of a client's frame that declares this many bytes.
 pub fn head(first: u8, len: u64) -> Vec<u8> {
     let mut out = vec![first];
     match len {
@@ -47,14 +52,14 @@ pub fn head(first: u8, len: u64) -> Vec<u8> {
     out
 }
 
-/// A frame that forgot its mask.
+/// A frame without a mask.
 pub fn unmasked(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut out = vec![first, u8::try_from(payload.len()).expect("a short payload")];
     out.extend(payload);
     out
 }
 
-/// The head of a request that becomes a WebSocket, with more header lines (each with its line's end).
+/// The head of a request that becomes a WebSocket, with additional header lines (each with its line end).
 pub fn upgrade_request(path: &str, more: &str) -> String {
     format!(
         "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -67,20 +72,22 @@ pub fn upgrade_request(path: &str, more: &str) -> String {
 pub enum Heard {
     /// First byte and payload of a data frame, a ping or a pong.
     Frame(u8, Vec<u8>),
-    /// A Close frame; 1005 where it had no code.
+    /// A Close frame; 1005 if it had no code.
     Close(u16, String),
-    /// The server ended the connection in an orderly way.
+    /// The server closed the connection in an orderly way.
     End,
     /// The server reset the connection.
     Reset,
 }
 
+/// A TCP connection to a replica.
 pub struct Wire {
     stream: TcpStream,
     unread: Vec<u8>,
 }
 
 impl Wire {
+    /// Connects, without a handshake.
     pub async fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.expect("the server to accept");
         stream.set_nodelay(true).expect("a live socket");
@@ -92,7 +99,7 @@ impl Wire {
         Self::upgraded_with(address, path, &[]).await
     }
 
-    /// The same, with bytes that go out together with the request, before its answer can be there.
+    /// The same, with bytes sent together with the request, before its response can arrive.
     pub async fn upgraded_with(address: SocketAddr, path: &str, early: &[u8]) -> Self {
         let mut wire = Self::connect(address).await;
         let mut bytes = upgrade_request(path, "").into_bytes();
@@ -103,17 +110,17 @@ impl Wire {
         wire
     }
 
-    /// Sends bytes. A server that closed first is seen by whoever listens.
+    /// Sends bytes. A server that closed first is detected by the next read.
     pub async fn send(&mut self, bytes: &[u8]) {
         let _ = timeout(PATIENCE, self.stream.write_all(bytes)).await.expect("the server to read");
     }
 
-    /// Sends as much as the server and the kernel take without waiting.
+    /// Sends as much as the server and the kernel accept without waiting.
     pub fn send_some(&mut self, bytes: &[u8]) -> usize {
         self.stream.try_write(bytes).unwrap_or(0)
     }
 
-    /// Status and head of an HTTP answer; `None` when the connection ended before.
+    /// Status and head of an HTTP response; `None` if the connection ended before it.
     pub async fn answer_head(&mut self) -> Option<(u16, String)> {
         loop {
             if let Some(at) = self.unread.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
@@ -131,7 +138,7 @@ impl Wire {
     /// Reads once more; 0 at the end.
     async fn read(&mut self) -> std::io::Result<usize> {
         let reading = self.stream.read_buf(&mut self.unread);
-        timeout(PATIENCE, reading).await.unwrap_or_else(|_| panic!("the server said nothing for {PATIENCE:?}"))
+        timeout(PATIENCE, reading).await.unwrap_or_else(|_| panic!("the server sent nothing for {PATIENCE:?}"))
     }
 
     /// The next frame, or the end.
@@ -153,7 +160,7 @@ impl Wire {
 
     fn take_frame(&mut self) -> Option<Heard> {
         let (first, second) = (*self.unread.first()?, *self.unread.get(1)?);
-        assert_eq!(second & 0x80, 0, "a server masks nothing");
+        assert_eq!(second & 0x80, 0, "a server does not mask frames");
         let (start, len) = match second {
             126 => (4, u16::from_be_bytes(self.unread.get(2..4)?.try_into().ok()?).into()),
             127 => (10, u64::from_be_bytes(self.unread.get(2..10)?.try_into().ok()?) as usize),
@@ -171,7 +178,7 @@ impl Wire {
         })
     }
 
-    /// The next text message, as JSON. Pings, which may come at any time, are answered.
+    /// The next text message, as JSON. Pings, which may arrive at any time, are answered.
     pub async fn hear_json(&mut self) -> serde_json::Value {
         loop {
             match self.hear().await {
@@ -182,8 +189,8 @@ impl Wire {
         }
     }
 
-    /// The server says something or nothing, closes with this code as its last word, and ends the connection in an
-    /// orderly way: a reset could have destroyed the code. The texts before it are returned.
+    /// The server may send texts, then closes with this code as its last frame, and closes the connection in an orderly
+    /// way: a reset could have destroyed the code. Returns the texts.
     pub async fn expect_close(&mut self, code: u16, what: &str) -> Vec<String> {
         let mut said = Vec::new();
         loop {
@@ -200,7 +207,7 @@ impl Wire {
         }
     }
 
-    /// The server ends the connection, answer or not, before so much time is over.
+    /// The server closes the connection within this time, whether or not it responds first.
     pub async fn expect_end_within(&mut self, time: Duration, what: &str) {
         let ended = async {
             let mut buffer = [0; 4_096];
@@ -209,17 +216,17 @@ impl Wire {
         assert!(timeout(time, ended).await.is_ok(), "{what}: still open after {time:?}");
     }
 
-    /// Nothing more is said by this side; the server may still speak.
+    /// This side sends nothing more; the server may still send.
     pub async fn finish(&mut self) {
         let _ = self.stream.shutdown().await;
     }
 
-    /// Ends without a farewell, by a reset.
+    /// Ends with a reset instead of a Close frame.
     pub fn reset(self) {
         let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
     }
 
-    /// Makes the kernel hold as little as it can for this side.
+    /// Makes the kernel buffer as little as possible for this side.
     pub fn set_receive_buffer(&self, bytes: usize) {
         socket2::SockRef::from(&self.stream).set_recv_buffer_size(bytes).expect("a smaller buffer");
     }

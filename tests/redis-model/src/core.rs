@@ -10,40 +10,59 @@ use crate::{
     data::{Data, Value},
 };
 
-/// Databases of a server.
+/// Number of databases of a server.
 pub(crate) const DATABASES: usize = 16;
 
-/// One step that a server wrote, as its replicas and its log get it.
+/// One step that a server wrote, as sent to its replicas and its log.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
-    /// A key has this value from now on, or none.
-    Set { db: usize, key: Vec<u8>, value: Option<Value> },
+    /// A key gets this value, or none.
+    Set {
+        /// The number of the database.
+        db: usize,
+        /// The key's name.
+        key: Vec<u8>,
+        /// The new value; `None`: deleted.
+        value: Option<Value>,
+    },
     /// A message was published.
-    Publish { channel: Vec<u8>, payload: Vec<u8> },
+    Publish {
+        /// The pub/sub channel.
+        channel: Vec<u8>,
+        /// The message.
+        payload: Vec<u8>,
+    },
 }
 
-/// Everything that was written, a command or a script at a time. A dataset that goes back is a prefix of it.
+/// Everything that was written, one entry per command or script. An older dataset is a prefix of it.
 pub type History = Vec<Rc<Vec<Effect>>>;
 
-/// By what a server is known.
+/// The identity of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// One per process.
+    /// Unique per process.
     pub run_id: String,
-    /// One per history.
+    /// Unique per history.
     pub replid: String,
-    /// The history before this one, and where it ended.
+    /// The previous history, and where it ended.
     pub former: Option<(String, usize)>,
 }
 
-/// Whether it takes writes.
+/// Whether it accepts writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Role {
+    /// Accepts writes.
     Primary,
-    Replica { host: String, port: u16 },
+    /// Refuses writes.
+    Replica {
+        /// The primary's host.
+        host: String,
+        /// The primary's port.
+        port: u16,
+    },
 }
 
-/// Names a connection.
+/// Identifies a connection.
 pub type ClientId = u64;
 
 /// One connection.
@@ -51,30 +70,31 @@ pub type ClientId = u64;
 pub struct Client {
     pub(crate) resp3: bool,
     pub(crate) db: usize,
+    /// The name set with `CLIENT SETNAME`.
     pub name: String,
     pub(crate) channels: BTreeSet<Vec<u8>>,
     /// What the client has not read yet.
     pub out: Vec<u8>,
-    /// The server ends the connection.
+    /// The server closes the connection.
     pub closing: bool,
 }
 
-/// Who calls a command.
+/// The caller of a command.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Call {
     pub(crate) client: ClientId,
     pub(crate) in_script: bool,
 }
 
-/// Everything but the scripts' runtime.
+/// Everything except the scripts' runtime.
 #[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) dbs: Vec<BTreeMap<Vec<u8>, Value>>,
     pub(crate) history: History,
-    /// What the command that runs has done so far.
+    /// The effects of the running command so far.
     pub(crate) pending: Vec<Effect>,
     pub(crate) clients: BTreeMap<ClientId, Client>,
-    /// The hashes of the scripts that were loaded.
+    /// The hashes of the loaded scripts.
     pub(crate) scripts: BTreeSet<String>,
     pub(crate) identity: Identity,
     pub(crate) role: Role,
@@ -114,7 +134,7 @@ impl Core {
         self.clients.get(&call.client).map_or(0, |client| client.db)
     }
 
-    /// The value of a key that has not expired. A primary writes down that it has.
+    /// The value of a key that has not expired. A primary records its expiry.
     pub(crate) fn get(&mut self, call: Call, key: &[u8]) -> Option<Value> {
         let (db, now_ms) = (self.db(call), self.now_ms());
         let value = self.dbs[db].get(key)?.clone();
@@ -133,7 +153,7 @@ impl Core {
         self.pending.push(effect);
     }
 
-    /// Does what the effect says, without writing it down.
+    /// Applies the effect without recording it.
     pub(crate) fn apply(&mut self, effect: &Effect) {
         match effect {
             Effect::Set { db, key, value: Some(value) } => drop(self.dbs[*db].insert(key.clone(), value.clone())),
@@ -144,7 +164,7 @@ impl Core {
         }
     }
 
-    /// Gives a message to those who subscribe; returns to how many.
+    /// Sends a message to its subscribers; returns their number.
     pub(crate) fn send(&mut self, channel: &[u8], payload: &[u8]) -> usize {
         let mut count = 0;
         for client in self.clients.values_mut().filter(|client| client.channels.contains(channel)) {
@@ -155,7 +175,7 @@ impl Core {
         count
     }
 
-    /// What the command wrote becomes a step of the history.
+    /// Records what the command wrote as a step of the history.
     pub(crate) fn commit(&mut self) {
         if !self.pending.is_empty() {
             self.history.push(Rc::new(std::mem::take(&mut self.pending)));
@@ -176,7 +196,7 @@ impl Core {
     }
 }
 
-/// The parts of a value of one type: a way in for reading, and one for writing with a new value where there is none.
+/// Access to the value of one type: to read it, and to write it, starting with an empty value if there is none.
 macro_rules! typed {
     ($read:ident, $write:ident, $variant:ident, $type:ty) => {
         impl Core {
@@ -195,7 +215,8 @@ macro_rules! typed {
                 }
             }
 
-            /// Writes nothing when `write` fails or says `false`; an empty value other than a stream or text ends the key.
+            /// Writes nothing if `write` fails or returns `false`; an empty value other than a stream or text deletes
+            /// the key.
             pub(crate) fn $write<T>(
                 &mut self,
                 call: Call,
@@ -222,7 +243,7 @@ typed!(read_set, write_set, Set, BTreeSet<Vec<u8>>);
 typed!(read_stream, write_stream, Stream, crate::stream::Stream);
 
 impl Data {
-    /// Whether a key with this value ceases to be.
+    /// Whether a key with this value is deleted.
     pub(crate) fn is_spent(&self) -> bool {
         match self {
             Self::Hash(fields) => fields.is_empty(),
@@ -234,7 +255,7 @@ impl Data {
 }
 
 impl Core {
-    /// A whole database becomes another one.
+    /// Replaces a whole database.
     pub(crate) fn replace(&mut self, db: usize, with: &BTreeMap<Vec<u8>, Value>) {
         let gone = self.dbs[db].keys().filter(|key| !with.contains_key(*key)).map(|key| (key.clone(), None));
         let effects = gone.chain(with.iter().map(|(key, value)| (key.clone(), Some(value.clone()))));

@@ -1,4 +1,4 @@
-//! What a key holds.
+//! The values of keys.
 
 use std::{collections::BTreeSet, rc::Rc};
 
@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 
 use crate::stream::Stream;
 
-/// A value of one of the types. Small hashes keep the order of their fields, as Redis's do.
+/// A value of one of the types. Small hashes keep the order of their fields, as in Redis.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Data {
     Text(Vec<u8>),
@@ -16,7 +16,7 @@ pub(crate) enum Data {
     Stream(Stream),
 }
 
-/// A key's value, and when it ends, in milliseconds since 1970.
+/// A key's value, and its expiry, in milliseconds since 1970.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Value {
     pub(crate) data: Rc<Data>,
@@ -38,7 +38,7 @@ impl Sorted {
         self.0.iter().find(|(_, known)| known == member).map(|(score, _)| *score)
     }
 
-    /// True when the member is new.
+    /// True if the member is new.
     pub(crate) fn add(&mut self, score: f64, member: &[u8]) -> bool {
         let is_new = !self.remove(member);
         let at = self.0.partition_point(|(known, name)| (*known, &name[..]) < (score, member));
@@ -56,7 +56,7 @@ impl Sorted {
         &self.0
     }
 
-    /// Takes those out that the test names; returns how many.
+    /// Removes the members for which the test returns true; returns their number.
     pub(crate) fn remove_where(&mut self, test: impl Fn(f64) -> bool) -> usize {
         let count = self.0.len();
         self.0.retain(|(score, _)| !test(*score));

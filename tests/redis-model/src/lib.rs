@@ -1,11 +1,12 @@
-//! A model of one Redis server: the commands that the gateway, its Lua scripts and its tests use, and those exactly.
+//! A model of one Redis server: exactly the commands that the gateway, its Lua scripts and its tests use.
 //!
-//! A [`Server`] takes the bytes of a connection and gives bytes back. Its clock is set from outside, nothing in it waits,
-//! and the same calls always give the same answers, so a simulation can drive thousands of them. What was written is kept
-//! as a [`History`]: a server that crashes, lags or is restored has a prefix of one. The real Lua scripts run in a real
-//! Lua 5.1. `tests/conformance.rs` sends the same random commands to the model and to a `redis-server`.
+//! A [`Server`] takes the bytes of a connection and returns bytes. Its clock is set from outside, nothing in it waits,
+//! and the same calls always give the same results, so a simulation can drive thousands of them. Everything written is
+//! kept as a [`History`]: a server that crashes, lags or is restored has a prefix of one. The real Lua scripts run in a
+//! real Lua 5.1. `tests/conformance.rs` sends the same random commands to the model and to a `redis-server`.
 //!
-//! Left out, because nothing here uses it: transactions, blocking commands, consumer groups, Cluster, modules.
+//! Not modeled, because nothing here uses it: transactions, blocking commands, consumer groups, Cluster, modules.
+#![warn(missing_docs)]
 
 mod commands;
 mod core;

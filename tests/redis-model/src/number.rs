@@ -1,6 +1,6 @@
-//! Numbers as Redis reads and writes them.
+//! Numbers as Redis parses and formats them.
 
-/// A whole number, written as Redis demands: no sign but a minus, no leading zeros, no spaces.
+/// A whole number in the form that Redis requires: no plus sign, no leading zeros, no spaces.
 pub(crate) fn integer(text: &[u8]) -> Option<i64> {
     let number: i64 = std::str::from_utf8(text).ok()?.parse().ok()?;
     (number.to_string().as_bytes() == text).then_some(number)
@@ -16,7 +16,7 @@ pub(crate) fn score(text: &[u8]) -> Option<f64> {
     }
 }
 
-/// A score as Redis prints it: the shortest text that reads back as the same number.
+/// A score as Redis prints it: the shortest text that parses to the same number.
 pub(crate) fn printed(score: f64) -> String {
     match score {
         _ if score == f64::INFINITY => "inf".into(),
@@ -25,7 +25,7 @@ pub(crate) fn printed(score: f64) -> String {
     }
 }
 
-/// What C prints for `%.17g`, for whole numbers below 10^17 and for short fractions: numbers of scripts.
+/// The output of C's `%.17g`, for whole numbers below 10^17 and for short fractions: numbers of scripts.
 pub(crate) fn of_script(number: f64) -> String {
     if number.fract() == 0.0 && number.abs() < 1e17 {
         return format!("{number:.0}");

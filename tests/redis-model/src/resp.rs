@@ -1,23 +1,27 @@
-//! The protocol: replies to bytes in both versions, and bytes to commands and replies.
+//! The protocol: replies encoded in both versions, and commands and replies decoded.
 
-/// What a command answers.
+/// The reply to a command.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reply {
     /// A status, such as `OK`.
     Status(&'static str),
     /// Without the leading minus.
     Error(String),
+    /// An integer.
     Int(i64),
+    /// A bulk string.
     Bulk(Vec<u8>),
+    /// A null bulk string, or null in version 3.
     Nil,
-    /// No list, where there could be one.
+    /// A null list.
     NilArray,
+    /// An array of replies.
     Array(Vec<Self>),
-    /// A map where the client speaks version 3, a flat array otherwise.
+    /// A map for clients with version 3, a flat array otherwise.
     Map(Vec<(Self, Self)>),
-    /// A number where the client speaks version 3, text otherwise.
+    /// A number for clients with version 3, text otherwise.
     Double(f64),
-    /// A message that nobody asked for; an array in version 2.
+    /// A push message; an array in version 2.
     Push(Vec<Self>),
     /// Text for people; a bulk in version 2.
     Verbatim(String),
@@ -39,7 +43,7 @@ impl Reply {
         matches!(self, Self::Error(_))
     }
 
-    /// Appends the bytes of this reply, for a client that speaks version 3 or not.
+    /// Appends the bytes of this reply, for a client with or without version 3.
     pub fn write(&self, resp3: bool, out: &mut Vec<u8>) {
         let header = |out: &mut Vec<u8>, mark: char, count: usize| {
             out.extend_from_slice(format!("{mark}{count}\r\n").as_bytes());
@@ -90,7 +94,7 @@ impl Reply {
     }
 }
 
-/// The line that begins at `at`, and where the next one does.
+/// The line that starts at `at`, and the start of the next one.
 fn line(bytes: &[u8], at: usize) -> Option<(&[u8], usize)> {
     let end = bytes.get(at..)?.windows(2).position(|pair| pair == b"\r\n")? + at;
     Some((&bytes[at..end], end + 2))
@@ -100,10 +104,10 @@ fn count(text: &[u8]) -> Option<usize> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
-/// The first command of the buffer and its length in bytes; `None` while it is not whole.
+/// The first command in the buffer and its length in bytes; `None` while it is incomplete.
 ///
 /// # Panics
-/// On anything that is not an array of bulks: only programs of ours write here.
+/// On anything other than an array of bulks: only our own programs write here.
 #[must_use]
 pub fn read_command(bytes: &[u8]) -> Option<(Vec<Vec<u8>>, usize)> {
     let (head, mut at) = line(bytes, 0)?;
@@ -119,7 +123,7 @@ pub fn read_command(bytes: &[u8]) -> Option<(Vec<Vec<u8>>, usize)> {
     (at <= bytes.len()).then_some((words, at))
 }
 
-/// Where the first reply of the buffer ends; `None` while it is not whole.
+/// The end of the first reply in the buffer; `None` while it is incomplete.
 #[must_use]
 pub fn read_reply(bytes: &[u8]) -> Option<usize> {
     fn end(bytes: &[u8], at: usize) -> Option<usize> {

@@ -1,4 +1,4 @@
-//! Lua scripts in a real Lua 5.1, with what Redis gives them: `KEYS`, `ARGV`, `redis.call`, `redis.pcall`.
+//! Lua scripts in a real Lua 5.1, with Redis's API: `KEYS`, `ARGV`, `redis.call`, `redis.pcall`.
 
 use std::{
     cell::{Cell, RefCell},
@@ -20,14 +20,14 @@ use crate::{
 pub struct Engine {
     lua: Lua,
     compiled: Rc<RefCell<BTreeMap<String, Function>>>,
-    /// The script that runs now, and on what.
+    /// The running script, and its server.
     running: Rc<Slot>,
 }
 
 /// Where a script finds its server.
 type Slot = RefCell<Option<(Rc<RefCell<Core>>, Running)>>;
 
-/// A script under way.
+/// A running script.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Running {
     pub(crate) call: Call,
@@ -56,7 +56,7 @@ impl fmt::Display for Raised {
 
 impl std::error::Error for Raised {}
 
-/// Scripts may neither read nor make globals.
+/// Scripts may neither read nor create globals.
 const SANDBOX: &str = r#"
 setmetatable(_G, {
   __index = function(_, name)
@@ -73,10 +73,10 @@ impl Default for Engine {
 }
 
 impl Engine {
-    /// A new Lua.
+    /// A new Lua runtime.
     ///
     /// # Panics
-    /// When Lua can't be set up.
+    /// If Lua cannot be set up.
     #[must_use]
     pub fn new() -> Self {
         let libraries = StdLib::TABLE | StdLib::STRING | StdLib::MATH;
@@ -115,7 +115,7 @@ impl Engine {
         lua.load(SANDBOX).exec()
     }
 
-    /// Compiles a script unless that was done before; returns its hash.
+    /// Compiles a script unless already compiled; returns its hash.
     pub(crate) fn load(&self, text: &[u8]) -> Result<String, String> {
         let hash = sha1_smol::Sha1::from(text).digest().to_string();
         if !self.compiled.borrow().contains_key(&hash) {
@@ -145,7 +145,7 @@ impl Engine {
         *self.running.borrow_mut() = None;
         match result {
             Ok(value) => Ok(from_lua(&value)),
-            Err(error) => Err(told(&error, hash)),
+            Err(error) => Err(client_error(&error, hash)),
         }
     }
 
@@ -167,7 +167,7 @@ fn raise(lua: &Lua, text: String) -> Error {
     Error::external(Raised { text, line: line.get() })
 }
 
-/// One command of the script that runs.
+/// Runs one command of the running script.
 fn call(running: &Slot, words: &MultiValue) -> mlua::Result<Reply> {
     if words.is_empty() {
         return Ok(Reply::Error("ERR Please specify at least one argument for this redis lib call".into()));
@@ -189,8 +189,8 @@ fn call(running: &Slot, words: &MultiValue) -> mlua::Result<Reply> {
     Ok(server::from_script(core, state, &texts).unwrap_or_else(Reply::Error))
 }
 
-/// An error as the client gets it.
-fn told(error: &Error, hash: &str) -> String {
+/// An error as the client receives it.
+fn client_error(error: &Error, hash: &str) -> String {
     if let Error::CallbackError { cause, .. } = error
         && let Some(Raised { text, line }) = cause.downcast_ref::<Raised>()
     {

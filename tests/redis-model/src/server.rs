@@ -1,4 +1,4 @@
-//! One server: bytes in, bytes out, and what is done to it from outside.
+//! One server: bytes in, bytes out, and the faults applied from outside.
 
 use std::{
     cell::{Ref, RefCell, RefMut},
@@ -22,7 +22,7 @@ pub struct Refusals {
     pub disk: bool,
     /// Fewer replicas than `min-replicas-to-write`.
     pub no_replicas: bool,
-    /// Commands, in lower case, that no user but an administrator may run.
+    /// Commands, in lower case, that only an administrator may run.
     pub denied: BTreeSet<String>,
 }
 
@@ -54,7 +54,7 @@ impl Server {
         self.change().now_us = now_us;
     }
 
-    /// Entries of one node of a stream: trimming "about" removes whole nodes.
+    /// Entries per node of a stream: approximate trimming removes whole nodes.
     pub fn set_node_entries(&mut self, count: usize) {
         self.change().node_entries = count;
     }
@@ -69,7 +69,7 @@ impl Server {
         self.change().replicas = count;
     }
 
-    /// A connection begins.
+    /// Opens a connection.
     pub fn connect(&mut self) -> ClientId {
         self.last_client += 1;
         let client = self.last_client;
@@ -77,18 +77,18 @@ impl Server {
         client
     }
 
-    /// A connection ends, by whichever side.
+    /// Closes a connection, from either side.
     pub fn disconnect(&mut self, client: ClientId) {
         self.change().clients.remove(&client);
     }
 
-    /// Whether the connection still stands.
+    /// Whether the connection is open.
     #[must_use]
     pub fn is_connected(&self, client: ClientId) -> bool {
         self.core().clients.contains_key(&client)
     }
 
-    /// Runs the whole commands of the buffer, and takes them out of it. Answers go to the client's own buffer.
+    /// Runs the complete commands in the buffer, and removes them. Replies go to the client's own buffer.
     pub fn receive(&mut self, client: ClientId, bytes: &mut Vec<u8>) {
         let mut at = 0;
         while let Some((words, len)) = read_command(&bytes[at..]) {
@@ -98,7 +98,8 @@ impl Server {
         bytes.drain(..at);
     }
 
-    /// What was answered and pushed to a client since the last call, and whether the server ends the connection behind it.
+    /// The replies and pushes for a client since the last call, and whether the server closes the connection after
+    /// them.
     pub fn take_output(&mut self, client: ClientId) -> (Vec<u8>, bool) {
         match self.change().clients.get_mut(&client) {
             Some(client) => (std::mem::take(&mut client.out), client.closing),
@@ -106,7 +107,7 @@ impl Server {
         }
     }
 
-    /// The clients that have something to read.
+    /// The clients with unread data.
     #[must_use]
     pub fn waiting(&self) -> Vec<ClientId> {
         let clients = &self.core().clients;
@@ -124,7 +125,7 @@ impl Server {
         }
     }
 
-    /// Runs a command as an administrator would, past all refusals of rights.
+    /// Runs a command as an administrator, regardless of denied commands.
     pub fn run(&mut self, words: &[&str]) -> Reply {
         let words: Vec<_> = words.iter().map(|word| word.as_bytes().to_vec()).collect();
         let name = String::from_utf8_lossy(&words[0]).to_lowercase();
@@ -228,7 +229,7 @@ fn shown(name: &str, words: &[Vec<u8>]) -> String {
     }
 }
 
-/// What happens to a server, rather than what it is asked.
+/// Events that happen to a server, as opposed to its commands.
 impl Server {
     /// Everything that was written here.
     #[must_use]
@@ -236,32 +237,35 @@ impl Server {
         self.core().history.clone()
     }
 
-    /// How many steps were written here.
+    /// Number of steps written here.
     #[must_use]
     pub fn offset(&self) -> usize {
         self.core().history.len()
     }
 
+    /// The current identity: a restart or a promotion changes it.
     #[must_use]
     pub fn identity(&self) -> Identity {
         self.core().identity.clone()
     }
 
-    /// Names it anew: a promotion changes the `replid`, a restart all of it.
+    /// Changes its identity: a promotion changes the `replid`, a restart all of it.
     pub fn set_identity(&mut self, identity: Identity) {
         self.change().identity = identity;
     }
 
+    /// Whether it is a primary or a replica.
     #[must_use]
     pub fn role(&self) -> Role {
         self.core().role.clone()
     }
 
+    /// Changes the role, as `REPLICAOF` does, but keeps the identity.
     pub fn set_role(&mut self, role: Role) {
         self.change().role = role;
     }
 
-    /// The process ends and another one begins with this much of the history: no connections, no scripts.
+    /// Restarts the process with this much of the history: no connections, no scripts.
     pub fn restart(&mut self, history: History, identity: Identity) {
         let mut core = self.change();
         core.clients.clear();
@@ -271,13 +275,13 @@ impl Server {
         core.load(history);
     }
 
-    /// The dataset is replaced inside the running server.
+    /// Replaces the dataset of the running server.
     pub fn replace(&mut self, history: History) {
         self.change().load(history);
     }
 
-    /// A replica takes what it does not have of the first `upto` steps of its primary's history. One whose own history is
-    /// another one takes it whole, and its subscribers hear nothing of it.
+    /// A replica copies what it lacks of the first `upto` steps of its primary's history. One with a different history
+    /// copies it completely, and its subscribers receive none of it.
     pub fn replicate(&mut self, primary: &History, upto: usize) {
         let mut core = self.change();
         let have = core.history.len();
@@ -291,7 +295,7 @@ impl Server {
         }
     }
 
-    /// A key goes for lack of memory, or by hand. False when there was none.
+    /// Removes a key, by eviction or by an operator. False if it did not exist.
     pub fn remove(&mut self, db: usize, key: &[u8]) -> bool {
         let mut core = self.change();
         if !core.dbs[db].contains_key(key) {
@@ -304,7 +308,7 @@ impl Server {
         true
     }
 
-    /// The keys of a database that have a name like this.
+    /// The keys of a database with this kind of name.
     #[must_use]
     pub fn keys(&self, db: usize, like: impl Fn(&[u8]) -> bool) -> Vec<Vec<u8>> {
         self.core().dbs[db].keys().filter(|key| like(key)).cloned().collect()
@@ -322,7 +326,7 @@ impl Server {
     }
 }
 
-/// A command of a script: checked as Redis checks it there.
+/// Runs a command of a script, with the checks that Redis applies there.
 pub(crate) fn from_script(core: &Rc<RefCell<Core>>, running: &mut script::Running, words: &[Vec<u8>]) -> Answer {
     let name = String::from_utf8_lossy(&words[0]).to_lowercase();
     let command = Command::find(&name);
@@ -340,7 +344,7 @@ pub(crate) fn from_script(core: &Rc<RefCell<Core>>, running: &mut script::Runnin
     if core.refusals.denied.contains(&name) {
         return Err("ERR The user executing the script can't run this command or subcommand".into());
     }
-    // Redis does not break off a script that has written.
+    // Redis does not abort a script that has written.
     if !running.has_written
         && let Some(refusal) = command.refusal(&core)
     {

@@ -1,18 +1,21 @@
-//! A stream: entries in nodes, and what outlives them.
+//! A stream: entries in nodes, and the metadata that outlives them.
 
 use std::{collections::VecDeque, fmt, rc::Rc};
 
 /// The id of an entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct EntryId {
+    /// The first part, usually milliseconds since 1970.
     pub ms: u64,
+    /// The second part, which orders entries of one millisecond.
     pub seq: u64,
 }
 
 impl EntryId {
+    /// The greatest id.
     pub const MAX: Self = Self { ms: u64::MAX, seq: u64::MAX };
 
-    /// Reads `ms-seq`, or `ms` alone with a default for the rest.
+    /// Parses `ms-seq`, or `ms` alone with a default for the rest.
     #[must_use]
     pub fn parse(text: &[u8], missing_seq: u64) -> Option<Self> {
         let text = std::str::from_utf8(text).ok()?;
@@ -23,6 +26,7 @@ impl EntryId {
         }
     }
 
+    /// The id directly after this one; `None` after the greatest.
     #[must_use]
     pub fn next(self) -> Option<Self> {
         match self.seq.checked_add(1) {
@@ -31,6 +35,7 @@ impl EntryId {
         }
     }
 
+    /// The id directly before this one; `None` before the smallest.
     #[must_use]
     pub fn previous(self) -> Option<Self> {
         match self.seq.checked_sub(1) {
@@ -63,7 +68,7 @@ pub(crate) struct Stream {
     pub(crate) last: EntryId,
     pub(crate) max_deleted: EntryId,
     pub(crate) added: u64,
-    /// The node that is filled now, and how many entries it ever got; deleted ones count.
+    /// The current node, and the number of entries ever added to it, including deleted ones.
     node: u64,
     in_node: usize,
 }
@@ -97,7 +102,7 @@ impl Stream {
         true
     }
 
-    /// Removes from the front; `about`: whole nodes only. Returns how many entries went.
+    /// Removes from the front; `about`: only whole nodes. Returns the number of removed entries.
     pub(crate) fn trim(&mut self, bound: Bound, about: bool) -> usize {
         let before = self.entries.len();
         while let Some(first) = self.entries.front() {
@@ -134,7 +139,7 @@ impl Stream {
         self.entries.front().map(|entry| entry.id).unwrap_or_default()
     }
 
-    /// How many nodes there are.
+    /// The number of nodes.
     pub(crate) fn nodes(&self) -> usize {
         let mut nodes: Vec<_> = self.entries.iter().map(|entry| entry.node).collect();
         nodes.dedup();

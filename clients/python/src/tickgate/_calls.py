@@ -149,6 +149,15 @@ class Calls:
         return _http.Call("POST", "/api/v1/disconnect", json=json)
 
     @staticmethod
+    def _report(user: str, active: bool, seconds: int | None) -> _http.Call:
+        json = {"active": active} if seconds is None else {"active": active, "seconds": seconds}
+        return _http.Call("PUT", f"/api/v1/users/{quote(user, safe='')}", json=json)
+
+    @staticmethod
+    def _user(user: str) -> _http.Call:
+        return _http.Call("GET", f"/api/v1/users/{quote(user, safe='')}", params={"limit": 1})
+
+    @staticmethod
     def _ticket(token: str) -> _http.Call:
         return _http.Call("POST", "/api/v1/tickets", headers={"Authorization": f"Bearer {token}"})
 

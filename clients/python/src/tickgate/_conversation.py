@@ -18,7 +18,7 @@ from ._core.channels import Channels, Options
 from ._core.hub import Gap, Hub
 from ._core.pace import Pace
 from ._core.pending import Pending, Request, text_of
-from ._core.read import Json, Loads, Unreadable, check, messages_of, object_of, push_of
+from ._core.read import DIRECT, Json, Loads, Unreadable, check, messages_of, object_of, push_of
 from ._core.status import Status
 from ._core.token import Token
 from .errors import GatewayError, Refused, refusal
@@ -59,7 +59,7 @@ class Welcome:
 
 
 class Conversation:
-    """`show` and `log` are called under the lock, and only take note."""
+    """`show`, `log` and `direct` are called under the lock, and only take note."""
 
     def __init__(
         self,
@@ -72,6 +72,7 @@ class Conversation:
         loads: Loads,
         show: Callable[[Status], None],
         log: Callable[[str], None],
+        direct: Callable[[Json], None],
         options: dict[str, Any],
     ) -> None:
         self.url = url
@@ -83,6 +84,7 @@ class Conversation:
         self._loads = loads
         self._show_status = show
         self._log = log
+        self._direct = direct
         self._options = options
         self._loop: asyncio.AbstractEventLoop | None = None
         self._channels = Channels(lambda name, cursor: self.hub.moved(name, cursor))
@@ -96,6 +98,7 @@ class Conversation:
         self._writable = asyncio.Event()
         self._welcome: Welcome | None = None
         self._session: str | None = None
+        self.connection_id: str | None = None
         self._state = ""
         self._failures = 0
         self._tokens_refused = 0
@@ -147,7 +150,9 @@ class Conversation:
                     message = object_of(element)
                     if message.get("_meta") is not None:
                         push = push_of(message)
-                        if self._channels.push(push):
+                        if push.channel == DIRECT:
+                            self._direct(push.data)
+                        elif self._channels.push(push):
                             self.hub.push(push)
                     else:
                         quiet = False
@@ -235,6 +240,7 @@ class Conversation:
         user = message.get("user")
         known = self.hub.user
         self._session = message.get("session")
+        self.connection_id = message.get("connection_id")
         self._tokens_refused = 0
         self._welcome = Welcome(message, now)
         self._token.clock(message.get("server_time"), message.get("expires_at"), now)

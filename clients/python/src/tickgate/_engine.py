@@ -75,6 +75,7 @@ class Engine:
         loads: Loads,
         store: CursorStore | None,
         changed: Callable[[Status], None],
+        direct: Callable[[Json], None],
         options: dict[str, Any],
     ) -> None:
         if isinstance(token, str) and not is_token(token):
@@ -103,6 +104,7 @@ class Engine:
             loads=loads,
             show=self._show,
             log=log.warning,
+            direct=direct,
             options=options,
         )
         self.hub = Hub(self.link, self._moved, load(store))

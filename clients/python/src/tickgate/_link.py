@@ -136,7 +136,7 @@ class Link(Conversation):
 
     def _leave(self) -> ClientConnection | None:
         socket, self._socket = self._socket, None
-        self._ended = self._welcome = None
+        self._ended = self._welcome = self.connection_id = None
         self._deadline = inf
         self._outgoing.clear()
         return socket

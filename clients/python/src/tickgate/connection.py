@@ -28,7 +28,11 @@ T = TypeVar("T")
 # How long a request may take, by default, in seconds.
 WITHIN = 10.0
 
+# How many messages to this connection alone wait for `on_direct`.
+DIRECT_MAX = 1_000
+
 OnState = Callable[[Status], object]
+OnDirect = Callable[[dict[str, Any]], object]
 
 
 class _Base:
@@ -46,6 +50,11 @@ class _Base:
         """The user of the token, once there was a welcome."""
         known = self._engine.hub.user
         return known[0] if known else None
+
+    @property
+    def connection_id(self) -> str | None:
+        """What `Gateway.send` reaches this connection by, while there is one; another one after each reconnect."""
+        return self._engine.link.connection_id
 
     def cursors(self) -> dict[str, str]:
         """Up to where everything was handled, by channel: what `since` takes."""
@@ -239,21 +248,21 @@ class Connection(_Base):
 
 
 class _Teller:
-    """Calls `on_state` of a blocking connection, in order, on a thread that ends with it."""
+    """Calls `on_state` and `on_direct` of a blocking connection, in order, on a thread that ends with it."""
 
-    def __init__(self, tell: Callable[[Status], None]) -> None:
+    def __init__(self, tell: Callable[[Status | Json], None]) -> None:
         self._tell = tell
-        self._queue: queue.SimpleQueue[Status] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Status | Json] = queue.SimpleQueue()
         threading.Thread(target=self._run, name="tickgate-state", daemon=True).start()
 
-    def put(self, status: Status) -> None:
-        self._queue.put(status)
+    def put(self, event: Status | Json) -> None:
+        self._queue.put(event)
 
     def _run(self) -> None:
         while True:
-            status = self._queue.get()
-            self._tell(status)
-            if status.state == "closed":
+            event = self._queue.get()
+            self._tell(event)
+            if isinstance(event, Status) and event.state == "closed":
                 return
 
 
@@ -270,6 +279,8 @@ class connect:
         auth: `handshake` offers the token as a sub-protocol, `message` sends it as the first message.
         cursors: a file, or an own `CursorStore`: where the cursors are kept over a restart of the program.
         on_state: called with each change of the state.
+        on_direct: called with each object that a backend sends to this connection alone (`Gateway.send`). It is not kept and
+            not sent again; beyond 1,000 that wait, the newest is dropped with a warning in the log.
         loads: reads JSON; `json.loads` by default, which reads prices that are JSON numbers as `float`. For decimals:
             `functools.partial(json.loads, parse_float=decimal.Decimal)`.
         ssl: for `wss://`, if the default is not right.
@@ -284,6 +295,7 @@ class connect:
         auth: str = "handshake",
         cursors: str | PathLike[str] | CursorStore | None = None,
         on_state: OnState | None = None,
+        on_direct: OnDirect | None = None,
         loads: Loads = json.loads,
         ssl: ssl_module.SSLContext | None = None,
         proxy: str | bool | None = True,
@@ -294,6 +306,8 @@ class connect:
         if ssl is not None:
             options["ssl"] = ssl
         self._on_state = on_state
+        self._on_direct = on_direct
+        self._room = threading.Semaphore(DIRECT_MAX)
         self._arguments: dict[str, Any] = {
             "url": url,
             "token": token,
@@ -313,11 +327,11 @@ class connect:
         def resolve(token: Awaitable[str]) -> str:
             return asyncio.run_coroutine_threadsafe(wait(token), loop).result()
 
-        def changed(status: Status) -> None:
-            if self._on_state is not None and not loop.is_closed():
-                loop.call_soon_threadsafe(self._tell, status)
+        def tell(event: Status | Json) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._tell, event)
 
-        engine = Engine(**self._arguments, resolve=resolve, changed=changed)
+        engine = self._engine(resolve, tell)
         self._entered = connection = AsyncConnection(engine)
         engine.start()
         return connection
@@ -330,12 +344,9 @@ class connect:
         async def wait(token: Awaitable[str]) -> str:
             return await token
 
-        teller = _Teller(self._tell) if self._on_state is not None else None
-        engine = Engine(
-            **self._arguments,
-            resolve=lambda token: asyncio.run(wait(token)),
-            changed=teller.put if teller else lambda status: None,
-        )
+        is_told = self._on_state is not None or self._on_direct is not None
+        tell = _Teller(self._tell).put if is_told else lambda event: None
+        engine = self._engine(lambda token: asyncio.run(wait(token)), tell)
         self._entered = connection = Connection(engine)
         engine.start()
         return connection
@@ -344,12 +355,31 @@ class connect:
         assert isinstance(self._entered, Connection)
         self._entered.close()
 
-    def _tell(self, status: Status) -> None:
-        assert self._on_state is not None
+    def _engine(self, resolve: Callable[[Awaitable[str]], str], tell: Callable[[Status | Json], None]) -> Engine:
+        def direct(data: Json) -> None:
+            if self._on_direct is None:
+                return
+            if self._room.acquire(blocking=False):
+                tell(data)
+            else:
+                log.warning("on_direct is too slow: a message to this connection was dropped")
+
+        return Engine(**self._arguments, resolve=resolve, changed=tell, direct=direct)
+
+    def _tell(self, event: Status | Json) -> None:
+        if isinstance(event, Status):
+            self._call("on_state", self._on_state, event)
+        else:
+            self._room.release()
+            self._call("on_direct", self._on_direct, event)
+
+    def _call(self, name: str, function: Callable[[Any], object] | None, event: Status | Json) -> None:
+        if function is None:
+            return
         try:
-            result = self._on_state(status)
+            result = function(event)
             if inspect.iscoroutine(result):
                 result.close()
-                raise Invalid("`on_state` must not be a coroutine function")
+                raise Invalid(f"`{name}` must not be a coroutine function")
         except Exception:
-            log.exception("on_state failed")
+            log.exception("%s failed", name)

@@ -123,6 +123,20 @@ class Gateway(Calls):
         closed: int | None = (self._call(self._disconnect(**whom))).get("connections")
         return closed
 
+    def set_active(self, user: str, active: bool, *, seconds: int | None = None) -> None:
+        """Reports a user as inactive: all tokens are refused, whenever they were issued, and the user's connections are
+        closed with 4002, on every replica; until the user is reported as active, and for `seconds` or a year at the most.
+
+        Raises:
+            Invalid, Unauthorized: nothing was done.
+            Refused: not all replicas could be told, or Redis does not take it now; the gateway repeats it by itself.
+        """
+        self._call(self._report(user, active, seconds))
+
+    def is_active(self, user: str) -> bool:
+        """Whether the user was not reported as inactive."""
+        return bool(self._call(self._user(user))["active"])
+
     def ticket(self, token: str) -> str:
         """A ticket for a token: good once, for 30 seconds, in the URL of a connection."""
         return str(self._call(self._ticket(token))["ticket"])
@@ -231,6 +245,14 @@ class AsyncGateway(Calls):
         """As `Gateway.disconnect`."""
         closed: int | None = (await self._call(self._disconnect(**whom))).get("connections")
         return closed
+
+    async def set_active(self, user: str, active: bool, *, seconds: int | None = None) -> None:
+        """As `Gateway.set_active`."""
+        await self._call(self._report(user, active, seconds))
+
+    async def is_active(self, user: str) -> bool:
+        """As `Gateway.is_active`."""
+        return bool((await self._call(self._user(user)))["active"])
 
     async def ticket(self, token: str) -> str:
         """As `Gateway.ticket`."""

@@ -74,10 +74,12 @@ class Presence:
     Attributes:
         connections: how many connections.
         users: how many users; exact up to 1,024.
+        more: there are more users than that, or may be.
     """
 
     connections: int
     users: int
+    more: bool = False
 
 
 class ReadOptions(TypedDict, total=False):
@@ -106,7 +108,7 @@ def page_of(reply: Json) -> HistoryPage:
 
 
 def presence_of(reply: Json) -> Presence:
-    return Presence(int(reply["connections"]), int(reply["users"]))
+    return Presence(int(reply["connections"]), int(reply["users"]), bool(reply.get("more")))
 
 
 @dataclass(frozen=True, slots=True)

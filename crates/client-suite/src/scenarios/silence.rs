@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::{
+    requests::elements,
     script::{closing, live, past, pushed, time_in},
     stage::{PATIENCE, Stage},
     suite::Suite,
@@ -139,7 +140,11 @@ pub(super) async fn slow_application(suite: Suite) -> Verdict {
     }
     let expected = "the client stops reading, or leaves the channel or the connection";
     stage.check(sent < FLOOD, expected, &format!("{FLOOD} messages were taken that the application did not handle"))?;
-    if !leaves(&stage, slow) {
+    let ended = stage.lines[slow].closed.is_some() || stage.lines[slow].ended.is_some();
+    if leaves(&stage, slow) && !ended {
+        return comes_back_to_the_channel(stage, slow, sent).await;
+    }
+    if !ended {
         // Time in which the client does not read is no silence.
         stage.stays_away(INTERVAL * 5 / 2).await?;
     }
@@ -147,19 +152,48 @@ pub(super) async fn slow_application(suite: Suite) -> Verdict {
     stage.go().await?;
     let line = stage.connected().await?;
     let asked = stage.subscribes(line, &["orders"]).await?;
-    let since = asked.element("orders")["since"].as_str().unwrap_or_default().to_owned();
-    let last = since.strip_prefix("7-").and_then(|number| number.parse::<u64>().ok());
-    let Some(last) = last.filter(|last| *last <= sent) else {
-        return stage.fail(&format!("`since` of 7-0 to 7-{sent}"), &since);
-    };
-    stage.grant(line, &asked, &[live("orders", &since)], &[]).await;
+    let last = received(&stage, asked.element("orders"), sent)?;
+    stage.grant(line, &asked, &[live("orders", &format!("7-{last}"))], &[]).await;
+    stage.push(line, "orders", &format!("7-{}", last + 1)).await;
+    delivers_up_to(&mut stage, last + 1).await?;
+    stage.finish().await
+}
+
+/// A client that cannot stop reading has left the channel: it subscribes again on the same connection, and drops what is
+/// repeated after the reply.
+async fn comes_back_to_the_channel(mut stage: Stage, line: usize, sent: u64) -> Verdict {
+    let left = stage.request(line, "unsubscribe", "`unsubscribe` of orders").await?;
+    stage.go().await?;
+    let asked = stage.request(line, "subscribe", "`subscribe` of orders again").await?;
+    let element = elements(&asked.body).unwrap_or_default().pop().unwrap_or_default();
+    let last = received(&stage, &element, sent)?;
     let next = format!("7-{}", last + 1);
     stage.push(line, "orders", &next).await;
-    for number in 1..=last + 1 {
+    stage.send(line, &json!({ "type": "unsubscribed", "id": left.body["id"], "channels": ["orders"] })).await;
+    let granted = live("orders", &format!("7-{last}"));
+    let reply = json!({ "type": "subscribed", "id": asked.body["id"], "channels": [granted], "errors": [] });
+    stage.send(line, &reply).await;
+    stage.push(line, "orders", &next).await;
+    stage.push(line, "orders", &format!("7-{}", last + 2)).await;
+    delivers_up_to(&mut stage, last + 2).await?;
+    stage.finish().await
+}
+
+/// The number of the last message that the client has received, by its `since`.
+fn received(stage: &Stage, element: &Value, sent: u64) -> Verdict<u64> {
+    let since = element["since"].as_str().unwrap_or_default();
+    let last = since.strip_prefix("7-").and_then(|number| number.parse::<u64>().ok());
+    match last.filter(|last| *last <= sent) {
+        Some(last) => Ok(last),
+        None => stage.fail(&format!("`since` of 7-0 to 7-{sent}"), &element.to_string()),
+    }
+}
+
+async fn delivers_up_to(stage: &mut Stage, last: u64) -> Verdict {
+    for number in 1..=last {
         stage.delivers("orders", &format!("7-{number}")).await?;
     }
-    stage.lines[slow].requests.clear();
-    stage.finish().await
+    Ok(())
 }
 
 /// The client has sent a Close frame, is gone, or unsubscribes.

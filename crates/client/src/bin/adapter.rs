@@ -45,7 +45,7 @@ enum Command {
     Stop,
 }
 
-/// The publication of a `publish` command, kept as it was written.
+/// The publication of a `publish` command, kept as written.
 #[derive(Deserialize)]
 struct Data {
     data: Box<RawValue>,
@@ -67,13 +67,13 @@ impl From<Element> for Channel {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the suite speaks through the environment")]
+#[expect(clippy::disallowed_methods, reason = "the suite passes settings in the environment")]
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
 fn report(event: &Value) {
-    // If the suite is gone, there is nobody to report to.
+    // If the suite is gone, nothing can be reported.
     let _ = writeln!(std::io::stdout(), "{event}");
 }
 

@@ -1,5 +1,5 @@
-//! Typed access to the fields of one incoming JSON object, for every dialect that uses JSON. Never echoes a value: it may
-//! be a secret.
+//! Typed access to the fields of one incoming JSON object, for every dialect that uses JSON. Never echoes a value: it
+//! may be a secret.
 
 use std::borrow::Cow;
 
@@ -16,7 +16,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Wrong {
     pub(super) code: ErrorCode,
-    /// Which field, where it is one: `channels`, `channels[2]`.
+    /// The field, if the error is about one: `channels`, `channels[2]`.
     pub(super) field: Option<String>,
     pub(super) message: String,
 }
@@ -37,21 +37,21 @@ impl From<JsonError> for Wrong {
     }
 }
 
-/// Keys, unescaped, with their values as they were written.
+/// Keys, unescaped, with their values as written.
 #[derive(Debug, Default)]
 pub(super) struct Fields<'a> {
     list: Vec<(Cow<'a, str>, &'a str)>,
 }
 
 impl<'a> Fields<'a> {
-    /// Reads an object. The fields before a fault are there as well, so that an `id` among them can be echoed.
+    /// Reads an object. The fields before an error are available too, so that an `id` among them can be echoed.
     pub(super) fn read(text: &'a str, depth_max: usize) -> (Self, Result<(), JsonError>) {
         let mut list = Vec::with_capacity(8);
         let result = scan_object(text, depth_max, |key, value| list.push((key, value)));
         (Self { list }, result)
     }
 
-    /// The value as it was written. `null` counts as absent: many clients write it for what they leave out.
+    /// The value as written. `null` counts as absent: many clients write it for absent values.
     pub(super) fn raw(&self, name: &str) -> Option<&'a str> {
         self.list.iter().find(|(key, _)| key == name).map(|(_, value)| *value).filter(|value| *value != "null")
     }
@@ -95,7 +95,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A string or a number of at most 64 characters, as it was written.
+    /// A string or a number of at most 64 characters, as written.
     pub(super) fn scalar(&self, name: &str) -> Result<Option<&'a str>, Wrong> {
         let Some(raw) = self.raw(name) else { return Ok(None) };
         let (kind, quotes) = (kind_of(raw), if raw.starts_with('"') { 2 } else { 0 });
@@ -131,7 +131,7 @@ impl<'a> Fields<'a> {
         Ok(items)
     }
 
-    /// Options of a subscribe have one place. Anywhere else they would be ignored, and the client would believe otherwise.
+    /// Options of a subscribe are allowed in one place only. Elsewhere they would be silently ignored.
     pub(super) fn no_options(&self, right: &str) -> Result<(), Wrong> {
         match OPTIONS.into_iter().find(|name| self.raw(name).is_some()) {
             Some(name) => Err(Wrong::field(name, format!("`{name}` {right}"))),
@@ -149,10 +149,10 @@ impl<'a> Fields<'a> {
 const CHANNELS: &str = "channels";
 const CHANNEL: &str = "the name of a channel";
 
-/// Names of options that a subscribe may have in its elements only.
+/// Names of options that are allowed only in elements of a subscribe.
 const OPTIONS: [&str; 4] = ["since", "last", "max_rate", "snapshot"];
 
-/// Unknown fields that are named to the client, and the length of such a name.
+/// Limits of the unknown fields that are named to the client: their number, and the length of a name.
 const IGNORED_MAX: usize = 16;
 const IGNORED_CHARS_MAX: usize = 64;
 
@@ -163,7 +163,7 @@ fn listed(field: &str, index: usize, raw: &str) -> ListedName {
     ListedName { name, index, fault: checked.err().map(|wrong| wrong.message) }
 }
 
-/// The text of what should be a name, empty where it is no text, and whether it is one.
+/// The text of a name, empty if it is not text, and whether it is valid.
 fn name(raw: &str, place: impl Fn() -> String, what: &str) -> (String, Result<(), Wrong>) {
     match unquote(raw) {
         Some(name) => {
@@ -222,28 +222,28 @@ fn check_count(field: &str, count: usize, limits: &Limits) -> Result<(), Wrong> 
     if count <= limits.channels_max {
         return Ok(());
     }
-    let message = format!("`{field}` has {count} names; one message can have {}", limits.channels_max);
+    let message = format!("`{field}` has {count} names; a message can have at most {}", limits.channels_max);
     Err(Wrong { code: ErrorCode::TooManySubscriptions, ..Wrong::field(field, message) })
 }
 
-/// A field holds what can't be a name.
+/// A field does not hold a valid name.
 pub(super) fn not_a_name(field: impl Into<String>, error: InvalidName) -> Wrong {
     let field = field.into();
     let message = format!("`{field}` is {error}");
     Wrong::field(field, message)
 }
 
-/// A field's name as it may be echoed.
+/// A field's name, in a form that can be echoed.
 fn printable(name: &str) -> String {
     name.chars().filter(|c| !c.is_control()).take(IGNORED_CHARS_MAX).collect()
 }
 
 const NAMES: &str = "an array of names";
 
-/// Longest `id` or `timestamp` that is echoed.
+/// Maximum length of an echoed `id` or `timestamp`.
 const SCALAR_CHARS_MAX: usize = 64;
 
-/// Reads a position from its JSON text.
+/// Parses a position from its JSON text.
 fn since(field: &str, raw: &str) -> Result<Since, Wrong> {
     let text = unquote(raw).ok_or_else(|| wrong_kind(field, "a cursor in quotes, or \"earliest\"", raw))?;
     text.parse().map_err(|_| Wrong::field(field, format!("`{field}` is not a cursor of this server")))
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sent_is_not_echoed() {
+    fn values_are_not_echoed() {
         let (fields, _) = Fields::read(r#"{"a":["secret"],"b":"secret","c":-5}"#, 32);
         let faults = [
             fields.string("a", "a string").unwrap_err(),

@@ -1,6 +1,6 @@
-//! The protocols that endpoints use with their clients, one folder per dialect behind one interface: a message is decoded
-//! to a request; replies, publications and gaps are encoded to text. Never decides anything, and never depends on the
-//! transport.
+//! The protocols that endpoints use with their clients, one folder per dialect behind one interface: a message is
+//! decoded to a request; replies, publications and gaps are encoded to text. Makes no decisions, and does not depend on
+//! the transport.
 //!
 //! A dialect is a variant of [`Dialect`], matched in every method here.
 
@@ -33,6 +33,7 @@ pub enum Dialect {
 pub struct Stamp {
     /// Milliseconds since 1970.
     pub now_ms: u64,
+    /// A new id for the message.
     pub msg_id: Uuid,
 }
 
@@ -49,7 +50,7 @@ impl Dialect {
         }
     }
 
-    /// Decodes one message from a client; `None` if it needs no answer.
+    /// Decodes one message from a client; `None` if it requires no reply.
     ///
     /// # Errors
     /// [`Invalid`], which is reported to the client as an error.
@@ -60,8 +61,8 @@ impl Dialect {
         }
     }
 
-    /// Encodes a reply; appends nothing if the dialect has no such message. `ignored` names the fields of the command that
-    /// meant nothing. `stamp` is called only if it is needed.
+    /// Encodes a reply; appends nothing if the dialect has no such message. `ignored` names the fields of the command
+    /// that had no meaning. `stamp` is called only if it is needed.
     pub fn encode(self, out: &mut BytesMut, reply: &Reply, ignored: &[String], stamp: impl FnOnce() -> Stamp) {
         match self {
             Self::Json => json::encode(out, reply, ignored),
@@ -92,7 +93,7 @@ impl Dialect {
         }
     }
 
-    /// Whether a subscription is acknowledged, with an id in the command or without one.
+    /// Whether a subscription is acknowledged, given whether the command has an id.
     #[must_use]
     pub const fn acknowledges_subscriptions(self, has_id: bool) -> bool {
         match self {
@@ -101,7 +102,7 @@ impl Dialect {
         }
     }
 
-    /// Whether clients are told when the server ends a subscription.
+    /// Whether clients are notified when the server ends a subscription.
     #[must_use]
     pub const fn tells_ends(self) -> bool {
         match self {
@@ -110,7 +111,7 @@ impl Dialect {
         }
     }
 
-    /// Whether clients are told their session.
+    /// Whether clients receive their session.
     #[must_use]
     pub const fn has_sessions(self) -> bool {
         match self {

@@ -1,6 +1,6 @@
-//! JSON as text: checked in one pass and written without a tree. Never changes a value it passes on.
+//! JSON as text: validated in one pass and written without a tree. Never changes a value that it passes on.
 //!
-//! - `scan` checks a text and hands out the fields of its top-level object as they were written.
+//! - `scan` validates a text and returns the fields of its top-level object as written.
 //! - `write` appends objects to a buffer.
 
 mod scan;

@@ -1,49 +1,72 @@
-//! One pass over JSON text: grammar, depth, duplicate keys, number range. Never builds a tree.
+//! Validation of JSON text in one pass: grammar, depth, duplicate keys, number range. Never builds a tree.
 //!
-//! Stricter than the grammar where readers of the same text are known to differ: a key twice in one object (which one
-//! counts?), a number beyond the range of a double (refused by some, infinity to others), half of a surrogate pair
-//! (not representable in UTF-8).
+//! Stricter than the grammar where parsers are known to differ: duplicate keys in one object (which one counts?), a
+//! number beyond the range of a double (an error for some, infinity for others), half of a surrogate pair (not
+//! representable in UTF-8).
 
 use std::borrow::Cow;
 
 use thiserror::Error;
 
-/// Deepest nesting that any limit can allow; the scan recurses once per level.
+/// Maximum nesting depth that any limit can allow; the scan recurses once per level.
 const DEPTH_CAP: usize = 128;
-/// Objects with at most so many keys are compared pair by pair; larger ones are sorted.
+/// Objects with at most this many keys are compared pairwise; larger ones are sorted.
 const PAIRWISE_KEYS_MAX: usize = 12;
 
-/// Why a text is not the JSON object that is asked for.
+/// Why a text is not a valid JSON object.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum JsonError {
-    /// The grammar is broken.
+    /// A syntax error.
     #[error("not JSON: {expected} expected at byte {at}")]
-    Syntax { expected: &'static str, at: usize },
-    /// A text frame has to hold an object.
+    Syntax {
+        /// What the grammar allows there.
+        expected: &'static str,
+        /// The offset in the text, in bytes.
+        at: usize,
+    },
+    /// A text frame must contain an object.
     #[error("a JSON object is expected, not {found}")]
-    NotObject { found: &'static str },
-    /// Something follows the object.
+    NotObject {
+        /// The kind of value, such as `an array`.
+        found: &'static str,
+    },
+    /// Text follows the object.
     #[error("one JSON object is expected, but more follows at byte {at}")]
-    Trailing { at: usize },
+    Trailing {
+        /// The offset in the text, in bytes.
+        at: usize,
+    },
     /// Nested too deeply.
     #[error("JSON is nested deeper than {max} levels")]
-    TooDeep { max: usize },
-    /// The same key twice in one object.
+    TooDeep {
+        /// The maximum number of levels.
+        max: usize,
+    },
+    /// A duplicate key in one object.
     #[error("a key appears twice in one object, the second time at byte {at}")]
-    DuplicateKey { at: usize },
+    DuplicateKey {
+        /// The offset of the second key, in bytes.
+        at: usize,
+    },
     /// Not representable as a double.
     #[error("the number at byte {at} is out of range")]
-    NumberRange { at: usize },
+    NumberRange {
+        /// The offset in the text, in bytes.
+        at: usize,
+    },
     /// Half of a surrogate pair.
     #[error("the escape at byte {at} is half of a surrogate pair")]
-    LoneSurrogate { at: usize },
+    LoneSurrogate {
+        /// The offset in the text, in bytes.
+        at: usize,
+    },
 }
 
-/// Checks that `text` is exactly one JSON object, nested at most `depth_max` levels (the object itself is the first),
-/// and calls `on_field` with each of its keys, unescaped, and the value as it was written.
+/// Validates that `text` is exactly one JSON object, nested at most `depth_max` levels (the object itself is the
+/// first), and calls `on_field` with each of its keys, unescaped, and the value as written.
 ///
 /// # Errors
-/// [`JsonError`] for the first thing that is wrong. Fields before it have been handed out by then.
+/// [`JsonError`] for the first error. `on_field` has been called for the fields before it.
 pub fn scan_object<'a>(
     text: &'a str,
     depth_max: usize,
@@ -59,7 +82,7 @@ pub fn scan_object<'a>(
     if scan.at < text.len() { Err(JsonError::Trailing { at: scan.at }) } else { Ok(()) }
 }
 
-/// What kind of value a JSON text begins, for messages: `a string`, `an array` …
+/// The kind of value that starts a JSON text, for messages: `a string`, `an array` …
 #[must_use]
 pub fn kind_of(text: &str) -> &'static str {
     match text.trim_start_matches(BLANKS).bytes().next() {
@@ -76,7 +99,7 @@ pub fn kind_of(text: &str) -> &'static str {
 
 const BLANKS: [char; 4] = [' ', '\t', '\n', '\r'];
 
-/// Tells a JSON value that is no object from a text that is no JSON.
+/// Distinguishes a JSON value that is not an object from text that is not JSON.
 #[cold]
 fn not_object(text: &str, depth_max: usize) -> JsonError {
     let mut scan = Scan { text, bytes: text.as_bytes(), at: 0, keys: Vec::new(), depth_max };
@@ -87,7 +110,7 @@ fn not_object(text: &str, depth_max: usize) -> JsonError {
     }
 }
 
-/// A key that was seen in an object whose end was not.
+/// A key in an object that is not closed yet.
 struct Key<'a> {
     text: Cow<'a, str>,
     at: usize,
@@ -215,7 +238,7 @@ impl<'a> Scan<'a> {
         serde_json::from_str(quoted).map(Cow::Owned).map_err(|_| JsonError::Syntax { expected: "a key", at: start })
     }
 
-    /// Passes a string; says whether it holds escapes.
+    /// Skips a string; returns whether it contains escapes.
     fn string(&mut self) -> Result<bool, JsonError> {
         self.at += 1;
         let mut escaped = false;
@@ -263,7 +286,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Reads the four digits after the `u` that `at` points to.
+    /// Parses the four digits after the `u` at `at`.
     fn hex4(&mut self) -> Result<u16, JsonError> {
         self.at += 1;
         let digits = self.text.get(self.at..self.at + 4).filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit()));
@@ -294,7 +317,7 @@ impl<'a> Scan<'a> {
             }
             self.digits()?;
         }
-        // Without an exponent, only more than 308 digits can leave the range of a double.
+        // Without an exponent, only more than 308 digits can exceed the range of a double.
         let written = &self.text[start..self.at];
         if (exponent || written.len() > 308) && !written.parse::<f64>().is_ok_and(f64::is_finite) {
             return Err(JsonError::NumberRange { at: start });
@@ -320,7 +343,7 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// The bytes a string passes without a second look: all but quote, backslash and control characters.
+/// The bytes of a string that need no further check: all but quote, backslash and control characters.
 static PLAIN: [bool; 256] = {
     let mut plain = [true; 256];
     let mut byte = 0;
@@ -333,8 +356,8 @@ static PLAIN: [bool; 256] = {
     plain
 };
 
-/// Refuses an object with a key twice. Small objects are the rule; large ones are sorted, so that nobody buys quadratic
-/// time with many keys.
+/// Refuses an object with a duplicate key. Most objects are small; large ones are sorted, so that many keys cannot
+/// cause quadratic time.
 fn check_unique(keys: &mut [Key<'_>]) -> Result<(), JsonError> {
     if keys.len() <= PAIRWISE_KEYS_MAX {
         for (index, key) in keys.iter().enumerate() {
@@ -362,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_come_as_they_were_written() {
+    fn fields_are_returned_as_written() {
         let mut fields = Vec::new();
         let text = r#" { "a" : 1.50 , "\u0062":[ {"c":1} ],"d":"x\"y" } "#;
         scan_object(text, 32, |key, value| fields.push((key.into_owned(), value))).unwrap();
@@ -371,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn depth_counts_the_object_itself() {
+    fn depth_includes_the_object_itself() {
         let nested = |levels: usize| format!("{}1{}", r#"{"a":"#.repeat(levels), "}".repeat(levels));
         assert_eq!(check(&nested(32)), Ok(()));
         assert_eq!(check(&nested(33)), Err(JsonError::TooDeep { max: 32 }));
@@ -381,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_twice_is_found_however_it_is_written_and_however_many_there_are() {
+    fn a_duplicate_key_is_found_however_it_is_escaped_and_however_many_keys_there_are() {
         assert_eq!(check(r#"{"a":1,"b":{"a":2},"\u0061":3}"#), Err(JsonError::DuplicateKey { at: 19 }));
         assert!(matches!(check(r#"{"x":[{"a":1,"a":2}]}"#), Err(JsonError::DuplicateKey { .. })));
         let many: Vec<_> = (0..5_000).map(|n| format!(r#""k{n}":{n}"#)).collect();
@@ -401,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_object_says_what_it_is() {
+    fn a_value_that_is_not_an_object_is_named() {
         for (text, found) in [("[1]", "an array"), (" \"x\"", "a string"), ("3", "a number"), ("null", "null")] {
             assert_eq!(check(text), Err(JsonError::NotObject { found }), "{text}");
         }
@@ -423,7 +446,7 @@ mod tests {
         }
     }
 
-    /// Text near JSON: pieces that a scanner trips over, in any order.
+    /// Text similar to JSON: fragments that challenge a scanner, in any order.
     fn near_json() -> impl Strategy<Value = String> {
         let pieces = prop::sample::select(vec![
             "{",
@@ -485,7 +508,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2_000))]
 
-        /// Where the scan is not stricter on purpose, it agrees with serde_json.
+        /// Where the scan is not deliberately stricter, it agrees with serde_json.
         #[test]
         fn agrees_with_serde_json(text in prop_oneof![near_json(), ".*", near_json().prop_map(|inner| format!("{{{inner}}}"))]) {
             let ours = scan_object(&text, 100, |_, _| ());
@@ -496,7 +519,7 @@ mod tests {
         }
 
         #[test]
-        fn takes_all_that_serde_json_writes(value in any_json()) {
+        fn accepts_everything_that_serde_json_writes(value in any_json()) {
             let text = format!(r#"{{"value":{value}}}"#);
             let mut seen = None;
             prop_assert_eq!(scan_object(&text, 32, |_, value| seen = Some(value)), Ok(()));

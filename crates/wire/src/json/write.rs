@@ -1,11 +1,11 @@
-//! Appends JSON to a buffer: any value by its serde form, and objects key by key where speed matters.
+//! Appends JSON to a buffer: any value in its serde form, and objects key by key where speed matters.
 
 use bytes::{BufMut, BytesMut};
 use serde::Serialize;
 
 use crate::model::StreamId;
 
-/// Appends a value. Appends nothing if JSON cannot express it, which is true of no type in this crate.
+/// Appends a value. Appends nothing if JSON cannot express it, which never happens for the types in this crate.
 pub fn push_value(out: &mut BytesMut, value: &impl Serialize) {
     let start = out.len();
     if serde_json::to_writer(out.writer(), value).is_err() {
@@ -13,7 +13,7 @@ pub fn push_value(out: &mut BytesMut, value: &impl Serialize) {
     }
 }
 
-/// An object being written; the closing brace comes with [`Object::end`].
+/// An object being written; [`Object::end`] writes the closing brace.
 #[derive(Debug)]
 #[must_use = "the object is not closed before `end`"]
 pub(crate) struct Object<'a> {
@@ -33,7 +33,7 @@ impl<'a> Object<'a> {
         self.out.put_u8(b'}');
     }
 
-    /// Writes a key and hands out the buffer for its value. Keys are ours: plain ASCII, not escaped.
+    /// Writes a key and returns the buffer for its value. Keys are constants: plain ASCII, not escaped.
     pub(crate) fn key(&mut self, key: &'static str) -> &mut BytesMut {
         if !self.empty {
             self.out.put_u8(b',');
@@ -50,7 +50,7 @@ impl<'a> Object<'a> {
         push_string(self.key(key), value);
     }
 
-    /// JSON text as it is.
+    /// JSON text, unchanged.
     pub(crate) fn raw(&mut self, key: &'static str, json: &str) {
         self.key(key).put_slice(json.as_bytes());
     }

@@ -1,4 +1,4 @@
-//! Delivery classes: what a slow client, a snapshot and a replay mean for a topic (the wire contract, section 2).
+//! Delivery classes: how slow clients, snapshots and replays are handled for a topic (the wire contract, section 2).
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,16 +10,17 @@ use super::{Level, Pattern, Topic, UserId};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Class {
-    /// Only the newest value counts: a slow client skips values and is told how many.
+    /// Only the newest value matters: a slow client skips values and receives their number.
     State,
-    /// Each counts, but old ones may be dropped for a slow client, who gets a `gap` with the range.
+    /// Every message matters, older ones less: for a slow client old ones may be dropped, and it receives a `gap` with
+    /// the range.
     Event,
-    /// Never dropped: a slow client is caught up from the stream.
+    /// Never dropped: a slow client catches up from the stream.
     Reliable,
 }
 
 impl Class {
-    /// The name in configuration and on the wire.
+    /// The name in the configuration and on the wire.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -30,7 +31,7 @@ impl Class {
     }
 }
 
-/// What the configuration says about the topics whose name matches `pattern`. Serialized as engines read it, with times in
+/// The configured rule of the topics whose name matches `pattern`. Serialized as engines read it, with times in
 /// seconds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TopicRule {
@@ -39,25 +40,27 @@ pub struct TopicRule {
     pub pattern: Pattern,
     /// The delivery class.
     pub class: Class,
-    /// Entries kept in the stream (approximately, never fewer). 0: not retained, a plain publish without id.
+    /// Minimum number of entries kept in the stream; approximate, slightly more may be kept. 0: not retained, a plain
+    /// publish without id.
     pub retain_max: u32,
     /// How long the stream of an idle topic is kept after its last publication.
     #[serde(serialize_with = "seconds")]
     pub retain_ttl: Duration,
-    /// Replicas of Redis that must have a publication before it is acknowledged (`WAIT`). 0: none.
+    /// Number of Redis replicas that must have a publication before it is acknowledged (`WAIT`). 0: none.
     pub wait_replicas: u32,
     /// Whether the local append-only file must be synced before a publication is acknowledged (`WAITAOF`).
     pub wait_aof: bool,
-    /// How long the result of a publication with a `msg_id` is remembered: a retry within it is published once.
+    /// How long the result of a publication with a `msg_id` is remembered: a retry within this time is not published
+    /// again.
     #[serde(serialize_with = "seconds")]
     pub dedupe_ttl: Duration,
-    /// Log messages below it are not published. Only gateways keep to it.
+    /// Log messages below it are not published. Only gateways apply it.
     #[serde(skip)]
     pub level_min: Option<Level>,
 }
 
 impl TopicRule {
-    /// Whether a publication is below the level from which the topic has them.
+    /// Whether a publication is below the minimum level of the topic.
     #[must_use]
     pub fn leaves_out(&self, payload: &[u8]) -> bool {
         self.level_min.is_some_and(|min| Level::of(payload).is_some_and(|level| level < min))
@@ -76,12 +79,14 @@ pub struct TopicRules {
     fallback: Arc<TopicRule>,
 }
 
-/// The home of a user's private channel.
+/// The topic behind a user's private channel.
 #[derive(Clone, Debug)]
 pub struct PrivateChannel<'a> {
+    /// The topic that holds the channel's publications.
     pub topic: Topic,
+    /// The rule of that topic.
     pub rule: &'a Arc<TopicRule>,
-    /// The topic holds other channels of the user too; messages carry the name of theirs.
+    /// The topic contains other channels of the user as well; messages carry the channel name.
     pub in_user_stream: bool,
 }
 
@@ -96,8 +101,8 @@ impl TopicRules {
         }
     }
 
-    /// What replicas that share their topics have to agree on, a line for each rule in their order: pattern, class, and
-    /// whether there are streams. Not how long and how much is kept.
+    /// The part of the rules on which replicas that share topics must agree, one line per rule in order: pattern,
+    /// class, and whether there are streams. How much is kept, and for how long, may differ.
     #[must_use]
     pub fn agreement(&self) -> Vec<String> {
         let line = |rule: &Arc<TopicRule>| {
@@ -123,7 +128,7 @@ impl TopicRules {
         &self.user_stream
     }
 
-    /// The patterns of the rules, in their order, but the one for what no other matches.
+    /// The patterns of the rules, in order, except the last one, which matches everything.
     pub fn patterns(&self) -> impl Iterator<Item = &Pattern> {
         self.rules.iter().map(|rule| &rule.pattern)
     }
@@ -134,8 +139,7 @@ impl TopicRules {
         self.rules.iter().find(|rule| rule.pattern.matches(name)).unwrap_or(&self.fallback)
     }
 
-    /// Where a user's private channel lives: reliable channels share the user's one stream, any other has a topic of
-    /// its own.
+    /// The topic of a user's private channel: reliable channels share the user's stream, any other has its own topic.
     #[must_use]
     pub fn of_private(&self, user: &UserId, channel: &str) -> PrivateChannel<'_> {
         let rule = self.of_name(channel);
@@ -149,7 +153,7 @@ impl TopicRules {
         }
     }
 
-    /// The rule of a topic, private ones included: `@@user` is the reliable stream of a user.
+    /// The rule of a topic, even of a private one: `@@user` is the reliable stream of a user.
     #[must_use]
     pub fn of_topic(&self, topic: &Topic) -> &Arc<TopicRule> {
         let name = topic.as_str();

@@ -1,11 +1,11 @@
-//! Names of things that live in Redis and on the wire. Each is checked once, where it enters.
+//! Ids of users, messages, replicas and sessions. Each is validated once, at the entry point.
 
 use std::{fmt, sync::Arc};
 
 use thiserror::Error;
 use uuid::{Builder, Uuid};
 
-/// A name is empty, too long, or holds characters that are not allowed in it.
+/// An id is empty, too long, or contains forbidden characters.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{what} must be 1 to {max} bytes without {without}")]
 pub struct InvalidId {
@@ -21,8 +21,8 @@ fn checked(what: &'static str, text: &str, max: usize) -> Result<Arc<str>, Inval
     Ok(text.into())
 }
 
-/// Characters without a shape of their own (Unicode 16, category Cf, and the two separators of lines and paragraphs): zero
-/// width, direction, tags. Two names that differ only in them look the same in every log and console.
+/// Invisible characters (Unicode 16, category Cf, and the line and paragraph separators): zero width, direction, tags.
+/// Two names that differ only in these look the same in every log and console.
 const SHAPELESS: [(u32, u32); 22] = [
     (0x00AD, 0x00AD),
     (0x0600, 0x0605),
@@ -45,41 +45,41 @@ const SHAPELESS: [(u32, u32); 22] = [
     (0x1D173, 0x1D17A),
     (0xE0001, 0xE0001),
     (0xE0020, 0xE007F),
-    // Variation selectors: not of that category, and just as invisible.
+    // Variation selectors: not in that category, but invisible as well.
     (0xE0100, 0xE01EF),
 ];
 
-/// Whether nobody sees the character.
+/// Whether the character is invisible.
 pub(super) fn is_shapeless(c: char) -> bool {
     SHAPELESS.iter().any(|(first, last)| (*first..=*last).contains(&u32::from(c)))
 }
 
-/// Who a token speaks for: its `sub`, or `user_id` where a token has no `sub`. 1 to 128 bytes, without control characters
-/// and characters that nobody sees.
+/// The user of a token: its `sub`, or `user_id` if the token has no `sub`. 1 to 128 bytes, without control and
+/// invisible characters.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UserId(Arc<str>);
 
-/// A publisher's own id of a message, by which a retry is recognised. 1 to 128 bytes, no control characters.
+/// A publisher's own id of a message, which identifies a retry. 1 to 128 bytes, no control characters.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct MsgId(Arc<str>);
 
-/// One gateway process; drawn anew at each start, so a restarted process never owns the sessions of its past.
+/// One gateway process; random at each start, so that a restarted process never owns its earlier sessions.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct ReplicaId(Arc<str>);
 
-/// A client's session, stable across its reconnects: a digest of the secret that its client knows.
+/// A client's session, stable across its reconnects: a digest of the secret that its client has.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SessionId(Uuid);
 
-/// What a client is told of its session: who has it, and a token of the user, takes the session over. Never stored.
+/// The client's secret of its session: together with a token of the user, it takes over the session. Never stored.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SessionSecret(Uuid);
 
 impl UserId {
-    /// Checks and takes a user's name.
+    /// Validates a user id.
     ///
     /// # Errors
-    /// [`InvalidId`] when empty, over 128 bytes, or with control or format characters.
+    /// [`InvalidId`] if it is empty, over 128 bytes, or contains control or invisible characters.
     pub fn new(text: &str) -> Result<Self, InvalidId> {
         let id = checked("a user id", text, 128)?;
         if !id.is_ascii() && id.chars().any(is_shapeless) {
@@ -90,46 +90,46 @@ impl UserId {
 }
 
 impl MsgId {
-    /// Checks and takes a publisher's message id.
+    /// Validates a publisher's message id.
     ///
     /// # Errors
-    /// [`InvalidId`] when empty, over 128 bytes, or with control characters.
+    /// [`InvalidId`] if it is empty, over 128 bytes, or contains control characters.
     pub fn new(text: &str) -> Result<Self, InvalidId> {
         checked("a msg_id", text, 128).map(Self)
     }
 }
 
 impl ReplicaId {
-    /// A fresh name of 12 hexadecimal digits.
+    /// A new random id of 12 hexadecimal digits.
     #[must_use]
     pub fn random() -> Self {
         let text = Uuid::new_v4().simple().to_string();
         Self(text[..12].into())
     }
 
-    /// A name read back from Redis.
+    /// Validates an id that was read from Redis.
     ///
     /// # Errors
-    /// [`InvalidId`] when empty, over 64 bytes, or with control characters.
+    /// [`InvalidId`] if it is empty, over 64 bytes, or contains control characters.
     pub fn new(text: &str) -> Result<Self, InvalidId> {
         checked("a replica id", text, 64).map(Self)
     }
 }
 
 impl SessionSecret {
-    /// A fresh one: 122 random bits.
+    /// A new secret of 122 random bits.
     #[must_use]
     pub fn random() -> Self {
         Self(Uuid::new_v4())
     }
 
-    /// Reads the wire form (a UUID).
+    /// Parses the wire form (a UUID).
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         Uuid::try_parse(text).ok().map(Self)
     }
 
-    /// What its digest is made of.
+    /// The input of the digest.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 16] {
         self.0.as_bytes()
@@ -137,7 +137,7 @@ impl SessionSecret {
 }
 
 impl SessionId {
-    /// A session that no client has the secret of.
+    /// A session whose secret no client has.
     #[must_use]
     pub fn random() -> Self {
         Self(Uuid::new_v4())
@@ -149,19 +149,19 @@ impl SessionId {
         Self(Builder::from_custom_bytes(digest).into_uuid())
     }
 
-    /// A byte that spreads sessions evenly over parts of a table.
+    /// A byte that distributes sessions evenly over parts of a table.
     #[must_use]
     pub fn low_byte(self) -> u8 {
         self.0.as_bytes()[15]
     }
 
-    /// Reads the wire form (a UUID).
+    /// Parses the wire form (a UUID).
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         Uuid::try_parse(text).ok().map(Self)
     }
 
-    /// Without hyphens, which [`SessionId::parse`] takes as well: 32 bytes.
+    /// Without hyphens, which [`SessionId::parse`] accepts as well: 32 bytes.
     pub fn compact(&self) -> impl fmt::Display + use<> {
         self.0.simple()
     }
@@ -170,7 +170,7 @@ impl SessionId {
 macro_rules! text_id {
     ($($name:ident),*) => {$(
         impl $name {
-            /// The name as text.
+            /// The id as text.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -249,18 +249,18 @@ mod tests {
     }
 
     #[test]
-    fn no_two_users_look_the_same_for_what_nobody_sees() {
+    fn users_that_look_the_same_are_the_same() {
         for name in ["émilie", "김철수", "محمد", "o\u{2019}brien", "👩"] {
             assert!(UserId::new(name).is_ok(), "{name}");
         }
         for hidden in ["\u{200b}", "\u{200d}", "\u{202e}", "\u{2066}", "\u{ad}", "\u{feff}", "\u{2028}", "\u{e0041}"] {
             assert!(UserId::new(&format!("ali{hidden}ce")).is_err(), "{}", hidden.escape_unicode());
         }
-        assert!(MsgId::new("a\u{200d}b").is_ok(), "nobody is taken for somebody else by a message id");
+        assert!(MsgId::new("a\u{200d}b").is_ok(), "message ids may contain invisible characters");
     }
 
     #[test]
-    fn a_session_does_not_show_itself_in_logs() {
+    fn a_session_is_never_shown_in_logs() {
         let session = SessionId::random();
         assert!(!format!("{session:?}").contains(&session.to_string()[9..]));
         assert_eq!(SessionId::parse(&session.to_string()), Some(session));

@@ -1,4 +1,4 @@
-//! When a token was issued, as exactly as it says.
+//! When a token was issued, with the precision of the token.
 
 /// The time of a token's `iat`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,25 +9,25 @@ pub struct IssuedAt {
 }
 
 impl IssuedAt {
-    /// A token that names a whole second: it was issued in that second, nobody knows when.
+    /// A token with a whole second: it was issued at some time in that second.
     #[must_use]
     pub const fn in_second(seconds: u64) -> Self {
         Self { ms: seconds.saturating_mul(1_000), is_exact: false }
     }
 
-    /// A token that names a fraction of a second.
+    /// A token with a fraction of a second.
     #[must_use]
     pub const fn at_ms(ms: u64) -> Self {
         Self { ms, is_exact: true }
     }
 
-    /// The earliest time it can be, in milliseconds since 1970.
+    /// The earliest possible time, in milliseconds since 1970.
     #[must_use]
     pub const fn earliest_ms(self) -> u64 {
         self.ms
     }
 
-    /// The time in milliseconds since 1970, where the token says it so exactly.
+    /// The time in milliseconds since 1970, if the token is that precise.
     #[must_use]
     pub const fn exact_ms(self) -> Option<u64> {
         if self.is_exact { Some(self.ms) } else { None }
@@ -39,7 +39,7 @@ impl IssuedAt {
         self.ms / 1_000
     }
 
-    /// Whether it may have been issued later than this moment, and does not say so.
+    /// Whether it may have been issued after this moment, because it is not precise enough to tell.
     #[must_use]
     pub const fn may_be_later_than(self, ms: u64) -> bool {
         !self.is_exact && self.ms <= ms && self.second() == ms / 1_000
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_whole_second_leaves_open_which_part_of_it() {
+    fn a_whole_second_leaves_the_fraction_open() {
         let whole = IssuedAt::in_second(12);
         assert_eq!((whole.earliest_ms(), whole.second()), (12_000, 12));
         assert!(whole.may_be_later_than(12_000) && whole.may_be_later_than(12_999));

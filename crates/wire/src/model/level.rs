@@ -1,19 +1,24 @@
-//! How important a log message is. Pure.
+//! The importance of a log message. Pure.
 
 use serde::{Deserialize, Serialize};
 
-/// The levels of logs, least important first. Other libraries' names for them are known.
+/// Log levels, least important first. Names from other libraries are recognized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Level {
+    /// Details for debugging; also `TRACE`.
     Debug,
+    /// Normal operation.
     Info,
+    /// A potential problem; also `WARN`.
     Warning,
+    /// A failure.
     Error,
+    /// A failure that stops the program; also `FATAL`.
     Critical,
 }
 
-/// Other libraries' `TRACE` is as detailed as `DEBUG`.
+/// `TRACE` of other libraries counts as `DEBUG`.
 const LEVELS: [(&str, Level); 8] = [
     ("DEBUG", Level::Debug),
     ("INFO", Level::Info),
@@ -26,10 +31,10 @@ const LEVELS: [(&str, Level); 8] = [
 ];
 
 impl Level {
-    /// Five names, as they are configured.
+    /// Five names, as configured.
     pub const ALL: [(&'static str, Self); 5] = [LEVELS[0], LEVELS[1], LEVELS[2], LEVELS[3], LEVELS[4]];
 
-    /// All names that a publication may have.
+    /// All names that a publication may use.
     pub const NAMES: [&'static str; LEVELS.len()] = {
         let (mut names, mut at) = ([""; LEVELS.len()], 0);
         while at < names.len() {
@@ -39,14 +44,14 @@ impl Level {
         names
     };
 
-    /// The level of a name, in upper or lower case.
+    /// The level with this name, in upper or lower case.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         LEVELS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, level)| *level)
     }
 
-    /// The level of a publication: its field `level`, or that of its `data` or `payload`. `None` where it has none that is
-    /// known.
+    /// The level of a publication: its field `level`, or that of its `data` or `payload`. `None` if it has no known
+    /// level.
     #[must_use]
     pub fn of(payload: &[u8]) -> Option<Self> {
         #[derive(Deserialize)]
@@ -76,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_publication_has_its_level_where_documents_have_it() {
+    fn the_level_of_a_publication_is_where_the_documents_have_it() {
         for (payload, level) in [
             (r#"{"level":"DEBUG"}"#, Some(Level::Debug)),
             (r#"{"type":"system_log","data":{"level":"info","message":""}}"#, Some(Level::Info)),

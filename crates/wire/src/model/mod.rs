@@ -1,4 +1,4 @@
-//! The words of the gateway: ids, topics, delivery classes, publications. Never any I/O or clock.
+//! The domain types of the gateway: ids, topics, delivery classes, publications. No I/O, no clock.
 
 mod class;
 mod ids;

@@ -1,32 +1,33 @@
-//! Patterns over names: `*` stands for any run of characters. Used in configuration and in token claims only;
-//! never handed to Redis, whose pattern subscriptions cost every publish.
+//! Patterns over names: `*` stands for any run of characters. Used only in configuration and token claims; never passed
+//! to Redis, whose pattern subscriptions slow down every publish.
 
 use thiserror::Error;
 
 use super::{InvalidName, check_name};
 
-/// A name, or a name with `*` in it.
+/// A name, or a name that contains `*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern(Box<str>);
 
-/// What is wrong with a pattern.
+/// Why a pattern is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum InvalidPattern {
+    /// It contains more than four stars.
     #[error("a pattern has at most {STARS_MAX} `*`")]
     Stars,
-    /// With a letter in the place of each `*`, it is no name.
-    #[error("a pattern is a name in which `*` may stand, and this is {0}")]
+    /// With a letter in place of each `*`, it is not a name.
+    #[error("a pattern is a name that may contain `*`, and this is {0}")]
     Name(InvalidName),
 }
 
-/// Stars of one pattern.
+/// Maximum number of stars in one pattern.
 const STARS_MAX: usize = 4;
 
 impl Pattern {
-    /// Checks and takes a pattern.
+    /// Validates a pattern.
     ///
     /// # Errors
-    /// [`InvalidPattern`] with more than 4 `*`, or when it matches no name.
+    /// [`InvalidPattern`] if it contains more than 4 `*`, or cannot match any name.
     pub fn new(text: &str) -> Result<Self, InvalidPattern> {
         if text.bytes().filter(|b| *b == b'*').count() > STARS_MAX {
             return Err(InvalidPattern::Stars);
@@ -35,7 +36,7 @@ impl Pattern {
         Ok(Self(text.into()))
     }
 
-    /// Whether the whole name matches. Time is bounded by the four stars: no backtracking blow-up.
+    /// Whether the whole name matches. The four stars bound the time: no exponential backtracking.
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {
         let mut parts = self.0.split('*');
@@ -49,7 +50,7 @@ impl Pattern {
         rest.ends_with(last)
     }
 
-    /// Whether it names something: more than stars.
+    /// Whether it contains more than stars.
     #[must_use]
     pub fn has_fixed_part(&self) -> bool {
         self.0.bytes().any(|b| b != b'*')
@@ -88,12 +89,12 @@ mod tests {
     }
 
     #[test]
-    fn bad_patterns_are_refused() {
+    fn invalid_patterns_are_refused() {
         for text in ["", " *", "@@x", "a\n", "a,b"] {
             assert!(matches!(Pattern::new(text), Err(InvalidPattern::Name(_))), "{text}");
         }
         assert_eq!(Pattern::new("*****"), Err(InvalidPattern::Stars));
         let says = Pattern::new("a,*").unwrap_err().to_string();
-        assert_eq!(says, "a pattern is a name in which `*` may stand, and this is not a name: it contains `,`");
+        assert_eq!(says, "a pattern is a name that may contain `*`, and this is not a name: it contains `,`");
     }
 }

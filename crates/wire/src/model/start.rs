@@ -1,19 +1,22 @@
-//! Where a subscription begins.
+//! The starting point of a subscription.
 
 use super::StreamId;
 
-/// Where a subscription begins.
+/// The starting point of a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// With what is published from now on.
+    /// With the next publication.
     Live,
-    /// With the current value, then live. Its client has seen `least` before: no older value may follow while there is a
-    /// newer one.
-    Snapshot { least: StreamId },
+    /// With the current value, then live. The client has already seen `least`: no older value may follow while there is
+    /// a newer one.
+    Snapshot {
+        /// The newest id that the client has already seen.
+        least: StreamId,
+    },
     /// After the last id that the client has.
     Since(StreamId),
-    /// With the oldest publication that is kept.
+    /// With the oldest retained publication.
     Earliest,
-    /// With the last publications.
+    /// With the last publications, this many.
     Last(usize),
 }

@@ -1,4 +1,4 @@
-//! The id of a retained publication: cursor, order, hole detector and fence in one. Never a wall-clock time.
+//! The id of a retained publication: cursor, order, hole detection and fencing in one. Never a wall-clock time.
 
 use std::{fmt, str::FromStr};
 
@@ -6,25 +6,25 @@ use thiserror::Error;
 
 /// `<epoch>-<seq>`, the entry id in the topic's stream.
 ///
-/// Within an epoch `seq` counts 0, 1, 2 … without a hole. An epoch is a number that is given once; one starts with the
-/// topic, and again after Redis changed server, so ids only grow.
+/// Within an epoch, `seq` counts 0, 1, 2 … without holes. An epoch number is used only once; a new epoch starts with
+/// the topic, and again after Redis changes server, so ids only grow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId {
     /// Below 2^53.
     pub epoch: u64,
-    /// Position within the epoch, from 0.
+    /// Position within the epoch, starting at 0.
     pub seq: u64,
 }
 
-/// The text is not of the form `<epoch>-<seq>` with two unsigned decimal numbers.
+/// The text does not have the form `<epoch>-<seq>` with two unsigned decimal numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("an id has the form <epoch>-<seq>, for example 1763700000000-42")]
 pub struct InvalidStreamId;
 
 impl StreamId {
-    /// The position before the first entry of a stream that never had one.
+    /// The position before the first entry of a stream without any past.
     pub const ZERO: Self = Self { epoch: 0, seq: 0 };
-    /// Above every id that can exist.
+    /// Above every possible id.
     pub const MAX: Self = Self { epoch: u64::MAX, seq: u64::MAX };
 
     /// The last number of every epoch. No entry has it: it is the position before the next epoch's first entry.
@@ -36,8 +36,8 @@ impl StreamId {
         Self { epoch, seq }
     }
 
-    /// The id that must come next: the next number, or the first of the epoch that this is the position before; after the
-    /// last one there can be, itself.
+    /// The id that must come next: the next number, or the first of the epoch of which this is the position before; the
+    /// maximum is its own successor.
     #[must_use]
     pub const fn next(self) -> Self {
         if self.seq == Self::SEQ_END {
@@ -46,8 +46,8 @@ impl StreamId {
         Self { epoch: self.epoch, seq: self.seq.saturating_add(1) }
     }
 
-    /// The position directly before an entry. Of an epoch's first entry it is never that of a stream without entries, from
-    /// which nothing that was lost earlier could be reported.
+    /// The position directly before an entry. For an epoch's first entry it differs from that of a stream without
+    /// entries, from which no earlier loss could be reported.
     #[must_use]
     pub const fn previous(self) -> Self {
         match (self.epoch, self.seq) {
@@ -57,14 +57,14 @@ impl StreamId {
         }
     }
 
-    /// Whether `self` comes directly after `before` without needing more proof.
+    /// Whether `self` directly follows `before` without further proof.
     #[must_use]
     pub const fn directly_after(self, before: Self) -> bool {
         let next = before.next();
         self.epoch == next.epoch && self.seq == next.seq && before.seq != u64::MAX
     }
 
-    /// How many entries lie between two ids, both ends excluded, where that can be known (one epoch).
+    /// How many entries lie between two ids, both excluded, if known (within one epoch).
     #[must_use]
     pub const fn missing_between(after: Self, before: Self) -> Option<u64> {
         if after.epoch == before.epoch && after.seq < before.seq { Some(before.seq - after.seq - 1) } else { None }
@@ -86,7 +86,7 @@ impl FromStr for StreamId {
     }
 }
 
-/// Plain digits only: `str::parse` alone would take a leading `+`.
+/// Only digits: `str::parse` would also accept a leading `+`.
 fn decimal(text: &str) -> Result<u64, InvalidStreamId> {
     if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
         return Err(InvalidStreamId);
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_entry_but_the_first_of_all_has_a_position_before_it_that_is_no_streams_beginning() {
+    fn every_entry_but_the_very_first_has_a_position_before_it_that_differs_from_the_start_of_a_stream() {
         for id in [StreamId::new(7, 0), StreamId::new(7, 1), StreamId::new(1, 0), StreamId::new(0, 1)] {
             let before = id.previous();
             assert!(before < id && id.directly_after(before) && before.next() == id, "{id}");
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_refused() {
+    fn other_texts_are_refused() {
         for text in ["", "-", "1", "1-", "-1", "+1-2", "1-+2", "1-2-3", "a-b", " 1-2", "99999999999999999999-0"] {
             assert_eq!(text.parse::<StreamId>(), Err(InvalidStreamId), "{text}");
         }
@@ -146,6 +146,6 @@ mod tests {
         assert_eq!(StreamId::missing_between(StreamId::new(1, 2), StreamId::new(1, 6)), Some(3));
         assert_eq!(StreamId::missing_between(StreamId::new(1, 2), StreamId::new(2, 0)), None);
         assert_eq!(StreamId::new(1, 2).next(), StreamId::new(1, 3));
-        assert_eq!(StreamId::MAX.next(), StreamId::MAX, "an id that anybody could write into Redis");
+        assert_eq!(StreamId::MAX.next(), StreamId::MAX, "an id that an external writer could store in Redis");
     }
 }

@@ -1,4 +1,4 @@
-//! Topic names: the public grammar, and the private topics of a user that no client can spell.
+//! Topic names: the public grammar, and the private topics of a user, which clients cannot spell.
 
 use std::{borrow::Borrow, fmt, sync::Arc};
 
@@ -6,23 +6,27 @@ use thiserror::Error;
 
 use super::{UserId, ids::is_shapeless};
 
-/// A name one subscribes to. Cheap to clone.
+/// The name of a topic. Cheap to clone.
 ///
 /// Public topics have names of the [public grammar](check_name), for example `ticker:BTCUSDT`. A user's private topics
-/// begin with `@`, which the public grammar lacks: `@@alice` is alice's stream of all reliable private channels,
-/// `@portfolio@alice` her private channel `portfolio` where that has a stream of its own.
+/// start with `@`, which the public grammar excludes: `@@alice` is alice's stream of all reliable private channels,
+/// `@portfolio@alice` her private channel `portfolio` if that has its own stream.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Topic(Arc<str>);
 
-/// What is wrong with the name of a topic or channel.
+/// Why the name of a topic or channel is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum InvalidName {
+    /// It has no characters.
     #[error("not a name: it is empty")]
     Empty,
+    /// It has this many bytes, more than [`Topic::LEN_MAX`].
     #[error("not a name: it has {0} bytes, and {max} are allowed", max = Topic::LEN_MAX)]
     TooLong(usize),
+    /// It contains this character, which names exclude.
     #[error("not a name: it contains {}", Shown(*.0))]
     Character(char),
+    /// It starts or ends with a space.
     #[error("not a name: it begins or ends with a space")]
     OuterSpace,
     /// `.` or `..`
@@ -30,7 +34,7 @@ pub enum InvalidName {
     Dots,
 }
 
-/// A character as a message can show it.
+/// A character in a form that a message can show.
 struct Shown(char);
 
 impl fmt::Display for Shown {
@@ -39,14 +43,14 @@ impl fmt::Display for Shown {
     }
 }
 
-/// Printable characters of ASCII that no name contains, because somewhere they would not stand for themselves: in JSON
-/// and in logs (`"` and `\`), in lists (`,`), in patterns (`*`), in Redis keys, URLs and templates (`{`, `}` and `%`), and in
-/// the names of private topics (`@`).
+/// Printable ASCII characters that names exclude, because they have a special meaning somewhere: in JSON and logs (`"`
+/// and `\`), in lists (`,`), in patterns (`*`), in Redis keys, URLs and templates (`{`, `}` and `%`), and in the names
+/// of private topics (`@`).
 pub const RESERVED: [char; 8] = ['"', '%', '*', ',', '@', '\\', '{', '}'];
 
-/// Checks the name of a topic or channel against the public grammar: 1 to 200 bytes of UTF-8, without control characters,
-/// [`RESERVED`] ones, characters that nobody sees, and white space other than U+0020 between others; not `.` or `..`.
-/// Names are compared byte by byte.
+/// Validates the name of a topic or channel against the public grammar: 1 to 200 bytes of UTF-8, without control
+/// characters, [`RESERVED`] ones, invisible characters, and white space other than U+0020 between other characters; not
+/// `.` or `..`. Names are compared byte by byte.
 ///
 /// # Errors
 /// [`InvalidName`] with the first character that is not allowed.
@@ -77,31 +81,31 @@ fn is_allowed(c: char) -> bool {
 }
 
 impl Topic {
-    /// The longest public name, in bytes.
+    /// Maximum length of a public name, in bytes.
     pub const LEN_MAX: usize = 200;
 
     /// A public topic.
     ///
     /// # Errors
-    /// [`InvalidName`] when the name breaks the grammar.
+    /// [`InvalidName`] if the name violates the grammar.
     pub fn public(name: &str) -> Result<Self, InvalidName> {
         check_name(name)?;
         Ok(Self(name.into()))
     }
 
-    /// The one stream that holds all reliable private channels of a user.
+    /// The stream that holds all reliable private channels of a user.
     #[must_use]
     pub fn user_stream(user: &UserId) -> Self {
         Self(format!("@@{user}").into())
     }
 
-    /// A private channel that has a stream of its own (classes `state` and `event`).
+    /// A private channel with its own stream (classes `state` and `event`).
     #[must_use]
     pub fn private(user: &UserId, channel: &str) -> Self {
         Self(format!("@{channel}@{user}").into())
     }
 
-    /// What the subscribers of one channel are counted under: a user's stream holds several.
+    /// The label under which the subscribers of one channel are counted: a user's stream holds several channels.
     #[must_use]
     pub fn audience(&self, channel: &str) -> Self {
         match self.0.strip_prefix("@@") {
@@ -110,7 +114,7 @@ impl Topic {
         }
     }
 
-    /// A name that came back from the backplane, private or public.
+    /// A private or public name received from the backplane.
     #[must_use]
     pub fn from_wire(name: &str) -> Self {
         Self(name.into())
@@ -122,20 +126,20 @@ impl Topic {
         &self.0
     }
 
-    /// The name as text that is kept elsewhere too.
+    /// The name as shared text.
     #[must_use]
     pub fn shared(&self) -> Arc<str> {
         self.0.clone()
     }
 
-    /// The user whose private topic this is.
+    /// The owner of a private topic.
     #[must_use]
     pub fn owner(&self) -> Option<&str> {
         let rest = self.0.strip_prefix('@')?;
         rest.split_once('@').map(|(_, user)| user)
     }
 
-    /// What a metric or a log may show: the part before the first `:` of a public name, `private` otherwise.
+    /// What metrics and logs may show: the part before the first `:` of a public name, `private` otherwise.
     #[must_use]
     pub fn namespace(&self) -> &str {
         if self.0.starts_with('@') {
@@ -168,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_real_venues_are_names() {
+    fn names_of_real_venues_are_valid() {
         let listed = [
             "ticker:BTCUSDT",
             "ES=F",
@@ -182,7 +186,7 @@ mod tests {
             "BTC-31DEC26!",
             "run:a/b-c_d.e",
         ];
-        // Letters and digits of any script, and the marks without which many scripts can't be written.
+        // Letters and digits of any script, and the combining marks that many scripts require.
         let written = ["ticker:비트코인", "купить", "كهرماء", "हिन्दी", "株式", "١٢٣", "e\u{301}", "é", "𝔸", "₿"];
         for name in
             listed.into_iter().chain(written).chain(["x", "...", "a.b", "a  b", &"x".repeat(200), &"é".repeat(100)])
@@ -193,14 +197,14 @@ mod tests {
     }
 
     #[test]
-    fn every_letter_and_digit_may_stand_in_a_name() {
+    fn every_letter_and_digit_is_allowed_in_a_name() {
         for c in ('\0'..=char::MAX).filter(|c| c.is_alphanumeric()) {
             assert_eq!(check_name(c.encode_utf8(&mut [0; 4])), Ok(()), "{}", c.escape_unicode());
         }
     }
 
     #[test]
-    fn what_is_refused_is_named() {
+    fn the_reason_of_a_refusal_is_named() {
         for c in RESERVED {
             assert_eq!(
                 check_name(&format!("a{c}b")).unwrap_err().to_string(),
@@ -239,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn private_topics_know_their_owner_whatever_the_user_is_called() {
+    fn private_topics_know_their_owner_whatever_the_user_id() {
         let odd = UserId::new("a@b}c").unwrap();
         assert_eq!(Topic::user_stream(&odd).owner(), Some("a@b}c"));
         assert_eq!(Topic::private(&odd, "portfolio").owner(), Some("a@b}c"));
@@ -248,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn channels_of_a_users_stream_are_counted_each() {
+    fn channels_of_a_users_stream_are_counted_separately() {
         let odd = UserId::new("@a@b").unwrap();
         let stream = Topic::user_stream(&odd);
         assert_eq!(stream.audience("orders"), Topic::private(&odd, "orders"));

@@ -1,4 +1,4 @@
-//! What went wrong, in the one form that it has everywhere: in the reply to a request, and before a Close. Never a token.
+//! Errors in their one form: in the reply to a request, and before a Close. Never contains a token.
 
 use std::borrow::Cow;
 
@@ -11,13 +11,15 @@ use crate::{
     time::Timestamp,
 };
 
-/// The server is about to close the connection: the error object says why.
+/// The server is about to close the connection; the error object says why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Closing {
+    /// Why it closes.
     #[serde(flatten)]
     pub object: ErrorObject,
+    /// Whether to reconnect.
     pub reconnect: Advice,
-    /// When to reconnect, at the earliest.
+    /// Minimum delay before reconnecting.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after_ms: Option<u64>,
 }
@@ -26,15 +28,16 @@ pub struct Closing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Advice {
+    /// Reconnect with the same token.
     Yes,
     /// With a new token; the same one is refused again.
     NewToken,
-    /// The same attempt would end the same way.
+    /// The same attempt would fail again.
     No,
 }
 
 impl Advice {
-    /// What the table of codes says about a close with this number.
+    /// The rule in the table of codes for this number.
     #[must_use]
     pub fn of(number: u16) -> Self {
         match lookup(number).map(|code| code.reconnect) {
@@ -48,7 +51,7 @@ impl Advice {
 }
 
 impl Closing {
-    /// Announces a close with this number. An empty message stands for the meaning of the code.
+    /// Announces a close with this number. An empty message is replaced by the meaning of the code.
     #[must_use]
     pub fn new(number: u16, message: impl Into<Cow<'static, str>>, after_ms: Option<u64>) -> Self {
         let (code, message) = (lookup(number), message.into());
@@ -66,14 +69,17 @@ impl Closing {
 /// The reply to a request that failed as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Failure {
+    /// Why the command failed.
     #[serde(flatten)]
     pub object: ErrorObject,
+    /// The command's `id`, if it could be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<Json>,
+    /// When it was written.
     pub timestamp: Timestamp,
 }
 
-/// Serde's flattening buffers values, which raw JSON does not survive: the two parts are read one after the other.
+/// Serde's flattening buffers values, which raw JSON does not support: the two parts are parsed separately.
 impl<'de> Deserialize<'de> for Failure {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
@@ -88,25 +94,27 @@ impl<'de> Deserialize<'de> for Failure {
     }
 }
 
-/// What went wrong, in the one form that it has everywhere.
+/// The one form of an error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorObject {
+    /// The number in the table of codes.
     pub code: u16,
     /// The name of the code.
     pub error: Cow<'static, str>,
-    /// What was wrong and what would be right, for people.
+    /// What is wrong and what is expected, for people.
     pub message: Cow<'static, str>,
+    /// Machine-readable details.
     #[serde(default, skip_serializing_if = "Details::is_empty")]
     pub details: Details,
 }
 
-/// Machine-readable details of an error. Only those that apply are sent.
+/// Machine-readable details of an error. Only applicable ones are sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Details {
-    /// The same request may succeed after this time; without it, it will not.
+    /// The same request may succeed after this time; if absent, it will not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
-    /// Of a publication: whether it was `refused`, certainly not stored, or its outcome is `unknown`.
+    /// For a publication: whether it was `refused`, certainly not stored, or its outcome is `unknown`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Cow<'static, str>>,
     /// Which field was wrong.
@@ -121,7 +129,7 @@ impl Details {
 }
 
 impl ErrorObject {
-    /// Without details.
+    /// An error without details.
     #[must_use]
     pub fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
         let (code, error) = (code.number(), code.name().into());
@@ -130,7 +138,7 @@ impl ErrorObject {
 }
 
 impl Failure {
-    /// A failure without details, of a command with this `id`.
+    /// An error without details, for a command with this `id`.
     #[must_use]
     pub fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>, id: Option<Json>, now_ms: u64) -> Self {
         Self { object: ErrorObject::new(code, message), id, timestamp: Timestamp::from_ms(now_ms) }

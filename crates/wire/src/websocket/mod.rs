@@ -13,10 +13,10 @@ pub use opcode::Opcode;
 pub use reader::{Event, Feed, Peer, Reader, Violation};
 pub use writer::{close, ping, pong, put_head, put_masked, text};
 
-/// Longest payload of a control frame, in bytes.
+/// Maximum payload of a control frame, in bytes.
 pub const CONTROL_BYTES_MAX: usize = 125;
 
-/// XORs `bytes`, which begin `offset` bytes into the payload, with the mask. Undoes itself.
+/// XORs `bytes`, which start `offset` bytes into the payload, with the mask. Its own inverse.
 fn unmask(bytes: &mut [u8], mut mask: [u8; 4], offset: usize) {
     mask.rotate_left(offset % 4);
     let [a, b, c, d] = mask;

@@ -1,14 +1,20 @@
-//! What kinds of frames there are. Never what is in them.
+//! The kinds of frames.
 
 /// What a frame carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Opcode {
+    /// The next fragment of a message.
     Continuation = 0,
+    /// A text message, or its first fragment.
     Text = 1,
+    /// A binary message, or its first fragment.
     Binary = 2,
+    /// The end of the connection.
     Close = 8,
+    /// A request for a pong.
     Ping = 9,
+    /// The response to a ping, or an unsolicited one.
     Pong = 10,
 }
 

@@ -1,8 +1,9 @@
 //! Reads frames: bytes in, events out. Never replies.
 //!
-//! [`Reader`] is one connection's share: 16 bytes, and nothing else while no frame or fragmented message is incomplete.
-//! It never allocates by a declared length, only for bytes that have arrived, and never more than the message bound.
-//! Lengths have to be in their shortest form (RFC 6455, 5.2): readers that take others have been made to disagree.
+//! [`Reader`] is the state of one connection: 16 bytes, and nothing else while no frame or fragmented message is
+//! incomplete. It allocates only for bytes that have arrived, never for a declared length, and never more than the
+//! message limit. Lengths must have their shortest form (RFC 6455, 5.2): parsers that accept others can be made to
+//! disagree.
 
 use std::ops::Range;
 
@@ -11,38 +12,45 @@ use thiserror::Error;
 use super::{CONTROL_BYTES_MAX, Opcode, unmask};
 use crate::code::CloseCode;
 
-/// Longest frame head: two bytes, a 64-bit length, a mask.
+/// Maximum length of a frame head: two bytes, a 64-bit length, a mask.
 const HEAD_BYTES_MAX: usize = 14;
 
-/// Whose frames are read: a client masks every frame, a server none.
+/// The sender of the frames: a client masks every frame, a server none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
+    /// A client, whose frames are masked.
     Client,
+    /// A server, whose frames are not masked.
     Server,
 }
 
 /// One message or control frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event<'a> {
+    /// A complete text message.
     Text(&'a str),
+    /// A complete binary message.
     Binary(&'a [u8]),
+    /// A ping with its payload, to be echoed in a pong.
     Ping(&'a [u8]),
+    /// A pong with its payload.
     Pong(&'a [u8]),
-    /// Code and reason; no code when the peer gave none. Nothing comes after it.
+    /// Code and reason; no code if the peer sent none. Nothing follows it.
     Close(Option<u16>, &'a str),
 }
 
-/// The peer broke the protocol or a bound. It is told by a Close frame; nothing more is read from it.
+/// The peer violated the protocol or a limit. The reader ignores everything after it; the caller sends a Close frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("{reason} ({code})")]
 pub struct Violation {
     /// 1002, 1003, 1007 or 1009.
     pub code: u16,
+    /// What was wrong, as the reason of the Close frame.
     pub reason: &'static str,
 }
 
 impl Violation {
-    const NOT_TEXT: Self = Self::new(CloseCode::UnsupportedData, "binary messages are not spoken here");
+    const NOT_TEXT: Self = Self::new(CloseCode::UnsupportedData, "binary messages are not supported");
     const NOT_UTF8: Self = Self::new(CloseCode::InvalidUtf8, "text is not UTF-8");
     const TOO_LONG: Self = Self::new(CloseCode::MessageTooBig, "message is too long");
 
@@ -55,7 +63,7 @@ impl Violation {
     }
 }
 
-/// What one connection has to remember between reads.
+/// The state of one connection between reads.
 #[derive(Debug)]
 pub struct Reader {
     pub(super) pending: Option<Box<Pending>>,
@@ -65,14 +73,14 @@ pub struct Reader {
     ended: bool,
 }
 
-/// What is kept while a head, a payload or a fragmented message is incomplete.
+/// State while a head, a payload or a fragmented message is incomplete.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     head: [u8; HEAD_BYTES_MAX],
     head_len: u8,
     /// The frame whose payload is still arriving.
     frame: Option<Frame>,
-    /// Payload so far of an incomplete control frame; one may come between the fragments of a message.
+    /// The payload so far of an incomplete control frame, which may come between the fragments of a message.
     control: Vec<u8>,
     message: Option<Partial>,
 }
@@ -88,16 +96,16 @@ impl Pending {
 pub(super) struct Partial {
     opcode: Opcode,
     pub(super) bytes: Vec<u8>,
-    /// Text up to here is known to be UTF-8.
+    /// The text up to here is valid UTF-8.
     checked: usize,
 }
 
 impl Partial {
-    /// Takes more of the payload. Bad text is found with its first bad byte, not at the end of the message.
+    /// Appends a part of the payload. Invalid text is detected at its first bad byte, not at the end of the message.
     fn append(&mut self, chunk: &[u8], bytes_max: usize) -> Result<(), Violation> {
         let needed = self.bytes.len() + chunk.len();
         if needed > self.bytes.capacity() {
-            // Doubling, but never past the bound that the head was checked against.
+            // Doubles, but never beyond the limit against which the head was checked.
             let target = (self.bytes.capacity() * 2).clamp(needed, bytes_max.max(needed));
             self.bytes.reserve_exact(target - self.bytes.len());
         }
@@ -113,7 +121,7 @@ impl Partial {
     }
 }
 
-/// A parsed head, and how much of the payload has been taken.
+/// A parsed head, and how much of the payload has been read.
 #[derive(Clone, Copy, Debug)]
 struct Frame {
     fin: bool,
@@ -123,27 +131,27 @@ struct Frame {
     taken: usize,
 }
 
-/// A complete message or control frame and where its payload lies.
+/// A complete message or control frame, and where its payload is.
 struct Found {
     opcode: Opcode,
-    /// A part of the input, or what was assembled.
+    /// In the input, or in the assembled buffer.
     input: Option<Range<usize>>,
 }
 
 impl Reader {
-    /// For what a client sends to a gateway: masked frames, text only.
+    /// For the frames that a client sends to a gateway: masked, text only.
     #[must_use]
     pub fn text(message_bytes_max: u32) -> Self {
         Self::new(Peer::Client, false, message_bytes_max)
     }
 
-    /// A reader of `peer`'s frames that takes binary messages when `binary` is set.
+    /// A reader of `peer`'s frames that accepts binary messages if `binary` is set.
     #[must_use]
     pub fn new(peer: Peer, binary: bool, message_bytes_max: u32) -> Self {
         Self { pending: None, message_bytes_max, peer, binary, ended: false }
     }
 
-    /// Takes what was read from the socket; the events come out of the returned [`Feed`]. Payloads are unmasked in place.
+    /// Accepts what was read from the socket; the returned [`Feed`] yields the events. Payloads are unmasked in place.
     pub fn feed<'a>(&'a mut self, input: &'a mut [u8]) -> Feed<'a> {
         Feed { reader: self, input, at: 0, assembled: Vec::new() }
     }
@@ -158,7 +166,7 @@ impl Reader {
         self.pending.get_or_insert_default()
     }
 
-    /// Lets go of the memory as soon as nothing is incomplete.
+    /// Frees the memory as soon as nothing is incomplete.
     fn settle(&mut self) {
         if self.pending.as_ref().is_some_and(|pending| pending.is_empty()) {
             self.pending = None;
@@ -169,8 +177,8 @@ impl Reader {
         self.pending.as_ref()?.message.as_ref()
     }
 
-    /// Reads a head from the front of `bytes`: the frame and the head's length, or `None` when bytes are missing.
-    /// Whatever the first two bytes give away is refused with them.
+    /// Parses a head at the start of `bytes`: the frame and the head's length, or `None` if bytes are missing. Anything
+    /// invalid in the first two bytes is refused immediately.
     fn parse_head(&self, bytes: &[u8]) -> Result<Option<(Frame, usize)>, Violation> {
         let [first, second, rest @ ..] = bytes else { return Ok(None) };
         let (fin, masked, len7) = (first & 0x80 != 0, second & 0x80 != 0, second & 0x7f);
@@ -210,7 +218,7 @@ impl Reader {
         Ok(Some((Frame { fin, opcode, mask, len, taken: 0 }, head_len)))
     }
 
-    /// Whether a frame of this kind may come now.
+    /// Whether a frame of this kind is allowed now.
     fn check_place(&self, opcode: Opcode, fin: bool, len7: u8) -> Result<(), Violation> {
         if opcode.is_control() {
             if !fin {
@@ -230,18 +238,18 @@ impl Reader {
     }
 }
 
-/// Input being read. Dropping it early drops the rest of the input.
+/// Input that is being read. Dropping it early drops the rest of the input.
 #[derive(Debug)]
 pub struct Feed<'a> {
     reader: &'a mut Reader,
     input: &'a mut [u8],
     at: usize,
-    /// The payload of the last event that did not lie in one piece in the input.
+    /// The payload of the last event, if it was not contiguous in the input.
     assembled: Vec<u8>,
 }
 
 impl Feed<'_> {
-    /// The next event, or `None` when the input is used up. After a Close or a violation there is none.
+    /// The next event, or `None` at the end of the input, after a Close and after a violation.
     #[expect(clippy::should_implement_trait, reason = "events borrow from the feed, which an iterator cannot express")]
     pub fn next(&mut self) -> Option<Result<Event<'_>, Violation>> {
         let found = match self.find() {
@@ -283,7 +291,7 @@ impl Feed<'_> {
         Ok(None)
     }
 
-    /// Takes a head from the input, or keeps its beginning.
+    /// Reads a head from the input, or stores its start.
     fn take_head(&mut self) -> Result<Option<Frame>, Violation> {
         let rest = &self.input[self.at..];
         let kept = self.reader.pending.as_ref().map_or(0, |pending| usize::from(pending.head_len));
@@ -302,13 +310,13 @@ impl Feed<'_> {
             self.at += head_len - kept;
             return Ok(Some(frame));
         }
-        // A whole head always parses, so `added` is all that was left and fits.
+        // A complete head always parses, so `added` is the rest of the input and fits.
         self.reader.pending().head_len = (kept + added) as u8;
         self.at += added;
         Ok(None)
     }
 
-    /// Takes the payload, or as much of it as there is.
+    /// Reads the payload, or the available part of it.
     fn take_payload(&mut self, frame: Frame) -> Result<Option<Found>, Violation> {
         let len = (frame.len - frame.taken).min(self.input.len() - self.at);
         let range = self.at..self.at + len;
@@ -328,7 +336,7 @@ impl Feed<'_> {
         if !complete {
             pending.frame = Some(frame);
             if len == 0 {
-                // Nothing kept yet: the payload may still come in one piece.
+                // Nothing stored yet: the payload may still be contiguous.
                 return Ok(None);
             }
         }
@@ -360,11 +368,11 @@ fn event(opcode: Opcode, payload: &[u8]) -> Result<Event<'_>, Violation> {
         Opcode::Pong => Event::Pong(payload),
         Opcode::Close => match payload {
             [] => Event::Close(None, ""),
-            [_] => return Err(Violation::protocol("close code is cut off")),
+            [_] => return Err(Violation::protocol("close code is incomplete")),
             [a, b, reason @ ..] => {
                 let code = u16::from_be_bytes([*a, *b]);
                 if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
-                    return Err(Violation::protocol("close code may not be sent"));
+                    return Err(Violation::protocol("close code is not allowed"));
                 }
                 Event::Close(Some(code), text(reason)?)
             }

@@ -1,4 +1,4 @@
-//! The reader against a table of violations, against itself at every split, against a plain reference, and against
+//! The reader against a table of violations, against itself at every split, against a simple reference, and against
 //! tungstenite.
 
 use std::io::{self, Cursor, Read, Write};
@@ -53,7 +53,7 @@ fn read(stream: &[u8]) -> Vec<Seen> {
     read_chunks(Reader::new(Peer::Client, true, MAX), [stream])
 }
 
-/// A frame with its first byte given bit by bit, masked.
+/// A masked frame with the given first byte.
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     put_masked(&mut out, Opcode::Text, payload, [0x37, 0xfa, 0x21, 0x3d]);
@@ -68,7 +68,7 @@ fn declared(first: u8, len: u64) -> Vec<u8> {
 }
 
 #[test]
-fn the_examples_of_the_rfc_are_read() {
+fn the_examples_of_the_rfc_are_parsed() {
     let hello = [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
     assert_eq!(read(&hello), [Seen::Text("Hello".into())]);
     let server = [0x01, 0x03, 0x48, 0x65, 0x6c, 0x80, 0x02, 0x6c, 0x6f];
@@ -134,7 +134,7 @@ fn a_text_endpoint_refuses_binary_and_a_client_refuses_masks() {
 }
 
 #[test]
-fn bad_text_is_found_with_its_first_bad_byte() {
+fn bad_text_is_found_at_its_first_bad_byte() {
     let text = frame(0x81, b"caf\xc3\xa9 \xf4\x90\x80\x80 and more");
     let bad = text.len() - b"\x90\x80\x80 and more".len();
     let mut reader = Reader::text(MAX);
@@ -147,7 +147,7 @@ fn bad_text_is_found_with_its_first_bad_byte() {
 }
 
 #[test]
-fn close_codes_are_told_and_nothing_comes_after() {
+fn close_codes_are_returned_and_nothing_follows() {
     for code in [1000, 1001, 1002, 1003, 1007, 1011, 1012, 1014, 3000, 3999, 4000, 4999_u16] {
         let close = [&code.to_be_bytes()[..], b"bye"].concat();
         let stream = [frame(0x88, &close), frame(0x81, b"late"), frame(0xff, b"bad")].concat();
@@ -157,7 +157,7 @@ fn close_codes_are_told_and_nothing_comes_after() {
 }
 
 #[test]
-fn nothing_more_is_read_after_a_violation() {
+fn nothing_is_read_after_a_violation() {
     let mut reader = Reader::text(MAX);
     let mut seen = Vec::new();
     read_into(&mut reader, &frame(0xff, b"x"), &mut seen);
@@ -166,7 +166,7 @@ fn nothing_more_is_read_after_a_violation() {
 }
 
 #[test]
-fn long_lengths_are_read() {
+fn long_lengths_are_parsed() {
     for len in [0, 1, 125, 126, 127, 999, 1000] {
         let text = "x".repeat(len);
         assert_eq!(read(&frame(0x81, text.as_bytes())), [Seen::Text(text)], "{len}");
@@ -174,7 +174,7 @@ fn long_lengths_are_read() {
 }
 
 #[test]
-fn an_idle_reader_keeps_nothing() {
+fn an_idle_reader_holds_no_memory() {
     assert!(size_of::<Reader>() <= 16);
     let stream = [frame(0x01, b"a"), frame(0x89, b"p"), frame(0x80, b"b"), frame(0x81, &[b'x'; 300])].concat();
     for split in 0..stream.len() {
@@ -189,7 +189,7 @@ fn an_idle_reader_keeps_nothing() {
 }
 
 #[test]
-fn memory_follows_the_bytes_that_arrived_not_the_length_that_was_declared() {
+fn memory_depends_on_received_bytes_not_on_declared_lengths() {
     let mut reader = Reader::text(1 << 20);
     let mut stream = declared(0x81, 1 << 20);
     stream.extend_from_slice(&[0; 4]);
@@ -208,7 +208,7 @@ fn read_server(stream: &[u8]) -> Vec<Seen> {
 }
 
 #[test]
-fn control_frames_hold_what_they_can() {
+fn control_frames_hold_up_to_their_limit() {
     let mut out = Vec::new();
     ping(&mut out, b"7");
     pong(&mut out, &[b'p'; 300]);
@@ -232,7 +232,7 @@ fn a_head_declares_every_length() {
 }
 
 #[test]
-fn a_text_has_the_shortest_head_whatever_was_expected() {
+fn a_text_has_the_shortest_head_whatever_its_expected_length() {
     for len in [1, 125, 126, 127, 65_535, 65_536, 70_000] {
         for expected in [0, 125, 126, 65_535, 65_536, len] {
             let written = "x".repeat(len);
@@ -250,7 +250,7 @@ fn a_text_has_the_shortest_head_whatever_was_expected() {
 
 // ---- random streams ----
 
-/// The plain way: the whole stream at once, byte by byte, everything copied.
+/// The simple way: the whole stream at once, byte by byte, everything copied.
 fn reference(mut bytes: &[u8]) -> Vec<Seen> {
     let mut seen = Vec::new();
     let mut message: Option<(u8, Vec<u8>)> = None;
@@ -274,6 +274,10 @@ fn reference(mut bytes: &[u8]) -> Vec<Seen> {
         }
         let long = bytes[2..2 + extra].iter().fold(0_u128, |sum, byte| sum << 8 | u128::from(*byte));
         let len = if extra == 0 { u128::from(len7) } else { long };
+        if (len7 == 126 && len < 126) || (len7 == 127 && len <= u128::from(u16::MAX)) {
+            refused(&mut seen, 1002);
+            return seen;
+        }
         let kept = if opcode < 8 { message.as_ref().map_or(0, |(_, bytes)| bytes.len()) } else { 0 };
         if len + kept as u128 > u128::from(MAX) {
             refused(&mut seen, 1009);
@@ -329,7 +333,7 @@ fn reference_control(opcode: u8, payload: Vec<u8>) -> Seen {
     }
 }
 
-/// Frames that mostly keep the rules, and now and then break one.
+/// Frames that mostly follow the rules, and sometimes violate one.
 fn stream() -> impl Strategy<Value = Vec<u8>> {
     let payload = prop_oneof![
         4 => "[a-zé€😀]{0,40}".prop_map(String::into_bytes),
@@ -376,7 +380,7 @@ impl Write for Wire {
     }
 }
 
-/// What tungstenite sees, and whether it found a violation. It replaces close codes that may not be sent.
+/// The events of tungstenite, and whether it found a violation. It replaces close codes that may not be sent.
 fn tungstenite(stream: &[u8]) -> (Vec<Seen>, bool) {
     use tungstenite::protocol::{Role, WebSocketConfig};
     let config = WebSocketConfig::default().max_message_size(Some(MAX as usize)).max_frame_size(Some(MAX as usize));
@@ -408,7 +412,7 @@ proptest! {
     }
 
     #[test]
-    fn random_chunks_change_nothing(stream in stream(), cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6)) {
+    fn random_chunks_give_the_same_events(stream in stream(), cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6)) {
         let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(stream.len() + 1)).collect();
         cuts.extend([0, stream.len()]);
         cuts.sort_unstable();
@@ -417,7 +421,7 @@ proptest! {
     }
 
     #[test]
-    fn single_bytes_change_nothing(stream in stream()) {
+    fn single_bytes_give_the_same_events(stream in stream()) {
         let seen = read_chunks(Reader::new(Peer::Client, true, MAX), stream.chunks(1));
         prop_assert_eq!(seen, reference(&stream));
     }
@@ -431,7 +435,7 @@ proptest! {
             prop_assert_eq!(ours, theirs);
             return Ok(());
         }
-        // We may refuse earlier (bad text inside a fragment), never later, and never differ before.
+        // We may refuse earlier (invalid text within a fragment), never later, and never differ before.
         ours.pop();
         prop_assert!(theirs.starts_with(&ours));
     }

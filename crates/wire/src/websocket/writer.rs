@@ -1,5 +1,5 @@
-//! Encodes unfragmented frames. A server's frames are not masked, so the same bytes serve every socket. Never inspects a
-//! payload, and never copies a text: it is written directly into the frame.
+//! Encodes unfragmented frames. A server's frames are not masked, so the same bytes serve every socket. Never inspects
+//! a payload, and never copies a text: it is written directly into the frame.
 
 use bytes::{BufMut, BytesMut};
 
@@ -19,8 +19,8 @@ pub fn put_masked(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8], mask: [u8; 
     unmask(&mut out[start..], mask, 0);
 }
 
-/// Appends a server's text frame with the text that `write` appends. `len` is its expected length in bytes: a wrong guess
-/// moves the text if the head has another size. If `write` appends nothing, nothing is appended.
+/// Appends a server's text frame with the text that `write` appends. `len` is its expected length in bytes: if the
+/// guess requires a head of another size, the text is moved. If `write` appends nothing, nothing is appended.
 pub fn text(out: &mut BytesMut, len: usize, write: impl FnOnce(&mut BytesMut)) {
     let room = head_len(len);
     out.reserve(room + len);
@@ -38,18 +38,18 @@ pub fn text(out: &mut BytesMut, len: usize, write: impl FnOnce(&mut BytesMut)) {
     fill_head(&mut out[start..start + needed], Opcode::Text, len, 0);
 }
 
-/// Appends a server's ping. Its answer carries the same payload; bytes over [`CONTROL_BYTES_MAX`] are cut.
+/// Appends a server's ping. Its response carries the same payload; bytes beyond [`CONTROL_BYTES_MAX`] are cut.
 pub fn ping(out: &mut impl BufMut, payload: &[u8]) {
     control(out, Opcode::Ping, payload);
 }
 
-/// Appends a server's pong, the answer to a ping with this payload.
+/// Appends a server's pong, the response to a ping with this payload.
 pub fn pong(out: &mut impl BufMut, payload: &[u8]) {
     control(out, Opcode::Pong, payload);
 }
 
-/// Appends a server's Close frame. The reason is cut at a character boundary to fit a control frame. Without a code there
-/// is no reason either: that answers a client's Close without a code.
+/// Appends a server's Close frame. The reason is truncated at a character boundary to fit a control frame. Without a
+/// code there is no reason either: this responds to a client's Close without a code.
 pub fn close(out: &mut impl BufMut, code: Option<u16>, reason: &str) {
     let Some(code) = code else { return put_head(out, Opcode::Close, 0) };
     let reason = &reason[..reason.floor_char_boundary(CONTROL_BYTES_MAX - 2)];
@@ -64,7 +64,7 @@ fn control(out: &mut impl BufMut, opcode: Opcode, payload: &[u8]) {
     out.put_slice(payload);
 }
 
-/// Moves the text that begins `room` bytes after `start` to where a head of `needed` bytes ends.
+/// Moves the text that starts `room` bytes after `start` to the end of a head of `needed` bytes.
 #[cold]
 fn move_text(out: &mut BytesMut, start: usize, room: usize, needed: usize) {
     let end = out.len();
@@ -82,7 +82,7 @@ const fn head_len(len: usize) -> usize {
     }
 }
 
-/// Fills in a head for a payload of `len` bytes, as long as [`head_len`] says.
+/// Writes a head for a payload of `len` bytes, with the length that [`head_len`] returns.
 fn fill_head(head: &mut [u8], opcode: Opcode, len: usize, mask_bit: u8) {
     head[0] = 0x80 | opcode as u8;
     match head.len() {

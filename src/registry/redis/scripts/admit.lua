@@ -2,6 +2,7 @@
 --
 -- KEYS 1  the user's leases: a sorted set of <stamp>:<replica>:<session>, scored by the lease's end in ms
 -- KEYS 2  the user's revocation: tokens issued at this time (in ms) or before are refused
+-- KEYS 3  the user's standing: <sent>:inactive or <sent>:active
 -- ARGV    1 the new member, 2 lease in ms, 3 life of the set in ms, 4 greatest count, 5 "evict" or "refuse",
 --         6 when the token was issued in ms, or ""
 -- Returns {verdict, count, evicted members, replaced members, stamp}; verdict 1 in, 0 refused, -1 revoked, with the time of
@@ -9,6 +10,11 @@
 -- the new member's, or one above that of the members it replaces, if that is greater: the newest connection of a session
 -- has the greatest one.
 
+local standing = redis.call('GET', KEYS[3])
+if standing and string.find(standing, ':inactive', 1, true) then
+  -- Whenever a token was issued.
+  return {-1, 0, {}, {}, 9007199254740991}
+end
 local revoked = redis.call('GET', KEYS[2])
 if revoked and (ARGV[6] == '' or tonumber(ARGV[6]) <= tonumber(revoked)) then
   return {-1, 0, {}, {}, tonumber(revoked)}

@@ -3,19 +3,22 @@
 --
 -- KEYS 1  the user's leases
 -- KEYS 2  the user's revocation: tokens issued at this time (in ms) or before are refused
--- KEYS 3  the user's sessions whose places others took by name: a sorted set by the stamps of those
+-- KEYS 3  the user's standing: <sent>:inactive or <sent>:active
+-- KEYS 4  the user's sessions whose places others took by name: a sorted set by the stamps of those
 -- ARGV    1 the member, 2 lease in ms, 3 life of the set in ms, 4 greatest count, 5 when the token was issued in ms, or "",
 --         6 "evict" or "refuse", 7 the session whose place the member takes, or ""
 -- Returns 1 when the member is in (again); {members of the session whose place it took, members that were too many} when
 -- others gave way to it; 0 when the session has a newer connection on another replica, or another one took its place; 2 when there is no room; -1 when
--- the token was revoked meanwhile.
+-- the token was revoked, or the user became inactive, meanwhile.
 --
 -- Whoever is too many is decided by age, so that the order in which replicas come back does not matter: with "refuse" the
 -- newest go, with "evict" the oldest. A server that lost its last writes may name an older connection of the session: that
 -- one has to give way.
 
 local revoked = redis.call('GET', KEYS[2])
-if revoked and (ARGV[5] == '' or tonumber(ARGV[5]) <= tonumber(revoked)) then
+local standing = redis.call('GET', KEYS[3])
+if standing and string.find(standing, ':inactive', 1, true)
+    or revoked and (ARGV[5] == '' or tonumber(ARGV[5]) <= tonumber(revoked)) then
   redis.call('ZREM', KEYS[1], ARGV[1])
   return -1
 end
@@ -31,7 +34,7 @@ end
 local own, here = string.match(ARGV[1], '^(%d+):([^:]*):')
 own = tonumber(own)
 local suffix, place = string.match(ARGV[1], ':[^:]*$'), ':' .. ARGV[7]
-local taken = redis.call('ZSCORE', KEYS[3], string.sub(suffix, 2))
+local taken = redis.call('ZSCORE', KEYS[4], string.sub(suffix, 2))
 if taken and tonumber(taken) > own then
   redis.call('ZREM', KEYS[1], ARGV[1])
   return 0
@@ -86,8 +89,8 @@ redis.call('ZADD', KEYS[1], string.format('%d', now + tonumber(ARGV[2])), ARGV[1
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 if ARGV[7] ~= '' then
   -- Its replica may not have told of the former connection yet.
-  redis.call('ZADD', KEYS[3], string.format('%d', own), ARGV[7])
-  redis.call('PEXPIRE', KEYS[3], ARGV[3])
+  redis.call('ZADD', KEYS[4], string.format('%d', own), ARGV[7])
+  redis.call('PEXPIRE', KEYS[4], ARGV[3])
 end
 if #replaced > 0 or #over > 0 then
   return {replaced, over}

@@ -6,7 +6,7 @@ use crate::{
     resp::Reply,
 };
 
-/// What the model answers for.
+/// The version that the model reports.
 pub(crate) const VERSION: &str = "7.0.15";
 
 pub(super) fn ok(_: &mut Core, _: Call, _: &[Vec<u8>]) -> Answer {
@@ -49,7 +49,7 @@ pub(super) fn hello(core: &mut Core, call: Call, words: &[Vec<u8>]) -> Answer {
     Ok(Reply::Map(pairs.map(|(name, value)| (Reply::text(name), value)).into()))
 }
 
-/// Any user and password are accepted: rights are taken by [`crate::Refusals`].
+/// Any user and password are accepted: [`crate::Refusals`] models missing rights.
 pub(super) fn auth(_: &mut Core, _: Call, _: &[Vec<u8>]) -> Answer {
     Ok(Reply::OK)
 }
@@ -71,7 +71,7 @@ pub(super) fn quit(core: &mut Core, call: Call, _: &[Vec<u8>]) -> Answer {
     Ok(Reply::OK)
 }
 
-/// `SETNAME`; `SETINFO` came with 7.2.
+/// `SETNAME`; `SETINFO` was added in 7.2.
 pub(super) fn client(core: &mut Core, call: Call, words: &[Vec<u8>]) -> Answer {
     if let Some(client) = core.clients.get_mut(&call.client) {
         client.name = String::from_utf8_lossy(&words[2]).into_owned();
@@ -118,7 +118,7 @@ pub(super) fn role(core: &mut Core, _: Call, _: &[Vec<u8>]) -> Answer {
     }))
 }
 
-/// The settings that the gateway looks at.
+/// The settings that the gateway reads.
 pub(super) fn config(core: &mut Core, _: Call, words: &[Vec<u8>]) -> Answer {
     let settings = [
         (
@@ -139,7 +139,8 @@ pub(super) fn time(core: &mut Core, _: Call, _: &[Vec<u8>]) -> Answer {
     Ok(Reply::Array(parts.map(|part| Reply::text(part.to_string())).into()))
 }
 
-/// Replicas that lag do not confirm in time: the number that the simulation says has all of it.
+/// Lagging replicas do not confirm in time: returns the number of replicas that, according to the simulation, have
+/// everything.
 pub(super) fn wait(core: &mut Core, _: Call, words: &[Vec<u8>]) -> Answer {
     if core.role != Role::Primary {
         return Err("ERR WAIT cannot be used with replica instances. Please also note that since Redis 4.0 if a replica is \
@@ -155,7 +156,7 @@ pub(super) fn wait(core: &mut Core, _: Call, words: &[Vec<u8>]) -> Answer {
 }
 
 pub(super) fn wait_aof(_: &mut Core, _: Call, words: &[Vec<u8>]) -> Answer {
-    // Came with 7.2.
+    // Added in 7.2.
     let args: Vec<_> = words[1..].iter().map(|word| format!("'{}' ", String::from_utf8_lossy(word))).collect();
     let name = String::from_utf8_lossy(&words[0]);
     Err(format!("ERR unknown command '{name}', with args beginning with: {}", args.concat()))
@@ -167,7 +168,7 @@ pub(super) fn publish(core: &mut Core, _: Call, words: &[Vec<u8>]) -> Answer {
     Ok(Reply::Int(count_of(count)))
 }
 
-/// The confirmations are pushed, one a channel; there is no other reply.
+/// The confirmations are pushed, one per channel; there is no other reply.
 pub(super) fn subscribe(core: &mut Core, call: Call, words: &[Vec<u8>]) -> Answer {
     let Some(client) = core.clients.get_mut(&call.client) else { return Err(SYNTAX.into()) };
     for channel in &words[1..] {

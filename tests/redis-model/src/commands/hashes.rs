@@ -82,7 +82,7 @@ pub(super) fn hincrby(core: &mut Core, call: Call, words: &[Vec<u8>]) -> Answer 
     })
 }
 
-/// A small hash is told in one answer, whatever the count.
+/// A small hash is returned in one response, whatever the count.
 pub(super) fn hscan(core: &mut Core, call: Call, words: &[Vec<u8>]) -> Answer {
     crate::number::integer(&words[2]).filter(|at| *at >= 0).ok_or("ERR invalid cursor")?;
     if core.read_hash(call, &words[1], |hash| hash.is_none())? {

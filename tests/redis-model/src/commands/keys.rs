@@ -1,4 +1,4 @@
-//! Keys of any type: lives, names, ends.
+//! Keys of any type: expiry, names, deletion.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! The table of commands, and what is checked before one runs.
+//! The table of commands, and the checks before one runs.
 
 mod connection;
 mod hashes;
@@ -15,20 +15,20 @@ type Run = fn(&mut Core, Call, &[Vec<u8>]) -> Answer;
 /// One command of the table.
 pub(crate) struct Command {
     pub(crate) name: &'static str,
-    /// As Redis counts: the name too, and negative for "at least".
+    /// As in Redis: includes the name, and is negative for "at least".
     arity: i32,
     kind: Kind,
     pub(crate) run: Run,
 }
 
-/// What a command does to the dataset.
+/// A command's effect on the dataset.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Read,
     Write,
-    /// A write that takes memory.
+    /// A write that uses memory.
     Grow,
-    /// Of the connection: not for scripts.
+    /// About the connection: not allowed in scripts.
     Link,
 }
 
@@ -106,7 +106,7 @@ commands! {
     "xinfo" -3 Read streams::xinfo;
 }
 
-/// Commands that others belong to: the whole name, and how many words there are at least and at most.
+/// Subcommands: the complete name, and the minimum and maximum number of words.
 const SUBCOMMANDS: &[(&str, &str, usize, usize)] = &[
     ("client", "setname", 3, 3),
     ("config", "get", 3, usize::MAX),
@@ -116,7 +116,7 @@ const SUBCOMMANDS: &[(&str, &str, usize, usize)] = &[
     ("xinfo", "stream", 3, usize::MAX),
 ];
 
-/// What is wrong with a subcommand, if the command has any.
+/// What is wrong with a subcommand, if the command has subcommands.
 pub(crate) fn of_container(name: &str, words: &[Vec<u8>]) -> Option<String> {
     if !SUBCOMMANDS.iter().any(|(container, ..)| *container == name) {
         return None;
@@ -148,7 +148,7 @@ impl Command {
         matches!(self.kind, Kind::Write | Kind::Grow)
     }
 
-    /// Why the server does not run it now, in the order in which Redis looks.
+    /// Why the server does not run it now, checked in the same order as in Redis.
     pub(crate) fn refusal(&self, core: &Core) -> Option<String> {
         let refusals = &core.refusals;
         if self.kind == Kind::Grow && refusals.full {

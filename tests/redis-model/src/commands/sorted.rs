@@ -68,7 +68,7 @@ pub(super) fn zremrangebyscore(core: &mut Core, call: Call, words: &[Vec<u8>]) -
     })
 }
 
-/// Chooses some of the members.
+/// Selects some of the members.
 type Pick = Box<dyn Fn(&[(f64, Vec<u8>)]) -> Vec<(f64, Vec<u8>)>>;
 
 pub(super) fn zrange(core: &mut Core, call: Call, words: &[Vec<u8>]) -> Answer {

@@ -12,7 +12,7 @@ use crate::{
 const BAD_ID: &str = "ERR Invalid stream ID specified as stream command argument";
 const TOO_SMALL: &str = "ERR The ID specified in XADD is equal or smaller than the target stream top item";
 
-/// `MAXLEN ~ 10`, `MINID 5-0`, with the words that they take.
+/// `MAXLEN ~ 10`, `MINID 5-0`, with the number of words.
 fn bound(words: &[Vec<u8>]) -> Result<Option<(Bound, bool, usize)>, String> {
     let by_id = is(&words[0], "minid");
     if !by_id && !is(&words[0], "maxlen") {
@@ -33,7 +33,7 @@ fn bound(words: &[Vec<u8>]) -> Result<Option<(Bound, bool, usize)>, String> {
     Ok(Some((bound, about, at + 1)))
 }
 
-/// Which id an entry asks for.
+/// The id that an entry requests.
 enum Wanted {
     Any,
     InEpoch(u64),
@@ -51,7 +51,7 @@ fn wanted(word: &[u8]) -> Result<Wanted, String> {
     Ok(Wanted::Exactly(EntryId::parse(word, 0).ok_or(BAD_ID)?))
 }
 
-/// The id for the next entry; `None` where it would not be greater than the last.
+/// The id of the next entry; `None` if it would not be greater than the last.
 fn next_id(wanted: &Wanted, last: EntryId, now_ms: u64) -> Option<EntryId> {
     match wanted {
         Wanted::Any if now_ms > last.ms => Some(EntryId { ms: now_ms, seq: 0 }),
@@ -139,7 +139,7 @@ fn entry((id, fields): (EntryId, &Fields)) -> Reply {
     Reply::Array(vec![Reply::text(id.to_string()), Reply::Array(fields)])
 }
 
-/// One end of a range: an id, an open one, or the end of the stream.
+/// One end of a range: inclusive, exclusive, or the end of the stream.
 fn end(word: &[u8], is_start: bool) -> Result<EntryId, String> {
     match word {
         b"-" => return Ok(EntryId::default()),

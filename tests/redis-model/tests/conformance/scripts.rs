@@ -1,4 +1,4 @@
-//! Calls of all of the product's scripts, and of some that err in every way that a script can.
+//! Calls of all of the product's scripts, and of some that fail in every way that a script can.
 
 use std::{collections::BTreeMap, fs, path::Path, sync::LazyLock};
 
@@ -6,7 +6,7 @@ use tickgate_kit::dice::Dice;
 
 use crate::words::{EPOCH, stream};
 
-/// Every script under `src/`, by the name of its file.
+/// Every script under `src/`, by its file name.
 static SCRIPTS: LazyLock<BTreeMap<String, String>> = LazyLock::new(|| {
     let mut found = BTreeMap::new();
     gather(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../src")), &mut found);
@@ -26,7 +26,7 @@ fn gather(folder: &Path, found: &mut BTreeMap<String, String>) {
     }
 }
 
-/// Scripts that do what a script may not, and return whatever can be returned.
+/// Scripts that do what a script must not, and return every type of value.
 const ODD: &[&str] = &[
     "return redis.call('HGET', KEYS[1], 'f')",
     "local a = 1\nlocal x = redis.call('XADD', KEYS[1], '*')\nreturn x",
@@ -95,10 +95,10 @@ fn publish(dice: &mut Dice) -> (Vec<String>, Vec<String>) {
     }
 }
 
-/// Keys and values for a script of this name.
+/// Keys and values for the script with this name.
 fn arguments(name: &str, dice: &mut Dice) -> (Vec<String>, Vec<String>) {
     let user = |dice: &mut Dice| format!("{{k}}:sorted:user{}", dice.below(2));
-    let revoked = "{k}:text:revoked".to_owned();
+    let (revoked, standing) = ("{k}:text:revoked".to_owned(), "{k}:text:standing".to_owned());
     let issued = |dice: &mut Dice| (*dice.choose(&["", "1", "9999999999"])).to_owned();
     let lists = || vec!["{k}:sorted:replicas".to_owned(), "{k}:hash:replicas".to_owned()];
     let replica = |dice: &mut Dice| format!("r{}", dice.below(3));
@@ -117,13 +117,13 @@ fn arguments(name: &str, dice: &mut Dice) -> (Vec<String>, Vec<String>) {
         "admit" => {
             let policy = (*dice.choose(&["evict", "refuse"])).to_owned();
             let values = [member(dice), life(), life(), dice.below(3).to_string(), policy, issued(dice)];
-            (vec![user(dice), revoked], values.into())
+            (vec![user(dice), revoked, standing], values.into())
         }
         "readmit" => {
             let policy = (*dice.choose(&["evict", "refuse"])).to_owned();
             let place = if dice.chance(500) { String::new() } else { format!("s{}", dice.below(3)) };
             let values = [member(dice), life(), life(), dice.below(3).to_string(), issued(dice), policy, place];
-            (vec![user(dice), revoked, "{k}:sorted:replaced".to_owned()], values.into())
+            (vec![user(dice), revoked, standing, "{k}:sorted:replaced".to_owned()], values.into())
         }
         "bury" => (lists(), vec![replica(dice), (*dice.choose(&["", "now"])).into()]),
         "cluster" => (lists(), Vec::new()),
@@ -135,7 +135,11 @@ fn arguments(name: &str, dice: &mut Dice) -> (Vec<String>, Vec<String>) {
             (vec!["{k}:text:record".into()], vec![format!("{}:r{}", dice.below(4), dice.below(2)), json, life()])
         }
         "revoke" => (vec![revoked], vec![issued(dice), life()]),
-        // A script that is not described here is called with what an erring caller would give.
+        "standing" => {
+            let state = (*dice.choose(&["inactive", "active"])).to_owned();
+            (vec![standing], vec![dice.below(4).to_string(), state, life()])
+        }
+        // A script without a description here is called with invalid arguments.
         _ => ((0..dice.below(3)).map(|_| stream(dice)).collect(), (0..dice.below(5)).map(|_| entry(dice)).collect()),
     }
 }

@@ -1,4 +1,4 @@
-//! A real server and the model of one, asked the same.
+//! A real server and its model, driven by the same commands.
 
 use std::{
     collections::BTreeSet,
@@ -10,7 +10,7 @@ use std::{
 use tickgate_kit::redis::RedisServer;
 use tickgate_redis_model::{ClientId, Engine, Identity, Refusals, Role, Server, read_reply};
 
-/// What the servers are told to be.
+/// The condition of the servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Condition {
     Well,
@@ -36,7 +36,7 @@ impl Condition {
     ];
 }
 
-/// One connection of each kind on both sides: the first speaks version 3, the second version 2, and both may subscribe.
+/// One connection of each kind on both sides: the first uses version 3, the second version 2, and both may subscribe.
 pub struct Twin {
     real: [TcpStream; 2],
     admin: TcpStream,
@@ -64,7 +64,7 @@ fn now_us() -> u64 {
     u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros()).unwrap()
 }
 
-/// Asks, and reads until the end mark is answered.
+/// Sends commands, and reads until the end mark is answered.
 fn exchange(stream: &mut TcpStream, command: &[Vec<u8>], mark: &str) -> Vec<u8> {
     let mut bytes = encode(command);
     bytes.extend(encode(&words(&format!("PING {mark}"))));
@@ -80,7 +80,7 @@ fn exchange(stream: &mut TcpStream, command: &[Vec<u8>], mark: &str) -> Vec<u8> 
     }
 }
 
-/// Cuts the answer to the end mark off; false when it is not there yet.
+/// Cuts off the response to the end mark; false if it has not arrived.
 fn until(bytes: &mut Vec<u8>, mark: &str) -> bool {
     let mut at = 0;
     while let Some(len) = read_reply(&bytes[at..]) {
@@ -125,7 +125,7 @@ impl Twin {
         assert!(!answer.starts_with(b"-"), "{command}: {}", String::from_utf8_lossy(&answer));
     }
 
-    /// Puts both sides into a condition, out of the one before.
+    /// Puts both sides into a condition, from the previous one.
     pub fn become_so(&mut self, condition: Condition) {
         self.administer("REPLICAOF NO ONE");
         self.administer(&format!("CONFIG SET maxmemory {}", u8::from(condition == Condition::Full)));
@@ -158,7 +158,7 @@ impl Twin {
         }
     }
 
-    /// Asks both, on one of the connections, and compares what every connection gets.
+    /// Sends a command to both, on one of the connections, and compares what every connection receives.
     ///
     /// # Errors
     /// The difference.
@@ -173,7 +173,7 @@ impl Twin {
             bytes.extend(encode(&words(&format!("PING {mark}"))));
             self.model.receive(self.clients[at], &mut bytes);
             let (mut model, _) = self.model.take_output(self.clients[at]);
-            assert!(until(&mut model, &mark), "the model answers");
+            assert!(until(&mut model, &mark), "the model responds");
             let shown: Vec<_> = command.iter().map(|word| String::from_utf8_lossy(word)).collect();
             let name = shown[0].to_lowercase();
             let (real, model) = (String::from_utf8_lossy(&real), String::from_utf8_lossy(&model));
@@ -187,7 +187,7 @@ impl Twin {
     }
 }
 
-/// Whether two answers are the same but for what a clock or an allocator says.
+/// Whether two responses are equal except for what depends on a clock or an allocator.
 fn is_same(name: &str, real: &str, model: &str) -> bool {
     if name == "time" {
         return real.lines().count() == model.lines().count();
@@ -208,7 +208,7 @@ fn is_same(name: &str, real: &str, model: &str) -> bool {
     one.len() == other.len() && one.iter().zip(&other).all(|(one, other)| one == other || same(one, other))
 }
 
-/// A tree's inner nodes are Redis's own affair.
+/// The inner nodes of a tree are internal to Redis.
 fn without_layout(text: &str) -> String {
     match text.split_once("radix-tree-nodes\r\n:") {
         Some((before, after)) => format!("{before}{}", after.trim_start_matches(|c: char| c.is_ascii_digit())),
@@ -216,7 +216,7 @@ fn without_layout(text: &str) -> String {
     }
 }
 
-/// Runs of digits, and what is between them.
+/// Runs of digits, and the text between them.
 fn pieces(text: &str) -> Vec<&str> {
     let mut all = Vec::new();
     let mut rest = text;

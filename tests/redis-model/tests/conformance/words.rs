@@ -1,11 +1,11 @@
-//! Random commands: those that the product uses, with right and wrong arguments, on few keys of every type.
+//! Random commands: those that the product uses, with valid and invalid arguments, on a few keys of every type.
 
 use tickgate_kit::dice::Dice;
 
-/// No clock gives these: what a script makes of the present time stays below them.
+/// No clock produces these: a script's results from the current time stay below them.
 pub const EPOCH: u64 = 5_000_000_000_000;
 
-/// A key whose name says of which type it should be, most of the time.
+/// A key whose name usually says its type.
 fn key(dice: &mut Dice, kind: &str) -> String {
     let kind = if dice.chance(30) { *dice.choose(&["text", "hash", "sorted", "set", "stream"]) } else { kind };
     format!("{{k}}:{kind}:{}", dice.below(3))
@@ -53,7 +53,7 @@ fn member(dice: &mut Dice) -> String {
     (*dice.choose(&["a", "b", "c", "d"])).to_owned()
 }
 
-/// A life that does not end within a round, or that has ended.
+/// A lifetime that does not end within a round, or has already ended.
 fn life(dice: &mut Dice) -> String {
     (*dice.choose(&["1000000", "5000000", "1000000", "0", "-5", "x"])).to_owned()
 }

@@ -9,6 +9,10 @@ Json = dict[str, Any]
 Loads = Callable[[str], Any]
 
 
+# The channel of what a backend sends to one connection alone, which is none.
+DIRECT = "@connection"
+
+
 class Unreadable(ValueError):
     """The gateway sent something that cannot be read."""
 

@@ -30,11 +30,12 @@ def find_program(binary: str | os.PathLike[str] | None = None) -> str:
     return found
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def _free_ports() -> tuple[int, int]:
+    """Two at once: a port that is given back may be the next one that is given out."""
+    with socket.socket() as one, socket.socket() as other:
+        for probe in (one, other):
+            probe.bind(("127.0.0.1", 0))
+        return one.getsockname()[1], other.getsockname()[1]
 
 
 class GatewayProcess:
@@ -76,7 +77,8 @@ class GatewayProcess:
     def start(self) -> Self:
         """Starts it, and waits until it is ready. After `stop` it comes back on the same ports."""
         if not self.url:
-            self.url, self.api = f"ws://127.0.0.1:{_free_port()}", f"http://127.0.0.1:{_free_port()}"
+            public, operations = _free_ports()
+            self.url, self.api = f"ws://127.0.0.1:{public}", f"http://127.0.0.1:{operations}"
         arguments = ["serve", "--development", "--listen", self.url.removeprefix("ws://")]
         arguments += ["--ops-listen", self.api.removeprefix("http://")]
         if self._redis_url is not None:

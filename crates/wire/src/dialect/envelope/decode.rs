@@ -1,5 +1,5 @@
-//! What producers send: events of runs, log records, heartbeats, subscriptions. Strict in what is needed, lenient with
-//! extra keys.
+//! Messages of producers: events of runs, log records, heartbeats, subscriptions. Strict about required fields, lenient
+//! about additional ones.
 
 use bytes::Bytes;
 
@@ -17,13 +17,13 @@ const OBJECT: &str = "a JSON object";
 const EVENTS_TOPIC: &str = "ingest_events";
 const LOGS_TOPIC: &str = "logs";
 
-/// Reads one message; `None` for an acknowledgement, which needs no answer.
+/// Decodes one message; `None` for an acknowledgement, which requires no answer.
 pub(crate) fn decode(text: &str, limits: &Limits) -> Result<Option<Request>, Invalid> {
     let (fields, scanned) = Fields::read(text, limits.depth_max);
     let msg_id = read_msg_id(&fields);
     let id = if msg_id.is_ok() { fields.raw("msg_id").and_then(Json::keep) } else { None };
     match scanned.map_err(Wrong::from).and(msg_id).and_then(|msg_id| read(text, msg_id, &fields, limits)) {
-        // Further fields are kept and passed on.
+        // Additional fields are kept and passed on.
         Ok(command) => Ok(command.map(|command| Request { id, command, ignored: Vec::new() })),
         Err(Wrong { code, field, message }) => Err(Invalid { id, code, field, message }),
     }
@@ -65,11 +65,11 @@ fn read(text: &str, msg_id: MsgId, fields: &Fields<'_>, limits: &Limits) -> Resu
 }
 
 fn subscribe(payload: &Fields<'_>, limits: &Limits) -> Result<Command, Wrong> {
-    payload.no_options("belongs into an element of `channels`: {\"channel\":…}")?;
+    payload.no_options("belongs in an element of `channels`: {\"channel\":…}")?;
     Ok(Command::Subscribe { elements: payload.elements(limits)? })
 }
 
-/// Topics of something that happened in a run: all events, and the run.
+/// Topics of an event in a run: all events, and the run.
 fn event(payload: &Fields<'_>) -> Result<Vec<String>, Wrong> {
     let run_id = payload.needed_string("run_id", "the name of the run")?;
     check_name(&run_id).map_err(|error| not_a_name("run_id", error))?;
@@ -84,7 +84,7 @@ fn event(payload: &Fields<'_>) -> Result<Vec<String>, Wrong> {
     Ok(vec![EVENTS_TOPIC.to_owned(), run])
 }
 
-/// Topics of one line of a structured log. The level is passed on as it was written; the topic's rule says which levels are
+/// Topics of one structured log record. The level is passed on as written; the topic's rule determines which levels are
 /// published.
 fn log(payload: &Fields<'_>) -> Result<Vec<String>, Wrong> {
     word(payload, "level", &Level::NAMES)?;
@@ -94,7 +94,7 @@ fn log(payload: &Fields<'_>) -> Result<Vec<String>, Wrong> {
     Ok(vec![LOGS_TOPIC.to_owned()])
 }
 
-/// Topics of a failure in the producer itself: none.
+/// Topics of an error in the producer itself: none.
 fn failure(payload: Option<&Fields<'_>>) -> Result<Vec<String>, Wrong> {
     for (payload, name) in payload.into_iter().flat_map(|payload| [(payload, "code"), (payload, "message")]) {
         payload.string(name, "a string")?;
@@ -134,7 +134,7 @@ mod tests {
     };
 
     const LIMITS: Limits = Limits { depth_max: 32, channels_max: 200 };
-    /// As `SocketMessage.json()` writes it in Python: blanks after colons and commas, null for what is left out.
+    /// As `SocketMessage.json()` writes it in Python: spaces after colons and commas, null for absent values.
     const ORDER: &str = r#"{"msg_id": "0b0e2b35-24a5-4d46-9c08-5ccf2d6f2a11", "msg_type": "ingest_event", "source": "quantower-connector", "timestamp": "2024-01-15T10:30:00.123456", "payload": {"run_id": "run-123", "event_type": "order", "event_utc": "2024-01-15T10:30:00", "payload_json": {"order_id": "ord-test-1", "quantity": 0.10, "price": 45000.0}, "seq": null}}"#;
 
     fn with_payload(kind: &str, payload: &str) -> String {
@@ -175,14 +175,14 @@ mod tests {
     }
 
     #[test]
-    fn heartbeats_and_errors_are_only_acknowledged_and_acknowledgements_are_not_answered() {
+    fn heartbeats_and_errors_are_only_acknowledged_and_acknowledgements_get_no_reply() {
         assert!(ingest(r#"{"msg_id":"m","msg_type":"heartbeat","source":"s"}"#).topics.is_empty());
         assert!(ingest(&with_payload("error", r#"{"code":"X","message":"y"}"#)).topics.is_empty());
         assert_eq!(decode(&with_payload("ack", r#"{"acknowledged_msg_id":"m"}"#), &LIMITS), Ok(None));
     }
 
     #[test]
-    fn what_is_needed_is_asked_for() {
+    fn required_fields_are_requested() {
         let cases = [
             ("[]".to_owned(), "a JSON object is expected, not an array"),
             ("{}".to_owned(), "`msg_id` is missing: a string that no other message has, such as a UUID"),
@@ -232,7 +232,7 @@ mod tests {
             assert_eq!(decode(&text, &LIMITS).unwrap_err().message, message, "{text}");
         }
         let invalid = decode(r#"{"msg_id":"m9","msg_type":"x","#, &LIMITS).unwrap_err();
-        assert_eq!(invalid.id, Json::keep("\"m9\""), "the sender learns which of its messages it was");
+        assert_eq!(invalid.id, Json::keep("\"m9\""), "the reply contains the id of the sender's message");
     }
 
     #[test]
@@ -240,7 +240,7 @@ mod tests {
         let payload = r#"{"channels":["ingest_events",{"channel":"logs","since":"7-1"}]}"#;
         let request = decode(&with_payload("subscribe", payload), &LIMITS).unwrap().expect("a request");
         assert_eq!(request.id, Json::keep("\"m1\""));
-        let Command::Subscribe { elements } = request.command else { panic!("no subscribe") };
+        let Command::Subscribe { elements } = request.command else { panic!("not a subscribe") };
         let since = Some(Since::After(StreamId::new(7, 1)));
         assert_eq!(
             (&*elements[1].channel, elements[1].options.clone()),
@@ -252,14 +252,14 @@ mod tests {
         let logs = ListedName { name: "logs".to_owned(), index: 0, fault: None };
         assert_eq!(unsubscribe.command, Command::Unsubscribe { channels: vec![logs] });
         let mixed = decode(&with_payload("subscribe", r#"{"channels":["a,b","logs"]}"#), &LIMITS).unwrap().unwrap();
-        let Command::Subscribe { elements } = mixed.command else { panic!("no subscribe") };
+        let Command::Subscribe { elements } = mixed.command else { panic!("not a subscribe") };
         assert_eq!(elements[0].options.as_ref().unwrap_err().field, "channels[0]");
         assert!(elements[1].options.is_ok());
     }
 
     proptest! {
         #[test]
-        fn any_text_is_answered(text in ".*", cut in 0..ORDER.len(), byte in "[ -~]") {
+        fn any_text_gets_a_reply(text in ".*", cut in 0..ORDER.len(), byte in "[ -~]") {
             let _ = decode(&text, &LIMITS);
             let _ = decode(&format!("{}{byte}{}", &ORDER[..cut], &ORDER[cut + 1..]), &LIMITS);
         }

@@ -53,7 +53,7 @@ struct CaughtUpPayload<'a> {
     channels: &'a [CaughtUpChannel],
 }
 
-/// `code` is the name of the error code in capitals; `msg_id` is the id of the message that failed, if it could be read.
+/// `code` is the name of the error code in capitals; `msg_id` is the id of the failed message, if it could be read.
 #[derive(Serialize)]
 struct Error<'a> {
     code: String,
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_socket_messages() {
+    fn replies_are_socket_messages() {
         const BEGIN: &str = r#"{"msg_id":"00000000-0000-0000-0000-000000000001","#;
         const TIME: &str = r#""source":"server","timestamp":"2023-12-01T12:00:00.000Z","#;
         let m1 = Json::of(&"m1");

@@ -1,5 +1,5 @@
-//! The envelope dialect of producers (the wire contract, section 9): `SocketMessage` in both directions. On an endpoint that
-//! offers channels, producers can also subscribe; publications arrive as they were published. Never publishes anything.
+//! The envelope dialect of producers (the wire contract, section 9): `SocketMessage` in both directions. On an endpoint
+//! with channels, producers can also subscribe; publications arrive as they were published. Publishes nothing itself.
 
 mod decode;
 mod encode;

@@ -8,9 +8,9 @@ use crate::{
     payload::check_payload,
 };
 
-/// Reads one message.
+/// Decodes one message.
 pub(crate) fn decode(text: &str, limits: &Limits) -> Result<Request, Invalid> {
-    // The message's own object is not counted: what it carries may be as deep as what is sent to any other entry point.
+    // The message's own object is not counted: the payload in it may be as deep as at any other entry point.
     let (fields, scanned) = Fields::read(text, limits.depth_max + 1);
     let id = fields.scalar("id");
     let echo = id.as_ref().ok().copied().flatten().and_then(Json::keep);
@@ -28,20 +28,20 @@ pub(crate) fn decode(text: &str, limits: &Limits) -> Result<Request, Invalid> {
     }
 }
 
-/// The types there are, for the answer to an unknown one.
+/// The known types, for the reply to an unknown one.
 const TYPES: &str = "subscribe, unsubscribe, subscribe_<kind> and unsubscribe_<kind> with symbols (such as \
                      subscribe_symbol), ping, auth, history, publish, command, presence, configure";
-/// Longest `command`, in characters.
+/// Maximum length of `command`, in characters.
 const COMMAND_CHARS_MAX: usize = 64;
 
-/// A command, and the fields that it has beside `type` and `id`.
+/// A command, and its fields other than `type` and `id`.
 type Known = (Command, &'static [&'static str]);
 
 fn decode_command(fields: &Fields<'_>, limits: &Limits) -> Result<Known, Wrong> {
     let kind = fields.needed_string("type", "a string, one of subscribe, ping and so on")?;
     Ok(match &*kind {
         "subscribe" => {
-            fields.no_options("belongs into an element of `channels`: {\"channel\":…}")?;
+            fields.no_options("belongs in an element of `channels`: {\"channel\":…}")?;
             (Command::Subscribe { elements: fields.elements(limits)? }, &["channels"])
         }
         "unsubscribe" => (Command::Unsubscribe { channels: fields.names("channels", limits)? }, &["channels"]),
@@ -105,11 +105,11 @@ fn run(fields: &Fields<'_>) -> Result<Command, Wrong> {
     Ok(Command::Run { command: command.into_owned(), args, msg_id: msg_id(fields)? })
 }
 
-/// `subscribe_<verb>` and `unsubscribe_<verb>`; which verbs there are is the endpoint's to say.
+/// `subscribe_<verb>` and `unsubscribe_<verb>`; the endpoint determines which verbs exist.
 fn symbols(kind: &str, fields: &Fields<'_>, limits: &Limits) -> Result<Command, Wrong> {
     let verb_of = |prefix| kind.strip_prefix(prefix).filter(|verb| is_verb(verb)).map(str::to_owned);
     if let Some(verb) = verb_of("subscribe_") {
-        fields.no_options("needs `subscribe`, with {\"channel\":…} as an element of `channels`")?;
+        fields.no_options("requires `subscribe`, with {\"channel\":…} as an element of `channels`")?;
         return Ok(Command::SubscribeSymbols { verb, symbols: fields.names("symbols", limits)? });
     }
     if let Some(verb) = verb_of("unsubscribe_") {
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_publication_may_be_as_deep_as_anywhere_else() {
+    fn a_publication_may_be_as_deep_as_at_other_entry_points() {
         let publish = |levels: usize| {
             let data = format!("{}1{}", r#"{"a":"#.repeat(levels), "}".repeat(levels));
             assert_eq!(check_payload(data.as_bytes(), LIMITS.depth_max).is_ok(), levels <= 32);
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_input_is_told_what_is_wrong_and_what_would_be_right() {
+    fn errors_say_what_is_wrong_and_what_is_expected() {
         let nested = format!(r#"{{"type":"ping","x":{}1{}}}"#, "[".repeat(10_000), "]".repeat(10_000));
         let long_id = format!(r#"{{"type":"ping","id":"{}"}}"#, "x".repeat(65));
         let cases = [
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_list_is_refused_as_a_whole() {
+    fn a_field_that_is_not_a_list_is_refused_as_a_whole() {
         let cases = [
             (r#"{"type":"subscribe"}"#, "`channels` is missing: an array of names"),
             (
@@ -307,11 +307,11 @@ mod tests {
             (r#"{"type":"subscribe_ticker","channels":["a"]}"#, "`symbols` is missing: an array of names"),
             (
                 r#"{"type":"subscribe","channels":[],"last":1}"#,
-                "`last` belongs into an element of `channels`: {\"channel\":…}",
+                "`last` belongs in an element of `channels`: {\"channel\":…}",
             ),
             (
                 r#"{"type":"subscribe_ticker","symbols":["X"],"since":"1-1"}"#,
-                "`since` needs `subscribe`, with {\"channel\":…} as an element of `channels`",
+                "`since` requires `subscribe`, with {\"channel\":…} as an element of `channels`",
             ),
             (
                 r#"{"type":"subscribe","channels":{"channel":"a"}}"#,
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_refuses_its_element_and_no_other() {
+    fn an_invalid_name_refuses_only_its_element() {
         let cases = [
             (r#""a,b""#, "a,b", "channels[1]", "is not a name: it contains `,`"),
             (r#""a\u0000b""#, "a\0b", "channels[1]", "is not a name: it contains U+0000"),
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_option_refuses_its_element_and_no_other() {
+    fn an_invalid_option_refuses_only_its_element() {
         let cases = [
             (r#""since":"yesterday""#, "since", "`since` is not a cursor of this server"),
             (r#""since":7"#, "since", "`since` must be a cursor in quotes, or \"earliest\", not a number"),
@@ -394,14 +394,14 @@ mod tests {
     }
 
     #[test]
-    fn ignored_fields_are_named_in_a_bounded_way() {
+    fn ignored_fields_are_named_within_bounds() {
         let many: String = (0..100).map(|n| format!(r#","{}{n}":1"#, "x".repeat(100))).collect();
         let request = decode(&format!(r#"{{"type":"ping"{many}}}"#), &LIMITS).unwrap();
         assert_eq!((request.ignored.len(), request.ignored[0].len()), (16, 64));
     }
 
     #[test]
-    fn an_unknown_type_gets_the_known_ones_and_is_echoed_only_when_it_is_plain() {
+    fn an_unknown_type_gets_the_known_ones_and_is_echoed_only_if_plain() {
         let unknown = invalid(r#"{"type":"subscribe_all_of_it!","id":3}"#);
         assert!(unknown.message.starts_with("unknown type; known are subscribe, unsubscribe,"), "{}", unknown.message);
         assert_eq!((unknown.id.as_ref().map(Json::get), unknown.field.as_deref()), (Some("3"), Some("type")));
@@ -415,11 +415,11 @@ mod tests {
         let text = format!(r#"{{"type":"subscribe","id":1,"channels":["x"{}]}}"#, r#","x""#.repeat(9_999));
         let invalid = invalid(&text);
         assert_eq!(invalid.code, ErrorCode::TooManySubscriptions);
-        assert_eq!(invalid.message, "`channels` has 10000 names; one message can have 200");
+        assert_eq!(invalid.message, "`channels` has 10000 names; a message can have at most 200");
     }
 
     #[test]
-    fn the_id_comes_back_as_it_was_written_also_with_an_error() {
+    fn the_id_is_echoed_as_written_even_with_an_error() {
         assert_eq!(invalid(r#"{"id":1.50,"type":"x"}"#).id.as_ref().map(Json::get), Some("1.50"));
         assert_eq!(invalid(r#"{"id":"é\n","type":"ping","x":"#).id.as_ref().map(Json::get), Some(r#""é\n""#));
         assert_eq!(invalid(r#"{"type":"x","id":null}"#).id, None);
@@ -427,19 +427,19 @@ mod tests {
     }
 
     #[test]
-    fn a_token_does_not_show_itself() {
+    fn a_token_is_never_shown() {
         let request = decode(r#"{"type":"auth","token":"very-secret"}"#, &LIMITS).unwrap();
         assert!(!format!("{request:?}").contains("secret"));
     }
 
     proptest! {
         #[test]
-        fn any_text_is_answered(text in ".*") {
+        fn any_text_gets_a_reply(text in ".*") {
             let _ = decode(&text, &LIMITS);
         }
 
         #[test]
-        fn any_value_in_any_field_is_answered(
+        fn any_value_in_any_field_gets_a_reply(
             kind in prop::sample::select(vec!["subscribe", "unsubscribe_x", "ping", "auth", "history", "publish", "command", "configure"]),
             fields in prop::collection::btree_map(
                 prop::sample::select(vec!["id", "channels", "channel", "since", "last", "symbols", "data", "token", "command", "args"]),

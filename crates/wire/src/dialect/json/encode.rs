@@ -33,7 +33,7 @@ pub(crate) fn gap(out: &mut BytesMut, gap: &Gap<'_>) {
     push_value(out, &Notice::Gap(gap));
 }
 
-/// Written by hand, so that payloads are copied only once and never parsed.
+/// Written without serde, so that payloads are copied only once and never parsed.
 fn history(out: &mut BytesMut, history: &History) {
     let mut object = Object::begin(out);
     object.string("type", "history");
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_to_subscriptions() {
+    fn replies_to_subscriptions() {
         let channel = SubscribedChannel {
             channel: "orders".into(),
             class: Class::Reliable,
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn an_acknowledged_publication_is_named_beside_the_request() {
+    fn the_reply_to_a_publication_names_its_id_and_the_request() {
         let published = |id, publication_id| Published {
             id,
             channel: "orders".into(),
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn history_holds_pushes() {
+    fn history_contains_pushes() {
         let of = |payload: &'static str| Retained { id: Some(ID), payload: payload.into() };
         let messages = vec![of("{\"a\":1}"), of("{}")];
         let page = History { id: id("1"), channel: "logs".into(), messages, cursor: Some(ID), more: true, gap: None };
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_command_had_in_vain_is_named_in_its_reply() {
+    fn ignored_fields_are_named_in_the_reply() {
         let mut out = BytesMut::new();
         encode(&mut out, &Reply::Ingested(Ingested { id: None }), &["where".into(), "x\"".into()]);
         assert_eq!(&out[..], br#"{"type":"ingested","ignored":["where","x\""]}"#);

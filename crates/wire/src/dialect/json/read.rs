@@ -22,8 +22,9 @@ const DEPTH_MAX: usize = 128;
 pub enum ServerMessage<'a> {
     /// A publication: the gateway's `_meta`, and the publisher's object without it.
     Push(Meta<'a>, Bytes),
+    /// A notice of missing messages.
     Gap(Gap<'a>),
-    /// A reply or a notice, with the fields of the command that meant nothing to the server.
+    /// A reply or a notice, with the fields of the command that the server ignored.
     Reply(Reply, Vec<String>),
     /// A message of an unknown type.
     Unknown,
@@ -142,10 +143,12 @@ mod tests {
     fn unknown_types_fields_codes_and_classes_are_not_errors() {
         assert_eq!(read(r#"{"type":"of_next_year"}"#).unwrap(), ServerMessage::Unknown);
         let text = r#"{"type":"closing","code":4999,"error":"new","message":"m","reconnect":"no","new":[]}"#;
-        let Ok(ServerMessage::Reply(Reply::Closing(closing), _)) = read(text) else { panic!("no closing") };
+        let Ok(ServerMessage::Reply(Reply::Closing(closing), _)) = read(text) else {
+            panic!("expected a closing notice")
+        };
         assert_eq!((closing.object.code, closing.reconnect, closing.after_ms), (4999, Advice::No, None));
         let failure = r#"{"type":"error","code":4999,"error":"new","message":"m","id":1.50,"timestamp":"2025-11-21T08:00:00.000Z"}"#;
-        let Ok(ServerMessage::Reply(Reply::Error(failure), _)) = read(failure) else { panic!("no error") };
+        let Ok(ServerMessage::Reply(Reply::Error(failure), _)) = read(failure) else { panic!("expected an error") };
         assert_eq!((failure.object.code, failure.id.as_ref().map(Json::get)), (4999, Some("1.50")));
         let class = r#"{"type":"subscribed","channels":[{"channel":"a","class":"table","cursor":null,"live":true,"x":1}],"errors":[],"ignored":["where"]}"#;
         let Ok(ServerMessage::Reply(Reply::Subscribed(subscribed), ignored)) = read(class) else { panic!("{class}") };
@@ -162,7 +165,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_push_is_split_into_what_was_published_and_meta(
+        fn a_push_is_split_into_the_published_object_and_meta(
             fields in prop::collection::btree_map("[a-z\",{:é ]{0,6}", "[\",:{a]{0,4}", 0..4),
             conflated in any::<u64>(),
         ) {

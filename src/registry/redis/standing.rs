@@ -1,0 +1,101 @@
+//! Users whom the platform reported as inactive, over Redis. As with revocations, every replica keeps what it heard, checks it
+//! before it asks Redis, and writes it again where Redis may have lost it.
+//!
+//! Never decides by the order in which words arrive: each has its place in the order of all, and the last one counts.
+
+use std::time::Duration;
+
+use tickgate_wire::model::UserId;
+
+use super::{
+    Inner, Redis,
+    batch::{Op, Word},
+    commands::{ask, keep_standing, run},
+    message::{ChannelMessage, STANDING, StandingMessage},
+    times::millis,
+};
+use crate::{
+    clock,
+    registry::{Carried, INACTIVE_REASON, USER_INACTIVE, Unavailable, standings::Standing},
+};
+
+impl Redis {
+    pub(in crate::registry) async fn report(&self, user: &UserId, inactive: bool, ttl: Duration) -> Carried {
+        let inner = &*self.0;
+        let until_ms = clock::unix_ms().saturating_add(millis(ttl));
+        let standing = Standing { inactive, until_ms, sent: inner.place_in_order().await };
+        inner.take_standing(user, standing);
+        let call = keep_standing(inner, user, standing);
+        let written = run(inner.topology.at(user.as_str()), &inner.scripts.standing, &call).await;
+        let written = written.map(|later: Option<String>| inner.hear_later(user, later.as_deref()));
+        let message = message_of(user, standing);
+        let kept = serde_json::to_string(&message).unwrap_or_default();
+        let channel = inner.keys().control_all();
+        let told = inner.spread((STANDING, &kept, standing.sent), &channel, &ChannelMessage::Standing(message)).await;
+        let carried = Carried { stored: written.map_err(Unavailable::from).and(told.stored), told: told.told };
+        if carried.stored.is_err() || carried.told.is_err() {
+            // This replica has it, and hands it on as soon as Redis takes it.
+            inner.queue_standing(user, standing);
+        }
+        carried
+    }
+
+    pub(in crate::registry) async fn is_inactive(&self, user: &UserId) -> Result<bool, Unavailable> {
+        if let Some(inactive) = self.0.standings.is_inactive(user, clock::unix_ms()) {
+            return Ok(inactive);
+        }
+        let key = self.0.keys().user_standing(user);
+        let kept: Option<String> = ask(self.0.topology.at(user.as_str()), redis::cmd("GET").arg(key)).await?;
+        Ok(kept.is_some_and(|kept| kept.ends_with(":inactive")))
+    }
+}
+
+impl Inner {
+    /// Another replica, or this one, was told of a user's standing.
+    pub(super) fn hear_standing(&self, message: &StandingMessage) {
+        self.clock.saw(message.sent);
+        let Ok(user) = UserId::new(&message.user) else { return };
+        let StandingMessage { inactive, until_ms, sent, .. } = *message;
+        self.take_standing(&user, Standing { inactive, until_ms, sent });
+    }
+
+    /// Redis has a later word, of which this replica did not hear.
+    pub(super) fn hear_later(&self, user: &UserId, later: Option<&str>) {
+        let Some(later) = later.and_then(parse_kept) else { return };
+        self.clock.saw(later.sent);
+        self.take_standing(user, later);
+    }
+
+    /// Remembers it where it counts, and closes the connections of a user who is inactive.
+    fn take_standing(&self, user: &UserId, heard: Standing) {
+        if !self.standings.add(user, heard, clock::unix_ms()) || !heard.inactive {
+            return;
+        }
+        for (session, entry) in self.leases.of_user(user) {
+            self.close(session, entry.stamp, USER_INACTIVE, INACTIVE_REASON);
+        }
+    }
+
+    /// Has it written and told when Redis takes it.
+    fn queue_standing(&self, user: &UserId, standing: Standing) {
+        self.push(self.topology.placement().shard(user.as_str()), Op::Stand(user.clone(), standing));
+        let message = message_of(user, standing);
+        let kept = serde_json::to_string(&message).unwrap_or_default();
+        let message = ChannelMessage::Standing(message).encode();
+        self.push(self.control_shard(), Op::TellAll(Word { message, field: STANDING, kept, sent: standing.sent }));
+    }
+}
+
+fn message_of(user: &UserId, standing: Standing) -> StandingMessage {
+    let Standing { inactive, until_ms, sent } = standing;
+    StandingMessage { user: user.to_string(), inactive, until_ms, sent }
+}
+
+/// What the script says of a later word.
+fn parse_kept(text: &str) -> Option<Standing> {
+    let mut parts = text.split(':');
+    let (sent, state, left_ms) = (parts.next()?, parts.next()?, parts.next()?);
+    let left_ms: u64 = left_ms.parse().ok()?;
+    let until_ms = clock::unix_ms().saturating_add(left_ms);
+    Some(Standing { inactive: state == "inactive", until_ms, sent: sent.parse().ok()? })
+}

@@ -1,0 +1,80 @@
+//! Which users the platform reported as inactive, as this replica heard it: what holds whatever becomes of Redis. Pure.
+//!
+//! The last word about a user counts, in the order in which words were sent, not in that in which they are heard. Never
+//! forgets one before its time, up to a bound.
+
+use std::collections::HashMap;
+
+use parking_lot::Mutex;
+use tickgate_wire::model::UserId;
+
+use super::revocations::make_room;
+
+/// What the platform said of a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// No token of the user is accepted.
+    pub(super) inactive: bool,
+    /// Milliseconds since 1970, by the clock of the replica that was asked: when the word ends. One that a user is active
+    /// again lives as long as the one before could, which a replica may still have.
+    pub(super) until_ms: u64,
+    /// Its place in the order of all words.
+    pub(super) sent: u64,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct Standings(Mutex<HashMap<UserId, Standing>>);
+
+impl Standings {
+    /// Takes a word over, unless a later one is known. Returns whether it counts.
+    pub(super) fn add(&self, user: &UserId, heard: Standing, now_ms: u64) -> bool {
+        let mut users = self.0.lock();
+        let known = users.get(user).copied().filter(|known| known.until_ms > now_ms);
+        if known.is_some_and(|known| known.sent >= heard.sent) {
+            return false;
+        }
+        make_room(&mut users, user, |standing| standing.until_ms, now_ms);
+        let until_ms = match known {
+            Some(known) if !heard.inactive => known.until_ms.max(heard.until_ms),
+            _ => heard.until_ms,
+        };
+        users.insert(user.clone(), Standing { until_ms, ..heard });
+        true
+    }
+
+    /// Whether the user is inactive; `None` where nothing is known.
+    pub(super) fn is_inactive(&self, user: &UserId, now_ms: u64) -> Option<bool> {
+        let known = self.0.lock().get(user).copied().filter(|known| known.until_ms > now_ms)?;
+        Some(known.inactive)
+    }
+
+    /// Those whose time is not over.
+    pub(super) fn all(&self, now_ms: u64) -> Vec<(UserId, Standing)> {
+        let users = self.0.lock();
+        let running = users.iter().filter(|(_, standing)| standing.until_ms > now_ms);
+        running.map(|(user, standing)| (user.clone(), *standing)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_word_counts_in_whatever_order_they_are_heard() {
+        let (standings, alice) = (Standings::default(), UserId::new("alice").unwrap());
+        let says = |inactive, until_ms, sent| Standing { inactive, until_ms, sent };
+        assert_eq!(standings.is_inactive(&alice, 1), None);
+        assert!(standings.add(&alice, says(true, 100, 10), 1));
+        assert_eq!((standings.is_inactive(&alice, 99), standings.is_inactive(&alice, 100)), (Some(true), None));
+        assert!(standings.add(&alice, says(false, 50, 30), 1));
+        assert!(!standings.add(&alice, says(true, 500, 20), 1), "sent before, heard after");
+        assert_eq!(standings.is_inactive(&alice, 99), Some(false), "as long as the word that it takes back");
+        assert!(standings.add(&alice, says(true, 60, 40), 1), "for a shorter time than before");
+        assert_eq!((standings.is_inactive(&alice, 59), standings.is_inactive(&alice, 60)), (Some(true), None));
+        assert_eq!(standings.all(59), [(alice.clone(), says(true, 60, 40))]);
+        assert!(standings.all(60).is_empty());
+        assert!(standings.add(&alice, says(true, 90, 5), 70), "the former one is over");
+    }
+}
