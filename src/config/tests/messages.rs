@@ -236,7 +236,7 @@ fn invalid_topics_and_profiles_are_reported() {
         ),
         (
             profile("path = \"/x\"\ntoken = \"ignored\"\nconnections_max = 0"),
-            "profiles.own.connections_max: wants 1 to 10000000, got 0",
+            "profiles.own.connections_max: must be between 1 and 10000000, got 0",
         ),
         (
             profile("path = \"/x\"\ntoken = \"ignored\"\nrefusal_code = 4003"),

@@ -180,7 +180,7 @@ impl RedisServer {
         self.signal("-CONT");
     }
 
-    /// From now on its clock differs by so many seconds from the right time.
+    /// From now on its clock differs from the real time by this many seconds.
     pub fn set_clock(&self, seconds: i64) {
         set_clock(self.clock.as_ref().expect("a server with a clock of its own"), seconds);
     }
