@@ -227,9 +227,8 @@ impl Hub {
 
     /// The first comparison of a topic without retention needs no stream.
     pub(super) fn begin(&self, topic: &Arc<Followed>) {
-        if topic.rule.retain_max == 0 {
-            let history = self.backplane.history(&topic.topic);
-            let _ = topic.compared((Some(StreamId::ZERO), None), &history, &self.shards);
+        if !topic.is_retained() {
+            let _ = topic.confirmed_unkept(&self.shards);
             self.settle(topic, None);
         } else {
             self.queues.compare.push(topic);

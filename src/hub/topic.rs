@@ -93,6 +93,11 @@ impl Followed {
         }
     }
 
+    /// Whether its messages are kept in a stream.
+    pub(super) fn is_retained(&self) -> bool {
+        self.rule.retain_max > 0
+    }
+
     /// Whether it is known that somebody has published to it, or it is a user's own.
     pub(super) fn is_published(&self) -> bool {
         self.published.load(Ordering::Relaxed)
@@ -176,6 +181,11 @@ impl Followed {
         shards: &[Arc<Shard>],
     ) -> Todo {
         self.step(shards, |position, steps| position.compare(end, before, self.judge(history), steps))
+    }
+
+    /// The subscription is confirmed, of a topic without a stream.
+    pub(super) fn confirmed_unkept(self: &Arc<Self>, shards: &[Arc<Shard>]) -> Todo {
+        self.step(shards, |position, _| position.begin_unkept())
     }
 
     /// What the stream is to be asked.

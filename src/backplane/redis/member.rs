@@ -59,6 +59,8 @@ pub(super) struct Member {
     doubts: bool,
     revision: String,
     stored: Option<Stored>,
+    /// The greatest beat that was seen of each member.
+    beats: BTreeMap<String, u64>,
     scripts: [Script; 2],
 }
 
@@ -110,6 +112,7 @@ impl Member {
             doubts: false,
             revision: String::new(),
             stored: None,
+            beats: BTreeMap::new(),
             scripts,
         }
     }
@@ -171,6 +174,11 @@ impl Member {
             return self.attach(connection, seen, place).await;
         }
         let Some(stored) = seen.stored else { return Err(Failure::Other("the roster is not readable".into())) };
+        self.beats.retain(|name, _| seen.beats.contains_key(name));
+        for (name, beat) in &seen.beats {
+            let known = self.beats.entry(name.clone()).or_default();
+            *known = (*known).max(*beat);
+        }
         self.me.settled(&stored);
         self.learn(&stored);
         (self.revision, self.stored) = (seen.revision, Some(stored.clone()));
@@ -196,12 +204,16 @@ impl Member {
     }
 
     fn place(&self, seen: &Seen, went_back: bool) -> Place {
+        let name = self.me.name();
+        let is_later =
+            |(of, beat): (&String, &u64)| *of != name && self.beats.get(of).is_some_and(|known| known < beat);
         let silent = self.answered.map(|answered| u64::try_from(answered.elapsed().as_millis()).unwrap_or(u64::MAX));
         Place {
             identity: seen.identity.clone(),
             now_s: clock::unix_ms() / 1000,
             random: uuid::Uuid::new_v4().as_u64_pair().0,
             went_back,
+            went_on: seen.beats.iter().any(is_later),
             silent_ms: silent,
             lost: Vec::new(),
             forgot: false,

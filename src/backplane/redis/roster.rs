@@ -65,6 +65,8 @@ pub(super) struct Place {
     pub(super) random: u64,
     /// The dataset went back although its identity is the same.
     pub(super) went_back: bool,
+    /// Somebody has beaten in it since this member left it.
+    pub(super) went_on: bool,
     /// How long ago the last answered beat was sent; `None`: never.
     pub(super) silent_ms: Option<u64>,
     /// Acknowledged ids that are not in this dataset.
@@ -106,7 +108,11 @@ impl Me {
                 && !place.went_back
                 && !self.is_of_a_side_branch(stored)
         });
-        let is_foreign = stored.as_ref().is_some_and(|stored| stored.is_foreign_to(self.g, &self.copy));
+        let is_foreign = stored
+            .as_ref()
+            .is_some_and(|stored| stored.is_foreign_to(self.g, &self.copy) || self.has_two_primaries(stored, place));
+        let is_late = stored.as_ref().is_some_and(|stored| self.is_late(stored, place));
+        let same = same && !is_late;
         let mut next = match stored {
             Some(stored) if same => stored,
             stored => self.begin(stored, place),
@@ -117,7 +123,7 @@ impl Me {
             self.report(&mut next, place);
         }
         // One that was brought pending behind a boundary that is decided would wait for a verdict for ever.
-        if is_foreign || next.state.last_pending().is_none() {
+        if is_foreign || is_late || next.state.last_pending().is_none() {
             next.state.resolve(BorderState::Doubt);
         }
         next.state.settle();
@@ -129,6 +135,23 @@ impl Me {
     fn is_of_a_side_branch(&self, stored: &Stored) -> bool {
         let pending = stored.state.borders.last().is_some_and(|border| border.state == BorderState::Pending);
         self.g != 0 && !stored.knows(self.g) && !pending
+    }
+
+    /// Whether this member comes from a generation that ended the one of this dataset, while that one went on here: what was
+    /// acknowledged in it lies below the positions of those who began where this member was.
+    fn has_two_primaries(&self, stored: &Stored, place: &Place) -> bool {
+        let ended = || self.copy.borders.iter().any(|border| border.g > stored.g && border.ends.contains(&stored.g));
+        let went_on = place.went_on || stored.identity == place.identity;
+        went_on && self.g > stored.g && !stored.knows(self.g) && ended()
+    }
+
+    /// Whether it brings a loss of a generation whose end is decided: it went on alone where the others had left, and those
+    /// who began since stand above what it acknowledged.
+    fn is_late(&self, stored: &Stored, place: &Place) -> bool {
+        let known = |(topic, id): &(String, StreamId)| stored.state.lost.get(topic).is_some_and(|ids| ids.contains(id));
+        let lacks = place.forgot || !place.lost.iter().all(known);
+        let pending = stored.state.borders.iter().any(|border| border.state == BorderState::Pending);
+        self.g != 0 && self.g < stored.g && stored.knows(self.g) && !pending && lacks
     }
 
     /// A generation above every number that was ever shown.
