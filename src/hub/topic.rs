@@ -93,11 +93,6 @@ impl Followed {
         }
     }
 
-    /// Whether its messages are kept in a stream.
-    pub(super) fn is_retained(&self) -> bool {
-        self.rule.retain_max > 0
-    }
-
     /// Whether it is known that somebody has published to it, or it is a user's own.
     pub(super) fn is_published(&self) -> bool {
         self.published.load(Ordering::Relaxed)
@@ -180,12 +175,8 @@ impl Followed {
         history: &History,
         shards: &[Arc<Shard>],
     ) -> Todo {
-        self.step(shards, |position, steps| position.compare(end, before, self.judge(history), steps))
-    }
-
-    /// The subscription is confirmed, of a topic without a stream.
-    pub(super) fn confirmed_unkept(self: &Arc<Self>, shards: &[Arc<Shard>]) -> Todo {
-        self.step(shards, |position, _| position.begin_unkept())
+        let compare = |own: &mut Position, steps: &mut _| own.compare(end, before, self.judge(history), steps);
+        if self.is_retained() { self.step(shards, compare) } else { self.step(shards, |own, _| own.begin_unkept()) }
     }
 
     /// What the stream is to be asked.

@@ -1,7 +1,7 @@
 //! Keeps a replica a member of one server's dataset: attaches, beats, reports what was lost, leaves. Never decides:
 //! `roster` does.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use redis::{Script, Value, aio::MultiplexedConnection};
@@ -19,6 +19,7 @@ use super::{
     membership::{Membership, Standing},
     process,
     roster::{LEASE_MS, Me, Place},
+    seen::{Beats, Seen},
     table,
 };
 use crate::{
@@ -59,21 +60,8 @@ pub(super) struct Member {
     doubts: bool,
     revision: String,
     stored: Option<Stored>,
-    /// The greatest beat that was seen of each member.
-    beats: BTreeMap<String, u64>,
+    beats: Beats,
     scripts: [Script; 2],
-}
-
-/// What a beat brings.
-struct Seen {
-    identity: String,
-    /// The beat of this member that the dataset has.
-    beat: Option<u64>,
-    /// Why the beat could not be written.
-    refused: String,
-    stored: Option<Stored>,
-    revision: String,
-    beats: BTreeMap<String, u64>,
 }
 
 enum Round {
@@ -112,7 +100,7 @@ impl Member {
             doubts: false,
             revision: String::new(),
             stored: None,
-            beats: BTreeMap::new(),
+            beats: Beats::default(),
             scripts,
         }
     }
@@ -174,11 +162,7 @@ impl Member {
             return self.attach(connection, seen, place).await;
         }
         let Some(stored) = seen.stored else { return Err(Failure::Other("the roster is not readable".into())) };
-        self.beats.retain(|name, _| seen.beats.contains_key(name));
-        for (name, beat) in &seen.beats {
-            let known = self.beats.entry(name.clone()).or_default();
-            *known = (*known).max(*beat);
-        }
+        self.beats.note(&seen.beats);
         self.me.settled(&stored);
         self.learn(&stored);
         (self.revision, self.stored) = (seen.revision, Some(stored.clone()));
@@ -204,16 +188,13 @@ impl Member {
     }
 
     fn place(&self, seen: &Seen, went_back: bool) -> Place {
-        let name = self.me.name();
-        let is_later =
-            |(of, beat): (&String, &u64)| *of != name && self.beats.get(of).is_some_and(|known| known < beat);
         let silent = self.answered.map(|answered| u64::try_from(answered.elapsed().as_millis()).unwrap_or(u64::MAX));
         Place {
             identity: seen.identity.clone(),
             now_s: clock::unix_ms() / 1000,
             random: uuid::Uuid::new_v4().as_u64_pair().0,
             went_back,
-            went_on: seen.beats.iter().any(is_later),
+            went_on: self.beats.are_behind(&seen.beats, &self.me.name()),
             silent_ms: silent,
             lost: Vec::new(),
             forgot: false,

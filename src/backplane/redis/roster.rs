@@ -108,9 +108,10 @@ impl Me {
                 && !place.went_back
                 && !self.is_of_a_side_branch(stored)
         });
-        let is_foreign = stored
-            .as_ref()
-            .is_some_and(|stored| stored.is_foreign_to(self.g, &self.copy) || self.has_two_primaries(stored, place));
+        let is_foreign = stored.as_ref().is_some_and(|stored| {
+            let went_on = place.went_on || stored.identity == place.identity;
+            stored.is_foreign_to(self.g, &self.copy) || went_on && stored.was_left(self.g, &self.copy)
+        });
         let is_late = stored.as_ref().is_some_and(|stored| self.is_late(stored, place));
         let same = same && !is_late;
         let mut next = match stored {
@@ -137,21 +138,12 @@ impl Me {
         self.g != 0 && !stored.knows(self.g) && !pending
     }
 
-    /// Whether this member comes from a generation that ended the one of this dataset, while that one went on here: what was
-    /// acknowledged in it lies below the positions of those who began where this member was.
-    fn has_two_primaries(&self, stored: &Stored, place: &Place) -> bool {
-        let ended = || self.copy.borders.iter().any(|border| border.g > stored.g && border.ends.contains(&stored.g));
-        let went_on = place.went_on || stored.identity == place.identity;
-        went_on && self.g > stored.g && !stored.knows(self.g) && ended()
-    }
-
     /// Whether it brings a loss of a generation whose end is decided: it went on alone where the others had left, and those
     /// who began since stand above what it acknowledged.
     fn is_late(&self, stored: &Stored, place: &Place) -> bool {
         let known = |(topic, id): &(String, StreamId)| stored.state.lost.get(topic).is_some_and(|ids| ids.contains(id));
         let lacks = place.forgot || !place.lost.iter().all(known);
-        let pending = stored.state.borders.iter().any(|border| border.state == BorderState::Pending);
-        self.g != 0 && self.g < stored.g && stored.knows(self.g) && !pending && lacks
+        lacks && stored.has_decided(self.g)
     }
 
     /// A generation above every number that was ever shown.
