@@ -208,8 +208,7 @@ impl Followed {
         self.post_all(after, &steps, shards);
         if inner.position.at().is_some() {
             for waiting in inner.waiting.drain(..) {
-                // Whoever waited may have gone.
-                let _ = waiting.send(());
+                let _ = waiting.send(()); // Whoever waited may have gone.
             }
         }
         match next {
