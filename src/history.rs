@@ -72,6 +72,12 @@ impl History {
         StreamId::new(self.generation, 0).previous()
     }
 
+    /// Whether a boundary has no verdict yet.
+    #[must_use]
+    pub fn is_pending(&self) -> bool {
+        self.borders.iter().any(|(_, state)| *state == BorderState::Pending)
+    }
+
     /// Whether a position lies before everything that is remembered. Nobody can say whether it was ever given, so it proves
     /// nothing about a server: strangers make such cursors up.
     fn is_forgotten(&self, at: StreamId) -> bool {

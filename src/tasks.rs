@@ -13,6 +13,9 @@ use pin_project_lite::pin_project;
 use prometheus::Histogram;
 use tokio::sync::watch;
 
+#[cfg(feature = "simulation")]
+pub use frozen::{Frost, Frozen};
+
 /// Runs a short blocking operation (files) on a blocking thread. `None` if it panicked, which is logged.
 pub async fn blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> Option<R> {
     // Neither aborted nor awaited by the drain: it ends by itself.
@@ -34,6 +37,9 @@ struct Account {
     running: watch::Sender<usize>,
     /// How long each poll took, in seconds.
     polls: OnceLock<Histogram>,
+    /// Whether the process of these tasks is suspended.
+    #[cfg(feature = "simulation")]
+    frost: Frost,
 }
 
 /// Resolves when the replica stops.
@@ -67,7 +73,12 @@ impl Tasks {
     }
 
     fn timed_by(polls: OnceLock<Histogram>) -> Self {
-        let account = Arc::new(Account { running: watch::Sender::new(0), polls });
+        let account = Arc::new(Account {
+            running: watch::Sender::new(0),
+            polls,
+            #[cfg(feature = "simulation")]
+            frost: Frost::default(),
+        });
         Self { stop: watch::Sender::new(false), account, broken: watch::Sender::new(None) }
     }
 
@@ -80,6 +91,13 @@ impl Tasks {
     #[must_use]
     pub fn apart(&self) -> Self {
         Self { broken: self.broken.clone(), ..Self::timed_by(self.account.polls.clone()) }
+    }
+
+    /// What suspends these tasks, as if somebody had stopped their process.
+    #[cfg(feature = "simulation")]
+    #[must_use]
+    pub fn frost(&self) -> Frost {
+        self.account.frost.clone()
     }
 
     /// The signal on which tasks end.
@@ -175,11 +193,72 @@ impl<F: Future<Output = ()>> Future for Timed<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let timed = self.project();
+        #[cfg(feature = "simulation")]
+        if timed.running.0.frost.holds(cx) {
+            return Poll::Pending;
+        }
         let Some(polls) = timed.running.0.polls.get() else { return timed.task.poll(cx) };
         let began = Instant::now();
         let outcome = timed.task.poll(cx);
         polls.observe(began.elapsed().as_secs_f64());
         outcome
+    }
+}
+
+#[cfg(feature = "simulation")]
+mod frozen {
+    use std::{
+        pin::Pin,
+        sync::Arc,
+        task::{Context, Poll, Waker},
+    };
+
+    use parking_lot::Mutex;
+    use pin_project_lite::pin_project;
+
+    /// Stands for a process that can be suspended (SIGSTOP) and go on: while it is, none of its tasks is polled. Cheap to
+    /// clone.
+    #[derive(Clone, Debug, Default)]
+    pub struct Frost(Arc<Mutex<Option<Vec<Waker>>>>);
+
+    impl Frost {
+        /// Suspends, or lets go on whatever came up meanwhile.
+        pub fn set(&self, is_suspended: bool) {
+            let waiting = std::mem::replace(&mut *self.0.lock(), is_suspended.then(Vec::new));
+            waiting.into_iter().flatten().for_each(Waker::wake);
+        }
+
+        /// A task of that process.
+        pub fn over<F: Future>(&self, task: F) -> Frozen<F> {
+            Frozen { task, frost: self.clone() }
+        }
+
+        pub(super) fn holds(&self, cx: &Context<'_>) -> bool {
+            let mut frost = self.0.lock();
+            if let Some(waiting) = &mut *frost {
+                waiting.push(cx.waker().clone());
+            }
+            frost.is_some()
+        }
+    }
+
+    pin_project! {
+        /// A task of a process that can be suspended.
+        #[derive(Debug)]
+        pub struct Frozen<F> {
+            #[pin]
+            task: F,
+            frost: Frost,
+        }
+    }
+
+    impl<F: Future> Future for Frozen<F> {
+        type Output = F::Output;
+
+        fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+            let frozen = self.project();
+            if frozen.frost.holds(cx) { Poll::Pending } else { frozen.task.poll(cx) }
+        }
     }
 }
 

@@ -227,9 +227,9 @@ impl Hub {
 
     /// The first comparison of a topic without retention needs no stream.
     pub(super) fn begin(&self, topic: &Arc<Followed>) {
-        if topic.rule.retain_max == 0 {
+        if !topic.is_retained() {
             let history = self.backplane.history(&topic.topic);
-            let _ = topic.compared((Some(StreamId::ZERO), None), &history, &self.shards);
+            let _ = topic.compared((None, None), &history, &self.shards);
             self.settle(topic, None);
         } else {
             self.queues.compare.push(topic);
@@ -244,6 +244,13 @@ pub struct StreamLag {
     pub topics: usize,
     /// What the topic that is furthest behind is known to lack, in messages.
     pub messages_max: u64,
+}
+
+impl Followed {
+    /// Whether its messages are kept in a stream.
+    pub(super) fn is_retained(&self) -> bool {
+        self.rule.retain_max > 0
+    }
 }
 
 /// Whether a topic has no message, and its place in Redis is to be asked for again.

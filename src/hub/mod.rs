@@ -84,7 +84,7 @@ use crate::{
     metrics::Metrics,
     tasks::Tasks,
 };
-use tickgate_wire::model::{Message, Topic, TopicRule};
+use tickgate_wire::model::{Content, Message, Topic, TopicRule};
 
 /// Locks of the topic table. A link's task looks up one topic per arrival, so readers must not meet often.
 const TABLE_PARTS: usize = 16;
@@ -231,7 +231,8 @@ impl Hub {
                 }
             }
             Event::Foreign { topic } => {
-                if let Some(topic) = self.topics.get(topic) {
+                // Where nothing is kept there is nothing to compare with.
+                if let Some(topic) = self.topics.get(topic).filter(|topic| topic.is_retained()) {
                     self.queues.compare.push(&topic);
                 }
             }
@@ -240,8 +241,15 @@ impl Hub {
     }
 
     /// Delivers an arrival to this replica's subscribers.
-    fn deliver(&self, topic: &str, message: Message) {
+    fn deliver(&self, topic: &str, mut message: Message) {
         let Some(topic) = self.topics.get(topic) else { return };
+        if !topic.is_retained() && message.id.is_some() {
+            // A place in a stream that this topic has not: nothing is missing before or behind it.
+            if message.content == Content::Unreadable {
+                return;
+            }
+            (message.id, message.prev) = (None, None);
+        }
         if !topic.is_published() {
             self.published(&topic);
         }

@@ -158,7 +158,9 @@ impl Position {
         let history = judge.history;
         match (self.at, end) {
             (None, None) => return Next::Anchor,
-            // Whoever begins now has nothing to do with what lies before this generation.
+            // Whoever begins now has nothing to do with what lies before this generation, but with what is acknowledged
+            // elsewhere while nobody has decided where that one ends.
+            (None, Some(end)) if history.is_pending() => self.at = Some(end),
             (None, Some(end)) => self.at = Some(end.max(history.beginning())),
             (Some(_), None) if self.newest_only => {}
             // What came last is known, and the next entry will be.
@@ -187,6 +189,13 @@ impl Position {
         }
         self.unbroken = true;
         self.settle(judge, steps)
+    }
+
+    /// Nothing is kept, so there is nothing to compare with: whatever comes is live.
+    pub fn begin_unkept(&mut self) -> Next {
+        self.at.get_or_insert(StreamId::ZERO);
+        self.state = State::Live;
+        Next::Live
     }
 
     /// What the stream is to be asked now.

@@ -284,6 +284,34 @@ fn a_topic_without_a_stream_gets_a_position_and_another_one_where_that_is_gone()
 }
 
 #[test]
+fn whoever_begins_before_the_verdict_hears_what_it_brings() {
+    let pending = [(4, BorderState::Proven), (8, BorderState::Pending)];
+    let mut history = History { alloc: 8, borders: pending.to_vec(), ..History::single(8) };
+    let mut position = Position::new(false, LIMITS);
+    let mut steps = Vec::new();
+    position.compare(Some(id(4, 2)), None, Judge { topic: "t", history: &history }, &mut steps);
+    assert_eq!(position.at(), Some(id(4, 2)));
+    // Acknowledged on another server since, and lost with it.
+    history.borders[1].1 = BorderState::Proven;
+    history.lost.insert("t".into(), vec![id(4, 3)]);
+    let judge = Judge { topic: "t", history: &history };
+    assert_eq!(position.compare(Some(id(4, 2)), None, judge, &mut steps), Next::Read);
+    let empty = Page { messages: Vec::new(), more: false, end: Some(id(4, 2)) };
+    assert_eq!(position.filled(position.ask(), &empty, judge, &mut steps), Next::Live);
+    assert_eq!(told(&steps).len(), 1, "a gap");
+}
+
+#[test]
+fn of_what_is_not_kept_nothing_is_missing() {
+    let mut position = Position::new(false, LIMITS);
+    for _ in 0..2 {
+        assert_eq!(position.begin_unkept(), Next::Live);
+        assert_eq!((position.at(), position.state()), (Some(StreamId::ZERO), State::Live));
+        position.lost();
+    }
+}
+
+#[test]
 fn after_a_lost_link_only_what_provably_follows_goes_out() {
     let mut position = standing_at(id(1, 5));
     position.lost();

@@ -272,7 +272,7 @@ impl Interest {
     /// Whether the topic has a stream, hence ids.
     #[must_use]
     pub fn is_retained(&self) -> bool {
-        self.topic.rule.retain_max > 0
+        self.topic.is_retained()
     }
 
     /// The head of the topic as this replica knows it.

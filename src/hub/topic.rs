@@ -175,7 +175,8 @@ impl Followed {
         history: &History,
         shards: &[Arc<Shard>],
     ) -> Todo {
-        self.step(shards, |position, steps| position.compare(end, before, self.judge(history), steps))
+        let compare = |own: &mut Position, steps: &mut _| own.compare(end, before, self.judge(history), steps);
+        if self.is_retained() { self.step(shards, compare) } else { self.step(shards, |own, _| own.begin_unkept()) }
     }
 
     /// What the stream is to be asked.
@@ -207,8 +208,7 @@ impl Followed {
         self.post_all(after, &steps, shards);
         if inner.position.at().is_some() {
             for waiting in inner.waiting.drain(..) {
-                // Whoever waited may have gone.
-                let _ = waiting.send(());
+                let _ = waiting.send(()); // Whoever waited may have gone.
             }
         }
         match next {

@@ -51,7 +51,7 @@ mod simulated {
     /// A connection attempt, and the function that runs its driver once it is established.
     pub struct Call {
         pub dialled: Doing<io::Result<Box<dyn Wire>>>,
-        pub drive: fn(Doing<()>),
+        pub drive: Box<dyn FnOnce(Doing<()>) + Send>,
     }
 
     /// Replaces the network.

@@ -121,6 +121,20 @@ impl Stored {
         given_there.any(|g| g < own && !is_mine(g)) || given_here.any(|g| g < reached && !is_theirs(g))
     }
 
+    /// Whether a member of generation `own`, which knows `copy`, saw this generation end, and this dataset has not heard of
+    /// that. Where it went on here, two servers took publications: what was acknowledged in it lies below the positions of
+    /// those who began where the member was.
+    pub(super) fn was_left(&self, own: u64, copy: &State) -> bool {
+        let ended = |border: &Border| border.g > self.g && border.ends.contains(&self.g);
+        own > self.g && !self.knows(own) && copy.borders.iter().any(ended)
+    }
+
+    /// Whether that generation ended here, and what it lost has its verdict.
+    pub(super) fn has_decided(&self, own: u64) -> bool {
+        let pending = self.state.borders.iter().any(|border| border.state == BorderState::Pending);
+        own != 0 && own < self.g && self.knows(own) && !pending
+    }
+
     /// For readers.
     pub(super) fn history(&self) -> History {
         let State { borders, lost, floor, .. } = &self.state;

@@ -1,7 +1,7 @@
 //! Keeps a replica a member of one server's dataset: attaches, beats, reports what was lost, leaves. Never decides:
 //! `roster` does.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use redis::{Script, Value, aio::MultiplexedConnection};
@@ -19,6 +19,7 @@ use super::{
     membership::{Membership, Standing},
     process,
     roster::{LEASE_MS, Me, Place},
+    seen::{Beats, Seen},
     table,
 };
 use crate::{
@@ -59,19 +60,8 @@ pub(super) struct Member {
     doubts: bool,
     revision: String,
     stored: Option<Stored>,
+    beats: Beats,
     scripts: [Script; 2],
-}
-
-/// What a beat brings.
-struct Seen {
-    identity: String,
-    /// The beat of this member that the dataset has.
-    beat: Option<u64>,
-    /// Why the beat could not be written.
-    refused: String,
-    stored: Option<Stored>,
-    revision: String,
-    beats: BTreeMap<String, u64>,
 }
 
 enum Round {
@@ -110,6 +100,7 @@ impl Member {
             doubts: false,
             revision: String::new(),
             stored: None,
+            beats: Beats::default(),
             scripts,
         }
     }
@@ -171,6 +162,7 @@ impl Member {
             return self.attach(connection, seen, place).await;
         }
         let Some(stored) = seen.stored else { return Err(Failure::Other("the roster is not readable".into())) };
+        self.beats.note(&seen.beats);
         self.me.settled(&stored);
         self.learn(&stored);
         (self.revision, self.stored) = (seen.revision, Some(stored.clone()));
@@ -202,6 +194,7 @@ impl Member {
             now_s: clock::unix_ms() / 1000,
             random: uuid::Uuid::new_v4().as_u64_pair().0,
             went_back,
+            went_on: self.beats.are_behind(&seen.beats, &self.me.name()),
             silent_ms: silent,
             lost: Vec::new(),
             forgot: false,

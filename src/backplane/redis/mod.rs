@@ -43,6 +43,7 @@ mod process;
 mod read;
 mod roster;
 mod script;
+mod seen;
 mod shard;
 mod sweep;
 mod table;

@@ -65,6 +65,8 @@ pub(super) struct Place {
     pub(super) random: u64,
     /// The dataset went back although its identity is the same.
     pub(super) went_back: bool,
+    /// Somebody has beaten in it since this member left it.
+    pub(super) went_on: bool,
     /// How long ago the last answered beat was sent; `None`: never.
     pub(super) silent_ms: Option<u64>,
     /// Acknowledged ids that are not in this dataset.
@@ -106,7 +108,12 @@ impl Me {
                 && !place.went_back
                 && !self.is_of_a_side_branch(stored)
         });
-        let is_foreign = stored.as_ref().is_some_and(|stored| stored.is_foreign_to(self.g, &self.copy));
+        let is_foreign = stored.as_ref().is_some_and(|stored| {
+            let went_on = place.went_on || stored.identity == place.identity;
+            stored.is_foreign_to(self.g, &self.copy) || went_on && stored.was_left(self.g, &self.copy)
+        });
+        let is_late = stored.as_ref().is_some_and(|stored| self.is_late(stored, place));
+        let same = same && !is_late;
         let mut next = match stored {
             Some(stored) if same => stored,
             stored => self.begin(stored, place),
@@ -117,7 +124,7 @@ impl Me {
             self.report(&mut next, place);
         }
         // One that was brought pending behind a boundary that is decided would wait for a verdict for ever.
-        if is_foreign || next.state.last_pending().is_none() {
+        if is_foreign || is_late || next.state.last_pending().is_none() {
             next.state.resolve(BorderState::Doubt);
         }
         next.state.settle();
@@ -129,6 +136,14 @@ impl Me {
     fn is_of_a_side_branch(&self, stored: &Stored) -> bool {
         let pending = stored.state.borders.last().is_some_and(|border| border.state == BorderState::Pending);
         self.g != 0 && !stored.knows(self.g) && !pending
+    }
+
+    /// Whether it brings a loss of a generation whose end is decided: it went on alone where the others had left, and those
+    /// who began since stand above what it acknowledged.
+    fn is_late(&self, stored: &Stored, place: &Place) -> bool {
+        let known = |(topic, id): &(String, StreamId)| stored.state.lost.get(topic).is_some_and(|ids| ids.contains(id));
+        let lacks = place.forgot || !place.lost.iter().all(known);
+        lacks && stored.has_decided(self.g)
     }
 
     /// A generation above every number that was ever shown.

@@ -31,6 +31,12 @@ impl Scene {
         self.beat(me);
     }
 
+    fn attach_if_due(&mut self, me: &mut Me) {
+        if me.must_attach(self.stored.as_ref(), &self.place()) {
+            self.attach(me);
+        }
+    }
+
     /// A beat of a member: what it makes of the roster.
     fn beat(&mut self, me: &mut Me) {
         *self.beats.entry(me.name()).or_default() += 1;
@@ -215,6 +221,46 @@ fn branches_that_did_not_know_of_each_other_end_in_doubt() {
     }
     scene.attach(&mut b);
     assert_eq!(scene.border(), BorderState::Proven);
+}
+
+#[test]
+fn whoever_comes_back_to_a_server_that_went_on_leaves_doubt() {
+    // An address led one of them to a copy of the dataset, and leads back: readers began there, above what the other one
+    // acknowledged meanwhile. The server is the one that it was, or was restarted since and shows the other's beats.
+    for was_restarted in [false, true] {
+        let (mut scene, mut a, _) = two();
+        let (went_on, identity) = (scene.stored.clone(), scene.identity.clone());
+        scene.restart(went_on.clone());
+        scene.attach(&mut a);
+        (scene.stored, scene.identity) = (went_on, identity);
+        if was_restarted {
+            scene.identity.push('+');
+        }
+        let place = Place { went_on: was_restarted, ..scene.place() };
+        scene.attach_with(&mut a, &place);
+        assert_eq!(scene.border(), BorderState::Doubt);
+    }
+}
+
+#[test]
+fn a_loss_that_is_reported_after_the_verdict_is_told_to_those_who_began_since() {
+    for (lost, is_told) in [(vec![("orders".to_owned(), StreamId::new(9, 3))], true), (Vec::new(), false)] {
+        let (mut scene, mut a, mut b) = two();
+        let copy = scene.stored.clone();
+        scene.restart(copy);
+        scene.attach(&mut a);
+        scene.now_ms += VERDICT_MS + 1;
+        scene.beat(&mut a);
+        assert_eq!(scene.border(), BorderState::Doubt);
+        let (generation, place) = (a.g, Place { lost, ..scene.place() });
+        scene.attach_with(&mut b, &place);
+        assert_eq!((b.g > generation, scene.border()), (is_told, BorderState::Doubt));
+        scene.attach_if_due(&mut a);
+        // Once.
+        let at = (a.g, scene.stored.as_ref().unwrap().state.borders.len());
+        scene.settle(&mut [&mut a, &mut b]);
+        assert_eq!(at, (b.g, scene.stored.as_ref().unwrap().state.borders.len()));
+    }
 }
 
 #[test]

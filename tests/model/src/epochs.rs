@@ -42,6 +42,8 @@ pub enum Defect {
     DrainWithoutClaims,
     /// A generation that this dataset does not know is ignored when its member arrives.
     IgnoreSideBranch,
+    /// Nobody looks whether a generation went on where others had left it.
+    OnePrimary,
     /// Branches that had not heard of each other are judged by their reports alone where they meet.
     MeetAsKnown,
     /// An open border is forgotten when the server changes again.
@@ -81,6 +83,7 @@ impl Defect {
         Self::SameNameAgain,
         Self::DrainWithoutClaims,
         Self::IgnoreSideBranch,
+        Self::OnePrimary,
         Self::MeetAsKnown,
         Self::ForgetOpenBorder,
         Self::VerdictsInRedisOnly,
@@ -245,6 +248,8 @@ struct Member {
     /// Left, and this member took over their claims.
     heirs: u8,
     known: u8,
+    /// How many messages there were when it attached; the product compares beats.
+    fork: u8,
     acked: Option<Id>,
     handed: Option<Id>,
     position: Id,
@@ -268,6 +273,8 @@ struct Message {
     by: u8,
     /// Two primaries at once, and whoever acknowledged it has spoken to nobody since.
     orphan: bool,
+    /// Two primaries when it was given: positions of the other branch may come to lie above it.
+    split: bool,
     /// Clients whose position was above it already, and those of them that were told a doubt since: no range names it.
     above: u8,
     told: u8,
@@ -450,6 +457,16 @@ impl State {
         let same = old
             .as_ref()
             .is_some_and(|roster| roster.identity == identity && roster.alloc >= member.known && !side(roster));
+        // A loss of a generation whose end is decided: it went on alone, below the positions of those who began since.
+        let late = old.as_ref().is_some_and(|roster| {
+            let told = |id: &Id| roster.chain.iter().any(|border| border.claims.contains(id));
+            let stream = self.servers[server].data.stream.as_ref();
+            let gone = |id: &Id| id.1 > 0 && !stream.is_some_and(|stream| stream.had(*id)) && !told(id);
+            let lost = [member.acked, member.handed].iter().flatten().any(gone);
+            member.g != 0 && member.g < roster.g && roster.knows(member.g) && !roster.pending() && lost
+        });
+        let late = late && defect != Defect::OnePrimary;
+        let same = same && !late;
         let mut roster = if same {
             old.clone().unwrap()
         } else {
@@ -503,7 +520,19 @@ impl State {
             report(&mut roster, m, &member, identity, stream.as_ref(), defect);
         }
         let decided = roster.chain.last().is_none_or(|border| border.status != Status::Pending);
-        if old.as_ref().is_some_and(|old| is_foreign(&member, old)) && defect != Defect::MeetAsKnown || decided {
+        // The generation that ended where this member was went on here.
+        let given = self.messages.len() as u8;
+        let went_on = |old: &Gen| {
+            let ended = |border: &Border| border.g > old.g && border.parents & (1 << (old.g / STRIDE)) != 0;
+            let since =
+                |entry: &Entry| entry.message != ANCHOR && entry.message >= member.fork && entry.id.0 < member.g;
+            let more = stream.as_ref().is_some_and(|stream| stream.entries.iter().any(since));
+            more && member.g > old.g && !old.knows(member.g) && member.chain.iter().any(ended)
+        };
+        let two = old.as_ref().is_some_and(went_on) && defect != Defect::OnePrimary;
+        self.unaccounted |= two || late;
+        let foreign = old.as_ref().is_some_and(|old| is_foreign(&member, old)) && defect != Defect::MeetAsKnown;
+        if foreign || decided || two || late {
             for border in roster.chain.iter_mut().filter(|border| border.status == Status::Pending) {
                 border.status = Status::Doubt;
             }
@@ -527,7 +556,7 @@ impl State {
         now.cert = true;
         now.view = if defect == Defect::ForgetDropped { 0 } else { now.view } | roster.active | roster.open();
         now.known = now.known.max(roster.alloc);
-        (now.live, now.queue) = (false, Vec::new());
+        (now.live, now.queue, now.fork) = (false, Vec::new(), given);
         now.chain = roster.chain.clone();
         self.servers[server].data.roster = Some(roster);
     }
@@ -576,7 +605,7 @@ impl State {
         let split = self.servers.iter().all(|server| server.role == Role::Primary);
         let above = self.clients.iter().enumerate().filter(|(_, client)| client.cursor > id);
         let above = above.fold(0, |all, (c, _)| all | bit(c));
-        self.messages.push(Message { id, acked, by: m as u8, orphan: split, above, told: 0 });
+        self.messages.push(Message { id, acked, by: m as u8, orphan: split, split, above, told: 0 });
         for other in 0..MEMBERS {
             let follower = &mut self.members[other];
             if follower.alive && follower.at == Some(server as u8) {
@@ -665,7 +694,10 @@ impl State {
             self.bad = Some("a gap where nothing is missing");
         }
         if kind == Kind::Doubt {
-            self.messages.iter_mut().for_each(|message| message.told |= message.above & bit(c));
+            for message in &mut self.messages {
+                let below = message.above & bit(c) != 0 || message.split && message.id < after;
+                message.told |= if below { bit(c) } else { 0 };
+            }
         }
         client.gaps.push((after, before));
         client.gaps.sort_unstable();

@@ -94,6 +94,8 @@ pub(crate) struct Core {
     /// The effects of the running command so far.
     pub(crate) pending: Vec<Effect>,
     pub(crate) clients: BTreeMap<ClientId, Client>,
+    /// Clients with new output since the last call of `take_told`; may hold duplicates.
+    pub(crate) told: Vec<ClientId>,
     /// The hashes of the loaded scripts.
     pub(crate) scripts: BTreeSet<String>,
     pub(crate) identity: Identity,
@@ -116,6 +118,7 @@ impl Core {
             history: History::new(),
             pending: Vec::new(),
             clients: BTreeMap::new(),
+            told: Vec::new(),
             scripts: BTreeSet::new(),
             identity,
             role: Role::Primary,
@@ -167,7 +170,8 @@ impl Core {
     /// Sends a message to its subscribers; returns their number.
     pub(crate) fn send(&mut self, channel: &[u8], payload: &[u8]) -> usize {
         let mut count = 0;
-        for client in self.clients.values_mut().filter(|client| client.channels.contains(channel)) {
+        for (id, client) in self.clients.iter_mut().filter(|(_, client)| client.channels.contains(channel)) {
+            self.told.push(*id);
             let parts = [&b"message"[..], channel, payload].map(Reply::text);
             Reply::Push(parts.into()).write(client.resp3, &mut client.out);
             count += 1;

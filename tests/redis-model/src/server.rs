@@ -107,11 +107,18 @@ impl Server {
         }
     }
 
-    /// The clients with unread data.
+    /// The clients that were given something to read, or the end of their connection, since the last call; some of them more
+    /// than once.
+    pub fn take_told(&mut self) -> Vec<ClientId> {
+        std::mem::take(&mut self.change().told)
+    }
+
+    /// Whether there is a stream under this key now.
     #[must_use]
-    pub fn waiting(&self) -> Vec<ClientId> {
-        let clients = &self.core().clients;
-        clients.iter().filter(|(_, client)| !client.out.is_empty() || client.closing).map(|(id, _)| *id).collect()
+    pub fn has_stream(&self, db: usize, key: &[u8]) -> bool {
+        let core = self.core();
+        let value = core.dbs[db].get(key).filter(|value| value.expires_ms.is_none_or(|end| end > core.now_ms()));
+        value.is_some_and(|value| matches!(&*value.data, crate::data::Data::Stream(_)))
     }
 
     fn execute(&mut self, client: ClientId, words: &[Vec<u8>]) {
@@ -120,6 +127,7 @@ impl Server {
         let mut core = self.change();
         core.commit();
         let is_pushed = answer.is_ok() && matches!(&*name, "subscribe" | "unsubscribe");
+        core.told.push(client);
         if let Some(client) = core.clients.get_mut(&client).filter(|_| !is_pushed) {
             answer.unwrap_or_else(Reply::Error).write(client.resp3, &mut client.out);
         }
@@ -237,7 +245,13 @@ impl Server {
         self.core().history.clone()
     }
 
-    /// Number of steps written here.
+    /// A replica takes what it does not have of its primary's history, as [`Server::replicate`] does.
+    pub fn follow(&mut self, primary: &Self) {
+        let history = &primary.core().history;
+        self.replicate(history, history.len());
+    }
+
+    /// How many steps were written here.
     #[must_use]
     pub fn offset(&self) -> usize {
         self.core().history.len()
@@ -260,7 +274,11 @@ impl Server {
         self.core().role.clone()
     }
 
-    /// Changes the role, as `REPLICAOF` does, but keeps the identity.
+    #[must_use]
+    pub fn is_primary(&self) -> bool {
+        self.core().role == Role::Primary
+    }
+
     pub fn set_role(&mut self, role: Role) {
         self.change().role = role;
     }
@@ -285,7 +303,9 @@ impl Server {
     pub fn replicate(&mut self, primary: &History, upto: usize) {
         let mut core = self.change();
         let have = core.history.len();
-        let follows = have <= upto && core.history.iter().zip(primary).all(|(one, other)| Rc::ptr_eq(one, other));
+        // Each step is made once, behind one history: whoever shares it shares all before it.
+        let is_same = |last: &Rc<Vec<Effect>>| Rc::ptr_eq(last, &primary[have - 1]);
+        let follows = have <= upto && core.history.last().is_none_or(is_same);
         if !follows {
             return core.load(primary[..upto].to_vec());
         }

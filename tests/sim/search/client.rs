@@ -7,12 +7,9 @@ use std::{future::poll_fn, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use serde_json::Value;
-use tickgate::{
-    hub::{
-        CaughtUp, Form, Hub, Interest, Member, MemorySocket, Outbox, Past, QueueLimits, Reader, ReplayLimits, Shared,
-        Socket, caught_up,
-    },
-    metrics::Metrics,
+use tickgate::hub::{
+    CaughtUp, Form, Hub, Interest, Member, MemorySocket, Outbox, Past, QueueLimits, Reader, ReplayLimits, Shared,
+    Socket, caught_up,
 };
 use tickgate_wire::{
     model::{Class, Message, Start, StreamId, TopicRules},
@@ -20,7 +17,7 @@ use tickgate_wire::{
 };
 use tokio::{task::JoinHandle, time::sleep};
 
-use crate::gateway::{Home, Publications, TOPICS, home, stream_of};
+use crate::gateway::{Gateway, Home, Publications, TOPICS, home, is_plain, stream_of};
 
 /// Bytes that a client takes that reads.
 const ROOM: usize = usize::MAX / 2;
@@ -167,13 +164,8 @@ impl Client {
     }
 
     /// Connects, and takes its place wherever it was before.
-    pub fn connect(
-        &mut self,
-        gateway: usize,
-        (hub, rules): (&Arc<Hub>, &Arc<TopicRules>),
-        metrics: &Arc<Metrics>,
-        publications: &Publications,
-    ) {
+    pub fn connect(&mut self, gateway: usize, own: &Gateway, publications: &Publications) {
+        let Gateway { hub, rules, metrics, frost, .. } = own;
         self.leave();
         let memory = MemorySocket { written: Vec::new(), room: ROOM, keep: true };
         let limits = QueueLimits { messages_max: QUEUE_MAX, bytes_max: 1 << 16 };
@@ -183,6 +175,7 @@ impl Client {
         let wish = |topic: usize| {
             let class = home(rules, topic).rule.class;
             let start = match (class, self.stories[topic].cursor) {
+                _ if is_plain(topic) => Start::Live,
                 (Class::State, cursor) => Start::Snapshot { least: cursor.unwrap_or_default() },
                 (_, Some(cursor)) => Start::Since(cursor),
                 (_, None) => Start::Live,
@@ -198,7 +191,7 @@ impl Client {
             }
         }
         let parts = ((hub.clone(), rules.clone()), (started.clone(), publications.clone()));
-        let task = tokio::spawn(serve(parts.0, outbox.clone(), wishes, parts.1));
+        let task = tokio::spawn(frost.over(serve(parts.0, outbox.clone(), wishes, parts.1)));
         self.connection = Some(Connection { gateway, outbox, started, task, rest: Vec::new(), begun: 0 });
         self.stories.iter_mut().for_each(|story| story.live = false);
     }
@@ -208,8 +201,9 @@ impl Client {
         let is_new = self.stories.iter().all(|story| story.seen.is_empty());
         if is_new {
             // Of a value, a position that nobody has reached hides what comes until then, from that client alone.
-            let owed = self.stories.iter_mut().zip(TOPICS).filter(|(_, (_, class))| *class != Class::State);
-            owed.for_each(|(story, _)| story.cursor = Some(cursor));
+            for (topic, story) in self.stories.iter_mut().enumerate() {
+                story.cursor = (TOPICS[topic].1 != Class::State && !is_plain(topic)).then_some(cursor);
+            }
         }
         is_new
     }
@@ -241,7 +235,7 @@ impl Client {
         for Started { topic, cursor, live, begun } in starts {
             let story = &mut self.stories[topic];
             story.seen.push(Seen::Subscribed { cursor, begun, gateway: connection.gateway });
-            (story.cursor, story.live) = (Some(cursor), live);
+            (story.cursor, story.live) = (Some(cursor).filter(|_| !is_plain(topic)), live);
         }
         if written.is_empty() {
             return;
@@ -288,13 +282,15 @@ impl Client {
         let meta = &frame["_meta"];
         let Some(channel) = meta["channel"].as_str() else { return };
         let topic = place(channel);
-        let id = id(&meta["id"]).expect("every topic here is retained");
+        let id = id(&meta["id"]);
+        assert!(id.is_some() != is_plain(topic), "what is kept has an id: {frame}");
         // What no engine of ours wrote has no number of ours.
         let number = frame["n"].as_u64().map_or(usize::MAX, |number| number as usize);
         let (snapshot, replayed) = (meta["snapshot"] == true, meta["replayed"] == true);
         let conflated = meta["conflated"].as_u64().unwrap_or(0);
-        self.stories[topic].seen.push(Seen::Message { id, number, snapshot, replayed, conflated });
-        self.move_to(topic, Some(id));
+        let seen = Seen::Message { id: id.unwrap_or_default(), number, snapshot, replayed, conflated };
+        self.stories[topic].seen.push(seen);
+        self.move_to(topic, id);
     }
 
     /// Moves the cursor of a channel, and of those that move with it.
@@ -388,7 +384,7 @@ async fn subscribe(
         wishes[at].start == Start::Live || !told && !has_own
     };
     let lives: Vec<_> = (0..wishes.len()).map(is_live).collect();
-    let mut past = Past::new(true, limits);
+    let mut past = Past::new(interest.is_retained(), limits);
     for at in 0..wishes.len() {
         past.add(channels[at].clone(), begins[at], !lives[at]);
     }

@@ -16,29 +16,40 @@ use tickgate::{
     metrics::{Door, Metrics},
     publisher::{MsgName, PublishFailure, PublishLimits, PublishRequest, Publisher, PublisherName},
     redis_link::{Keys, RedisLink, Topology},
-    tasks::Tasks,
+    tasks::{Frost, Tasks},
 };
 use tickgate_wire::model::{Class, Pattern, ReplicaId, StreamId, Topic, TopicRule, TopicRules, UserId};
 
 /// What every key begins with.
 pub const PREFIX: &str = "tg2:";
 /// How long an idle stream is kept.
-pub const RETAIN_TTL: Duration = Duration::from_secs(120);
+pub const RETAIN_TTL: Duration = Duration::from_secs(75);
 /// How long the `msg_id` of a publication is remembered.
-pub const DEDUPE_TTL: Duration = Duration::from_secs(300);
+pub const DEDUPE_TTL: Duration = Duration::from_secs(190);
 /// Entries kept of a stream.
 pub const RETAIN_MAX: u32 = 12;
 
 /// The channels of a run: two private ones of one user, which share a stream and whose every message is owed, a public one
-/// whose newest value is, and a public one of which those who read too slowly miss the oldest.
-pub const TOPICS: [(&str, Class); 4] =
-    [("orders", Class::Reliable), ("price", Class::State), ("fills", Class::Reliable), ("news", Class::Event)];
+/// whose newest value is, a public one of which those who read too slowly miss the oldest and which waits for a follower of
+/// Redis, and a public one of which nothing is kept.
+pub const TOPICS: [(&str, Class); 5] = [
+    ("orders", Class::Reliable),
+    ("price", Class::State),
+    ("fills", Class::Reliable),
+    ("news", Class::Event),
+    ("ticks", Class::Event),
+];
 /// Whose the private ones are.
 const USER: &str = "alice";
 
 /// Whether a channel is its user's own.
 pub const fn is_private(at: usize) -> bool {
     matches!(at, 0 | 2)
+}
+
+/// Whether nothing of a channel is kept.
+pub const fn is_plain(at: usize) -> bool {
+    at == 4
 }
 
 /// The stream of a channel, by the first channel that is in it.
@@ -86,9 +97,13 @@ fn make_rules(other: bool) -> Arc<TopicRules> {
     let rule = |name: &str, class| TopicRule {
         pattern: Pattern::new(name).expect("a pattern"),
         class,
-        retain_max: if class == Class::State { 1 } else { RETAIN_MAX },
+        retain_max: match (name, class) {
+            ("ticks", _) => 0,
+            (_, Class::State) => 1,
+            _ => RETAIN_MAX,
+        },
         retain_ttl: RETAIN_TTL,
-        wait_replicas: 0,
+        wait_replicas: u32::from(name == "news"),
         wait_aof: false,
         dedupe_ttl: DEDUPE_TTL,
         level_min: None,
@@ -107,6 +122,8 @@ fn make_rules(other: bool) -> Arc<TopicRules> {
 pub enum Outcome {
     Pending,
     Acknowledged(StreamId),
+    /// Acknowledged, and not kept.
+    Sent,
     /// Its `msg_id` was seen before: the id of the publication that was stored.
     Repeat(StreamId),
     Refused,
@@ -128,11 +145,16 @@ pub struct Publication {
 }
 
 impl Publication {
+    /// Whether its publisher was told that it is done.
+    pub const fn is_accepted(&self) -> bool {
+        matches!(self.outcome, Outcome::Acknowledged(_) | Outcome::Repeat(_) | Outcome::Sent)
+    }
+
     /// The id under which it was acknowledged.
     pub fn id(&self) -> Option<StreamId> {
         match self.outcome {
             Outcome::Acknowledged(id) | Outcome::Repeat(id) => Some(id),
-            Outcome::Pending | Outcome::Refused | Outcome::Unknown => None,
+            Outcome::Pending | Outcome::Sent | Outcome::Refused | Outcome::Unknown => None,
         }
     }
 }
@@ -147,9 +169,16 @@ pub struct Gateway {
     pub metrics: Arc<Metrics>,
     publisher: Publisher,
     tasks: Tasks,
+    /// Suspends it, with the drivers of its connections and the tasks of its clients'.
+    pub frost: Frost,
+    /// While it is suspended: what it has been asked to publish, by its number.
+    asked: Mutex<Option<Vec<Asked>>>,
     number: usize,
     pub rules: Arc<TopicRules>,
 }
+
+/// A publication: its channel, the first with its `msg_id`, its own number.
+type Asked = (usize, Option<usize>, usize);
 
 /// How a gateway is configured.
 #[derive(Clone, Copy, Debug, Default)]
@@ -169,8 +198,8 @@ fn settings(number: usize, Setup { database, engines, .. }: Setup) -> config::Re
         pool_wait_timeout: Duration::from_millis(500),
         connect_timeout: Duration::from_millis(300),
         response_timeout: Duration::from_millis(300),
-        canary_interval: Duration::from_millis(300),
-        canary_timeout: Duration::from_millis(700),
+        canary_interval: Duration::from_millis(500),
+        canary_timeout: Duration::from_millis(1_000),
         compare_interval: Duration::from_millis(900),
         engines,
         ca_file: None,
@@ -187,7 +216,8 @@ pub fn is_refused(database: usize) -> bool {
 impl Gateway {
     pub fn start(number: usize, setup: Setup) -> Self {
         let (tasks, metrics, rules) = (Tasks::new(), Metrics::new(), rules(setup.other_rules));
-        let config = settings(number, setup);
+        let (config, frost) = (settings(number, setup), tasks.frost());
+        net::with(|net| net.frosts.insert(number, frost.clone()));
         let link = RedisLink::start(&config, &tasks, metrics.clone());
         let identity = Identity { replica: ReplicaId::random(), rules: rules.clone() };
         let backplane = Backplane::Redis(Redis::start_on(&Topology::one(link), &identity, &tasks));
@@ -210,7 +240,21 @@ impl Gateway {
         let hub = Hub::start(backplane.clone(), settings, metrics.clone(), &tasks);
         let limits = PublishLimits { payload_bytes_max: 1 << 16, json_depth_max: 8, development: false };
         let publisher = Publisher::new(backplane.clone(), rules.clone(), limits, metrics.clone());
-        Self { hub, backplane, metrics, publisher, tasks, number, rules }
+        Self { hub, backplane, metrics, publisher, tasks, frost, asked: Mutex::default(), number, rules }
+    }
+
+    /// Suspends its process, or lets it go on.
+    pub fn suspend(&self, is_suspended: bool, all: &Publications) {
+        self.frost.set(is_suspended);
+        let mut asked = self.asked.lock();
+        let waiting = if is_suspended {
+            asked.get_or_insert_default();
+            None
+        } else {
+            asked.take()
+        };
+        drop(asked);
+        waiting.into_iter().flatten().for_each(|asked| self.begin(asked, all));
     }
 
     /// Publishes the next number; its outcome is noted when it is known. `first`: with the `msg_id` and the content of that
@@ -218,6 +262,13 @@ impl Gateway {
     pub fn publish(&self, topic: usize, first: Option<usize>, all: &Publications) {
         let number = note(all, topic, format!("gateway {}", self.number));
         all.lock()[number].first = first;
+        match &mut *self.asked.lock() {
+            Some(waiting) => waiting.push((topic, first, number)),
+            None => self.begin((topic, first, number), all),
+        }
+    }
+
+    fn begin(&self, (topic, first, number): Asked, all: &Publications) {
         let text = format!("{{\"n\":{}}}", first.unwrap_or(number));
         let msg_id = format!("m{}", first.unwrap_or(number));
         let name = |_| MsgName { msg_id: &msg_id, publisher: PublisherName::Nobody, source: None, content: None };
@@ -230,15 +281,16 @@ impl Gateway {
             door: Door::Http,
         };
         let (answer, all) = (self.publisher.publish(request), all.clone());
-        tokio::spawn(async move {
+        tokio::spawn(self.frost.over(async move {
             let outcome = match answer.await {
                 Ok(Some(Published { id: Some(id), duplicate: false })) => Outcome::Acknowledged(id),
                 Ok(Some(Published { id: Some(id), duplicate: true })) => Outcome::Repeat(id),
-                Ok(None | Some(Published { id: None, .. })) | Err(PublishFailure::Unknown(_)) => Outcome::Unknown,
+                Ok(Some(Published { id: None, .. })) => Outcome::Sent,
+                Ok(None) | Err(PublishFailure::Unknown(_)) => Outcome::Unknown,
                 Err(_) => Outcome::Refused,
             };
             all.lock()[number].outcome = outcome;
-        });
+        }));
     }
 
     /// Whether it acknowledges publications now, and every boundary has its verdict.

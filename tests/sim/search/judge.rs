@@ -10,8 +10,8 @@ use tickgate_wire::model::{Class, StreamId};
 
 use crate::{
     client::{Seen, Stories, Story, moves_together},
-    gateway::{DEDUPE_TTL, Outcome, Publication, RETAIN_TTL, TOPICS, stream_of},
-    step::{Keep, MadeUp, Step},
+    gateway::{DEDUPE_TTL, Outcome, Publication, RETAIN_TTL, TOPICS, is_plain, stream_of},
+    step::{Keep, MadeUp, Old, Step},
 };
 
 /// What is wrong, the worst first.
@@ -65,6 +65,7 @@ pub struct Excuses {
     pub doubtful: bool,
     /// A server was changed, stopped or replaced.
     changed: bool,
+    changed_at: Option<Duration>,
     /// The `msg_id` of a publication may be forgotten: with a dataset, or by a clock, or in time.
     forgets: bool,
     /// A message was lost on a link that stands. Where its stream goes before anybody looks, nobody can know of it.
@@ -74,6 +75,11 @@ pub struct Excuses {
     pub vanished: [bool; TOPICS.len()],
     /// A server is stopped; a gateway vouches for what it does not see for a minute at the most.
     stopped: bool,
+    /// Two servers may have taken publications at once: what one of them did lies below positions that clients have of the
+    /// other, and a doubt is told behind it.
+    branches: bool,
+    /// The first publication that was made when all was calm again.
+    pub calm_from: usize,
     /// When the dataset was replaced under the same identity, which shows with the next beat.
     pub replaced: Vec<Duration>,
 }
@@ -86,7 +92,12 @@ impl Excuses {
 
     pub fn add(&mut self, step: &Step, now: Duration) {
         match step {
-            Step::Kill { .. } | Step::Hold { .. } | Step::Lead { .. } | Step::Deny(_) | Step::Fill => {
+            Step::Kill { .. }
+            | Step::Suspend { .. }
+            | Step::Hold { .. }
+            | Step::Lead { .. }
+            | Step::Deny(_)
+            | Step::Fill => {
                 self.doubtful = true;
             }
             Step::Stop { .. } => self.stopped = true,
@@ -99,10 +110,19 @@ impl Excuses {
             Step::Lose { .. } => self.loses = true,
             _ => {}
         }
-        self.changed |= matches!(
+        let splits = matches!(step, Step::Lead { .. } | Step::Promote { old: Old::Alive, .. });
+        // Of more than two branches nobody can say in what order they meet.
+        self.doubtful |= splits && self.branches;
+        self.branches |= splits;
+        // Without a server there is nobody to leave.
+        let is_unheard = self.changed_at.is_some_and(|at| now < at + SETTLES);
+        self.doubtful |= matches!(step, Step::Drain { .. }) && is_unheard;
+        let changes = matches!(
             step,
             Step::Crash { .. } | Step::Stop { .. } | Step::Promote { .. } | Step::Lead { .. } | Step::Replace { .. }
         );
+        self.changed |= changes;
+        self.changed_at = if changes { Some(now) } else { self.changed_at };
         self.forgets |= match step {
             Step::Crash { keep, .. } | Step::Start { keep, .. } => *keep != Keep::All,
             Step::Promote { .. } | Step::Lead { .. } | Step::Replace { .. } | Step::Clock { .. } => true,
@@ -120,6 +140,9 @@ impl Excuses {
         self.replaced.iter().any(|at| at.abs_diff(publication.at) < BEAT)
     }
 }
+
+/// How long a change of server keeps gateways from writing, at the most.
+const SETTLES: Duration = Duration::from_secs(3);
 
 fn fault<T>(kind: Kind, text: String) -> Result<T, Fault> {
     Err(Fault { kind, text })
@@ -143,10 +166,15 @@ pub fn judge(
         for (at, story) in client.iter().enumerate() {
             let who = format!("client {number}, {}: ", TOPICS[at].0);
             let is_certain = |number: &usize| publications.get(*number).is_none_or(|own| !excuses.covers(own));
+            if is_plain(at) {
+                add(passed(story, at, publications, excuses), &who);
+                add(no_gap(story, "nothing is kept"), &who);
+                continue;
+            }
             add(order(story, publications, excuses), &who);
             if TOPICS[at].1 == Class::State {
                 add(newest(story, at, publications), &who);
-                add(no_gap(story), &who);
+                add(no_gap(story, "only the newest value is owed"), &who);
                 add(left_out(story, excuses), &who);
             } else {
                 add(owed(story, at, publications, excuses), &who);
@@ -190,7 +218,9 @@ fn contents(clients: &[&Stories], publications: &[Publication], excuses: &Excuse
     for client in clients {
         for (topic, story) in client.iter().enumerate() {
             for seen in &story.seen {
-                if let Seen::Message { id, number, .. } = seen {
+                if let Seen::Message { id, number, .. } = seen
+                    && !is_plain(topic)
+                {
                     check(topic, *id, *number)?;
                 }
             }
@@ -325,13 +355,22 @@ fn owed(story: &Story, topic: usize, publications: &[Publication], excuses: &Exc
             || excuses.loses && excuses.vanished[topic]
             || has(story, number, publication)
             || ranges.iter().any(|range| range.covers(id))
+            || excuses.branches && doubts_behind(story, id)
         {
             continue;
         }
-        let kind = if number + TOPICS.len() >= publications.len() { Kind::Stuck } else { Kind::Silent };
+        let kind = if number >= excuses.calm_from { Kind::Stuck } else { Kind::Silent };
         return fault(kind, format!("{number} ({id}) by {} is missing and was not told", publication.by));
     }
     Ok(())
+}
+
+/// Whether the client was told, at a position above this one, that nobody can say what it lacks.
+fn doubts_behind(story: &Story, id: StreamId) -> bool {
+    story
+        .seen
+        .iter()
+        .any(|seen| matches!(seen, Seen::Gap { after, count: None, reason, .. } if reason == "failover" && *after > id))
 }
 
 fn came(story: &Story, number: usize) -> bool {
@@ -407,6 +446,8 @@ fn over_nothing(
     let is_excused = |range: &Range| match &story.seen[range.at] {
         Seen::Gap { count: None, reason, .. } if reason == "failover" && excuses.may_doubt() => true,
         Seen::Gap { reason, .. } if reason == "retention" && excuses.vanished[topic] => true,
+        // It came with the cursor of a branch that its gateway has not heard of.
+        Seen::Gap { reason, before: None, .. } if reason == "retention" && excuses.branches => true,
         Seen::Gap { .. } => publications.iter().any(|own| in_stream(own) && excuses.covers(own)),
         _ => false,
     };
@@ -421,7 +462,7 @@ fn over_nothing(
             }
             // It may have been stored and lost.
             Outcome::Unknown | Outcome::Pending => true,
-            Outcome::Acknowledged(_) | Outcome::Repeat(_) | Outcome::Refused => false,
+            Outcome::Acknowledged(_) | Outcome::Repeat(_) | Outcome::Sent | Outcome::Refused => false,
         });
         if !is_missing && !is_excused(range) {
             let Range { after, before, .. } = range;
@@ -431,10 +472,31 @@ fn over_nothing(
     Ok(())
 }
 
-/// Of a topic whose newest value is all that is owed nobody is told a gap.
-fn no_gap(story: &Story) -> Result<(), Fault> {
+/// Of what is not kept nothing comes twice, and what is published when all is calm comes.
+fn passed(story: &Story, topic: usize, publications: &[Publication], excuses: &Excuses) -> Result<(), Fault> {
+    let (mut had, mut from) = (BTreeSet::new(), usize::MAX);
+    for seen in &story.seen {
+        if let Seen::Subscribed { begun, .. } = seen {
+            from = *begun;
+        }
+        let Seen::Message { number, .. } = seen else { continue };
+        let may_repeat = publications.get(*number).is_none_or(|own| own.first.is_some() && excuses.forgets);
+        if !had.insert(*number) && !may_repeat {
+            return fault(Kind::Twice, format!("{number} came twice"));
+        }
+    }
+    let calm = publications.iter().enumerate().skip(excuses.calm_from.max(from));
+    let mut missing = calm.filter(|(number, own)| own.topic == topic && own.is_accepted() && !had.contains(number));
+    match missing.next() {
+        Some((number, _)) => fault(Kind::Stuck, format!("{number} never came")),
+        None => Ok(()),
+    }
+}
+
+/// Of a topic whose newest value is all that is owed, or nothing, nobody is told a gap.
+fn no_gap(story: &Story, why: &str) -> Result<(), Fault> {
     match story.seen.iter().find(|seen| matches!(seen, Seen::Gap { .. })) {
-        Some(gap) => fault(Kind::GapOverNothing, format!("only the newest value is owed: {gap:?}")),
+        Some(gap) => fault(Kind::GapOverNothing, format!("{why}: {gap:?}")),
         None => Ok(()),
     }
 }

@@ -12,7 +12,7 @@ use crate::{
             self, BeginOther, Clock, Connect, Crash, Delete, Drain, Dump, Engine, Hold, Idle, Kill, Lag, Lead, Leave,
             MadeUp, Odd, Promote, Publish, Release, Replace, Retype, Stray, Trim, Wait, Xdel,
         },
-        Stray::Foreign,
+        Stray::{Foreign, NotJson},
     },
 };
 
@@ -163,5 +163,12 @@ pub const MENDED: &[Known] = &[
             Wait(While),
             link(0, Commands, 0),
         ],
+    ),
+    known("A stray message where nothing is kept", Kind::GapOverNothing, 1_008, &[Stray { topic: 4, stray: NotJson }]),
+    known(
+        "Two primaries, and back",
+        Kind::Silent,
+        107,
+        &[Lead { gateway: 1, kind: None, machine: 2, cut: true }, Connect { client: 1, gateway: 1 }, Wait(While), HERE],
     ),
 ];

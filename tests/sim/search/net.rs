@@ -11,7 +11,10 @@ use std::{
     time::Duration,
 };
 
-use tickgate::redis_link::{Call, Network};
+use tickgate::{
+    redis_link::{Call, Network},
+    tasks::Frost,
+};
 use tickgate_redis_model::{ClientId, Engine, History, Identity, Role, Server, read_reply};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -74,9 +77,17 @@ pub struct Net {
     /// Where each link's address leads.
     routes: BTreeMap<Link, usize>,
     connections: BTreeMap<u64, Connection>,
+    /// Which connection a client of a machine is.
+    of_client: BTreeMap<(usize, ClientId), u64>,
+    /// Connections on which something may have come up.
+    touched: Vec<u64>,
     held: BTreeSet<Link>,
+    /// The machine that the followers follow.
+    leader: usize,
     /// Gateways to which the next message of a stream is lost on its way.
     losing: BTreeSet<usize>,
+    /// What suspends the gateways, with the drivers of their connections.
+    pub frosts: BTreeMap<usize, Frost>,
     /// Gateways that are gone: nothing of theirs reaches anybody.
     gone: BTreeSet<usize>,
     last: u64,
@@ -101,14 +112,15 @@ impl Network for Dialler {
     fn dial(&self, address: &str, name: &str) -> Call {
         let gateway = address.split(':').next().and_then(|host| host.strip_prefix("gateway-")).expect("our address");
         let link = (gateway.parse().expect("a number"), Kind::named(name));
-        let opened = with(|net| net.open(link));
+        let (opened, frost) = with(|net| (net.open(link), net.frosts.get(&link.0).cloned().unwrap_or_default()));
         let dialled = async move {
             match opened {
                 Some(id) => Ok(Box::new(Wire(id)) as Box<_>),
                 None => Err(io::ErrorKind::ConnectionRefused.into()),
             }
         };
-        Call { dialled: Box::pin(dialled), drive: |driver| drop(tokio::spawn(driver)) }
+        let drive = move |driver| drop(tokio::spawn(frost.over(driver)));
+        Call { dialled: Box::pin(dialled), drive: Box::new(drive) }
     }
 }
 
@@ -140,8 +152,12 @@ pub fn begin(machines: usize) {
         machines: (0..machines).map(machine).collect(),
         routes: BTreeMap::new(),
         connections: BTreeMap::new(),
+        of_client: BTreeMap::new(),
+        touched: Vec::new(),
         held: BTreeSet::new(),
+        leader: 0,
         losing: BTreeSet::new(),
+        frosts: BTreeMap::new(),
         gone: BTreeSet::new(),
         last: 0,
         identities: 100,
@@ -205,16 +221,19 @@ impl Net {
         let (to_server, to_gateway) = (Vec::new(), Vec::new());
         let connection = Connection { link, machine, client, to_server, to_gateway, closed: false, reader: None };
         self.connections.insert(self.last, connection);
+        self.of_client.insert((machine, client), self.last);
         Some(self.last)
     }
 
     /// Cuts what stands of the links that the test names.
     pub fn cut(&mut self, test: impl Fn(Link, usize) -> bool) {
-        let Self { connections, machines, .. } = self;
-        for connection in connections.values_mut().filter(|own| !own.closed && test(own.link, own.machine)) {
-            connection.closed = true;
-            connection.to_server.clear();
-            machines[connection.machine].server.disconnect(connection.client);
+        let Self { connections, machines, of_client, touched, .. } = self;
+        for (id, own) in connections.iter_mut().filter(|(_, own)| !own.closed && test(own.link, own.machine)) {
+            own.closed = true;
+            own.to_server.clear();
+            machines[own.machine].server.disconnect(own.client);
+            of_client.remove(&(own.machine, own.client));
+            touched.push(*id);
         }
     }
 
@@ -238,7 +257,10 @@ impl Net {
         self.held.clear();
         self.losing.clear();
         let ids: Vec<_> = self.connections.keys().copied().collect();
-        ids.into_iter().for_each(|id| self.execute(id));
+        for id in ids {
+            self.execute(id);
+            self.touched.push(id);
+        }
     }
 
     fn execute(&mut self, id: u64) {
@@ -246,37 +268,66 @@ impl Net {
         if own.closed || self.held.contains(&own.link) {
             return;
         }
-        self.machines[own.machine].server.receive(own.client, &mut own.to_server);
+        let (at, client) = (own.machine, own.client);
+        let mut bytes = std::mem::take(&mut own.to_server);
+        let followers = self.followers(at);
+        let server = &mut self.machines[at].server;
+        server.set_replicas(followers.len());
+        server.receive(client, &mut bytes);
+        if let Some(own) = self.connections.get_mut(&id) {
+            own.to_server = bytes;
+        }
+        self.replicate_to(followers);
+    }
+
+    /// Who takes at once what a machine writes.
+    fn followers(&self, of: usize) -> Vec<usize> {
+        let follows = |(at, own): (usize, &Machine)| {
+            let takes = at != of && own.up && !own.lagging && !own.server.is_primary();
+            (of == self.leader && takes).then_some(at)
+        };
+        self.machines.iter().enumerate().filter_map(follows).collect()
+    }
+
+    fn replicate_to(&mut self, followers: Vec<usize>) {
+        for at in followers {
+            if let Ok([own, from]) = self.machines.get_disjoint_mut([at, self.leader]) {
+                own.server.follow(&from.server);
+            }
+        }
     }
 
     /// What the servers have for their clients goes on its way; returns whom to wake.
     fn distribute(&mut self) -> Vec<Waker> {
-        let mut wakers = Vec::new();
-        for own in self.connections.values_mut() {
-            if !own.closed {
-                let (mut bytes, ends) = self.machines[own.machine].server.take_output(own.client);
-                if own.link.1 == Kind::PubSub && self.losing.contains(&own.link.0) && lose_message(&mut bytes) {
-                    self.losing.remove(&own.link.0);
-                }
-                own.to_gateway.append(&mut bytes);
-                own.closed |= ends;
-            }
-            let readable = !own.to_gateway.is_empty() && !self.held.contains(&own.link);
-            if readable || own.closed {
-                wakers.extend(own.reader.take());
-            }
+        for (at, machine) in self.machines.iter_mut().enumerate() {
+            let told = machine.server.take_told();
+            self.touched.extend(told.into_iter().filter_map(|client| self.of_client.get(&(at, client))));
         }
-        wakers
+        let mut touched = std::mem::take(&mut self.touched);
+        touched.sort_unstable();
+        touched.dedup();
+        touched.into_iter().filter_map(|id| self.hand_over(id)).collect()
+    }
+
+    /// What a server has for one connection; whom to wake.
+    fn hand_over(&mut self, id: u64) -> Option<Waker> {
+        let own = self.connections.get_mut(&id)?;
+        if !own.closed {
+            let (mut bytes, ends) = self.machines[own.machine].server.take_output(own.client);
+            if own.link.1 == Kind::PubSub && self.losing.contains(&own.link.0) && lose_message(&mut bytes) {
+                self.losing.remove(&own.link.0);
+            }
+            own.to_gateway.append(&mut bytes);
+            own.closed |= ends;
+        }
+        let readable = !own.to_gateway.is_empty() && !self.held.contains(&own.link);
+        if readable || own.closed { own.reader.take() } else { None }
     }
 
     /// Followers take what they do not have, unless they lag.
     pub fn replicate(&mut self, primary: usize) {
-        let history = self.machines[primary].server.history();
-        for (at, machine) in self.machines.iter_mut().enumerate() {
-            if at != primary && machine.up && !machine.lagging && machine.server.role() != Role::Primary {
-                machine.server.replicate(&history, history.len());
-            }
-        }
+        self.leader = primary;
+        self.replicate_to(self.followers(primary));
     }
 }
 
@@ -356,6 +407,7 @@ impl Drop for Wire {
             if let Some(own) = net.connections.remove(&self.0)
                 && !own.closed
             {
+                net.of_client.remove(&(own.machine, own.client));
                 net.machines[own.machine].server.disconnect(own.client);
             }
         });

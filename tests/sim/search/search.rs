@@ -78,10 +78,15 @@ pub struct Limits {
 /// How often a long search says how far it is.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
 
-/// Plays one trace after the other until there are no more, or a limit is reached. A fault is known when the steps of a kind
+/// Plays one trace after the other, from that number on, until there are no more, or a limit is reached. A fault is known when the steps of a kind
 /// of trace that is known show it alone.
-pub fn survey(threads: u64, limits: Limits, trace: impl Fn(u64) -> Option<Option<Vec<Step>>> + Sync) -> Survey {
-    let (begun, next, over) = (Instant::now(), AtomicU64::new(0), AtomicBool::new(false));
+pub fn survey(
+    threads: u64,
+    from: u64,
+    limits: Limits,
+    trace: impl Fn(u64) -> Option<Option<Vec<Step>>> + Sync,
+) -> Survey {
+    let (begun, next, over) = (Instant::now(), AtomicU64::new(from), AtomicBool::new(false));
     let told = AtomicU64::new(1);
     let (runs, steps) = (AtomicU64::new(0), AtomicU64::new(0));
     let known = Mutex::new((BTreeSet::new(), Vec::new()));

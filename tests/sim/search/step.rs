@@ -8,7 +8,7 @@ use tickgate_wire::model::StreamId;
 
 use crate::{gateway::TOPICS, net::Kind};
 
-pub const MACHINES: usize = 2;
+pub const MACHINES: usize = 3;
 pub const GATEWAYS: usize = 2;
 pub const CLIENTS: usize = 2;
 
@@ -41,6 +41,8 @@ pub enum Pause {
     Breath,
     /// Long enough for links to be made again.
     While,
+    /// Longer than a lease.
+    Long,
 }
 
 /// What somebody writes into a channel by mistake.
@@ -180,6 +182,13 @@ pub enum Step {
     Begin {
         gateway: usize,
     },
+    /// The process of a gateway stands still (SIGSTOP), and goes on.
+    Suspend {
+        gateway: usize,
+    },
+    Resume {
+        gateway: usize,
+    },
     /// A gateway of another configuration, in database 1 or with other rules.
     BeginOther {
         gateway: usize,
@@ -228,10 +237,11 @@ pub enum Group {
     Silence,
     Slowness,
     Repeats,
+    Suspension,
 }
 
 impl Group {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Crashes,
         Self::Failover,
         Self::Addresses,
@@ -247,6 +257,7 @@ impl Group {
         Self::Silence,
         Self::Slowness,
         Self::Repeats,
+        Self::Suspension,
     ];
 }
 
@@ -318,11 +329,19 @@ fn fault(group: Group, dice: &mut Dice) -> Step {
         },
         Group::Engines if dice.chance(200) => Step::Odd { topic: 0 },
         Group::Engines => Step::Engine { topic },
-        Group::Silence => Step::Idle,
+        // More than a minute of beats: half of a run's cost.
+        Group::Silence if dice.chance(200) => Step::Idle,
+        Group::Silence => Step::Wait(Pause::While),
         Group::Slowness if dice.chance(600) => Step::Stall { client: dice.index(CLIENTS) },
         Group::Slowness => Step::Read { client: dice.index(CLIENTS) },
         Group::Repeats if dice.chance(400) => Step::Once { gateway, topic },
         Group::Repeats => Step::Again { gateway },
+        Group::Suspension => match dice.below(5) {
+            // For longer than a lease.
+            0 => Step::Wait(Pause::Long),
+            1 => Step::Resume { gateway },
+            _ => Step::Suspend { gateway },
+        },
     }
 }
 

@@ -14,7 +14,9 @@ use tokio::{runtime::Builder, task::yield_now, time::sleep};
 use crate::{
     client::Client,
     engine::Engine,
-    gateway::{self, Gateway, Outcome, Publications, RETAIN_TTL, Setup, TOPICS, is_private, stream},
+    gateway::{
+        self, Gateway, Outcome, Publication, Publications, RETAIN_TTL, Setup, TOPICS, is_plain, is_private, stream,
+    },
     judge::{self, Excuses, Fault, Kind as FaultKind},
     net::{self, Kind, Machine, Net},
     step::{CLIENTS, GATEWAYS, Keep, MACHINES, Old, Pause, RIGHTS, Step, Stray},
@@ -25,6 +27,11 @@ use crate::{
 const SETTLED: Duration = Duration::from_millis(2_500);
 /// Rounds over all tasks that are ready within which what takes no time is over.
 const ROUNDS: usize = 40;
+
+/// How long everybody still listens in the end: each topic is compared with its stream once more.
+const LATE: Duration = Duration::from_millis(1_200);
+/// How often each topic is offered its last publication.
+const LAST_ATTEMPTS: usize = 3;
 
 /// What was made of a trace.
 #[derive(Clone, Debug)]
@@ -141,8 +148,7 @@ impl World {
             // Not ready, by its rules: nobody is led to it.
             return;
         }
-        let parts = ((&own.hub, &own.rules), &own.metrics);
-        self.clients[client].connect(gateway, parts.0, parts.1, &self.publications);
+        self.clients[client].connect(gateway, own, &self.publications);
     }
 
     async fn pause(&mut self, pause: Pause) {
@@ -150,6 +156,7 @@ impl World {
             Pause::Moment => Duration::from_millis(10),
             Pause::Breath => Duration::from_millis(40),
             Pause::While => Duration::from_secs(2),
+            Pause::Long => Duration::from_secs(12),
         };
         self.pass(time).await;
     }
@@ -169,19 +176,15 @@ impl World {
 
     /// Streams that are gone: with them goes the knowledge of what they gave.
     fn notice(&mut self) {
-        for at in 0..TOPICS.len() {
-            let found: [bool; MACHINES] = net::with(|net| {
-                let here = |own: &mut Machine| {
-                    let counts = own.up && own.server.role() == Role::Primary;
-                    (counts, own.server.run(&["TYPE", stream(at)]) == Reply::Status("stream"))
-                };
-                let found = std::array::from_fn(|machine| here(&mut net.machines[machine]));
-                let lacks = found.iter().any(|(counts, is_stream)| *counts && !is_stream);
-                self.excuses.vanished[at] |= self.streams[at] && lacks;
-                found.map(|(counts, is_stream)| counts && is_stream)
-            });
-            self.streams[at] |= found.contains(&true);
-        }
+        net::with(|net| {
+            for at in 0..TOPICS.len() {
+                let key = stream(at).as_bytes();
+                let counts = |own: &&Machine| own.up && own.server.is_primary();
+                let has: Vec<_> = net.machines.iter().filter(counts).map(|own| own.server.has_stream(0, key)).collect();
+                self.excuses.vanished[at] |= self.streams[at] && has.contains(&false);
+                self.streams[at] |= has.contains(&true);
+            }
+        });
     }
 
     async fn step(&mut self, step: Step) {
@@ -214,6 +217,8 @@ impl World {
             Step::Kill { gateway } => self.kill(gateway).await,
             Step::Drain { gateway } => self.drain(gateway).await,
             Step::Begin { gateway } => self.begin(gateway, Setup::default()),
+            Step::Suspend { gateway } => self.suspend(gateway, true),
+            Step::Resume { gateway } => self.suspend(gateway, false),
             Step::BeginOther { gateway, database, rules } => {
                 self.begin(gateway, Setup { database, other_rules: rules, ..Setup::default() });
             }
@@ -276,7 +281,7 @@ impl World {
         let engine = &mut self.engine;
         let outcome = net::with(|net| {
             let machine = &mut net.machines[primary];
-            if !machine.up || machine.server.role() != Role::Primary {
+            if !machine.up || !machine.server.is_primary() || is_plain(topic) {
                 return Outcome::Refused;
             }
             engine.publish(&mut machine.server, (topic, number), is_odd)
@@ -289,14 +294,24 @@ impl World {
         net::with(|net| net.machines.iter_mut().for_each(|machine| machine.server.refuse(self.refusals.clone())));
     }
 
+    fn suspend(&self, gateway: usize, is_suspended: bool) {
+        if let Some(own) = &self.gateways[gateway] {
+            own.suspend(is_suspended, &self.publications);
+        }
+    }
+
     async fn kill(&mut self, gateway: usize) {
         let Some(own) = self.gateways[gateway].take() else { return };
         self.leave(gateway);
         net::with(|net| net.lose(self.numbers[gateway]));
+        // What is left of it reaches nobody.
+        own.suspend(false, &self.publications);
         own.end().await;
     }
 
     async fn drain(&mut self, gateway: usize) {
+        // A suspended process hears nothing of it before it goes on.
+        self.suspend(gateway, false);
         let Some(own) = self.gateways[gateway].take() else { return };
         self.leave(gateway);
         own.leave().await;
@@ -350,7 +365,7 @@ impl World {
             // Where an address leads to a follower, somebody believed that it is the primary.
             let identity = net.new_identity();
             let led = &mut net.machines[machine];
-            if led.up && led.server.role() != Role::Primary {
+            if led.up && !led.server.is_primary() {
                 let before = led.server.identity();
                 let former = Some((before.replid, led.server.offset()));
                 led.server.set_identity(tickgate_redis_model::Identity { former, run_id: before.run_id, ..identity });
@@ -424,6 +439,7 @@ impl World {
             }
         });
         for gateway in 0..GATEWAYS {
+            self.suspend(gateway, false);
             if self.others[gateway] {
                 self.drain(gateway).await;
             }
@@ -434,17 +450,44 @@ impl World {
         for client in (0..CLIENTS).filter(|client| client % 2 == 0) {
             self.come_back(client);
         }
-        self.pause(Pause::While).await;
+        self.subscribed().await;
+        self.excuses.calm_from = self.publications.lock().len();
         for topic in (0..TOPICS.len()).rev() {
-            if let Some(gateway) = &self.gateways[0] {
-                gateway.publish(topic, None, &self.publications);
-            }
+            self.offer(topic);
         }
         self.pause(Pause::Moment).await;
+        for topic in (0..TOPICS.len()).rev() {
+            // One that waits for followers may find out now that its own connection was lost.
+            for _ in 1..LAST_ATTEMPTS {
+                if !self.is_accepted(topic) {
+                    self.pause(Pause::While).await;
+                    self.offer(topic);
+                    self.pause(Pause::Moment).await;
+                }
+            }
+        }
         for client in 0..CLIENTS {
             self.come_back(client);
         }
-        self.pause(Pause::While).await;
+        self.subscribed().await;
+        self.pass(LATE).await;
+    }
+
+    /// A last publication to a topic.
+    fn offer(&self, topic: usize) {
+        if let Some(gateway) = &self.gateways[0] {
+            gateway.publish(topic, None, &self.publications);
+        }
+    }
+
+    /// Waits for the clients' subscriptions, for a while at the most.
+    async fn subscribed(&mut self) {
+        for _ in 0..40 {
+            self.pass(Duration::from_millis(50)).await;
+            if self.clients.iter().all(|client| client.gateway().is_none() || client.is_subscribed()) {
+                return;
+            }
+        }
     }
 
     /// Waits until every gateway has acknowledged for a while and every boundary has its verdict: seconds, and a minute where
@@ -460,6 +503,12 @@ impl World {
         }
     }
 
+    /// Whether the last publication to a topic was acknowledged.
+    fn is_accepted(&self, topic: usize) -> bool {
+        let publications = self.publications.lock();
+        publications.iter().rev().find(|own| own.topic == topic).is_some_and(Publication::is_accepted)
+    }
+
     fn come_back(&mut self, client: usize) {
         if self.clients[client].gateway().is_none() && self.clients[client].stories[0].cursor.is_some() {
             self.connect(client, client % GATEWAYS);
@@ -472,8 +521,8 @@ impl World {
         if net::with(|net| net.spins) {
             return stuck("a gateway asks and asks within one moment".to_owned());
         }
-        let last = &publications[publications.len() - TOPICS.len()..];
-        if let Some(own) = last.iter().find(|own| own.id().is_none()) {
+        let last = |topic| publications.iter().rev().find(|own| own.topic == topic).expect("a last one");
+        if let Some(own) = (0..TOPICS.len()).map(last).find(|own| !own.is_accepted()) {
             return stuck(format!("{} takes nothing any more: {:?}", TOPICS[own.topic].0, own.outcome));
         }
         let mut connected = self.clients.iter().filter(|client| client.gateway().is_some());
