@@ -22,13 +22,14 @@ SECONDS_MAX = 400
 def run(control_plane: ControlPlane) -> str:
     folder = _working_folder()
     _plain_manifests(control_plane, folder)
-    trial, production, keys = blocks("helm/tickgate/README.md")[0].split("\n\n")
+    trial, production, *secrets = blocks("helm/tickgate/README.md")[0].split("\n\n")
     with step("helm/tickgate/README.md: a trial, from the installation to the end"):
         type_in(control_plane, trial, folder)
     release = Release(control_plane, NAMESPACE, CHART / "ci/production-values.yaml")
     with step("helm/tickgate/README.md: production"):
         type_in(control_plane, production, folder)
-        type_in(control_plane, keys, folder)
+        for paragraph in secrets:
+            type_in(control_plane, paragraph, folder)
         release.check()
     with step("what Helm prints after the installation"):
         type_in(control_plane, _notes(release), folder)
@@ -87,7 +88,8 @@ def _working_folder() -> Path:
     folder.mkdir()
     for name in ("helm", "deploy"):
         (folder / name).symlink_to(ROOT / name)
-    (folder / "ca.crt").write_text((CERTIFICATES / "ca.crt").read_text())
+    for name, source in (("ca.crt", "ca.crt"), ("tls.crt", "redis.crt"), ("tls.key", "redis.key")):
+        (folder / name).write_text((CERTIFICATES / source).read_text())
     (folder / "current.pem").write_text(public_key())
     (folder / "values.yaml").write_text((CHART / "ci/production-values.yaml").read_text())
     return folder
