@@ -34,7 +34,7 @@ async fn ask_for_much(attacker: Arc<Attacker>, silent: usize, askers: usize, tim
     let until = Instant::now() + time;
     let mut stays = Vec::new();
     for number in 0..silent {
-        let text = if number % 2 == 0 { HISTORY } else { REPLAY };
+        let text = if number.is_multiple_of(2) { HISTORY } else { REPLAY };
         stays.extend(attacker.pester("/ws/market", &[text; 20]).await);
     }
     println!("  attacker   {} who never read", stays.len());
@@ -42,7 +42,7 @@ async fn ask_for_much(attacker: Arc<Attacker>, silent: usize, askers: usize, tim
         let attacker = Arc::clone(&attacker);
         async move {
             while Instant::now() < until {
-                let visit = attacker.visit("/ws/market", if number % 2 == 0 { HISTORY } else { REPLAY });
+                let visit = attacker.visit("/ws/market", if number.is_multiple_of(2) { HISTORY } else { REPLAY });
                 let _ = timeout_at(until, visit).await;
             }
         }
