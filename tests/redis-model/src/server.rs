@@ -274,11 +274,13 @@ impl Server {
         self.core().role.clone()
     }
 
+    /// Whether it accepts writes.
     #[must_use]
     pub fn is_primary(&self) -> bool {
         self.core().role == Role::Primary
     }
 
+    /// Makes it a primary or a replica.
     pub fn set_role(&mut self, role: Role) {
         self.change().role = role;
     }

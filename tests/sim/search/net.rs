@@ -83,7 +83,7 @@ pub struct Net {
     touched: Vec<u64>,
     held: BTreeSet<Link>,
     /// The machine that the followers follow.
-    leader: usize,
+    pub leader: usize,
     /// Gateways to which the next message of a stream is lost on its way.
     losing: BTreeSet<usize>,
     /// What suspends the gateways, with the drivers of their connections.

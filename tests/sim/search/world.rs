@@ -139,7 +139,7 @@ impl World {
     /// Where most of the commands go: the server that operators work on.
     fn primary(&self) -> usize {
         let living = (0..GATEWAYS).find(|at| self.gateways[*at].is_some());
-        living.map_or(0, |at| net::with(|net| net.route((self.numbers[at], Kind::Commands))))
+        net::with(|net| living.map_or(net.leader, |at| net.route((self.numbers[at], Kind::Commands))))
     }
 
     fn connect(&mut self, client: usize, gateway: usize) {
