@@ -17,7 +17,7 @@ use crate::{
 
 const EXAMPLES: &str = "\
 Examples:
-  tickgate serve                  to try it out: loopback, memory, a synthetic market
+  tickgate serve                  a trial: loopback, memory, a synthetic market
   tickgate serve --redis redis://127.0.0.1
                                   over Redis: any number, each on its own ports
   tickgate serve --config a.toml  for production; see config/production.toml

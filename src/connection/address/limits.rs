@@ -74,14 +74,14 @@ pub enum RefusedBy {
 pub struct Permit {
     limits: AddressLimits,
     address: IpAddr,
-    /// The place at an endpoint whose connections are bounded.
-    endpoint: Option<OwnedSemaphorePermit>,
+    /// The place at an endpoint whose connections are bounded. On the heap: few endpoints are.
+    endpoint: Option<Box<OwnedSemaphorePermit>>,
 }
 
 impl Permit {
     /// Gives the connection's place at its endpoint back with this one.
     pub fn hold(&mut self, endpoint: OwnedSemaphorePermit) {
-        self.endpoint = Some(endpoint);
+        self.endpoint = Some(Box::new(endpoint));
     }
 
     /// The address that is counted: of IPv6 its /64.
