@@ -427,7 +427,9 @@ async fn goes_inactive(mut seat: Seat) {
     seat.registry.report(&alice, false, long).await.done().unwrap();
     assert_eq!(seat.registry.is_revoked(&alice, far).await.unwrap(), None);
     assert!(!seat.registry.is_inactive(&alice).await.unwrap());
-    assert_eq!(seat.connect("alice", SessionId::random(), 5).await, admitted(1));
+    // The place of the closed connection may not be free yet.
+    let verdict = seat.connect("alice", SessionId::random(), 5).await;
+    assert!(matches!(verdict, Verdict::Admitted { .. }), "{verdict:?}");
     seat.registry.report(&alice, true, Duration::from_millis(30)).await.done().unwrap();
     eventually("the report to end", async || {
         let verdict = seat.connect("alice", SessionId::random(), 50).await;

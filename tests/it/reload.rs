@@ -124,7 +124,7 @@ async fn a_changed_file_changes_the_log_and_names_what_needs_a_restart() {
     let replica = Replica::process(&server, "[log]\nfilter = \"info\"\n").await;
     assert!(!replica.log().contains(" DEBUG "));
     replica.write_settings("[log]\nfilter = \"info,tickgate::connection=debug\"\n[limits]\nsubscriptions_max = 7\n");
-    let line = "these settings need a restart cause=\"file\" settings=\"limits.subscriptions_max\"";
+    let line = "these settings require a restart cause=\"file\" settings=\"limits.subscriptions_max\"";
     eventually("the line", async || replica.log().contains(line).then_some(())).await;
     replica.trading("alice").await;
     eventually("a line for debugging", async || replica.log().contains("connection opened").then_some(())).await;
