@@ -99,6 +99,6 @@ pub async fn s08_a_replica_that_lost_a_vital_task_drains_and_ends_with_a_code() 
     client.expect_close(1012).await;
     assert_eq!(gateway.ended().await.code(), Some(1));
     let log = gateway.log();
-    assert!(log.contains("a deliberate defect") && log.contains("the task \"linger\" panicked"), "{log}");
+    assert!(log.contains("a deliberate defect") && log.contains("the vital task \"linger\" panicked"), "{log}");
     repelled("S8  a vital task panics");
 }
