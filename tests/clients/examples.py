@@ -217,7 +217,7 @@ async def the_trader_and_the_engine(world: World) -> None:
     running = await trade()
     await gateway.stop(kill=True)
     await fill(3)
-    await engine.line("trying again$")
+    await engine.line("retrying$")
     await gateway.start()
     await running.line('^order .*"fill_id": "3"')
     heard = [line for line in running.lines if line.startswith("order")]
