@@ -63,10 +63,19 @@ def unpack(program: str, packages: list[str]) -> None:
     folder = CACHE / "debs"
     folder.mkdir(parents=True, exist_ok=True)
     for package in packages:
-        if run("apt-get", "download", package, cwd=folder).returncode:
+        if not _download(package, folder):
             raise Missing(f"{program} is not installed, and apt-get can't download {package}")
         for archive in folder.glob(f"{package}_*.deb"):
             run("dpkg-deb", "-x", archive, CACHE / "root")
+
+
+def _download(package: str, folder: Path) -> bool:
+    """Whether the package is there. The index may be older than its server: it is updated before the second try."""
+    command = ("apt-get", "download", package)
+    if run(*command, cwd=folder).returncode == 0:
+        return True
+    run("apt-get", "update")
+    return run(*command, cwd=folder).returncode == 0
 
 
 def python_tool(name: str) -> Path:
