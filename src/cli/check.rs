@@ -23,11 +23,11 @@ const EXAMPLES: &str = r#"Examples:
   tickgate check --secret "$SECRET" --api-key "$KEY" --json
   tickgate check --token "$TOKEN" --api-key "$KEY"
 
-One line per step: connect, subscribe, publish, receive, disconnect, publish meanwhile,
-reconnect and receive exactly what was missed. Exits with 0, or with 1 at the first
-step that fails. The secret and the API key come from the gateway's configuration
-or from the flags; the check makes up a user, unless you give a token (if no HS256
-secret is configured). That user must not receive other messages."#;
+One line per step: connect, subscribe, publish, receive, disconnect, publish
+meanwhile, reconnect and receive exactly what was missed. Exits with 0, or with 1 at
+the first step that fails. The secret and the API key come from the gateway's
+configuration or from the flags; the check makes up a user, unless you give a token
+(if no HS256 secret is configured). That user must not receive other messages."#;
 
 /// The endpoint, and the private channel on it that the check uses.
 const ENDPOINT: &str = "/ws/trading";

@@ -177,8 +177,8 @@ impl Twin {
             let shown: Vec<_> = command.iter().map(|word| String::from_utf8_lossy(word)).collect();
             let name = shown[0].to_lowercase();
             let (real, model) = (String::from_utf8_lossy(&real), String::from_utf8_lossy(&model));
-            // A script may respond with what is left of a key's life.
-            let shows_life = matches!(&*name, "pttl" | "ttl") || shown.iter().any(|word| word.contains("'PTTL'"));
+            // The script of standings responds with what is left of the key's life.
+            let shows_life = matches!(&*name, "pttl" | "ttl") || shown.iter().any(|word| word.ends_with(":standing"));
             if !is_same(&name, shows_life, &real, &model) {
                 let shown: Vec<_> = shown.iter().map(|word| word.chars().take(90).collect::<String>()).collect();
                 let (seed, shown) = (self.seed, shown.join(" "));
