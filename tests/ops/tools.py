@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,17 +66,20 @@ def unpack(program: str, packages: list[str]) -> None:
     for package in packages:
         if not _download(package, folder):
             raise Missing(f"{program} is not installed, and apt-get can't download {package}")
+    # Not before all of them are there: a program without its libraries would be taken for an installed one.
+    for package in reversed(packages):
         for archive in folder.glob(f"{package}_*.deb"):
             run("dpkg-deb", "-x", archive, CACHE / "root")
 
 
 def _download(package: str, folder: Path) -> bool:
-    """Whether the package is there. The index may be older than its server: it is updated before the second try."""
-    command = ("apt-get", "download", package)
-    if run(*command, cwd=folder).returncode == 0:
-        return True
-    run("apt-get", "update")
-    return run(*command, cwd=folder).returncode == 0
+    """Whether the package is there. The index may be older than its server, and a mirror may fail for a moment."""
+    for pause in (0, 2, 5, 10):
+        time.sleep(pause)
+        if run("apt-get", "download", package, cwd=folder).returncode == 0:
+            return True
+        run("apt-get", "update")
+    return False
 
 
 def python_tool(name: str) -> Path:
