@@ -7,6 +7,7 @@ files run as they are, and nothing survives the check. Without root it requires 
 from __future__ import annotations
 
 import fcntl
+import contextlib
 import functools
 import importlib
 import json
@@ -19,13 +20,16 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from checks import Failed
+from checks import Failed, Missing
+from tools import debian
 
 # The address of each name in docker-compose.yml, in the range that its gateways trust.
 ADDRESSES = {
     "redis": "172.31.0.10", "gateway-1": "172.31.0.11", "gateway-2": "172.31.0.12", "gateway-3": "172.31.0.13", "nginx": "172.31.0.14",
 }  # fmt: skip
 SECONDS_MAX = 540
+# What the checks in there run. It is installed outside: there is no way to a mirror inside.
+PROGRAMS = ("nginx", "haproxy", "prometheus", "promtool")
 
 _SIOCSIFFLAGS, _SIOCSIFADDR, _SIOCSIFNETMASK, _IFF_UP = 0x8914, 0x8916, 0x891C, 0x1
 
@@ -35,6 +39,10 @@ def isolated(function: Callable[[], str | None]) -> Callable[[], str]:
 
     @functools.wraps(function)
     def outside() -> str:
+        for program in PROGRAMS:
+            # A check that needs a missing one says so.
+            with contextlib.suppress(Missing):
+                debian(program)
         rights = [] if os.geteuid() == 0 else ["--user", "--map-current-user", "--keep-caps"]
         namespaces = ["unshare", *rights, "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
         command = [*namespaces, sys.executable, __file__, function.__module__, function.__name__]
