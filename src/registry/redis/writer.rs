@@ -13,7 +13,7 @@ use std::{
 };
 
 use redis::{RedisResult, Value};
-use tickgate_wire::model::SessionId;
+use tickgate_wire::model::{SessionId, UserId};
 use tokio::{
     sync::{Notify, mpsc, oneshot},
     time::{MissedTickBehavior, interval, sleep},
@@ -223,26 +223,24 @@ impl Writer {
         }
     }
 
-    /// Writes again whose tokens are refused: Redis may have lost it, every replica that heard it has not.
+    /// Writes again whose tokens are refused: Redis may have lost it, but every replica that received it has it.
     async fn rewrite_revocations(&self) {
         let all = self.inner.revocations.all(clock::unix_ms());
-        for chunk in all.chunks(BATCH_MAX) {
-            let mut batch = ShardBatch::default();
-            for (user, revocation) in chunk.iter().filter(|(user, _)| self.part.has_user(user)) {
-                batch.revoke(user.clone(), *revocation);
-            }
-            self.send(batch, Index::Current).await;
-            sleep(REWRITE_PAUSE).await;
-        }
+        self.write_again(&all, |batch, user, revocation| batch.revoke(user, revocation)).await;
     }
 
-    /// Writes again which users are inactive, and hears where Redis knows better.
+    /// Writes again which users are inactive, and learns where Redis has a later report.
     async fn rewrite_standings(&self) {
         let all = self.inner.standings.all(clock::unix_ms());
+        self.write_again(&all, |batch, user, standing| batch.stand(user, standing)).await;
+    }
+
+    /// Writes again what is known of this shard's users, a batch at a time.
+    async fn write_again<T: Copy>(&self, all: &[(UserId, T)], add: impl Fn(&mut ShardBatch, UserId, T)) {
         for chunk in all.chunks(BATCH_MAX) {
             let mut batch = ShardBatch::default();
-            for (user, standing) in chunk.iter().filter(|(user, _)| self.part.has_user(user)) {
-                batch.stand(user.clone(), *standing);
+            for (user, known) in chunk.iter().filter(|(user, _)| self.part.has_user(user)) {
+                add(&mut batch, user.clone(), *known);
             }
             self.send(batch, Index::Current).await;
             sleep(REWRITE_PAUSE).await;
