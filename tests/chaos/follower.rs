@@ -345,6 +345,7 @@ impl Follower {
             after: id_of(&message["after"]).unwrap_or_default(),
             before: id_of(&message["before"]),
             reason: message["reason"].as_str().unwrap_or_default().to_owned(),
+            is_counted: !message["count"].is_null(),
         };
         self.diary.lock().hear(&stream, heard);
         for channel in message["channels"].as_array().into_iter().flatten() {

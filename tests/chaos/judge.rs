@@ -1,6 +1,9 @@
 //! What a client may have heard, given what publishers were told. Pure: it reads two records and names what is wrong.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Instant,
+};
 
 use tickgate_wire::model::{Class, StreamId};
 
@@ -50,6 +53,10 @@ struct Reading {
     gaps: Vec<(StreamId, Option<StreamId>)>,
     /// Gaps told since the last push.
     fresh: usize,
+    /// Where the client stood from each moment on.
+    stood: Vec<(Instant, StreamId)>,
+    /// When it was told that nobody knows what is missing.
+    doubts: Vec<Instant>,
     began: Option<StreamId>,
     violations: Vec<Violation>,
 }
@@ -58,22 +65,24 @@ struct Reading {
 pub fn judge<'a>(
     class: Class,
     acknowledged: &BTreeMap<StreamId, Acknowledged>,
-    heard: impl Iterator<Item = &'a Heard>,
+    heard: impl Iterator<Item = &'a (Instant, Heard)>,
 ) -> Vec<Violation> {
     let mut reading = Reading::default();
-    for heard in heard {
+    for (at, heard) in heard {
         match heard {
             Heard::Connected => reading.last = None,
-            Heard::Began(at) => reading.begin(*at),
+            Heard::Began(position) => reading.begin(*position),
             Heard::Malformed(text) => reading.violations.push(Violation::Malformed(text.clone())),
-            Heard::Gap { after, before, .. } => {
+            Heard::Gap { after, before, is_counted, .. } => {
                 reading.fresh += 1;
                 reading.gaps.push((*after, *before));
+                reading.doubts.extend((!is_counted).then_some(*at));
             }
             Heard::Push { id, number, replayed, snapshot } => {
                 reading.push(class, (*id, *number), *replayed || *snapshot);
             }
         }
+        reading.stood.extend(reading.most.map(|most| (*at, most)));
     }
     reading.close(class, acknowledged);
     reading.violations
@@ -148,9 +157,17 @@ impl Reading {
         let newest = owed.clone().next_back();
         let lost = owed
             .filter(|id| class != Class::State || Some(*id) == newest)
-            .filter(|id| !self.delivered.contains_key(id) && !self.gaps.iter().any(|gap| covers(*gap, **id)));
+            .filter(|id| !self.delivered.contains_key(id) && !self.gaps.iter().any(|gap| covers(*gap, **id)))
+            .filter(|id| !self.is_of_another_branch(**id, acknowledged[*id].at));
         let lost: Vec<_> = lost.map(|id| Violation::Lost(*id)).collect();
         self.violations.extend(lost);
+    }
+
+    /// Acknowledged on a branch that this client had no part in: it stood in a later generation already. Where the
+    /// branches meet it is told of a doubt, whose range begins where it stands (docs/guarantees.md, "Two branches").
+    fn is_of_another_branch(&self, id: StreamId, acknowledged: Instant) -> bool {
+        let stood = self.stood.iter().take_while(|(at, _)| *at <= acknowledged).last();
+        stood.is_some_and(|(_, position)| position.epoch > id.epoch) && self.doubts.iter().any(|at| *at > acknowledged)
     }
 }
 
@@ -160,7 +177,7 @@ fn covers((after, before): (StreamId, Option<StreamId>), id: StreamId) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
+    use std::time::Duration;
 
     use super::*;
 
@@ -183,11 +200,15 @@ mod tests {
     }
 
     fn gap(after: StreamId, before: Option<StreamId>) -> Heard {
-        Heard::Gap { after, before, reason: "failover".into() }
+        Heard::Gap { after, before, reason: "failover".into(), is_counted: true }
+    }
+
+    fn now(heard: &[Heard]) -> Vec<(Instant, Heard)> {
+        heard.iter().map(|heard| (Instant::now(), heard.clone())).collect()
     }
 
     fn judged(ids: &[(u64, u64)], heard: &[Heard]) -> Vec<Violation> {
-        judge(Class::Reliable, &acknowledged(ids), heard.iter())
+        judge(Class::Reliable, &acknowledged(ids), now(heard).iter())
     }
 
     #[test]
@@ -236,8 +257,26 @@ mod tests {
     fn of_values_only_the_newest_is_owed() {
         let heard = [Heard::Began(id(1, 0)), push(1, 2), push(1, 5)];
         let known = acknowledged(&[(1, 1), (1, 2), (1, 5)]);
-        assert_eq!(judge(Class::State, &known, heard.iter()), []);
+        assert_eq!(judge(Class::State, &known, now(&heard).iter()), []);
         let known = acknowledged(&[(1, 5), (1, 6)]);
-        assert_eq!(judge(Class::State, &known, heard.iter()), [Violation::Lost(id(1, 6))]);
+        assert_eq!(judge(Class::State, &known, now(&heard).iter()), [Violation::Lost(id(1, 6))]);
+    }
+
+    #[test]
+    fn another_branch_is_excused_by_a_doubt_that_came_after_it() {
+        let doubt =
+            Heard::Gap { after: id(5, 0), before: Some(id(9, 0)), reason: "failover".into(), is_counted: false };
+        let heard = [Heard::Began(id(1, 0)), push(1, 1), push(5, 0), doubt, push(9, 0)];
+        let began = Instant::now();
+        let second = |number: usize| began + Duration::from_secs(number as u64);
+        let heard: Vec<_> = heard.into_iter().enumerate().map(|(number, heard)| (second(number), heard)).collect();
+        let of = |seconds: usize| {
+            let mut known = acknowledged(&[(1, 1), (3, 0), (5, 0), (9, 0)]);
+            known.get_mut(&id(3, 0)).unwrap().at = second(seconds);
+            judge(Class::Reliable, &known, heard.iter())
+        };
+        assert_eq!(of(2), [], "it stood in generation 5, and the doubt came later");
+        assert_eq!(of(1), [Violation::Lost(id(3, 0))], "it stood before, and went past it");
+        assert_eq!(of(3), [Violation::Lost(id(3, 0))], "the doubt was told before");
     }
 }

@@ -101,6 +101,8 @@ pub enum Heard {
         after: StreamId,
         before: Option<StreamId>,
         reason: String,
+        /// Otherwise nobody knows what is missing, or whether anything is.
+        is_counted: bool,
     },
 }
 

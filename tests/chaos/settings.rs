@@ -123,7 +123,7 @@ impl Trial {
         let casting = Casting::usual("traveller", "user0", vec![trial.channel.clone()]);
         let (diary, orders) = trial.stage.seat(casting, &mut trial.dice);
         connected(&trial.stage).await;
-        trial.insist().await;
+        trial.insist_on_each().await;
         trial.stage.converged(Instant::now() - PATIENCE, PATIENCE).await.expect("the first publication");
         let away_since = trial.head();
         orders.send_replace(Order::StayAway(trial.stage.next_order(), PATIENCE * 10));
@@ -178,6 +178,15 @@ impl Trial {
     /// As many attempts as it takes.
     async fn insist(&mut self) {
         assert!(self.stage.traffic.publish(&self.channel, 100, &mut self.dice).await, "a publication is accepted");
+    }
+
+    /// A replica acknowledges nothing before the others know it: each has to, before single attempts count.
+    async fn insist_on_each(&mut self) {
+        let replicas = self.stage.operations.read().clone();
+        for replica in replicas {
+            let accepted = self.stage.traffic.publish_by(&[replica], &self.channel, 100, &mut self.dice).await;
+            assert!(accepted, "{replica} accepts a publication");
+        }
     }
 
     /// What happens half-way.

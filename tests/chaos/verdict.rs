@@ -74,7 +74,7 @@ impl Stage {
                     let has = diary.position(stream);
                     acknowledged.to_mut().retain(|id, _| *id <= has);
                 }
-                let violations = judge(class, &acknowledged, heard.iter().map(|(_, heard)| heard));
+                let violations = judge(class, &acknowledged, heard.iter());
                 found.extend(violations.iter().map(|violation| told(client, stream, violation, heard)));
             }
         }
@@ -87,7 +87,7 @@ impl Stage {
         for client in self.clients.lock().iter() {
             for (stream, heard) in &client.diary.lock().streams {
                 for (at, (_, gap)) in heard.iter().enumerate().filter(|(_, (at, _))| *at >= since) {
-                    if let Heard::Gap { after, before, reason } = gap {
+                    if let Heard::Gap { after, before, reason, .. } = gap {
                         let around = &heard[at.saturating_sub(3)..(at + 3).min(heard.len())];
                         let around: Vec<_> = around.iter().map(|(_, heard)| heard.short()).collect();
                         let before = before.map_or("-".into(), |before| before.to_string());

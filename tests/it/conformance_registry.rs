@@ -719,16 +719,11 @@ async fn a_connection_that_lost_its_slot_unheard_is_told_at_its_next_renewal() {
     one.connect("bob", lost, 1).await;
     // As if the replica had slept through both leases, and another connection had taken bob's slot meanwhile.
     let mut commands = server.connect().await;
-    let _: i64 =
-        redis::cmd("DEL").arg("tg2:{u:alice}:l").arg("tg2:{u:bob}:l").query_async(&mut commands).await.unwrap();
-    let other = format!("1763700000000:elsewhere:{}", SessionId::random());
-    let _: i64 = redis::cmd("ZADD")
-        .arg("tg2:{u:bob}:l")
-        .arg(u32::MAX as u64 * 1_000)
-        .arg(other)
-        .query_async(&mut commands)
-        .await
-        .unwrap();
+    let (other, end_ms) = (format!("1763700000000:elsewhere:{}", SessionId::random()), u32::MAX as u64 * 1_000);
+    // In one step, or a renewal in between would give bob's slot back.
+    let mut step = redis::pipe();
+    step.atomic().del(&["tg2:{u:alice}:l", "tg2:{u:bob}:l"]).zadd("tg2:{u:bob}:l", other, end_ms);
+    let _: (i64, i64) = step.query_async(&mut commands).await.unwrap();
     one.told_to_close(lost, 4003).await;
     eventually("alice, who has room, to be back in", async || {
         let count: u32 = redis::cmd("ZCARD").arg("tg2:{u:alice}:l").query_async(&mut commands).await.ok()?;
