@@ -906,7 +906,9 @@ async fn what_operators_say_while_a_replica_is_cut_off_reaches_it_when_it_is_bac
     one.registry.control(user).await.done().expect("told");
     let session = Control::Close { session: somebody.to_string(), code, reason };
     one.registry.control(session).await.done().expect("told");
-    // Who comes later is not meant.
+    // A later connection is not meant. A replica that is cut off knows the time of Redis from its last reading, which
+    // was late by as long as the response took.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     two.opened(Some("alice"), later);
     proxy.set(Weather::Pass { delay: Duration::ZERO });
     let meant = [alice, somebody].map(|session| session.to_string());
