@@ -1231,6 +1231,8 @@ async fn the_last_report_of_a_user_counts_whatever_a_replica_or_redis_missed() {
         .await;
     };
     kept(":inactive").await;
+    // Either may have written it.
+    eventually("the first to be back", async || one.registry.recall(session).await.ok()).await;
     // One that is cut off misses the next report, and what is kept of it.
     proxy.set(Weather::Refuse);
     one.registry.report(&alice, false, long).await.done().unwrap();
