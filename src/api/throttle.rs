@@ -1,4 +1,4 @@
-//! How often each user may ask for something costly. Pure: time is an argument. Never keeps a user whose bucket is full.
+//! Rate limits per user for expensive requests. Pure: time is an argument. Never keeps a user whose bucket is full.
 
 use std::{
     collections::HashMap,
@@ -9,10 +9,10 @@ use tickgate_wire::model::UserId;
 
 use crate::{bucket::Bucket, config::Rate};
 
-/// Time between two sweeps of the table: it holds at most the users of that time and of the refill before it.
+/// Time between two sweeps: the table holds at most the users of this time and of the refill time before it.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// One bucket per user that asked lately.
+/// One bucket per recent user.
 #[derive(Debug)]
 pub(super) struct Throttle {
     rate: Rate,
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_user_has_its_own_bucket_and_is_forgotten_when_it_is_full() {
+    fn each_user_has_a_separate_bucket_that_is_removed_when_full() {
         let began = Instant::now();
         let mut throttle = Throttle::new(Rate { per_second: 2, burst: 2 }, began);
         let (alice, bob) = (UserId::new("alice").unwrap(), UserId::new("bob").unwrap());
@@ -55,6 +55,6 @@ mod tests {
         assert_eq!(throttle.take(&alice, at(400)), Err(Duration::from_millis(100)));
         assert_eq!(throttle.take(&bob, at(400)), Ok(()));
         assert_eq!(throttle.take(&alice, at(1000)), Ok(()));
-        assert_eq!(throttle.buckets.len(), 1, "bob's bucket was full again");
+        assert_eq!(throttle.buckets.len(), 1, "bob's bucket is full again");
     }
 }

@@ -282,7 +282,7 @@ class Outbox:
 
     def _expire(self, entry: Entry) -> None:
         if entry.maybe_done:
-            self._fail(entry, Unknown("no answer in time", msg_id=entry.msg_id, error="outcome_unknown"))
+            self._fail(entry, Unknown("no response in time", msg_id=entry.msg_id, error="outcome_unknown"))
         else:
             self._fail(entry, entry.error or Refused("not sent in time", msg_id=entry.msg_id))
 
