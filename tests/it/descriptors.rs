@@ -122,7 +122,7 @@ async fn probes_and_both_redis_links_work_while_clients_queue_for_descriptors() 
     late.greeted().await;
     let (log, seconds) = (replica.log(), began.elapsed().as_secs() as usize);
     let count = |text: &str| log.lines().filter(|line| line.contains(text)).count();
-    assert!(count("can't accept a connection") <= seconds + 1 && count("client refused") <= seconds + 1, "{log}");
+    assert!(count("cannot accept a connection") <= seconds + 1 && count("client refused") <= seconds + 1, "{log}");
 }
 
 #[tokio::test]

@@ -51,7 +51,7 @@ async fn each_refusal_is_told_counted_and_logged_once_with_rediss_own_text() {
     for (kind, text, told) in [
         ("oom", "OOM command not allowed", "out of memory"),
         ("noreplicas", "NOREPLICAS Not enough good replicas", "too few replicas"),
-        ("misconf", "MISCONF ", "can't write to its disk"),
+        ("misconf", "MISCONF ", "cannot write to its disk"),
         ("noperm", "NOPERM ", "rejected"),
     ] {
         match kind {

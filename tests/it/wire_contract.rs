@@ -114,7 +114,7 @@ async fn where_no_endpoint_is_a_client_hears_so_by_a_code_that_ends_its_retries(
     let replica = Replica::alone().await;
     for path in ["/ws/nope", "/ws/backtest/", "/ws/trading/", "/WS/trading", "/", "/health", "/sse?channels=ticker:X"] {
         let reason = replica.connect(path).origin("https://app.example").expect_closed(4504).await;
-        assert_eq!(reason, "there is no WebSocket endpoint at this path", "{path}");
+        assert_eq!(reason, "this path has no WebSocket endpoint", "{path}");
         let closing = refused(replica.connect(path).header(PROTOCOL, "tickgate.v1"), 4504).await;
         assert_eq!(closing["reconnect"], "no", "{path}: {closing}");
     }
