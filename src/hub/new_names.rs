@@ -1,6 +1,6 @@
-//! How fast one address may name topics that the replica does not follow yet. Following one costs the replica a task and
-//! Redis some commands, also where the topic is let go at once. Those that turn out to be published to are given back:
-//! nobody can make them up.
+//! Limits the rate at which one address may name topics that the replica does not follow yet: following one costs a
+//! task and Redis commands, even if it is unfollowed at once. Topics that turn out to have publications are not
+//! counted, because their number is limited by publishers.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -10,9 +10,9 @@ use tokio::time::Instant;
 use super::turns::Reader;
 use crate::{bucket::Bucket, config::Rate};
 
-/// In how many seconds an address may name as many as may be followed for it.
+/// Seconds in which an address may name as many topics as may be followed for it.
 const SECONDS: u32 = 10;
-/// Addresses that are remembered before those are looked for that have named none for so long.
+/// Minimum number of remembered addresses before idle ones are removed.
 const SWEEP_MIN: usize = 1_024;
 
 #[derive(Debug)]
@@ -29,7 +29,7 @@ struct State {
 }
 
 impl NewNames {
-    /// `per_address_max`: how many unpublished topics are followed for one address; it may name as many at once.
+    /// `per_address_max`: maximum number of unpublished topics followed for one address; also the burst.
     pub(super) fn new(per_address_max: usize) -> Self {
         let burst = u32::try_from(per_address_max).unwrap_or(u32::MAX);
         let rate = Rate { per_second: (burst / SECONDS).max(1), burst };
@@ -40,7 +40,7 @@ impl NewNames {
         self.began.elapsed()
     }
 
-    /// The address names one more. False when it has named too many.
+    /// Counts one new topic of the address. False if it has named too many.
     pub(super) fn take(&self, reader: Reader) -> bool {
         let (mut state, now) = (self.state.lock(), self.now());
         if state.buckets.len() >= state.sweep_at.max(SWEEP_MIN) {
@@ -50,7 +50,7 @@ impl NewNames {
         state.buckets.entry(reader).or_default().take(1, now, self.rate).is_ok()
     }
 
-    /// One of them is published to.
+    /// Stops counting one topic, because it has publications.
     pub(super) fn give_back(&self, reader: Reader) {
         if let Some(bucket) = self.state.lock().buckets.get_mut(&reader) {
             bucket.give_back(1, self.rate);
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn an_address_names_as_many_as_may_be_followed_and_then_so_many_a_second() {
+    async fn an_address_may_name_a_burst_of_topics_and_then_a_number_per_second() {
         let names = NewNames::new(20);
         let take = |reader| (0..100).take_while(|_| names.take(Reader(reader))).count();
         assert_eq!((take(1), take(2), take(1)), (20, 20, 0));
@@ -71,11 +71,11 @@ mod tests {
         assert_eq!(take(1), 6);
         names.give_back(Reader(1));
         names.give_back(Reader(9));
-        assert_eq!((take(1), take(9)), (1, 20), "what is published to does not count");
+        assert_eq!((take(1), take(9)), (1, 20), "published topics are not counted");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nothing_is_remembered_of_those_who_named_none_for_long() {
+    async fn idle_addresses_are_removed() {
         let names = NewNames::new(20);
         for reader in 0..10_000 {
             names.take(Reader(reader));
