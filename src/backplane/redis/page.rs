@@ -1,5 +1,5 @@
-//! What a read of a stream brings: how many entries to fetch next, and when it is complete. Pure: `read` fetches, this
-//! decides. Never judges whether the entries are neighbours: their reader does.
+//! Decides how many entries of a stream to fetch next, and when a read is complete. Pure: `read` fetches. Never checks
+//! whether entries are consecutive: their reader does.
 
 use std::sync::Arc;
 
@@ -7,17 +7,18 @@ use tickgate_wire::model::{Message, StreamId};
 
 use crate::backplane::{Newest, Page, ReadLimits};
 
-/// Entries of the first part of a read, and of the others at the most: they bound what is fetched beyond a limit in bytes.
+/// Number of entries of the first part of a read, and maximum of the others: they bound what is fetched beyond a limit
+/// in bytes.
 const PART_MIN: usize = 16;
 const PART_MAX: usize = 128;
 
-/// A read in parts, so that large messages are not all fetched to be thrown away.
+/// A read in parts, so that large messages are not all fetched only to be discarded.
 #[derive(Debug)]
 struct Parts {
     limits: ReadLimits,
     messages: Vec<Arc<Message>>,
     bytes: usize,
-    /// Greatest count of the next part; `None` when the read is complete.
+    /// Maximum number of entries of the next part; `None` when the read is complete.
     next_max: Option<usize>,
 }
 
@@ -30,7 +31,7 @@ impl Parts {
         Some(self.next_max?.min(self.limits.messages_max - self.messages.len()))
     }
 
-    /// Adds what fits of a part. False when something of it did not.
+    /// Adds what fits of a part. False if something did not fit.
     fn add(&mut self, part: Vec<Arc<Message>>) -> bool {
         let fits = self.limits.room(self.messages.len(), self.bytes, part.iter());
         let all = fits == part.len();
@@ -40,7 +41,7 @@ impl Parts {
         all
     }
 
-    /// How many more there is room for, if they are like those before.
+    /// The estimated number of entries that still fit.
     fn likely_to_fit(&self) -> usize {
         let average = (self.bytes / self.messages.len().max(1)).max(1);
         (self.limits.bytes_max.saturating_sub(self.bytes) / average).clamp(1, PART_MAX)
@@ -60,8 +61,8 @@ impl Forward {
         Self { cursor: after, parts: Parts::new(limits), more: false }
     }
 
-    /// The cursor and the count of the next part; `None` when the read is complete. To be fetched: what follows the cursor,
-    /// one more than the count.
+    /// The cursor and number of entries of the next part; `None` when the read is complete. Fetch what follows the
+    /// cursor, one more than this number.
     pub(super) fn next(&self) -> Option<(StreamId, usize)> {
         Some((self.cursor, self.parts.next()?))
     }
@@ -79,7 +80,7 @@ impl Forward {
         self.cursor = self.parts.messages.last().and_then(|message| message.id).unwrap_or(cursor);
     }
 
-    /// `end`: the last id that the stream had given when the read began.
+    /// `end`: the last id that the stream had given when the read started.
     pub(super) fn finish(self, end: Option<StreamId>) -> Page {
         Page { messages: self.parts.messages, more: self.more, end }
     }
@@ -97,7 +98,8 @@ impl Backward {
         Self { parts: Parts::new(limits), whole: true }
     }
 
-    /// What the next part comes before (`None`: the end), and its count; `None` when the read is complete.
+    /// The position before which the next part lies (`None`: the end), and its number of entries; `None` when the read
+    /// is complete.
     pub(super) fn next(&self) -> Option<(Option<StreamId>, usize)> {
         let before = self.parts.messages.last().and_then(|message| message.id);
         Some((before, self.parts.next()?))
@@ -136,7 +138,7 @@ mod tests {
         })
     }
 
-    /// Reads a stream of `count` entries after its first one; the sizes of the parts, and the page.
+    /// Reads a stream of `count` entries after its first one. Returns the sizes of the parts, and the page.
     fn forward(count: u64, limits: ReadLimits) -> (Vec<usize>, Page) {
         let (mut read, mut asked) = (Forward::new(StreamId::new(5, 0), limits), Vec::new());
         while let Some((cursor, part)) = read.next() {
@@ -148,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_read_goes_on_in_parts_until_a_limit_or_the_end() {
+    fn a_read_continues_in_parts_until_a_limit_or_the_end() {
         let bytes = usize::MAX;
         let seen = |count, limits| {
             let (asked, page) = forward(count, limits);
@@ -164,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_are_read_backwards_and_come_oldest_first() {
+    fn the_newest_are_read_backwards_and_returned_oldest_first() {
         let newest = |count: u64, limits| {
             let mut read = Backward::new(limits);
             while let Some((before, part)) = read.next() {
