@@ -5,7 +5,7 @@
 pub struct Rule {
     /// Its number in the document.
     pub number: u8,
-    /// What it is about.
+    /// Its topic.
     pub title: &'static str,
 }
 
@@ -70,7 +70,7 @@ mod tests {
         for line in text.lines() {
             let number = line.split_once(". **").and_then(|(number, _)| number.parse().ok());
             if let Some(number) = number {
-                assert!(rules.insert(number, line.to_owned()).is_none(), "rule {number} stands there twice");
+                assert!(rules.insert(number, line.to_owned()).is_none(), "rule {number} is there twice");
             } else if line.starts_with("   ") {
                 rules.values_mut().next_back().unwrap().push_str(line);
             }

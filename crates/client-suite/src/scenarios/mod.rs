@@ -1,4 +1,4 @@
-//! The scenarios, in the order of the rules. Each plays a gateway for one rule, and begins and ends its own runs.
+//! The scenarios, in the order of the rules. Each plays a gateway for one rule, and starts and ends its own runs.
 
 mod channels;
 mod coming_back;
