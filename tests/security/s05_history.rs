@@ -1,5 +1,5 @@
-//! S5: a few bytes ask for megabytes of history, over and over, and some who ask never read an answer. Whoever came back
-//! meanwhile waited behind all of them for the links that read streams, and what was never taken was kept.
+//! S5: a few bytes repeatedly request megabytes of history, and some clients never read the response. Resuming clients
+//! once waited behind all of them for the links that read streams, and responses that were never read stayed in memory.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,20 +16,20 @@ use crate::{
     siege::{Bounds, Siege},
 };
 
-/// What strangers ask for: more than one page holds.
+/// What strangers request: more than one page holds.
 const HEAVY: &str = "trades:HEAVY";
 const HEAVY_MESSAGES: usize = 150;
 const HEAVY_BYTES: usize = 60_000;
-/// What the neighbour comes back to.
+/// What the neighbour resumes.
 const LIGHT: &str = "trades:LIGHT";
 const HISTORY: &str = r#"{"type":"history","channel":"trades:HEAVY","since":"earliest"}"#;
 const REPLAY: &str = r#"{"type":"subscribe","channels":[{"channel":"trades:HEAVY","since":"earliest"}]}"#;
-/// Half of those who come back wait no longer, with a release build and a machine of its own.
+/// Maximum of the neighbours' median latency, with a release build on an idle machine.
 const MEDIAN_MAX: Duration = Duration::from_millis(5);
-/// What the gateway may take more than before, at the most.
+/// Maximum growth of the gateway, in bytes.
 const MEMORY_BYTES_MAX: u64 = 150_000_000;
 
-/// Some ask and never read; others read every answer and ask again, for so long.
+/// Some clients never read; others read every response and repeat the request, for this time.
 async fn ask_for_much(attacker: Arc<Attacker>, silent: usize, askers: usize, time: Duration) {
     let until = Instant::now() + time;
     let mut stays = Vec::new();

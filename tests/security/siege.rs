@@ -1,5 +1,5 @@
-//! One attack as those see it who pay for it: the gateway, Redis, and other users before and while it lasts. Every attack is
-//! measured in the same way, judged by the same bounds, and is one row of one table.
+//! Measures one attack from the view of those affected: the gateway, Redis, and other users before and during it. Every
+//! attack is measured in the same way, judged by the same bounds, and is one row of the table.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,16 +12,16 @@ use crate::{
     scene::{Form, Scene},
 };
 
-/// Bytes that Redis may be sent for each byte of a stranger.
+/// Maximum number of bytes to Redis per byte of the attacker.
 const AMPLIFICATION_MAX: f64 = 20.0;
-/// An attack of fewer bytes is not one by their number: what the gateway and Redis say to each other anyway is more.
+/// Attacks with fewer bytes are not judged by them: the regular traffic between the gateway and Redis is larger.
 const SENT_MIN: u64 = 20_000;
-/// How many times longer than at rest others may wait, at the 99th percentile.
+/// Maximum slowdown of other users, at the 99th percentile.
 const SLOWDOWN_MAX: f64 = 3.0;
 
 static TABLE: Mutex<Vec<Row>> = Mutex::new(Vec::new());
 
-/// What an attack may take of memory, in bytes.
+/// Maximum memory growth by an attack, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     pub gateway: u64,
@@ -29,47 +29,47 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// Of an attack that is not about memory.
+    /// For attacks that do not target memory.
     pub const SMALL: Self = Self { gateway: 50_000_000, redis: 10_000_000 };
 }
 
-/// An attack under way.
+/// A running attack.
 pub struct Siege {
     attack: &'static str,
     before: Usage,
-    /// What neighbours alone cost.
+    /// The cost of the neighbours alone.
     at_rest: Cost,
     rest: Latencies,
     asking: Asking,
-    /// Another gateway that nobody attacks, and its neighbours: what they see is the machine's.
+    /// Another gateway that is not attacked, and its neighbours: they measure the machine.
     elsewhere: (Scene, Asking),
 }
 
-/// One attack in the table. What was not measured of it is left out.
+/// One attack in the table, without values that were not measured.
 struct Row {
     attack: &'static str,
     sent_bytes: u64,
     measured: Option<Seen>,
 }
 
-/// What was measured of an attack.
+/// The measurements of an attack.
 struct Seen {
     cost: Cost,
-    /// Bytes that Redis was sent because of it.
+    /// Bytes sent to Redis because of it.
     to_redis: u64,
     rest: Latencies,
     during: Latencies,
-    /// Meanwhile, of a gateway that was not attacked.
+    /// At the same time, at a gateway that was not attacked.
     elsewhere: Latencies,
 }
 
 impl Siege {
-    /// Measures others at rest. From now on they go on asking.
+    /// Measures other users at rest. From now on they keep sending requests.
     pub async fn lay(scene: &Scene, attack: &'static str, question: Question) -> Self {
         let elsewhere = Scene::set("").await;
         let neighbours = Neighbours::at(scene.gateway.public).await;
         let others = Neighbours::at(elsewhere.gateway.public).await;
-        // What is done for the first time takes longer.
+        // The first requests take longer.
         let (neighbours, _) = neighbours.ask_for(question, Duration::ZERO).await;
         let (others, _) = others.ask_for(question, Duration::ZERO).await;
         let before = scene.usage().await;
@@ -80,7 +80,7 @@ impl Siege {
         Self { attack, before, at_rest, rest, asking: neighbours.ask(question), elsewhere }
     }
 
-    /// Ends it: prints what was seen, judges it, and says what it cost, and how long others waited.
+    /// Ends the attack: prints the measurements, judges them, and returns the cost and the latencies of other users.
     pub async fn lift(self, scene: &Scene, attackers: &[Arc<Attacker>], bounds: Bounds) -> (Cost, Latencies) {
         let cost = Cost::between(self.before, scene.usage().await);
         let (_, during) = self.asking.stop().await;
@@ -96,7 +96,7 @@ impl Siege {
     }
 }
 
-/// An attack that nobody else could notice: it ended before there was anybody.
+/// Records an attack that could not affect others, because it was refused at once.
 pub fn repelled(attack: &'static str) {
     note(Row { attack, sent_bytes: 0, measured: None });
 }
@@ -106,7 +106,7 @@ fn note(row: Row) {
     TABLE.lock().push(row);
 }
 
-/// Prints all attacks that were made.
+/// Prints all attacks.
 pub fn print_table() {
     let mut table = TABLE.lock();
     if table.is_empty() {
@@ -186,14 +186,14 @@ impl Seen {
         self.to_redis as f64 / sent_bytes.max(1) as f64
     }
 
-    /// How many times longer others waited. The short form is made beside other work: it compares with the same machine at
-    /// the same time.
+    /// The slowdown of other users. The short form runs beside other work, so it compares with the same machine at the
+    /// same time.
     fn slowdown(&self) -> f64 {
         let machine = Form::asked().or(self.elsewhere.p99(), Duration::ZERO).max(Form::asked().noise());
         self.during.p99().as_secs_f64() / self.rest.p99().max(machine).as_secs_f64()
     }
 
-    /// What is beyond the bounds.
+    /// The exceeded bounds.
     fn wrong(&self, sent_bytes: u64, bounds: Bounds) -> Vec<String> {
         let Self { cost, rest, during, .. } = self;
         let (each, times) = (self.amplification(sent_bytes), self.slowdown());
