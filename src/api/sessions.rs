@@ -22,7 +22,7 @@ use crate::{
     audit::{Caller, Target},
     auth::ApiKey,
     connection::attempt::is_connection_id,
-    registry::{Carried, Control, Inquiry, Matching, OpenConnection, Page},
+    registry::{Carried, ConnectionPage, Control, Inquiry, Matching, OpenConnection},
 };
 
 /// Default and maximum number of connections per page.
@@ -178,7 +178,7 @@ pub(super) async fn list(shared: &Shared, key: &ApiKey, listing: Listing, of: Op
         return Err(Problem::invalid("`cursor` must be that of the previous page"));
     }
     let answers = shared.registry.inquire(&Inquiry::List { matching, after: listing.cursor, limit }).await?;
-    let Page { connections, cursor, complete } = answers.page(limit);
+    let ConnectionPage { connections, cursor, complete } = answers.page(limit);
     let connections = connections.into_iter().map(|open| Connection::shown(open, key)).collect();
     Ok(Json(Connections { of, connections, cursor, complete }).into_response())
 }

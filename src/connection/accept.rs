@@ -23,7 +23,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{
-    address::{AddressLimits, Permit, Refused},
+    address::{AddressLimits, AddressRefusal, Permit},
     hang_up::HangUp,
     http_stream::{Backpressure, Carrier, HttpStream},
     spares::{Place, Spare, Spares},
@@ -109,8 +109,8 @@ impl PlainLimit {
     /// Takes a place, which is released when the permit is dropped.
     ///
     /// # Errors
-    /// [`Refused`] if the address is at its limit.
-    fn take(&self, peer: IpAddr) -> Result<Option<Permit>, Refused> {
+    /// [`AddressRefusal`] if the address is at its limit.
+    fn take(&self, peer: IpAddr) -> Result<Option<Permit>, AddressRefusal> {
         if self.proxies.hops > 0 || self.proxies.ranges.iter().any(|range| range.contains(&peer.to_canonical())) {
             return Ok(None);
         }

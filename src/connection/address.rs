@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use hyper::{HeaderMap, header};
 
 use crate::config::{AddressHeader, Proxies};
-pub use limits::{AddressLimits, Permit, Refused, RefusedBy};
+pub use limits::{AddressLimits, AddressRefusal, Permit, RefusedBy};
 
 /// Maximum number of hops of a forwarding header that are read.
 const HOPS_MAX: usize = 32;

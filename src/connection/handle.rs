@@ -24,7 +24,7 @@ use tickgate_wire::{
 
 use super::{
     attempt::ConnectionId,
-    keep_alive::{Facts, KeepAlive, KeepAliveActions, KeepAliveConfig},
+    keep_alive::{ConnectionFacts, KeepAlive, KeepAliveActions, KeepAliveConfig},
 };
 use crate::{
     clock,
@@ -268,7 +268,7 @@ impl ConnectionHandle {
         let seen_ms = self.seen_ms.load(Ordering::Relaxed);
         let mut timing = self.timing.lock();
         let moved = timing.private.is_some_and(|slot| self.outbox.has_moved(slot));
-        let facts = Facts { now_ms, unix_ms, seen_ms, written, quiet_ms: quiet_ms.into(), blocked, moved };
+        let facts = ConnectionFacts { now_ms, unix_ms, seen_ms, written, quiet_ms: quiet_ms.into(), blocked, moved };
         let (actions, next_ms) = timing.keep_alive.check(&facts, config);
         if let Some((code, cause)) = actions.close {
             self.close(code, cause, code.meaning());

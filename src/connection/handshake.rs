@@ -76,7 +76,7 @@ pub enum Credential {
 
 /// Why a request is not a valid handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum HandshakeRefusal {
     /// It cannot be upgraded: always answered over HTTP.
     Malformed(Malformed),
     /// It can be upgraded.
@@ -92,7 +92,7 @@ pub enum Why {
     Malformed(Malformed),
 }
 
-impl From<Malformed> for Refusal {
+impl From<Malformed> for HandshakeRefusal {
     fn from(malformed: Malformed) -> Self {
         Self::Malformed(malformed)
     }
@@ -101,8 +101,8 @@ impl From<Malformed> for Refusal {
 /// Checks a request for a WebSocket. `origins` are the allowed origins of browsers; `*` allows all.
 ///
 /// # Errors
-/// [`Refusal`], which determines the response.
-pub fn check(parts: &Parts, origins: &[String]) -> Result<Handshake, Refusal> {
+/// [`HandshakeRefusal`], which determines the response.
+pub fn check(parts: &Parts, origins: &[String]) -> Result<Handshake, HandshakeRefusal> {
     check_request_line(parts)?;
     let headers = &parts.headers;
     check_upgrade(headers)?;
@@ -116,7 +116,7 @@ pub fn check(parts: &Parts, origins: &[String]) -> Result<Handshake, Refusal> {
         (false, None) => Told::Status,
     };
     if origin.is_some_and(|origin| !is_allowed(origin, headers, origins)) {
-        return Err(Refusal::Refused { upgrade, told, why: Why::ForeignOrigin });
+        return Err(HandshakeRefusal::Refused { upgrade, told, why: Why::ForeignOrigin });
     }
     let said = query::read(parts.uri.query().unwrap_or_default())
         .and_then(|query| Ok((credential(headers, &offer, &query)?, query)));
@@ -125,7 +125,7 @@ pub fn check(parts: &Parts, origins: &[String]) -> Result<Handshake, Refusal> {
             let begin = Options { since, last, ..Options::default() };
             Ok(Handshake { upgrade, told, credential, begin, session })
         }
-        Err(malformed) => Err(Refusal::Refused { upgrade, told, why: Why::Malformed(malformed) }),
+        Err(malformed) => Err(HandshakeRefusal::Refused { upgrade, told, why: Why::Malformed(malformed) }),
     }
 }
 

@@ -42,7 +42,7 @@ impl KeepAliveConfig {
 
 /// The state of a connection at one moment.
 #[derive(Clone, Copy, Debug)]
-pub struct Facts {
+pub struct ConnectionFacts {
     /// The monotonic clock, and the wall clock.
     pub now_ms: u64,
     pub unix_ms: u64,
@@ -174,7 +174,7 @@ impl KeepAlive {
     }
 
     /// The actions that are due, and the time of the next check.
-    pub fn check(&mut self, facts: &Facts, config: &KeepAliveConfig) -> (KeepAliveActions, u64) {
+    pub fn check(&mut self, facts: &ConnectionFacts, config: &KeepAliveConfig) -> (KeepAliveActions, u64) {
         let mut actions = KeepAliveActions { close: self.close(facts, config), ..KeepAliveActions::default() };
         if actions.close.is_some() {
             return (actions, facts.now_ms);
@@ -206,7 +206,7 @@ impl KeepAlive {
         self.written = written;
     }
 
-    fn close(&mut self, facts: &Facts, config: &KeepAliveConfig) -> Option<(CloseCode, Disconnect)> {
+    fn close(&mut self, facts: &ConnectionFacts, config: &KeepAliveConfig) -> Option<(CloseCode, Disconnect)> {
         if facts.written != self.progressed || !facts.blocked {
             self.progressed = facts.written;
             self.progress_ms = facts.now_ms;
@@ -237,7 +237,7 @@ impl KeepAlive {
     }
 
     /// Whether the last ping timed out. A ping that still waits for the socket cannot be answered yet.
-    fn is_unanswered(&mut self, facts: &Facts, config: &KeepAliveConfig) -> bool {
+    fn is_unanswered(&mut self, facts: &ConnectionFacts, config: &KeepAliveConfig) -> bool {
         if facts.blocked && self.awaiting_pong {
             self.pinged_ms = facts.now_ms;
             self.allow_reading_time(facts);
@@ -250,7 +250,7 @@ impl KeepAlive {
     }
 
     /// Extends the timeout: the client must first read everything written since the previous ping.
-    fn allow_reading_time(&mut self, facts: &Facts) {
+    fn allow_reading_time(&mut self, facts: &ConnectionFacts) {
         let written_kib = (facts.written >> 10) as u32;
         let seconds = written_kib.wrapping_sub(self.pinged_kib) / SLOWEST_KIB_PER_S;
         if seconds > 0 || !self.awaiting_pong {
@@ -260,14 +260,14 @@ impl KeepAlive {
         }
     }
 
-    fn warn(&mut self, facts: &Facts, config: &KeepAliveConfig) -> Option<u64> {
+    fn warn(&mut self, facts: &ConnectionFacts, config: &KeepAliveConfig) -> Option<u64> {
         let Term::Ends { at_s, warned, .. } = &mut self.term else { return None };
         let near = facts.unix_ms / 1_000 + config.expiry_warning_s >= *at_s;
         (near && !std::mem::replace(warned, true)).then_some(*at_s)
     }
 
     /// Time in milliseconds in which nothing becomes due.
-    fn pause(&self, facts: &Facts, config: &KeepAliveConfig) -> u64 {
+    fn pause(&self, facts: &ConnectionFacts, config: &KeepAliveConfig) -> u64 {
         let mut pause = CHECK_INTERVAL_MS.min(self.heartbeat_ms.into());
         let mut until = |at_ms: u64| pause = pause.min(at_ms.saturating_sub(facts.now_ms).max(100));
         if self.awaiting_pong {
@@ -319,7 +319,7 @@ mod tests {
     /// A simulated connection and clock, checked as often as required.
     struct Scene {
         keep_alive: KeepAlive,
-        facts: Facts,
+        facts: ConnectionFacts,
         next_ms: u64,
     }
 
@@ -334,7 +334,7 @@ mod tests {
                 replica_ttl: Duration::from_secs(10),
                 session_ttl: Duration::from_secs(300),
             };
-            let facts = Facts {
+            let facts = ConnectionFacts {
                 now_ms: 0,
                 unix_ms: 1_000_000_000,
                 seen_ms: 0,

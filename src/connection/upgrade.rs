@@ -23,7 +23,7 @@ use tickgate_wire::{
 use super::{
     admission::{Admitted, Endpoint, Refused, no_descriptor},
     attempt::{self, Attempt, ConnectionId},
-    handshake::{self, Handshake, Refusal, Told, Upgrade, Why},
+    handshake::{self, Handshake, HandshakeRefusal, Told, Upgrade, Why},
     http_stream::HttpStream,
     opening,
     spares::Spare,
@@ -67,18 +67,18 @@ async fn answer(endpoint: Endpoint, peer: SocketAddr, request: Request, is_here:
         (Err(refused), checked) => {
             endpoint.note_refusal(attempt, refused.outcome, &refused);
             return match &checked {
-                Ok(Handshake { upgrade, told, .. }) | Err(Refusal::Refused { upgrade, told, .. }) => {
+                Ok(Handshake { upgrade, told, .. }) | Err(HandshakeRefusal::Refused { upgrade, told, .. }) => {
                     refuse(&endpoint, &mut parts, (upgrade, *told), refused)
                 }
-                Err(Refusal::Malformed(_)) => refused.respond(&parts.headers),
+                Err(HandshakeRefusal::Malformed(_)) => refused.respond(&parts.headers),
             };
         }
-        (Ok(_), Err(Refusal::Malformed(malformed))) => {
+        (Ok(_), Err(HandshakeRefusal::Malformed(malformed))) => {
             endpoint.note_refusal(attempt, Outcome::BadRequest, malformed);
             let problem = Problem::new(malformed.kind(), malformed.to_string());
             return Problem { headers: malformed.headers(), ..problem }.respond(&parts.headers);
         }
-        (Ok(_), Err(Refusal::Refused { upgrade, told, why })) => {
+        (Ok(_), Err(HandshakeRefusal::Refused { upgrade, told, why })) => {
             let (refused, reason) = match why {
                 Why::ForeignOrigin => (foreign_origin(), attempt::foreign_origin(&parts.headers)),
                 Why::Malformed(malformed) => {

@@ -85,7 +85,7 @@ pub struct Answers {
 
 /// A page of a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Page {
+pub struct ConnectionPage {
     pub connections: Vec<OpenConnection>,
     /// Where the next page starts; `None` on the last page.
     pub cursor: Option<String>,
@@ -129,7 +129,7 @@ impl Answers {
 
     /// A page of at most `limit` connections.
     #[must_use]
-    pub fn page(self, limit: usize) -> Page {
+    pub fn page(self, limit: usize) -> ConnectionPage {
         let (mut all, mut end, mut more) = (Vec::new(), None::<String>, false);
         for answer in self.answers {
             let Answer::Listed { connections, more: goes_on } = answer else { continue };
@@ -146,7 +146,7 @@ impl Answers {
         more |= all.len() > limit;
         all.truncate(limit);
         let cursor = all.last().filter(|_| more).map(|last| last.connection_id.clone());
-        Page { connections: all, cursor, complete: self.complete }
+        ConnectionPage { connections: all, cursor, complete: self.complete }
     }
 
     /// The result of sending; `None`: a replica that has not answered may have sent it.

@@ -155,7 +155,7 @@ use endings::{
     INACTIVE_REASON, REVOKED_REASON, SUPERSEDED, TOO_MANY, TOO_MANY_REASON, USER_INACTIVE, revoked, superseded,
     too_many,
 };
-pub use inquiry::{Answer, Answers, Inquiry, Matching, OpenConnection, Page, Sent};
+pub use inquiry::{Answer, Answers, ConnectionPage, Inquiry, Matching, OpenConnection, Sent};
 pub use memory::Memory;
 pub use presence::{Presence, USERS_MAX};
 pub use redis::Redis;

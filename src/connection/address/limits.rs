@@ -54,7 +54,7 @@ struct Usage {
 
 /// The reason, and when to retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refused {
+pub struct AddressRefusal {
     pub by: RefusedBy,
     pub retry_after: Duration,
 }
@@ -118,8 +118,8 @@ impl AddressLimits {
     /// Counts a handshake and a connection of the address at `now`.
     ///
     /// # Errors
-    /// [`Refused`] if over a limit; the handshake is then not counted.
-    pub fn admit(&self, address: IpAddr, now: Instant) -> Result<Permit, Refused> {
+    /// [`AddressRefusal`] if over a limit; the handshake is then not counted.
+    pub fn admit(&self, address: IpAddr, now: Instant) -> Result<Permit, AddressRefusal> {
         let inner = &*self.0;
         let address = counted(address);
         let now = now.saturating_duration_since(inner.began);
@@ -129,10 +129,10 @@ impl AddressLimits {
         }
         let usage = table.entries.entry(address).or_default();
         if inner.connections_max > 0 && usage.connections >= inner.connections_max {
-            return Err(Refused { by: RefusedBy::Connections, retry_after: CONNECTIONS_RETRY });
+            return Err(AddressRefusal { by: RefusedBy::Connections, retry_after: CONNECTIONS_RETRY });
         }
         let taken = usage.handshakes.take(1, now, inner.handshakes);
-        taken.map_err(|retry_after| Refused { by: RefusedBy::Rate, retry_after })?;
+        taken.map_err(|retry_after| AddressRefusal { by: RefusedBy::Rate, retry_after })?;
         usage.connections += 1;
         inner.connections.fetch_add(1, Ordering::Relaxed);
         Ok(Permit { limits: self.clone(), address, endpoint: None })
@@ -170,7 +170,7 @@ impl Drop for Permit {
 impl Table {
     /// Makes room for one more address: removes some without connections and with a full bucket, and at the bound also
     /// one whose bucket is not full. A constant number of steps.
-    fn make_room(&mut self, now: Duration, entries_max: usize) -> Result<(), Refused> {
+    fn make_room(&mut self, now: Duration, entries_max: usize) -> Result<(), AddressRefusal> {
         for _ in 0..SWEEP.min(self.entries.len()) {
             let full = self.entries.len() >= entries_max;
             self.hand %= self.entries.len();
@@ -187,7 +187,7 @@ impl Table {
         if self.entries.len() < entries_max {
             return Ok(());
         }
-        Err(Refused { by: RefusedBy::Addresses, retry_after: CONNECTIONS_RETRY })
+        Err(AddressRefusal { by: RefusedBy::Addresses, retry_after: CONNECTIONS_RETRY })
     }
 }
 
@@ -229,7 +229,7 @@ mod tests {
         let now = Instant::now();
         let limits = AddressLimits::new(0, Rate { per_second: 10, burst: 3 }, 100, now);
         let after = |ms| limits.admit(ip("192.0.2.1"), now + Duration::from_millis(ms)).map(drop);
-        let refused = |ms| Err(Refused { by: RefusedBy::Rate, retry_after: Duration::from_millis(ms) });
+        let refused = |ms| Err(AddressRefusal { by: RefusedBy::Rate, retry_after: Duration::from_millis(ms) });
         assert_eq!([after(0), after(0), after(0)], [Ok(()); 3], "the burst");
         assert_eq!(after(0), refused(100));
         assert_eq!(after(40), refused(60), "a refused handshake is not counted");

@@ -26,13 +26,13 @@ fn request(path: &str, changes: &[(&str, &str)]) -> Parts {
     request.body(()).unwrap().into_parts().0
 }
 
-fn outcome(path: &str, changes: &[(&str, &str)]) -> Result<Handshake, Refusal> {
+fn outcome(path: &str, changes: &[(&str, &str)]) -> Result<Handshake, HandshakeRefusal> {
     check(&request(path, changes), &["*".into()])
 }
 
 fn malformed(changes: &[(&str, &str)]) -> Malformed {
     match outcome("/ws", changes) {
-        Err(Refusal::Malformed(malformed)) => malformed,
+        Err(HandshakeRefusal::Malformed(malformed)) => malformed,
         other => panic!("{changes:?}: {other:?}"),
     }
 }
@@ -40,7 +40,7 @@ fn malformed(changes: &[(&str, &str)]) -> Malformed {
 /// How and why an upgradable request is refused.
 fn refused(path: &str, changes: &[(&str, &str)]) -> (Told, Malformed) {
     match outcome(path, changes) {
-        Err(Refusal::Refused { told, why: Why::Malformed(malformed), .. }) => (told, malformed),
+        Err(HandshakeRefusal::Refused { told, why: Why::Malformed(malformed), .. }) => (told, malformed),
         other => panic!("{changes:?}: {other:?}"),
     }
 }
@@ -78,7 +78,7 @@ fn a_handshake_requires_a_get_over_http_1_1() {
         let mut parts = request("/ws", &[]);
         (parts.method, parts.version) = (method, version);
         match check(&parts, &[]) {
-            Err(Refusal::Malformed(malformed)) => (malformed.kind().status(), malformed.headers()),
+            Err(HandshakeRefusal::Malformed(malformed)) => (malformed.kind().status(), malformed.headers()),
             other => panic!("{other:?}"),
         }
     };
@@ -179,7 +179,8 @@ fn a_page_of_a_foreign_origin_is_closed_after_the_upgrade() {
         "null",
         "*",
     ] {
-        let refused = Refusal::Refused { upgrade: upgrade.clone(), told: Told::Close, why: Why::ForeignOrigin };
+        let refused =
+            HandshakeRefusal::Refused { upgrade: upgrade.clone(), told: Told::Close, why: Why::ForeignOrigin };
         assert_eq!(from(origin).err(), Some(refused), "{origin}");
     }
     let no_page = check(&request("/ws", &[]), &origins).unwrap();
