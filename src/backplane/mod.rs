@@ -33,7 +33,7 @@ mod turn;
 pub use channel::{ChannelMessages, NewestOfChannel};
 pub use memory::Memory;
 pub use onward::{Lack, Onward};
-pub use redis::{Identity, Redis};
+pub use redis::{Redis, ReplicaIdentity};
 pub use turn::Turn;
 
 /// The result of a publication that was stored (or, for topics without retention, sent).

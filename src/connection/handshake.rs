@@ -1,4 +1,4 @@
-//! Checks a request head for a WebSocket handshake and extracts the credentials. Pure. Never exposes a token:
+//! Checks a request head for a WebSocket handshake and extracts the credentials, without I/O. Never exposes a token:
 //! credentials are [`Secret`]s, and refusals contain only fixed texts.
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};

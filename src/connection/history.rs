@@ -11,7 +11,7 @@ use tickgate_wire::{
 
 use crate::{
     backplane::{Backplane, NewestOfChannel, ReadLimits, Unavailable},
-    hub::{self, Hold, Hub, Reader, Turn},
+    hub::{self, Hold, Hub, ReadTurn, Reader},
     session::Resolved,
 };
 
@@ -40,7 +40,7 @@ pub(super) async fn read(
     bounds: Bounds,
 ) -> Result<(History, Option<Hold>), Unavailable> {
     let bytes_max = bounds.page.bytes_max;
-    let held = |turn: Turn, page: History| {
+    let held = |turn: ReadTurn, page: History| {
         let hold = turn.end(page.messages.iter().map(|retained| retained.payload.len()).sum());
         (page, hold)
     };
@@ -107,7 +107,7 @@ async fn newest_of_channel(
     (hub, reader): (&Hub, Reader),
     resolved: Resolved,
     bounds: Bounds,
-) -> Result<(Turn, History), Unavailable> {
+) -> Result<(ReadTurn, History), Unavailable> {
     let mut search = NewestOfChannel::new(&resolved.topic, &resolved.channel, bounds.page, bounds.looked_at);
     loop {
         let turn = hub.turn(reader, bounds.page.bytes_max).await?;

@@ -76,7 +76,7 @@ pub use step::{Arrival, Judge, Next, Step};
 pub use subscribe::Interest;
 pub use topic::Followed;
 pub use trace::{Begun, Subject, Traces};
-pub use turns::{Hold, Reader, Turn, TurnLimits};
+pub use turns::{Hold, ReadTurn, Reader, TurnLimits};
 pub(crate) use unsent::UnsentLimit;
 
 use crate::{
@@ -329,7 +329,7 @@ impl Hub {
     ///
     /// # Errors
     /// [`Unavailable`] after a timeout.
-    pub async fn turn(&self, reader: Reader, bytes_max: usize) -> Result<Turn, Unavailable> {
+    pub async fn turn(&self, reader: Reader, bytes_max: usize) -> Result<ReadTurn, Unavailable> {
         self.turns.take(reader, bytes_max).await
     }
 

@@ -59,12 +59,12 @@ struct Usage {
 #[derive(Debug)]
 struct Wanted {
     bytes: usize,
-    sender: oneshot::Sender<Turn>,
+    sender: oneshot::Sender<ReadTurn>,
 }
 
 /// A turn and the reservation for what is read; both are released when it is dropped.
 #[derive(Debug)]
-pub struct Turn {
+pub struct ReadTurn {
     turns: Option<Arc<Turns>>,
     reader: Reader,
     bytes: usize,
@@ -91,7 +91,7 @@ impl Turns {
     }
 
     /// A turn to read at most this many bytes, if available without waiting.
-    pub(super) fn try_take(self: &Arc<Self>, reader: Reader, bytes: usize) -> Option<Turn> {
+    pub(super) fn try_take(self: &Arc<Self>, reader: Reader, bytes: usize) -> Option<ReadTurn> {
         let bytes = bytes.min(self.limits.reader_bytes_max);
         let mut state = self.state.lock();
         let waits = state.readers.get(&reader).is_some_and(|usage| !usage.waiting.is_empty());
@@ -105,11 +105,11 @@ impl Turns {
         usage.take(bytes);
         state.turns += 1;
         state.bytes += bytes;
-        Some(Turn { turns: Some(Arc::clone(self)), reader, bytes })
+        Some(ReadTurn { turns: Some(Arc::clone(self)), reader, bytes })
     }
 
     /// Waits for a turn to read at most this many bytes.
-    pub(super) async fn take(self: &Arc<Self>, reader: Reader, bytes: usize) -> Result<Turn, Unavailable> {
+    pub(super) async fn take(self: &Arc<Self>, reader: Reader, bytes: usize) -> Result<ReadTurn, Unavailable> {
         if let Some(turn) = self.try_take(reader, bytes) {
             return Ok(turn);
         }
@@ -159,7 +159,7 @@ impl Turns {
             usage.take(bytes);
             state.turns += 1;
             state.bytes += bytes;
-            let turn = Turn { turns: Some(Arc::clone(self)), reader, bytes };
+            let turn = ReadTurn { turns: Some(Arc::clone(self)), reader, bytes };
             if let Err(mut unwanted) = wanted.sender.send(turn) {
                 unwanted.turns = None;
                 state.give_back(reader, 1, bytes);
@@ -228,7 +228,7 @@ impl Usage {
     }
 }
 
-impl Turn {
+impl ReadTurn {
     /// Ends a read of this many bytes, which are reserved from here on.
     #[must_use]
     pub fn end(mut self, bytes: usize) -> Option<Hold> {
@@ -247,7 +247,7 @@ impl Turn {
     }
 }
 
-impl Drop for Turn {
+impl Drop for ReadTurn {
     fn drop(&mut self) {
         if let Some(turns) = self.turns.take() {
             turns.give_back(self.reader, 1, self.bytes);
@@ -289,7 +289,7 @@ mod tests {
         Turns::new(TurnLimits { at_once, bytes_max: 100, reader_bytes_max: 40, timeout: PATIENCE })
     }
 
-    fn wait(turns: &Arc<Turns>, reader: u64, bytes: usize) -> BoxFuture<'static, Result<Turn, Unavailable>> {
+    fn wait(turns: &Arc<Turns>, reader: u64, bytes: usize) -> BoxFuture<'static, Result<ReadTurn, Unavailable>> {
         let turns = Arc::clone(turns);
         let mut waiting = async move { turns.take(Reader(reader), bytes).await }.boxed();
         assert!((&mut waiting).now_or_never().is_none(), "there is a turn for {reader}");

@@ -10,7 +10,7 @@ use std::{
 
 use tempfile::TempDir;
 use tickgate::{
-    backplane::{Backplane, Identity, Redis},
+    backplane::{Backplane, Redis, ReplicaIdentity},
     config,
     metrics::Metrics,
     redis_link::{RedisLink, Topology},
@@ -43,7 +43,7 @@ fn replica(link: &RedisLink, dedupe_ttl: Duration, tasks: &Tasks) -> Backplane {
     let ticker = TopicRule { pattern: Pattern::new("tick*:BTC*").expect("a pattern"), ..(*retain(1000)).clone() };
     let user_stream = TopicRule { dedupe_ttl, ..(*retain(1000)).clone() };
     let rules = Arc::new(TopicRules::new(vec![ticker], user_stream, (*retain(0)).clone()));
-    let identity = Identity { replica: ReplicaId::random(), rules };
+    let identity = ReplicaIdentity { replica: ReplicaId::random(), rules };
     Backplane::Redis(Redis::start_on(&Topology::one(link.clone()), &identity, tasks))
 }
 

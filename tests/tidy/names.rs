@@ -17,7 +17,7 @@ const SHARED: &[(&str, &str)] = &[
     ("Gap", "`hub::Gap` is a detected gap, and the one of `crates/wire` its encoding"),
     ("Memory", "the back ends of the two contracts, always written with the module"),
     ("Reader", "`hub::Reader` is a client that reads streams, and the one of `crates/wire` decodes frames"),
-    ("Turn", "`backplane::Turn` is a turn to publish, and the one of the hub a turn to read"),
+    ("Redis", "the back ends of the two contracts, always written with the module"),
     ("Unavailable", "the only error of both contracts, always converted where it is received"),
     ("Verdict", "`registry::Verdict` is about an admission, and the one of `history` about a step"),
 ];

@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::{
-    Identity, claims,
+    ReplicaIdentity, claims,
     generation::{State, Stored},
     handover,
     ledger::Ledger,
@@ -75,7 +75,7 @@ impl Member {
         link: RedisLink,
         shared: Arc<Membership>,
         ledger: Arc<Mutex<Ledger>>,
-        identity: &Identity,
+        identity: &ReplicaIdentity,
     ) -> Self {
         let scripts = [include_str!("scripts/beat.lua"), include_str!("scripts/commit.lua")].map(Script::new);
         let handed = Arc::<Mutex<handover::Received>>::default();

@@ -62,7 +62,7 @@ pub struct Redis {
 
 /// The replica's name, and the topic rules that must be equal for all replicas.
 #[derive(Clone, Debug)]
-pub struct Identity {
+pub struct ReplicaIdentity {
     pub replica: ReplicaId,
     pub rules: Arc<TopicRules>,
 }
@@ -70,7 +70,7 @@ pub struct Identity {
 impl Redis {
     /// Starts the backplane over the topology's links.
     #[must_use]
-    pub fn start_on(topology: &Topology, identity: &Identity, tasks: &Tasks) -> Self {
+    pub fn start_on(topology: &Topology, identity: &ReplicaIdentity, tasks: &Tasks) -> Self {
         let (placement, links) = (topology.placement(), topology.links());
         let start = |link| BackplaneShard::start(link, placement, (links.len(), identity), tasks);
         Self { topology: topology.clone(), shards: links.iter().map(start).collect() }

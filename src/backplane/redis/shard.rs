@@ -8,7 +8,7 @@ use tickgate_wire::model::Publication;
 use tokio::{sync::oneshot, time::timeout};
 
 use super::{
-    Identity,
+    ReplicaIdentity,
     durable::Dedicated,
     lane::{self, Lane, LaneParts, Route},
     ledger::Ledger,
@@ -40,7 +40,7 @@ impl BackplaneShard {
     pub(super) fn start(
         link: &RedisLink,
         placement: Placement,
-        (shards, identity): (usize, &Identity),
+        (shards, identity): (usize, &ReplicaIdentity),
         tasks: &Tasks,
     ) -> Self {
         link.preload(lane::SCRIPT);

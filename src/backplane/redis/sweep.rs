@@ -7,7 +7,7 @@ use redis::Value;
 use tickgate_wire::model::Topic;
 use tokio::time::sleep;
 
-use super::Identity;
+use super::ReplicaIdentity;
 use crate::{
     redis_link::{Failure, RedisLink},
     tasks::Stop,
@@ -24,7 +24,7 @@ const CALL: usize = 100;
 const SCRIPT: &str = include_str!("scripts/sweep.lua");
 
 /// Sweeps until the replica stops.
-pub(super) async fn run(link: RedisLink, identity: Identity, mut stop: Stop) {
+pub(super) async fn run(link: RedisLink, identity: ReplicaIdentity, mut stop: Stop) {
     let lives = identity.rules.all().map(|rule| rule.retain_ttl).filter(|ttl| !ttl.is_zero());
     let interval = lives.min().unwrap_or(INTERVAL[1]) / 8;
     let interval = interval.clamp(INTERVAL[0], INTERVAL[1]);
@@ -39,7 +39,7 @@ pub(super) async fn run(link: RedisLink, identity: Identity, mut stop: Stop) {
     }
 }
 
-async fn sweep(link: &RedisLink, identity: &Identity, interval: Duration) -> Result<(), Failure> {
+async fn sweep(link: &RedisLink, identity: &ReplicaIdentity, interval: Duration) -> Result<(), Failure> {
     let mut connection = link.pooled().await?;
     let lease = link.keys().lease("streams");
     let ms = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);

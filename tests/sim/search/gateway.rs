@@ -9,7 +9,7 @@ use crate::net;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tickgate::{
-    backplane::{Backplane, Identity, Published, Redis},
+    backplane::{Backplane, Published, Redis, ReplicaIdentity},
     config::{self, Config, Sources},
     history::BorderState,
     hub::{Hub, RingLimits, Settings, TurnLimits},
@@ -219,7 +219,7 @@ impl Gateway {
         let (config, frost) = (settings(number, setup), tasks.frost());
         net::with(|net| net.frosts.insert(number, frost.clone()));
         let link = RedisLink::start(&config, &tasks, metrics.clone());
-        let identity = Identity { replica: ReplicaId::random(), rules: rules.clone() };
+        let identity = ReplicaIdentity { replica: ReplicaId::random(), rules: rules.clone() };
         let backplane = Backplane::Redis(Redis::start_on(&Topology::one(link), &identity, &tasks));
         let settings = Settings {
             shards: 1,
