@@ -45,7 +45,8 @@ websocket *words:
 fuzz *words:
     tests/fuzz/run.sh {{ words }}
 
-# Attacks by strangers at the default settings, in full length; `just security s00` runs one of them
+# Attacks by strangers at the default settings, in full length; `just security s00` runs one of them; with
+# TICKGATE_SECURITY_WRITE=1 the figures are written to SECURITY.md
 security *words:
     TICKGATE_SECURITY=long cargo test --release --test security {{ words }} -- --nocapture
 
