@@ -31,7 +31,7 @@ const EVENTS: &str =
 /// Clients that send requests at a tenth of `limits.messages_per_connection`.
 const ASKERS: usize = 20;
 const ASKS_PER_SECOND: u32 = 10;
-const MODERATE_TIME: Duration = Duration::from_secs(20);
+const MODERATE_TIME: Duration = Duration::from_secs(12);
 /// Maximum of the neighbours' median latency, with a release build on an idle machine.
 const MEDIAN_MAX: Duration = Duration::from_millis(5);
 /// Maximum growth of the gateway, in bytes.
@@ -153,7 +153,7 @@ pub async fn s05_event_streams_that_resume_delay_nobody() {
 
 pub async fn s05_whoever_asks_for_much_waits_for_himself() {
     let (silent, askers, time) =
-        Form::asked().or((50, 10, Duration::from_secs(3)), (150, 100, Duration::from_secs(30)));
+        Form::asked().or((50, 10, Duration::from_secs(3)), (150, 100, Duration::from_secs(20)));
     let scene = scene().await;
     let siege = Siege::lay(&scene, "S5  history and replays, read and unread", Question::Missed(LIGHT)).await;
     let attacker = Attacker::of(scene.gateway.public);
