@@ -32,7 +32,7 @@ pub(super) fn heads(data: &[u8]) {
         Err(HandshakeRefusal::Malformed(malformed)) => assert!([400, 405, 426].contains(&malformed.kind().status())),
         Err(HandshakeRefusal::Refused { why: Why::ForeignOrigin, .. }) => assert!(parts.headers.contains_key("origin")),
         Err(HandshakeRefusal::Refused { why: Why::Malformed(malformed), .. }) => {
-            assert_eq!(malformed.kind().status(), 400)
+            assert_eq!(malformed.kind().status(), 400);
         }
     }
     let _ = handshake::http_credential(&parts);
