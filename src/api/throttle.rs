@@ -11,6 +11,8 @@ use crate::{bucket::Bucket, config::Rate};
 
 /// Time between two sweeps: the table holds at most the users of this time and of the refill time before it.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// Users in the table; while it is full, others wait for the next sweep.
+const THROTTLED_MAX: usize = 65_536;
 
 /// One bucket per recent user.
 #[derive(Debug)]
@@ -36,6 +38,9 @@ impl Throttle {
             self.swept = now;
             self.buckets.retain(|_, bucket| !bucket.is_full(now));
         }
+        if self.buckets.len() >= THROTTLED_MAX && !self.buckets.contains_key(user) {
+            return Err(self.swept + SWEEP_INTERVAL - now);
+        }
         self.buckets.entry(user.clone()).or_default().take(1, now, self.rate)
     }
 }
@@ -56,5 +61,16 @@ mod tests {
         assert_eq!(throttle.take(&bob, at(400)), Ok(()));
         assert_eq!(throttle.take(&alice, at(1000)), Ok(()));
         assert_eq!(throttle.buckets.len(), 1, "bob's bucket is full again");
+    }
+
+    #[test]
+    fn a_full_table_makes_others_wait_for_the_next_sweep() {
+        let began = Instant::now();
+        let mut throttle = Throttle::new(Rate { per_second: 2, burst: 2 }, began);
+        let user = |number| UserId::new(&format!("user-{number}")).unwrap();
+        assert!((0..THROTTLED_MAX).all(|number| throttle.take(&user(number), began).is_ok()));
+        assert_eq!(throttle.take(&user(THROTTLED_MAX), began), Err(SWEEP_INTERVAL));
+        assert_eq!(throttle.take(&user(0), began), Ok(()), "those in it have theirs");
+        assert_eq!(throttle.take(&user(THROTTLED_MAX), began + SWEEP_INTERVAL), Ok(()));
     }
 }

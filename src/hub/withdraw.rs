@@ -24,7 +24,7 @@ impl Hub {
     /// Whether a public topic may be followed, at least until it is known whether it has publications.
     pub(super) fn has_room_for(&self, topic: &Arc<Followed>, reader: Reader) -> bool {
         let is_full = self.followed() >= self.topics_max;
-        let has_some = !(is_full && self.unpublished.is_empty()) && self.new_names.take(reader);
+        let has_some = !(is_full && self.unpublished.is_empty()) && self.new_names.take(reader, &topic.topic);
         has_some && self.unpublished.begin(topic, reader, is_full)
     }
 
@@ -38,7 +38,7 @@ impl Hub {
         topic.set_published();
         let standing = self.unpublished.remove(topic);
         if let Standing::Counted(reader) | Standing::OnTrial(reader) = standing {
-            self.new_names.give_back(reader);
+            self.new_names.give_back(reader, &topic.topic);
         }
         let was_on_trial = matches!(standing, Standing::OnTrial(_));
         if was_on_trial && self.followed() > self.topics_max {

@@ -28,6 +28,8 @@ use crate::clock;
 
 /// Maximum number of tickets; beyond it the oldest are dropped.
 const TICKETS_MAX: usize = 100_000;
+/// Maximum number of records of closed sessions; beyond it the oldest are dropped.
+const LEFT_MAX: usize = 16_384;
 
 /// The registry of a single process. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -347,15 +349,47 @@ impl State {
         self.forget_ended(now);
     }
 
-    /// Drops the records of sessions that closed longer ago than the resume window and were not resumed since.
+    /// Drops the records of sessions that closed longer ago than the resume window and were not resumed since, and the oldest
+    /// beyond the limit.
     fn forget_ended(&mut self, now: Instant) {
-        while let Some((ends, session)) = self.ends.front().copied()
-            && ends <= now
+        while let Some((until, session)) = self.ends.front().copied()
+            && (until <= now || self.ends.len() > LEFT_MAX)
         {
             self.ends.pop_front();
-            if self.records.get(&session).is_some_and(|kept| kept.ends.is_some_and(|ends| ends <= now)) {
+            // A session that was resumed and closed again is queued twice.
+            if self.records.get(&session).is_some_and(|kept| kept.ends.is_some_and(|ends| ends <= until)) {
                 self.records.remove(&session);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A user connects and leaves: a record stays for the resume window.
+    fn come_and_go(state: &mut State, session: SessionId, now: Instant) {
+        let admission = Admission {
+            user: UserId::new("alice").unwrap(),
+            session,
+            connections_max: 5,
+            evict_oldest: false,
+            issued_at: None,
+            replaces: None,
+        };
+        assert!(matches!(state.admit(&admission).0, Verdict::Admitted { .. }));
+        state.records.insert(session, Kept { record: SessionRecord::default(), ends: None });
+        state.closed(session, now + Duration::from_secs(60), now);
+    }
+
+    #[test]
+    fn sessions_leave_so_many_records_and_the_oldest_go() {
+        let (mut state, now) = (State::default(), Instant::now());
+        let sessions: Vec<_> = (0..LEFT_MAX + 2).map(|_| SessionId::random()).collect();
+        sessions.iter().for_each(|session| come_and_go(&mut state, *session, now));
+        assert_eq!((state.records.len(), state.ends.len()), (LEFT_MAX, LEFT_MAX));
+        let kept = [0, 1, 2, LEFT_MAX + 1].map(|at| state.records.contains_key(&sessions[at]));
+        assert_eq!(kept, [false, false, true, true]);
     }
 }

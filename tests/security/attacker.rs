@@ -10,7 +10,7 @@ use std::{
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpSocket, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream, tcp::OwnedWriteHalf},
     runtime::{Builder, Handle, Runtime},
     task::JoinSet,
 };
@@ -138,6 +138,14 @@ impl Attacker {
         self.send(stream, &wire::frame(wire::TEXT, text.as_bytes())).await.ok()?;
         let mut heard = [0; 4096];
         (stream.read(&mut heard).await.ok()? > 0).then_some(())
+    }
+
+    /// Sends one more message while another task reads. `None` if the connection has ended.
+    pub async fn write(&self, writes: &mut OwnedWriteHalf, text: &str) -> Option<()> {
+        let frame = wire::frame(wire::TEXT, text.as_bytes());
+        writes.write_all(&frame).await.ok()?;
+        self.sent_bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
+        Some(())
     }
 
     /// Connects, sends all of these messages, and never reads a reply. `None` if it was refused or cut short.

@@ -41,6 +41,7 @@ mod s20_mistyped;
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
+use scene::Form;
 use tickgate_kit as support;
 use tokio::runtime::Builder;
 
@@ -48,7 +49,11 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // One at a time, because the effect on others is measured.
     arguments.test_threads = Some(1);
-    let conclusion = libtest_mimic::run(&arguments, attacks());
+    let mut attacks = attacks();
+    if Form::asked() == Form::Long {
+        attacks.extend(moderate_attacks());
+    }
+    let conclusion = libtest_mimic::run(&arguments, attacks);
     siege::print_table();
     conclusion.exit_code()
 }
@@ -96,5 +101,14 @@ fn attacks() -> Vec<Trial> {
         s18_key_set::s18_keys_that_cannot_be_fetched_any_more_are_not_used_for_ever,
         s19_redis_settings::s19_the_recommended_redis_is_for_this_machine_and_asks_who_is_there,
         s20_mistyped::s20_what_names_nothing_stops_the_start,
+    ]
+}
+
+/// Attacks at a moderate rate: what they do to others shows on a machine without other work only.
+fn moderate_attacks() -> Vec<Trial> {
+    attacks![
+        s05_history::s05_history_at_a_tenth_of_the_limit_delays_nobody,
+        s05_history::s05_replays_at_a_tenth_of_the_limit_delay_nobody,
+        s05_history::s05_event_streams_that_resume_delay_nobody,
     ]
 }

@@ -58,7 +58,7 @@ impl Plan {
                 distance: millis(2),
                 visits: seconds(20),
                 herd: 200,
-                rounds: 5,
+                rounds: 3,
                 after: seconds(15),
                 // Twenty thousand topics with long names, for ten seconds after their last subscribers left.
                 bounds: Bounds { gateway: 150_000_000, redis: 40_000_000 },

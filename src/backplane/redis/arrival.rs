@@ -9,15 +9,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tickgate_wire::{
     model::{Content, Message, StreamId},
-    payload::check_payload,
+    payload::{PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, check_payload},
 };
 
 use super::word;
 
-/// Maximum nesting of payloads that engines write into Redis.
-const DEPTH_MAX: usize = 64;
-/// Maximum size of a payload for clients, in bytes: a server message must not exceed 1 MiB.
-const PAYLOAD_MAX: usize = (1 << 20) - 1024;
 /// Maximum size of a header in bytes: fits a channel of maximum length with every character escaped.
 const HEADER_MAX: usize = 2048;
 /// The predecessor of a stream's first entry, if nothing is known about what precedes it.
@@ -74,7 +70,7 @@ pub(super) fn from_entry(id: &[u8], fields: impl IntoIterator<Item = Vec<u8>>) -
 }
 
 fn content(id: Option<StreamId>, payload: Bytes) -> Result<Content, Malformed> {
-    if payload.len() <= PAYLOAD_MAX && check_payload(&payload, DEPTH_MAX).is_ok() {
+    if payload.len() <= PAYLOAD_BYTES_MAX && check_payload(&payload, PAYLOAD_DEPTH_MAX).is_ok() {
         return Ok(Content::Data(payload));
     }
     id.map(|_| Content::Unreadable).ok_or(Malformed::Payload)
@@ -135,11 +131,22 @@ mod tests {
 
     #[test]
     fn an_invalid_payload_keeps_its_place() {
-        let large = format!("1700-3 - 1 0 -\n{{\"a\":\"{}\"}}", "x".repeat(PAYLOAD_MAX));
+        let large = format!("1700-3 - 1 0 -\n{{\"a\":\"{}\"}}", "x".repeat(PAYLOAD_BYTES_MAX));
         for text in ["1700-3 - 1 0 -\n{broken", "1700-3 - 1 0 -\n{\"_meta\":1}", &large] {
             assert_eq!(read(text).unwrap().content, Content::Unreadable);
         }
         assert_eq!(read("- - 1 0 -\n[1]"), Err(Malformed::Payload));
+    }
+
+    #[test]
+    fn every_acceptable_payload_is_readable() {
+        let nested = format!("{}1{}", r#"{"a":"#.repeat(PAYLOAD_DEPTH_MAX), "}".repeat(PAYLOAD_DEPTH_MAX));
+        let large = format!("{{\"a\":\"{}\"}}", "x".repeat(PAYLOAD_BYTES_MAX - 8));
+        for payload in [nested, large] {
+            assert!(check_payload(payload.as_bytes(), PAYLOAD_DEPTH_MAX).is_ok());
+            let content = read(&format!("1700-3 - 1 0 -\n{payload}")).unwrap().content;
+            assert!(content == Content::Data(payload.into()));
+        }
     }
 
     #[test]

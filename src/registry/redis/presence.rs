@@ -85,13 +85,21 @@ impl Questions {
         }
     }
 
+    /// Where the answer about a topic is kept, as long as there is room for it.
     fn cached(&self, topic: &Topic) -> Cached {
         let mut recent = self.recent.lock();
+        if let Some(cached) = recent.get(topic) {
+            return Arc::clone(cached);
+        }
         if recent.len() >= CACHE_MAX {
             let now = Instant::now();
             recent.retain(|_, cached| {
                 cached.try_lock().map_or(true, |kept| kept.is_some_and(|(at, _)| now - at < CACHE_TTL))
             });
+        }
+        if recent.len() >= CACHE_MAX {
+            // Nobody else takes this answer.
+            return Cached::default();
         }
         Arc::clone(recent.entry(topic.clone()).or_default())
     }
@@ -203,4 +211,26 @@ async fn answers(inner: &Inner, topics: Vec<String>, count: usize) -> Result<Vec
         all.iter_mut().zip(&one).for_each(|(all, one)| all.merge(one));
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_answers_are_kept_than_there_may_be() {
+        let (questions, _wanted) = Questions::new();
+        let topic = |number: usize| Topic::public(&format!("t:{number}")).unwrap();
+        let ask = |number: usize| questions.cached(&topic(number)).try_lock_owned().unwrap();
+        // Each is being asked about: none can go.
+        let mut asked: Vec<_> = (0..CACHE_MAX).map(ask).collect();
+        let beyond = [ask(CACHE_MAX), ask(CACHE_MAX)];
+        assert_eq!(questions.recent.lock().len(), CACHE_MAX);
+        assert!(questions.cached(&topic(0)).try_lock().is_err(), "who asks the same waits for the same answer");
+        drop(beyond);
+        *asked[0] = Some((Instant::now(), Presence::default()));
+        drop(asked);
+        drop(ask(CACHE_MAX));
+        assert_eq!(questions.recent.lock().len(), 2, "those without an answer make room");
+    }
 }
