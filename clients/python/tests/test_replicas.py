@@ -15,7 +15,7 @@ from conftest import SOON, RedisServer, eventually
 
 import tickgate
 from tickgate import shared
-from tickgate.sessions import WebSocketManager, create_candle_event, create_session_completed_event, url_for
+from tickgate.sessions import url_for
 from tickgate.testing import GatewayProcess
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -69,11 +69,15 @@ async def test_an_order_service_and_an_engine_lose_nothing_when_a_replica_is_kil
         monkeypatch.setenv("TICKGATE_API_KEY", first.key)
         monkeypatch.setattr(shared, "_outbox", None)
         monkeypatch.syspath_prepend(str(EXAMPLES))
-        sys.modules.pop("fastapi_app", None)
+        for name in ("fastapi_app", "backtest_engine"):
+            sys.modules.pop(name, None)
+        import backtest_engine
         import fastapi_app
 
-        transport = httpx.ASGITransport(fastapi_app.app)
-        service = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://platform"))
+        service, engine = [
+            await stack.enter_async_context(httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://platform"))
+            for app in (fastapi_app.app, backtest_engine.app)
+        ]
         token = (await service.get("/token", headers={"X-User": user})).text
         readers = []
         for replica in replicas:
@@ -88,8 +92,8 @@ async def test_an_order_service_and_an_engine_lose_nothing_when_a_replica_is_kil
             seen = []
             async for message in messages:
                 data = message.data
-                seen.append(data["order_id"] if "order_id" in data else data["data"].get("candle", {}).get("n", "end"))
-                if seen[-1] in ("end", str(count - 1)):
+                seen.append(data["order_id"] if "order_id" in data else data["data"].get("candle", data).get("n", data["type"]))
+                if seen[-1] in ("session_completed", str(count - 1)):
                     return seen
             raise AssertionError("the connection has ended")
 
@@ -99,20 +103,20 @@ async def test_an_order_service_and_an_engine_lose_nothing_when_a_replica_is_kil
                 assert response.status_code == 200
 
         async def run_engine() -> None:
-            manager = WebSocketManager()
-            for n in range(count):
-                await manager.broadcast_to_session(session_id, create_candle_event({"n": n}))
-                if n == count // 3:
-                    await asyncio.to_thread(first.kill)
-                if n == count // 2:
-                    await asyncio.to_thread(first.start)
-            await manager.broadcast_to_session(session_id, create_session_completed_event("result"))
+            response = await engine.post(f"/runs/{session_id}", json=[{"n": n} for n in range(count)])
+            assert response.status_code == 202
+
+        async def kill_a_replica() -> None:
+            outbox = fastapi_app.platform.outbox
+            await asyncio.to_thread(eventually, "a third is sent", lambda: outbox.stats.sent >= 2 * count // 3)
+            await asyncio.to_thread(first.kill)
+            await asyncio.to_thread(first.start)
 
         reading = asyncio.gather(*(read(messages) for messages in readers))
-        await asyncio.gather(take_orders(), run_engine())
+        await asyncio.gather(take_orders(), run_engine(), kill_a_replica())
         seen = await asyncio.wait_for(reading, 3 * SOON)
         assert seen[0::2] == [[str(n) for n in range(count)]] * 3
-        assert seen[1::2] == [[*range(count), "end"]] * 3
+        assert seen[1::2] == [["session_initialized", *range(count), "session_completed"]] * 3
         stats = fastapi_app.platform.outbox.stats
-        assert (stats.failed, stats.sent) == (0, 2 * count + 1)
+        assert (stats.failed, stats.sent) == (0, 2 * count + 2)
         await asyncio.to_thread(fastapi_app.platform.outbox.close)
