@@ -65,7 +65,6 @@ pub struct Excuses {
     pub doubtful: bool,
     /// A server was changed, stopped or replaced.
     changed: bool,
-    changed_at: Option<Duration>,
     /// The `msg_id` of a publication may be forgotten: with a dataset, or by a clock, or in time.
     forgets: bool,
     /// A message was lost on a link that stands. Where its stream goes before anybody looks, nobody can know of it.
@@ -115,14 +114,11 @@ impl Excuses {
         self.doubtful |= splits && self.branches;
         self.branches |= splits;
         // Without a server there is nobody to leave.
-        let is_unheard = self.changed_at.is_some_and(|at| now < at + SETTLES);
-        self.doubtful |= matches!(step, Step::Drain { .. }) && is_unheard;
-        let changes = matches!(
+        self.doubtful |= matches!(step, Step::Drain { .. }) && self.stopped;
+        self.changed |= matches!(
             step,
             Step::Crash { .. } | Step::Stop { .. } | Step::Promote { .. } | Step::Lead { .. } | Step::Replace { .. }
         );
-        self.changed |= changes;
-        self.changed_at = if changes { Some(now) } else { self.changed_at };
         self.forgets |= match step {
             Step::Crash { keep, .. } | Step::Start { keep, .. } => *keep != Keep::All,
             Step::Promote { .. } | Step::Lead { .. } | Step::Replace { .. } | Step::Clock { .. } => true,
@@ -140,9 +136,6 @@ impl Excuses {
         self.replaced.iter().any(|at| at.abs_diff(publication.at) < BEAT)
     }
 }
-
-/// How long a change of server keeps gateways from writing, at the most.
-const SETTLES: Duration = Duration::from_secs(3);
 
 fn fault<T>(kind: Kind, text: String) -> Result<T, Fault> {
     Err(Fault { kind, text })
