@@ -72,6 +72,13 @@ pub struct Excuses {
     idled: Duration,
     /// A stream is gone, and with it the knowledge of what it gave: whoever comes back is told `retention`.
     pub vanished: [bool; TOPICS.len()],
+    /// The last gateway drained: nobody took over what it acknowledged, and a dataset without its mark does not know that it
+    /// left.
+    pub deserted: bool,
+    /// The key of the generation was evicted; where no gateway remembers it, every cursor is from before everything.
+    evicted: bool,
+    /// Something was taken out of a stream by hand.
+    removed: bool,
     /// A server is stopped; a gateway vouches for what it does not see for a minute at the most.
     stopped: bool,
     /// Two servers may have taken publications at once: what one of them did lies below positions that clients have of the
@@ -117,18 +124,35 @@ impl Excuses {
         self.doubtful |= matches!(step, Step::Drain { .. }) && self.stopped;
         self.changed |= matches!(
             step,
-            Step::Crash { .. } | Step::Stop { .. } | Step::Promote { .. } | Step::Lead { .. } | Step::Replace { .. }
+            Step::Crash { .. }
+                | Step::Stop { .. }
+                | Step::Promote { .. }
+                | Step::Lead { .. }
+                | Step::Replace { .. }
+                | Step::Evict
         );
-        self.forgets |= match step {
+        self.evicted |= matches!(step, Step::Evict);
+        self.removed |= matches!(
+            step,
+            Step::Delete { .. } | Step::Trim { .. } | Step::Xdel { .. } | Step::Retype { .. } | Step::Replace { .. }
+        );
+        let goes_back = match step {
             Step::Crash { keep, .. } | Step::Start { keep, .. } => *keep != Keep::All,
-            Step::Promote { .. } | Step::Lead { .. } | Step::Replace { .. } | Step::Clock { .. } => true,
-            _ => self.idled * 2 > DEDUPE_TTL,
+            Step::Promote { .. } | Step::Lead { .. } | Step::Replace { .. } => true,
+            _ => false,
         };
+        self.doubtful |= goes_back && self.deserted;
+        self.forgets |= goes_back || matches!(step, Step::Clock { .. }) || self.idled * 2 > DEDUPE_TTL;
     }
 
-    /// Whether a change of server may be in doubt.
+    /// Whether a change of server may be in doubt, or the loss of the generation's key together with what somebody removed.
     const fn may_doubt(&self) -> bool {
-        self.doubtful && self.changed
+        self.doubtful && self.changed || self.evicted && self.removed
+    }
+
+    /// Whether the newest connection of a session is known to all: there is one order of them.
+    pub const fn keeps_places(&self) -> bool {
+        !self.branches
     }
 
     /// Whether nothing is promised of it: it was published less than a beat before or after its dataset was replaced.
@@ -439,6 +463,7 @@ fn over_nothing(
     let is_excused = |range: &Range| match &story.seen[range.at] {
         Seen::Gap { count: None, reason, .. } if reason == "failover" && excuses.may_doubt() => true,
         Seen::Gap { reason, .. } if reason == "retention" && excuses.vanished[topic] => true,
+        Seen::Gap { reason, .. } if reason == "retention" && excuses.evicted && excuses.doubtful => true,
         // It came with the cursor of a branch that its gateway has not heard of.
         Seen::Gap { reason, before: None, .. } if reason == "retention" && excuses.branches => true,
         Seen::Gap { .. } => publications.iter().any(|own| in_stream(own) && excuses.covers(own)),

@@ -5,7 +5,7 @@ use crate::{
     net::Kind::{Commands, PubSub},
     step::{
         self,
-        Keep::But,
+        Keep::{All, But},
         Old::{Alive, Down, Follows},
         Pause::{Breath, While},
         Step::{
@@ -170,5 +170,11 @@ pub const MENDED: &[Known] = &[
         Kind::Silent,
         107,
         &[Lead { gateway: 1, kind: None, machine: 2, cut: true }, Connect { client: 1, gateway: 1 }, Wait(While), HERE],
+    ),
+    known(
+        "A drain while Redis restarts",
+        Kind::GapOverNothing,
+        1_000_043,
+        &[HERE, Crash { machine: 0, keep: All }, Drain { gateway: 1 }],
     ),
 ];

@@ -12,6 +12,7 @@ mod gateway;
 mod judge;
 mod known;
 mod net;
+mod places;
 mod search;
 mod step;
 mod still;
