@@ -131,7 +131,7 @@ impl Excuses {
                 | Step::Replace { .. }
                 | Step::Evict
         );
-        self.evicted |= matches!(step, Step::Evict);
+        self.evicted |= matches!(step, Step::Evict | Step::Replace { .. });
         self.removed |= matches!(
             step,
             Step::Delete { .. } | Step::Trim { .. } | Step::Xdel { .. } | Step::Retype { .. } | Step::Replace { .. }
@@ -148,6 +148,12 @@ impl Excuses {
     /// Whether a change of server may be in doubt, or the loss of the generation's key together with what somebody removed.
     const fn may_doubt(&self) -> bool {
         self.doubtful && self.changed || self.evicted && self.removed
+    }
+
+    /// Whether a position may be of a branch that another gateway has not heard of: a value then goes back unseen, since of
+    /// values no gap is told.
+    const fn may_go_back(&self) -> bool {
+        self.branches || self.evicted || self.changed && self.doubtful
     }
 
     /// Whether the newest connection of a session is known to all: there is one order of them.
@@ -188,8 +194,11 @@ pub fn judge(
                 add(no_gap(story, "nothing is kept"), &who);
                 continue;
             }
-            add(order(story, publications, excuses), &who);
-            if TOPICS[at].1 == Class::State {
+            let is_value = TOPICS[at].1 == Class::State;
+            if !(is_value && excuses.may_go_back()) {
+                add(order(story, publications, excuses), &who);
+            }
+            if is_value {
                 add(newest(story, at, publications), &who);
                 add(no_gap(story, "only the newest value is owed"), &who);
                 add(left_out(story, excuses), &who);
@@ -264,6 +273,9 @@ fn repeats(publications: &[Publication], excuses: &Excuses) -> Result<(), Fault>
 fn order(story: &Story, publications: &[Publication], excuses: &Excuses) -> Result<(), Fault> {
     let (mut had, mut last) = (BTreeSet::new(), None::<StreamId>);
     for seen in &story.seen {
+        if is_sent_back(seen) {
+            (had, last) = (BTreeSet::new(), None);
+        }
         let Seen::Message { id, number, snapshot, .. } = seen else { continue };
         let Some(own) = publications.get(*number).filter(|own| !excuses.covers(own)) else { continue };
         // What was repeated may be stored again where its `msg_id` was forgotten.
@@ -372,6 +384,8 @@ fn owed(story: &Story, topic: usize, publications: &[Publication], excuses: &Exc
             || excuses.loses && excuses.vanished[topic]
             || has(story, number, publication)
             || ranges.iter().any(|range| range.covers(id))
+            || was_sent_back_behind(story, number)
+            || publications.iter().any(|other| other.id() == Some(id) && excuses.covers(other))
             || excuses.branches && doubts_behind(story, id)
         {
             continue;
@@ -380,6 +394,24 @@ fn owed(story: &Story, topic: usize, publications: &[Publication], excuses: &Exc
         return fault(kind, format!("{number} ({id}) by {} is missing and was not told", publication.by));
     }
     Ok(())
+}
+
+/// Whether the client was told that its position is of no branch that is known: whatever it has is another one's, and only a
+/// snapshot says what there is.
+fn is_sent_back(seen: &Seen) -> bool {
+    matches!(seen, Seen::Gap { after, before: None, reason, cursor: Some(cursor), .. }
+        if reason == "retention" && cursor < after)
+}
+
+/// Whether that was after this publication had begun.
+fn was_sent_back_behind(story: &Story, number: usize) -> bool {
+    let mut begun = 0;
+    story.seen.iter().any(|seen| {
+        if let Seen::Subscribed { begun: now, .. } = seen {
+            begun = *now;
+        }
+        is_sent_back(seen) && number < begun
+    })
 }
 
 /// Whether the client was told, at a position above this one, that nobody can say what it lacks.
@@ -437,7 +469,8 @@ fn ranges(story: &Story) -> Vec<Range> {
 /// No gap names what the client has.
 fn over_had(story: &Story, is_certain: impl Fn(&usize) -> bool) -> Result<(), Fault> {
     for Range { at, after, before, .. } in ranges(story) {
-        for seen in &story.seen[..at] {
+        let since = story.seen[..at].iter().rposition(is_sent_back).unwrap_or(0);
+        for seen in &story.seen[since..at] {
             if let Seen::Message { id, number, .. } = seen
                 && after < *id
                 && *id < before
@@ -513,7 +546,9 @@ fn passed(story: &Story, topic: usize, publications: &[Publication], excuses: &E
 
 /// Of a topic whose newest value is all that is owed, or nothing, nobody is told a gap.
 fn no_gap(story: &Story, why: &str) -> Result<(), Fault> {
-    match story.seen.iter().find(|seen| matches!(seen, Seen::Gap { .. })) {
+    // A slow reader is told what it missed of any event.
+    let is_wrong = |seen: &&Seen| matches!(seen, Seen::Gap { reason, .. } if reason != "slow_consumer");
+    match story.seen.iter().find(is_wrong) {
         Some(gap) => fault(Kind::GapOverNothing, format!("{why}: {gap:?}")),
         None => Ok(()),
     }

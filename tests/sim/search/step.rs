@@ -249,7 +249,8 @@ pub enum Group {
 }
 
 impl Group {
-    pub const ALL: [Self; 17] = [
+    /// Those that every search draws from; `Places` is searched by its name.
+    pub const ALL: [Self; 16] = [
         Self::Crashes,
         Self::Failover,
         Self::Addresses,
@@ -266,7 +267,6 @@ impl Group {
         Self::Slowness,
         Self::Repeats,
         Self::Suspension,
-        Self::Places,
     ];
 }
 

@@ -32,6 +32,8 @@ const ROUNDS: usize = 40;
 
 /// How long everybody still listens in the end: each topic is compared with its stream once more.
 const LATE: Duration = Duration::from_millis(1_200);
+/// How long a connection may stand whose place was taken while nobody could be told: a lease is renewed in three parts.
+const PLACES_LATE: Duration = Duration::from_secs(8);
 /// How often each topic is offered its last publication.
 const LAST_ATTEMPTS: usize = 3;
 
@@ -168,7 +170,9 @@ impl World {
         self.clients[client].connect(gateway, own, &self.publications);
     }
 
-    fn take_over(&mut self, client: usize, gateway: usize) {
+    async fn take_over(&mut self, client: usize, gateway: usize) {
+        // A client notices first that its connection is dead.
+        self.pause(Pause::Moment).await;
         if let Some(own) = self.gateways[gateway].as_ref().filter(|_| !self.others[gateway]) {
             self.clients[client].take_over(gateway, own, &self.publications);
         }
@@ -234,7 +238,7 @@ impl World {
                 }
             }
             Step::Connect { client, gateway } => self.connect(client, gateway),
-            Step::TakeOver { client, gateway } => self.take_over(client, gateway),
+            Step::TakeOver { client, gateway } => self.take_over(client, gateway).await,
             Step::Leave { client } => self.clients[client].leave(),
             Step::Stall { client } => self.clients[client].take(false),
             Step::Read { client } => self.clients[client].take(true),
@@ -499,7 +503,7 @@ impl World {
             self.come_back(client);
         }
         self.subscribed().await;
-        self.pass(LATE).await;
+        self.pass(if self.setup.sessions { LATE + PLACES_LATE } else { LATE }).await;
     }
 
     /// A last publication to a topic.
