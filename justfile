@@ -45,9 +45,11 @@ websocket *words:
 fuzz *words:
     tests/fuzz/run.sh {{ words }}
 
-# Attacks by strangers at the default settings, in full length; `just security s00` runs one of them
+# Attacks within the default limits, in full length, at most 14 minutes; `just security s00` runs one of them;
+# TICKGATE_SECURITY_WRITE=1 writes the figures to SECURITY.md
 security *words:
-    TICKGATE_SECURITY=long cargo test --release --test security {{ words }} -- --nocapture
+    cargo test --release --test security --no-run
+    TICKGATE_SECURITY=long timeout 14m cargo test --release --test security {{ words }} -- --nocapture
 
 # The Binance feed against every fault of its exchange, in full length; `just feed a05` runs one of them
 feed *words:

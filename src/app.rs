@@ -308,7 +308,7 @@ fn build_replica(
     let topology = link.map(Topology::one);
     let backplane = match &topology {
         Some(topology) => {
-            let identity = backplane::Identity { replica: id.clone(), rules: config.topics.clone() };
+            let identity = backplane::ReplicaIdentity { replica: id.clone(), rules: config.topics.clone() };
             Backplane::Redis(backplane::Redis::start_on(topology, &identity, &tasks))
         }
         None => Backplane::Memory(backplane::Memory::new()),

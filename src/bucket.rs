@@ -1,5 +1,4 @@
-//! The token bucket behind every rate limit: per connection, per user, per address. Pure: time is an argument. Never
-//! knows what a token stands for.
+//! The token bucket behind every rate limit: per connection, per user, per address. Pure: time is an argument.
 
 use std::time::Duration;
 
@@ -8,17 +7,17 @@ use crate::config::Rate;
 const SECOND_NS: u64 = 1_000_000_000;
 
 /// A bucket as a single number (the generic cell rate algorithm): the time at which it will be full again, in
-/// nanoseconds since the moment from which `now` is counted. A new bucket is full.
+/// nanoseconds on the clock of `now`. A new bucket is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bucket {
     full_at_ns: u64,
 }
 
 impl Bucket {
-    /// Takes `count` tokens, or none. A rate of zero per second is no limit; a burst of zero counts as one.
+    /// Takes `count` tokens, or none. A rate of zero per second means no limit; a burst of zero counts as one.
     ///
     /// # Errors
-    /// How long until that many tokens are there. More than the burst never are.
+    /// The time until that many tokens are available. More than the burst never are.
     pub fn take(&mut self, count: usize, now: Duration, rate: Rate) -> Result<(), Duration> {
         if rate.per_second == 0 {
             return Ok(());
@@ -36,13 +35,13 @@ impl Bucket {
         }
     }
 
-    /// Gives `count` tokens back. It never holds more than the burst.
+    /// Returns `count` tokens. The bucket never holds more than the burst.
     pub fn give_back(&mut self, count: usize, rate: Rate) {
         let cost_ns = SECOND_NS.checked_div(rate.per_second.into()).unwrap_or_default();
         self.full_at_ns = self.full_at_ns.saturating_sub(cost_ns.saturating_mul(count as u64));
     }
 
-    /// Whether the bucket is full: then forgetting it loses nothing.
+    /// Whether the bucket is full, so that removing it loses nothing.
     #[must_use]
     pub fn is_full(&self, now: Duration) -> bool {
         self.full_at_ns <= ns(now)
@@ -64,13 +63,13 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_gives_its_burst_and_then_its_rate() {
+    fn a_bucket_allows_its_burst_and_then_its_rate() {
         let mut bucket = Bucket::default();
         for _ in 0..3 {
             assert_eq!(bucket.take(1, ms(1_000), RATE), Ok(()));
         }
         assert_eq!(bucket.take(1, ms(1_000), RATE), Err(ms(100)));
-        assert_eq!(bucket.take(1, ms(1_099), RATE), Err(ms(1)), "what is refused costs nothing");
+        assert_eq!(bucket.take(1, ms(1_099), RATE), Err(ms(1)), "a refusal takes no token");
         assert_eq!(bucket.take(1, ms(1_100), RATE), Ok(()));
         for _ in 0..3 {
             assert_eq!(bucket.take(1, ms(60_000), RATE), Ok(()));
@@ -108,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_is_full_again_after_its_tokens_came_back() {
+    fn a_bucket_is_full_again_after_its_tokens_were_returned() {
         let mut bucket = Bucket::default();
         assert!(bucket.is_full(ms(0)));
         assert_eq!(bucket.take(2, ms(0), RATE), Ok(()));

@@ -1,5 +1,5 @@
-//! The clocks of a replica: the time of day, and monotonic ones, of which one is coarse. Never used by the
-//! pure core, which takes the time as an argument.
+//! The clocks of a replica: wall-clock time, and monotonic clocks, one of which is coarse. Never used by the pure core,
+//! which takes the time as an argument.
 
 use std::{
     sync::{
@@ -12,19 +12,19 @@ use std::{
 use tickgate_wire::dialect::Stamp;
 use uuid::Uuid;
 
-/// The time of day, in milliseconds since 1970.
+/// Wall-clock time, in milliseconds since 1970.
 #[must_use]
 pub fn unix_ms() -> u64 {
     ms_of(SystemTime::now())
 }
 
-/// The time of day, in microseconds since 1970.
+/// Wall-clock time, in microseconds since 1970.
 #[must_use]
 pub fn unix_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
 }
 
-/// The time of day, in whole seconds since 1970.
+/// Wall-clock time, in whole seconds since 1970.
 #[must_use]
 pub fn unix_s() -> u64 {
     s_of(SystemTime::now())
@@ -40,7 +40,7 @@ fn ms_of(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// The time of day and a unique id, for a new message.
+/// Wall-clock time and a unique id, for a new message.
 #[must_use]
 pub fn stamp() -> Stamp {
     Stamp { now_ms: unix_ms(), msg_id: Uuid::new_v4() }
@@ -49,20 +49,20 @@ pub fn stamp() -> Stamp {
 static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
 static COARSE_MS: AtomicU32 = AtomicU32::new(0);
 
-/// A monotonic clock that costs nothing to read, in milliseconds: right as of the last [`advance_coarse`]. Begins again after
-/// 49 days, so only differences count.
+/// A coarse monotonic clock without read cost, in milliseconds: as of the last [`advance_coarse`]. Wraps after 49 days,
+/// so only differences are meaningful.
 #[must_use]
 pub fn coarse_ms() -> u32 {
     COARSE_MS.load(Ordering::Relaxed)
 }
 
-/// Sets [`coarse_ms`] to the time of now.
-#[expect(clippy::cast_possible_truncation, reason = "it begins again")]
+/// Sets [`coarse_ms`] to the current time.
+#[expect(clippy::cast_possible_truncation, reason = "it wraps")]
 pub fn advance_coarse() {
     COARSE_MS.store(STARTED.elapsed().as_millis() as u32, Ordering::Relaxed);
 }
 
-/// A monotonic clock. Small numbers fit where an `Instant` would not, and can be stored in an atomic.
+/// A monotonic clock with small numbers, which can be stored in an atomic, unlike an `Instant`.
 #[derive(Clone, Copy, Debug)]
 pub struct Uptime(Instant);
 
@@ -73,7 +73,7 @@ impl Default for Uptime {
 }
 
 impl Uptime {
-    /// Milliseconds since this clock was made.
+    /// Milliseconds since this clock was created.
     #[must_use]
     pub fn now_ms(&self) -> u64 {
         u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX)

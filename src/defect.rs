@@ -1,16 +1,16 @@
-//! Deliberate defects, by which the suites show that they can fail. Present with the feature `simulation` only, which
-//! tests enable and a shipped program never has.
+//! Deliberate defects that prove that the suites can fail. Only with the feature `simulation`, which tests enable and a
+//! shipped program never has.
 
-/// Declares the defects, with what is wrong with each.
+/// Declares the defects with their descriptions.
 macro_rules! defects {
     ($($name:ident $about:literal;)+) => {
-        /// What is left out.
+        /// A deliberate defect.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Defect { $(#[doc = $about] $name),+ }
 
         #[cfg(feature = "simulation")]
         impl Defect {
-            /// By its name.
+            /// The defect with this name.
             #[must_use]
             pub fn named(name: &str) -> Option<Self> {
                 [$(Self::$name),+].into_iter().find(|defect| format!("{defect:?}") == name)
@@ -20,25 +20,25 @@ macro_rules! defects {
 }
 
 defects! {
-    NoRepeatFilter "What was delivered before is delivered again.";
+    NoRepeatFilter "Messages that were delivered before are delivered again.";
     NoCompare "Positions are not compared with their streams after a link was lost, nor while they are quiet.";
-    NoCanary "Nobody looks whether the pub/sub link still hears anything.";
-    NoReport "What a server lost is not reported by those who had acknowledged it.";
-    NoSweep "Nobody cleans up after a replica that is gone.";
-    NoReplayIds "What is replayed has no ids.";
-    VitalTaskPanics "A task that the replica can't do without panics.";
-    FeedRepeats "The feed takes trades again that it has had.";
+    NoCanary "The pub/sub link is not probed.";
+    NoReport "Replicas do not report acknowledged publications that a server lost.";
+    NoSweep "The entries of a replica that has ended are not removed.";
+    NoReplayIds "Replayed messages have no ids.";
+    VitalTaskPanics "A vital task panics.";
+    FeedRepeats "The feed accepts duplicate trades.";
     FeedSides "The feed reports the maker's side of a trade.";
-    FeedEventTimes "The feed takes the time of an event for that of its trade.";
-    FeedPingsAreData "The feed takes pings of the exchange for data.";
+    FeedEventTimes "The feed uses the time of the event as that of the trade.";
+    FeedPingsAreData "The feed treats pings of the exchange as data.";
     FeedBursts "The feed sends control messages without a pause.";
-    FeedCapitals "The feed asks for streams in capitals.";
-    FeedFloats "The feed turns prices into floating-point numbers.";
-    FeedImpatience "The feed does not wait when the exchange tells it to.";
+    FeedCapitals "The feed requests streams in capitals.";
+    FeedFloats "The feed converts prices to floating-point numbers.";
+    FeedImpatience "The feed does not wait when the exchange asks it to.";
     FeedWithoutLease "The feed publishes without its lease.";
 }
 
-/// Whether the calling thread, or the whole process, works with this defect.
+/// Whether the calling thread, or the whole process, has this defect.
 #[cfg(not(feature = "simulation"))]
 #[inline]
 pub(crate) const fn is(_: Defect) -> bool {
@@ -62,12 +62,12 @@ mod switch {
 
     static EVERYWHERE: OnceLock<Defect> = OnceLock::new();
 
-    /// The whole process works with a defect from now on.
+    /// Enables a defect for the whole process.
     pub fn everywhere(defect: Defect) {
         let _ = EVERYWHERE.set(defect);
     }
 
-    /// Runs `act` with a defect on this thread, and on it alone.
+    /// Runs `act` with a defect on this thread only.
     pub fn with<R>(defect: Option<Defect>, act: impl FnOnce() -> R) -> R {
         let before = SET.replace(defect);
         let result = act();

@@ -1,23 +1,23 @@
-//! Who is next where many things wait for few, and how much of it is done in one go. Pure: what belongs together takes
-//! turns with the rest, however much of it there is, so that whoever brings much waits for himself. Never holds what waits.
+//! Fair scheduling: which of many waiting items runs next, and how many run in one turn. Pure: owners take turns, so
+//! that one with many items delays only itself. Never holds the items.
 
 use std::{collections::HashMap, time::Duration};
 
-/// Owners whose last rounds are remembered, before those are looked for that have nothing waiting.
+/// Minimum number of remembered owners before those without waiting items are removed.
 const SWEEP_MIN: usize = 1_024;
 
-/// Rounds: of each owner one thing waits in each.
+/// Assigns waiting items to rounds, each with at most one item per owner.
 #[derive(Debug, Default)]
 pub struct Rounds {
-    /// The round that is served.
+    /// The current round.
     now: u64,
-    /// The last round in which something of an owner waits.
+    /// The last round with an item, by owner.
     last: HashMap<u64, u64>,
     sweep_at: usize,
 }
 
 impl Rounds {
-    /// The round in which the next thing of this owner waits. What belongs to nobody waits in the present one.
+    /// The round of this owner's next item. Items without an owner get the current round.
     pub fn next(&mut self, owner: Option<u64>) -> u64 {
         let Some(owner) = owner else { return self.now };
         if self.last.len() >= self.sweep_at.max(SWEEP_MIN) {
@@ -29,13 +29,13 @@ impl Rounds {
         round
     }
 
-    /// Something of this round was served.
+    /// Records that an item of this round was served.
     pub fn served(&mut self, round: u64) {
         self.now = self.now.max(round);
     }
 }
 
-/// How many things are done in one go: as many as take a moment, so that the next one to come does not wait for long.
+/// The number of items to process in one turn, adapted so that a turn is short.
 #[derive(Clone, Copy, Debug)]
 pub struct Stride {
     count: usize,
@@ -43,7 +43,7 @@ pub struct Stride {
     max: usize,
 }
 
-/// Less than this, and more are taken the next time; more than twice this, and fewer.
+/// Target duration of a turn: a shorter one lets the number grow, and one of more than twice this lets it shrink.
 const MOMENT: Duration = Duration::from_millis(10);
 
 impl Stride {
@@ -57,7 +57,7 @@ impl Stride {
         self.count
     }
 
-    /// So many were done in this time.
+    /// Records that processing `count` items took this time.
     pub fn took(&mut self, count: usize, time: Duration) {
         if time > MOMENT * 2 {
             self.count = (self.count / 2).max(self.min);
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_brings_much_waits_for_himself() {
+    fn an_owner_with_many_items_delays_only_itself() {
         let mut rounds = Rounds::default();
         let greedy: Vec<u64> = (0..5).map(|_| rounds.next(Some(1))).collect();
         assert_eq!(greedy, [0, 1, 2, 3, 4]);
@@ -80,11 +80,11 @@ mod tests {
         rounds.served(2);
         assert_eq!((rounds.next(Some(3)), rounds.next(Some(2)), rounds.next(Some(1)), rounds.next(None)), (2, 2, 5, 2));
         rounds.served(1);
-        assert_eq!(rounds.next(None), 2, "rounds are never gone back to");
+        assert_eq!(rounds.next(None), 2, "earlier rounds are never used again");
     }
 
     #[test]
-    fn nothing_is_remembered_of_those_who_left() {
+    fn owners_without_items_are_removed() {
         let mut rounds = Rounds::default();
         for owner in 0..10_000 {
             rounds.next(Some(owner));
@@ -94,11 +94,11 @@ mod tests {
     }
 
     #[test]
-    fn a_stride_is_as_long_as_a_moment() {
+    fn the_number_of_items_adapts_to_the_duration_of_a_turn() {
         let (mut stride, ms) = (Stride::new(50, 1_000), Duration::from_millis);
         stride.took(50, ms(1));
         stride.took(3, ms(1));
-        assert_eq!(stride.count(), 100, "a short one says nothing of longer ones");
+        assert_eq!(stride.count(), 100, "a short turn does not change the number for longer ones");
         for _ in 0..9 {
             stride.took(1_000, ms(9));
         }

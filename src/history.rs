@@ -1,72 +1,72 @@
-//! What is known of the generations of a dataset, and what a reader's step over them means: directly after, or a gap, and
-//! of which kind. One function judges live messages, fills and replays alike. Pure.
+//! The generations of a dataset, and what a reader's step across them means: directly after, or a gap, and of which
+//! kind. One function judges live messages, fills and replays. Pure.
 
 use std::collections::HashMap;
 
 use tickgate_wire::model::StreamId;
 
-/// The whole of an epoch is behind it: no entry has it, it is the position before the next epoch's first entry.
+/// Whether an id is the end of an epoch: no entry has it; it is the position before the next epoch's first entry.
 const fn is_beginning(id: StreamId) -> bool {
     id.seq == StreamId::SEQ_END
 }
 
-/// What is known of the boundary at which a generation begins.
+/// What is known about the boundary at which a generation starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BorderState {
-    /// Somebody who may have acknowledged before it has not reported yet.
+    /// A member that may have acknowledged before it has not reported yet.
     Pending,
-    /// All that was lost is known.
+    /// Everything that was lost is known.
     Proven,
-    /// Nobody can say what was lost.
+    /// It is unknown what was lost.
     Doubt,
 }
 
-/// What lies between two positions, and is not there.
+/// Why entries between two positions are missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missing {
-    /// No longer kept, or nothing proves what was there.
+    /// No longer retained, or nothing proves what was there.
     Retention,
-    /// Acknowledged, and lost with a server; so many of them, where that is known.
+    /// Acknowledged, and lost with a server; with their number, if known.
     Lost(Option<u64>),
-    /// A change of server in between, of which nobody can say what it lost.
+    /// A change of server in between, with unknown losses.
     Doubt,
 }
 
-/// What a step from a position to an entry is.
+/// The meaning of a step from a position to an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Nothing lies between them.
     Direct,
-    /// Something does, and is missing.
+    /// Entries in between are missing.
     Gap(Missing),
-    /// Not known yet: the boundary in between is pending.
+    /// Undecided: the boundary in between is pending.
     Pending,
 }
 
-/// The generations of one dataset, as a replica knows them.
+/// The generations of one dataset, as known by a replica.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct History {
-    /// The present generation; 0 before the first one is known.
+    /// The current generation; 0 before the first one is known.
     pub generation: u64,
-    /// The greatest epoch given, as far as known.
+    /// The greatest known epoch.
     pub alloc: u64,
-    /// Boundaries before this generation are forgotten.
+    /// Boundaries before this generation were removed.
     pub floor: u64,
-    /// In ascending order: where generations begin. Before the first of them nothing is known.
+    /// The starts of generations, in ascending order. Before the first of them nothing is known.
     pub borders: Vec<(u64, BorderState)>,
     /// Lost ids by topic, in ascending order.
     pub lost: HashMap<Box<str>, Vec<StreamId>>,
 }
 
 impl History {
-    /// Of a dataset that never changes its server.
+    /// The history of a dataset that never changes its server.
     #[must_use]
     pub fn single(generation: u64) -> Self {
         Self { generation, alloc: generation, ..Self::default() }
     }
 
-    /// The position before everything of the present generation.
+    /// The position before the first entry of the current generation.
     #[must_use]
     pub const fn beginning(&self) -> StreamId {
         StreamId::new(self.generation, 0).previous()
@@ -78,8 +78,8 @@ impl History {
         self.borders.iter().any(|(_, state)| *state == BorderState::Pending)
     }
 
-    /// Whether a position lies before everything that is remembered. Nobody can say whether it was ever given, so it proves
-    /// nothing about a server: strangers make such cursors up.
+    /// Whether a position precedes everything that is remembered. It is unknown whether it was ever given, so it proves
+    /// nothing about a server: strangers can make up such cursors.
     fn is_forgotten(&self, at: StreamId) -> bool {
         let first = match (self.floor, self.borders.first()) {
             (0, Some((generation, _))) => *generation,
@@ -93,12 +93,12 @@ impl History {
         self.crossed(at, to).any(|state| state == BorderState::Pending)
     }
 
-    /// What the step from `at` to the next entry is, whose predecessor is `prev` ([`StreamId::ZERO`]: one that is not
-    /// known; `None`: not named). `unbroken`: the subscription has heard everything since it stood at the end of the stream.
+    /// Judges the step from `at` to the next entry, whose predecessor is `prev` ([`StreamId::ZERO`]: unknown; `None`:
+    /// not recorded). `unbroken`: the subscription has received everything since it was at the end of the stream.
     #[must_use]
     pub fn step(&self, topic: &str, at: StreamId, (id, prev): (StreamId, Option<StreamId>), unbroken: bool) -> Verdict {
         if at == StreamId::ZERO {
-            // Whoever has nothing can't know what there was.
+            // A reader without a position cannot know what preceded.
             return Verdict::Gap(Missing::Retention);
         }
         if self.is_forgotten(at) {
@@ -118,15 +118,15 @@ impl History {
         self.told(topic, at, id, hole)
     }
 
-    /// What lies between `at` and the end of a stream whose last id is `last`, seen from the present generation: what is
-    /// missing, and the position behind it. That is before `at` where `at` was never given.
+    /// Judges what lies between `at` and the end of a stream whose last id is `last`, from the current generation: what
+    /// is missing, and the position after it. That position is before `at` if `at` was never given.
     ///
     /// # Errors
     /// The boundary in between is pending.
     pub fn end(&self, topic: &str, at: StreamId, last: StreamId) -> Result<Option<(Missing, StreamId)>, StillPending> {
         let to = last.max(self.beginning());
         if at > last && at.epoch >= self.generation && self.generation > 0 {
-            // Nobody can have what this generation has not given.
+            // A reader cannot have what this generation has not given.
             return Ok(Some((Missing::Retention, to)));
         }
         if at >= to {
@@ -149,7 +149,7 @@ impl History {
         })
     }
 
-    /// What lost ids and boundaries add to what a step itself shows.
+    /// The result, including lost ids and boundaries in between.
     fn told(&self, topic: &str, at: StreamId, to: StreamId, hole: Option<Missing>) -> Verdict {
         let lost = self.lost.get(topic).into_iter().flatten().filter(|lost| at < **lost && **lost < to);
         let (mut count, mut any) = (Some(0), false);
@@ -178,15 +178,15 @@ impl History {
         self.borders.iter().filter(move |(generation, _)| between(*generation)).map(|(_, state)| *state)
     }
 
-    /// Whether a position ahead of what is left belongs to this history: the server went back, the reader did not go
-    /// astray.
+    /// Whether a position ahead of the remaining entries belongs to this history: then the server went back, and the
+    /// cursor is valid.
     fn is_known_branch(&self, topic: &str, at: StreamId, left: StreamId) -> bool {
         let mut lost = self.lost.get(topic).into_iter().flatten();
         at.epoch == left.epoch || is_beginning(at) || lost.any(|lost| lost.epoch == at.epoch && *lost >= at)
     }
 }
 
-/// A boundary in between is pending.
+/// The boundary in between is pending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StillPending;
 
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_neighbour_is_directly_after() {
+    fn only_a_direct_successor_follows_directly() {
         let history = history(&[(8, BorderState::Proven)], &[]);
         assert_eq!(step(&history, id(8, 1), id(8, 2), None), Verdict::Direct);
         assert_eq!(step(&history, id(8, 1), id(8, 3), None), Verdict::Gap(Missing::Retention), "one was removed");
@@ -222,11 +222,15 @@ mod tests {
         assert_eq!(step(&history, id(4, 8), id(8, 0), Some(id(4, 9))), Verdict::Gap(Missing::Retention));
         assert_eq!(step(&history, id(8, 0).previous(), id(8, 0), Some(id(4, 9))), Verdict::Direct, "crossed before");
         assert_eq!(step(&history, id(6, 1), id(8, 0), Some(id(4, 9))), Verdict::Gap(Missing::Doubt), "another branch");
-        assert_eq!(step(&history, id(4, 9), id(8, 0), Some(id(4, 7))), Verdict::Direct, "it has more than is left");
+        assert_eq!(
+            step(&history, id(4, 9), id(8, 0), Some(id(4, 7))),
+            Verdict::Direct,
+            "the reader has more than the stream"
+        );
     }
 
     #[test]
-    fn a_stream_that_begins_without_a_past_is_direct_only_to_whoever_heard_everything() {
+    fn a_stream_that_starts_without_a_past_is_direct_only_after_hearing_everything() {
         let history = history(&[], &[]);
         let at = id(4, 3);
         assert_eq!(history.step("t", at, (id(6, 0), UNKNOWN), true), Verdict::Direct);
@@ -235,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_boundary_is_told_to_those_who_cross_it_and_a_pending_one_waits() {
+    fn a_boundary_is_reported_to_those_who_cross_it_and_a_pending_one_waits() {
         let doubt = history(&[(8, BorderState::Doubt)], &[]);
         assert_eq!(step(&doubt, id(4, 9), id(8, 0), Some(id(4, 9))), Verdict::Gap(Missing::Doubt));
         assert_eq!(step(&doubt, id(8, 0), id(8, 1), None), Verdict::Direct);
@@ -248,11 +252,11 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_id_is_told_to_whoever_steps_over_it_and_to_nobody_else() {
+    fn a_lost_id_is_reported_only_to_those_who_pass_it() {
         let history = history(&[(8, BorderState::Proven)], &[id(4, 9)]);
         let over = |at| step(&history, at, id(8, 0), Some(id(4, 6)));
         assert_eq!(over(id(4, 6)), Verdict::Gap(Missing::Lost(Some(3))));
-        assert_eq!(over(id(4, 8)), Verdict::Gap(Missing::Lost(Some(1))), "it got two of the three");
+        assert_eq!(over(id(4, 8)), Verdict::Gap(Missing::Lost(Some(1))), "it received two of the three");
         assert_eq!(over(id(4, 9)), Verdict::Direct, "it has them all");
         assert_eq!(over(id(4, 5)), Verdict::Gap(Missing::Lost(None)), "and something was trimmed");
         assert_eq!(history.end("t", id(4, 6), id(4, 6)), Ok(Some((Missing::Lost(Some(3)), id(8, 0).previous()))));
@@ -268,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_trimmed_behind_the_position_is_told_and_what_is_kept_is_not() {
+    fn trimmed_entries_are_reported_and_retained_ones_are_not() {
         let history = history(&[], &[]);
         assert_eq!(history.end("t", id(4, 3), id(4, 5)), Ok(Some((Missing::Retention, id(4, 5)))));
         assert_eq!(history.end("t", id(4, 5), id(4, 5)), Ok(None));
@@ -277,14 +281,14 @@ mod tests {
     }
 
     #[test]
-    fn a_position_older_than_all_that_is_remembered_is_told_as_retention() {
+    fn a_position_older_than_everything_remembered_is_reported_as_retention() {
         let history = History { floor: 8, ..history(&[(8, BorderState::Proven)], &[]) };
         assert_eq!(step(&history, id(4, 9), id(8, 0), Some(id(4, 9))), Verdict::Gap(Missing::Retention));
         assert_eq!(step(&history, id(4, 8), id(4, 9), None), Verdict::Direct, "neighbours of one epoch");
     }
 
     #[test]
-    fn a_cursor_from_before_the_first_generation_blames_no_server() {
+    fn a_cursor_from_before_the_first_generation_does_not_indicate_a_loss() {
         let (made_up, lost) = (id(1, 5), [id(4, 9)]);
         for state in [BorderState::Pending, BorderState::Proven, BorderState::Doubt] {
             let history = history(&[(4, BorderState::Proven), (8, state)], &lost);

@@ -2,19 +2,24 @@
 //!
 //! `publishers, feeds → replica ⇄ Redis ⇄ replica → WebSocket clients`
 //!
-//! # The map, in the order a message meets the modules
+//! # The modules, in the order in which a message passes them
 //!
-//! | module | stage | owns |
-//! |---|---|---|
-//! | [`connection`] | 1 socket | accept, read, write, heartbeat |
-//! | [`session`] | 3 session | a client's rights and limits; pure |
-//! | [`hub`] | 4 topics | subscribers of this replica, fan-out, outboxes, positions |
-//! | [`publisher`] | 5 | the only door for publications |
-//! | [`backplane`] | 6 replicas | publish, follow, read back, over memory or Redis |
-//! | [`registry`] | who is connected where | leases, records, control messages |
-//! | [`auth`] | | tokens, rights |
-//! | [`feeds`] | | market data made inside the gateway |
-//! | [`api`] | | HTTP: publish, sessions, status |
+//! | module | owns |
+//! |---|---|
+//! | [`connection`] | one client's socket: accept, read, decode, execute, clean up |
+//! | [`session`] | a client's rights and limits; pure |
+//! | [`hub`] | topics and subscribers of this replica: order, hole detection, fan-out, outboxes |
+//! | [`publisher`] | the only entry point for publications |
+//! | [`backplane`] | the message path between replicas, over memory or Redis |
+//! | [`registry`] | which sessions are connected to which replica, tracked by leases |
+//! | [`redis_link`] | the supervised links to Redis, and every key and channel name |
+//! | [`history`] | the generations of a dataset, and what a step across them means; pure |
+//! | [`auth`] | tokens, keys, rights |
+//! | [`feeds`] | market data, from an exchange or generated |
+//! | [`api`] | HTTP: publish, sessions, topics, status, probes |
+//! | [`app`] | the composition root: builds everything, runs it, drains it |
+//!
+//! ARCHITECTURE.md has the complete list, with the invariants.
 
 pub mod api;
 pub mod app;

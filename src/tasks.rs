@@ -18,7 +18,7 @@ pub use frozen::{Frost, Frozen};
 
 /// Runs a short blocking operation (files) on a blocking thread. `None` if it panicked, which is logged.
 pub async fn blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> Option<R> {
-    // Neither aborted nor awaited by the drain: it ends by itself.
+    // Neither aborted nor awaited by the drain, because it is short.
     tokio::task::spawn_blocking(work).await.ok()
 }
 
@@ -93,7 +93,7 @@ impl Tasks {
         Self { broken: self.broken.clone(), ..Self::timed_by(self.account.polls.clone()) }
     }
 
-    /// What suspends these tasks, as if somebody had stopped their process.
+    /// A handle that suspends these tasks, as if their process were stopped.
     #[cfg(feature = "simulation")]
     #[must_use]
     pub fn frost(&self) -> Frost {
@@ -150,11 +150,11 @@ impl Tasks {
                 panicked(name);
             }
         });
-        #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
+        #[expect(clippy::disallowed_methods, reason = "the only place that spawns")]
         tokio::spawn(Timed { task: supervised, running });
     }
 
-    /// Tells all tasks to end and waits for them, at most `grace`. Returns how many were still running.
+    /// Stops all tasks and waits for them, at most `grace`. Returns how many were still running.
     pub async fn end(&self, grace: Duration) -> usize {
         self.stop.send_replace(true);
         let mut running = self.account.running.subscribe();
@@ -216,19 +216,19 @@ mod frozen {
     use parking_lot::Mutex;
     use pin_project_lite::pin_project;
 
-    /// Stands for a process that can be suspended (SIGSTOP) and go on: while it is, none of its tasks is polled. Cheap to
-    /// clone.
+    /// Simulates a process that can be suspended (SIGSTOP) and continued: while suspended, none of its tasks is polled.
+    /// Cheap to clone.
     #[derive(Clone, Debug, Default)]
     pub struct Frost(Arc<Mutex<Option<Vec<Waker>>>>);
 
     impl Frost {
-        /// Suspends, or lets go on whatever came up meanwhile.
+        /// Suspends the tasks, or continues them.
         pub fn set(&self, is_suspended: bool) {
             let waiting = std::mem::replace(&mut *self.0.lock(), is_suspended.then(Vec::new));
             waiting.into_iter().flatten().for_each(Waker::wake);
         }
 
-        /// A task of that process.
+        /// Wraps a task of that process.
         pub fn over<F: Future>(&self, task: F) -> Frozen<F> {
             Frozen { task, frost: self.clone() }
         }

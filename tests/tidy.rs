@@ -8,6 +8,10 @@ mod bounds;
 mod cycles;
 #[path = "tidy/documents.rs"]
 mod documents;
+#[path = "tidy/growing.rs"]
+mod growing;
+#[path = "tidy/names.rs"]
+mod names;
 #[path = "tidy/source.rs"]
 mod source;
 

@@ -1,4 +1,4 @@
-//! Who may use the API, and how many at once. Never compares a key other than in constant time.
+//! Authorization of API requests, and the limit on concurrent ones. Keys are only compared in constant time.
 
 use std::{
     borrow::Cow,
@@ -26,14 +26,14 @@ use crate::{
     tls,
 };
 
-/// What a route is for, as far as keys are concerned.
+/// What a group of routes requires of a key.
 #[derive(Clone)]
 pub(super) struct Guard {
     pub(super) shared: Arc<Shared>,
     pub(super) right: Right,
 }
 
-/// Lets requests through whose key, or client certificate, has the right. The key goes with the request.
+/// Passes on requests whose key or client certificate has the right, and attaches the key to the request.
 pub(super) async fn require_key(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
     let Guard { shared, right } = guard;
     let key = match key_of(&shared, request.headers(), request.extensions()) {
@@ -49,10 +49,10 @@ pub(super) async fn require_key(State(guard): State<Guard>, mut request: Request
         let (name, right) = (&key.name, right.as_str());
         let caller = Caller { key: Some(name.clone()), ..caller(request.extensions()) };
         shared.audit.forbidden(&caller, right);
-        let detail = format!("the api key {name} lacks the right {right}");
+        let detail = format!("the API key {name} lacks the right {right}");
         return Problem::new(ProblemKind::Forbidden, detail).into_response();
     }
-    // Publications are counted one by one.
+    // Publications are counted individually.
     if right != Right::Publish
         && let Err(refused) = spend(&shared, &key)
     {
@@ -63,19 +63,19 @@ pub(super) async fn require_key(State(guard): State<Guard>, mut request: Request
     next.run(request).await
 }
 
-/// Whose key or certificate the request shows.
+/// The key of the request's `Authorization` or `X-API-Key` header or client certificate.
 fn key_of(
     shared: &Shared,
     headers: &HeaderMap,
     extensions: &Extensions,
 ) -> Result<Arc<ApiKey>, (AuthFailure, &'static str)> {
     if let Some(text) = api_key(headers) {
-        return shared.verifier.api_key(text).ok_or((AuthFailure::ApiKey, "the api key is not one of this gateway's"));
+        return shared.verifier.api_key(text).ok_or((AuthFailure::ApiKey, "the API key is unknown"));
     }
     let certificate = extensions.get::<ClientCertificate>();
     let by_certificate =
         certificate.and_then(|shown| shared.verifier.certificate_key(|name| tls::names(&shown.0, name)));
-    let needed = "an api key is needed, as `Authorization: Bearer <key>` or `X-API-Key: <key>`";
+    let needed = "an API key is required, as `Authorization: Bearer <key>` or `X-API-Key: <key>`";
     by_certificate.ok_or((AuthFailure::Missing, needed))
 }
 
@@ -84,18 +84,18 @@ pub(super) fn spend(shared: &Shared, key: &ApiKey) -> Result<(), Problem> {
     key.spend(Instant::now()).map_err(|wait| {
         shared.metrics.rate_limited_total.of(RateScope::Api).inc();
         shared.metrics.api_key_requests_total.of(&key.name, KeyUse::RateLimited).inc();
-        let detail = format!("the api key {} is over its rate", key.name);
+        let detail = format!("the API key {} exceeds its rate limit", key.name);
         Problem::new(ProblemKind::RateLimited, detail).retry_after(wait)
     })
 }
 
-/// The key that a request was let in by.
+/// The key with which the request was authorized.
 pub(super) fn admitted_by(extensions: &Extensions) -> Result<Arc<ApiKey>, Problem> {
-    // Every route that asks is behind `require_key`.
+    // Every route that calls this is behind `require_key`.
     extensions.get().cloned().ok_or_else(|| Problem::new(ProblemKind::InternalError, "the request has no key"))
 }
 
-/// Who sent a request, for the audit log.
+/// The sender of a request, for the audit log.
 pub(super) fn caller(extensions: &Extensions) -> Caller {
     let peer = extensions.get::<ConnectInfo<SocketAddr>>();
     let id = extensions.get::<RequestId>().and_then(|id| id.header_value().to_str().ok());
@@ -106,20 +106,20 @@ pub(super) fn caller(extensions: &Extensions) -> Caller {
     }
 }
 
-/// Whether the request carries a key that may read; nothing is counted when it does not.
+/// Whether the request carries a key with the right to read. A failure is not counted.
 pub(super) fn may_read(shared: &Shared, headers: &HeaderMap) -> bool {
     api_key(headers).and_then(|text| shared.verifier.api_key(text)).is_some_and(|key| key.may(Right::Read))
 }
 
-/// Bounds the requests under way, so that a flood of them is refused instead of queued.
+/// Limits concurrent requests, so that a flood is refused instead of queued.
 pub(super) async fn limit_requests(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     let Ok(_permit) = shared.requests.try_acquire() else {
-        return overloaded("too many requests are under way").into_response();
+        return overloaded("too many concurrent requests").into_response();
     };
     next.run(request).await
 }
 
-/// The refusal of a replica that has enough to do.
+/// The response of an overloaded replica.
 pub(super) fn overloaded(detail: impl Into<Cow<'static, str>>) -> Problem {
     Problem::new(ProblemKind::TryAgainLater, detail).retry_after(Duration::from_secs(1))
 }

@@ -1,5 +1,5 @@
-//! What an operator does to this one replica while it runs: takes it out and back, moves clients away, looks closer. Each
-//! call is written into the audit log. Never acts on another replica.
+//! Operator actions on this replica: drain and undrain, rebalance, log level, trace, inspection. Each call is written
+//! to the audit log. Never acts on another replica.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,61 +18,61 @@ use tokio::sync::mpsc;
 use super::{Phase, Problem, ProblemKind, Shared, access, body};
 use crate::audit::Target;
 
-/// The longest time for which clients are moved away, and for which the log says more.
+/// Maximum duration of a rebalance, a changed log filter or a trace, in seconds.
 const SECONDS_MAX: u64 = 3_600;
 
-/// Whom or what is traced.
+/// The user or topic to trace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TraceSubject {
     User(UserId),
     Topic(Topic),
 }
 
-/// What a replica lets its operator do.
+/// What an operator can do with a replica.
 pub trait Operator: Send + Sync {
-    /// Not ready from now on; its clients move away over `drain.delay` and `drain.spread`.
+    /// Makes the replica not ready and moves its clients away over `drain.delay` and `drain.spread`.
     fn drain(&self);
-    /// Ready again, if nothing else speaks against it.
+    /// Makes the replica ready again, unless another check fails.
     fn undrain(&self);
-    /// Asks a share of the clients to move within so much time. Returns how many there are.
+    /// Asks this share of the clients to reconnect within `spread`. Returns their number.
     fn rebalance(&self, share: f64, spread: Duration) -> usize;
-    /// Logs what this filter says for so long, and then what is configured.
+    /// Applies a log filter for `time`, then restores the configured one.
     ///
     /// # Errors
-    /// A sentence, when the filter can't be read or the log is not this replica's.
+    /// A message if the filter is invalid or the log is not controlled by this replica.
     fn log(&self, filter: &str, time: Duration) -> Result<(), String>;
-    /// Tells what happens to a user or a topic from now on, for so long: an object a line. `None` where there are as many
-    /// traces as there may be.
+    /// Reports what happens to a user or a topic for `time`, as one JSON object per line. `None` if the maximum number
+    /// of traces is running.
     fn trace(&self, subject: TraceSubject, time: Duration) -> Option<mpsc::Receiver<Bytes>>;
-    /// The configuration in force, with secrets hidden, and where each value came from.
+    /// The effective configuration, with secrets hidden, and the origin of each value.
     fn configuration(&self) -> serde_json::Value;
-    /// An open connection of this replica, by its id.
+    /// The open connection of this replica with this id.
     fn connection(&self, id: &str) -> Option<ConnectionDetail>;
 }
 
-/// One open connection, as far as an operator may see it.
+/// The details of one open connection.
 #[derive(Clone, Debug, Serialize)]
 pub struct ConnectionDetail {
     pub connection_id: String,
     pub user: Option<String>,
-    /// The first digits of its session.
+    /// The first digits of the session id.
     pub session: String,
     pub endpoint: String,
     pub address: String,
     pub age_seconds: u64,
-    /// Since the client last sent something.
+    /// Time since the client's last message.
     pub silent_seconds: u64,
     pub subscriptions: usize,
     pub waiting_messages: usize,
     pub waiting_bytes: usize,
     pub written_bytes: u64,
-    /// Its socket takes less than there is.
+    /// The socket accepts less than is queued.
     pub behind: bool,
-    /// A subscription is being caught up from the stream.
+    /// A subscription is catching up from the stream.
     pub lagging: bool,
 }
 
-/// Takes this replica out.
+/// Drains this replica.
 pub(super) async fn drain(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, Problem> {
     still_running(&shared)?;
     shared.operator.drain();
@@ -80,7 +80,7 @@ pub(super) async fn drain(State(shared): State<Arc<Shared>>, request: Request) -
     Ok(StatusCode::ACCEPTED.into_response())
 }
 
-/// Takes it back.
+/// Undrains this replica.
 pub(super) async fn undrain(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, Problem> {
     still_running(&shared)?;
     shared.operator.undrain();
@@ -88,10 +88,10 @@ pub(super) async fn undrain(State(shared): State<Arc<Shared>>, request: Request)
     Ok(StatusCode::ACCEPTED.into_response())
 }
 
-/// A replica that was told to end does so.
+/// Fails if the replica is shutting down.
 fn still_running(shared: &Shared) -> Result<(), Problem> {
     if shared.lifecycle.phase() == Phase::Draining {
-        return Err(access::overloaded("the replica ends; that can't be taken back"));
+        return Err(access::overloaded("the replica is shutting down; this cannot be undone"));
     }
     Ok(())
 }
@@ -103,12 +103,12 @@ struct Rebalance {
     seconds: u64,
 }
 
-/// Asks a share of this replica's clients to connect again, to wherever the balancer sends them.
+/// Asks a share of this replica's clients to reconnect through the load balancer.
 pub(super) async fn rebalance(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, Problem> {
     let caller = access::caller(request.extensions());
     let Rebalance { share, seconds } = body::json(&shared, request).await?;
     if !(share > 0.0 && share <= 1.0) {
-        return Err(Problem::invalid("`share` is more than 0 and at most 1"));
+        return Err(Problem::invalid("`share` must be greater than 0 and at most 1"));
     }
     let spread = seconds_of(seconds)?;
     let asked = shared.operator.rebalance(share, spread);
@@ -125,7 +125,7 @@ struct LogFor {
     seconds: u64,
 }
 
-/// Logs more, or less, for a while.
+/// Changes the log filter for a limited time.
 pub(super) async fn log(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, Problem> {
     let caller = access::caller(request.extensions());
     let LogFor { filter, seconds } = body::json(&shared, request).await?;
@@ -142,10 +142,10 @@ pub(super) fn seconds_of(seconds: u64) -> Result<Duration, Problem> {
     if (1..=SECONDS_MAX).contains(&seconds) {
         return Ok(Duration::from_secs(seconds));
     }
-    Err(Problem::invalid(format!("`seconds` is 1 to {SECONDS_MAX}")))
+    Err(Problem::invalid(format!("`seconds` must be from 1 to {SECONDS_MAX}")))
 }
 
-/// The configuration in force.
+/// The effective configuration.
 pub(super) async fn configuration(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     shared.audit.action(&access::caller(request.extensions()), "read the configuration", Target::default(), None);
     Json(shared.operator.configuration()).into_response()
@@ -159,8 +159,8 @@ pub(super) async fn connection(
 ) -> Result<Response, Problem> {
     let target = Target { connection_id: Some(&id), ..Target::default() };
     let found = shared.operator.connection(&id);
-    shared.audit.action(&access::caller(request.extensions()), "looked at a connection", target, None);
+    shared.audit.action(&access::caller(request.extensions()), "inspected a connection", target, None);
     let found =
-        found.ok_or_else(|| Problem::new(ProblemKind::NotFound, "this replica has no open connection of this id"))?;
+        found.ok_or_else(|| Problem::new(ProblemKind::NotFound, "this replica has no open connection with this id"))?;
     Ok(Json(found).into_response())
 }

@@ -1,4 +1,4 @@
-//! Reads the body of a request: its type, its size and its pace are checked. Never holds more than the limit.
+//! Reads request bodies and checks their type, size and pace. Never holds more than the limit.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use serde::de::DeserializeOwned;
 
 use super::{Problem, ProblemKind, Shared};
 
-/// So much of a body that is too big is read and thrown away, for so long: a client that is answered while it still
-/// sends may see a reset in place of the answer.
+/// Maximum number of bytes to read and discard of a body that is too big, and for how long: a client that receives the
+/// response while it still sends may see a connection reset instead.
 const DISCARD_BYTES_MAX: usize = 16 * 1024 * 1024;
 const DISCARD_TIME: Duration = Duration::from_secs(2);
 
-/// The forms that request bodies come in.
+/// The accepted formats of request bodies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
     Json,
@@ -26,7 +26,7 @@ pub(super) enum Form {
     Lines,
 }
 
-/// The form that `Content-Type` names, parameters left aside; `None` for any other.
+/// The format that `Content-Type` names, ignoring parameters; `None` for any other.
 pub(super) fn form(headers: &HeaderMap) -> Option<Form> {
     let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
     let essence = value.split(';').next().unwrap_or_default().trim();
@@ -48,12 +48,12 @@ pub(super) async fn json_bytes(shared: &Shared, request: Request) -> Result<Byte
         ));
     }
     let bytes_max = shared.config.limits.body_bytes_max;
-    let too_big = || Problem::new(ProblemKind::MessageTooBig, format!("the body may have {bytes_max} bytes"));
+    let too_big = || Problem::new(ProblemKind::MessageTooBig, format!("the body must not exceed {bytes_max} bytes"));
     let (parts, mut body) = request.into_parts();
     let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
     let declared: usize = header(header::CONTENT_LENGTH).and_then(|length| length.parse().ok()).unwrap_or(0);
     if declared > bytes_max {
-        // A client that waits to be asked for the body is told at once.
+        // A client that sent `Expect: 100-continue` gets the refusal at once.
         if declared <= DISCARD_BYTES_MAX && header(header::EXPECT).is_none() {
             discard(&mut body).await;
         }
@@ -66,8 +66,8 @@ pub(super) async fn json_bytes(shared: &Shared, request: Request) -> Result<Byte
             discard(&mut body).await;
             Err(too_big())
         }
-        Ok(Err(_)) => Err(Problem::invalid("the body ended before it was complete")),
-        Err(_) => Err(Problem::new(ProblemKind::RequestTimeout, "the body did not come in time")),
+        Ok(Err(_)) => Err(Problem::invalid("the body is incomplete")),
+        Err(_) => Err(Problem::new(ProblemKind::RequestTimeout, "the body did not arrive in time")),
     }
 }
 
@@ -80,12 +80,12 @@ async fn discard(body: &mut Body) {
             left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
         }
     };
-    // Whoever is slower than that is answered all the same.
+    // After the timeout, the response is sent anyway.
     let _ = tokio::time::timeout(DISCARD_TIME, discarded).await;
 }
 
-/// The body as a value.
+/// The body, deserialized from JSON.
 pub(super) async fn json<T: DeserializeOwned>(shared: &Shared, request: Request) -> Result<T, Problem> {
     let bytes = json_bytes(shared, request).await?;
-    serde_json::from_slice(&bytes).map_err(|error| Problem::invalid(format!("the body is not as expected: {error}")))
+    serde_json::from_slice(&bytes).map_err(|error| Problem::invalid(format!("the body is invalid: {error}")))
 }

@@ -1,4 +1,4 @@
-//! Which pages of other origins may read the public routes. Never allows credentials: these routes know no cookies.
+//! CORS: which other origins may read the public routes. Never allows credentials, because these routes use no cookies.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use crate::{
     problem::REQUEST_ID,
 };
 
-/// Allows the origins of `server.allowed_origins`; `"*"` allows all, those of this machine are the default of
-/// development mode.
+/// Allows the origins of `server.allowed_origins`; `"*"` allows all. Development mode allows those of this machine by
+/// default.
 pub(super) fn layer(origins: &[String]) -> CorsLayer {
     let is = |wanted: &str| origins.iter().any(|origin| origin == wanted);
     let allowed = if is("*") {

@@ -1,5 +1,4 @@
-//! One publication of a backend: how it is written, how it is handed over, how its outcome is reported. Never reads a
-//! request body.
+//! One publication of a backend: its JSON form, its submission and its outcome. Never reads a request body.
 
 use std::borrow::Cow;
 
@@ -19,7 +18,7 @@ use crate::{
     publisher::{MsgName, PublishFailure, PublishRequest, PublisherName},
 };
 
-/// One publication as a backend writes it. Unknown keys are refused: a misspelt `msg_id` would cost the safe retry.
+/// One publication as written by a backend. Unknown keys are refused: a misspelt `msg_id` would make retries unsafe.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry<'a> {
@@ -29,29 +28,29 @@ struct Entry<'a> {
     #[serde(borrow)]
     data: &'a RawValue,
     msg_id: Option<String>,
-    /// Whether to count who may have received it.
+    /// Whether to count the subscribers that may have received it.
     #[serde(default)]
     count: bool,
 }
 
-/// What is answered for one publication that was stored.
+/// The response for a stored publication.
 #[derive(Serialize)]
 pub(super) struct Accepted {
     /// `null` for topics without retention.
     id: Option<StreamId>,
     duplicate: bool,
-    /// It is below the level from which the topic has publications.
+    /// It is below the topic's minimum level.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     left_out: bool,
-    /// Where that was asked for, and could be counted.
+    /// Present if requested and available.
     #[serde(skip_serializing_if = "Option::is_none")]
     subscribers: Option<u64>,
 }
 
-/// The outcome of one of many.
+/// The outcome of one publication among several.
 #[derive(Serialize)]
 pub(super) struct Outcome {
-    /// Number of the input line, from 1; absent in batches, which are answered in their order.
+    /// Number of the input line, from 1; absent in batches, whose outcomes keep their order.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) line: Option<u64>,
     #[serde(flatten)]
@@ -90,7 +89,7 @@ impl Outcome {
 }
 
 impl Shared {
-    /// Hands one publication over, in the order of the calls; the future only waits for its outcome.
+    /// Submits one publication at once, in the order of the calls; the future waits only for its outcome.
     pub(super) fn hand_over(
         &self,
         text: &[u8],
@@ -104,13 +103,13 @@ impl Shared {
         }
     }
 
-    /// Whether the key may publish this, and now.
+    /// Checks that the key may publish to this channel and is within its rate limit.
     fn allow<'a>(&self, entry: Entry<'a>, key: &ApiKey) -> Result<Entry<'a>, Problem> {
         access::spend(self, key)?;
         if !key.reaches(&entry.channel) {
             self.metrics.api_key_requests_total.of(&key.name, KeyUse::Forbidden).inc();
             self.audit.forbidden_topic(&key.name, Right::Publish.as_str(), &entry.channel);
-            let detail = format!("the api key {} may not publish to {:?}", key.name, entry.channel);
+            let detail = format!("the API key {} may not publish to {:?}", key.name, entry.channel);
             return Err(Problem::new(ProblemKind::Forbidden, detail));
         }
         Ok(entry)
@@ -126,7 +125,7 @@ impl Shared {
         let outcome = self.publisher.publish(PublishRequest {
             channel: &entry.channel,
             user: entry.user.as_deref(),
-            // A copy of its own: a slice would keep the whole body alive for as long as the message is.
+            // Copied, because a slice would keep the whole body in memory as long as the message.
             payload: Bytes::copy_from_slice(entry.data.get().as_bytes()),
             msg: msg_id.map(|msg_id| MsgName::new(msg_id, PublisherName::Key(&key.name))),
             door: Door::Http,
@@ -149,21 +148,23 @@ impl Shared {
 }
 
 fn not_an_entry(error: &serde_json::Error) -> Problem {
-    Problem::invalid(format!("a publication is {{\"channel\", \"user\"?, \"data\", \"msg_id\"?, \"count\"?}}: {error}"))
+    Problem::invalid(format!(
+        "a publication has the form {{\"channel\", \"user\"?, \"data\", \"msg_id\"?, \"count\"?}}: {error}"
+    ))
 }
 
-/// The outcomes that are not "accepted": the request is wrong, certainly not stored, or not known.
+/// The problem for a failure: invalid, certainly not stored, or unknown.
 fn problem_of(failure: PublishFailure, msg_id: Option<String>) -> Problem {
     match failure {
         PublishFailure::Invalid(detail) => Problem::invalid(detail),
         PublishFailure::TooLarge { max } => {
-            Problem::new(ProblemKind::MessageTooBig, format!("the data may have {max} bytes"))
+            Problem::new(ProblemKind::MessageTooBig, format!("`data` must not exceed {max} bytes"))
         }
         PublishFailure::Refused(refusal) => refusal.into(),
         PublishFailure::Unknown(detail) => {
             let advice = match msg_id {
-                Some(_) => "send it again with the same msg_id",
-                None => "it may be stored; give publications a msg_id to send them again safely",
+                Some(_) => "retry with the same msg_id",
+                None => "the publication may be stored; set a msg_id to make retries safe",
             };
             Problem { msg_id, ..Problem::new(ProblemKind::OutcomeUnknown, format!("{detail}; {advice}")) }
         }

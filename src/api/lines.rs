@@ -1,28 +1,27 @@
-//! Cuts a body that comes in chunks into numbered lines. Bounded: a line that is too long is skipped as it comes, never
-//! kept.
+//! Splits a chunked body into numbered lines. Bounded: a line that is too long is skipped, never buffered.
 //!
-//! With `memchr`, because every publication of a stream passes here: tokio-util's codecs look at each byte by itself, at 2 %
-//! of the CPU time of a publication.
+//! Uses `memchr`, because every publication of a stream passes here: tokio-util's codecs examine byte by byte, which
+//! costs 2 % of the CPU time of a publication.
 
 use bytes::{Buf, Bytes, BytesMut};
 
-/// A line of the input.
+/// One line of the input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Line {
     /// Counted from 1, empty lines included.
     pub(super) number: u64,
-    /// Without its end; `None` when it was longer than allowed and skipped.
+    /// Without the line end; `None` if it exceeded the maximum and was skipped.
     pub(super) text: Option<Bytes>,
 }
 
-/// Takes chunks, returns lines. Empty lines are counted and left out.
+/// Splits chunks into lines. Empty lines are counted but not returned.
 #[derive(Debug)]
 pub(super) struct LineCutter {
     waiting: BytesMut,
-    /// How much of `waiting` is known to hold no line end.
+    /// Length of the prefix of `waiting` that contains no line end.
     searched: usize,
     line_bytes_max: usize,
-    /// The rest of a line that was too long is being passed over.
+    /// Whether the rest of an overlong line is being skipped.
     skipping: bool,
     number: u64,
 }
@@ -33,7 +32,7 @@ impl LineCutter {
         Self { waiting: BytesMut::new(), searched: 0, line_bytes_max, skipping: false, number: 0 }
     }
 
-    /// Takes the next chunk. All complete lines must have been taken out before.
+    /// Adds a chunk. All complete lines must have been taken out before.
     pub(super) fn push(&mut self, chunk: &[u8]) {
         self.waiting.extend_from_slice(chunk);
     }
@@ -44,7 +43,7 @@ impl LineCutter {
             let Some(end) = memchr::memchr(b'\n', &self.waiting[self.searched..]) else {
                 self.searched = self.waiting.len();
                 if self.searched > self.line_bytes_max {
-                    // It can't become a line any more: forget it and wait for its end.
+                    // Already too long: discard it and skip to its end.
                     self.skipping = true;
                     self.waiting.clear();
                     self.searched = 0;
@@ -60,7 +59,7 @@ impl LineCutter {
         }
     }
 
-    /// The last line, which needs no line end.
+    /// The last line, which may have no line end.
     pub(super) fn finish(&mut self) -> Option<Line> {
         let rest = self.waiting.split();
         self.searched = 0;
@@ -100,19 +99,19 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_found_across_chunks_and_the_last_needs_no_end() {
+    fn lines_are_found_across_chunks_and_the_last_needs_no_line_end() {
         assert_eq!(cut(&[b"a", b"b\nc", b"\n", b"d"], 9), [line(1, "ab"), line(2, "c"), line(3, "d")]);
         assert_eq!(cut(&[b"a\n"], 9), [line(1, "a")]);
         assert_eq!(cut(&[], 9), []);
     }
 
     #[test]
-    fn empty_lines_are_counted_and_left_out() {
+    fn empty_lines_are_counted_but_not_returned() {
         assert_eq!(cut(&[b"\n\r\n a\n\n"], 9), [line(3, " a")]);
     }
 
     #[test]
-    fn a_line_that_is_too_long_is_told_and_the_next_one_is_read() {
+    fn a_line_that_is_too_long_is_reported_and_the_next_one_is_read() {
         assert_eq!(cut(&[b"1234\n12345\nok\n"], 4), [line(1, "1234"), (2, None), line(3, "ok")]);
         assert_eq!(cut(&[b"123", b"456", b"789", b"\nok"], 4), [(1, None), line(2, "ok")]);
         assert_eq!(cut(&[b"12345678"], 4), [(1, None)]);
@@ -120,7 +119,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn chunks_make_no_difference(
+        fn the_size_of_chunks_does_not_matter(
             text in proptest::collection::vec(prop_oneof![Just(b'\n'), Just(b' '), Just(b'a')], 0..80),
             size in 1usize..9,
         ) {

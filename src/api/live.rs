@@ -15,7 +15,7 @@ use crate::auth;
 
 const PAGE: &str = include_str!("live/page.html");
 
-/// Whether the request comes from a browser that opens the page, not from a program.
+/// Whether the request comes from a browser that opens the page.
 pub(super) fn is_wanted(headers: &HeaderMap) -> bool {
     let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     accepts.flat_map(|value| value.split(',')).any(|kind| kind.trim().starts_with("text/html"))
@@ -30,7 +30,7 @@ pub(super) fn page(shared: &Shared, now: SystemTime) -> Response {
         "symbols": symbols,
     });
     let nonce = Uuid::new_v4().simple().to_string();
-    // Inside a script, `<` could end it.
+    // Inside a script element, `</script>` would end it.
     let settings = settings.to_string().replace('<', "\\u003c");
     let page =
         PAGE.replace("VERSION", env!("CARGO_PKG_VERSION")).replace("NONCE", &nonce).replace("SETTINGS", &settings);

@@ -1,12 +1,12 @@
-//! Plain HTTP: probes and status on the public listener; metrics, publishing, sessions and topics on the operations
-//! listener. Never sees a WebSocket.
+//! HTTP without WebSockets: probes and status on the public listener; metrics, publishing, sessions and topics on the
+//! operations listener.
 //!
-//! - `readiness` decides, `probes` and `status` answer.
-//! - `publish` takes single publications and batches, `stream` newline-delimited ones, `lines` cuts them; `entry` is one
-//!   publication of any of them.
-//! - `send` reaches one connection; `sessions`, `users`, `topics`, `tickets` are the operator's and the backend's view; `admin`
-//!   acts on this replica, `trace` tells what happens on it.
-//! - `access` lets in, `observe` counts and renders every `problem`, `cors` speaks to browsers.
+//! - `readiness` decides; `probes` and `status` respond.
+//! - `publish` accepts single publications and batches, `stream` newline-delimited ones, which `lines` splits; `entry`
+//!   is one publication.
+//! - `send` reaches one connection; `sessions`, `users`, `topics` and `tickets` are for operators and backends; `admin`
+//!   acts on this replica, and `trace` reports what happens on it.
+//! - `access` authorizes, `observe` counts and renders every `problem`, `cors` allows browsers.
 
 use std::{
     fmt,
@@ -68,28 +68,28 @@ pub use readiness::{Check, Facts, Lifecycle, NotReady, Phase, Readiness};
 
 use throttle::Throttle;
 
-/// Requests of the API that may be answered at once; with the largest body, this bounds the memory they hold.
+/// Maximum number of concurrent API requests; together with the maximum body size, this bounds their memory.
 const REQUESTS_MAX: usize = 256;
-/// Publishing streams that may be open at once.
+/// Maximum number of open publishing streams.
 const STREAMS_MAX: usize = 64;
-/// Tickets that one user may ask for.
+/// Rate limit of tickets per user.
 const TICKETS_PER_USER: Rate = Rate { per_second: 10, burst: 10 };
 
-/// What this replica knows of itself without asking anyone.
+/// Figures of this replica that are available without I/O.
 pub trait Figures: Send + Sync {
     /// Open connections.
     fn connections(&self) -> usize;
     /// Subscriptions of all connections.
     fn subscriptions(&self) -> usize;
-    /// Topics that are followed.
+    /// Followed topics.
     fn topics(&self) -> usize;
-    /// Topics with the number of their subscriptions, the busiest first, `limit` at the most.
+    /// The topics with the most subscriptions, in descending order, at most `limit`.
     fn busiest(&self, limit: usize) -> Vec<(Topic, usize)>;
-    /// How long the oldest topic has waited for work of the hub.
+    /// Age of the oldest topic in the hub's work queue.
     fn queue_wait(&self) -> Duration;
 }
 
-/// All that the routes need.
+/// The dependencies of the routes.
 #[derive(Clone)]
 pub struct ApiState {
     pub config: Arc<Config>,
@@ -111,11 +111,11 @@ impl fmt::Debug for ApiState {
     }
 }
 
-/// The plain HTTP routes of one replica.
+/// The HTTP routes of one replica.
 #[derive(Clone, Debug)]
 pub struct Api(Arc<Shared>);
 
-/// What all requests share.
+/// State shared by all requests.
 #[derive(Debug)]
 struct Shared {
     state: ApiState,
@@ -126,12 +126,12 @@ struct Shared {
     patience: Patience,
 }
 
-/// How long a sender may keep us waiting.
+/// Timeouts for senders.
 #[derive(Clone, Copy, Debug)]
 struct Patience {
     /// For a whole body.
     body_timeout: Duration,
-    /// Between two pieces of a publishing stream.
+    /// Between two chunks of a publishing stream.
     idle_timeout: Duration,
 }
 
@@ -148,7 +148,7 @@ impl std::ops::Deref for Shared {
 }
 
 impl Api {
-    /// Routes over the parts of a replica.
+    /// Creates the routes.
     #[must_use]
     pub fn new(state: ApiState) -> Self {
         Self::with_patience(state, Patience::DEFAULT)
@@ -166,8 +166,8 @@ impl Api {
         }))
     }
 
-    /// The public listener's plain routes, with the fallback for unknown paths. Routers merged into it must bring no
-    /// fallback of their own.
+    /// The routes of the public listener, with the fallback for unknown paths. Routers merged into it must not have a
+    /// fallback.
     pub fn public(&self) -> Router {
         let routes = Router::new()
             .route(Route::Root.as_str(), get(probes::root))
@@ -178,7 +178,7 @@ impl Api {
         self.observed(routes).layer(cors::layer(&self.0.config.server.allowed_origins)).with_state(Arc::clone(&self.0))
     }
 
-    /// The operations listener's routes.
+    /// The routes of the operations listener.
     pub fn operations(&self) -> Router {
         let guarded = |routes: Router<Arc<Shared>>, right| {
             let guard = access::Guard { shared: Arc::clone(&self.0), right };
@@ -217,12 +217,12 @@ impl Api {
         self.observed(open.merge(limited)).with_state(Arc::clone(&self.0))
     }
 
-    /// Adds what every route needs: answers for unknown paths and methods, counting, request ids, rendered problems.
+    /// Adds what every route needs: responses for unknown paths and methods, counting, request ids, rendered problems.
     fn observed(&self, routes: Router<Arc<Shared>>) -> Router<Arc<Shared>> {
         routes
             .fallback(async || nothing_here())
             .method_not_allowed_fallback(async || {
-                Problem::new(ProblemKind::MethodNotAllowed, "this path does not take that method")
+                Problem::new(ProblemKind::MethodNotAllowed, "this path does not support this method")
             })
             .layer(from_fn(observe::check_text))
             .layer(CatchPanicLayer::custom(observe::panicked))
@@ -234,7 +234,7 @@ impl Api {
 }
 
 fn nothing_here() -> Problem {
-    Problem::new(ProblemKind::NotFound, "there is nothing at this path")
+    Problem::new(ProblemKind::NotFound, "this path does not exist")
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! What every plain request gets: an id, a count, a rendered problem, and an answer even when its route panics.
+//! Middleware for every HTTP request: a request id, metrics, rendered problems, and a response even if the route
+//! panics.
 
 use std::{any::Any, sync::Arc, time::Instant};
 
@@ -17,7 +18,7 @@ use crate::{
     problem::{self, REQUEST_ID},
 };
 
-/// Makes an id for a request that has none.
+/// Creates an id for a request that has none.
 #[derive(Clone, Copy)]
 pub(super) struct FreshId;
 
@@ -27,7 +28,7 @@ impl MakeRequestId for FreshId {
     }
 }
 
-/// Drops a client's own id that cannot be repeated safely in a log or a document.
+/// Removes a client's request id that is not safe to repeat in logs or responses.
 pub(super) async fn keep_plain_id(mut request: Request) -> Request {
     if request.headers().get(REQUEST_ID).is_some_and(|id| !problem::is_plain(id)) {
         request.headers_mut().remove(REQUEST_ID);
@@ -35,22 +36,22 @@ pub(super) async fn keep_plain_id(mut request: Request) -> Request {
     request
 }
 
-/// Refuses a URL whose escapes are not UTF-8 text: read with replacement characters, it would name something else.
+/// Refuses a URL whose percent-encoding is not valid UTF-8: replacement characters would make it name something else.
 pub(super) async fn check_text(request: Request, next: Next) -> Response {
     let uri = request.uri();
     let problem = if !query::is_text(uri.path()) {
-        "the path is not UTF-8 text"
+        "the path is not valid UTF-8"
     } else if !query::is_text(uri.query().unwrap_or_default()) {
-        "the query is not UTF-8 text"
+        "the query is not valid UTF-8"
     } else {
         return next.run(request).await;
     };
     Problem::invalid(problem).into_response()
 }
 
-/// Answers for a route that panicked: a defect of one route must not end the connection of other requests.
+/// The response for a route that panicked, which must not end other requests on the connection.
 pub(super) fn panicked(_: Box<dyn Any + Send>) -> Response {
-    Problem::new(ProblemKind::InternalError, "the gateway failed; the request was not at fault").into_response()
+    Problem::new(ProblemKind::InternalError, "internal error of the gateway").into_response()
 }
 
 pub(super) async fn observe(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
@@ -67,7 +68,8 @@ pub(super) async fn observe(State(shared): State<Arc<Shared>>, request: Request,
     let mut response = next.run(request).await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         if problem.kind == ProblemKind::InternalError {
-            tracing::error!(route = route.as_str(), request_id = %id, detail = %problem.detail, "a request failed inside the gateway");
+            let (route, detail) = (route.as_str(), &problem.detail);
+            tracing::error!(route, request_id = %id, %detail, "request failed with an internal error");
         }
         let allow = response.headers_mut().remove(header::ALLOW);
         response = problem.render(&id);
@@ -78,7 +80,7 @@ pub(super) async fn observe(State(shared): State<Arc<Shared>>, request: Request,
 
     problem::keep_private(response.headers_mut());
     if shared.lifecycle.phase() == Phase::Draining {
-        // A kept connection would hold its publisher on this replica until the end.
+        // A kept-alive connection would keep its publisher on this draining replica.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     let status = response.status();

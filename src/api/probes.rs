@@ -1,4 +1,5 @@
-//! What machines ask without a key: health, liveness, readiness, metrics, the description. Never waits for Redis.
+//! Routes for machines, without a key: health, liveness, readiness, metrics and the OpenAPI document. Never waits for
+//! Redis.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -12,7 +13,7 @@ use serde_json::json;
 
 use super::{Facts, NotReady, Problem, ProblemKind, Readiness, Shared, live, nothing_here, status::timestamp};
 
-/// The description of the HTTP API, as it is served.
+/// The OpenAPI document of the HTTP API.
 pub(super) const OPENAPI: &str = include_str!("../../docs/openapi.json");
 
 impl Shared {
@@ -30,7 +31,7 @@ impl Shared {
     }
 }
 
-/// Names the service and where to go from here; in development mode, a page for browsers.
+/// The service's name and links; in development mode, a page for browsers.
 pub(super) async fn root(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Result<Response, Problem> {
     if !shared.config.server.service_information {
         return Err(nothing_here());
@@ -49,7 +50,7 @@ pub(super) async fn root(State(shared): State<Arc<Shared>>, headers: HeaderMap) 
     .into_response())
 }
 
-/// Health in one line, for people, load balancers and container engines.
+/// A one-line health status for people, load balancers and container engines.
 pub(super) async fn health(State(shared): State<Arc<Shared>>) -> Response {
     let connections = shared.connections_of_all().await;
     match shared.readiness().reason() {
@@ -72,8 +73,8 @@ pub(super) async fn health(State(shared): State<Arc<Shared>>) -> Response {
     }
 }
 
-/// Alive as long as it answers and has all its parts: nothing outside the process counts, or an outage of Redis would
-/// restart replicas.
+/// Alive while no vital task has failed. Nothing outside the process matters, or an outage of Redis would restart
+/// replicas.
 pub(super) async fn livez(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
     match shared.lifecycle.failed() {
         None => (StatusCode::OK, "ok\n".into()),
@@ -81,7 +82,7 @@ pub(super) async fn livez(State(shared): State<Arc<Shared>>) -> (StatusCode, Str
     }
 }
 
-/// Whether new clients should be sent here.
+/// Whether the replica accepts new clients.
 pub(super) async fn readyz(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -> Response {
     let readiness = shared.readiness();
     let reason = readiness.reason();
@@ -115,8 +116,8 @@ pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     match shared.metrics.text() {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),
         Err(error) => {
-            tracing::error!(%error, "metrics can't be written");
-            Problem::new(ProblemKind::InternalError, "metrics can't be written").into_response()
+            tracing::error!(%error, "metrics cannot be encoded");
+            Problem::new(ProblemKind::InternalError, "metrics cannot be encoded").into_response()
         }
     }
 }

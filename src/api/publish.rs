@@ -1,5 +1,5 @@
-//! Publications of backends, one or a batch a request. Never says "stored" before it is, and never "not stored" when
-//! that is not certain.
+//! Publishing by backends, one publication or a batch per request. Reports "stored" only after it is, and "not stored"
+//! only if that is certain.
 
 use std::sync::Arc;
 
@@ -21,17 +21,17 @@ use super::{
 };
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
-/// Publications of one batch.
+/// Maximum number of publications per batch.
 const BATCH_MAX: usize = 1_000;
 
-/// One publication as JSON, or any number as lines.
+/// Accepts one publication as JSON, or any number as lines.
 pub(super) async fn publish(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, Problem> {
     match body::form(request.headers()) {
         Some(Form::Json) => publish_one(&shared, request).await,
         Some(Form::Lines) => stream::publish(&shared, request).await,
         None => Err(Problem::new(
             ProblemKind::UnsupportedMediaType,
-            "the body must be `Content-Type: application/json`, or `application/x-ndjson` with one publication a line",
+            "the body must be `Content-Type: application/json`, or `application/x-ndjson` with a publication per line",
         )),
     }
 }
@@ -43,7 +43,7 @@ async fn publish_one(shared: &Shared, request: Request) -> Result<Response, Prob
     Ok(Json(shared.hand_over(&body, msg_id.as_deref(), &key).await?).into_response())
 }
 
-/// The header by which a retry is known. One that can't be used is an error: without it, a retry would be sent twice.
+/// The header that identifies a retry. An invalid one is an error: ignoring it would publish a retry twice.
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
     match (keys.next(), keys.next()) {
@@ -52,7 +52,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
             Ok(key) => Ok(Some(key.to_owned())),
             Err(_) => Err(Problem::invalid("`Idempotency-Key` must be ASCII text")),
         },
-        (Some(_), Some(_)) => Err(Problem::invalid("more than one `Idempotency-Key` came with the request")),
+        (Some(_), Some(_)) => Err(Problem::invalid("the request has more than one `Idempotency-Key`")),
     }
 }
 
@@ -68,14 +68,17 @@ struct BatchAnswer {
     results: Vec<Outcome>,
 }
 
-/// A batch: handed over in its order, answered in its order; one that fails does not stop the others.
+/// Accepts a batch: publications are submitted and reported in order; one failure does not stop the others.
 pub(super) async fn batch(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, Problem> {
     let key = access::admitted_by(request.extensions())?;
     let body = body::json_bytes(&shared, request).await?;
     let batch: Batch<'_> = serde_json::from_slice(&body)
-        .map_err(|error| Problem::invalid(format!("a batch is {{\"publications\": [..]}}: {error}")))?;
+        .map_err(|error| Problem::invalid(format!("a batch has the form {{\"publications\": [..]}}: {error}")))?;
     if batch.publications.len() > BATCH_MAX {
-        return Err(Problem::new(ProblemKind::MessageTooBig, format!("a batch may have {BATCH_MAX} publications")));
+        return Err(Problem::new(
+            ProblemKind::MessageTooBig,
+            format!("a batch must not exceed {BATCH_MAX} publications"),
+        ));
     }
     let waiting: Vec<_> =
         batch.publications.iter().map(|raw| shared.hand_over(raw.get().as_bytes(), None, &key)).collect();

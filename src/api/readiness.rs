@@ -1,5 +1,5 @@
-//! Whether this replica should be sent new clients, decided from plain facts. Never any I/O, and never a reason to
-//! drop the clients it has.
+//! Whether this replica should receive new clients, decided from plain facts. Does no I/O, and never closes existing
+//! connections.
 
 use std::{
     fmt,
@@ -12,18 +12,18 @@ use tokio::sync::watch;
 
 use crate::{backplane::Health, config, metrics::Metrics};
 
-/// Where a replica is in its life.
+/// The phases of a replica's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// Listening, but not yet everything that clients need is there.
+    /// Listening, but not yet ready to serve clients.
     Starting,
     Running,
-    /// Going away: still serving, to be sent nobody new.
+    /// Shutting down: still serves, but accepts no new clients.
     Draining,
 }
 
 impl Phase {
-    /// The word in probes and status.
+    /// The name in probes and status.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -34,19 +34,19 @@ impl Phase {
     }
 }
 
-/// The phase, shared by the parts that turn on it. Only ever goes forward. Cheap to clone.
+/// The phase, shared by all parts that depend on it. It only moves forward. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Lifecycle {
     phase: watch::Sender<Phase>,
-    /// The task without which the replica can't go on.
+    /// The vital task that failed.
     failed: Arc<OnceLock<&'static str>>,
-    /// An operator keeps new clients away.
+    /// Whether an operator drained the replica.
     held: watch::Sender<bool>,
     draining: IntGauge,
 }
 
 impl Lifecycle {
-    /// A replica that is starting.
+    /// Starts in `Phase::Starting`.
     #[must_use]
     pub fn new(metrics: &Metrics) -> Self {
         Self {
@@ -57,18 +57,18 @@ impl Lifecycle {
         }
     }
 
-    /// A task that the replica can't do without is gone; there is no way back.
+    /// Records that a vital task failed. Cannot be undone.
     pub fn fail(&self, task: &'static str) {
         let _ = self.failed.set(task);
     }
 
-    /// The task that is gone, if there is one.
+    /// The vital task that failed, if any.
     #[must_use]
     pub fn failed(&self) -> Option<&'static str> {
         self.failed.get().copied()
     }
 
-    /// An operator wants no new clients here, or wants them again. False when nothing changed by it.
+    /// Drains or undrains the replica for an operator. False if nothing changed.
     pub fn hold(&self, held: bool) -> bool {
         let changed = self.held.send_if_modified(|now| std::mem::replace(now, held) != held);
         if changed && self.phase() != Phase::Draining {
@@ -77,24 +77,24 @@ impl Lifecycle {
         changed
     }
 
-    /// Whether an operator wants no new clients here.
+    /// Whether an operator drained the replica.
     #[must_use]
     pub fn is_held(&self) -> bool {
         *self.held.borrow()
     }
 
-    /// Resolves when the operator wants clients again, at once when he does.
+    /// Resolves when the replica is not held by an operator.
     pub async fn released(&self) {
-        // The sender is `self`, so the wait can't fail.
+        // The sender is `self`, so waiting cannot fail.
         let _ = self.held.subscribe().wait_for(|held| !held).await;
     }
 
-    /// All is there that clients need. Changes nothing once the drain has begun.
+    /// Marks the replica as started. No effect once the drain has begun.
     pub fn started(&self) {
         self.advance(Phase::Running);
     }
 
-    /// The replica is going away; there is no way back.
+    /// Starts the drain. Cannot be undone.
     pub fn drain(&self) {
         self.advance(Phase::Draining);
         self.draining.set(1);
@@ -108,53 +108,53 @@ impl Lifecycle {
         });
     }
 
-    /// The phase now.
+    /// The current phase.
     #[must_use]
     pub fn phase(&self) -> Phase {
         *self.phase.borrow()
     }
 
-    /// Resolves when the drain begins, at once when it has begun.
+    /// Resolves when the drain has begun.
     pub async fn draining(&self) {
-        // The sender is `self`, so the wait can't fail.
+        // The sender is `self`, so waiting cannot fail.
         let _ = self.phase.subscribe().wait_for(|phase| *phase == Phase::Draining).await;
     }
 }
 
-/// What is known of the replica at one moment.
+/// The state of the replica at one moment.
 #[derive(Clone, Debug)]
 pub struct Facts {
     pub phase: Phase,
-    /// An operator wants no new clients here.
+    /// An operator drained the replica.
     pub held: bool,
-    /// Open connections, and how many are let in.
+    /// Open connections, and their limit.
     pub connections: usize,
     pub connections_max: usize,
-    /// No token can be verified yet: the first key set has not arrived, and there is no other key.
+    /// No token can be verified yet: the first key set has not arrived, and no other key is configured.
     pub awaits_keys: bool,
     pub backplane: Health,
     /// How long the oldest topic has waited to be compared with its stream, or to be read.
     pub queue_wait: Duration,
 }
 
-/// Why a replica should be sent nobody new.
+/// Why a replica does not accept new clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotReady {
     Starting,
     Draining,
-    /// An operator drained the replica, which goes on running.
+    /// An operator drained the replica, which keeps running.
     Held,
     /// The first key set has not arrived.
     KeysMissing,
-    /// As many connections as are let in.
+    /// The replica is at its connection limit.
     Overloaded,
-    /// Commands have been failing for longer than the grace.
+    /// Redis commands have failed for longer than the grace period.
     CommandsDown(Duration),
-    /// The pub/sub link has been silent for longer than the grace.
+    /// The pub/sub link has been silent for longer than the grace period.
     PubSubDown(Duration),
-    /// Redis answers, but nothing can be acknowledged: why.
+    /// Redis answers, but publications cannot be acknowledged: the reason.
     NotAcknowledging(Arc<str>),
-    /// Work on topics has waited for longer than the grace although commands work: new subscriptions may fail.
+    /// Topics have waited for longer than the grace period although commands work: new subscriptions may fail.
     QueueStalled(Duration),
 }
 
@@ -183,7 +183,7 @@ impl fmt::Display for NotReady {
             Self::Draining => f.write_str("the replica is draining"),
             Self::Held => f.write_str("an operator drained the replica"),
             Self::KeysMissing => f.write_str("no key set has arrived yet, so no token can be verified"),
-            Self::Overloaded => f.write_str("the replica has as many connections as it lets in"),
+            Self::Overloaded => f.write_str("the replica is at its connection limit"),
             Self::CommandsDown(down) => write!(f, "redis has not answered for {} s", down.as_secs()),
             Self::PubSubDown(down) => write!(f, "redis pub/sub has been silent for {} s", down.as_secs()),
             Self::NotAcknowledging(why) => write!(f, "nothing can be acknowledged: {why}"),
@@ -192,7 +192,7 @@ impl fmt::Display for NotReady {
     }
 }
 
-/// One line of the verbose answer.
+/// One line of the verbose response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
     pub name: &'static str,
@@ -200,10 +200,10 @@ pub struct Check {
     pub failed: Option<NotReady>,
 }
 
-/// The verdict with all that led to it.
+/// The decision and all checks that led to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Readiness {
-    /// In order of weight: the first failed one is the reason told.
+    /// In order of priority: the first failed check gives the reason.
     pub checks: [Check; 7],
 }
 
@@ -217,12 +217,12 @@ impl Readiness {
             Phase::Running => facts.held.then_some(NotReady::Held),
         };
         let load = (facts.connections >= facts.connections_max).then_some(NotReady::Overloaded);
-        // A short outage is bridged by replay; only a long one should move new clients elsewhere. Before Redis was
-        // ever reached there is nothing to bridge.
+        // Replay covers a short outage; only a long one should move new clients elsewhere. Before the first connection
+        // to Redis there is nothing to replay.
         let grace = if facts.backplane.reached { config.redis_grace } else { Duration::ZERO };
         let outlasted = |down: Duration| config.redis_required && down > grace;
         let (commands, pubsub) = (facts.backplane.commands_down, facts.backplane.pubsub_down);
-        // Without a command link nothing can be read: that is for the check of Redis to judge.
+        // Without a command link nothing can be read: the check of Redis reports that.
         let stalled = commands.is_zero() && facts.queue_wait > config.queue_grace;
         let obstacle = facts.backplane.obstacle.clone().filter(|_| config.redis_required);
         Self {
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replica_that_never_reached_redis_is_not_ready_from_the_first_moment() {
+    fn a_replica_that_never_reached_redis_is_not_ready_from_the_start() {
         let never = Duration::from_millis(1);
         let health = Health {
             kind: "redis",
@@ -301,14 +301,14 @@ mod tests {
     }
 
     #[test]
-    fn start_and_drain_are_not_ready_whatever_else_holds() {
+    fn starting_and_draining_replicas_are_not_ready_in_any_case() {
         assert_eq!(reason(&Facts { phase: Phase::Starting, ..running() }), Some(NotReady::Starting));
         let full = Facts { phase: Phase::Draining, connections: 10, ..running() };
         assert_eq!(reason(&full), Some(NotReady::Draining));
     }
 
     #[test]
-    fn an_operator_can_keep_new_clients_away_and_let_them_in_again() {
+    fn an_operator_can_drain_and_undrain_a_replica() {
         assert_eq!(reason(&Facts { held: true, ..running() }), Some(NotReady::Held));
         let metrics = Metrics::new();
         let lifecycle = Lifecycle::new(&metrics);
@@ -318,17 +318,17 @@ mod tests {
         lifecycle.hold(true);
         lifecycle.drain();
         lifecycle.hold(false);
-        assert_eq!(metrics.draining.get(), 1, "it ends all the same");
+        assert_eq!(metrics.draining.get(), 1, "the shutdown continues");
     }
 
     #[test]
-    fn a_full_replica_is_not_ready_and_one_place_makes_it_ready() {
+    fn a_full_replica_is_not_ready_until_a_connection_closes() {
         assert_eq!(reason(&Facts { connections: 10, ..running() }), Some(NotReady::Overloaded));
         assert_eq!(reason(&Facts { connections: 9, ..running() }), None);
     }
 
     #[test]
-    fn redis_may_be_away_for_the_grace_and_no_longer() {
+    fn redis_may_be_unreachable_for_the_grace_period_only() {
         let with = |commands: u64, pubsub: u64| {
             let (commands_down, pubsub_down) = (Duration::from_secs(commands), Duration::from_secs(pubsub));
             Facts { backplane: Health { commands_down, pubsub_down, ..running().backplane }, ..running() }
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn topics_may_wait_for_the_grace_and_only_an_outage_excuses_more() {
+    fn topics_may_wait_longer_than_the_grace_period_only_during_an_outage() {
         let waited = |seconds: u64| Facts { queue_wait: Duration::from_secs(seconds), ..running() };
         assert_eq!(reason(&waited(10)), None);
         assert_eq!(reason(&waited(11)), Some(NotReady::QueueStalled(Duration::from_secs(11))));

@@ -1,5 +1,5 @@
-//! The operator's view of connections over all replicas, and the way to end them. Never touches a socket: the registry
-//! carries the word to the replica that owns it.
+//! Listing and closing connections of all replicas. Never touches a socket: the registry sends the request to the
+//! owning replica.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -22,20 +22,20 @@ use crate::{
     audit::{Caller, Target},
     auth::ApiKey,
     connection::attempt::is_connection_id,
-    registry::{Carried, Control, Inquiry, Matching, OpenConnection, Page},
+    registry::{Carried, ConnectionPage, Control, Inquiry, Matching, OpenConnection},
 };
 
-/// Connections of one page unless asked otherwise, and at the most.
+/// Default and maximum number of connections per page.
 const PAGE_DEFAULT: usize = 100;
 const PAGE_MAX: usize = 1_000;
-/// Longest time without a sign of life that can be asked about.
+/// Maximum of `idle_seconds`.
 const IDLE_MAX: u64 = 30 * 24 * 3600;
-/// Longest reason of a close: a Close frame holds 125 bytes, 2 of them the code.
+/// Maximum length of a close reason: a Close frame holds 125 bytes, 2 of them the code.
 const REASON_BYTES_MAX: usize = 123;
-/// Longest revocation; tokens that live longer are a mistake of their issuer.
+/// Maximum duration of a revocation; tokens that live longer are a mistake of their issuer.
 const REVOCATION_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// Which connections are listed: those that have all of what is given.
+/// Filter of a listing: connections must match all given fields.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Listing {
@@ -46,13 +46,13 @@ pub(super) struct Listing {
     /// A public topic, or with `user` the user's private channel.
     topic: Option<String>,
     idle_seconds: Option<u64>,
-    /// Where a page before this one ended.
+    /// Where the previous page ended.
     cursor: Option<String>,
     limit: Option<usize>,
 }
 
 impl Listing {
-    /// Those of one user.
+    /// Lists the connections of one user.
     pub(super) fn of(user: &UserId, cursor: Option<String>, limit: Option<usize>) -> Self {
         Self { user: Some(user.to_string()), cursor, limit, ..Self::default() }
     }
@@ -60,7 +60,7 @@ impl Listing {
     fn limit(&self) -> Result<usize, Problem> {
         let limit = self.limit.unwrap_or(PAGE_DEFAULT);
         if !(1..=PAGE_MAX).contains(&limit) {
-            return Err(Problem::invalid(format!("`limit` is 1 to {PAGE_MAX}")));
+            return Err(Problem::invalid(format!("`limit` must be from 1 to {PAGE_MAX}")));
         }
         Ok(limit)
     }
@@ -72,7 +72,7 @@ impl Listing {
         let user = self.user.as_deref().map(user_id).transpose()?;
         let audience = |name: &String| {
             let audience = shared.publisher.audience(name, user.as_ref().map(UserId::as_str));
-            audience.ok_or_else(|| Problem::invalid("`topic` can't be a name"))
+            audience.ok_or_else(|| Problem::invalid("`topic` is not a valid name"))
         };
         let topic = self.topic.as_ref().map(audience).transpose()?;
         if let Some(param) = &self.param {
@@ -93,13 +93,13 @@ pub(super) fn user_id(user: &str) -> Result<UserId, Problem> {
     UserId::new(user).map_err(|error| Problem::invalid(error.to_string()))
 }
 
-/// The name of an endpoint that there is.
+/// Checks that the endpoint exists.
 fn endpoint(shared: &Shared, name: Option<String>) -> Result<Option<String>, Problem> {
     let profiles = &shared.config.profiles;
     match &name {
         Some(wrong) if !profiles.iter().any(|profile| profile.name == *wrong) => {
             let names: Vec<_> = profiles.iter().map(|profile| profile.name.as_str()).collect();
-            Err(Problem::invalid(format!("`endpoint` is one of {}", names.join(", "))))
+            Err(Problem::invalid(format!("`endpoint` must be one of {}", names.join(", "))))
         }
         _ => Ok(name),
     }
@@ -109,15 +109,15 @@ fn idle(seconds: u64) -> Result<u64, Problem> {
     if (1..=IDLE_MAX).contains(&seconds) {
         return Ok(seconds);
     }
-    Err(Problem::invalid(format!("`idle_seconds` is 1 to {IDLE_MAX} (30 days)")))
+    Err(Problem::invalid(format!("`idle_seconds` must be from 1 to {IDLE_MAX} (30 days)")))
 }
 
-/// The name of a connection, as its client was told.
+/// Checks the form of a connection id as the welcome contains it.
 pub(super) fn connection_id(text: String) -> Result<String, Problem> {
     if is_connection_id(&text) {
         return Ok(text);
     }
-    Err(Problem::invalid("`connection_id` is 16 hexadecimal digits, as in `connection_established`"))
+    Err(Problem::invalid("`connection_id` must be 16 hexadecimal digits, as in `connection_established`"))
 }
 
 #[derive(Serialize)]
@@ -134,7 +134,7 @@ struct Connection {
 }
 
 impl Connection {
-    /// What a key may see of it.
+    /// The fields that the key may see.
     fn shown(open: OpenConnection, key: &ApiKey) -> Self {
         let OpenConnection { connection_id, session, replica, user, endpoint, param, .. } = open;
         let channels = open.channels.into_iter().filter(|channel| key.reaches(channel)).collect();
@@ -143,11 +143,11 @@ impl Connection {
     }
 }
 
-/// Whose connections they are.
+/// The user of the listed connections.
 #[derive(Serialize)]
 pub(super) struct Of {
     pub(super) user: UserId,
-    /// The platform did not report the user as inactive.
+    /// False if the platform reported the user as inactive.
     pub(super) active: bool,
 }
 
@@ -158,11 +158,11 @@ struct Connections {
     connections: Vec<Connection>,
     /// `null` on the last page.
     cursor: Option<String>,
-    /// All replicas answered.
+    /// Whether all replicas responded.
     complete: bool,
 }
 
-/// Live connections of all replicas.
+/// Lists live connections of all replicas.
 pub(super) async fn connections(
     State(shared): State<Arc<Shared>>,
     Extension(key): Extension<Arc<ApiKey>>,
@@ -175,10 +175,10 @@ pub(super) async fn connections(
 pub(super) async fn list(shared: &Shared, key: &ApiKey, listing: Listing, of: Option<Of>) -> Result<Response, Problem> {
     let (matching, limit) = (listing.matching(shared, key)?, listing.limit()?);
     if !listing.cursor.as_deref().is_none_or(is_connection_id) {
-        return Err(Problem::invalid("`cursor` is that of the page before"));
+        return Err(Problem::invalid("`cursor` must be that of the previous page"));
     }
     let answers = shared.registry.inquire(&Inquiry::List { matching, after: listing.cursor, limit }).await?;
-    let Page { connections, cursor, complete } = answers.page(limit);
+    let ConnectionPage { connections, cursor, complete } = answers.page(limit);
     let connections = connections.into_iter().map(|open| Connection::shown(open, key)).collect();
     Ok(Json(Connections { of, connections, cursor, complete }).into_response())
 }
@@ -189,35 +189,37 @@ struct Disconnect {
     user: Option<String>,
     session: Option<String>,
     connection_id: Option<String>,
-    /// Those whose clients have sent nothing for so long.
+    /// Closes connections whose clients have sent nothing for this time.
     idle_seconds: Option<u64>,
-    /// Of these, only those of this endpoint.
+    /// Limits `idle_seconds` to this endpoint.
     endpoint: Option<String>,
     reason: Option<String>,
-    /// Refuses the user's tokens issued until now for so many seconds.
+    /// Refuses the user's tokens issued until now, for this time.
     revoke_seconds: Option<u64>,
 }
 
-/// Closes a session, a connection, all connections of a user, or those that are idle, wherever they are; with
-/// `revoke_seconds` the user can't come back with an old token.
+/// Closes a session, a connection, all connections of a user, or idle connections, on all replicas; with
+/// `revoke_seconds`, the user cannot reconnect with an old token.
 pub(super) async fn disconnect(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, Problem> {
     let caller = access::caller(request.extensions());
     let asked: Disconnect = body::json(&shared, request).await?;
     let reason = asked.reason.unwrap_or_else(|| CloseCode::Disconnected.name().to_owned());
     if reason.len() > REASON_BYTES_MAX {
-        return Err(Problem::invalid(format!("`reason` may have {REASON_BYTES_MAX} bytes")));
+        return Err(Problem::invalid(format!("`reason` must not exceed {REASON_BYTES_MAX} bytes")));
     }
     let code = CloseCode::Disconnected.number();
     let named =
         [asked.user.is_some(), asked.session.is_some(), asked.connection_id.is_some(), asked.idle_seconds.is_some()];
     if named.into_iter().filter(|named| *named).count() != 1 {
-        return Err(Problem::invalid("name one of `user`, `session`, `connection_id` and `idle_seconds`"));
+        return Err(Problem::invalid(
+            "exactly one of `user`, `session`, `connection_id` and `idle_seconds` is required",
+        ));
     }
     if asked.revoke_seconds.is_some() && asked.user.is_none() {
-        return Err(Problem::invalid("tokens are revoked by `user`"));
+        return Err(Problem::invalid("`revoke_seconds` requires `user`"));
     }
     if asked.endpoint.is_some() && asked.idle_seconds.is_none() {
-        return Err(Problem::invalid("`endpoint` goes with `idle_seconds`"));
+        return Err(Problem::invalid("`endpoint` requires `idle_seconds`"));
     }
     if asked.connection_id.is_some() || asked.idle_seconds.is_some() {
         let matching = Matching {
@@ -234,7 +236,7 @@ pub(super) async fn disconnect(State(shared): State<Arc<Shared>>, request: Reque
             if let Some(seconds) = revoke {
                 let ttl = Duration::from_secs(seconds);
                 if ttl.is_zero() || ttl > REVOCATION_MAX {
-                    return Err(Problem::invalid("`revoke_seconds` is 1 to 2592000 (30 days)"));
+                    return Err(Problem::invalid("`revoke_seconds` must be from 1 to 2592000 (30 days)"));
                 }
                 let carried = shared.registry.revoke(&user, ttl).await;
                 let target = Target { user: Some(&user), seconds: revoke, ..Target::default() };
@@ -247,19 +249,19 @@ pub(super) async fn disconnect(State(shared): State<Arc<Shared>>, request: Reque
             }
         }
         (None, Some(session), _) => {
-            let session = SessionId::parse(&session).ok_or_else(|| Problem::invalid("`session` is a UUID"))?;
+            let session = SessionId::parse(&session).ok_or_else(|| Problem::invalid("`session` must be a UUID"))?;
             let carried = shared.registry.control(Control::Close { session: session.to_string(), code, reason }).await;
             let target = Target { session: Some(session), ..Target::default() };
             audited(&shared, &caller, "disconnected a session", target, carried)?;
         }
-        // One of them is named.
+        // Exactly one is present.
         _ => {}
     }
-    // The owning replicas act within a second; there is nothing to wait for here.
+    // The owning replicas act within a second; there is nothing to wait for.
     Ok(StatusCode::ACCEPTED.into_response())
 }
 
-/// Closes connections that are found by what they are, and says how many.
+/// Closes the matching connections and returns their number.
 async fn close(shared: &Shared, caller: &Caller, matching: Matching, reason: String) -> Result<Response, Problem> {
     let (id, endpoint) = (matching.connection_id.clone(), matching.endpoint.clone());
     let (action, seconds) = match &id {
@@ -271,11 +273,9 @@ async fn close(shared: &Shared, caller: &Caller, matching: Matching, reason: Str
         Ok(answers) if answers.complete => (answers.closed(), None),
         Ok(answers) => {
             let closed = answers.closed();
-            (closed, Some(format!("{closed} closed, and not all replicas have answered; repeat it")))
+            (closed, Some(format!("{closed} closed, but not all replicas responded; retry")))
         }
-        Err(error) => {
-            (0, Some(format!("done on this replica alone: the others could not be told ({error}); repeat it")))
-        }
+        Err(error) => (0, Some(format!("done on this replica only: the others could not be reached ({error}); retry"))),
     };
     let target = Target { connection_id: id.as_deref(), seconds, value: endpoint.as_deref(), ..Target::default() };
     shared.audit.action(caller, action, target, left.as_ref().map(|left| left as &dyn fmt::Display));
@@ -285,7 +285,7 @@ async fn close(shared: &Shared, caller: &Caller, matching: Matching, reason: Str
     }
 }
 
-/// Writes down what an operator did, whatever became of it.
+/// Writes an operator's action to the audit log, whether it succeeded or not.
 pub(super) fn audited(
     shared: &Shared,
     caller: &Caller,
@@ -298,15 +298,13 @@ pub(super) fn audited(
     left.map_or(Ok(()), |left| Err(access::overloaded(left)))
 }
 
-/// What was done and what was not, where that is not all.
+/// What was not done, if not everything was.
 fn left_to_do(carried: Carried) -> Option<String> {
     match (carried.told, carried.stored) {
         (Ok(()), Ok(())) => None,
-        (Ok(()), Err(error)) => Some(format!(
-            "done on every replica that is linked, and not stored for others ({error}); repeat it until it is"
-        )),
-        (Err(error), _) => {
-            Some(format!("done on this replica alone: the others could not be told ({error}); repeat it"))
+        (Ok(()), Err(error)) => {
+            Some(format!("done on every connected replica, but not stored for others ({error}); retry until it is"))
         }
+        (Err(error), _) => Some(format!("done on this replica only: the others could not be reached ({error}); retry")),
     }
 }

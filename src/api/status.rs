@@ -1,5 +1,5 @@
-//! `/ws/status`: figures over all replicas and of this one. Anyone may ask, so the registry is asked once a second at
-//! the most. Never a user's id without a key.
+//! `/ws/status`: figures of all replicas and of this one. Public, so the registry is queried at most once a second.
+//! Never shows a user's id without a key.
 
 use std::{
     collections::HashMap,
@@ -15,27 +15,28 @@ use tokio::sync::Mutex;
 use super::{Phase, Problem, Shared, access};
 use crate::{problem::millis, registry::ClusterFigures};
 
-/// How long the figures of the cluster are shared by all who ask.
+/// How long all requests share the figures of the cluster.
 const CLUSTER_TTL: Duration = Duration::from_secs(1);
-/// How long a probe waits for the figures of the other replicas.
+/// How long a probe waits for the figures of other replicas.
 const CLUSTER_WAIT: Duration = Duration::from_millis(300);
-/// Connections counted for `user_connections`, at the most.
+/// Maximum number of connections counted for `user_connections`.
 const CONNECTIONS_MAX: usize = 10_000;
 
-/// The figures of the cluster, or the moment at which the registry did not have them.
+/// The cached figures of the cluster (`None`: not available), with the time of the query.
 #[derive(Debug, Default)]
 pub(super) struct ClusterCache(Mutex<Option<(Instant, Option<ClusterFigures>)>>);
 
 impl Shared {
-    /// Figures of the cluster, at most [`CLUSTER_TTL`] old; `None` while the registry does not answer, or does not know
-    /// this replica itself.
+    /// Figures of the cluster, at most [`CLUSTER_TTL`] old; `None` if the registry does not respond or does not list
+    /// this replica.
     async fn cluster_figures(&self) -> Option<ClusterFigures> {
-        // Held over the question on purpose: whoever comes meanwhile waits for the one answer.
+        // Held during the query on purpose: concurrent requests wait for one result.
         let mut kept = self.cluster.0.lock().await;
         match &*kept {
             Some((at, figures)) if at.elapsed() < CLUSTER_TTL => figures.clone(),
             _ => {
-                // A registry that takes no writes (a full Redis) answers, without those whose lease it could not renew.
+                // A registry that accepts no writes (a full Redis) responds, but omits replicas whose leases could not
+                // be renewed.
                 let knows_us = |cluster: &ClusterFigures| cluster.replicas.iter().any(|(id, _)| *id == self.replica);
                 let figures = self.registry.cluster().await.ok().filter(knows_us);
                 *kept = Some((Instant::now(), figures.clone()));
@@ -46,7 +47,7 @@ impl Shared {
 }
 
 impl Shared {
-    /// Open connections over all replicas, or of this one while the others' are not known at once.
+    /// Open connections of all replicas, or of this one if the others' are not available at once.
     pub(super) async fn connections_of_all(&self) -> u64 {
         let own = self.figures.connections() as u64;
         let cluster = tokio::time::timeout(CLUSTER_WAIT, self.cluster_figures()).await.ok().flatten();
@@ -57,7 +58,7 @@ impl Shared {
 
 #[derive(Serialize)]
 pub(super) struct Status {
-    /// `active`, `degraded` when only this replica's figures are known, `draining`.
+    /// `active`, `degraded` if only this replica's figures are known, or `draining`.
     status: &'static str,
     active_connections: u64,
     user_connections: HashMap<String, u32>,
@@ -91,7 +92,7 @@ pub(super) async fn status(State(shared): State<Arc<Shared>>, headers: HeaderMap
         (_, None) => "degraded",
         _ => "active",
     };
-    // The others' figures are as old as their last renewal; this replica's own are those of now.
+    // The others' figures are as old as their last renewal; this replica's are current.
     let others: Vec<_> = cluster.into_iter().flat_map(|cluster| cluster.replicas).collect();
     let others: Vec<_> =
         others.into_iter().filter(|(id, _)| *id != shared.replica).map(|(_, figures)| figures).collect();
@@ -112,7 +113,7 @@ pub(super) async fn status(State(shared): State<Arc<Shared>>, headers: HeaderMap
 #[derive(Serialize)]
 struct Listed {
     id: String,
-    /// Empty for a replica that does not say.
+    /// Empty if the replica reports none.
     name: String,
     active_connections: u64,
     total_subscriptions: u64,
@@ -120,7 +121,7 @@ struct Listed {
     draining: bool,
 }
 
-/// All live replicas, by their name.
+/// Lists all live replicas by name.
 pub(super) async fn replicas(State(shared): State<Arc<Shared>>) -> Result<Json<serde_json::Value>, Problem> {
     let found = shared.registry.cluster().await?.replicas;
     let mut replicas: Vec<_> = found
@@ -138,7 +139,7 @@ pub(super) async fn replicas(State(shared): State<Arc<Shared>>) -> Result<Json<s
     Ok(Json(serde_json::json!({ "replicas": replicas })))
 }
 
-/// Now, in the form of the wire contract.
+/// The current time in the wire format.
 pub(super) fn timestamp() -> Timestamp {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_ms(millis(since_1970))

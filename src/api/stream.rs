@@ -1,6 +1,5 @@
-//! Publications as newline-delimited JSON on one long request: one result line per input line, in order, while the
-//! input still comes. Never reads ahead of what it may have under way, so a slow reader or a slow Redis slows the
-//! sender.
+//! Publications as newline-delimited JSON in one long request: one result line per input line, in order, while input
+//! still arrives. Never reads more than may be in flight, so a slow reader or a slow Redis slows the sender.
 
 use std::{
     collections::VecDeque, convert::Infallible, future::poll_fn, pin::Pin, sync::Arc, task::Poll, time::Duration,
@@ -24,37 +23,37 @@ use super::{
     lines::{Line, LineCutter},
 };
 
-/// Publications of one stream that may wait for their outcome, in number and in bytes: enough for several pipelines to
-/// Redis, so that what many topics have waiting meets in their subscribers' outboxes.
+/// Maximum number and size of a stream's unconfirmed publications: enough for several pipelines to Redis, so that
+/// waiting publications of many topics arrive in their subscribers' outboxes together.
 const UNDER_WAY_MAX: usize = 1024;
 const UNDER_WAY_BYTES_MAX: usize = 4 << 20;
-/// Result lines joined into one write when they are there anyway.
+/// Maximum number of available result lines joined into one write.
 const JOINED_MAX: usize = 256;
-/// What a line may have beyond its payload: keys, names, a `msg_id`, spaces.
+/// Maximum size of a line apart from its payload: keys, names, `msg_id`, spaces.
 const ENVELOPE_BYTES_MAX: usize = 4 * 1024;
 
-/// Where the lines of one request come from.
+/// The input lines of one request.
 struct Input {
     chunks: BodyDataStream,
     cutter: LineCutter,
     lifecycle: Lifecycle,
     idle_timeout: Duration,
     end: End,
-    /// Held until the last result is out.
+    /// Held until the last result is sent.
     _permit: OwnedSemaphorePermit,
 }
 
-/// Whether more can come.
+/// Whether more input can arrive.
 #[derive(PartialEq, Eq)]
 enum End {
     Open,
-    /// The body is whole: what is left of it is a line.
+    /// The body is complete: the rest is a line.
     Whole,
     Over,
 }
 
 impl Input {
-    /// The next line of those that are there.
+    /// The next available line.
     fn line(&mut self) -> Option<Line> {
         self.cutter.next().or_else(|| {
             let last = (self.end == End::Whole).then(|| self.cutter.finish()).flatten();
@@ -65,8 +64,8 @@ impl Input {
         })
     }
 
-    /// Waits for more lines, or the end: of the body, of the sender's connection, of patience, or because the replica
-    /// drains. Lines without a result were not taken and can be sent elsewhere.
+    /// Waits for more lines or the end: of the body, the connection or the timeout, or because the replica drains.
+    /// Lines without a result were not accepted and can be sent elsewhere.
     async fn read(&mut self) {
         let chunk = tokio::select! {
             chunk = tokio::time::timeout(self.idle_timeout, self.chunks.next()) => chunk,
@@ -74,36 +73,36 @@ impl Input {
         };
         match chunk {
             Ok(Some(Ok(bytes))) => self.cutter.push(&bytes),
-            // A broken body ends in half a line, which is not the sender's word.
+            // A broken body ends in half a line, which must not be published.
             Ok(Some(Err(_))) | Err(_) => self.end = End::Over,
             Ok(None) => self.end = End::Whole,
         }
     }
 }
 
-/// The lines of one request on their way through the backplane.
+/// The accepted lines of one request, until their results are sent.
 struct Run {
     shared: Arc<Shared>,
     input: Input,
     key: Arc<ApiKey>,
     line_bytes_max: usize,
-    /// In the order of the lines. Only the first is waited for: those behind it are answered by the same pipeline as
-    /// a rule, and cost no waking.
+    /// In the order of the lines. Only the first is awaited: the same pipeline usually completes those behind it,
+    /// without another wake-up.
     under_way: VecDeque<UnderWay>,
     under_way_bytes: usize,
 }
 
-/// A line that was handed over.
+/// A submitted line.
 struct UnderWay {
     bytes: usize,
     outcome: Pin<Box<dyn Future<Output = Outcome> + Send>>,
 }
 
 impl Run {
-    /// The next results, all that are there anyway. `None` after the last.
+    /// The next results, all that are available. `None` after the last.
     async fn results(&mut self) -> Option<Bytes> {
         loop {
-            // Handed over as they are reached, so the order of the lines is the order of publication.
+            // Submitted as they are read, so the order of lines is the order of publication.
             while self.has_room()
                 && let Some(line) = self.input.line()
             {
@@ -131,7 +130,7 @@ impl Run {
     }
 }
 
-/// The first outcome, and those behind it that are there.
+/// The first outcome, and the available ones behind it.
 async fn arrived(under_way: &mut VecDeque<UnderWay>, bytes: &mut usize) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
     poll_fn(move |context| {
@@ -147,7 +146,7 @@ async fn arrived(under_way: &mut VecDeque<UnderWay>, bytes: &mut usize) -> Vec<O
     .await
 }
 
-/// Answers the request with the stream of its results.
+/// Responds with the stream of results.
 pub(super) async fn publish(shared: &Arc<Shared>, request: Request) -> Result<Response, Problem> {
     if shared.lifecycle.phase() == Phase::Draining {
         return Err(access::overloaded("the replica is draining; connect to another one"));
@@ -166,7 +165,7 @@ pub(super) async fn publish(shared: &Arc<Shared>, request: Request) -> Result<Re
         end: End::Open,
         _permit: permit,
     };
-    // `Expect: 100-continue` is answered when the body is first read, which must be before the response begins.
+    // `100 Continue` is sent when the body is first read, which must be before the response begins.
     if asks_first {
         input.read().await;
     }
@@ -187,7 +186,7 @@ fn outcome(
     async move {
         let result = match result {
             Some(result) => result.await,
-            None => Err(Problem::new(ProblemKind::MessageTooBig, format!("a line may have {bytes_max} bytes"))),
+            None => Err(Problem::new(ProblemKind::MessageTooBig, format!("a line must not exceed {bytes_max} bytes"))),
         };
         Outcome::new(Some(number), result)
     }
@@ -196,7 +195,7 @@ fn outcome(
 fn joined(outcomes: &[Outcome]) -> Bytes {
     let mut text = Vec::with_capacity(outcomes.len() * 64);
     for outcome in outcomes {
-        // Plain data into memory: can't fail.
+        // Serializing plain data into memory cannot fail.
         if serde_json::to_writer(&mut text, outcome).is_ok() {
             text.push(b'\n');
         }

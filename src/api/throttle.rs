@@ -1,4 +1,4 @@
-//! How often each user may ask for something costly. Pure: time is an argument. Never keeps a user whose bucket is full.
+//! Rate limits per user for expensive requests. Pure: time is an argument. Never keeps a user whose bucket is full.
 
 use std::{
     collections::HashMap,
@@ -9,10 +9,12 @@ use tickgate_wire::model::UserId;
 
 use crate::{bucket::Bucket, config::Rate};
 
-/// Time between two sweeps of the table: it holds at most the users of that time and of the refill before it.
+/// Time between two sweeps: the table holds at most the users of this time and of the refill time before it.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// Users in the table; while it is full, others wait for the next sweep.
+const THROTTLED_MAX: usize = 65_536;
 
-/// One bucket per user that asked lately.
+/// One bucket per recent user.
 #[derive(Debug)]
 pub(super) struct Throttle {
     rate: Rate,
@@ -36,6 +38,9 @@ impl Throttle {
             self.swept = now;
             self.buckets.retain(|_, bucket| !bucket.is_full(now));
         }
+        if self.buckets.len() >= THROTTLED_MAX && !self.buckets.contains_key(user) {
+            return Err(self.swept + SWEEP_INTERVAL - now);
+        }
         self.buckets.entry(user.clone()).or_default().take(1, now, self.rate)
     }
 }
@@ -45,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_user_has_its_own_bucket_and_is_forgotten_when_it_is_full() {
+    fn each_user_has_a_separate_bucket_that_is_removed_when_full() {
         let began = Instant::now();
         let mut throttle = Throttle::new(Rate { per_second: 2, burst: 2 }, began);
         let (alice, bob) = (UserId::new("alice").unwrap(), UserId::new("bob").unwrap());
@@ -55,6 +60,17 @@ mod tests {
         assert_eq!(throttle.take(&alice, at(400)), Err(Duration::from_millis(100)));
         assert_eq!(throttle.take(&bob, at(400)), Ok(()));
         assert_eq!(throttle.take(&alice, at(1000)), Ok(()));
-        assert_eq!(throttle.buckets.len(), 1, "bob's bucket was full again");
+        assert_eq!(throttle.buckets.len(), 1, "bob's bucket is full again");
+    }
+
+    #[test]
+    fn a_full_table_makes_others_wait_for_the_next_sweep() {
+        let began = Instant::now();
+        let mut throttle = Throttle::new(Rate { per_second: 2, burst: 2 }, began);
+        let user = |number| UserId::new(&format!("user-{number}")).unwrap();
+        assert!((0..THROTTLED_MAX).all(|number| throttle.take(&user(number), began).is_ok()));
+        assert_eq!(throttle.take(&user(THROTTLED_MAX), began), Err(SWEEP_INTERVAL));
+        assert_eq!(throttle.take(&user(0), began), Ok(()), "those in it have theirs");
+        assert_eq!(throttle.take(&user(THROTTLED_MAX), began + SWEEP_INTERVAL), Ok(()));
     }
 }

@@ -1,4 +1,4 @@
-//! Single-use tickets: a token stays in a header and out of URLs and logs. Never stores a token it did not verify.
+//! Single-use tickets, which keep tokens out of URLs and logs. Never stores a token that it did not verify.
 
 use std::{
     sync::Arc,
@@ -22,14 +22,14 @@ use crate::{
     registry::Revoked,
 };
 
-/// Random bytes of a ticket: 128 bits can't be guessed within its life.
+/// Random bytes of a ticket: 128 bits cannot be guessed within its lifetime.
 const TICKET_BYTES: usize = 16;
 
-/// Gives a ticket for the token in the `Authorization` header.
+/// Issues a ticket for the token in the `Authorization` header.
 pub(super) async fn issue(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Result<Response, Problem> {
     let Some(token) = access::bearer(&headers) else {
         shared.metrics.auth_failures_total.of(AuthFailure::Missing).inc();
-        return Err(Problem::new(ProblemKind::AuthRequired, "a token is needed, as `Authorization: Bearer <token>`"));
+        return Err(Problem::new(ProblemKind::AuthRequired, "a token is required, as `Authorization: Bearer <token>`"));
     };
     let identity = shared.verifier.verify(token, SystemTime::now()).await.map_err(|error| refused(&shared, error))?;
     shared.metrics.tokens_accepted_total.inc();
@@ -40,7 +40,7 @@ pub(super) async fn issue(State(shared): State<Arc<Shared>>, headers: HeaderMap)
                 Problem::new(ProblemKind::UserInactive, "the user's tokens were revoked, or the user is not active")
             }
             Revoked::Perhaps => {
-                let detail = "the token is of the second of a revocation; get a new one";
+                let detail = "the token was issued in the same second as a revocation; request a new one";
                 Problem::new(ProblemKind::AuthRequired, detail).retry_after(Duration::from_secs(1))
             }
         });
@@ -48,10 +48,11 @@ pub(super) async fn issue(State(shared): State<Arc<Shared>>, headers: HeaderMap)
     let taken = shared.tickets.lock().take(&identity.user, Instant::now());
     if let Err(wait) = taken {
         shared.metrics.rate_limited_total.of(RateScope::Api).inc();
-        return Err(Problem::new(ProblemKind::RateLimited, "too many tickets were asked for").retry_after(wait));
+        return Err(Problem::new(ProblemKind::RateLimited, "too many tickets requested").retry_after(wait));
     }
     let mut bytes = [0; TICKET_BYTES];
-    rand::fill(&mut bytes).map_err(|_| Problem::new(ProblemKind::InternalError, "no random numbers can be had"))?;
+    rand::fill(&mut bytes)
+        .map_err(|_| Problem::new(ProblemKind::InternalError, "the random number generator failed"))?;
     let ticket = URL_SAFE_NO_PAD.encode(bytes);
     let ttl = shared.config.auth.ticket_ttl;
     shared.registry.put_ticket(&ticket, token, ttl).await?;

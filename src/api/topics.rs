@@ -19,10 +19,10 @@ use crate::{
     registry::Presence,
 };
 
-/// Topics listed unless asked otherwise, and at the most.
+/// Default and maximum number of listed topics.
 const LISTED_DEFAULT: usize = 1_000;
 const LISTED_MAX: usize = 100_000;
-/// Publications of one page unless asked otherwise, and at the most.
+/// Default and maximum number of publications per page.
 const PAGE_DEFAULT: usize = 100;
 const PAGE_MAX: usize = 1_000;
 
@@ -46,11 +46,11 @@ struct Listed {
 struct Topics {
     replica: String,
     topics: Vec<Listed>,
-    /// All that are followed, listed or not.
+    /// All followed topics, listed or not.
     total: usize,
 }
 
-/// Topics that this replica follows, the busiest first.
+/// Lists the topics that this replica follows, by number of subscriptions in descending order.
 pub(super) async fn topics(
     State(shared): State<Arc<Shared>>,
     Extension(key): Extension<Arc<ApiKey>>,
@@ -76,26 +76,26 @@ pub(super) async fn topics(
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Named {
-    /// The user whose private channel `topic` names.
+    /// The owner, if `topic` names a private channel.
     user: Option<String>,
 }
 
-/// How publications of a topic are kept and delivered.
+/// How publications of a topic are retained and delivered.
 #[derive(Serialize)]
 struct Rule<'a> {
     topic: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<&'a str>,
-    /// The topic in Redis: of a private channel it has another name.
+    /// The topic's name in Redis, which differs for private channels.
     stored_as: String,
-    /// The channel's name in the entries of a stream that it shares with others.
+    /// The channel's name in the entries of a stream that several channels share.
     #[serde(skip_serializing_if = "Option::is_none")]
     stored_channel: Option<&'a str>,
     #[serde(flatten)]
     rule: &'a TopicRule,
 }
 
-/// The rule of a topic or of a user's private channel, for engines that write to Redis themselves.
+/// The rule of a topic or private channel, for engines that write to Redis directly.
 pub(super) async fn rule(
     State(shared): State<Arc<Shared>>,
     Path(name): Path<String>,
@@ -111,11 +111,11 @@ pub(super) async fn rule(
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Asked {
-    /// The user whose private channel `topic` names.
+    /// The owner, if `topic` names a private channel.
     user: Option<String>,
-    /// Only what came after this id.
+    /// Only entries after this id.
     since: Option<StreamId>,
-    /// The newest so many; the default when `since` is absent.
+    /// The number of newest entries; the default if `since` is absent.
     last: Option<usize>,
     limit: Option<usize>,
 }
@@ -144,14 +144,14 @@ struct History<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<&'a str>,
     messages: Vec<Entry<'a>>,
-    /// Nothing between `since` and the last of these is missing.
+    /// Whether nothing is missing between `since` and the last entry.
     complete: bool,
-    /// Whether more follows: ask again with `since=<cursor>`.
+    /// Whether more entries follow: request them with `since=<cursor>`.
     more: bool,
     cursor: Option<StreamId>,
 }
 
-/// Retained publications of a topic, or of a user's private channel.
+/// Retained publications of a topic or a user's private channel.
 pub(super) async fn history(
     State(shared): State<Arc<Shared>>,
     Extension(key): Extension<Arc<ApiKey>>,
@@ -160,7 +160,7 @@ pub(super) async fn history(
 ) -> Result<Response, Problem> {
     let Query(asked) = asked.map_err(|error| Problem::invalid(error.body_text()))?;
     if asked.since.is_some() && asked.last.is_some() {
-        return Err(Problem::invalid("ask either `since` an id or for the `last` publications"));
+        return Err(Problem::invalid("`since` and `last` exclude each other"));
     }
     may_read(&shared, &key, &name)?;
     let (topic, channel) = topic_of(&shared.config.topics, &name, asked.user.as_deref())?;
@@ -189,7 +189,7 @@ pub(super) async fn history(
     };
     let is_lost = |message: &Message| matches!(message.content, Content::Unreadable);
     let lost = messages.iter().any(|message| is_lost(message));
-    // A user's stream holds all reliable channels; the others' publications are passed over, the cursor is not.
+    // A user's stream holds all reliable channels: entries of other channels are skipped, but the cursor passes them.
     let wanted = |message: &Message| channel.is_none() || message.channel.as_deref() == channel || is_lost(message);
     let messages = messages.iter().filter(|message| wanted(message)).filter_map(|message| entry(message)).collect();
     let history =
@@ -201,7 +201,7 @@ pub(super) async fn history(
 #[serde(deny_unknown_fields)]
 pub(super) struct AskedPresence {
     topic: String,
-    /// The user whose private channel `topic` names.
+    /// The owner, if `topic` names a private channel.
     user: Option<String>,
 }
 
@@ -212,12 +212,12 @@ struct Followers<'a> {
     user: Option<&'a str>,
     connections: u64,
     users: u64,
-    /// `users` is not all.
+    /// Whether `users` is incomplete.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     more: bool,
 }
 
-/// Who follows a topic or a private channel, over all replicas.
+/// The subscribers of a topic or private channel on all replicas.
 pub(super) async fn presence(
     State(shared): State<Arc<Shared>>,
     Extension(key): Extension<Arc<ApiKey>>,
@@ -230,24 +230,24 @@ pub(super) async fn presence(
     Ok(Json(Followers { topic: &name, user: user.as_deref(), connections, users, more }).into_response())
 }
 
-/// Whether the key is for this topic.
+/// Checks that the key may read this topic.
 pub(super) fn may_read(shared: &Shared, key: &ApiKey, name: &str) -> Result<(), Problem> {
     if key.reaches(name) {
         return Ok(());
     }
     shared.audit.forbidden_topic(&key.name, Right::Read.as_str(), name);
-    Err(Problem::new(ProblemKind::Forbidden, format!("the api key {} may not read {name:?}", key.name)))
+    Err(Problem::new(ProblemKind::Forbidden, format!("the API key {} may not read {name:?}", key.name)))
 }
 
 impl Shared {
-    /// How much of a user's stream may be looked at for one of its channels.
+    /// Limits on reading a user's stream for one of its channels.
     fn looked_at(&self) -> ReadLimits {
         let limits = &self.config.limits;
         ReadLimits::new(limits.replay_entries_max, limits.replay_bytes_max)
     }
 }
 
-/// The topic behind a channel name, and the channel to pick out of a user's stream.
+/// The topic of a channel name, and the channel to filter from a user's stream.
 fn topic_of<'a>(rules: &TopicRules, name: &'a str, user: Option<&str>) -> Result<(Topic, Option<&'a str>), Problem> {
     let invalid = |error: &dyn std::fmt::Display| Problem::invalid(error.to_string());
     let public = Topic::public(name).map_err(|error| Problem::invalid(format!("the topic is {error}")))?;
@@ -260,7 +260,7 @@ fn topic_of<'a>(rules: &TopicRules, name: &'a str, user: Option<&str>) -> Result
 fn entry(message: &Message) -> Option<Entry<'_>> {
     let entry = Entry { id: message.id, channel: message.channel.as_deref(), data: None, lost: None };
     match &message.content {
-        // Checked when it was published; what is not JSON any more is left out rather than break the document.
+        // Checked when it was published; an entry that is no longer valid JSON is omitted.
         Content::Data(payload) => Some(Entry { data: Some(serde_json::from_slice(payload).ok()?), ..entry }),
         Content::Unreadable => {
             let id = message.id?;

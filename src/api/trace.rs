@@ -1,5 +1,4 @@
-//! The live trace of one user or one topic of this replica: lines, for as long as an operator asked for. Never shows a
-//! payload.
+//! The live trace of one user or topic on this replica, as lines, for a limited time. Never shows a payload.
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -39,12 +38,12 @@ impl Wanted {
                 let topic = Topic::public(topic).map_err(|error| Problem::invalid(format!("`topic` is {error}")))?;
                 Ok(TraceSubject::Topic(topic))
             }
-            _ => Err(Problem::invalid("name either a `user` or a `topic`")),
+            _ => Err(Problem::invalid("exactly one of `user` and `topic` is required")),
         }
     }
 }
 
-/// Answers with a line for each thing that happens.
+/// Responds with one line per event.
 pub(super) async fn trace(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, Problem> {
     let caller = access::caller(request.extensions());
     let wanted: Wanted = body::json(&shared, request).await?;
@@ -54,7 +53,7 @@ pub(super) async fn trace(State(shared): State<Arc<Shared>>, request: Request) -
         TraceSubject::User(user) => Target { user: Some(user), seconds, ..Target::default() },
         TraceSubject::Topic(topic) => Target { topic: Some(topic.as_str()), seconds, ..Target::default() },
     };
-    let failure = "as many traces are under way as there may be";
+    let failure = "the maximum number of traces is running";
     shared.audit.action(&caller, "traced", target, found.is_none().then_some(&failure));
     let mut lines = found.ok_or_else(|| access::overloaded(failure))?;
     let lines = stream::poll_fn(move |cx| lines.poll_recv(cx)).map(Ok::<_, Infallible>);

@@ -1,4 +1,4 @@
-//! What the API answers while Redis refuses or can't be reached.
+//! API responses when Redis refuses or is unreachable.
 
 use std::time::Duration;
 
@@ -18,8 +18,8 @@ impl From<Refusal> for Problem {
     }
 }
 
-/// How long each refusal usually lasts, in seconds: a full queue drains at once, a data set loads for a while, a full
-/// memory or disk needs a person.
+/// Typical duration of each refusal, in seconds: a full queue drains at once, loading takes a while, and full memory or
+/// a full disk needs an operator.
 const fn refusal_wait_secs(refusal: Refusal) -> u64 {
     match refusal {
         Refusal::Overloaded
@@ -35,14 +35,14 @@ const fn refusal_wait_secs(refusal: Refusal) -> u64 {
 
 impl From<registry::Unavailable> for Problem {
     fn from(error: registry::Unavailable) -> Self {
-        tracing::debug!(%error, "the registry did not answer an api request");
-        Self::new(ProblemKind::TryAgainLater, "the registry can't be reached now").retry_after(Duration::from_secs(1))
+        tracing::debug!(%error, "the registry did not respond to an API request");
+        Self::new(ProblemKind::TryAgainLater, "the registry is unreachable").retry_after(Duration::from_secs(1))
     }
 }
 
 impl From<backplane::Unavailable> for Problem {
     fn from(error: backplane::Unavailable) -> Self {
-        tracing::debug!(%error, "a stream could not be read for an api request");
-        Self::new(ProblemKind::TryAgainLater, "the history can't be read now").retry_after(Duration::from_secs(1))
+        tracing::debug!(%error, "a stream could not be read for an API request");
+        Self::new(ProblemKind::TryAgainLater, "the history is unavailable").retry_after(Duration::from_secs(1))
     }
 }

@@ -1,5 +1,5 @@
-//! One user: the connections over all replicas, and whether the platform says that the user is active. Never touches a
-//! socket: the registry carries the word to the replicas.
+//! One user: the connections on all replicas, and whether the platform reported the user as active. Never touches a
+//! socket: the registry notifies the replicas.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,10 +17,10 @@ use super::{
 };
 use crate::{audit::Target, auth::ApiKey};
 
-/// How long a user stays inactive unless the report says so, and at the most: nothing is kept for ever.
+/// Default and maximum duration of inactivity: no record is kept for ever.
 const INACTIVE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// Which page of a user's connections.
+/// Page of a user's connections.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Page {
@@ -28,7 +28,7 @@ pub(super) struct Page {
     limit: Option<usize>,
 }
 
-/// Live connections of one user, over all replicas. A user without any has an empty list.
+/// Lists live connections of one user on all replicas; an empty list if there are none.
 pub(super) async fn user(
     State(shared): State<Arc<Shared>>,
     Extension(key): Extension<Arc<ApiKey>>,
@@ -41,17 +41,17 @@ pub(super) async fn user(
     list(&shared, &key, Listing::of(&user, cursor, limit), Some(Of { user, active })).await
 }
 
-/// What the platform says of a user.
+/// The platform's report about a user.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Report {
     active: bool,
-    /// How long the user is inactive, unless reported as active before.
+    /// How long the user is inactive, unless reported as active earlier.
     seconds: Option<u64>,
 }
 
-/// Refuses all tokens of a user who is not active, whenever they were issued, and closes the user's connections wherever
-/// they are; or lets the user in again.
+/// Refuses all tokens of an inactive user, whenever they were issued, and closes the user's connections on all
+/// replicas; or admits the user again.
 pub(super) async fn report(
     State(shared): State<Arc<Shared>>,
     Path(user): Path<String>,
@@ -61,11 +61,11 @@ pub(super) async fn report(
     let user = user_id(&user)?;
     let Report { active, seconds } = body::json(&shared, request).await?;
     if active && seconds.is_some() {
-        return Err(Problem::invalid("`seconds` goes with `active: false`"));
+        return Err(Problem::invalid("`seconds` requires `active: false`"));
     }
     let ttl = seconds.map_or(INACTIVE_MAX, Duration::from_secs);
     if ttl.is_zero() || ttl > INACTIVE_MAX {
-        return Err(Problem::invalid("`seconds` is 1 to 31536000 (365 days)"));
+        return Err(Problem::invalid("`seconds` must be from 1 to 31536000 (365 days)"));
     }
     let carried = shared.registry.report(&user, !active, ttl).await;
     let action = if active { "reported a user as active" } else { "reported a user as inactive" };

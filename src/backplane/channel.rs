@@ -1,5 +1,5 @@
-//! The newest publications of one channel of a topic that holds several, which a user's stream does. Reads backwards, a
-//! window after the other, by the two reads that every back end has. Bounded in what is looked at and in what is kept.
+//! Finds the newest publications of one channel in a topic that holds several, such as a user's stream. Reads backwards
+//! in windows with the two reads that every back end has. Bounded in what is read and kept.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -7,7 +7,7 @@ use tickgate_wire::model::{Content, Message, StreamId, Topic};
 
 use super::{Backplane, ReadLimits, Unavailable};
 
-/// Publications of one window.
+/// Number of publications per window.
 const WINDOW: u64 = 256;
 
 /// A search for the newest publications of a channel.
@@ -16,61 +16,61 @@ pub struct NewestOfChannel<'a> {
     topic: &'a Topic,
     channel: &'a str,
     wanted: ReadLimits,
-    /// What may still be looked at.
+    /// The remaining limits on what is read.
     left: ReadLimits,
     found: Kept,
-    /// The position of the stream at which the search began.
+    /// The stream's position when the search started.
     head: StreamId,
-    /// Everything from here on was looked at.
+    /// Everything from here on was examined.
     oldest: Option<StreamId>,
     window: Option<Window>,
     whole: bool,
 }
 
-/// A part of the stream that is being read.
+/// The part of the stream being read.
 #[derive(Debug)]
 struct Window {
-    /// It begins at the beginning of the stream.
+    /// Whether it starts at the beginning of the stream.
     is_first: bool,
-    /// Where to read on.
+    /// The position to continue from.
     at: StreamId,
     first: Option<StreamId>,
     kept: Kept,
 }
 
-/// Messages to be shown, oldest first, and how large they are.
+/// Messages of the result, oldest first, and their total size.
 #[derive(Debug, Default)]
 struct Kept {
     messages: VecDeque<Arc<Message>>,
     bytes: usize,
-    /// Older ones gave way.
+    /// Whether older ones were removed.
     cut: bool,
 }
 
-/// What a search found.
+/// The result of a search.
 #[derive(Debug)]
 pub struct ChannelMessages {
-    /// Those of the channel, and the marks of what no client can be shown; oldest first.
+    /// The channel's messages, and markers of entries that no client can see; oldest first.
     pub messages: Vec<Arc<Message>>,
-    /// The position of the stream at which the search began.
+    /// The stream's position when the search started.
     pub head: StreamId,
-    /// False: older ones may have been left out, because of the limits in bytes or in what may be looked at.
+    /// False if older ones may have been omitted because of the limits.
     pub whole: bool,
 }
 
 impl<'a> NewestOfChannel<'a> {
-    /// Looks for as many publications as are `wanted`, among as many of the topic as `looked_at` allows. One read has no
-    /// more bytes than what is wanted.
+    /// Searches for as many publications as `wanted` allows, among as many of the topic as `looked_at` allows. One read
+    /// has at most as many bytes as are wanted.
     #[must_use]
     pub fn new(topic: &'a Topic, channel: &'a str, wanted: ReadLimits, looked_at: ReadLimits) -> Self {
         let (found, head, left) = (Kept::default(), StreamId::ZERO, looked_at);
         Self { topic, channel, wanted, left, found, head, oldest: None, window: None, whole: false }
     }
 
-    /// Reads once. True when the search is over.
+    /// Performs one read. True when the search is complete.
     ///
     /// # Errors
-    /// [`Unavailable`] when the back end does not answer in time, or too many reads wait.
+    /// [`Unavailable`] if the back end does not respond in time, or too many reads wait.
     pub async fn step(&mut self, backplane: &Backplane) -> Result<bool, Unavailable> {
         let limits = ReadLimits::new(WINDOW as usize, self.wanted.bytes_max);
         let (mut window, messages, is_read) = match self.oldest {
@@ -106,7 +106,7 @@ impl<'a> NewestOfChannel<'a> {
         Ok(is_over)
     }
 
-    /// Takes what was read before all that was found. True when nothing more is needed.
+    /// Puts a window before the previous results. True if nothing more is needed.
     fn take(&mut self, window: Window) -> bool {
         let is_first = window.is_first || window.first.is_none();
         self.oldest = window.first.or(self.oldest);
@@ -117,7 +117,7 @@ impl<'a> NewestOfChannel<'a> {
         self.whole || !fit || cut
     }
 
-    /// What was found.
+    /// The result.
     #[must_use]
     pub fn finish(self) -> ChannelMessages {
         ChannelMessages { messages: self.found.messages.into(), head: self.head, whole: self.whole }
@@ -129,8 +129,8 @@ impl Window {
         Self { is_first, at, first: None, kept: Kept::default() }
     }
 
-    /// What lies before a position. Where in an epoch that is, its numbers tell; where the epoch before ended is not known, so
-    /// its part is read from the stream's beginning.
+    /// The start of the window before a position. Within an epoch it follows from the sequence number; where the
+    /// previous epoch ended is unknown, so that part is read from the stream's beginning.
     fn before(oldest: StreamId) -> Self {
         match oldest.seq.checked_sub(WINDOW + 1) {
             Some(seq) => Self::new(false, StreamId::new(oldest.epoch, seq)),
@@ -141,7 +141,7 @@ impl Window {
 }
 
 impl Kept {
-    /// Adds a newer one. The oldest give way.
+    /// Adds a newer message, removing the oldest if necessary.
     fn push_back(&mut self, message: Arc<Message>, limits: ReadLimits) {
         self.bytes += message.payload_bytes();
         self.messages.push_back(message);
@@ -154,7 +154,7 @@ impl Kept {
         }
     }
 
-    /// Adds an older one, if it fits.
+    /// Adds an older message, if it fits.
     fn push_front(&mut self, message: Arc<Message>, limits: ReadLimits) -> bool {
         let bytes = self.bytes + message.payload_bytes();
         let fits = self.messages.is_empty() || bytes <= limits.bytes_max && self.messages.len() < limits.messages_max;

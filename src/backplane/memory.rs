@@ -1,5 +1,5 @@
-//! The backplane of a single process: for trying it out, and for tests of everything above it. Never any I/O; what it
-//! holds ends with the process.
+//! The backplane of a single process, for trials and for tests of everything above it. Does no I/O; its content ends
+//! with the process.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
@@ -21,12 +21,12 @@ use super::{
 };
 use crate::{clock, history::History};
 
-/// Results of publications with `msg_id`: beyond it, those whose time ends first are forgotten.
+/// Maximum number of results of publications with `msg_id`: beyond it, those that expire first are removed.
 const DEDUPE_MAX: usize = 100_000;
 const TOPICS_MAX: usize = 100_000;
-/// All retained payloads together, in bytes.
+/// Maximum size of all retained payloads, in bytes.
 const BYTES_MAX: usize = 256 << 20;
-/// Events that wait for their delivery, while another publication's is under way.
+/// Maximum number of events queued while another publication's are being delivered.
 const EVENTS_MAX: usize = 65_536;
 
 /// Streams, positions and delivery of one process.
@@ -39,7 +39,7 @@ struct Inner {
     receiver: OnceLock<Receiver>,
     state: Mutex<State>,
     history: Arc<History>,
-    /// Whether somebody is delivering events now.
+    /// Whether a caller is delivering events.
     delivering: AtomicBool,
 }
 
@@ -48,7 +48,7 @@ struct State {
     streams: HashMap<Topic, Stream>,
     followed: HashSet<Topic>,
     results: Results,
-    /// In the order of the streams; delivered by one caller at a time, outside the lock.
+    /// In stream order; delivered by one caller at a time, outside the lock.
     events: VecDeque<Queued>,
     bytes: usize,
     /// The greatest epoch given.
@@ -71,9 +71,9 @@ enum Queued {
 /// Results of publications with `msg_id`.
 #[derive(Default)]
 struct Results {
-    /// By topic and name: the id, and the digest of the content.
+    /// By topic and digest of the `msg_id`: the id, and the digest of the content.
     ids: HashMap<(Topic, u128), (Option<StreamId>, u64)>,
-    /// By the end of their time, and by a number of their own.
+    /// By expiry and a unique number.
     ends: BTreeMap<(Instant, u64), (Topic, u128)>,
     number: u64,
 }
@@ -93,8 +93,8 @@ impl Default for Memory {
 impl Memory {
     #[must_use]
     pub fn new() -> Self {
-        // Nobody else gives epochs here, so time alone makes them rise over restarts: who comes back with the cursor of an
-        // earlier process is told a gap that ends before the first publication of this one.
+        // Only this process gives epochs, so the time makes them increase over restarts: a client with a cursor of an
+        // earlier process receives a gap that ends before the first publication of this one.
         let generation = (clock::unix_ms() << 21) / 1_000 + 1;
         Self {
             inner: Arc::new(Inner {
@@ -194,7 +194,8 @@ impl Memory {
 }
 
 impl Inner {
-    /// Delivers what waits, unless somebody does so already: then that one delivers this too, and the order stays.
+    /// Delivers queued events, unless another caller is doing so: then that one delivers these too, which preserves the
+    /// order.
     fn deliver(&self) {
         loop {
             if self.delivering.swap(true, Ordering::SeqCst) {
@@ -208,7 +209,7 @@ impl Inner {
                 }
             }
             self.delivering.store(false, Ordering::SeqCst);
-            // Somebody may have queued between the last look and the flag, and left it to this one.
+            // A caller may have queued events after the last check, relying on this one.
             if self.state.lock().events.is_empty() {
                 return;
             }
@@ -253,7 +254,7 @@ impl State {
         Ok(Published { id, duplicate: false })
     }
 
-    /// Gives the message its id and keeps it.
+    /// Assigns the message's id and stores it.
     fn retain(
         &mut self,
         topic: &Topic,
@@ -271,7 +272,7 @@ impl State {
         }
         let alloc = &mut self.alloc;
         let stream = self.streams.entry(topic.clone()).or_insert_with(|| {
-            // What begins again must never repeat a number.
+            // A stream that starts again must never repeat an id.
             *alloc += 1;
             Stream::new(StreamId::new(*alloc, 0).previous(), now)
         });
@@ -293,7 +294,7 @@ impl State {
         Ok(())
     }
 
-    /// The stream of a topic, without the entries whose time has passed.
+    /// The stream of a topic, without expired entries.
     fn live(&mut self, topic: &Topic) -> Option<&mut Stream> {
         let stream = self.streams.get_mut(topic)?;
         if stream.expired(Instant::now()) {
@@ -303,7 +304,7 @@ impl State {
         Some(stream)
     }
 
-    /// A position that nobody else has, for a topic without a stream.
+    /// A unique position for a topic without a stream.
     fn anchor(&mut self, topic: &Topic) -> StreamId {
         if let Some(stream) = self.live(topic) {
             return stream.last;
@@ -319,7 +320,7 @@ impl State {
         last
     }
 
-    /// Forgets every stream that is empty or whose time has passed.
+    /// Removes streams that are empty or expired.
     fn sweep(&mut self, now: Instant) {
         self.streams.retain(|_, stream| !stream.entries.is_empty() && !stream.expired(now));
         self.bytes = self.streams.values().map(Stream::bytes).sum();
@@ -367,7 +368,7 @@ impl Results {
     }
 }
 
-/// The form in which a message is read back. The payload is copied: it may be a small part of a large request.
+/// The form in which a message is read back. The payload is copied, because it may be a small part of a large request.
 fn kept(message: &Message) -> Message {
     let content = match &message.content {
         Content::Data(payload) => Content::Data(Bytes::copy_from_slice(payload)),

@@ -1,19 +1,19 @@
 //! The message path between replicas: publish, follow, read back. One contract for all back ends.
 //!
-//! - **One path.** Every publication, those of this replica's own clients included, returns through [`Event::Arrived`], so
-//!   all replicas see the same order within a topic.
+//! - **One path.** Every publication, including those of this replica's own clients, returns through
+//!   [`Event::Arrived`], so all replicas see the same order within a topic.
 //! - **Append and publish are one atomic step** for retained topics: the order of arrivals is the order of the stream.
-//! - Topics are independent: each may be on another server, with its own [history](Backplane::history) and its own
-//!   failures. Nothing orders the publications of two topics.
-//! - Arrivals of a topic begin after [`Backplane::follow`]. They are complete only from an [`Event::Confirmed`] to the next
-//!   [`Event::Lost`]: after each confirmation the follower must read the head of the stream and compare. The follower
-//!   (`hub`) checks for holes; the backplane never reorders and never invents messages, but it may lose them and, when a
-//!   link was replaced, repeat them.
-//! - What a step from one position to another means, only the [`History`] of the dataset says.
-//! - Publishers that bypass the gateway may write anything. An entry whose payload no client could read keeps its place: it
+//! - Topics are independent: each may be on another server, with a separate [history](Backplane::history) and separate
+//!   failures. There is no order between publications of two topics.
+//! - Arrivals of a topic start after [`Backplane::follow`]. They are complete only from an [`Event::Confirmed`] to the
+//!   next [`Event::Lost`]: after each confirmation the follower must read the head of the stream and compare. The
+//!   follower (`hub`) checks for holes; the backplane never reorders or invents messages, but it may lose them and,
+//!   when a link was replaced, repeat them.
+//! - Only the [`History`] of the dataset decides what a step from one position to another means.
+//! - Publishers that bypass the gateway may write anything. An entry with an invalid payload keeps its place: it
 //!   arrives, and is read back, as [`Content::Unreadable`](tickgate_wire::model::Content::Unreadable).
-//! - A publication ends in one of three ways: accepted with its id, refused (certainly not stored), or unknown. One that is
-//!   named like another one with another content is refused for good.
+//! - A publication ends in one of three ways: accepted with its id, refused (certainly not stored), or unknown. One
+//!   whose `msg_id` was used with another content is refused permanently.
 //!
 //! Never knows subscribers, sessions or wire forms.
 
@@ -33,33 +33,33 @@ mod turn;
 pub use channel::{ChannelMessages, NewestOfChannel};
 pub use memory::Memory;
 pub use onward::{Lack, Onward};
-pub use redis::{Identity, Redis};
+pub use redis::{Redis, ReplicaIdentity};
 pub use turn::Turn;
 
-/// A publication was stored (or, for topics without retention, sent).
+/// The result of a publication that was stored (or, for topics without retention, sent).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Published {
     /// `None` for topics without retention.
     pub id: Option<StreamId>,
-    /// The same `msg_id` was published before; `id` is the one of then.
+    /// The same `msg_id` was published before; `id` is the original one.
     pub duplicate: bool,
 }
 
 /// Why a publication was not acknowledged.
 #[derive(Clone, Debug, Error)]
 pub enum PublishError {
-    /// Certainly not stored; may be tried again.
+    /// Certainly not stored; may be retried.
     #[error("the publication was refused: {0}")]
     Refused(Refusal),
-    /// No answer in time: it may or may not be stored. Safe to retry with the same `msg_id`.
+    /// No response in time: it may be stored. Safe to retry with the same `msg_id`.
     #[error("the outcome of the publication is unknown: {0}")]
     Unknown(Arc<str>),
-    /// Its `msg_id` stands for another publication. Certainly not stored, and will never be.
+    /// Its `msg_id` was used for another publication. Certainly not stored; retrying is pointless.
     #[error("the msg_id was used for another publication")]
     Reused,
 }
 
-/// Why a publication was certainly not stored. The back end logs and counts its own, more specific cause.
+/// Why a publication was certainly not stored. The back end logs and counts its more specific cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Refusal {
     #[error("no connection to the backplane")]
@@ -70,18 +70,18 @@ pub enum Refusal {
     ReadOnly,
     #[error("the backplane is out of memory")]
     OutOfMemory,
-    #[error("the backplane can't write to its disk")]
+    #[error("the backplane cannot write to its disk")]
     Disk,
     #[error("the backplane has too few replicas to accept writes")]
     NoReplicas,
     #[error("the backplane is busy")]
     Busy,
-    #[error("too many publications are waiting")]
+    #[error("too many publications are queued")]
     Overloaded,
-    #[error("the lease under which it was handed over has ended")]
+    #[error("the lease of the publication has expired")]
     Expired,
     /// A publication of that later turn was stored before.
-    #[error("another replica publishes this now")]
+    #[error("another replica holds the lease now")]
     Superseded { by: u64 },
     #[error("the backplane rejected the publication")]
     Denied,
@@ -89,16 +89,16 @@ pub enum Refusal {
 
 /// A read failed; nothing is known about the stream.
 #[derive(Clone, Debug, Error)]
-#[error("the stream can't be read now: {0}")]
+#[error("the stream is currently unavailable: {0}")]
 pub struct Unavailable(pub Arc<str>);
 
-/// Why the head of a topic's stream is not known.
+/// Why the head of a topic's stream is unknown.
 #[derive(Clone, Debug, Error)]
 pub enum HeadError {
-    /// Nothing can be read now; other topics probably neither.
+    /// Nothing can be read now, probably of other topics either.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
-    /// What is under this topic's key is not a stream: that says nothing of other topics.
+    /// The topic's key does not hold a stream; other topics are not affected.
     #[error("the key does not hold a stream: {0}")]
     NoStream(Arc<str>),
 }
@@ -106,12 +106,12 @@ pub enum HeadError {
 /// The part of a stream that follows a cursor.
 #[derive(Clone, Debug)]
 pub struct Page {
-    /// In order. Their reader judges whether they are neighbours.
+    /// In order. The reader checks whether they are consecutive.
     pub messages: Vec<Arc<Message>>,
     /// Whether more follows.
     pub more: bool,
-    /// The last id that the stream had given when the read began, whether its entry is still there or not; `None`: there
-    /// was no stream.
+    /// The last id that the stream had given when the read started, even if its entry is gone; `None`: there was no
+    /// stream.
     pub end: Option<StreamId>,
 }
 
@@ -120,11 +120,12 @@ pub struct Page {
 pub struct Newest {
     /// Oldest first.
     pub messages: Vec<Arc<Message>>,
-    /// False: the limit in bytes was reached, and older ones were left out.
+    /// False if the limit in bytes was reached and older ones were omitted.
     pub whole: bool,
 }
 
-/// Bounds of one read. One message is always returned, however large it is, so that reading on makes progress.
+/// Limits of one read. At least one message is always returned, whatever its size, so that repeated reads make
+/// progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadLimits {
     pub messages_max: usize,
@@ -133,7 +134,7 @@ pub struct ReadLimits {
 }
 
 impl ReadLimits {
-    /// One message, of any size.
+    /// One message of any size.
     pub const ONE: Self = Self { messages_max: 1, bytes_max: 0 };
 
     #[must_use]
@@ -141,7 +142,7 @@ impl ReadLimits {
         Self { messages_max, bytes_max }
     }
 
-    /// How many of these messages, in this order, may be added to `taken` messages of `bytes` bytes.
+    /// How many of these messages may be added to `taken` messages of `bytes` bytes.
     pub(crate) fn room<'a>(
         self,
         taken: usize,
@@ -156,16 +157,16 @@ impl ReadLimits {
     }
 }
 
-/// What the backplane reports to its follower.
+/// What the backplane reports to the follower.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// A publication came in on the topic.
+    /// A publication arrived on the topic.
     Arrived { topic: &'a str, message: Message },
-    /// The subscription of the topic stands: everything published from now on arrives. Read the head now.
+    /// The subscription of the topic is confirmed: everything published from now on arrives. Read the head now.
     Confirmed { topic: &'a str },
-    /// Something may have been missed on the topic; it will be confirmed again.
+    /// Messages of the topic may have been missed; another confirmation will follow.
     Lost { topic: &'a str },
-    /// Something came in on the topic that this replica can't place. Compare with the stream.
+    /// Something arrived on the topic that this replica cannot place. Compare with the stream.
     Foreign { topic: &'a str },
     /// A server was replaced, restarted or emptied: its streams may have lost their last entries.
     GenerationChanged,
@@ -174,21 +175,21 @@ pub enum Event<'a> {
 /// Called for each event, in order per topic, from a task of the back end. Must not block.
 pub type Receiver = Box<dyn Fn(Event<'_>) + Send + Sync>;
 
-/// State of the backplane, for readiness and status. Over several servers: that of the best one, since the loss of one
-/// affects its own topics only.
+/// The state of the backplane, for readiness and status. With several servers, that of the best one, because the loss
+/// of one affects only its own topics.
 #[derive(Clone, Debug)]
 pub struct Health {
     /// Name of the back end.
     pub kind: &'static str,
-    /// The backplane has worked at least once since the start.
+    /// Whether the backplane has worked since the start.
     pub reached: bool,
     /// How long commands have been failing; zero when they work.
     pub commands_down: Duration,
     /// How long arrivals have been impossible; zero when they work.
     pub pubsub_down: Duration,
-    /// Why nothing is acknowledged although the server answers.
+    /// Why nothing is acknowledged although the server responds.
     pub obstacle: Option<Arc<str>>,
-    /// Whether publications can be acknowledged now, on every server.
+    /// Whether publications can currently be acknowledged on every server.
     pub acknowledges: bool,
 }
 
@@ -215,7 +216,7 @@ impl Backplane {
     }
 
     /// Appends and publishes in one atomic step. The publications of a topic keep the order of the calls: the returned
-    /// future only waits for the answer, so a caller may have many in flight.
+    /// future only waits for the result, so a caller may have many in flight.
     ///
     /// # Errors
     /// [`PublishError::Refused`] or [`PublishError::Unknown`], within a bounded time.
@@ -239,8 +240,8 @@ impl Backplane {
         async move { ticket.wait().await }
     }
 
-    /// Starts to follow the topic; [`Event::Confirmed`] arrives when the subscription stands. Not counted: call it once
-    /// per topic. `owner`: on whose behalf. Where many wait, topics of different owners take turns.
+    /// Starts to follow the topic; [`Event::Confirmed`] follows. Not counted: call it once per topic. `owner`: the
+    /// client that caused it. If many wait, topics of different owners take turns.
     pub fn follow(&self, topic: &Topic, owner: Option<u64>) {
         each!(self, b => b.follow(topic, owner));
     }
@@ -254,53 +255,53 @@ impl Backplane {
     /// first entry.
     ///
     /// # Errors
-    /// [`Unavailable`] when the back end does not answer in time, or too many reads wait.
+    /// [`Unavailable`] if the back end does not respond in time, or too many reads wait.
     pub async fn read(&self, topic: &Topic, after: StreamId, limits: ReadLimits) -> Result<Page, Unavailable> {
         each!(self, b => b.read(topic, after, limits).await)
     }
 
-    /// The newest messages, as many as the limits allow. Empty when there never was one.
+    /// Reads the newest messages within the limits. Empty if there never was one.
     ///
     /// # Errors
-    /// [`Unavailable`] when the back end does not answer in time, or too many reads wait.
+    /// [`Unavailable`] if the back end does not respond in time, or too many reads wait.
     pub async fn newest(&self, topic: &Topic, limits: ReadLimits) -> Result<Newest, Unavailable> {
         each!(self, b => b.newest(topic, limits).await)
     }
 
-    /// What is known of the generations of the topic's server.
+    /// The known generations of the topic's server.
     #[must_use]
     pub fn history(&self, topic: &Topic) -> Arc<History> {
         each!(self, b => b.history(topic))
     }
 
-    /// The topic's stream is older than what was read of it before, in the same generation: its server went back.
+    /// Reports that the topic's stream is older than before, in the same generation: its server went back.
     pub fn doubt(&self, topic: &Topic) {
         each!(self, b => b.doubt(topic));
     }
 
-    /// Gives topics without a stream positions that nobody else can have; those that are there last for longer. Returns the
-    /// last ids of their streams, which somebody else may have begun meanwhile, in the order of `topics`. Each has its own
-    /// result: [`Unavailable`] where its server does not answer in time.
+    /// Gives topics without a stream unique positions, and extends the lifetime of existing ones. Returns the last ids
+    /// of their streams, which another replica may have started meanwhile, in the order of `topics`. Each has a
+    /// separate result: [`Unavailable`] if its server does not respond in time.
     pub async fn anchors(&self, topics: &[Topic]) -> Vec<Result<StreamId, Unavailable>> {
         each!(self, b => b.anchors(topics).await)
     }
 
-    /// Forgets the positions of topics that nobody has published to. What was published to stays.
+    /// Deletes the positions of topics without publications. Topics with publications are not affected.
     ///
     /// # Errors
-    /// [`Unavailable`] when the back end does not answer in time: they end by themselves.
+    /// [`Unavailable`] if the back end does not respond in time: the positions then expire.
     pub async fn forget(&self, topics: &[Topic]) -> Result<(), Unavailable> {
         each!(self, b => b.forget(topics).await)
     }
 
-    /// The last ids that many streams have given, read together, in the order of `topics`; `None` where there is no stream.
-    /// Each topic has its own result: [`Unavailable`] where its server does not answer in time.
+    /// The last ids that many streams have given, read together, in the order of `topics`; `None` if there is no
+    /// stream. Each has a separate result: [`Unavailable`] if its server does not respond in time.
     pub async fn heads(&self, topics: &[Topic]) -> Vec<Result<Option<StreamId>, HeadError>> {
         each!(self, b => b.heads(topics).await)
     }
 
-    /// Hands on what this replica has acknowledged to the others, and acknowledges nothing more. Takes a few seconds at
-    /// most.
+    /// Hands over what this replica has acknowledged to the other replicas, and stops acknowledging. Takes a few
+    /// seconds at most.
     pub async fn leave(&self) {
         each!(self, b => b.leave().await);
     }
@@ -312,12 +313,12 @@ impl Backplane {
     }
 }
 
-/// The answer to a publication that was handed over but not yet acknowledged.
+/// The result of a submitted publication.
 #[derive(Debug)]
 pub enum Ticket {
     /// Known at once.
     Ready(Result<Published, PublishError>),
-    /// Sent when the server has answered, or when it did not in time.
+    /// Sent when the server has responded, or after a timeout.
     Waiting(tokio::sync::oneshot::Receiver<Result<Published, PublishError>>),
 }
 

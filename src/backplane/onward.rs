@@ -1,5 +1,5 @@
-//! Reads on from a position, with what is missing in between. Never says that nothing is while a boundary is pending: it
-//! waits for the verdict, within a bound.
+//! Reads the next page after a position and determines what is missing in between. While a boundary is pending, it
+//! waits for the verdict for a bounded time.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,42 +9,42 @@ use tokio::time::{Instant, sleep};
 use super::{Backplane, Page, ReadLimits, Unavailable};
 use crate::history::{History, Missing, StillPending, Verdict};
 
-/// A verdict falls within five seconds of the boundary.
+/// A verdict takes at most five seconds from the boundary.
 const VERDICT_TIMEOUT: Duration = Duration::from_secs(10);
 const VERDICT_PAUSE: Duration = Duration::from_millis(50);
 
-/// What comes after a position.
+/// The next page after a position.
 #[derive(Clone, Debug)]
 pub struct Onward {
-    /// Neighbours.
+    /// Consecutive messages.
     pub messages: Vec<Arc<Message>>,
-    /// Whether more follows, or something is missing behind them.
+    /// Whether more follows, or messages are missing after these.
     pub more: bool,
-    /// Missing before the first of them, or up to the end.
+    /// What is missing before the first message, or before the end.
     pub lack: Option<Lack>,
-    /// The position behind all this: where nothing follows, the end of what is known, which may lie in a later generation.
+    /// The position after all this: if nothing follows, the end of what is known, which may be in a later generation.
     pub cursor: StreamId,
 }
 
-/// A range that can't be had.
+/// A range that is not available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lack {
     pub missing: Missing,
     pub after: StreamId,
-    /// `None` where the position was never given.
+    /// `None` if the position was never given.
     pub before: Option<StreamId>,
     /// The position to continue from.
     pub cursor: StreamId,
 }
 
 impl Lack {
-    /// Between a position and the next entry.
+    /// The range between a position and the next entry.
     #[must_use]
     pub fn between(missing: Missing, after: StreamId, before: StreamId) -> Self {
         Self { missing, after, before: Some(before), cursor: before.previous().max(after) }
     }
 
-    /// Between a position and the end of what is there.
+    /// The range between a position and the end.
     #[must_use]
     pub fn until(missing: Missing, after: StreamId, to: StreamId) -> Self {
         Self { missing, after, before: (to > after).then(|| to.next()), cursor: to }
@@ -52,10 +52,10 @@ impl Lack {
 }
 
 impl Backplane {
-    /// Reads what follows `after`, and finds out what is missing. `known`: the end of the topic where there is no stream.
+    /// Reads what follows `after`, and determines what is missing. `known`: the end of a topic without a stream.
     ///
     /// # Errors
-    /// [`Unavailable`] when the stream can't be read, or nobody can say yet what is missing.
+    /// [`Unavailable`] if the stream cannot be read, or it is undecided what is missing.
     pub async fn read_on(
         &self,
         topic: &Topic,
@@ -71,7 +71,7 @@ impl Backplane {
                 return Ok(onward);
             }
             if Instant::now() >= until {
-                return Err(Unavailable("nobody can say yet what redis lost".into()));
+                return Err(Unavailable("it is undecided what redis lost".into()));
             }
             sleep(VERDICT_PAUSE).await;
         }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tickgate_wire::payload::{PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX};
+
 use super::{Problems, raw, value::Section};
 
 /// Bounds. Each refusal has its own code.
@@ -98,8 +100,8 @@ impl Limits {
             handshakes_per_address: Rate::check("handshakes_per_address", &raw.handshakes_per_address, s),
             message_bytes_max: s.number("message_bytes_max", raw.message_bytes_max, 256..=BYTES_MAX),
             body_bytes_max: s.number("body_bytes_max", raw.body_bytes_max, 256..=16 * BYTES_MAX),
-            payload_bytes_max: s.number("payload_bytes_max", raw.payload_bytes_max, 256..=BYTES_MAX),
-            json_depth_max: s.number("json_depth_max", raw.json_depth_max, 2..=127),
+            payload_bytes_max: s.number("payload_bytes_max", raw.payload_bytes_max, 256..=PAYLOAD_BYTES_MAX as u64),
+            json_depth_max: s.number("json_depth_max", raw.json_depth_max, 2..=PAYLOAD_DEPTH_MAX as u64),
             messages_per_connection: Rate::check("messages_per_connection", &raw.messages_per_connection, s),
             messages_per_user: Rate::check("messages_per_user", &raw.messages_per_user, s),
             rate_offences_max: s.number("rate_offences_max", raw.rate_offences_max, 1..=1_000_000),

@@ -1,5 +1,5 @@
-//! Accepts TCP connections and speaks HTTP/1.1 on them, with a time limit on whatever the client has to do. Never
-//! looks into a request: that is the router's.
+//! Accepts TCP connections and serves HTTP/1.1 on them, with timeouts for everything that a client has to do. Never
+//! inspects a request: the router does.
 
 use std::{
     convert::Infallible,
@@ -23,7 +23,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{
-    address::{AddressLimits, Permit, Refused},
+    address::{AddressLimits, AddressRefusal, Permit},
     hang_up::HangUp,
     http_stream::{Backpressure, Carrier, HttpStream},
     spares::{Place, Spare, Spares},
@@ -38,51 +38,50 @@ use crate::{
     tls::Acceptor,
 };
 
-/// After a failed accept (descriptors used up, mostly) others must get a chance to close.
+/// Pause after a failed accept (mostly: out of descriptors), so that other connections can close.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Connections that wait for us in the kernel while we are busy: a reconnect storm comes all at once.
+/// Length of the kernel's accept queue: in a reconnect storm, all clients connect at once.
 const BACKLOG: i32 = 4_096;
 
-/// How much longer than announced an idle connection is kept: a request that was sent in time must not meet its end.
+/// How much longer than announced an idle connection is kept, so that a request sent in time is not lost.
 const KEEP_ALIVE_GRACE: Duration = Duration::from_secs(2);
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
-/// A failed accept is logged once in this time.
+/// Minimum time between two log lines about failed accepts.
 const FAILURE_LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How a listener's connections are served.
 #[derive(Clone, Debug)]
 pub struct Serving {
-    /// For a request head.
+    /// Timeout for a request head.
     pub head_timeout: Duration,
-    /// Between two requests of a connection; its clients are told.
+    /// Timeout between two requests of a connection, announced to clients.
     pub idle_timeout: Duration,
-    /// Bytes of a request head.
+    /// Maximum size of a request head, in bytes.
     pub head_bytes_max: usize,
     pub descriptors: Descriptors,
-    /// Connections served at once when no descriptor is left for clients.
+    /// Maximum number of concurrent connections when no descriptor is left for clients.
     pub spares: usize,
-    /// A connection whose peer takes nothing of what waits for it ends after this time, also when nobody waits for it any
-    /// more but the kernel.
+    /// A connection whose peer accepts no pending data ends after this time, even if only the kernel still holds it.
     pub write_timeout: Duration,
-    /// How many plain connections of one address there may be; those that became WebSockets are counted apart.
+    /// Limit on the plain connections of one address; connections that became WebSockets are counted separately.
     pub plain: Option<PlainLimit>,
     pub tls: Option<Tls>,
 }
 
-/// TLS on a listener, and what counts how its handshakes end.
+/// TLS on a listener, and the counter of handshake results.
 #[derive(Clone, Debug)]
 pub struct Tls {
     pub acceptor: Acceptor,
     pub metrics: Arc<Metrics>,
 }
 
-/// In the extensions of a request: the certificate that its client has shown, which was verified.
+/// A request extension: the client's verified certificate.
 #[derive(Clone, Debug)]
 pub struct ClientCertificate(pub CertificateDer<'static>);
 
 impl Tls {
-    /// Shakes hands within `timeout`. `None` when that failed.
+    /// Performs the TLS handshake within `timeout`. `None` if it fails.
     async fn accept(&self, stream: TcpStream, peer: SocketAddr, timeout: Duration) -> Option<Carrier> {
         let shaken = tokio::time::timeout(timeout, self.acceptor.accept(stream)).await;
         let (result, carrier) = match shaken {
@@ -98,8 +97,8 @@ impl Tls {
     }
 }
 
-/// Bounds the connections of one address before they have asked for anything. Proxies are not bounded: they speak for
-/// many, whose addresses are known only from their requests.
+/// Limits the connections of one address before their first request. Proxies are exempt: they forward many clients,
+/// whose addresses are known only from their requests.
 #[derive(Clone, Debug)]
 pub struct PlainLimit {
     pub addresses: AddressLimits,
@@ -107,8 +106,11 @@ pub struct PlainLimit {
 }
 
 impl PlainLimit {
-    /// Takes a place, given back when what is returned is dropped. `Err` when the address has as many as it may.
-    fn take(&self, peer: IpAddr) -> Result<Option<Permit>, Refused> {
+    /// Takes a place, which is released when the permit is dropped.
+    ///
+    /// # Errors
+    /// [`AddressRefusal`] if the address is at its limit.
+    fn take(&self, peer: IpAddr) -> Result<Option<Permit>, AddressRefusal> {
         if self.proxies.hops > 0 || self.proxies.ranges.iter().any(|range| range.contains(&peer.to_canonical())) {
             return Ok(None);
         }
@@ -116,10 +118,10 @@ impl PlainLimit {
     }
 }
 
-/// Binds a listener with room for a storm.
+/// Binds a listener with a long accept queue.
 ///
 /// # Errors
-/// When the address can't be bound.
+/// If the address cannot be bound.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let domain = socket2::Domain::for_address(address);
     let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
@@ -130,8 +132,8 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// The other loopback address at the same port, where there is one and it is free: some programs mean `::1` by
-/// `localhost`, and try nothing else.
+/// The other loopback address at the same port, if it exists and is free: some programs resolve `localhost` to `::1`
+/// only.
 #[must_use]
 pub fn bind_beside(listener: &TcpListener) -> Option<TcpListener> {
     let address = listener.local_addr().ok()?;
@@ -144,8 +146,8 @@ pub fn bind_beside(listener: &TcpListener) -> Option<TcpListener> {
     bind(other).inspect_err(|error| tracing::debug!(%other, %error, "localhost is one address only")).ok()
 }
 
-/// Accepts until `stop`; each connection is a task of its own. Those that wait for another request end at `stop`, the
-/// others when their response is written.
+/// Accepts until `stop`; each connection is a separate task. Idle connections end at `stop`, the others once their
+/// response is written.
 pub async fn serve(listener: TcpListener, router: Router, serving: Serving, tasks: Tasks, mut stop: Stop) {
     let (spares, failures) = (Spares::new(serving.spares), LogLimit::new(FAILURE_LOG_INTERVAL));
     loop {
@@ -156,10 +158,10 @@ pub async fn serve(listener: TcpListener, router: Router, serving: Serving, task
         match accepted {
             Ok((stream, peer)) => {
                 let Ok(permit) = serving.plain.as_ref().map_or(Ok(None), |plain| plain.take(peer.ip())) else {
-                    // Closed at once, without an answer: that would have to be waited for.
+                    // Closed without a response, which would have to be awaited.
                     continue;
                 };
-                // A socket that refuses is closed by its client already.
+                // Fails only if the client has already closed the connection.
                 let _ = stream.set_nodelay(true);
                 let hang_up = HangUp::default();
                 let place = if serving.descriptors.is_reserved(stream.as_raw_fd()) {
@@ -176,7 +178,7 @@ pub async fn serve(listener: TcpListener, router: Router, serving: Serving, task
             Err(error) => {
                 if let Some(left_out) = failures.admit(Instant::now()) {
                     let left_out = Some(left_out).filter(|count| *count > 0);
-                    tracing::warn!(%error, left_out, "can't accept a connection");
+                    tracing::warn!(%error, left_out, "cannot accept a connection");
                 }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
@@ -188,15 +190,15 @@ pub async fn serve(listener: TcpListener, router: Router, serving: Serving, task
 struct Peer {
     address: SocketAddr,
     hang_up: HangUp,
-    /// When it is served from the reserve.
+    /// Set if it is served from the reserve.
     place: Option<Place>,
-    /// Its place among those of its address.
+    /// Its place in the count of its address.
     permit: Option<Permit>,
-    /// From then on it is kept for no further request.
+    /// Once stopped, no further request is read.
     stop: Stop,
 }
 
-/// Speaks HTTP until the client leaves, breaks the rules, or becomes a WebSocket.
+/// Serves HTTP until the client leaves, violates a limit, or becomes a WebSocket.
 async fn speak(stream: TcpStream, peer: Peer, router: Router, serving: Serving) {
     let Peer { address: peer, hang_up, place, permit, mut stop } = peer;
     let has_asked = place.as_ref().map(Place::has_asked);
@@ -240,7 +242,7 @@ async fn speak(stream: TcpStream, peer: Peer, router: Router, serving: Serving) 
     });
     let mut served = pin!(
         http1::Builder::new()
-            // One that has sent its request and shut its side still waits for the response.
+            // A client that has shut down its sending side still waits for the response.
             .half_close(true)
             .max_buf_size(serving.head_bytes_max)
             .keep_alive(place.is_none())
@@ -265,7 +267,7 @@ async fn speak(stream: TcpStream, peer: Peer, router: Router, serving: Serving) 
         () = given_up(&hang_up, place.as_ref()) => tracing::debug!(%peer, "http connection ended by this side"),
         () = turns.over(timeouts) => tracing::debug!(%peer, "http connection ended: no request came in time"),
     }
-    // Only now, when the descriptor is closed.
+    // Not earlier: by now the descriptor is closed.
     drop((place, permit));
 }
 
@@ -277,13 +279,13 @@ async fn given_up(hang_up: &HangUp, place: Option<&Place>) {
     }
 }
 
-/// Says how long the connection is kept for another request, in whole seconds.
+/// The header that announces the idle timeout, in whole seconds.
 fn keep_alive_header(idle_timeout: Duration) -> HeaderValue {
     HeaderValue::try_from(format!("timeout={}", idle_timeout.as_secs()))
         .unwrap_or(HeaderValue::from_static("timeout=0"))
 }
 
-/// Whether the client keeps the connection after this request (RFC 9112, 9.3).
+/// Whether the client keeps the connection open after this request (RFC 9112, 9.3).
 fn is_kept(request: &Request<Body>) -> bool {
     let mut options = request.headers().get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
     let mut says =
@@ -294,7 +296,7 @@ fn is_kept(request: &Request<Body>) -> bool {
     }
 }
 
-/// A router never fails.
+/// Removes the error type of the router, which never fails.
 trait Infallibly<T> {
     fn into_response_infallible(self) -> T;
 }

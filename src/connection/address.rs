@@ -1,5 +1,5 @@
-//! Where a request comes from, and how much one address may ask for: connections at once, handshakes a second. The
-//! time is an argument. Never believes a header of a peer that is not a trusted proxy.
+//! The client's address, and the limits per address: concurrent connections, and handshakes per second. Time is an
+//! argument. Never trusts a header of a peer that is not a trusted proxy.
 
 mod limits;
 
@@ -8,16 +8,16 @@ use std::net::IpAddr;
 use hyper::{HeaderMap, header};
 
 use crate::config::{AddressHeader, Proxies};
-pub use limits::{AddressLimits, Permit, Refused, RefusedBy};
+pub use limits::{AddressLimits, AddressRefusal, Permit, RefusedBy};
 
-/// No more hops of a forwarding header are looked at.
+/// Maximum number of hops of a forwarding header that are read.
 const HOPS_MAX: usize = 32;
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
-/// The address that limits count and logs show: the last hop that is not a trusted proxy.
+/// The address that limits and logs use: the last hop that is not a trusted proxy.
 ///
-/// Only the configured header is read: a client can send any other, and a proxy passes it on. It is read from the right:
-/// what stands left of the last untrusted hop was written by that hop and may be a lie.
+/// Only the configured header is read, because a client can send any other and a proxy forwards it. It is read from the
+/// right: everything left of the last untrusted hop was written by that hop and may be false.
 #[must_use]
 pub fn client_address(peer: IpAddr, headers: &HeaderMap, proxies: &Proxies) -> IpAddr {
     let mut client = peer.to_canonical();
@@ -29,14 +29,14 @@ pub fn client_address(peer: IpAddr, headers: &HeaderMap, proxies: &Proxies) -> I
         AddressHeader::Forwarded => hops(headers, header::FORWARDED.as_str(), forwarded_for),
     };
     for (passed, hop) in hops.into_iter().enumerate() {
-        // A hop without an address (`unknown`, garbage): the proxy that wrote it is the last one known.
+        // A hop without an address (`unknown` or garbage): the result is the proxy that wrote it.
         let Some(address) = hop.filter(|_| is_proxy(proxies, client, passed)) else { break };
         client = address;
     }
     client
 }
 
-/// Whether the address is one of the proxies, after so many that were passed.
+/// Whether the address is a trusted proxy, after `passed` hops.
 fn is_proxy(proxies: &Proxies, address: IpAddr, passed: usize) -> bool {
     passed < proxies.hops || proxies.ranges.iter().any(|range| range.contains(&address))
 }
@@ -48,7 +48,7 @@ fn hops(headers: &HeaderMap, name: &str, value_of: fn(&str) -> Option<&str>) -> 
     elements.take(HOPS_MAX).map(|element| value_of(element.trim()).and_then(address)).collect()
 }
 
-/// The `for` parameter of one element of `Forwarded`, without its quotes.
+/// The `for` parameter of one element of `Forwarded`, unquoted.
 fn forwarded_for(element: &str) -> Option<&str> {
     let mut parameters = element.split(';').filter_map(|parameter| parameter.trim().split_once('='));
     let (_, value) = parameters.find(|(name, _)| name.eq_ignore_ascii_case("for"))?;
@@ -62,7 +62,7 @@ fn address(text: &str) -> Option<IpAddr> {
         None if text.matches(':').count() == 1 => text.split_once(':')?.0,
         None => text,
     };
-    // A link-local address may name its interface (RFC 4007), which says nothing here.
+    // A link-local address may include a zone (RFC 4007), which is meaningless here.
     let bare = bare.split_once('%').map_or(bare, |(address, _zone)| address);
     bare.parse::<IpAddr>().ok().map(|address| address.to_canonical())
 }
@@ -91,19 +91,19 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_is_not_believed() {
+    fn headers_of_untrusted_peers_are_ignored() {
         assert_eq!(seen("203.0.113.7", &[("x-forwarded-for", "198.51.100.1")]), "203.0.113.7");
         assert_eq!(seen("203.0.113.7", &[("forwarded", "for=198.51.100.1")]), "203.0.113.7");
-        assert_eq!(seen("::ffff:203.0.113.7", &[]), "203.0.113.7", "a mapped address is the IPv4 one");
+        assert_eq!(seen("::ffff:203.0.113.7", &[]), "203.0.113.7", "a mapped address is an IPv4 address");
     }
 
     #[test]
     fn a_trusted_proxy_names_the_last_untrusted_hop() {
         let by_proxy = |value| seen("10.0.0.1", &[("x-forwarded-for", value)]);
         assert_eq!(by_proxy("198.51.100.1"), "198.51.100.1");
-        assert_eq!(by_proxy("1.1.1.1, 198.51.100.1"), "198.51.100.1", "the left part is the client's own claim");
+        assert_eq!(by_proxy("1.1.1.1, 198.51.100.1"), "198.51.100.1", "the client wrote the left part");
         assert_eq!(by_proxy("1.1.1.1, 198.51.100.1, 10.9.9.9"), "198.51.100.1");
-        assert_eq!(by_proxy("10.2.2.2,10.9.9.9"), "10.2.2.2", "all trusted: the first of them");
+        assert_eq!(by_proxy("10.2.2.2,10.9.9.9"), "10.2.2.2", "if all are trusted, the first one");
         assert_eq!(by_proxy("198.51.100.1:4711"), "198.51.100.1");
         assert_eq!(by_proxy("[2001:db8::7]:4711"), "2001:db8::7");
         assert_eq!(by_proxy("2001:db8::7"), "2001:db8::7");
@@ -115,13 +115,13 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_one_list() {
+    fn several_header_lines_form_one_list() {
         let lines = [("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "198.51.100.1, 10.9.9.9")];
         assert_eq!(seen("10.0.0.1", &lines), "198.51.100.1");
     }
 
     #[test]
-    fn a_hop_without_an_address_ends_the_walk() {
+    fn a_hop_without_an_address_ends_the_search() {
         for value in ["", "unknown", "1.1.1.1, unknown", "1.1.1.1, 300.1.1.1", "1.1.1.1,", "1.1.1.1, [::1", "a\tb"] {
             assert_eq!(seen("10.0.0.1", &[("x-forwarded-for", value)]), "10.0.0.1", "{value}");
         }
@@ -142,21 +142,21 @@ mod tests {
         assert_eq!(seen_by(&proxies, "10.0.0.1", &both), "198.51.100.1");
         let both = [("forwarded", "for=1.1.1.1"), ("x-forwarded-for", "198.51.100.1")];
         assert_eq!(seen("10.0.0.1", &both), "198.51.100.1");
-        assert_eq!(seen("10.0.0.1", &[("forwarded", "for=1.1.1.1")]), "10.0.0.1", "a client's own, passed on");
+        assert_eq!(seen("10.0.0.1", &[("forwarded", "for=1.1.1.1")]), "10.0.0.1", "a client's header, forwarded");
     }
 
     #[test]
-    fn so_many_hops_are_believed_wherever_they_are() {
+    fn a_configured_number_of_hops_is_trusted_whatever_their_addresses() {
         let proxies = |hops| Proxies { ranges: Vec::new(), hops, header: AddressHeader::ForwardedFor };
         let lines = [("x-forwarded-for", "1.1.1.1, 198.51.100.1, 192.0.2.9")];
         let seen = |hops| seen_by(&proxies(hops), "203.0.113.7", &lines);
         assert_eq!([seen(0), seen(1), seen(2)], ["203.0.113.7", "192.0.2.9", "198.51.100.1"]);
-        assert_eq!(seen(9), "1.1.1.1", "fewer hops than that: as far as they go");
+        assert_eq!(seen(9), "1.1.1.1", "with fewer hops, the last one");
         assert_eq!(seen_by(&proxies(1), "203.0.113.7", &[]), "203.0.113.7");
     }
 
     #[test]
-    fn a_long_list_is_not_walked_to_its_end() {
+    fn only_a_bounded_part_of_a_long_list_is_read() {
         let long: &'static str = Box::leak(format!("198.51.100.1{}", ", 10.9.9.9".repeat(1_000)).into_boxed_str());
         assert_eq!(seen("10.0.0.1", &[("x-forwarded-for", long)]), "10.9.9.9");
     }

@@ -1,5 +1,5 @@
-//! Who is admitted: the address, the replica's room, the token, the session, the user's limit, in this order.
-//! Never answers: `upgrade` and `event_stream` do that, each in its own way.
+//! Admission of clients: checks address, capacity, token, session and the user's limit, in this order. Never responds:
+//! `upgrade` and `event_stream` do, each in its own way.
 
 use std::{
     fmt,
@@ -34,30 +34,30 @@ use crate::{
 
 pub(super) use super::refused::Refused;
 
-/// One profile, with everything that it needs.
+/// One profile and its dependencies.
 #[derive(Clone)]
 pub(super) struct Endpoint {
     pub(super) replica: Arc<Replica>,
     pub(super) profile: Arc<Profile>,
-    /// For the outboxes of its clients.
+    /// Shared by the outboxes of its clients.
     pub(super) outboxes: Arc<hub::Shared>,
-    /// Its connections' places, where their number is bounded.
+    /// The places of its connections, if their number is limited.
     pub(super) places: Option<Arc<Semaphore>>,
 }
 
-/// An attempt that its address may make.
+/// An attempt within the limits of its address.
 pub(super) struct Place {
     permit: Permit,
-    /// When it was taken.
+    /// When the place was taken.
     since: Instant,
 }
 
-/// Who a client is, as far as it says.
+/// The client's identity, as far as known.
 #[derive(Default)]
 struct Known {
     identity: Option<Identity>,
     key: Option<Arc<ApiKey>>,
-    /// The token is yet to come in a message.
+    /// The token will follow in a message.
     deferred: bool,
 }
 
@@ -67,52 +67,54 @@ impl Known {
     }
 }
 
-/// A client that is admitted.
+/// An admitted client.
 pub(super) struct Admitted {
     /// When its admission began.
     pub(super) since: Instant,
     pub(super) identity: Option<Identity>,
-    /// The key of a producer.
+    /// The producer's key.
     pub(super) key: Option<Arc<ApiKey>>,
     pub(super) session: SessionId,
-    /// What its client knows of it.
+    /// The session's secret, which only the client keeps.
     pub(super) secret: SessionSecret,
-    /// The session was another connection's, which has to end.
+    /// The session was taken over from another connection, which must end.
     pub(super) resumed: bool,
-    /// The session that the client wants to take over once it is known.
+    /// The session to take over once the user is known.
     pub(super) takes_over: Option<SessionSecret>,
-    /// The token comes in the first message.
+    /// The token follows in the first message.
     pub(super) deferred: bool,
     pub(super) permit: Permit,
     pub(super) attempt: Attempt,
 }
 
 impl Endpoint {
-    /// Counts a client that is refused, and logs why.
+    /// Counts and logs a refusal.
     pub(super) fn note_refusal(&self, attempt: Attempt, outcome: Outcome, reason: impl fmt::Display) {
         self.replica.metrics.handshakes_total.of(outcome).inc();
         let from = (attempt.connection_id, attempt.address);
         self.replica.audit.refused_client(&self.profile.name, from, outcome, reason);
     }
 
-    /// Refuses a client by plain HTTP.
+    /// Refuses a client with an HTTP response.
     pub(super) fn refuse(&self, attempt: Attempt, request: &HeaderMap, refused: Refused) -> Response {
         self.note_refusal(attempt, refused.outcome, &refused);
         refused.respond(request)
     }
 
-    /// The value of the path's one parameter, which becomes part of the names of topics, or why it can't.
+    /// The decoded path parameter, which becomes part of topic names.
+    ///
+    /// # Errors
+    /// A message if it is not a valid name.
     pub(super) fn param(&self, path: &str) -> Result<Option<Box<str>>, String> {
         let pattern = &self.profile.path;
         let Some((open, close)) = pattern.find('{').zip(pattern.find('}')) else { return Ok(None) };
         let value = path.get(open..).and_then(|rest| rest.strip_suffix(&pattern[close + 1..])).unwrap_or_default();
-        let value = query::decode_name(value).map_err(|_| "the path is not UTF-8 text")?;
+        let value = query::decode_name(value).map_err(|_| "the path is not valid UTF-8")?;
         self.profile.check_param(&value)?;
         Ok(Some(value.into()))
     }
 
-    /// Counts the attempt, whatever it turns out to be, and takes a connection's place for its address. What an attempt
-    /// costs is paid only after this.
+    /// Counts the attempt and takes a connection's place for its address. Expensive checks come only after this.
     pub(super) fn take_place(&self, attempt: Attempt) -> Result<Place, Refused> {
         let since = Instant::now();
         let permit = self.replica.addresses.admit(attempt.address, since).map_err(|refused| {
@@ -144,9 +146,13 @@ impl Endpoint {
             } else {
                 (CloseCode::TryAgainLater, Outcome::Capacity)
             };
-            return Err(
-                Refused::new(StatusCode::SERVICE_UNAVAILABLE, code, "Replica is full or going away", outcome).after(2)
-            );
+            return Err(Refused::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                code,
+                "Replica is full or shutting down",
+                outcome,
+            )
+            .after(2));
         }
         if let Some(places) = &self.places {
             let place = Arc::clone(places).try_acquire_owned();
@@ -166,7 +172,7 @@ impl Endpoint {
         Ok(Admitted { since, identity, key, session, secret, resumed, takes_over, deferred, permit, attempt })
     }
 
-    /// Who the client is.
+    /// Verifies the client's credentials.
     async fn identify(&self, credential: &Credential) -> Result<Known, Refused> {
         let rule = self.profile.token;
         if rule == TokenRule::Ignored {
@@ -198,7 +204,7 @@ impl Endpoint {
         }
     }
 
-    /// A producer with a key.
+    /// Identifies a producer by its key.
     fn by_key(&self, key: Arc<ApiKey>) -> Result<Known, Refused> {
         let count = |result| self.replica.metrics.api_key_requests_total.of(&key.name, result).inc();
         if !key.may(Right::Publish) {
@@ -227,7 +233,7 @@ impl Endpoint {
             let refused =
                 if error.is_ours() { unavailable(TOKENS_UNAVAILABLE) } else { self.unauthorized("Invalid token") };
             let refused = refused.for_log(error.reason());
-            // A stranger must not learn how close a guess was; on a developer's machine the cause saves an hour.
+            // The cause could help an attacker to guess, so only development mode shows it.
             let cause = self.replica.config.development.then(|| error.to_string());
             Refused { cause, ..refused }
         })?;
@@ -244,7 +250,7 @@ impl Endpoint {
         Refused::new(StatusCode::UNAUTHORIZED, code, reason, Outcome::Unauthorized)
     }
 
-    /// Whether what the URL says of where channels begin can apply; an admitted client that is mistaken is not admitted.
+    /// Checks that the starting positions in the URL apply; otherwise the admission is withdrawn.
     pub(super) fn may_begin(
         &self,
         param: Option<&str>,
@@ -268,7 +274,7 @@ impl Endpoint {
         }
     }
 
-    /// An admitted client left before its connection was opened.
+    /// Withdraws the admission of a client that left before its connection opened.
     pub(super) fn withdraw(&self, admitted: &Admitted) {
         self.replica.registry.closed(admitted.session);
     }
@@ -286,23 +292,23 @@ impl From<UserRefusal> for Refused {
         let refused = Self::new(status, refusal.code(), reason, outcome);
         match refusal {
             UserRefusal::TooManyConnections => refused.after(5),
-            // The second is over then.
+            // That second is over by then.
             UserRefusal::Doubtful => refused.after(1),
             UserRefusal::Revoked => refused,
         }
     }
 }
 
-/// The refusal when no descriptor is left for clients.
+/// The refusal if no descriptor is left for clients.
 pub(super) fn no_descriptor() -> Refused {
     let (status, code) = (StatusCode::SERVICE_UNAVAILABLE, CloseCode::TryAgainLater);
     Refused::new(status, code, "Replica has no file descriptor left", Outcome::Capacity).after(2)
 }
 
-/// What a client is told whose token may have been revoked.
-pub(super) const DOUBTFUL: &str = "The token is of the second of a revocation; get a new one";
+/// The response to a client whose token may have been revoked.
+pub(super) const DOUBTFUL: &str = "The token was issued in the same second as a revocation; request a new one";
 
-const TOKENS_UNAVAILABLE: &str = "Tokens can't be verified now";
+const TOKENS_UNAVAILABLE: &str = "Tokens cannot be verified now";
 
 fn unavailable(reason: &'static str) -> Refused {
     Refused::new(StatusCode::SERVICE_UNAVAILABLE, CloseCode::TryAgainLater, reason, Outcome::Unavailable).after(2)

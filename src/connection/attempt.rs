@@ -1,15 +1,15 @@
-//! A client that wants a connection: what it is called in logs, and where it comes from. Never a token, a path or a query.
+//! A client's attempt to connect: its id in logs, and its address. Never contains a token, a path or a query.
 
 use std::{fmt, net::IpAddr};
 
 use hyper::{HeaderMap, header};
 use uuid::Uuid;
 
-/// Characters of a foreign origin that are logged.
+/// Maximum number of logged characters of a foreign origin.
 const ORIGIN_MAX: usize = 100;
 
-/// The name of one connection, 16 hexadecimal digits: no two of a cluster have the same. Independent of the session, which
-/// is a secret.
+/// The id of one connection, 16 hexadecimal digits, unique in the cluster. Independent of the session id, which is
+/// secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ConnectionId(u64);
 
@@ -19,7 +19,7 @@ impl ConnectionId {
         Self(Uuid::new_v4().as_u64_pair().0)
     }
 
-    /// Whether it is written so.
+    /// Whether `text` is this id in its canonical form.
     #[must_use]
     pub fn is(self, text: &str) -> bool {
         is_connection_id(text) && u64::from_str_radix(text, 16) == Ok(self.0)
@@ -32,22 +32,22 @@ impl fmt::Display for ConnectionId {
     }
 }
 
-/// Whether a text could be the name of a connection.
+/// Whether a text has the form of a connection id.
 #[must_use]
 pub fn is_connection_id(text: &str) -> bool {
     text.len() == 16 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// A client that wants a connection.
+/// A client's attempt to connect.
 #[derive(Clone, Copy, Debug)]
 pub struct Attempt {
-    /// What the connection is called in logs and to its client.
+    /// The connection's id in logs and in its welcome.
     pub connection_id: ConnectionId,
-    /// Where it comes from, behind trusted proxies.
+    /// The client's address, behind trusted proxies.
     pub address: IpAddr,
 }
 
-/// The reason for refusing a foreign page, with its origin: an operator may have to allow it.
+/// The reason for refusing a foreign page, with its origin, which an operator may have to allow.
 pub(super) fn foreign_origin(headers: &HeaderMap) -> String {
     let origin = headers.get(header::ORIGIN).map(|origin| String::from_utf8_lossy(origin.as_bytes()));
     let shown: String = origin.unwrap_or_default().chars().take(ORIGIN_MAX).collect();

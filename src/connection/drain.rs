@@ -1,5 +1,6 @@
-//! The paced shutdown of a replica. First it reports that it is not ready, and still accepts connections until load
-//! balancers notice; then connections are asked to move in waves, each with its own delay. Never floods other replicas.
+//! The paced shutdown of a replica. First the replica reports that it is not ready, and still accepts connections until
+//! load balancers notice; then it asks connections to move in waves, with a random delay each. Never floods other
+//! replicas.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -14,12 +15,12 @@ use crate::{metrics::Disconnect, tasks::Tasks};
 
 /// Time between two waves.
 const WAVE: Duration = Duration::from_millis(100);
-/// After the last wave: for outboxes to be flushed and Close frames to be answered.
+/// Time after the last wave for flushing outboxes and receiving Close frames.
 const LAST_GRACE: Duration = Duration::from_secs(7);
-/// A client is asked to reconnect after at most this time.
+/// Maximum delay before a client should reconnect.
 const RETURN_MAX_MS: u64 = 1_000;
 
-/// Drains: returns when all connections are closed, or their time is up. `doors` are the accept loops.
+/// Drains the replica. Returns when all connections are closed or the timeout expires. `doors` are the accept loops.
 pub async fn drain(replica: &Arc<Replica>, doors: &Tasks) {
     let config = replica.config.drain.clone();
     tracing::info!(connections = replica.connections.len(), delay = ?config.delay, spread = ?config.spread, "draining");
@@ -30,7 +31,7 @@ pub async fn drain(replica: &Arc<Replica>, doors: &Tasks) {
     doors.end(Duration::from_secs(1)).await;
     close_in_waves(replica, config.spread).await;
     let until = Instant::now() + LAST_GRACE;
-    // Connections that were being admitted when the listeners were closed open late.
+    // Connections that were being admitted when the listeners closed open late.
     while replica.addresses.connections() > 0 && Instant::now() < until {
         unasked(replica).for_each(|handle| ask_to_move(&handle));
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -38,19 +39,19 @@ pub async fn drain(replica: &Arc<Replica>, doors: &Tasks) {
     tracing::info!(left = replica.connections.len(), "drained");
 }
 
-/// Asks all connections to move, in waves over `spread`, on behalf of an operator. Those that come meanwhile are asked as
-/// well, while the replica takes no new ones.
+/// Asks all connections to move, in waves over `spread`, for an operator. Includes those that open meanwhile, while the
+/// replica accepts no new ones.
 pub async fn move_all(replica: &Replica, spread: Duration) {
     close_in_waves(replica, spread).await;
 }
 
-/// Asks a share of the connections (0 to 1) to move, in waves over `spread`. Returns how many that were.
+/// Asks a share of the connections (0 to 1) to move, in waves over `spread`. Returns their number.
 pub async fn move_share(replica: &Replica, share: f64, spread: Duration) -> usize {
     let open: Vec<_> = unasked(replica).collect();
     let count = ((open.len() as f64 * share).ceil() as usize).min(open.len());
     let waves = (spread.as_millis() / WAVE.as_millis()).max(1) as usize;
     let mut ticks = tokio::time::interval(WAVE);
-    // Sessions are random, and so is their order.
+    // Session ids are random, and so is their order.
     for wave in open[..count].chunks(count.div_ceil(waves).max(1)) {
         ticks.tick().await;
         wave.iter().for_each(|handle| ask_to_move(handle));
@@ -64,7 +65,7 @@ async fn close_in_waves(replica: &Replica, spread: Duration) {
     let mut ticks = tokio::time::interval(WAVE);
     for left in (1..=waves).rev() {
         ticks.tick().await;
-        // Sessions are random, so their order is fair.
+        // Session ids are random, so their order is fair.
         let open: Vec<_> = unasked(replica).collect();
         if open.is_empty() {
             return;
@@ -73,7 +74,7 @@ async fn close_in_waves(replica: &Replica, spread: Duration) {
     }
 }
 
-/// Connections that have not been asked to end.
+/// Connections that have not been asked to close.
 fn unasked(replica: &Replica) -> impl Iterator<Item = Arc<ConnectionHandle>> {
     let asked = |handle: &Arc<ConnectionHandle>| {
         let look = handle.outbox.look();

@@ -1,11 +1,11 @@
-//! What of a command comes back in its reply. Never the command itself.
+//! The fields of a command that its reply repeats.
 
 use tickgate_wire::command::Json;
 
-/// What of a command comes back in its reply.
+/// The fields of a command that its reply repeats.
 #[derive(Debug, Default)]
 pub(super) struct Echo {
     pub(super) id: Option<Json>,
-    /// Names of fields that meant nothing.
+    /// Names of unknown fields.
     pub(super) ignored: Vec<String>,
 }

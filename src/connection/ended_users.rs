@@ -1,5 +1,5 @@
-//! Users whose connections were ended a moment ago: a connection that was being let in meanwhile is one of them. Never
-//! means one that was let in later.
+//! Users whose connections were just closed, so that connections being admitted at that moment are closed too. Never
+//! affects connections admitted later.
 
 use std::{
     collections::VecDeque,
@@ -9,12 +9,12 @@ use std::{
 use parking_lot::Mutex;
 use tickgate_wire::model::UserId;
 
-/// Longer than anybody is being let in.
+/// Upper bound on the duration of an admission.
 const KEPT: Duration = Duration::from_secs(30);
-/// Past it the oldest are forgotten.
+/// Beyond this number, the oldest are removed.
 const KEPT_MAX: usize = 4_096;
 
-/// What was said of users lately, oldest first.
+/// Users whose connections were closed recently, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct EndedUsers(Mutex<VecDeque<Ended>>);
 
@@ -27,7 +27,7 @@ struct Ended {
 }
 
 impl EndedUsers {
-    /// All connections of the user end as of `now`.
+    /// Records that all connections of the user are closed at `now`.
     pub(super) fn add(&self, user: &str, (code, reason): (u16, &str), now: Instant) {
         let mut all = self.0.lock();
         while all.len() >= KEPT_MAX || all.front().is_some_and(|ended| now - ended.at > KEPT) {
@@ -36,7 +36,7 @@ impl EndedUsers {
         all.push_back(Ended { at: now, user: user.to_owned(), code, reason: reason.to_owned() });
     }
 
-    /// With which code and reason the user's connections ended, if they did since then.
+    /// The code and reason with which the user's connections were closed after `then`, if they were.
     pub(super) fn since(&self, user: &UserId, then: Instant) -> Option<(u16, String)> {
         let all = self.0.lock();
         let mut later = all.iter().rev().take_while(|ended| ended.at >= then);
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_who_was_being_let_in_is_meant() {
+    fn only_connections_being_admitted_are_affected() {
         let (ended, alice, start) = (EndedUsers::default(), UserId::new("alice").unwrap(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
         ended.add("alice", (4002, "revoked"), at(10));
@@ -58,7 +58,7 @@ mod tests {
         assert_eq!(ended.since(&alice, at(11)), None);
         assert_eq!(ended.since(&UserId::new("carol").unwrap(), at(0)), None);
         ended.add("bob", (4500, ""), at(99));
-        assert_eq!(ended.0.lock().len(), 1, "the others are long over");
+        assert_eq!(ended.0.lock().len(), 1, "older entries are removed");
         for _ in 0..KEPT_MAX {
             ended.add("bob", (4500, ""), at(100));
         }

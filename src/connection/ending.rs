@@ -1,4 +1,4 @@
-//! How a connection ends, whatever its transport and whatever the reason. Never waits: the registry is told by a queue.
+//! The end of a connection, for every transport and cause. Never waits: the registry is notified through a queue.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use serde_json::json;
 use super::state::Connection;
 use crate::metrics::Disconnect;
 
-/// Gives back everything that the connection holds.
+/// Releases everything that the connection holds.
 pub(super) fn end(mut connection: Connection, cause: Disconnect) {
     let replica = connection.replica.clone();
     let handle = connection.handle.clone();
-    // A transport that still has something to send has shut the outbox before.
+    // A transport that still has something to send has already shut the outbox.
     handle.outbox.shut(None, false);
     if replica.connections.remove(&handle) {
         replica.registry.closed(handle.session);

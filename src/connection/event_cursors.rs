@@ -1,39 +1,39 @@
-//! When a reader of events is told its cursors: after each piece of the stream. Only where values wait for a slow reader,
-//! of which each piece is small, they come less often, so that most of what it reads is values. Never delays the cursor of
-//! a message that is owed.
+//! When a reader of an event stream receives its cursors: after each piece of the stream. For a slow reader of values,
+//! whose pieces are small, they are sent less often, so that most of the bandwidth carries values. Never delays the
+//! cursor of an ordered message.
 
 use bytes::BytesMut;
 use tickgate_wire::{event_stream, model::StreamId};
 
-/// So many times their own bytes of values may lie between cursors and the next.
+/// Maximum ratio of value bytes to cursor bytes between two cursor events.
 const SHARE: usize = 2;
 
 /// The cursors of one stream.
 #[derive(Debug)]
 pub(super) struct EventCursors {
-    /// By cursor: its channel has values, of which only the newest is owed.
+    /// Per cursor: whether its channel has values, of which only the newest matters.
     of_values: Box<[bool]>,
-    /// As they were sent last.
+    /// The cursors sent last.
     sent: Box<[StreamId]>,
-    /// Bytes of the event that carried them, and of what was sent since.
+    /// Bytes of the last cursor event, and bytes sent since.
     own_bytes: usize,
     bytes_since: usize,
 }
 
 impl EventCursors {
-    /// For a stream whose cursors belong to such channels.
+    /// Creates the state for a stream; `of_values` tells which cursors belong to value channels.
     pub(super) fn new(of_values: Vec<bool>) -> Self {
         Self { of_values: of_values.into(), sent: Box::default(), own_bytes: 0, bytes_since: 0 }
     }
 
-    /// How many a reader has that comes back.
+    /// Number of cursors that a resuming reader has.
     pub(super) fn count(&self) -> usize {
         self.of_values.len()
     }
 
-    /// Appends those of a reader that has this piece and all before. `more`: something waits already.
+    /// Appends the reader's cursors after this piece, if due. `more`: further pieces are waiting.
     pub(super) fn append(&mut self, piece: &mut BytesMut, cursors: &[StreamId], more: bool) {
-        // While subscriptions start there are fewer: the reader could not say later which ones they were.
+        // While subscriptions start, there are fewer cursors, and the reader could not tell which ones.
         if cursors.is_empty() || cursors.len() != self.count() {
             return;
         }
@@ -48,7 +48,7 @@ impl EventCursors {
         self.sent = cursors.into();
     }
 
-    /// Whether a reader that came back with the last ones would get a message again.
+    /// Whether a reader that resumed from the last cursors sent would receive an ordered message again.
     fn is_owed(&self, cursors: &[StreamId]) -> bool {
         let mut moved = cursors.iter().zip(&self.sent).zip(&self.of_values);
         self.sent.is_empty() || moved.any(|((now, sent), of_values)| now != sent && !of_values)
@@ -59,7 +59,7 @@ impl EventCursors {
 mod tests {
     use super::*;
 
-    /// Whether cursors follow a piece of so many bytes.
+    /// Whether cursors follow a piece of this size.
     fn follow(cursors: &mut EventCursors, bytes: usize, [value, order]: [u64; 2], more: bool) -> bool {
         let mut piece = BytesMut::from(vec![b'x'; bytes].as_slice());
         cursors.append(&mut piece, &[StreamId::new(7, value), StreamId::new(7, order)], more);
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn they_follow_each_piece_with_a_message_that_is_owed_and_the_last() {
+    fn they_follow_each_piece_with_an_ordered_message_and_the_last_piece() {
         let mut cursors = EventCursors::new(vec![true, false]);
         assert!(follow(&mut cursors, 1, [1, 1], true), "the first");
         assert!(!follow(&mut cursors, 1, [2, 1], true));
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn they_take_no_more_than_a_third_of_the_line_from_values() {
+    fn they_take_at_most_a_third_of_the_bandwidth_from_values() {
         let mut cursors = EventCursors::new(vec![true, false]);
         let own = "id: 7-1,7-1\n\n".len();
         assert!(follow(&mut cursors, 1, [1, 1], true));

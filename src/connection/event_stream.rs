@@ -1,9 +1,9 @@
-//! From a request to Server-Sent Events: the same pushes, one way. `GET /sse?channels=ticker:BTCUSDT,orders`; a browser
-//! that reconnects sends `Last-Event-ID`, and receives what it missed.
+//! Server-Sent Events: the same pushes in one direction, at `GET /sse?channels=ticker:BTCUSDT,orders`. A browser that
+//! reconnects sends `Last-Event-ID` and receives what it missed.
 //!
-//! Events are encoded once for all readers, so none has an id of its own. After a piece of the stream comes an event
-//! without data whose id holds the reader's cursors, in the order of the channels it asked for: all of them or none.
-//! Never keeps a TCP connection whose reader takes nothing.
+//! Events are encoded once for all readers, so none has its own id. After a piece of the stream, an event without data
+//! has an id with the reader's cursors, in the order of the requested channels: all of them or none. Never keeps a TCP
+//! connection whose reader accepts nothing.
 
 use std::{
     convert::Infallible,
@@ -58,10 +58,10 @@ use crate::{
 
 const LAST_EVENT_ID: &str = "last-event-id";
 
-/// How long a reader may take to read an ended stream to its end.
+/// Time for a reader to read an ended stream to its end.
 const LAST_EVENTS_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Opens a stream, or refuses it as plain HTTP: an `EventSource` can't see a reason either way.
+/// Opens a stream or responds with a refusal over HTTP, whose reason an `EventSource` cannot see in any case.
 pub(super) async fn open(
     State(endpoint): State<Endpoint>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
@@ -96,12 +96,12 @@ pub(super) async fn open(
     }
 }
 
-/// What a reader asked for.
+/// The parameters of a request.
 struct Asked {
     channels: Vec<query::Name>,
-    /// Of a reader that comes back; none for a new one.
+    /// Those of a resuming reader; empty for a new one.
     cursors: Vec<StreamId>,
-    /// The value of the path's parameter.
+    /// The path parameter.
     param: Option<Box<str>>,
     origin: Option<HeaderValue>,
     credential: Credential,
@@ -113,7 +113,7 @@ impl Asked {
         let mut origins = parts.headers.get_all(header::ORIGIN).iter();
         let origin = origins.next().cloned();
         if origins.next().is_some() {
-            return Err(Problem::invalid("more than one Origin came with the request"));
+            return Err(Problem::invalid("the request has more than one Origin header"));
         }
         let is_allowed = |origin: &str| handshake::is_allowed(origin, &parts.headers, &config.server.allowed_origins);
         if origin.as_ref().is_some_and(|origin| !origin.to_str().is_ok_and(is_allowed)) {
@@ -133,7 +133,7 @@ impl Asked {
         let credential = handshake::http_credential(parts)
             .map_err(|malformed| Problem::new(malformed.kind(), malformed.to_string()))?;
         let credential = match credential {
-            // A reader sends nothing after its request, so there is no token to wait for.
+            // A reader sends nothing after its request, so no token can follow.
             Credential::Deferred => Credential::None,
             other => other,
         };
@@ -141,7 +141,7 @@ impl Asked {
     }
 }
 
-/// The cursors with which a reader comes back. `None` when they are malformed, or more than `max`.
+/// The cursors of a resuming reader. `None` if they are malformed or more than `max`.
 fn cursors(headers: &HeaderMap, max: usize) -> Option<Vec<StreamId>> {
     match headers.get(LAST_EVENT_ID) {
         None => Some(Vec::new()),
@@ -169,7 +169,7 @@ fn stream(endpoint: Endpoint, admitted: Admitted, asked: Asked, parts: &Parts) -
     let cursors = EventCursors::new(selection.of_values.clone());
     if !asked.cursors.is_empty() && asked.cursors.len() != cursors.count() {
         endpoint.withdraw(&admitted);
-        return Problem::invalid("Last-Event-ID is of another list of channels").respond(&parts.headers);
+        return Problem::invalid("Last-Event-ID belongs to another list of channels").respond(&parts.headers);
     }
     if selection.wanted.iter().any(|wanted| wanted.resolved.rule.class == Class::State) {
         backpressure.limit();
@@ -180,7 +180,7 @@ fn stream(endpoint: Endpoint, admitted: Admitted, asked: Asked, parts: &Parts) -
     let body = EventBody { handle: connection.handle.clone(), backpressure, cursors, _ended: ended };
     replica.tasks.spawn("event stream", async move {
         serve(connection, selection).await;
-        // Whatever has not been read by then never will be.
+        // After the timeout, the rest is discarded.
         if tokio::time::timeout(LAST_EVENTS_TIMEOUT, end).await.is_err() {
             hang_up.now();
         }
@@ -189,13 +189,13 @@ fn stream(endpoint: Endpoint, admitted: Admitted, asked: Asked, parts: &Parts) -
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     problem::keep_private(headers);
-    // Otherwise nginx would buffer events.
+    // Disables buffering in nginx.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     allow(headers, asked.origin);
     response
 }
 
-/// The origin was checked before; the page may read what it asked for.
+/// Allows the page to read the response: its origin is already checked.
 fn allow(headers: &mut HeaderMap, origin: Option<HeaderValue>) {
     if let Some(origin) = origin {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
@@ -203,17 +203,17 @@ fn allow(headers: &mut HeaderMap, origin: Option<HeaderValue>) {
     }
 }
 
-/// What the requested channels stand for.
+/// The resolved channels of a request.
 #[derive(Debug, Default)]
 struct Selection {
     wanted: Vec<Wanted>,
     refused: Vec<Refused>,
-    /// By cursor that the reader has: its channel has values.
+    /// Per cursor of the reader: whether its channel has values.
     of_values: Vec<bool>,
 }
 
 impl Selection {
-    /// The cursors belong to the channels that have one, in the same order; the private channels share one.
+    /// Cursors belong to the channels that have one, in the same order; private channels share one.
     fn new(view: View<'_>, asked: &Asked) -> Self {
         let mut selection = Self::default();
         let mut cursors = asked.cursors.iter().copied();
@@ -222,7 +222,7 @@ impl Selection {
         for channel in &asked.channels {
             let resolved = match channel {
                 Ok(name) => view.resolve(name),
-                Err(raw) => Err(Refused::new(raw, ErrorCode::InvalidMessage, "not a name: it is not UTF-8 text")),
+                Err(raw) => Err(Refused::new(raw, ErrorCode::InvalidMessage, "not a name: it is not valid UTF-8")),
             };
             let resolved = match resolved {
                 Ok(resolved) => resolved,
@@ -249,23 +249,23 @@ impl Selection {
     }
 }
 
-/// The task behind one stream.
+/// The task of one stream.
 async fn serve(mut connection: Connection, selection: Selection) {
     let Selection { wanted, refused, of_values } = selection;
     let counted = of_values.len();
     connection.subscribe(&Echo::default(), wanted, refused).await;
     let handle = connection.handle.clone();
-    // Cursors are recognized by their place: if one is missing, the reader has to try again.
+    // Cursors are identified by their position: if one is missing, the reader has to retry.
     if handle.outbox.cursors().len() != counted {
-        handle.close(CloseCode::TryAgainLater, Disconnect::Internal, "a channel can't be followed now");
+        handle.close(CloseCode::TryAgainLater, Disconnect::Internal, "a channel is currently unavailable");
     } else if counted > 0 {
-        // Cursors follow whatever is sent: a reader that is lost before the first push can resume from here.
+        // Cursors are sent even without events: a reader that disconnects before the first push can resume from here.
         let mut nothing = BytesMut::new();
         event_stream::comment(&mut nothing);
         handle.outbox.send(nothing.freeze());
     }
     let close = until_closed(&mut connection).await;
-    // What waits is still sent, and then why it ends.
+    // Sends what is queued, then the reason for closing.
     handle.outbox.shut(Some(handle.closing(&close)).filter(|notice| !notice.is_empty()), true);
     ending::end(connection, close.cause);
 }
@@ -289,7 +289,7 @@ async fn until_closed(connection: &mut Connection) -> Close {
     }
 }
 
-/// The response body: takes what waits in the outbox. When it is dropped, the reader is gone.
+/// The response body, which takes events from the outbox. Dropped when the reader leaves.
 struct EventBody {
     handle: Arc<ConnectionHandle>,
     backpressure: Backpressure,

@@ -1,5 +1,4 @@
-//! What the rest of a replica holds of an open connection: its outbox, its keep-alive state, its user. Never reads from
-//! the socket.
+//! The shared part of an open connection: its outbox, keep-alive state and user. Never reads from the socket.
 
 use std::{
     net::IpAddr,
@@ -25,7 +24,7 @@ use tickgate_wire::{
 
 use super::{
     attempt::ConnectionId,
-    keep_alive::{Facts, KeepAlive, KeepAliveActions, KeepAliveConfig},
+    keep_alive::{ConnectionFacts, KeepAlive, KeepAliveActions, KeepAliveConfig},
 };
 use crate::{
     clock,
@@ -35,12 +34,12 @@ use crate::{
     registry::{ConnectionInfo, Sent},
 };
 
-/// One open connection, as everyone but its own task sees it.
+/// One open connection, as seen by everything except its task.
 #[derive(Debug)]
 pub struct ConnectionHandle {
     pub outbox: Arc<Outbox>,
     pub session: SessionId,
-    /// On the heap: nothing but operators and the log need it.
+    /// Boxed, because only operators and the log need it.
     pub origin: Box<Origin>,
     protocol: Protocol,
     user: OnceLock<UserId>,
@@ -48,25 +47,25 @@ pub struct ConnectionHandle {
     timing: Mutex<Timing>,
 }
 
-/// Where a connection came from, and to, and what operators see of it.
+/// Where a connection came from and which endpoint it uses, for operators.
 #[derive(Debug)]
 pub struct Origin {
-    /// Names the connection in logs and to its client.
+    /// Identifies the connection in logs and to its client.
     pub id: ConnectionId,
     pub address: IpAddr,
     pub profile: Arc<Profile>,
-    /// The path's parameter.
+    /// The path parameter.
     pub param: Option<String>,
     /// Milliseconds since 1970.
     pub opened_ms: u64,
-    /// The same on the replica's monotonic clock.
+    /// The same time on the replica's monotonic clock.
     pub opened_uptime_ms: u64,
-    /// What is subscribed.
+    /// The subscribed channels.
     pub channels: Mutex<Box<[Arc<str>]>>,
 }
 
 impl Origin {
-    /// Of the same connection, before anything is subscribed.
+    /// The initial value for the same connection, without subscriptions.
     #[must_use]
     pub fn again(&self) -> Self {
         let Self { id, address, profile, param, opened_ms, opened_uptime_ms, channels: _ } = self;
@@ -110,7 +109,7 @@ impl ConnectionHandle {
         }
     }
 
-    /// Names the connection in logs and to its client.
+    /// Identifies the connection in logs and to its client.
     #[must_use]
     pub fn id(&self) -> ConnectionId {
         self.origin.id
@@ -122,13 +121,13 @@ impl ConnectionHandle {
         self.user.get()
     }
 
-    /// Binds the connection to its user, for good.
+    /// Binds the connection permanently to its user.
     pub fn set_user(&self, user: UserId) {
-        // A refreshed token names the same user; the session has checked that.
+        // A refreshed token has the same user; the session has checked that.
         let _ = self.user.set(user);
     }
 
-    /// Tells those who trace the user that the connection is open; nothing where the user is not known yet.
+    /// Reports the opening to traces of the user; no effect while the user is unknown.
     pub fn trace_opening(&self, traces: &Traces) {
         if traces.are_active()
             && let Some(user) = self.user()
@@ -139,7 +138,7 @@ impl ConnectionHandle {
         }
     }
 
-    /// What the registry keeps of the connection.
+    /// The connection's record in the registry.
     #[must_use]
     pub fn info(&self, replica: &ReplicaId, profile: &str) -> ConnectionInfo {
         ConnectionInfo {
@@ -151,45 +150,45 @@ impl ConnectionHandle {
         }
     }
 
-    /// For how long the connection has been open, on the clock of `now_ms`.
+    /// Age of the connection at `now_ms`, in milliseconds.
     #[must_use]
     pub fn age_ms(&self, now_ms: u64) -> u64 {
         now_ms.saturating_sub(self.origin.opened_uptime_ms)
     }
 
-    /// The client sent something.
+    /// Records that the client sent something.
     pub fn seen(&self, now_ms: u64) {
         self.seen_ms.store(now_ms, Ordering::Relaxed);
     }
 
-    /// How long ago the client sent something, on the clock of `now_ms`.
+    /// Time since the client last sent something, at `now_ms`.
     #[must_use]
     pub fn silent_ms(&self, now_ms: u64) -> u64 {
         now_ms.saturating_sub(self.seen_ms.load(Ordering::Relaxed))
     }
 
-    /// Changes the keep-alive state.
+    /// Accesses the keep-alive state.
     pub fn with_keep_alive<R>(&self, act: impl FnOnce(&mut KeepAlive) -> R) -> R {
         act(&mut self.timing.lock().keep_alive)
     }
 
-    /// The subscription to the user's stream: heartbeats carry its position when it moved without a push.
+    /// Sets the subscription to the user's stream: heartbeats contain its position if it moved without a push.
     pub fn set_private(&self, slot: Option<SlotId>) {
         self.timing.lock().private = slot;
     }
 
-    /// What is subscribed, as the client calls it.
+    /// The names of the subscribed channels.
     #[must_use]
     pub fn channels(&self) -> Vec<Arc<str>> {
         self.origin.channels.lock().to_vec()
     }
 
-    /// These channels are subscribed, and no others.
+    /// Replaces the list of subscribed channels.
     pub fn set_channels(&self, channels: Vec<Arc<str>>) {
         *self.origin.channels.lock() = channels.into();
     }
 
-    /// Sends a payload, a JSON object, to this connection alone. It belongs to no topic, and nobody keeps it.
+    /// Sends a JSON object to this connection only. It belongs to no topic and is not stored.
     #[must_use]
     pub fn send_push(&self, payload: &[u8]) -> Sent {
         let look = self.outbox.look();
@@ -205,7 +204,7 @@ impl ConnectionHandle {
         Sent::Taken
     }
 
-    /// A pong arrived: of a ping that asked whether the client is there, or of one that asked how far it has read.
+    /// Handles a pong, which answers either a keep-alive ping or one that measures how far the client has read.
     pub fn pong(&self, payload: &[u8]) {
         if let Ok(number) = payload.try_into().map(u32::from_be_bytes) {
             self.timing.lock().keep_alive.pong(number);
@@ -214,21 +213,20 @@ impl ConnectionHandle {
         }
     }
 
-    /// Sends a reply; nothing if the endpoint's dialect has no such message. `ignored` names the fields of the command that
-    /// meant nothing.
+    /// Sends a reply; no effect if the endpoint's dialect has no such message. `ignored` lists unknown fields of the
+    /// command.
     pub fn send(&self, reply: &Reply, ignored: &[String]) {
         let mut out = BytesMut::with_capacity(256);
         self.protocol.reply(&mut out, reply, ignored, clock::stamp);
         self.outbox.send(out.freeze());
     }
 
-    /// Sends a notice; nothing if the endpoint's dialect has no such message.
+    /// Sends a notice; no effect if the endpoint's dialect has no such message.
     pub fn notify(&self, notice: &Reply) {
         self.send(notice, &[]);
     }
 
-    /// The notice that goes before a Close frame; empty where the end is not the server's wish, or the endpoint's dialect
-    /// has no such message.
+    /// The notice before a Close frame; empty if the client closed the connection or the dialect has no such message.
     #[must_use]
     pub fn closing(&self, close: &Close) -> Bytes {
         let mut out = BytesMut::new();
@@ -239,18 +237,18 @@ impl ConnectionHandle {
         out.freeze()
     }
 
-    /// Asks for the end of the connection.
+    /// Requests the closing of the connection.
     pub fn close(&self, code: CloseCode, cause: Disconnect, reason: &str) {
         self.close_after(code, cause, reason, None);
     }
 
-    /// Asks for the end of the connection, and the client to reconnect after some time.
+    /// Requests the closing of the connection, and asks the client to reconnect after a delay.
     pub fn close_after(&self, code: CloseCode, cause: Disconnect, reason: &str, after_ms: Option<u64>) {
         let close = Close::new(self.protocol.dialect.close_code(code), reason, cause);
         self.outbox.ask_close(Close { after_ms, ..close });
     }
 
-    /// Ends the connection as a control message asks for. An empty reason stands for the meaning of the code.
+    /// Closes the connection for a control message. An empty reason is replaced by the meaning of the code.
     pub fn close_on_control(&self, code: u16, reason: &str) {
         let code = CloseCode::from_number(code).unwrap_or(CloseCode::Disconnected);
         let cause = match code {
@@ -262,7 +260,7 @@ impl ConnectionHandle {
         self.close(code, cause, if reason.is_empty() { code.meaning() } else { reason });
     }
 
-    /// Does what is due, and returns when to check again, on the clock of `now_ms`.
+    /// Performs keep-alive actions that are due. Returns when to check again, on the clock of `now_ms`.
     pub fn tick(&self, now_ms: u64, config: &KeepAliveConfig) -> u64 {
         let unix_ms = clock::unix_ms();
         self.outbox.release();
@@ -270,7 +268,7 @@ impl ConnectionHandle {
         let seen_ms = self.seen_ms.load(Ordering::Relaxed);
         let mut timing = self.timing.lock();
         let moved = timing.private.is_some_and(|slot| self.outbox.has_moved(slot));
-        let facts = Facts { now_ms, unix_ms, seen_ms, written, quiet_ms: quiet_ms.into(), blocked, moved };
+        let facts = ConnectionFacts { now_ms, unix_ms, seen_ms, written, quiet_ms: quiet_ms.into(), blocked, moved };
         let (actions, next_ms) = timing.keep_alive.check(&facts, config);
         if let Some((code, cause)) = actions.close {
             self.close(code, cause, code.meaning());
@@ -297,7 +295,8 @@ impl ConnectionHandle {
             self.protocol.notice(&mut out, &Reply::Heartbeat(heartbeat), clock::stamp);
         }
         match actions.ping {
-            // A reader can't answer on a one-way stream. One that is gone is noticed because it takes nothing.
+            // A reader of a one-way stream cannot answer. One that has left is detected because its socket accepts
+            // nothing.
             Some(number) if self.protocol.transport == Transport::EventStream => {
                 timing.keep_alive.pong(number);
             }

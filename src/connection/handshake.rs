@@ -1,5 +1,5 @@
-//! What a request must be to become a WebSocket, and what it says about who comes: pure checks over the request head.
-//! Never keeps a token where it could be printed: credentials are [`Secret`]s, refusals hold fixed sentences.
+//! Checks a request head for a WebSocket handshake and extracts the credentials, without I/O. Never exposes a token:
+//! credentials are [`Secret`]s, and refusals contain only fixed texts.
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -16,93 +16,93 @@ use super::{
 };
 use crate::config::{LOOPBACK_ORIGINS, Secret, is_loopback_origin};
 
-/// The sub-protocol that is spoken here.
+/// The supported sub-protocol.
 pub const PROTOCOL: &str = "tickgate.v1";
-/// Before a token among the sub-protocols: the only place where browser code can put one beside the URL.
+/// Prefix of a token among the sub-protocols: apart from the URL, the only place where browsers can send one.
 const BEARER_PROTOCOL: &str = "bearer.";
 /// RFC 6455, section 1.3.
 const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
-/// A request that may become a WebSocket.
+/// A valid handshake.
 #[derive(Clone, Debug)]
 pub struct Handshake {
     pub upgrade: Upgrade,
     pub told: Told,
     pub credential: Credential,
-    /// `?since=` and `?last=`: where channels begin that the endpoint subscribes by itself.
+    /// `?since=` and `?last=`: where channels that the endpoint subscribes automatically start.
     pub begin: Options,
     /// `?session=`: the session to take over.
     pub session: Option<SessionSecret>,
 }
 
-/// How a client is told that it is refused.
+/// How a client learns that it is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Told {
     /// By the HTTP status.
     Status,
-    /// By a Close frame: an `Origin` came with the request, and a browser can't see the status of a failed upgrade.
+    /// By a Close frame: the request has an `Origin`, and a browser cannot see the status of a failed upgrade.
     Close,
-    /// By a notice and a Close frame: the client offered our sub-protocol.
+    /// By a notice and a Close frame: the client offered the sub-protocol of this server.
     Notice,
 }
 
-/// What the 101 response says.
+/// The headers of the 101 response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upgrade {
     /// `Sec-WebSocket-Accept`.
     pub accept: HeaderValue,
-    /// `Sec-WebSocket-Protocol`, where the client offered ours.
+    /// `Sec-WebSocket-Protocol`, if the client offered a supported one.
     pub protocol: Option<&'static str>,
 }
 
-/// What a client shows to say who it is. The first of: `Authorization`, the sub-protocol, `?token=`, `?ticket=`,
-/// `X-API-Key`, the promise of a first message.
+/// A client's credentials: the first of `Authorization`, the sub-protocol, `?token=`, `?ticket=`, `X-API-Key`, and the
+/// announcement of a first message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credential {
     /// Nothing.
     None,
-    /// Nothing yet: an `auth` message follows (`?auth=message`, or our sub-protocol without a bearer).
+    /// Announced: an `auth` message follows (`?auth=message`, or the sub-protocol without a bearer).
     Deferred,
     /// A JWT or an API key, in `Authorization`.
     Bearer(Secret),
-    /// A JWT, in the sub-protocol or the query: an API key is refused there, where logs and histories keep it.
+    /// A JWT in the sub-protocol or query, where API keys are refused because logs and browser histories keep them.
     Token(Secret),
-    /// A single-use ticket that stands for a token.
+    /// A single-use ticket for a token.
     Ticket(Secret),
     /// A backend's key.
     ApiKey(Secret),
 }
 
-/// Why a request is no handshake.
+/// Why a request is not a valid handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// It can't be upgraded: answered by plain HTTP, whoever asks.
+pub enum HandshakeRefusal {
+    /// It cannot be upgraded: always answered over HTTP.
     Malformed(Malformed),
-    /// It could be upgraded.
+    /// It can be upgraded.
     Refused { upgrade: Upgrade, told: Told, why: Why },
 }
 
-/// What is wrong with a request that could be upgraded.
+/// What is wrong with a request that can be upgraded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// A browser came from a foreign page.
+    /// A browser sent it from a foreign page.
     ForeignOrigin,
-    /// A header or a parameter.
+    /// A malformed header or parameter.
     Malformed(Malformed),
 }
 
-impl From<Malformed> for Refusal {
+impl From<Malformed> for HandshakeRefusal {
     fn from(malformed: Malformed) -> Self {
         Self::Malformed(malformed)
     }
 }
 
-/// Checks a request for a WebSocket. `origins` are those that browsers may come from; `*` allows all.
+/// Checks a request for a WebSocket. `origins` are the allowed origins of browsers; `*` allows all.
 ///
 /// # Errors
-/// [`Refusal`], which says how to answer.
-pub fn check(parts: &Parts, origins: &[String]) -> Result<Handshake, Refusal> {
+/// [`HandshakeRefusal`], which determines the response.
+pub fn check(parts: &Parts, origins: &[String]) -> Result<Handshake, HandshakeRefusal> {
     check_request_line(parts)?;
     let headers = &parts.headers;
     check_upgrade(headers)?;
@@ -116,7 +116,7 @@ pub fn check(parts: &Parts, origins: &[String]) -> Result<Handshake, Refusal> {
         (false, None) => Told::Status,
     };
     if origin.is_some_and(|origin| !is_allowed(origin, headers, origins)) {
-        return Err(Refusal::Refused { upgrade, told, why: Why::ForeignOrigin });
+        return Err(HandshakeRefusal::Refused { upgrade, told, why: Why::ForeignOrigin });
     }
     let said = query::read(parts.uri.query().unwrap_or_default())
         .and_then(|query| Ok((credential(headers, &offer, &query)?, query)));
@@ -125,22 +125,22 @@ pub fn check(parts: &Parts, origins: &[String]) -> Result<Handshake, Refusal> {
             let begin = Options { since, last, ..Options::default() };
             Ok(Handshake { upgrade, told, credential, begin, session })
         }
-        Err(malformed) => Err(Refusal::Refused { upgrade, told, why: Why::Malformed(malformed) }),
+        Err(malformed) => Err(HandshakeRefusal::Refused { upgrade, told, why: Why::Malformed(malformed) }),
     }
 }
 
-/// What a request that is no WebSocket (Server-Sent Events, HTTP) shows to say who it is.
+/// The credentials of a plain HTTP request, such as for Server-Sent Events.
 ///
 /// # Errors
-/// [`Malformed`] when a header or parameter is repeated or malformed.
+/// [`Malformed`] if a header or parameter is repeated or malformed.
 pub fn http_credential(parts: &Parts) -> Result<Credential, Malformed> {
     let query = query::read(parts.uri.query().unwrap_or_default())?;
     credential(&parts.headers, &Offer::default(), &query)
 }
 
 /// Whether a page from `origin` may connect; `origins` as in `server.allowed_origins`. Scheme and host are compared
-/// without case, as browsers write them. An origin that is the host of the request itself is not foreign: programs that
-/// are no browsers send it unasked.
+/// case-insensitively, because browsers normalize them. An origin that equals the host of the request is not foreign:
+/// some non-browser clients send it.
 #[must_use]
 pub fn is_allowed(origin: &str, headers: &HeaderMap, origins: &[String]) -> bool {
     let is_this = |allowed: &String| match allowed.as_str() {
@@ -151,8 +151,8 @@ pub fn is_allowed(origin: &str, headers: &HeaderMap, origins: &[String]) -> bool
     origins.iter().any(is_this) || is_host(origin, headers).unwrap_or(false)
 }
 
-/// Whether the origin names the host that the request is for, at the same port. A proxy that ends TLS changes the scheme
-/// but not the host.
+/// Whether the origin has the host and port that the request is for. A proxy that terminates TLS changes the scheme but
+/// not the host.
 fn is_host(origin: &str, headers: &HeaderMap) -> Option<bool> {
     let (scheme, page) = origin.split_once("://")?;
     let default_port = match scheme.to_ascii_lowercase().as_str() {
@@ -179,7 +179,7 @@ fn check_request_line(parts: &Parts) -> Result<(), Malformed> {
     if parts.version != Version::HTTP_11 {
         return Err(Malformed::HttpVersion);
     }
-    // What follows the head must be frames. A body there would be read as one.
+    // Frames must follow the head: a body would be read as one.
     let sized = parts.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0");
     if sized || parts.headers.contains_key(header::TRANSFER_ENCODING) {
         return Err(Malformed::Body);
@@ -192,7 +192,7 @@ pub(super) fn asks_upgrade(headers: &HeaderMap) -> bool {
     says(headers, &header::UPGRADE, "websocket")
 }
 
-/// Whether whoever asks for a WebSocket sees a Close frame and not the status of a refusal: a page, or a client of ours.
+/// Whether the client sees a Close frame but not the status of a refusal: a browser, or a client with the sub-protocol.
 pub(super) fn hears_closes(headers: &HeaderMap) -> bool {
     headers.contains_key(header::ORIGIN) || says(headers, &header::SEC_WEBSOCKET_PROTOCOL, PROTOCOL)
 }
@@ -211,7 +211,7 @@ fn check_upgrade(headers: &HeaderMap) -> Result<(), Malformed> {
     }
 }
 
-/// The proof that the request was read as a WebSocket's (RFC 6455, 4.2.2).
+/// The accept key, which proves that the handshake was understood (RFC 6455, 4.2.2).
 fn accept_key(headers: &HeaderMap) -> Result<HeaderValue, Malformed> {
     let key = single(headers, &header::SEC_WEBSOCKET_KEY, "sec-websocket-key")?.ok_or(Malformed::Key)?;
     let mut bytes = [0; 18];
@@ -230,8 +230,8 @@ struct Offer<'a> {
 }
 
 impl<'a> Offer<'a> {
-    /// A client that offers sub-protocols fails without one of them in the answer, so ours must be among them; the
-    /// bearer alone can't be it, since the answer would repeat the token.
+    /// Reads the offer. A client that offers sub-protocols fails unless the response selects one, so the supported one
+    /// must be among them; the bearer cannot be selected, because the response would repeat the token.
     fn read(headers: &'a HeaderMap) -> Result<Self, Malformed> {
         let mut offer = Self::default();
         let mut any = false;
@@ -245,7 +245,7 @@ impl<'a> Offer<'a> {
                 return Err(Malformed::Protocols);
             }
         }
-        // What could not be read as text is not listed, and was not offered by any known client.
+        // A header that is not text is not listed; no known client sends one.
         let unread = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().any(|value| value.to_str().is_err());
         if unread || (any && !offer.ours) { Err(Malformed::Protocols) } else { Ok(offer) }
     }
@@ -271,14 +271,13 @@ fn credential(headers: &HeaderMap, offer: &Offer, query: &Query) -> Result<Crede
     })
 }
 
-/// The token of `Bearer <token>`. Other schemes belong to somebody on the way (a proxy's own password) and are passed
-/// over.
+/// The token of `Bearer <token>`. Other schemes, such as a proxy's password, are ignored.
 fn bearer(value: &str) -> Option<&str> {
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// The one value of a header.
+/// The only value of a header.
 fn single<'a>(headers: &'a HeaderMap, name: &HeaderName, shown: &'static str) -> Result<Option<&'a str>, Malformed> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else { return Ok(None) };
@@ -288,7 +287,7 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName, shown: &'static str) ->
     value.to_str().map(|text| Some(text.trim())).map_err(|_| Malformed::Header(shown))
 }
 
-/// The items of a comma-separated header, over all its lines. Lines that are not ASCII have none.
+/// The items of a comma-separated header over all its lines, ignoring lines that are not ASCII.
 fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     let lines = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     lines.flat_map(|line| line.split(',')).map(str::trim).filter(|item| !item.is_empty())

@@ -1,21 +1,21 @@
-//! The way to end a TCP connection from inside of a request. Never decides that it ends.
+//! Closes a TCP connection from inside a request.
 
 use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-/// In the extensions of every request: ends its TCP connection, whatever waits to be written. A response that nobody
-/// reads would otherwise hold it for as long as the client likes.
+/// A request extension that closes the TCP connection, discarding queued output. Otherwise, a response that is never
+/// read would hold the connection as long as the client likes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct HangUp(Arc<Notify>);
 
 impl HangUp {
-    /// Ends the connection.
+    /// Closes the connection.
     pub(super) fn now(&self) {
         self.0.notify_one();
     }
 
-    /// Resolves when the connection is to end.
+    /// Resolves when the connection should close.
     pub(super) async fn asked(&self) {
         self.0.notified().await;
     }

@@ -1,4 +1,4 @@
-//! One page of a topic's stream, bounded in messages and bytes. Never a subscription: later messages are not part of it.
+//! Reads one page of a topic's stream, limited in messages and bytes. Never starts a subscription.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -11,27 +11,28 @@ use tickgate_wire::{
 
 use crate::{
     backplane::{Backplane, NewestOfChannel, ReadLimits, Unavailable},
-    hub::{self, Hold, Hub, Reader, Turn},
+    hub::{self, Hold, Hub, ReadTurn, Reader},
     session::Resolved,
 };
 
-/// Bytes of one message of the server, at the most, and room in it for all that is not a page's publications.
+/// Maximum size of a server message in bytes, and the share of it that is not publications.
 pub(super) const MESSAGE_BYTES_MAX: usize = 1 << 20;
 const OVERHEAD_BYTES: usize = 4 << 10;
-/// What the gateway adds to a publication, beside its channel's name.
+/// Bytes that the gateway adds to a publication, apart from the channel's name.
 const META_BYTES: usize = 112;
 
-/// How much may be read.
+/// Limits of a read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
-    /// Of the page.
+    /// Limits of the page.
     pub(super) page: ReadLimits,
-    /// Of a user's stream, where the page is picked out of it.
+    /// Limits of the user's stream from which the page is filtered.
     pub(super) looked_at: ReadLimits,
 }
 
-/// Reads what came after a position, or the newest publications; oldest first. The `id` is the caller's to fill in. Waits
-/// for the reader's turn before each read. With the page comes the room that it takes until the client has it.
+/// Reads what follows a position, or the newest publications; oldest first. The caller sets the `id`. Waits for the
+/// reader's turn before each read. Also returns the reservation of the page's memory, to be held until the client has
+/// received it.
 pub(super) async fn read(
     backplane: &Backplane,
     (hub, reader): (&Hub, Reader),
@@ -39,7 +40,7 @@ pub(super) async fn read(
     bounds: Bounds,
 ) -> Result<(History, Option<Hold>), Unavailable> {
     let bytes_max = bounds.page.bytes_max;
-    let held = |turn: Turn, page: History| {
+    let held = |turn: ReadTurn, page: History| {
         let hold = turn.end(page.messages.iter().map(|retained| retained.payload.len()).sum());
         (page, hold)
     };
@@ -61,8 +62,7 @@ pub(super) async fn read(
     }
 }
 
-/// A page of what came after a position. What is missing before its first message is told with it; where more is missing
-/// further on, the page ends before that.
+/// A page after a position. It reports what is missing before its first message; before a later hole, the page ends.
 async fn forward(
     backplane: &Backplane,
     resolved: Resolved,
@@ -101,13 +101,13 @@ async fn forward(
     Ok(History { id: None, channel: resolved.channel, messages, cursor: Some(cursor), more, gap })
 }
 
-/// The newest of one channel: what other channels have is passed over, and does not count.
+/// The newest publications of one channel: those of other channels are skipped and not counted.
 async fn newest_of_channel(
     backplane: &Backplane,
     (hub, reader): (&Hub, Reader),
     resolved: Resolved,
     bounds: Bounds,
-) -> Result<(Turn, History), Unavailable> {
+) -> Result<(ReadTurn, History), Unavailable> {
     let mut search = NewestOfChannel::new(&resolved.topic, &resolved.channel, bounds.page, bounds.looked_at);
     loop {
         let turn = hub.turn(reader, bounds.page.bytes_max).await?;
@@ -141,7 +141,7 @@ fn told(resolved: &Resolved, gap: hub::Gap) -> Gap<'static> {
     Gap { channels, after: Some(after), before, count, reason: reason.as_str().into(), cursor: Some(cursor) }
 }
 
-/// What is left of the bytes of one message.
+/// The remaining bytes of one message.
 struct Room {
     bytes: usize,
     each: usize,

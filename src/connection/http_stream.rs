@@ -1,5 +1,6 @@
-//! The connection under HTTP, with or without TLS. Where it carries an event stream of values, it holds only what the reader takes in a
-//! fraction of a second; the rest waits in the outbox. Notes whose turn it is; knows no more of HTTP.
+//! The byte stream below HTTP, with or without TLS. Under an event stream of values it holds only what the reader
+//! accepts within a fraction of a second; the rest stays in the outbox. Records whose turn it is; knows nothing else
+//! about HTTP.
 
 use std::{
     io::{self, IoSlice},
@@ -27,34 +28,33 @@ use crate::{
     tls::TlsSocket,
 };
 
-/// What the kernel may hold unsent for a reader of which nothing is known yet, in bytes: at a slow one it takes seconds to go.
+/// Maximum unsent bytes in the kernel for a reader of unknown speed: a slow one needs seconds for them.
 const FIRST_UNSENT: u32 = 16 * 1024;
-/// The limit that makes the kernel call a socket writable that has sent everything.
+/// The limit with which the kernel reports a socket as writable once everything is sent.
 const NOTHING_UNSENT: u32 = 1;
 
-/// How the body of a response and its TCP connection agree on what is taken from the outbox. In the extensions of every
-/// request.
+/// Coordinates a response body and its TCP connection on how much is taken from the outbox. A request extension.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Backpressure(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// The response carries values: no more of it is written than the limit allows. 0: any amount.
+    /// Set if the response carries values: the maximum size of a write. 0: no limit.
     piece_max: AtomicUsize,
-    /// A piece was handed over that is not wholly written yet.
+    /// A piece was passed on and is not completely written.
     handed: AtomicBool,
-    /// Nothing waited for the reader.
+    /// Nothing was queued for the reader.
     idle: AtomicBool,
     body: AtomicWaker,
 }
 
 impl Backpressure {
-    /// From here on the connection carries values.
+    /// Limits the connection from now on, because it carries values.
     pub(super) fn limit(&self) {
         self.0.piece_max.store(UnsentLimit::starting_with(FIRST_UNSENT).chunk(), Ordering::Relaxed);
     }
 
-    /// For the body: how much it may hand over, once the connection has written what it handed over before.
+    /// For the body: how much it may pass on once its previous piece is written.
     pub(super) fn poll_room(&self, cx: &Context<'_>) -> Poll<usize> {
         self.0.body.register(cx.waker());
         match self.0.piece_max.load(Ordering::Relaxed) {
@@ -64,14 +64,14 @@ impl Backpressure {
         }
     }
 
-    /// The body handed over a piece, or has none.
+    /// The body passed on a piece, or had none.
     pub(super) fn handed(&self, any: bool) {
         let mark = if any { &self.0.handed } else { &self.0.idle };
         mark.store(true, Ordering::Relaxed);
     }
 }
 
-/// What HTTP is spoken over.
+/// The transport below HTTP.
 #[derive(Debug)]
 pub(super) enum Carrier {
     Plain(TcpStream),
@@ -86,7 +86,7 @@ impl Carrier {
         }
     }
 
-    /// The certificate that the client has shown, which was verified.
+    /// The client's verified certificate.
     pub(super) fn client_certificate(&self) -> Option<CertificateDer<'static>> {
         match self {
             Self::Plain(_) => None,
@@ -94,7 +94,7 @@ impl Carrier {
         }
     }
 
-    /// Writes some of it, if the kernel holds little enough where that is to be `check`ed.
+    /// Writes a part, unless `check` is set and the kernel still holds too much.
     fn try_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>], check: bool) -> io::Result<usize> {
         match self {
             Self::Plain(tcp) if check => try_write_if_drained(tcp, slices),
@@ -112,22 +112,22 @@ impl Carrier {
     }
 }
 
-/// A connection that speaks HTTP.
+/// An HTTP connection.
 #[derive(Debug)]
 pub(super) struct HttpStream {
     carrier: Carrier,
-    /// A byte that was read in looking for the end of the connection.
+    /// A byte read while checking for the end of the connection.
     ahead: Option<u8>,
     turns: Turns,
     backpressure: Backpressure,
     limit: UnsentLimit,
     behind: bool,
     limited: bool,
-    /// The last piece is written, and the next is handed over once the kernel has sent it.
+    /// The last piece is written, and the next one follows once the kernel has sent it.
     drains: bool,
-    /// How long the kernel waits for a client that takes nothing of a response.
+    /// How long the kernel waits for a client that accepts nothing of a response.
     write_timeout: Duration,
-    /// An event stream is written: then it waits for as long as the stream itself does, which knows why it ends.
+    /// An event stream is being written: the stream's own timeout applies, which knows the reason for closing.
     endless: bool,
 }
 
@@ -149,18 +149,18 @@ impl HttpStream {
         }
     }
 
-    /// Something is about to be written.
+    /// Prepares for a write.
     fn writes(&mut self) {
         self.turns.wrote();
         let endless = self.turns.is_endless();
         if std::mem::replace(&mut self.endless, endless) != endless {
-            // A socket that refuses is closed by its client already.
+            // Fails only if the client has already closed the connection.
             let tcp = self.carrier.tcp();
             let _ = SockRef::from(tcp).set_tcp_user_timeout((!endless).then_some(self.write_timeout));
         }
     }
 
-    /// The connection, for what is no HTTP. Nothing was read ahead: that happens under an event stream only.
+    /// The connection after an upgrade. Nothing was read ahead: that happens only under an event stream.
     pub(super) fn into_socket(self) -> Socket {
         match self.carrier {
             Carrier::Plain(tcp) => Socket::Tcp(tcp),
@@ -171,22 +171,22 @@ impl HttpStream {
         }
     }
 
-    /// Tells the kernel and the body how much may wait here. A reader that is behind confirms nothing, and its kernel makes
-    /// room by bursts: what waits here between two of them grows old. So it is one small piece, taken from the outbox as late
-    /// as possible.
+    /// Sets how much the kernel and the body may buffer. A reader that lags confirms nothing, and its kernel frees
+    /// space in bursts: what is buffered between two bursts gets old. So it is one small piece, taken from the outbox
+    /// as late as possible.
     fn set_limit(&mut self) {
         let bytes = if self.behind { NOTHING_UNSENT } else { self.limit.bytes() };
-        // A kernel that knows no such limit bounds the connection by its buffers.
+        // A kernel without this option limits the connection by its buffers.
         let _ = SockRef::from(self.carrier.tcp()).set_tcp_notsent_lowat(bytes);
         self.backpressure.0.piece_max.store(self.piece_max(), Ordering::Relaxed);
     }
 
-    /// The most that is written in one go.
+    /// Maximum size of one write.
     fn piece_max(&self) -> usize {
         if self.behind { self.limit.chunk() / 4 } else { self.limit.chunk() }
     }
 
-    /// Writes some of a response that carries values.
+    /// Writes a part of a response that carries values.
     fn poll_write_limited(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         if !std::mem::replace(&mut self.limited, true) {
             self.set_limit();
@@ -203,7 +203,7 @@ impl HttpStream {
                 Ok(count) => {
                     self.wrote(count, checks);
                     if count == slices.iter().map(|slice| slice.len()).sum::<usize>() {
-                        // Nothing waits between the outbox and the kernel.
+                        // Nothing is buffered between the outbox and the kernel.
                         self.drains = self.behind;
                         if !self.drains {
                             self.ask_for_more();
@@ -222,13 +222,13 @@ impl HttpStream {
         }
     }
 
-    /// Lets the body hand over the next piece.
+    /// Lets the body pass on the next piece.
     fn ask_for_more(&self) {
         self.backpressure.0.handed.store(false, Ordering::Relaxed);
         self.backpressure.0.body.wake();
     }
 
-    /// Asks for more once the kernel has sent the last piece; until then a newer value can take the place of the next.
+    /// Requests the next piece once the kernel has sent the last one; until then, a newer value can replace it.
     fn check_sent(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         while self.drains && self.carrier.tcp().poll_write_ready(cx)?.is_ready() {
             match check_drained(self.carrier.tcp()) {
@@ -236,7 +236,7 @@ impl HttpStream {
                     self.drains = false;
                     self.ask_for_more();
                 }
-                // That cleared the readiness, so that polling again registers.
+                // The failed write cleared the readiness, so that polling registers again.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }
@@ -276,7 +276,7 @@ impl HttpStream {
     }
 }
 
-/// The first bytes of the slices, and how many.
+/// The first bytes of the slices, and their number.
 fn cut<'a>(slices: &'a [IoSlice<'_>], bytes_max: usize) -> (Vec<IoSlice<'a>>, usize) {
     let (mut piece, mut len) = (Vec::with_capacity(slices.len()), 0);
     for slice in slices {
@@ -338,7 +338,8 @@ impl AsyncWrite for HttpStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Asked after each write, and whenever the connection's task runs. HTTP reads nothing meanwhile.
+        // Checked after each write and whenever the connection's task runs, because HTTP does not read during a
+        // response.
         if self.turns.is_endless() && self.has_ended(cx)? {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
@@ -364,9 +365,9 @@ mod tests {
 
     use super::*;
 
-    /// A stream says why it ends when its reader takes nothing. It can't if the kernel ends the connection before.
+    /// A stream reports why it ends when its reader accepts nothing, unless the kernel ends the connection first.
     #[tokio::test]
-    async fn the_kernel_waits_for_plain_responses_only() {
+    async fn the_kernels_timeout_applies_only_to_plain_responses() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (tcp, _) = listener.accept().await.unwrap();

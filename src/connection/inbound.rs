@@ -1,5 +1,5 @@
-//! What a client sends, decoded: rates, grammar, offences. Never decides what a command may do, and does nothing about
-//! it: that is for `perform`, in the order in which the messages came.
+//! Decodes a client's messages: rates, grammar, violations. Never decides what a command may do and never executes one:
+//! `perform` does, in the order of the messages.
 
 use parking_lot::Mutex;
 use tickgate_wire::{
@@ -17,12 +17,12 @@ use crate::{
     session::{Allowance, Fault},
 };
 
-/// One thing to do.
+/// One item to process.
 #[derive(Debug)]
 pub(super) enum Inbound {
-    /// Decided when its turn comes: the messages before it may change what the client is allowed to do.
+    /// Decided in its turn: earlier messages may change the client's rights.
     Command(Request),
-    /// A message that is refused.
+    /// A refused message.
     Fault(Fault),
 }
 
@@ -46,12 +46,12 @@ impl<'a> Decoder<'a> {
         Self { replica, handle, dialect, allowance, user_bucket, now_ms, inbound: Vec::new() }
     }
 
-    /// What has been decoded, in the order in which it came.
+    /// The decoded messages in order.
     pub(super) fn finish(self) -> Vec<Inbound> {
         self.inbound
     }
 
-    /// Takes an event. Returns the close that it causes, if any.
+    /// Decodes an event. Returns the close that it causes, if any.
     pub(super) fn decode(&mut self, event: Event<'_>) -> Option<Close> {
         match event {
             Event::Text(text) => {
@@ -72,7 +72,7 @@ impl<'a> Decoder<'a> {
                 self.handle.pong(payload);
                 None
             }
-            // The reader refuses binary frames; pings and closes are answered by `wire`.
+            // The reader refuses binary frames; `wire` answers pings and closes.
             Event::Binary(_) | Event::Ping(_) | Event::Close(..) => None,
         }
     }
@@ -97,8 +97,8 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    /// Takes one token from the connection's bucket and one from its user's. A message that the connection may not send
-    /// costs its user nothing.
+    /// Takes a token from the connection's bucket and one from its user's. A message that exceeds the connection's
+    /// limit does not count against the user's.
     fn spend(&mut self) -> Result<(), Fault> {
         let Replica { config, metrics, .. } = self.replica;
         let refused = |scope| metrics.rate_limited_total.of(scope).inc();
@@ -109,7 +109,7 @@ impl<'a> Decoder<'a> {
             .inspect_err(|_| refused(RateScope::User))
     }
 
-    /// The close that follows one offence too many.
+    /// The close after too many violations.
     fn close(&self, code: CloseCode) -> Close {
         let cause = if code == CloseCode::RateLimited { Disconnect::RateLimited } else { Disconnect::InvalidMessages };
         Close::new(self.dialect.close_code(code), code.meaning(), cause)

@@ -1,4 +1,4 @@
-//! Where a producer's messages go: each is published to every topic that it belongs to. Never acknowledges one.
+//! Publishes a producer's message to all its topics. Never sends an acknowledgement.
 
 use tickgate_wire::command::Ingest;
 
@@ -7,8 +7,8 @@ use crate::{
     publisher::{MsgName, PublishFailure, PublishRequest, Publisher, PublisherName},
 };
 
-/// Publishes a message to all its topics; stored only when all of them have it, and nowhere when one of them can't. A retry with the same `msg_id` publishes
-/// only where the first attempt did not.
+/// Publishes a message to all its topics; `stored` only if all succeed, and published to none if one is refused in
+/// advance. A retry with the same `msg_id` publishes only where the first attempt did not.
 pub(super) async fn store(
     publisher: &Publisher,
     name: PublisherName<'_>,

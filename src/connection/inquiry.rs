@@ -1,4 +1,4 @@
-//! What this replica answers an operator's inquiry about its open connections. Never decides who may ask.
+//! Answers an operator's inquiry about this replica's open connections. Never checks authorization.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -11,12 +11,13 @@ use crate::{
     registry::{Answer, Inquiry, Matching, OpenConnection, Sent},
 };
 
-/// One answer goes through Redis in one message: about so many bytes at the most, and one connection more.
+/// Approximate maximum size of an answer, which is one Redis message; exceeded by at most one connection.
 const LISTED_BYTES_MAX: usize = 256 * 1024;
-/// What one connection takes beside its names.
+/// Size of one connection's entry, apart from its names.
 const LISTED_BYTES_EACH: usize = 300;
 
-/// Answers by the connections of `table`. `followers`: the sessions that follow the topic of the inquiry, where it names one.
+/// Answers with the connections of `table`. `followers`: the sessions that subscribe to the inquiry's topic, if it has
+/// one.
 pub fn answer(
     table: &ConnectionTable,
     replica: &str,

@@ -1,4 +1,4 @@
-//! When a connection sends a heartbeat or a ping, and when it has to be closed. Pure: time is an argument.
+//! Decides when a connection sends a heartbeat or a ping, and when it is closed. Pure: time is an argument.
 
 use std::time::Duration;
 
@@ -6,13 +6,13 @@ use tickgate_wire::code::CloseCode;
 
 use crate::{config, metrics::Disconnect};
 
-/// Longest time between two checks: by so much a socket that takes nothing may be noticed late.
+/// Maximum time between two checks, and thus the maximum delay in detecting a socket that accepts nothing.
 const CHECK_INTERVAL_MS: u64 = 5_000;
 /// Pings in a row that a client may leave unanswered while it sends other messages.
 const UNANSWERED_MAX: u8 = 3;
 
-/// The slowest reader that is waited for. What both kernels buffer lies before a ping, and the gateway can't see whether
-/// the client is reading it.
+/// The slowest supported reader. The buffers of both kernels lie before a ping, and the gateway cannot see whether the
+/// client reads them.
 const SLOWEST_KIB_PER_S: u32 = 16;
 /// Upper bound on the extra time that a client gets to read what lies before a ping, in seconds.
 const READING_MAX_S: u16 = 600;
@@ -42,22 +42,22 @@ impl KeepAliveConfig {
 
 /// The state of a connection at one moment.
 #[derive(Clone, Copy, Debug)]
-pub struct Facts {
-    /// A monotonic clock, and the time of day.
+pub struct ConnectionFacts {
+    /// The monotonic clock, and the wall clock.
     pub now_ms: u64,
     pub unix_ms: u64,
     /// When the client last sent something.
     pub seen_ms: u64,
-    /// Bytes written and confirmed so far, and whether the socket takes no more.
+    /// Bytes written and confirmed so far, and whether the socket accepts no more.
     pub written: u64,
-    /// How long ago something was written.
+    /// Time since the last write.
     pub quiet_ms: u64,
     pub blocked: bool,
     /// A position moved without a push.
     pub moved: bool,
 }
 
-/// What has to be done now.
+/// Actions that are due.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KeepAliveActions {
     pub heartbeat: bool,
@@ -68,14 +68,14 @@ pub struct KeepAliveActions {
     pub close: Option<(CloseCode, Disconnect)>,
 }
 
-/// How long the token lets the connection stay.
+/// How long the token allows the connection to stay open.
 #[derive(Clone, Copy, Debug)]
 enum Term {
     /// There is no token, and none is awaited.
     Unlimited,
     /// The first token must arrive before this time.
     AwaitsToken { by_ms: u64 },
-    /// The token expires at this time, in seconds since 1970; `warned`: the client was told. `phase`: see
+    /// The token expires at this time, in seconds since 1970; `warned`: the client was warned. `phase`: see
     /// [`KeepAlive::set_expiry`].
     Ends { at_s: u64, warned: bool, phase: u8 },
 }
@@ -109,7 +109,8 @@ pub struct KeepAlive {
 }
 
 impl KeepAlive {
-    /// Starts now. `phase` is a random number of the connection: it spreads the ends of connections that opened together.
+    /// Starts now. `phase` is a random number per connection that spreads the closes of connections that opened
+    /// together.
     #[must_use]
     pub fn new(session: &config::Session, now_ms: u64, phase: u8) -> Self {
         let age_ms = ms(session.age_max);
@@ -117,7 +118,7 @@ impl KeepAlive {
         Self {
             heartbeat_ms: heartbeat_ms(session.heartbeat_interval),
             term: Term::Unlimited,
-            // Ten per cent either way, so that connections that opened together do not close together.
+            // ±10 %, so that connections that opened together do not close together.
             leave_at_ms: if age_ms == 0 { 0 } else { now_ms + (age_ms as f64 * (0.9 + 0.2 * jitter)) as u64 },
             written: 0,
             sent_ms: now_ms,
@@ -133,13 +134,13 @@ impl KeepAlive {
         }
     }
 
-    /// The token expires at `unix_s`. Also ends the wait for a first token. `phase` is a random number of the connection:
-    /// it spreads the ends of connections whose tokens expire together.
+    /// Sets the token's expiry to `unix_s`, and ends the wait for a first token. `phase` is a random number per
+    /// connection that spreads the closes of tokens that expire together.
     pub fn set_expiry(&mut self, unix_s: u64, phase: u8) {
         self.term = Term::Ends { at_s: unix_s, warned: false, phase };
     }
 
-    /// The first token must arrive within the authentication time-out.
+    /// Requires the first token within the authentication timeout.
     pub fn await_token(&mut self, now_ms: u64, config: &KeepAliveConfig) {
         self.term = Term::AwaitsToken { by_ms: now_ms + config.auth_timeout_ms };
     }
@@ -155,14 +156,14 @@ impl KeepAlive {
         self.heartbeat_ms = heartbeat_ms(interval);
     }
 
-    /// When to check for the first time: not at once, spread over connections that opened together, and no later than a
-    /// heartbeat is due.
+    /// Time of the first check: not immediate, spread over connections that opened together, and no later than the
+    /// first heartbeat.
     #[must_use]
     pub fn first_check_ms(&self, phase: u8) -> u64 {
         (1_000 + u64::from(phase) * 4_000 / 256).min(self.heartbeat_ms.into())
     }
 
-    /// A pong arrived: whether it answers the last ping.
+    /// Handles a pong. Returns whether it answers the last ping.
     pub fn pong(&mut self, number: u32) -> bool {
         let last = number == self.pings;
         if last {
@@ -172,15 +173,15 @@ impl KeepAlive {
         last
     }
 
-    /// What has to be done now, and when to check again.
-    pub fn check(&mut self, facts: &Facts, config: &KeepAliveConfig) -> (KeepAliveActions, u64) {
+    /// The actions that are due, and the time of the next check.
+    pub fn check(&mut self, facts: &ConnectionFacts, config: &KeepAliveConfig) -> (KeepAliveActions, u64) {
         let mut actions = KeepAliveActions { close: self.close(facts, config), ..KeepAliveActions::default() };
         if actions.close.is_some() {
             return (actions, facts.now_ms);
         }
         actions.expiring = self.warn(facts, config);
         if facts.written != self.written {
-            // Silence begins with the last message, not with this look at it.
+            // Silence starts at the last message, not at this check.
             self.sent_ms = facts.now_ms.saturating_sub(facts.quiet_ms).max(self.sent_ms);
         }
         let silent = facts.now_ms >= self.sent_ms + u64::from(self.heartbeat_ms);
@@ -200,12 +201,12 @@ impl KeepAlive {
         (actions, facts.now_ms + self.pause(facts, config))
     }
 
-    /// Bytes written after the heartbeat or ping itself was sent.
+    /// Records the bytes written, including the heartbeat or ping itself.
     pub fn sent(&mut self, written: u64) {
         self.written = written;
     }
 
-    fn close(&mut self, facts: &Facts, config: &KeepAliveConfig) -> Option<(CloseCode, Disconnect)> {
+    fn close(&mut self, facts: &ConnectionFacts, config: &KeepAliveConfig) -> Option<(CloseCode, Disconnect)> {
         if facts.written != self.progressed || !facts.blocked {
             self.progressed = facts.written;
             self.progress_ms = facts.now_ms;
@@ -235,8 +236,8 @@ impl KeepAlive {
         None
     }
 
-    /// Whether the last ping was not answered in time. A ping that still waits for the socket can't be answered yet.
-    fn is_unanswered(&mut self, facts: &Facts, config: &KeepAliveConfig) -> bool {
+    /// Whether the last ping timed out. A ping that still waits for the socket cannot be answered yet.
+    fn is_unanswered(&mut self, facts: &ConnectionFacts, config: &KeepAliveConfig) -> bool {
         if facts.blocked && self.awaiting_pong {
             self.pinged_ms = facts.now_ms;
             self.allow_reading_time(facts);
@@ -248,8 +249,8 @@ impl KeepAlive {
         self.pinged_ms + config.heartbeat_timeout_ms + u64::from(self.reading_s) * 1_000
     }
 
-    /// Everything written since the previous ping may still be unread, and is read before this ping.
-    fn allow_reading_time(&mut self, facts: &Facts) {
+    /// Extends the timeout: the client must first read everything written since the previous ping.
+    fn allow_reading_time(&mut self, facts: &ConnectionFacts) {
         let written_kib = (facts.written >> 10) as u32;
         let seconds = written_kib.wrapping_sub(self.pinged_kib) / SLOWEST_KIB_PER_S;
         if seconds > 0 || !self.awaiting_pong {
@@ -259,14 +260,14 @@ impl KeepAlive {
         }
     }
 
-    fn warn(&mut self, facts: &Facts, config: &KeepAliveConfig) -> Option<u64> {
+    fn warn(&mut self, facts: &ConnectionFacts, config: &KeepAliveConfig) -> Option<u64> {
         let Term::Ends { at_s, warned, .. } = &mut self.term else { return None };
         let near = facts.unix_ms / 1_000 + config.expiry_warning_s >= *at_s;
         (near && !std::mem::replace(warned, true)).then_some(*at_s)
     }
 
-    /// How long nothing can become due, in milliseconds.
-    fn pause(&self, facts: &Facts, config: &KeepAliveConfig) -> u64 {
+    /// Time in milliseconds in which nothing becomes due.
+    fn pause(&self, facts: &ConnectionFacts, config: &KeepAliveConfig) -> u64 {
         let mut pause = CHECK_INTERVAL_MS.min(self.heartbeat_ms.into());
         let mut until = |at_ms: u64| pause = pause.min(at_ms.saturating_sub(facts.now_ms).max(100));
         if self.awaiting_pong {
@@ -315,10 +316,10 @@ mod tests {
         leeway_s: 5,
     };
 
-    /// One connection and its clock, checked as often as it asks for.
+    /// A simulated connection and clock, checked as often as required.
     struct Scene {
         keep_alive: KeepAlive,
-        facts: Facts,
+        facts: ConnectionFacts,
         next_ms: u64,
     }
 
@@ -333,7 +334,7 @@ mod tests {
                 replica_ttl: Duration::from_secs(10),
                 session_ttl: Duration::from_secs(300),
             };
-            let facts = Facts {
+            let facts = ConnectionFacts {
                 now_ms: 0,
                 unix_ms: 1_000_000_000,
                 seen_ms: 0,
@@ -345,7 +346,7 @@ mod tests {
             Self { keep_alive: KeepAlive::new(&session, 0, 128), facts, next_ms: 0 }
         }
 
-        /// Advances to the next time something is due.
+        /// Advances to the next due action.
         fn until_due(&mut self) -> KeepAliveActions {
             loop {
                 let passed_ms = self.next_ms.saturating_sub(self.facts.now_ms);
@@ -361,20 +362,20 @@ mod tests {
             }
         }
 
-        /// Something was written.
+        /// Writes bytes.
         fn writes(&mut self, bytes: u64) {
             self.facts.written += bytes;
             self.facts.quiet_ms = 0;
         }
 
-        /// Advances to the end, past heartbeats.
+        /// Advances until the connection closes, ignoring heartbeats.
         fn until_closed(&mut self) -> Option<(CloseCode, Disconnect)> {
             loop {
                 let actions = self.until_due();
                 if actions.close.is_some() {
                     return actions.close;
                 }
-                assert_eq!(actions.ping, None, "one is awaited");
+                assert_eq!(actions.ping, None, "a ping is already pending");
             }
         }
 
@@ -387,7 +388,7 @@ mod tests {
     const DEAD: Option<(CloseCode, Disconnect)> = Some((CloseCode::HeartbeatTimeout, Disconnect::HeartbeatTimeout));
 
     #[test]
-    fn a_client_that_answers_stays_and_a_silent_one_is_closed() {
+    fn a_client_that_answers_stays_open_and_a_silent_one_is_closed() {
         let mut scene = Scene::new();
         for number in 1..=5 {
             assert_eq!(scene.ping(), number);
@@ -400,14 +401,14 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_sends_but_never_answers_is_pinged_again_and_finally_closed() {
+    fn a_client_that_sends_but_never_answers_pings_is_pinged_again_and_then_closed() {
         let mut scene = Scene::new();
         for number in 1..=3 {
             assert_eq!(scene.ping(), number);
             scene.facts.seen_ms = scene.facts.now_ms + 1;
         }
         assert_eq!(scene.until_due().close, DEAD);
-        // One late answer is enough.
+        // A late pong also counts.
         let mut scene = Scene::new();
         for _ in 0..10 {
             scene.ping();
@@ -442,18 +443,18 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_was_sent_much_gets_time_to_read_up_to_the_ping() {
+    fn a_client_that_received_much_gets_time_to_read_up_to_the_ping() {
         let mut scene = Scene::new();
         let number = scene.ping();
         assert!(scene.keep_alive.pong(number));
         scene.writes(2 << 20);
         let number = scene.ping();
         let pinged_ms = scene.facts.now_ms;
-        // Nothing is queued here, and the client sends nothing: it reads 16 KiB a second.
+        // Nothing is queued, and the client sends nothing: it reads 16 KiB per second.
         scene.facts.now_ms += 137_000;
         assert_eq!(scene.keep_alive.check(&scene.facts, &CONFIG).0.close, None);
         assert!(scene.keep_alive.pong(number));
-        // Once it has read all that, it has the usual time for the next ping.
+        // After that, the usual timeout applies to the next ping.
         scene.ping();
         let next_ms = scene.facts.now_ms;
         assert_eq!(scene.until_closed(), DEAD);
@@ -469,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn a_heartbeat_comes_one_interval_after_the_last_message_whenever_that_was() {
+    fn a_heartbeat_follows_one_interval_after_the_last_message() {
         for interval_ms in [1_000, 5_000, 12_000, 30_000] {
             for sent_ms in [1, 700, 3_100, 4_900, 11_000, 29_999] {
                 let mut scene = Scene::new();
@@ -501,7 +502,7 @@ mod tests {
     }
 
     #[test]
-    fn a_position_that_moved_without_a_push_is_told_once_per_interval_however_busy_the_connection() {
+    fn a_position_that_moved_without_a_push_is_sent_once_per_interval_on_busy_connections_too() {
         let mut scene = Scene::new();
         scene.facts.moved = true;
         let mut beats = 0;

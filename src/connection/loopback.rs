@@ -1,5 +1,5 @@
-//! Development mode is for one machine: requests that come from elsewhere all the same, through a proxy or by a page
-//! that a name was bound to this address for, are refused and logged. Never decides in production.
+//! Restricts development mode to this machine: requests that come through a proxy, or from a page by DNS rebinding, are
+//! refused and logged. Not used in production.
 
 use std::{
     sync::Arc,
@@ -27,7 +27,7 @@ const FORWARDING: [&str; 7] = [
     "cf-connecting-ip",
     "true-client-ip",
 ];
-/// One refusal is logged in this time.
+/// Minimum time between two logged refusals.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 struct Guard {
@@ -36,7 +36,7 @@ struct Guard {
     log: LogLimit,
 }
 
-/// Lets only requests of this machine through to the routes, and those that `origins` (`server.allowed_origins`) lists.
+/// Admits only requests from this machine and those of `origins` (`server.allowed_origins`).
 pub fn only(router: Router, origins: &[String]) -> Router {
     let guard = Guard { origins: origins.to_vec(), log: LogLimit::new(LOG_INTERVAL) };
     router.layer(from_fn_with_state(Arc::new(guard), admit))
@@ -48,12 +48,12 @@ async fn admit(State(guard): State<Arc<Guard>>, request: Request, next: Next) ->
     };
     if let Some(left_out) = guard.log.admit(Instant::now()) {
         let left_out = Some(left_out).filter(|count| *count > 0);
-        tracing::warn!(reason, left_out, "request refused: development mode is for this machine alone");
+        tracing::warn!(reason, left_out, "request refused: development mode accepts requests from this machine only");
     }
     Problem::new(ProblemKind::Policy, reason).respond(request.headers())
 }
 
-/// Why a request is not one of this machine.
+/// Why a request does not come from this machine.
 fn refusal(headers: &HeaderMap, uri: &Uri, origins: &[String]) -> Option<&'static str> {
     if FORWARDING.iter().any(|name| headers.contains_key(*name)) {
         return Some("forwarded by a proxy, in development mode: set server.mode = \"production\" behind one");
@@ -66,7 +66,7 @@ fn refusal(headers: &HeaderMap, uri: &Uri, origins: &[String]) -> Option<&'stati
     None
 }
 
-/// Whether a request may name this host: one of this machine, or of an origin that is listed.
+/// Whether a request may have this host: one of this machine, or of a listed origin.
 fn is_allowed_host(host: &str, origins: &[String]) -> bool {
     is_loopback_host(host) || origins.iter().any(|origin| origin == "*" || host_of(origin).is_some_and(|it| it == host))
 }
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn only_hosts_of_this_machine_are_served() {
+    fn only_hosts_of_this_machine_are_accepted() {
         for host in [
             "localhost",
             "localhost:8000",
@@ -116,13 +116,13 @@ mod tests {
             assert!(refused(&[LOOPBACK_ORIGINS], &[("host", host)]), "{host}");
             assert!(refused(&[LOOPBACK_ORIGINS], &[("host", "localhost"), ("host", host)]), "{host}");
         }
-        assert!(!refused(&["https://app.example"], &[("host", "app.example:443")]), "it is listed");
+        assert!(!refused(&["https://app.example"], &[("host", "app.example:443")]), "listed origin");
         assert!(refused(&["https://app.example"], &[("host", "evil.example")]));
-        assert!(!refused(&["*"], &[("host", "evil.example")]), "anything goes");
+        assert!(!refused(&["*"], &[("host", "evil.example")]), "`*` allows all");
     }
 
     #[test]
-    fn what_a_proxy_forwards_is_refused() {
+    fn requests_forwarded_by_a_proxy_are_refused() {
         for name in FORWARDING {
             assert!(refused(&["*"], &[("host", "localhost"), (name, "203.0.113.7")]), "{name}");
         }

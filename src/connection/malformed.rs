@@ -1,34 +1,34 @@
-//! What can be wrong with a request for a connection, and the HTTP answer to each. Never quotes the request: it may hold
+//! Errors in the request for a connection, and the HTTP response for each. Never quotes the request, which may contain
 //! a token.
 
 use thiserror::Error;
 use tickgate_wire::code::ProblemKind;
 
-/// What is wrong with the request itself. The text says what would be right.
+/// What is wrong with the request. The text states what is required.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Malformed {
-    #[error("a WebSocket begins with a GET")]
+    #[error("a WebSocket handshake must be a GET request")]
     Method,
-    #[error("a WebSocket needs HTTP/1.1")]
+    #[error("a WebSocket handshake requires HTTP/1.1")]
     HttpVersion,
     #[error("this is a WebSocket endpoint: send `Upgrade: websocket` and `Connection: Upgrade`")]
     NotAnUpgrade,
-    #[error("only version 13 of the WebSocket protocol is spoken here")]
+    #[error("only WebSocket version 13 is supported")]
     Version,
     #[error("Sec-WebSocket-Key must be 16 bytes in base64")]
     Key,
-    #[error("a WebSocket request has no body")]
+    #[error("a WebSocket handshake must not have a body")]
     Body,
-    #[error("offer the sub-protocol `tickgate.v1`, once, with at most one `bearer.<token>` beside it, or none at all")]
+    #[error("offer the sub-protocol `tickgate.v1` once, with at most one `bearer.<token>`, or no sub-protocol")]
     Protocols,
     #[error("a header is repeated or not plain text: {0}")]
     Header(&'static str),
-    #[error("a query parameter is repeated, wrongly encoded, or not what it should be: {0}")]
+    #[error("a query parameter is repeated, wrongly encoded, or invalid: {0}")]
     Parameter(&'static str),
 }
 
 impl Malformed {
-    /// The kind of the answer.
+    /// The kind of problem.
     #[must_use]
     pub const fn kind(self) -> ProblemKind {
         match self {
@@ -38,7 +38,7 @@ impl Malformed {
         }
     }
 
-    /// The parameter or header that is wrong, where it is one.
+    /// The parameter or header that is wrong, if it is a single one.
     #[must_use]
     pub const fn field(self) -> Option<&'static str> {
         match self {
@@ -47,7 +47,7 @@ impl Malformed {
         }
     }
 
-    /// Headers that the answer must have: what would be accepted.
+    /// Headers that the response must have: the accepted values.
     #[must_use]
     pub const fn headers(self) -> &'static [(&'static str, &'static str)] {
         match self {

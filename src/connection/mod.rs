@@ -1,16 +1,15 @@
-//! One client's connection, from accept to clean-up. Never writes to a socket: that is the outbox's part.
+//! One client's connection, from accept to cleanup. Never writes to a socket: the outbox does.
 //!
-//! - On the way in: `accept` takes TCP connections and serves HTTP on them (`http_stream`; `turns` says how long a
-//!   client may take), over `spares` when no
-//!   descriptor is left for clients; `routes` maps paths to profiles; `upgrade` and
-//!   `event_stream` (with `event_cursors`) turn a request into a WebSocket or into Server-Sent Events. `handshake` checks the request,
-//!   `admission` decides who is admitted, with `user_place` among the user's connections, `attempt` is who asks, `refused`
-//!   who is turned away, `opening` makes the connection.
-//! - While it is open: `task` sleeps and wakes, `wire` reads, `inbound` decodes, the session decides, `perform` acts (with
-//!   `echo`, `history`, `ingest` and `subscriptions`), `keep_alive` decides heartbeats and time-outs.
-//! - `ending` cleans up, whatever the reason.
-//! - For the rest of the replica: `replica` is what connections share, `handle` is one of them, `table` and `wheel` hold
-//!   all of them, `drain` ends them, and `inquiry` answers about them.
+//! - Opening: `accept` accepts TCP connections and serves HTTP on them (`http_stream`; `turns` limits the time that a
+//!   client may take), from `spares` if no descriptor is left for clients; `routes` maps paths to profiles; `upgrade`
+//!   and `event_stream` (with `event_cursors`) turn a request into a WebSocket or Server-Sent Events. `handshake`
+//!   checks the request; `admission` decides who is admitted, with `user_place` for the user's limit, `attempt` for the
+//!   client's identity in logs and `refused` for refusals; `opening` creates the connection.
+//! - Open: `task` sleeps and wakes, `wire` reads, `inbound` decodes, the session decides, `perform` executes (with
+//!   `echo`, `history`, `ingest` and `subscriptions`), and `keep_alive` decides heartbeats and timeouts.
+//! - Closing: `ending` cleans up, for every cause.
+//! - For the rest of the replica: `replica` is what connections share, `handle` is one of them, `table` and `wheel`
+//!   hold all of them, `drain` closes them, and `inquiry` reports them.
 
 pub mod accept;
 pub mod address;

@@ -1,4 +1,4 @@
-//! How an admitted client becomes a connection, whatever its transport. Never refuses: that is `admission`'s.
+//! Turns an admitted client into a connection, for every transport. Never refuses: `admission` does.
 
 use std::{borrow::Cow, time::Instant};
 
@@ -27,23 +27,23 @@ use crate::{
     session::{Allowance, Session, names_rate},
 };
 
-/// Name and version of this program, as clients are told.
+/// Name and version of this program, sent to clients.
 const SERVER: &str = concat!("tickgate/", env!("CARGO_PKG_VERSION"));
-/// What this server can do beyond the first release of the contract.
+/// Features beyond the first release of the contract.
 const FEATURES: &[&str] = &[];
 
-/// What a client asked for when it connected.
+/// The parameters with which a client connected.
 #[derive(Debug)]
 pub(super) struct Request {
-    /// The value of the path's parameter.
+    /// The path parameter.
     pub(super) param: Option<Box<str>>,
-    /// Where channels begin that the endpoint subscribes by itself.
+    /// Where channels that the endpoint subscribes automatically start.
     pub(super) begin: Options,
-    /// The client receives nothing that it did not ask for.
+    /// Explicit mode: the client receives only what it subscribes to.
     pub(super) explicit: bool,
 }
 
-/// Makes the connection and takes its place among the others: from here on it can be found, timed and closed.
+/// Creates the connection and registers it: from here on it can be found, timed out and closed.
 pub(super) fn open(endpoint: Endpoint, admitted: Admitted, request: Request, socket: Socket) -> Connection {
     let Admitted { since, identity, key, session: id, takes_over, deferred, permit, attempt, .. } = admitted;
     let Endpoint { replica, profile, outboxes, .. } = endpoint;
@@ -97,8 +97,8 @@ pub(super) fn open(endpoint: Endpoint, admitted: Admitted, request: Request, soc
     connection
 }
 
-/// Greets a client that is admitted, and subscribes what the endpoint subscribes by itself. One that has still to
-/// authenticate is greeted when it has.
+/// Sends the welcome to an admitted client and subscribes the endpoint's automatic channels. Deferred until
+/// authentication if the token follows in a message.
 pub(super) async fn start(connection: &mut Connection, place: (SessionSecret, bool)) {
     if !connection.session.awaits_token() {
         greet(connection, place);
@@ -106,8 +106,8 @@ pub(super) async fn start(connection: &mut Connection, place: (SessionSecret, bo
     }
 }
 
-/// The first message of a connection. `resumed`: it took over the session of another one. `secret`: the session's, which
-/// nobody keeps.
+/// Sends the welcome. `resumed`: it took over the session of another connection. `secret`: the session's secret, which
+/// is not stored.
 pub(super) fn greet(connection: &Connection, (secret, resumed): (SessionSecret, bool)) {
     let limits = &connection.replica.config.limits;
     let (messages, names) = (limits.messages_per_connection, names_rate(limits));
@@ -137,8 +137,7 @@ pub(super) fn greet(connection: &Connection, (secret, resumed): (SessionSecret, 
     connection.handle.notify(&Reply::ConnectionEstablished(welcome));
 }
 
-/// A connection whose client authenticated by its first message takes its place among its user's, under the session that
-/// it is admitted with.
+/// Registers a connection that authenticated by its first message under its user and admitted session.
 pub(super) fn identify(connection: &mut Connection, admitted: (Identity, SessionId), since: Instant) {
     let (identity, id) = admitted;
     let (replica, former) = (connection.replica.clone(), connection.handle.clone());
@@ -157,7 +156,7 @@ pub(super) fn identify(connection: &mut Connection, admitted: (Identity, Session
     take_place(connection, since);
 }
 
-/// From here on the connection can be found, timed and closed.
+/// From here on the connection can be found, timed out and closed.
 fn take_place(connection: &Connection, since: Instant) {
     let Connection { replica, handle, .. } = connection;
     if let Some(old) = replica.connections.add(handle, since) {
@@ -165,10 +164,10 @@ fn take_place(connection: &Connection, since: Instant) {
         let superseded = CloseCode::Superseded;
         old.close(superseded, Disconnect::Superseded, superseded.meaning());
     }
-    // Behind it: a trace that begins now tells of those that it finds in the table.
+    // After registering: a trace that starts now reports the connections that it finds in the table.
     handle.trace_opening(replica.hub.traces());
     connection.announce();
-    // Also before anything is subscribed: after a crash the client's own place must not keep it out.
+    // Recorded even before any subscription: after a crash, a client's own place must not block it.
     connection.record();
     connection.note_followed();
     let first_ms = handle.with_keep_alive(|keep_alive| keep_alive.first_check_ms(handle.session.low_byte()));

@@ -1,5 +1,5 @@
-//! Carries out what the session decided, one message after the other, in the order in which they came. Never decodes a
-//! message and never decides what is allowed.
+//! Executes what the session decided, one message at a time in order. Never decodes a message and never decides what is
+//! allowed.
 
 use std::{
     fmt,
@@ -37,14 +37,14 @@ use crate::{
     session::{Action, Fault, Refused, Resolved},
 };
 
-/// When to retry what failed temporarily.
+/// Retry delay after a temporary failure.
 const RETRY_AFTER_MS: u64 = 1_000;
-/// The shortest heartbeat interval that a client can choose: shorter ones would be load without benefit.
+/// The shortest heartbeat interval that a client can choose.
 const HEARTBEAT_MIN: Duration = Duration::from_secs(5);
 
 impl Connection {
-    /// Does everything that one read brought, until the connection has to end: after a message that closes the
-    /// connection, the next one is not carried out. A client that does not read its replies gets no more of them.
+    /// Processes the messages of one read in order, until one closes the connection. Stops sending replies to a client
+    /// that does not read them.
     pub(super) async fn act(&mut self, inbound: Vec<Inbound>) {
         for next in inbound {
             let outbox = &self.handle.outbox;
@@ -68,12 +68,13 @@ impl Connection {
         }
     }
 
-    /// Carries out an action and sends the reply. Actions whose reply comes first, such as a subscribe, send it themselves.
+    /// Executes an action and sends the reply. Actions whose reply comes first, such as a subscribe, send it
+    /// themselves.
     async fn perform(&mut self, echo: Echo, action: Action) {
         let id = echo.id.clone();
         let answer = match action {
             Action::Subscribe { .. } if self.handle.outbox.is_held_full() => {
-                Err(later("what was sent before has not been read yet"))
+                Err(later("earlier messages have not been read yet"))
             }
             Action::Subscribe { wanted, refused } => {
                 self.subscribe(&echo, wanted, refused).await;
@@ -114,7 +115,7 @@ impl Connection {
         self.note_followed();
     }
 
-    /// The first token of a deferred authentication, or the refresh of a token.
+    /// Handles the first token of a deferred authentication, or a refreshed token.
     async fn authenticate(&mut self, echo: &Echo, token: &Token) {
         let since = Instant::now();
         let identity = match self.replica.verifier.verify(token, SystemTime::now()).await {
@@ -148,18 +149,15 @@ impl Connection {
         }
     }
 
-    /// Whether a token that would take the place of the session's own is good: the connection keeps its own otherwise. While
-    /// Redis does not answer, what this replica heard decides.
+    /// Checks a token that would replace the session's: if it is refused, the connection keeps its own. While Redis is
+    /// unreachable, revocations known to this replica decide.
     async fn check_revoked(&self, identity: &Identity) -> Result<(), Fault> {
         let revoked = self.replica.registry.is_revoked(&identity.user, identity.issued_at).await;
         let Some(revoked) = revoked.unwrap_or_default() else { return Ok(()) };
         self.replica.metrics.auth_failures_total.of(AuthFailure::Revoked).inc();
         self.log_refusal(Outcome::Forbidden, AuthFailure::Revoked.as_str());
         Err(match revoked {
-            Revoked::Surely => Fault::new(
-                ErrorCode::UserInactive,
-                "the user's tokens of that time were revoked, or the user is not active",
-            ),
+            Revoked::Surely => Fault::new(ErrorCode::UserInactive, "the token was revoked, or the user is not active"),
             Revoked::Perhaps => Fault {
                 retry_after_ms: Some(RETRY_AFTER_MS),
                 ..Fault::new(ErrorCode::AuthRequired, admission::DOUBTFUL)
@@ -171,8 +169,8 @@ impl Connection {
         self.replica.metrics.auth_failures_total.of(error.reason()).inc();
         self.log_refusal(Outcome::Unauthorized, error.reason().as_str());
         if error.is_ours() {
-            // The token may be good: the connection stays, and its client asks again.
-            return self.report(echo, later("tokens can't be verified now"));
+            // The token may be valid: the connection stays open, and its client retries.
+            return self.report(echo, later("tokens cannot be verified now"));
         }
         self.report(echo, Fault::new(ErrorCode::AuthRequired, error.to_string()));
         if self.session.identity().is_none() {
@@ -187,8 +185,8 @@ impl Connection {
         self.replica.audit.refused_client(&self.session.profile.name, from, outcome, reason);
     }
 
-    /// Counts a connection that authenticated by message among its user's; its session's secret, and whether it took that
-    /// session over. `None` when it has to end.
+    /// Admits a connection that authenticated by message under its user's limit. Returns the session's secret, and
+    /// whether the session was taken over; `None` if the connection must close.
     async fn admit(&mut self, identity: Identity, since: Instant) -> Option<(SessionSecret, bool)> {
         let (replica, user) = (self.replica.clone(), identity.user.clone());
         let profile = self.session.profile.clone();
@@ -206,7 +204,7 @@ impl Connection {
         Some((chosen.secret, chosen.resumed))
     }
 
-    /// A refreshed token may allow less than the one before.
+    /// Ends subscriptions that a refreshed token no longer allows.
     async fn drop_forbidden(&mut self) {
         let view = self.session.view(&self.replica.rules);
         let channels = self.subscriptions.channels_where(|channel| view.resolve(channel).is_err());
@@ -221,7 +219,7 @@ impl Connection {
     }
 
     async fn history(&self, echo: &Echo, resolved: Resolved, from: HistoryFrom, count: usize) -> Result<(), Fault> {
-        // A page is large: the next one is not read before the client has taken what waits for it.
+        // A page is large: the next one is read only once the client has received the previous one.
         poll_fn(|cx| poll_drained(&self.handle.outbox, cx)).await;
         let limits = &self.replica.config.limits;
         let bounds = history::Bounds {
@@ -230,14 +228,14 @@ impl Connection {
         };
         let in_turn = (&*self.replica.hub, self.permit.reader());
         let page = history::read(&self.replica.backplane, in_turn, (resolved, from), bounds).await;
-        let (page, hold) = page.map_err(|_| later("the history can't be read now"))?;
+        let (page, hold) = page.map_err(|_| later("the history is unavailable"))?;
         self.handle.send(&Reply::History(History { id: echo.id.clone(), ..page }), &echo.ignored);
-        // The page takes room until the client has it.
+        // The reservation is held until the client has received the page.
         hold.into_iter().for_each(|hold| self.handle.outbox.keep(hold));
         Ok(())
     }
 
-    /// In whose name the client publishes.
+    /// The identity under which the client publishes.
     fn publishes_as(&self) -> PublisherName<'_> {
         match (self.session.identity(), self.session.key()) {
             (Some(identity), _) => PublisherName::User(identity.user.as_str()),
@@ -261,7 +259,7 @@ impl Connection {
         Ok(Reply::Published(Published { id, channel, publication_id, duplicate, left_out, subscribers }))
     }
 
-    /// Stores a command for the engine that executes the run.
+    /// Stores a command for the engine of the run.
     async fn command(
         &self,
         id: Option<Json>,
@@ -276,7 +274,7 @@ impl Connection {
             user: self.handle.user().map(UserId::as_str),
             timestamp: Timestamp::from_ms(clock::unix_ms()),
         };
-        // A repetition has another time.
+        // A retry has another timestamp.
         let content = RunCommand { timestamp: Timestamp::from_ms(0), ..command }.payload();
         let name = |msg_id| MsgName { content: Some(&content), ..MsgName::new(msg_id, self.publishes_as()) };
         let (payload, msg) = (command.payload(), msg_id.map(name));
@@ -288,10 +286,13 @@ impl Connection {
 
     async fn presence(&self, id: Option<Json>, resolved: Resolved) -> Result<Reply, Fault> {
         if self.session.identity().is_none() && !self.subscriptions.has(&resolved.channel) {
-            return Err(Fault::new(ErrorCode::Forbidden, "without a token, presence is of subscribed channels only"));
+            return Err(Fault::new(
+                ErrorCode::Forbidden,
+                "without a token, presence is available for subscribed channels only",
+            ));
         }
         let presence = self.replica.registry.presence(&resolved.audience()).await;
-        let presence = presence.map_err(|_| later("presence can't be read now"))?;
+        let presence = presence.map_err(|_| later("presence is unavailable"))?;
         let (connections, users, more) = (presence.connections, presence.users, presence.more);
         Ok(Reply::Presence(Presence { id, channel: resolved.channel, connections, users, more }))
     }
@@ -310,12 +311,12 @@ impl Connection {
     /// Stores a producer's message.
     async fn ingest(&self, id: Option<Json>, ingest: &Ingest) -> Result<Reply, Fault> {
         if let Some(key) = self.session.key() {
-            // One publication for each topic that it goes to.
+            // One publication per topic.
             for _ in &ingest.topics {
                 key.spend(Instant::now()).map_err(|wait| {
                     self.replica.metrics.rate_limited_total.of(RateScope::Api).inc();
                     self.replica.metrics.api_key_requests_total.of(&key.name, KeyUse::RateLimited).inc();
-                    let message = format!("the api key {} is over its rate", key.name);
+                    let message = format!("the API key {} exceeds its rate limit", key.name);
                     Fault { retry_after_ms: Some(millis(wait)), ..Fault::new(ErrorCode::RateLimited, message) }
                 })?;
             }
@@ -337,7 +338,7 @@ impl Connection {
     }
 }
 
-/// The same request may succeed a little later.
+/// A fault after which the client should retry.
 fn later(message: &str) -> Fault {
     Fault { retry_after_ms: Some(RETRY_AFTER_MS), ..Fault::new(ErrorCode::TryAgainLater, message) }
 }
@@ -347,7 +348,7 @@ fn pong(id: Option<Json>, timestamp: Option<Json>) -> Reply {
     Reply::Pong(Pong { id, timestamp: timestamp.unwrap_or_else(|| Json::of(&server_time)), server_time })
 }
 
-/// Ready when fewer replies wait than the limit allows. False when the connection has to end.
+/// Ready when the number of queued replies is below the limit. False if the connection must close.
 fn poll_room_for_replies(outbox: &Outbox, cx: &mut Context<'_>) -> Poll<bool> {
     outbox.register(cx);
     let flushed = outbox.poll_flush(cx);
@@ -356,7 +357,8 @@ fn poll_room_for_replies(outbox: &Outbox, cx: &mut Context<'_>) -> Poll<bool> {
     if ends || flushed.is_ready() || !look.full { Poll::Ready(!ends) } else { Poll::Pending }
 }
 
-/// Ready when nothing waits for the client, what waits is for a pong that has to be read, or the connection has to end.
+/// Ready when nothing is queued for the client, when the queue waits for a pong that has to be read, or when the
+/// connection must close.
 fn poll_drained(outbox: &Outbox, cx: &mut Context<'_>) -> Poll<()> {
     outbox.register(cx);
     let flushed = outbox.poll_flush(cx);
@@ -364,7 +366,7 @@ fn poll_drained(outbox: &Outbox, cx: &mut Context<'_>) -> Poll<()> {
     if look.asked.is_some() || look.shut || look.held { Poll::Ready(()) } else { flushed.map(drop) }
 }
 
-/// The fault that reports a failed publication.
+/// The fault for a failed publication.
 fn fault_of(failure: &PublishFailure) -> Fault {
     let (code, outcome) = match failure {
         PublishFailure::Invalid(_) | PublishFailure::TooLarge { .. } => (ErrorCode::InvalidMessage, None),

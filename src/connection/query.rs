@@ -1,12 +1,12 @@
-//! The query parameters of a handshake. Strict where a parameter is ours, blind where it is not. Never logged: tokens
-//! travel here.
+//! The query parameters of a handshake. Known parameters are strictly checked, others are ignored. Never logged,
+//! because they contain tokens.
 
 use indexmap::IndexSet;
 use tickgate_wire::{command::Since, model::SessionSecret};
 
 use super::malformed::Malformed;
 
-/// What the query of a handshake says. Has no `Debug` on purpose: it holds credentials.
+/// The known parameters of a handshake. Has no `Debug` on purpose: it holds credentials.
 #[derive(Default)]
 pub(super) struct Query {
     pub(super) token: Option<String>,
@@ -14,7 +14,7 @@ pub(super) struct Query {
     pub(super) since: Option<Since>,
     pub(super) last: Option<u32>,
     pub(super) session: Option<SessionSecret>,
-    /// `auth=message`: the token comes in the first message.
+    /// `auth=message`: the token follows in the first message.
     pub(super) auth_by_message: bool,
 }
 
@@ -39,16 +39,16 @@ pub(super) fn read(text: &str) -> Result<Query, Malformed> {
     Ok(query)
 }
 
-/// One name of a list: decoded, or as it was written where that gives no text.
+/// One name of a list, decoded; as written if that is not valid UTF-8.
 pub(super) type Name = Result<String, String>;
 
-/// The names in `?channels=a,b` (which may be repeated), each once and in order. `None` when there are more than `max`: then
-/// the rest is not read.
+/// The names in `?channels=a,b` (which may be repeated), in order, without duplicates. `None` if there are more than
+/// `max`; the rest is then not read.
 pub(super) fn channels(text: &str, max: usize) -> Option<Vec<Name>> {
     let mut names = IndexSet::new();
     let lists = text.split('&').filter_map(|pair| pair.strip_prefix("channels="));
     for part in lists.flat_map(|list| list.split(',')) {
-        // As forms write them: a space is a plus.
+        // Form encoding: a space is a plus.
         let decoded = decode_name(&part.replace('+', " "));
         let parts = decoded.as_deref().map_or_else(|raw| vec![Err(raw)], |text| text.split(',').map(Ok).collect());
         for name in parts {
@@ -65,10 +65,10 @@ pub(super) fn channels(text: &str, max: usize) -> Option<Vec<Name>> {
     Some(names.into_iter().collect())
 }
 
-/// Undoes percent-encoding, once, of what is to be a name. A broken escape stays as it is: no name contains `%`.
+/// Percent-decodes a name once. An invalid escape is left unchanged, because no name contains `%`.
 ///
 /// # Errors
-/// What was written, when that is not UTF-8.
+/// The encoded text, if it does not decode to UTF-8.
 pub(super) fn decode_name(value: &str) -> Name {
     let mut bytes = Vec::with_capacity(value.len());
     let mut rest = value.as_bytes();
@@ -84,19 +84,19 @@ pub(super) fn decode_name(value: &str) -> Name {
     String::from_utf8(bytes).map_err(|_| value.to_owned())
 }
 
-/// Whether what a part of a URL stands for is UTF-8 text.
+/// Whether a part of a URL decodes to valid UTF-8.
 #[must_use]
 pub fn is_text(encoded: &str) -> bool {
     decode_name(encoded).is_ok()
 }
 
-/// A whole number from 1 on, in plain digits.
+/// A positive integer in plain digits.
 fn count(text: &str) -> Option<u32> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|count| digits && *count > 0)
 }
 
-/// Fills a place that must be empty with a value that must be there.
+/// Sets a parameter that must be valid and must not be repeated.
 fn once<T>(place: &mut Option<T>, name: &'static str, value: Option<T>) -> Result<(), Malformed> {
     if place.is_some() || value.is_none() {
         return Err(Malformed::Parameter(name));
@@ -105,8 +105,8 @@ fn once<T>(place: &mut Option<T>, name: &'static str, value: Option<T>) -> Resul
     Ok(())
 }
 
-/// Undoes percent-encoding. `None` for a broken escape, or for anything but printable ASCII without spaces: no value
-/// of ours needs more.
+/// Percent-decodes a value. `None` for an invalid escape, or anything but printable ASCII without spaces, which
+/// suffices for all known parameters.
 pub(super) fn decode(value: &str) -> Option<String> {
     let mut bytes = value.bytes();
     let mut text = String::with_capacity(value.len());
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parameters_of_ours_are_read_and_others_passed_over() {
+    fn known_parameters_are_read_and_others_ignored() {
         let session = SessionSecret::random();
         let text = format!("x=%zz&token=a%2Eb.c&since=1763700000000-42&last=5&session={session}&auth=message&y");
         let query = read(&text).ok().unwrap();
@@ -142,19 +142,19 @@ mod tests {
         assert_eq!(query.session, Some(session));
         assert!(query.auth_by_message && query.ticket.is_none());
         assert!(read("").is_ok_and(|query| query.token.is_none() && !query.auth_by_message));
-        assert!(read("token=").is_ok_and(|query| query.token.as_deref() == Some("")), "empty is not malformed");
+        assert!(read("token=").is_ok_and(|query| query.token.as_deref() == Some("")), "an empty value is valid");
     }
 
     #[test]
-    fn channels_are_named_in_order_and_once() {
+    fn channels_are_listed_in_order_without_duplicates() {
         let names = channels("token=x&channels=ticker:BTC,orders&channels=orders,trades%3ABTC", 3).unwrap();
         assert_eq!(names, ["ticker:BTC", "orders", "trades:BTC"].map(|name| Ok(name.to_owned())));
         assert!(channels("channels=&channel=x", 3).unwrap().is_empty());
     }
 
     #[test]
-    fn each_name_of_a_list_is_decoded_by_itself() {
-        // As `URLSearchParams` writes "BRK B,ES=F" and "M&M.NS", and as people do.
+    fn each_name_of_a_list_is_decoded_separately() {
+        // As `URLSearchParams` encodes "BRK B,ES=F" and "M&M.NS", and as people type them.
         let names = channels("channels=BRK+B%2CES%3DF&channels=M%26M.NS,%5EGSPC,a%2Bb,%EB%B9%84", 9).unwrap();
         assert_eq!(names, ["BRK B", "ES=F", "M&M.NS", "^GSPC", "a+b", "비"].map(|name| Ok(name.to_owned())));
         let mixed = channels("channels=a%,%zz,%4,%FF,b,%2541", 9).unwrap();
@@ -167,12 +167,12 @@ mod tests {
         assert_eq!(channels("channels=a,b,b,a", 2).map(|names| names.len()), Some(2));
         assert_eq!(channels("channels=a,b,c", 2), None);
         let many: Vec<_> = (0..100_000).map(|number| number.to_string()).collect();
-        // So many that a list instead of a set would take minutes.
+        // With a list instead of a set, this would take minutes.
         assert_eq!(channels(&format!("channels={}", many.join(",")), 100_000).map(|names| names.len()), Some(100_000));
     }
 
     #[test]
-    fn broken_values_are_refused_by_name() {
+    fn invalid_values_are_refused_with_their_name() {
         for (name, text) in [
             ("token", "token=%"),
             ("token", "token=%4"),

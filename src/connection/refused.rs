@@ -1,4 +1,4 @@
-//! A client that is refused: what it is told, by plain HTTP or by a Close frame, and what is logged. Never decides.
+//! A refusal: its HTTP response or Close frame, and its log line. Never decides.
 
 use std::{borrow::Cow, fmt, time::Duration};
 
@@ -11,18 +11,18 @@ use crate::{
     problem::Problem,
 };
 
-/// A client that is refused.
+/// A refusal of a client.
 pub(super) struct Refused {
     pub(super) status: StatusCode,
     pub(super) code: CloseCode,
     pub(super) reason: Cow<'static, str>,
-    /// Which parameter was wrong.
+    /// The invalid parameter.
     pub(super) field: Option<&'static str>,
     pub(super) outcome: Outcome,
     pub(super) retry_after_s: Option<u64>,
-    /// What is wrong with the token: for the log, the client is not told.
+    /// What is wrong with the token: only logged, not sent to the client.
     pub(super) detail: Option<AuthFailure>,
-    /// For the client, where there is more room than in a Close frame.
+    /// Details for the client, where there is more room than in a Close frame.
     pub(super) cause: Option<String>,
 }
 
@@ -45,7 +45,7 @@ impl Refused {
         }
     }
 
-    /// A parameter is wrong.
+    /// The refusal of an invalid parameter.
     pub(super) fn malformed(reason: impl Into<Cow<'static, str>>, field: Option<&'static str>) -> Self {
         let refused = Self::new(StatusCode::BAD_REQUEST, CloseCode::InvalidMessage, reason, Outcome::BadRequest);
         Self { field, ..refused }
@@ -59,12 +59,12 @@ impl Refused {
         Self { detail: Some(detail), ..self }
     }
 
-    /// What the client is told where there is room.
+    /// The text for the client, where there is room.
     pub(super) fn told(&self) -> Cow<'static, str> {
         self.cause.as_ref().map_or_else(|| self.reason.clone(), |cause| format!("{}: {cause}", self.reason).into())
     }
 
-    /// The refusal as plain HTTP.
+    /// The refusal as an HTTP response.
     pub(super) fn respond(self, request: &HeaderMap) -> Response {
         let retry_after = self.retry_after_s.map(Duration::from_secs);
         let problem = Problem::new(ProblemKind::of_close(self.code), self.told());
@@ -72,7 +72,7 @@ impl Refused {
     }
 }
 
-/// As it is logged.
+/// The form in logs.
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.reason)?;

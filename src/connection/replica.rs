@@ -1,4 +1,4 @@
-//! What all connections of a replica share. Never knows a single connection: `table` finds those.
+//! State shared by all connections of a replica. Never refers to a single connection: `table` does.
 
 use std::{
     collections::HashMap,
@@ -33,7 +33,7 @@ use crate::{
     tasks::{Stop, Tasks},
 };
 
-/// Everything that a connection needs of its replica.
+/// The dependencies of a connection.
 #[derive(Debug)]
 pub struct Replica {
     pub id: ReplicaId,
@@ -53,20 +53,20 @@ pub struct Replica {
     pub uptime: Uptime,
     pub users: UserBuckets,
     pub audit: Arc<Audit>,
-    /// New connections are refused: the replica is about to stop.
+    /// New connections are refused because the replica is shutting down.
     pub closing: AtomicBool,
     /// New connections are refused: an operator drained the replica.
     pub held: AtomicBool,
 }
 
 impl Replica {
-    /// The address that limits count, given the peer's.
+    /// The address that limits count, for a peer.
     #[must_use]
     pub fn address(&self, peer: IpAddr, headers: &hyper::HeaderMap) -> IpAddr {
         address::client_address(peer, headers, &self.config.server.proxies)
     }
 
-    /// Whether the replica accepts the connection that was just counted for its address.
+    /// Whether the replica has room for the connection that was just counted for its address.
     #[must_use]
     pub fn has_room(&self) -> bool {
         !self.is_closing() && self.addresses.connections() <= self.config.limits.connections_max
@@ -120,7 +120,7 @@ impl UserBuckets {
         self.len() == 0
     }
 
-    /// A connection returns its share. The last one removes the bucket.
+    /// Returns a connection's share. The last one removes the bucket.
     pub fn release(&self, user: &UserId, share: Arc<Mutex<Bucket>>) {
         let mut all = self.0.lock();
         drop(share);

@@ -1,4 +1,4 @@
-//! The routes of all configured endpoints, next to those of plain HTTP. Never decides who is admitted.
+//! The routes of all configured endpoints, merged with those of plain HTTP. Never decides who is admitted.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -20,10 +20,10 @@ use crate::{
 
 /// The path that an endpoint shares with the service information.
 const ROOT: &str = "/";
-/// In the log, of requests that no endpoint is for.
+/// The endpoint in log lines about requests that match none.
 const NOWHERE: &str = "none";
 
-/// The `plain` routes, and one for each profile.
+/// The `plain` routes, and one route per profile.
 pub fn router(replica: &Arc<Replica>, plain: Router) -> Router {
     let limits = &replica.config.limits;
     let queue = QueueLimits { messages_max: limits.outbox_messages_max, bytes_max: limits.outbox_bytes_max };
@@ -58,7 +58,7 @@ pub fn router(replica: &Arc<Replica>, plain: Router) -> Router {
     }
 }
 
-/// WebSocket requests at the root go to the endpoint; all others keep their answer.
+/// Passes WebSocket requests at the root to the endpoint; other requests get the plain response.
 async fn upgrade_at_root(
     State(endpoint): State<Endpoint>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
@@ -71,8 +71,8 @@ async fn upgrade_at_root(
     next.run(request).await
 }
 
-/// WebSocket requests where no endpoint is for them are told so in a Close frame, where the client hears nothing else:
-/// a page would take it for the network, and try again for ever. All others keep their answer.
+/// Refuses WebSocket requests at unknown paths with a Close frame if the client can see only that: a page would
+/// otherwise assume a network failure and retry for ever. Other requests get the plain response.
 async fn upgrade_nowhere(
     State(endpoint): State<Endpoint>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,

@@ -1,5 +1,5 @@
-//! Places for connections that are accepted although no descriptor is left for clients: probes must be answered. When all
-//! are taken, the oldest one that has asked nothing is ended. Never knows what is asked.
+//! Places for connections that are accepted although no descriptor is left for clients, because probes must be
+//! answered. If all are taken, the oldest idle connection is closed. Never inspects requests.
 
 use std::{
     collections::VecDeque,
@@ -18,12 +18,12 @@ use tokio::{
 
 use super::hang_up::HangUp;
 
-/// How long a client has to begin its request when others wait for its place.
+/// How long a client may take to start its request when others wait for its place.
 const SILENT_MAX: Duration = Duration::from_millis(50);
 /// How long a request may take when others wait for its place.
 const BUSY_MAX: Duration = Duration::from_secs(5);
 
-/// In the extensions of a request that came over such a connection: it must not become a WebSocket or a stream.
+/// An extension of a request on such a connection: it must not become a WebSocket or a stream.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Spare;
 
@@ -40,11 +40,11 @@ struct Taken {
     hang_up: HangUp,
     since: Instant,
     has_asked: Arc<AtomicBool>,
-    /// It was told to end, and its descriptor is about to be closed.
+    /// It was asked to close, and its descriptor is about to be released.
     ends: bool,
 }
 
-/// A place, given back when dropped.
+/// A place, released when dropped.
 #[derive(Debug)]
 pub(super) struct Place {
     spares: Arc<Spares>,
@@ -57,7 +57,8 @@ impl Spares {
         Arc::new(Self { max, taken: Mutex::default(), freed: Notify::new() })
     }
 
-    /// Takes a place for the connection that `hang_up` ends, once one is free. Ends connections whose time is up.
+    /// Takes a place for the connection that `hang_up` closes, once one is free. Closes connections that exceed their
+    /// time.
     pub(super) async fn take(self: &Arc<Self>, hang_up: &HangUp) -> Place {
         loop {
             match self.try_take(hang_up, Instant::now()) {
@@ -70,7 +71,7 @@ impl Spares {
         }
     }
 
-    /// The place, or when to try again.
+    /// A place, or when to retry.
     fn try_take(self: &Arc<Self>, hang_up: &HangUp, now: Instant) -> Result<Place, Instant> {
         let mut taken = self.taken.lock();
         if taken.len() >= self.max {
@@ -97,13 +98,13 @@ impl Taken {
 }
 
 impl Place {
-    /// To be set when a request begins.
+    /// A flag to set when a request begins.
     pub(super) fn has_asked(&self) -> Arc<AtomicBool> {
         self.has_asked.clone()
     }
 
-    /// Resolves at once for a client that is still silent. One that was thought silent may have asked when its task comes to
-    /// look, on a busy machine: its request gets the time that all have.
+    /// Resolves at once for a client that is still silent. On a busy machine, a client may have sent its request before
+    /// the task checks: that request then gets the full time.
     pub(super) async fn given_up(&self) {
         if self.has_asked.load(Ordering::Relaxed) {
             sleep_until(self.since + BUSY_MAX).await;
@@ -123,7 +124,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_silent_client_makes_way_and_one_that_is_served_does_not() {
+    async fn a_silent_client_is_closed_for_others_and_one_being_served_is_not() {
         let spares = Spares::new(2);
         let (busy_end, silent_end, next_end) = (HangUp::default(), HangUp::default(), HangUp::default());
         let busy = spares.take(&busy_end).await;
@@ -138,12 +139,12 @@ mod tests {
         assert_eq!(began.elapsed().as_millis(), SILENT_MAX.as_millis());
         drop(busy);
         let last = spares.take(&HangUp::default()).await;
-        // Its request was on its way when its place was taken away.
+        // Its request was in flight when its place was taken away.
         last.has_asked().store(true, Ordering::Relaxed);
         let began = Instant::now();
         last.given_up().await;
         assert_eq!(began.elapsed(), BUSY_MAX);
         let left = tokio::time::timeout(Duration::ZERO, busy_end.asked()).await;
-        assert!(left.is_err(), "the served one ended by itself");
+        assert!(left.is_err(), "the connection being served was closed");
     }
 }

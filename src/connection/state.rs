@@ -1,5 +1,5 @@
-//! Everything that one connection owns, whatever its transport, and what its opening, its commands and its ending have
-//! in common. Never decodes what the client sends.
+//! The state of one connection, for every transport, and what its opening, commands and ending share. Never decodes
+//! messages.
 
 use std::sync::Arc;
 
@@ -14,15 +14,15 @@ use crate::{
     session::{Allowance, Refused, Session, Wanted},
 };
 
-/// When to come back to an endpoint whose own channels can't be followed now.
+/// Retry delay for an endpoint whose automatic channels are unavailable.
 const RECONNECT_AFTER_MS: u64 = 1_000;
 
-/// What a client asked for when it connected.
+/// The parameters with which a client connected.
 #[derive(Debug)]
 pub(super) struct Arrival {
-    /// Where channels begin that the endpoint subscribes by itself.
+    /// Where channels that the endpoint subscribes automatically start.
     pub(super) begin: Options,
-    /// The session that a client wants to take over whose user is not known yet.
+    /// The session to take over, if the user is not known yet.
     pub(super) takes_over: Option<SessionSecret>,
 }
 
@@ -34,27 +34,27 @@ pub(super) struct Connection {
     pub(super) session: Session,
     pub(super) allowance: Allowance,
     pub(super) subscriptions: Subscriptions,
-    /// Shared with the user's other connections; none while the user is unknown.
+    /// Shared with the user's other connections; `None` while the user is unknown.
     pub(super) user_bucket: Option<Arc<Mutex<Bucket>>>,
-    /// Until the client is admitted.
+    /// Present until the client is admitted.
     pub(super) arrival: Option<Box<Arrival>>,
     pub(super) permit: Permit,
 }
 
 impl Connection {
-    /// Tells the registry that the connection is open, and whose it is.
+    /// Notifies the registry that the connection is open, and of its user.
     pub(super) fn announce(&self) {
         let info = self.handle.info(&self.replica.id, &self.session.profile.name);
         self.replica.registry.opened(info);
     }
 
-    /// Counts the connection among the followers of what it has subscribed, and shows it to operators.
+    /// Counts the connection among the subscribers of its channels, and shows them to operators.
     pub(super) fn note_followed(&self) {
         self.replica.registry.follows(self.session.id, self.subscriptions.audiences());
         self.handle.set_channels(self.subscriptions.channels());
     }
 
-    /// Tells those who trace the connection's user what happens to it.
+    /// Reports an event to traces of the connection's user.
     pub(super) fn trace(&self, event: &str, fields: impl FnOnce() -> serde_json::Value) {
         let traces = self.replica.hub.traces();
         if traces.are_active() {
@@ -62,14 +62,14 @@ impl Connection {
         }
     }
 
-    /// Advances subscriptions that lag.
+    /// Catches up subscriptions that lag.
     pub(super) async fn catch_up(&mut self) {
         if self.subscriptions.catch_up(&self.handle).await {
             self.note_followed();
         }
     }
 
-    /// Keeps what the session's place needs, if clients are told their session.
+    /// Records the session's place, if clients of this endpoint receive their session.
     pub(super) fn record(&self) {
         if !self.session.profile.protocol.has_sessions() {
             return;
@@ -82,8 +82,7 @@ impl Connection {
         self.replica.registry.record(self.session.id, record);
     }
 
-    /// Starts subscriptions and reports them to the client. False when one could not start because its stream can't be
-    /// read now.
+    /// Starts subscriptions and sends the reply. False if one could not start because its stream cannot be read now.
     pub(super) async fn subscribe(&mut self, echo: &Echo, wanted: Vec<Wanted>, mut refused: Vec<Refused>) -> bool {
         let max = self.replica.config.limits.subscriptions_max;
         let wanted = self.subscriptions.within(max, wanted, &mut refused);
@@ -93,15 +92,15 @@ impl Connection {
         all
     }
 
-    /// Counts what a reply refuses beside what it grants.
+    /// Counts the refused channels of a reply that grants others.
     pub(super) fn count_refused(&self, refused: &[Refused]) {
         for refusal in refused {
             self.replica.metrics.errors_total.of(metrics::Code::of(refusal.code.number())).inc();
         }
     }
 
-    /// Subscribes what the endpoint subscribes by itself. The client would not ask for these channels again, so if one
-    /// can't be followed now the connection is closed, and the client comes back.
+    /// Subscribes the endpoint's automatic channels. The client would not request them again, so if one is unavailable
+    /// the connection is closed, and the client reconnects.
     pub(super) async fn subscribe_on_connect(&mut self) {
         let begin = self.arrival.take().map_or_else(Options::default, |arrival| arrival.begin);
         let (wanted, refused) = self.session.on_connect(begin, &self.replica.rules);
@@ -109,7 +108,7 @@ impl Connection {
             return;
         }
         if !self.subscribe(&Echo::default(), wanted, refused).await {
-            let reason = "a channel can't be followed now";
+            let reason = "a channel is currently unavailable";
             self.handle.close_after(CloseCode::TryAgainLater, Disconnect::Internal, reason, Some(RECONNECT_AFTER_MS));
         }
     }

@@ -1,8 +1,8 @@
-//! The subscriptions of one connection: how each starts, changes, is caught up, and ends. Never decides what a client may
-//! subscribe.
+//! The subscriptions of one connection: starting, changing, catching up and ending them. Never decides what a client
+//! may subscribe to.
 //!
-//! The private channels that share the user's stream are one subscription with one position, so that the client's cursors
-//! are always true.
+//! The private channels that share the user's stream form one subscription with one position, so that the client's
+//! cursors are always consistent.
 
 use std::{
     collections::HashSet,
@@ -29,16 +29,16 @@ use crate::{
     session::{Refused, Resolved, Wanted},
 };
 
-/// How long a request waits until its topics are in step with their streams, all of them together.
+/// Maximum time for all topics of a request to become consistent with their streams.
 const READY_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Pause after a failed read. Nothing is read from the client either in that time.
+/// Pause after a failed read, in which the client is not read from either.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
-/// A subscription whose stream can't be read for so long ends, where the client knows how to take it up again.
+/// After this time, a subscription whose stream cannot be read ends, if the client knows how to restart it.
 const UNREADABLE_MAX: Duration = Duration::from_secs(10);
 
-/// When to subscribe again what can't be followed now.
+/// Retry delay for channels that are unavailable.
 const RESUBSCRIBE_AFTER_MS: u64 = 1_000;
 
 /// All subscriptions of a connection.
@@ -47,25 +47,25 @@ pub(super) struct Subscriptions {
     all: Vec<Subscription>,
     protocol: Protocol,
     limits: ReplayLimits,
-    /// The client takes up again what the server ends.
+    /// The client restarts subscriptions that the server ends.
     explicit: bool,
-    /// Which subscription can't be caught up, and since when.
+    /// The subscription that cannot be caught up, and since when.
     unreadable: Option<Box<(SlotId, Instant)>>,
 }
 
-/// Kept small: every connection has some.
+/// One subscription. Kept small, because every connection has some.
 #[derive(Debug)]
 struct Subscription {
     wants: Wants,
     interest: Interest,
     member: Member,
-    /// Until the client was told that its past has been sent.
+    /// Present until the client has received all of the backlog.
     past: Option<Box<Past>>,
     /// Not yet among the topic's live subscribers.
     fresh: bool,
 }
 
-/// Channels whose past has been sent, by the lane in which it went.
+/// Channels whose backlog was sent, by the lane that carried it.
 #[derive(Default)]
 struct Ends {
     urgent: Vec<CaughtUpChannel>,
@@ -77,7 +77,7 @@ impl Subscription {
         matches!(self.wants, Wants::OfUser(_))
     }
 
-    /// Tells the fan-out what changed.
+    /// Notifies the fan-out of a change.
     fn change(&self, protocol: Protocol) {
         self.interest.change(self.member.clone(), self.wants.form(protocol));
     }
@@ -89,9 +89,9 @@ impl Subscriptions {
         Self { all: Vec::new(), protocol, limits, explicit, unreadable: None }
     }
 
-    /// Refuses what would exceed `max` channels. One that is already subscribed counts once.
+    /// Refuses channels beyond `max`. One that is already subscribed counts once.
     pub(super) fn within(&self, max: usize, wanted: Vec<Wanted>, refused: &mut Vec<Refused>) -> Vec<Wanted> {
-        // Only what is new is looked up: one channel more costs little, however many there are.
+        // Only new channels are looked up, so that adding one is cheap even with many.
         let (before, mut new) = (self.channels_count(), HashSet::new());
         let fits = |wanted: &Wanted| {
             let channel = &wanted.resolved.channel;
@@ -106,8 +106,8 @@ impl Subscriptions {
         wanted.into_iter().filter(fits).collect()
     }
 
-    /// Starts subscriptions: first the reply, then replays and snapshots, then live messages. False when one could not
-    /// start because its stream can't be read now.
+    /// Starts subscriptions: sends the reply, then replays and snapshots, then live messages. False if one could not
+    /// start because its stream cannot be read now.
     pub(super) async fn subscribe(
         &mut self,
         hub: &Arc<Hub>,
@@ -116,7 +116,7 @@ impl Subscriptions {
         wanted: Vec<Wanted>,
         mut refused: Vec<Refused>,
     ) -> bool {
-        // A channel that is subscribed again from a position starts again from there.
+        // A channel that is subscribed again with a position restarts from there.
         let again: Vec<_> = wanted.iter().filter(|w| w.restarts).map(|w| w.resolved.channel.to_string()).collect();
         self.unsubscribe(handle, &again);
         let (known, new): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|w| self.is_subscribed(&w.resolved.channel));
@@ -124,7 +124,7 @@ impl Subscriptions {
         let pending = self.prepare(hub, new, &mut refused);
         let mut ready = self.load(pending, handle.outbox.bytes_max(), &mut refused).await;
         if !self.protocol.dialect.acknowledges_subscriptions(echo.id.is_some()) {
-            // What is not acknowledged has no end either.
+            // Without an acknowledgement there is no end notice either.
             ready.iter_mut().for_each(|next| next.past.hush());
         }
         self.answer(handle, echo, (&ready, &known), &refused);
@@ -148,7 +148,7 @@ impl Subscriptions {
         self.all.iter().any(|s| s.wants.has(channel))
     }
 
-    /// A second subscribe replaces the options of the first.
+    /// Replaces the options of existing subscriptions.
     fn change_options(&mut self, known: &[Wanted]) {
         for wanted in known {
             let of = self.all.iter_mut().find(|s| s.wants.has(&wanted.resolved.channel));
@@ -161,7 +161,7 @@ impl Subscriptions {
         }
     }
 
-    /// One pending subscription per topic; the private channels of a user's stream share one.
+    /// Creates one pending subscription per topic; private channels of a user's stream share one.
     fn prepare(&self, hub: &Arc<Hub>, wanted: Vec<Wanted>, refused: &mut Vec<Refused>) -> Vec<PendingSubscription> {
         let mut all: Vec<PendingSubscription> = Vec::with_capacity(wanted.len());
         for Wanted { resolved, start, max_rate, .. } in wanted {
@@ -182,7 +182,7 @@ impl Subscriptions {
         all
     }
 
-    /// Those that can start, with what they begin with.
+    /// Loads the backlogs, and returns the subscriptions that can start.
     async fn load(
         &self,
         pending: Vec<PendingSubscription>,
@@ -193,7 +193,7 @@ impl Subscriptions {
         let (mut ready, mut bytes) = (Vec::with_capacity(pending.len()), 0);
         for mut next in pending {
             let extends = next.extends.map(|at| &self.all[at].member);
-            // Channels that are added to a subscription get all of theirs beside it.
+            // Channels added to a subscription get their whole backlog separately.
             let limits = self.limits.of_beginning(bytes > 0, extends.is_some());
             match next.load(extends, until, limits).await {
                 Ok(()) => {
@@ -201,9 +201,10 @@ impl Subscriptions {
                     ready.push(next);
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "can't start a subscription now");
+                    tracing::debug!(%error, "cannot start a subscription now");
                     if let Some(extends) = extends {
-                        // It was paused for the channels that can't be added now; its next catch-up continues it.
+                        // The subscription was paused for channels that cannot be added now; its next catch-up
+                        // continues it.
                         extends.outbox.wake();
                     }
                     refused.extend(next.wishes.iter().map(|wish| unavailable(&wish.channel)));
@@ -227,7 +228,7 @@ impl Subscriptions {
                 channel: wanted.resolved.channel.clone(),
                 class: wanted.resolved.rule.class,
                 stream: wanted.resolved.in_user_stream.then_some(USER_STREAM.into()),
-                // Not what is queued: pushes that wait come after this reply.
+                // Without queued messages: they are written after this reply.
                 cursor: found.member.outbox.known(found.member.slot).filter(|_| found.interest.is_retained()),
                 live: found.past.is_none(),
             })
@@ -268,21 +269,21 @@ impl Subscriptions {
         let whole = interest.push_backlog((&member, &form), &mut past, &backlog, drained).await;
         backlog.take_hold().into_iter().for_each(|hold| outbox.keep(hold));
         if whole {
-            // What the client did not want of the past is passed, and not read again.
+            // Skips past messages that the client did not request.
             outbox.pass(slot, end);
             let lane = if outbox.is_urgent(slot) { &mut ends.urgent } else { &mut ends.public };
             lane.extend(past.ended(end));
         }
         if self.all.len() == self.all.capacity() && self.all.len() < 4 {
-            // Most connections have few subscriptions: the first one takes room for itself alone.
+            // Most connections have few subscriptions: reserve room for the first only.
             self.all.reserve_exact(1);
         }
         let past = (!whole).then(|| Box::new(past));
         self.all.push(Subscription { wants, interest, member, past, fresh: true });
     }
 
-    /// Advances lagging subscriptions: to the live stream, or by a page. What can't be read now is read the next time.
-    /// True when some had to end.
+    /// Catches up lagging subscriptions: to the live stream, or by one page. A failed read is retried next time. True
+    /// if some had to end.
     #[must_use]
     pub(super) async fn catch_up(&mut self, handle: &ConnectionHandle) -> bool {
         let mut ended = false;
@@ -294,15 +295,15 @@ impl Subscriptions {
                 Ok(CaughtUp::Live) => (*fresh, *past) = (false, None),
                 Ok(CaughtUp::More) => {}
                 Ok(CaughtUp::Withdrawn) => {
-                    self.end(handle, slot, "others need the room of a channel that nobody has published to");
+                    self.end(handle, slot, "the channel has no publications, and other channels need its place");
                     ended = true;
                     continue;
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "can't catch up a subscription now");
+                    tracing::debug!(%error, "cannot catch up a subscription now");
                     if self.is_given_up(slot) {
                         self.unreadable = None;
-                        self.end(handle, slot, "the stream can't be read now");
+                        self.end(handle, slot, "the stream is currently unavailable");
                         ended = true;
                         continue;
                     }
@@ -315,7 +316,7 @@ impl Subscriptions {
         ended
     }
 
-    /// Whether a subscription has been unreadable for too long. Clients that can't take it up again wait.
+    /// Whether a subscription has been unreadable for too long. Never for clients that cannot restart it.
     fn is_given_up(&mut self, slot: SlotId) -> bool {
         let now = Instant::now();
         let unreadable = self.unreadable.get_or_insert_with(|| Box::new((slot, now)));
@@ -325,8 +326,8 @@ impl Subscriptions {
         self.explicit && now - unreadable.1 > UNREADABLE_MAX
     }
 
-    /// Ends a subscription that its client may take up again in a moment. Where a client can't be told, or can't ask, its
-    /// connection ends, and it comes back.
+    /// Ends a subscription that the client may restart shortly. If the client cannot be notified or cannot restart it,
+    /// the connection closes instead, and the client reconnects.
     fn end(&mut self, handle: &ConnectionHandle, slot: SlotId, reason: &'static str) {
         let of = self.all.iter().find(|s| s.member.slot == slot);
         let channels = of.map_or(Vec::new(), |s| s.wants.channels().iter().map(ToString::to_string).collect());
@@ -340,7 +341,7 @@ impl Subscriptions {
         handle.notify(&Reply::Ended(Ended { channels, object }));
     }
 
-    /// Ends subscriptions: after this nothing of them is written. Unknown channels are ignored.
+    /// Ends subscriptions: nothing of them is written afterwards. Unknown channels are ignored.
     pub(super) fn unsubscribe(&mut self, handle: &ConnectionHandle, channels: &[String]) {
         for name in channels {
             let Some(at) = self.all.iter().position(|s| s.wants.has(name)) else { continue };
@@ -362,7 +363,7 @@ impl Subscriptions {
         }
     }
 
-    /// Ends everything: the connection is gone.
+    /// Ends all subscriptions, because the connection has closed.
     pub(super) fn clear(&mut self, handle: &ConnectionHandle) {
         for ended in self.all.drain(..) {
             ended.interest.leave(&handle.outbox, ended.member.slot);
@@ -382,13 +383,13 @@ impl Subscriptions {
         all.filter(|channel| forbidden(channel)).map(|channel| channel.to_string()).collect()
     }
 
-    /// All that is subscribed.
+    /// The names of all subscribed channels.
     #[must_use]
     pub(super) fn channels(&self) -> Vec<Arc<str>> {
         self.all.iter().flat_map(|s| s.wants.channels().iter().cloned()).collect()
     }
 
-    /// What the connection is counted under, for presence.
+    /// The topics under which the connection is counted for presence.
     #[must_use]
     pub(super) fn audiences(&self) -> Vec<Topic> {
         let all = self.all.iter().map(|s| (&s.interest.topic().topic, s.wants.channels()));

@@ -1,4 +1,4 @@
-//! All open connections of a replica, by session. Never keeps one that has ended.
+//! All open connections of a replica by session. Never keeps one that has closed.
 
 use std::{
     collections::HashMap,
@@ -15,7 +15,7 @@ use tickgate_wire::model::SessionId;
 use super::{ended_users::EndedUsers, handle::ConnectionHandle};
 use crate::registry::Control;
 
-/// Open connections, and the users whose connections were ended a moment ago.
+/// Open connections, and users whose connections were just closed.
 #[derive(Debug, Default)]
 pub struct ConnectionTable {
     parts: [Mutex<HashMap<SessionId, Arc<ConnectionHandle>>>; 16],
@@ -28,7 +28,7 @@ impl ConnectionTable {
         &self.parts[usize::from(session.low_byte()) % self.parts.len()]
     }
 
-    /// Adds a connection whose admission began at `since`. Returns the one that it replaces: an older connection of the
+    /// Adds a connection whose admission began at `since`. Returns the connection that it replaces: an older one of the
     /// same session that is still open here.
     pub fn add(&self, handle: &Arc<ConnectionHandle>, since: Instant) -> Option<Arc<ConnectionHandle>> {
         let old = self.part(handle.session).lock().insert(handle.session, handle.clone());
@@ -39,22 +39,22 @@ impl ConnectionTable {
         old
     }
 
-    /// Ends a connection if its user's connections were ended during its admission, which began at `since`.
+    /// Closes a connection if its user's connections were closed during its admission, which began at `since`.
     pub fn end_with_user(&self, handle: &ConnectionHandle, since: Instant) {
         if let Some((code, reason)) = handle.user().and_then(|user| self.ended.since(user, since)) {
             handle.close_on_control(code, &reason);
         }
     }
 
-    /// Ends all connections of a user, including those that are being admitted.
+    /// Closes all connections of a user, including those being admitted.
     pub fn end_user(&self, user: &str, code: u16, reason: &str) {
-        // Remembered before the search: a connection that is added meanwhile finds it.
+        // Recorded before the search, so that a connection added meanwhile finds it.
         self.ended.add(user, (code, reason), Instant::now());
         let own = self.all().into_iter().filter(|handle| handle.user().is_some_and(|of| of.as_str() == user));
         own.for_each(|handle| handle.close_on_control(code, reason));
     }
 
-    /// Acts on a control message, from another replica or from this one.
+    /// Executes a control message from any replica.
     pub fn on_control(&self, control: &Control) {
         match control {
             Control::Close { session, code, reason } => {
@@ -66,7 +66,7 @@ impl ConnectionTable {
         }
     }
 
-    /// Removes a connection. False when another connection has taken over its session.
+    /// Removes a connection. False if another connection has taken over its session.
     pub fn remove(&self, handle: &Arc<ConnectionHandle>) -> bool {
         let mut part = self.part(handle.session).lock();
         let own = part.get(&handle.session).is_some_and(|current| Arc::ptr_eq(current, handle));
@@ -83,7 +83,7 @@ impl ConnectionTable {
         self.part(session).lock().get(&session).cloned()
     }
 
-    /// Open connections.
+    /// Number of open connections.
     #[must_use]
     pub fn len(&self) -> usize {
         self.count.load(Ordering::Relaxed)
@@ -94,14 +94,14 @@ impl ConnectionTable {
         self.len() == 0
     }
 
-    /// Calls `look` for each of them, a part at a time: it must be short.
+    /// Calls `look` for each connection, in batches: it must be short.
     pub fn visit(&self, mut look: impl FnMut(&ConnectionHandle)) {
         for part in &self.parts {
             part.lock().values().for_each(|handle| look(handle));
         }
     }
 
-    /// All of them, for the drain and for control messages to a user.
+    /// All open connections.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<ConnectionHandle>> {
         self.parts.iter().flat_map(|part| part.lock().values().cloned().collect::<Vec<_>>()).collect()
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_users_connections_end_including_those_that_are_being_admitted() {
+    fn all_connections_of_a_user_close_including_those_being_admitted() {
         let closed = |handle: &ConnectionHandle| handle.outbox.look().asked.map(|close| close.code);
         let table = ConnectionTable::default();
         let came = Instant::now();

@@ -1,5 +1,5 @@
-//! The task of one WebSocket: it sleeps until the client sends something, the outbox needs it, or the connection has to
-//! end. Never decodes a message and never acts on one: it only says when.
+//! The task of one WebSocket: sleeps until the client sends something, the outbox needs it, or the connection must
+//! close. Never decodes a message and never executes a command.
 
 use std::{
     pin::Pin,
@@ -16,13 +16,13 @@ use crate::metrics::Disconnect;
 
 /// Serves one client until the end, and cleans up.
 ///
-/// A hand-written future, because this is what an idle connection holds: an `async fn` would reserve space for its
-/// largest state in every idle connection. Here that state is on the heap, and only while it is needed.
+/// A hand-written future: an `async fn` would reserve space for its largest state in every idle connection. Here that
+/// state is on the heap, and only while it is needed.
 pub(super) struct ConnectionTask(Stage);
 
 #[expect(clippy::large_enum_variant, reason = "almost all connections are idle at any time")]
 enum Stage {
-    /// Until the client sends something, the outbox needs the task, or the connection has to end.
+    /// Waits for the client, the outbox, or a request to close.
     Idle(WebSocket),
     Busy(Pin<Box<dyn Future<Output = Stage> + Send>>),
     Over,
@@ -85,7 +85,7 @@ impl WebSocket {
         }
     }
 
-    /// Reads by `read`, and returns what has to be done about it.
+    /// Reads with `read`, and returns what has to be done about it.
     fn decode<R>(&mut self, read: impl FnOnce(&mut Wire, &mut Decoder<'_>) -> R) -> (Vec<Inbound>, R) {
         let mut decoder = Decoder::new(&mut self.connection);
         let read = read(&mut self.wire, &mut decoder);
@@ -102,7 +102,7 @@ impl WebSocket {
         })
     }
 
-    /// What follows when everything that a read brought is done.
+    /// The next stage after everything of a read is done.
     fn proceed(self, read: Read) -> Stage {
         match read {
             Read::More => Stage::Idle(self),
@@ -126,8 +126,8 @@ mod tests {
 
     #[test]
     fn an_idle_connection_is_small() {
-        // Size classes of the allocator: one more byte costs 32 bytes of a handle, 64 of an outbox, 128 of a task, which
-        // consists of its state and 120 bytes of the runtime and of its supervision.
+        // Size classes of the allocator: one more byte costs 32 bytes of a handle, 64 of an outbox, or 128 of a task,
+        // which consists of its state and 120 bytes for the runtime and supervision.
         assert!(size_of::<ConnectionTask>() + 120 <= 384, "{}", size_of::<ConnectionTask>());
         assert!(size_of::<ConnectionHandle>() + 16 <= 192, "{}", size_of::<ConnectionHandle>());
         assert!(size_of::<Outbox>() + 16 <= 320, "{}", size_of::<Outbox>());

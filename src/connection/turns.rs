@@ -1,5 +1,5 @@
-//! Whose turn it is on an HTTP connection, and how long the client's turn may take: until its request head is whole, and
-//! between two requests. Never reads a request.
+//! Whose turn it is on an HTTP connection, and how long the client may take: for a request head, and between two
+//! requests. Never reads a request.
 
 use std::{
     future::poll_fn,
@@ -17,7 +17,7 @@ use hyper::{
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
 
-/// How long a client may take.
+/// Timeouts for a client.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ClientTimeouts {
     /// From the first byte of a request (on a new connection: from the start) to the end of its head.
@@ -26,8 +26,8 @@ pub(super) struct ClientTimeouts {
     pub(super) idle: Duration,
 }
 
-/// The state of one connection, shared by its socket, its requests and the bodies of its responses. They all run in the
-/// connection's task, which therefore looks at the time after each change.
+/// The state of one connection, shared by its socket, its requests and its response bodies. All run in the connection's
+/// task, which therefore checks the time after each change.
 #[derive(Clone, Debug)]
 pub(super) struct Turns(Arc<Mutex<State>>);
 
@@ -35,7 +35,7 @@ pub(super) struct Turns(Arc<Mutex<State>>);
 struct State {
     turn: Turn,
     since: Instant,
-    /// The response has no end of its own: only a client that reads it keeps it open.
+    /// The response has no end: it stays open only while the client reads it.
     endless: bool,
 }
 
@@ -43,14 +43,14 @@ struct State {
 enum Turn {
     /// The client sends a request head.
     Head,
-    /// The request is read and answered.
+    /// The request is being read and answered.
     Response,
     /// The client may send another request.
     Idle,
 }
 
 impl Turns {
-    /// A connection that was just accepted: its first request is due.
+    /// Starts with the client's turn: its first request is due.
     pub(super) fn new() -> Self {
         Self(Arc::new(Mutex::new(State { turn: Turn::Head, since: Instant::now(), endless: false })))
     }
@@ -59,14 +59,14 @@ impl Turns {
         *self.0.lock() = State { turn, since: Instant::now(), endless: false };
     }
 
-    /// A request head is whole.
+    /// A request head is complete.
     pub(super) fn asked(&self) {
         self.set(Turn::Response);
     }
 
-    /// The client's turn comes when the response has been read.
+    /// The client's turn starts when the response has been read.
     pub(super) fn answer<B>(&self, response: Response<B>) -> Response<AnsweredBody<B>> {
-        // It ends when the reader leaves; a reader that has shut its side will never be heard of again.
+        // It ends when the reader leaves; a reader that shuts down its sending side is never heard from again.
         let events = response.headers().get(header::CONTENT_TYPE);
         self.0.lock().endless = events.is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
         response.map(|body| AnsweredBody { body, turns: self.clone() })
@@ -80,16 +80,16 @@ impl Turns {
         }
     }
 
-    /// Something is written to the client.
+    /// Something was written to the client.
     pub(super) fn wrote(&self) {
         let mut state = self.0.lock();
         if state.turn == Turn::Idle {
-            // The last of the response still goes out.
+            // The rest of the response is still being sent.
             state.since = Instant::now();
         }
     }
 
-    /// Whether the response that is written ends only when its reader leaves.
+    /// Whether the current response ends only when its reader leaves.
     pub(super) fn is_endless(&self) -> bool {
         self.0.lock().endless
     }
@@ -103,7 +103,7 @@ impl Turns {
         }
     }
 
-    /// Resolves when the client took too long. To be polled after the connection itself.
+    /// Resolves when the client exceeded a timeout. Must be polled after the connection itself.
     pub(super) async fn over(&self, timeouts: ClientTimeouts) {
         let mut timer = pin!(sleep_until(Instant::now() + timeouts.head));
         poll_fn(|cx| {
@@ -112,7 +112,7 @@ impl Turns {
                 if deadline <= Instant::now() {
                     return Poll::Ready(());
                 }
-                // A later deadline needs no new timer before the old one has run out.
+                // A later deadline needs no new timer before the old one expires.
                 if deadline < timer.deadline() || timer.is_elapsed() {
                     timer.as_mut().reset(deadline);
                 }
@@ -123,7 +123,7 @@ impl Turns {
     }
 }
 
-/// The body of a response. When it is dropped, the response is complete.
+/// The body of a response, which is complete when it is dropped.
 #[derive(Debug)]
 pub(super) struct AnsweredBody<B> {
     body: B,

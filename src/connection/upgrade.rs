@@ -1,6 +1,6 @@
-//! From a request to a WebSocket. A browser can't see the status of a failed upgrade, so its request is upgraded and
-//! closed with the reason, as is that of every client that offers our sub-protocol; others get a plain HTTP answer, unless
-//! the endpoint closes all that it refuses. Never decides who is admitted.
+//! Upgrades a request to a WebSocket. A browser cannot see the status of a failed upgrade, so its request is upgraded
+//! and then closed with the reason, like that of every client that offers the sub-protocol; others get an HTTP
+//! response, unless the endpoint closes all refused clients. Never decides who is admitted.
 
 use std::{net::SocketAddr, time::Instant};
 
@@ -23,7 +23,7 @@ use tickgate_wire::{
 use super::{
     admission::{Admitted, Endpoint, Refused, no_descriptor},
     attempt::{self, Attempt, ConnectionId},
-    handshake::{self, Handshake, Refusal, Told, Upgrade, Why},
+    handshake::{self, Handshake, HandshakeRefusal, Told, Upgrade, Why},
     http_stream::HttpStream,
     opening,
     spares::Spare,
@@ -37,7 +37,7 @@ use crate::{
     problem::Problem,
 };
 
-/// Becomes a WebSocket, or says why not.
+/// Upgrades the request or refuses it.
 pub(super) async fn open(
     State(endpoint): State<Endpoint>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
@@ -46,7 +46,7 @@ pub(super) async fn open(
     answer(endpoint, peer, request, true).await
 }
 
-/// Says that no endpoint is where the client asks. `endpoint` lends its dialect.
+/// Refuses a request at a path without an endpoint. `endpoint` supplies the dialect.
 pub(super) async fn open_nowhere(endpoint: Endpoint, peer: SocketAddr, request: Request) -> Response {
     answer(endpoint, peer, request, false).await
 }
@@ -67,18 +67,18 @@ async fn answer(endpoint: Endpoint, peer: SocketAddr, request: Request, is_here:
         (Err(refused), checked) => {
             endpoint.note_refusal(attempt, refused.outcome, &refused);
             return match &checked {
-                Ok(Handshake { upgrade, told, .. }) | Err(Refusal::Refused { upgrade, told, .. }) => {
+                Ok(Handshake { upgrade, told, .. }) | Err(HandshakeRefusal::Refused { upgrade, told, .. }) => {
                     refuse(&endpoint, &mut parts, (upgrade, *told), refused)
                 }
-                Err(Refusal::Malformed(_)) => refused.respond(&parts.headers),
+                Err(HandshakeRefusal::Malformed(_)) => refused.respond(&parts.headers),
             };
         }
-        (Ok(_), Err(Refusal::Malformed(malformed))) => {
+        (Ok(_), Err(HandshakeRefusal::Malformed(malformed))) => {
             endpoint.note_refusal(attempt, Outcome::BadRequest, malformed);
             let problem = Problem::new(malformed.kind(), malformed.to_string());
             return Problem { headers: malformed.headers(), ..problem }.respond(&parts.headers);
         }
-        (Ok(_), Err(Refusal::Refused { upgrade, told, why })) => {
+        (Ok(_), Err(HandshakeRefusal::Refused { upgrade, told, why })) => {
             let (refused, reason) = match why {
                 Why::ForeignOrigin => (foreign_origin(), attempt::foreign_origin(&parts.headers)),
                 Why::Malformed(malformed) => {
@@ -90,7 +90,7 @@ async fn answer(endpoint: Endpoint, peer: SocketAddr, request: Request, is_here:
         }
     };
     let to = (&handshake.upgrade, handshake.told);
-    let nowhere = || Err("there is no WebSocket endpoint at this path".into());
+    let nowhere = || Err("this path has no WebSocket endpoint".into());
     let param = match if is_here { endpoint.param(parts.uri.path()) } else { nowhere() } {
         Ok(param) => param,
         Err(reason) => {
@@ -120,7 +120,7 @@ fn foreign_origin() -> Refused {
     Refused::new(StatusCode::FORBIDDEN, CloseCode::Policy, "Origin not allowed", Outcome::Origin)
 }
 
-/// Says why, in the way that the client can hear.
+/// Refuses in a way that the client can see.
 fn refuse(endpoint: &Endpoint, parts: &mut Parts, (upgrade, told): (&Upgrade, Told), refused: Refused) -> Response {
     if told == Told::Status && !endpoint.profile.closes_refused {
         return refused.respond(&parts.headers);
@@ -128,7 +128,7 @@ fn refuse(endpoint: &Endpoint, parts: &mut Parts, (upgrade, told): (&Upgrade, To
     close_at_once(endpoint, parts, (upgrade, told), &refused)
 }
 
-/// Answers 101. The connection is opened once the answer is out and the socket is ours.
+/// Responds with 101. The connection opens once the response is sent and the socket is released by HTTP.
 fn accept(
     endpoint: Endpoint,
     parts: &mut Parts,
@@ -146,7 +146,7 @@ fn accept(
             endpoint.withdraw(&admitted);
             return;
         };
-        // From here on the connection's own time-outs judge, which tell the client why it is closed.
+        // From here on the connection's own timeouts apply, which send the client a reason.
         let _ = stream.tcp().map(|tcp| SockRef::from(tcp).set_tcp_user_timeout(None));
         let message_bytes_max = endpoint.replica.config.limits.message_bytes_max;
         let reader = Reader::text(u32::try_from(message_bytes_max).unwrap_or(u32::MAX));
@@ -154,13 +154,13 @@ fn accept(
         let mut connection = opening::open(endpoint, admitted, request, stream);
         let wire = Wire::new(connection.handle.outbox.clone(), reader);
         Box::pin(opening::start(&mut connection, place)).await;
-        // A separate task, so that what the handshake needed is not kept for the life of the connection.
+        // A separate task, so that the state of the handshake is not kept for the life of the connection.
         tasks.spawn("connection", ConnectionTask::new(connection, wire, early));
     });
     switching(upgrade)
 }
 
-/// Upgrades only to close: the one way to tell a browser why, and the way of our sub-protocol.
+/// Upgrades only to close: the only way to send a reason to a browser, and required by the sub-protocol.
 fn close_at_once(
     endpoint: &Endpoint,
     parts: &mut Parts,
@@ -194,18 +194,18 @@ fn close_at_once(
 }
 
 fn cannot_upgrade(parts: &Parts) -> Response {
-    Problem::new(ProblemKind::UpgradeRequired, "this connection can't be upgraded").respond(&parts.headers)
+    Problem::new(ProblemKind::UpgradeRequired, "this connection cannot be upgraded").respond(&parts.headers)
 }
 
-/// What is under an upgraded connection, and what was read ahead. `None` when the client left meanwhile.
+/// The socket of an upgraded connection, and what was read ahead. `None` if the client left meanwhile.
 pub async fn taken_over(on_upgrade: OnUpgrade) -> Option<(Socket, Vec<u8>)> {
     let upgraded = on_upgrade.await.ok()?;
     let parts = upgraded.downcast::<TokioIo<HttpStream>>().ok()?;
-    // A copy: the buffer itself would pin hyper's whole read buffer for the life of the connection.
+    // Copied, because the buffer would keep hyper's whole read buffer for the life of the connection.
     Some((parts.io.into_inner().into_socket(), parts.read_buf.to_vec()))
 }
 
-/// The answer that makes a request a WebSocket.
+/// The 101 response.
 #[must_use]
 pub fn switching(upgrade: &Upgrade) -> Response {
     let mut response = Response::new(Body::empty());

@@ -1,5 +1,5 @@
-//! A client's place among its user's connections: which session it has, and whether its user may have one more. Never
-//! answers: callers do. Never hands on a session's secret: from here on, and in Redis, its digest names the session.
+//! A client's place among its user's connections: which session it has, and whether the user may have one more. Never
+//! responds: callers do. Never passes on a session's secret: here and in Redis, its digest identifies the session.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use tickgate_wire::{
@@ -21,7 +21,7 @@ pub(super) enum UserRefusal {
     TooManyConnections,
     /// The token was revoked.
     Revoked,
-    /// The token was issued in the second of a revocation, before it or after it.
+    /// The token was issued in the same second as a revocation, before or after it.
     Doubtful,
 }
 
@@ -30,7 +30,7 @@ impl UserRefusal {
         match self {
             Self::TooManyConnections => CloseCode::TooManyConnections,
             Self::Revoked => CloseCode::UserInactive,
-            // Also where a token is refused for good otherwise: the next one is accepted.
+            // The same even if the endpoint otherwise refuses tokens permanently: the next token is accepted.
             Self::Doubtful => CloseCode::AuthRequired,
         }
     }
@@ -43,15 +43,15 @@ impl UserRefusal {
     }
 }
 
-/// Which session a connection has.
+/// The session of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SessionChoice {
     pub(super) session: SessionId,
-    /// What its client knows of it.
+    /// The session's secret, which only the client keeps.
     pub(super) secret: SessionSecret,
-    /// It is the one that the client named.
+    /// Whether it is the session that the client named.
     pub(super) resumed: bool,
-    /// The one that the client named, and that could not be looked up.
+    /// The session that the client named, if it could not be looked up.
     replaces: Option<SessionId>,
 }
 
@@ -62,8 +62,8 @@ impl SessionChoice {
     }
 }
 
-/// The session of a connection: the one that its client wants to take over, where that is its own, otherwise a new one.
-/// No data depends on it, so when it can't be looked up the client gets a new one too.
+/// The session of a connection: the one that the client named, if it belongs to the user, else a new one. No data
+/// depends on it, so the client also gets a new one if the lookup fails.
 pub(super) async fn session_for(
     replica: &Replica,
     profile: &Profile,
@@ -78,20 +78,20 @@ pub(super) async fn session_for(
         Ok(Some(record)) if own(&record) => SessionChoice { session, secret, resumed: true, replaces: None },
         Ok(_) => SessionChoice::new(),
         Err(error) => {
-            tracing::debug!(%error, "can't read a session's record now");
+            tracing::debug!(%error, "cannot read a session's record now");
             SessionChoice { replaces: Some(session), ..SessionChoice::new() }
         }
     }
 }
 
-/// The session of a secret. The digest needs no salt: nobody can guess 122 random bits.
+/// The session id of a secret. The digest needs no salt: 122 random bits cannot be guessed.
 fn session_of(secret: SessionSecret) -> SessionId {
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&digest(&SHA256, secret.as_bytes()).as_ref()[..16]);
     SessionId::of_digest(bytes)
 }
 
-/// Counts a connection among its user's, over all replicas.
+/// Counts a connection against its user's limit on all replicas.
 pub(super) async fn admit_user(
     replica: &Replica,
     identity: &Identity,

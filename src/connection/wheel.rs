@@ -1,4 +1,4 @@
-//! One timer for all connections of a replica. Never holds a connection open: it knows them weakly.
+//! One timer for all connections of a replica. Holds only weak references.
 
 use std::{
     sync::{
@@ -26,13 +26,13 @@ impl Default for Wheel {
 }
 
 impl Wheel {
-    /// Time of one slot.
+    /// Duration of one slot.
     pub const TICK: Duration = Duration::from_millis(100);
     const SLOTS: u64 = 128;
-    /// Connections checked before other tasks get a turn: a millisecond's work when all of them have to end.
+    /// Connections checked before other tasks get a turn: a millisecond of work if all of them have to close.
     const AT_ONCE: usize = 64;
 
-    /// Checks the connection after `delay_ms` (at most 12 s, one turn of the wheel), and from then on when it is due.
+    /// Checks the connection after `delay_ms` (at most 12 s, one turn of the wheel), and then whenever it is due.
     pub fn add(&self, handle: &Arc<ConnectionHandle>, delay_ms: u64) {
         self.put(Arc::downgrade(handle), delay_ms);
     }
@@ -43,8 +43,8 @@ impl Wheel {
         self.slots[slot as usize].lock().push(handle);
     }
 
-    /// One tick: every connection of the slot does what is due, and moves to the slot of its next check. Thousands may
-    /// be due at once, so other tasks get a turn in between.
+    /// One tick: every connection of the slot performs its due actions and moves to the slot of its next check.
+    /// Thousands may be due at once, so other tasks get a turn in between.
     pub async fn turn(&self, now_ms: u64, config: &KeepAliveConfig) {
         let at = self.at.fetch_add(1, Ordering::Relaxed) + 1;
         let due = std::mem::take(&mut *self.slots[(at % Self::SLOTS) as usize].lock());

@@ -1,5 +1,5 @@
-//! A WebSocket on its socket: what comes in becomes events, what waits goes out, and the end is told. An idle one holds
-//! nothing but its state: the read buffer belongs to the thread. Never knows of sessions or dialects.
+//! A WebSocket on its socket: turns input into events, writes queued output, and reports the end. An idle one holds
+//! only its state: the read buffer belongs to the thread. Knows neither sessions nor dialects.
 
 use std::{
     cell::RefCell,
@@ -19,19 +19,19 @@ use crate::{
     metrics::{self, Disconnect},
 };
 
-/// Bytes read in one go; one such buffer per thread.
+/// Maximum size of one read, and size of the buffer that each thread has.
 const READ_BYTES: usize = 64 * 1024;
-/// After a Close, what the client still sends is read and thrown away for so long: a socket that is closed with unread
-/// input is reset, and the reset can destroy the Close frame.
+/// How long input is read and discarded after a Close: closing a socket with unread input resets it, which can destroy
+/// the Close frame.
 const LINGER: Duration = Duration::from_secs(1);
-/// How long what waits may take to go out before a planned end.
+/// Maximum time for writing queued output before a planned end.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
 thread_local! {
     static READ_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
 }
 
-/// Both directions of one WebSocket: it reads, and the outbox writes.
+/// One WebSocket: it reads, and the outbox writes.
 #[derive(Debug)]
 pub struct Wire {
     outbox: Arc<Outbox>,
@@ -42,9 +42,9 @@ pub struct Wire {
 #[derive(Debug)]
 pub enum Wake {
     Readable,
-    /// A subscription is to be caught up.
+    /// A subscription has to catch up.
     Lagging,
-    /// Someone wants the connection closed.
+    /// A close was requested.
     Asked(Close),
     /// The socket is broken.
     Gone,
@@ -57,12 +57,12 @@ pub enum Read {
     More,
     /// The client went away without a Close.
     Gone,
-    /// The connection is to be closed with this: the client closed, broke the protocol, or `on_event` wants it.
+    /// Close the connection: the client closed, violated the protocol, or `on_event` requested it.
     Close(Close),
 }
 
 impl Wire {
-    /// Over an outbox that writes to TCP.
+    /// Combines a reader with an outbox that writes to the same socket.
     #[must_use]
     pub fn new(outbox: Arc<Outbox>, reader: Reader) -> Self {
         let wire = Self { outbox, reader };
@@ -70,7 +70,7 @@ impl Wire {
         wire
     }
 
-    /// What read the request before may have left its wakers with the socket: they would keep its memory.
+    /// Releases the wakers that the reader of the request may have left with the socket: they would keep its memory.
     fn release_stale_wakers(&self) {
         if let Some(stream) = self.outbox.socket().tcp() {
             let mut cx = Context::from_waker(Waker::noop());
@@ -79,7 +79,7 @@ impl Wire {
         }
     }
 
-    /// Writes what waits, until there is something to be done.
+    /// Writes queued output until there is something to do.
     pub fn poll_wake(&self, cx: &mut Context<'_>) -> Poll<Wake> {
         let outbox = &self.outbox;
         outbox.register(cx);
@@ -91,14 +91,14 @@ impl Wire {
         if look.shut {
             return Poll::Ready(Wake::Gone);
         }
-        // A client that does not read its replies is not read from either.
+        // A client that does not read its replies is not read from.
         if (flushed.is_ready() || !look.full) && self.outbox.socket().poll_readable(cx).is_ready() {
             return Poll::Ready(Wake::Readable);
         }
         if look.lagging { Poll::Ready(Wake::Lagging) } else { Poll::Pending }
     }
 
-    /// Reads once, and hands over the texts, binaries and pongs that came. Pings are answered here.
+    /// Reads once, and passes on texts, binaries and pongs. Answers pings.
     pub fn read(&mut self, on_event: impl FnMut(Event<'_>) -> Option<Close>) -> Read {
         READ_BUFFER.with_borrow_mut(|buffer| match self.outbox.socket().try_read(buffer) {
             Ok(0) => Read::Gone,
@@ -108,10 +108,10 @@ impl Wire {
         })
     }
 
-    /// Takes bytes that were read from the socket; the close, where one of them asks for it.
+    /// Processes bytes that were read from the socket. Returns the close that they cause, if any.
     pub fn take_in(&mut self, input: &mut [u8], on_event: impl FnMut(Event<'_>) -> Option<Close>) -> Option<Close> {
         self.outbox.shared.metrics.received_bytes_total.inc_by(input.len() as u64);
-        // Pings in a row are answered together: a flood of them must not cost a system call each.
+        // Consecutive pings are answered together, so that a flood of them does not cost a system call each.
         let mut pongs = BytesMut::new();
         let close = self.decode(input, on_event, &mut pongs);
         send(&self.outbox, &mut pongs);
@@ -132,7 +132,7 @@ impl Wire {
                     return Some(Close::new(code.unwrap_or(0), "", Disconnect::Client));
                 }
                 Ok(event) => {
-                    // What came first is answered first.
+                    // Answers are sent in the order of the pings.
                     send(&self.outbox, pongs);
                     let close = on_event(event);
                     if close.is_some() {
@@ -148,14 +148,15 @@ impl Wire {
         None
     }
 
-    /// Sends the notice and the Close frame after what waits, and gives the client a moment to see it.
+    /// Sends the notice and the Close frame after queued output, and gives the client a moment to read them.
     pub async fn close(&self, close: &Close, notice: &[u8]) {
         let mut out = BytesMut::with_capacity(notice.len() + close.reason.len() + 4);
         out.extend_from_slice(notice);
         websocket::close(&mut out, Some(close.code).filter(|code| *code > 0), &close.reason);
         let outbox = &self.outbox;
         outbox.shared.metrics.close_frames_total.of(metrics::Code::of(close.code)).inc();
-        // Only a planned end waits for what is queued; who broke the rules or does not read has no claim to it.
+        // Only a planned end waits for queued output, not one caused by a protocol violation or a client that does not
+        // read.
         let keep = !matches!(close.cause, Disconnect::Protocol | Disconnect::TooBig | Disconnect::SlowConsumer);
         outbox.shut(Some(out.freeze()), keep);
         let patience = if keep { FLUSH_TIMEOUT } else { LINGER };
@@ -168,7 +169,7 @@ fn send(outbox: &Outbox, frames: &mut BytesMut) {
     outbox.send(frames.split().freeze());
 }
 
-/// Closes our side, and reads and throws away until the client has closed its own.
+/// Closes the sending side, then reads and discards until the client has closed its side.
 async fn end_stream(stream: &Socket) {
     stream.finish();
     let discard = async {
@@ -187,7 +188,7 @@ async fn end_stream(stream: &Socket) {
     let _ = timeout(LINGER, discard).await;
 }
 
-/// Says why a connection is refused, and ends it.
+/// Sends the reason of a refusal and closes the connection.
 pub(super) async fn refuse(stream: Socket, last: Bytes) {
     let said = timeout(LINGER, write_all(&stream, &last)).await;
     if matches!(said, Ok(Ok(()))) {

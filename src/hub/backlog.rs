@@ -1,4 +1,5 @@
-//! What a subscription gets before it goes live, and how much of it is kept at hand. Never read or pushed here.
+//! The backlog of a subscription: what it receives before it goes live, and how much of it stays in memory. Never reads
+//! or pushes.
 
 use std::sync::Arc;
 
@@ -13,33 +14,33 @@ use super::{
     turns::{Hold, Reader},
 };
 
-/// What a subscription gets before it goes live.
+/// What a subscription receives before it goes live.
 #[derive(Debug, Default)]
 pub struct Backlog {
     pub messages: Vec<Arc<Message>>,
-    /// Told before the messages.
+    /// Sent before the messages.
     pub gap: Option<Gap>,
-    /// Told after the messages: more was missed than one resume may fetch.
+    /// Sent after the messages: more was missed than one resume may fetch.
     pub cut: Option<Gap>,
-    /// The position before the messages, and the one they reach.
+    /// The positions before the messages and after them.
     pub from: StreamId,
     pub cursor: StreamId,
-    /// More of the past lies behind the cursor: the catch-up brings it, as the socket drains.
+    /// More follows after the cursor: the catch-up reads it as the socket drains.
     pub goes_on: bool,
     pub mark: Mark,
-    /// The room that what was read for it takes, until the client has it.
+    /// The reservation of memory for what was read, until the client has it.
     pub(super) hold: Option<Hold>,
 }
 
 impl Backlog {
-    /// Bytes of its messages.
+    /// Size of its messages, in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.messages.iter().map(|message| message.payload_bytes()).sum()
     }
 
-    /// The position before everything that a channel gets which began with `start`. `all`: the start of the whole
-    /// subscription; `head`: where its stream was at least when it was read.
+    /// The position before the first message of a channel that started at `start`. `all`: the start of the whole
+    /// subscription; `head`: the stream's minimum head when it was read.
     #[must_use]
     pub fn begins(&self, start: Start, all: Start, head: StreamId) -> StreamId {
         let before_first = || match self.messages.first().and_then(|message| message.id) {
@@ -56,7 +57,7 @@ impl Backlog {
         }
     }
 
-    /// Takes room in.
+    /// Adds a reservation.
     pub(super) fn keep(&mut self, hold: Option<Hold>) {
         match (&mut self.hold, hold) {
             (Some(own), Some(hold)) => own.join(hold),
@@ -64,14 +65,14 @@ impl Backlog {
         }
     }
 
-    /// The room that its client's outbox takes over.
+    /// The reservation, for the client's outbox.
     pub fn take_hold(&mut self) -> Option<Hold> {
         self.hold.take()
     }
 
-    /// Takes its part of the bytes that one request may hold, of which so many are held. What would be too much is put
-    /// off: whatever the client misses, no more is held for it than its outbox holds, save one that is pushed at once.
-    /// Returns how many are held with it.
+    /// Takes its share of the bytes that one request may hold, of which `held` are used. Defers what exceeds them, so
+    /// that no more than an outbox's capacity is held for a client, except one message that is pushed at once. Returns
+    /// the bytes held afterwards.
     pub fn share(&mut self, held: usize, outbox_bytes_max: usize) -> usize {
         if held > 0 && held + self.bytes() > outbox_bytes_max {
             self.put_off();
@@ -79,8 +80,8 @@ impl Backlog {
         held + self.bytes()
     }
 
-    /// Puts all but the first message off: the catch-up brings them, as the socket drains. Not where more was missed
-    /// than it would bring in the end.
+    /// Defers all but the first message: the catch-up reads them as the socket drains. Not if more was missed than a
+    /// catch-up would deliver.
     pub fn put_off(&mut self) {
         let Some(first) = self.messages.first().and_then(|message| message.id) else { return };
         if self.messages.len() > 1 && self.cut.is_none() {
@@ -93,17 +94,17 @@ impl Backlog {
         }
     }
 
-    /// Whether it holds nothing that the client has to be told.
+    /// Whether there is nothing to send.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.messages.is_empty() && self.gap.is_none() && self.cut.is_none() && !self.goes_on
     }
 
-    /// For channels that are added to a subscription at `position`: it brings itself what comes later, and nothing of
-    /// what came before.
+    /// Limits it to `position`, for channels added to an existing subscription, which itself delivers what follows but
+    /// nothing before.
     pub fn end_at(&mut self, position: StreamId) {
         if self.cursor < position && self.cut.is_none() {
-            // It was trimmed, or lost, while it was being read.
+            // It was trimmed or lost while it was being read.
             let before = position.next();
             self.cut = Some(Gap::new(self.cursor, before, GapReason::Retention));
         }
@@ -111,7 +112,7 @@ impl Backlog {
     }
 }
 
-/// What one resume may still fetch.
+/// The remaining allowance of one resume.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Allowance {
     pub(super) entries: usize,
@@ -129,35 +130,35 @@ impl Allowance {
     }
 }
 
-/// Bounds of one resume. Small, since every connection has them at hand.
+/// Limits of one resume. Small, because every connection has a copy.
 #[derive(Clone, Copy, Debug)]
 pub struct ReplayLimits {
     pub(super) entries_max: u32,
     bytes_max: u32,
-    /// Who resumes.
+    /// The reader that resumes.
     pub reader: Reader,
-    /// The request holds something already: it waits for no more.
+    /// The request already holds messages: it does not wait for more.
     pub(super) has_some: bool,
-    /// All of it has to be there at once: no catch-up brings the rest.
+    /// All must be available at once: no catch-up delivers the rest.
     pub(super) at_once: bool,
 }
 
 impl ReplayLimits {
-    /// So many entries, and so many bytes, at the most.
+    /// At most this many entries and bytes.
     #[must_use]
     pub fn new(entries_max: usize, bytes_max: usize, reader: Reader) -> Self {
         let small = |number| u32::try_from(number).unwrap_or(u32::MAX);
         Self { entries_max: small(entries_max), bytes_max: small(bytes_max), reader, has_some: false, at_once: false }
     }
 
-    /// For one beginning of a request. `has_some`: the request holds something already, and waits for no more. `at_once`:
-    /// no catch-up brings the rest.
+    /// The limits for one subscription of a request. `has_some`: the request already holds messages and does not wait
+    /// for more. `at_once`: no catch-up delivers the rest.
     #[must_use]
     pub fn of_beginning(self, has_some: bool, at_once: bool) -> Self {
         Self { has_some, at_once, ..self }
     }
 
-    /// What is left of them when some was sent.
+    /// The remainder after some were sent.
     pub(super) fn less(self, entries: usize, bytes: usize) -> Allowance {
         Allowance {
             entries: (self.entries_max as usize).saturating_sub(entries),
@@ -165,7 +166,7 @@ impl ReplayLimits {
         }
     }
 
-    /// Bytes that all beginnings of one request may hold together, about.
+    /// Approximate maximum of bytes that all subscriptions of one request may hold.
     #[must_use]
     pub fn bytes_max(self) -> usize {
         self.bytes_max as usize
@@ -179,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn added_channels_are_told_what_could_not_be_read_up_to_where_the_subscription_stands() {
+    fn added_channels_get_a_gap_for_what_could_not_be_read_before_the_subscriptions_position() {
         let id = |seq| StreamId::new(5, seq);
         let message = |seq| {
             let content = Content::Data(bytes::Bytes::from_static(b"{}"));
@@ -192,7 +193,7 @@ mod tests {
             (backlog.messages.len(), backlog.cut.map(|cut| (cut.after, cut.before)))
         };
         assert_eq!(until(9, 9), (7, None));
-        assert_eq!(until(9, 6), (4, None), "what is behind it comes by itself");
+        assert_eq!(until(9, 6), (4, None), "the subscription delivers what follows");
         assert_eq!(until(5, 9), (3, Some((id(5), Some(id(10))))));
     }
 }

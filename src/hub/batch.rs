@@ -11,24 +11,24 @@ use tickgate_wire::{
 use super::{form::Form, gap::Gap, step::Step};
 use crate::defect::{self, Defect};
 
-/// Neighbouring publications as bytes, shared by all who get them.
+/// Consecutive publications as bytes, shared by all subscribers.
 #[derive(Debug)]
 pub struct Batch {
     pub bytes: Bytes,
-    /// Publications in it; 0 for a gap or for messages that the subscriber filters out.
+    /// Number of publications; 0 for a gap or for messages that the subscriber filters out.
     pub count: u32,
-    /// Older values that are not in it because it stands for them.
+    /// Number of older values that it replaces.
     pub skipped: u32,
     /// The position before the first.
     pub after: StreamId,
     /// The position after the last.
     pub last: StreamId,
-    /// The last publication, for whoever conflates.
+    /// The last publication, for conflation.
     pub newest: Option<Arc<Message>>,
     pub form: Form,
 }
 
-/// Extra facts about a push, the same for a whole batch.
+/// Flags of a push, the same for a whole batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mark {
     pub replayed: bool,
@@ -36,7 +36,7 @@ pub struct Mark {
 }
 
 impl Batch {
-    /// Encodes steps that follow the position `after`. A message that is filtered out still moves the position.
+    /// Encodes the steps after position `after`. A filtered-out message still moves the position.
     #[must_use]
     pub fn encode(form: &Form, after: StreamId, steps: &[Step], mark: Mark) -> Self {
         let mut buf = BytesMut::with_capacity(steps.iter().map(size_hint).sum());
@@ -57,7 +57,7 @@ impl Batch {
         batch
     }
 
-    /// Whether the topic is retained: only then positions mean anything.
+    /// Whether the topic is retained: otherwise positions are meaningless.
     #[must_use]
     pub fn has_ids(&self) -> bool {
         self.last != StreamId::ZERO
@@ -83,7 +83,7 @@ impl Batch {
         *newest = Some(message);
     }
 
-    /// A batch of the newest publication alone.
+    /// A batch with only the newest publication.
     #[must_use]
     pub fn only_newest(&self, skipped: u32) -> Self {
         Self {
@@ -97,7 +97,7 @@ impl Batch {
         }
     }
 
-    /// The newest publication alone, saying how many before it were skipped. `None` when there is none.
+    /// The newest publication only, with the number of skipped ones. `None` if there is none.
     #[must_use]
     pub fn encode_newest(&self, skipped: u32) -> Option<Bytes> {
         let message = self.newest.as_ref()?;

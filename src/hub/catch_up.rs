@@ -1,6 +1,6 @@
-//! How what a subscription begins with is pushed, and how one that lags comes to the live stream without gap or repeat: from
-//! the ring when that covers its cursor, from the stream otherwise, page by page as the socket drains; then it is joined,
-//! atomically, where the two meet. Never keeps what its client does not take.
+//! Pushes backlogs and catches up lagging subscriptions without gap or duplicate: from the ring if it covers the
+//! cursor, else from the stream, page by page as the socket drains; then the subscription atomically joins the live
+//! stream. Never keeps what the client does not accept.
 
 use std::sync::Arc;
 
@@ -29,22 +29,23 @@ use crate::{
     metrics,
 };
 
-/// Entries of one page that is pushed.
+/// Maximum number of entries in a pushed page.
 const PUSHED_MAX: usize = 100;
 
-/// How a catch-up went.
+/// The result of a catch-up step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CaughtUp {
-    /// Live from here on.
+    /// Now live.
     Live,
-    /// More is to come when the socket has drained.
+    /// More follows when the socket has drained.
     More,
-    /// The topic gave way to others: the subscription has to end.
+    /// The topic was withdrawn: the subscription must end.
     Withdrawn,
 }
 
 impl Interest {
-    /// Opens the subscription in the outbox, lagging `at` the end of its backlog; the client came with all up to `has`.
+    /// Opens the subscription in the outbox, lagging `at` the end of its backlog; the client has everything up to
+    /// `has`.
     #[must_use]
     pub fn open(&self, outbox: &Outbox, at: StreamId, has: StreamId) -> SlotId {
         let has = if has > at { self.believed(has, at) } else { has };
@@ -54,9 +55,9 @@ impl Interest {
         outbox.open(Slot { class, urgent, cursor, stage, ticket: 0, queued: at, written: has })
     }
 
-    /// Pushes a backlog, a page at a time as the socket drains; `drained` resolves when it has. Of one that is larger
-    /// than an outbox nothing is kept for a socket that is behind, nor of any for a client that has to confirm first: the
-    /// subscription lags, and the catch-up reads on. True when the whole past was pushed.
+    /// Pushes a backlog page by page as the socket drains; `drained` resolves when it has. A backlog larger than an
+    /// outbox is not kept for a socket that is behind, nor any backlog for a client that has to confirm first: the
+    /// subscription lags, and the catch-up continues. True if everything was pushed.
     pub async fn push_backlog<D>(
         &self,
         (member, form): (&Member, &Form),
@@ -75,7 +76,8 @@ impl Interest {
         let (mut after, mut rest) = (backlog.from, &backlog.messages[..]);
         let limits = ReadLimits::new(PUSHED_MAX, page_bytes(member));
         let is_large = backlog.bytes() > member.outbox.bytes_max();
-        // The catch-up brings what is owed; the last publications of a channel are an extra, which it would pass over.
+        // The catch-up delivers what is guaranteed; it would skip the requested last publications of a channel, which
+        // are extra.
         let is_owed = member.outbox.known(member.slot) < Some(backlog.cursor) && backlog.cut.is_none();
         while !rest.is_empty() {
             let (page, later) = rest.split_at(limits.room(0, 0, rest.iter()));
@@ -99,8 +101,8 @@ impl Interest {
         !backlog.goes_on
     }
 
-    /// Pushes a backlog beside a subscription that exists, a page at a time as the socket drains: its position stays what
-    /// it is.
+    /// Pushes a backlog for channels added to an existing subscription, page by page as the socket drains, without
+    /// changing its position.
     pub async fn push_beside<D>(
         &self,
         (member, form): (&Member, &Form),
@@ -131,7 +133,7 @@ impl Interest {
             member.outbox.send(batch.bytes.clone());
             drained().await;
         }
-        // What lies behind its position, the subscription brings itself.
+        // The subscription itself delivers what follows its position.
         let end = member.outbox.queued(member.slot).unwrap_or_default().next();
         let cut =
             backlog.cut.map(|cut| Gap::new(cut.after, cut.before.map_or(end, |before| before.min(end)), cut.reason));
@@ -146,7 +148,7 @@ impl Interest {
         );
     }
 
-    /// A gap that the client is told; `resumed`: after a position that it brought.
+    /// Counts a gap sent to the client; `resumed`: it follows a position that the client supplied.
     fn note_gap(&self, member: &Member, gap: &Gap, resumed: bool) {
         member.outbox.count_gap(self.class(), gap_label(gap.reason, resumed));
         self.trace(&member.outbox, "gap", || {
@@ -155,7 +157,7 @@ impl Interest {
         });
     }
 
-    /// Counts the gaps that stand for publications which can't be shown.
+    /// Counts the gaps for publications that cannot be shown.
     fn count_losses(&self, member: &Member, messages: &[Arc<Message>]) {
         let losses = messages.iter().filter(|message| message.is_unreadable());
         losses.for_each(|_| member.outbox.count_gap(self.class(), metrics::Gap::InvalidPayload));
@@ -168,10 +170,10 @@ impl Interest {
         member.outbox.catch_up(member.slot, Arc::new(batch));
     }
 
-    /// One step of a catch-up: joins the live stream if what is missing is at hand, else pushes one page.
+    /// One step of a catch-up: joins the live stream if the missing messages are in memory, else pushes one page.
     ///
     /// # Errors
-    /// [`Unavailable`] when the stream can't be read now; the subscription goes on lagging.
+    /// [`Unavailable`] if the stream cannot be read now; the subscription keeps lagging.
     pub async fn catch_up(
         &self,
         member: &Member,
@@ -209,7 +211,7 @@ impl Interest {
         let gap = page.lack.as_ref().map(Gap::of);
         let hold = turn.end(page.messages.iter().map(|message| message.payload_bytes()).sum());
         if gap.as_ref().is_some_and(|gap| gap.before.is_none()) && !member.outbox.is_drained(slot) {
-            // What the client has is known when it has been written.
+            // What the client has is known only when everything is written.
             return Err(Unavailable("the client has not taken all that the server lost".into()));
         }
         if let Some(gap) = &gap {
@@ -229,14 +231,14 @@ impl Interest {
         }
         if page.messages.is_empty() {
             if page.cursor > at {
-                // Nothing lies in between: another generation has begun.
+                // Nothing lies in between: a new generation has begun.
                 member.outbox.pass(slot, page.cursor);
                 at = page.cursor;
             }
             if gap.is_none() && self.join((member, form), (fresh, past.as_deref()), at, true) {
                 return Ok(CaughtUp::Live);
             }
-            // The topic has moved on, and what moved it was not in the stream yet.
+            // The topic has moved on, and the stream did not contain the reason yet.
             return if at != before {
                 Ok(CaughtUp::More)
             } else {
@@ -248,8 +250,8 @@ impl Interest {
         Ok(CaughtUp::More)
     }
 
-    /// More was missed than one resume may fetch: tells the rest, and goes on from where the topic stands. False where it
-    /// stands no further.
+    /// More was missed than one resume may fetch: sends a gap, and continues at the topic's position. False if that is
+    /// not further.
     fn cut_short(&self, (member, form): (&Member, &Form), past: &mut Option<&mut Past>, at: StreamId) -> bool {
         let head = self.head();
         if head <= at {
@@ -260,8 +262,8 @@ impl Interest {
         true
     }
 
-    /// Pushes what this replica has after `at`, once, as the past of a subscription that comes from further back. False
-    /// when there is none, or it is not known what is between.
+    /// Pushes the messages in memory after `at`, once, as the backlog of a subscription from further back. False if
+    /// there are none, or what lies between is unknown.
     fn send_at_hand(&self, (member, form): (&Member, &Form), past: &mut Past, at: StreamId, has: StreamId) -> bool {
         if self.class() == Class::State || past.at_hand_sent {
             return false;
@@ -276,7 +278,7 @@ impl Interest {
         found
     }
 
-    /// Pushes a page of the past. What its channel does not want is left out, and passed all the same.
+    /// Pushes a page of the backlog. Messages that their channel does not want are skipped.
     fn push_page(
         &self,
         (member, form): (&Member, &Form),
@@ -310,7 +312,7 @@ impl Interest {
     }
 }
 
-/// Bytes of a page that is pushed: an outbox that is half full has room for it.
+/// Maximum size of a pushed page, in bytes: it fits into a half-full outbox.
 fn page_bytes(member: &Member) -> usize {
     member.outbox.bytes_max() / 2
 }

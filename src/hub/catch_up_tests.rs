@@ -14,18 +14,18 @@ use crate::{
     tasks::Tasks,
 };
 
-/// What an outbox holds.
+/// Capacity of an outbox.
 const OUTBOX_BYTES: usize = 100_000;
 const CHANNEL: &str = "trades:X";
 
-/// A topic with ten publications that nobody has at hand, and a client whose socket takes nothing yet.
+/// A topic with ten publications that are not in memory, and a client whose socket accepts nothing yet.
 struct Scene {
     hub: Arc<Hub>,
     interest: Interest,
     outbox: Arc<Outbox>,
     form: Form,
     ids: Vec<StreamId>,
-    /// Their end is the hub's.
+    /// Stopped with the hub.
     _tasks: Tasks,
 }
 
@@ -43,7 +43,7 @@ impl Scene {
             let publication = Publication { topic, channel: None, payload, once: None, rule };
             ids.extend(hub.backplane.publish(publication).await.unwrap().id);
         }
-        // The hub knows where the topic stands, and has none of it at hand: each is larger than its ring.
+        // The hub knows the topic's position, but has no message in memory: each is larger than the ring.
         while interest.head() < ids[9] {
             tokio::task::yield_now().await;
         }
@@ -55,7 +55,7 @@ impl Scene {
         Self { hub, interest, outbox, form, ids, _tasks: tasks }
     }
 
-    /// What a subscription after the first publication begins with.
+    /// The backlog of a subscription after the first publication.
     async fn backlog(&self, limits: ReplayLimits) -> Backlog {
         self.interest.backlog(Start::Since(self.ids[0]), limits).await.unwrap()
     }
@@ -67,14 +67,14 @@ impl Scene {
         (Member { outbox: self.outbox.clone(), slot, pacer: None }, past)
     }
 
-    /// From here on the socket takes everything.
+    /// Lets the socket accept everything from now on.
     async fn drain(&self) {
         let Socket::Memory(memory) = self.outbox.socket() else { panic!("not in memory") };
         memory.lock().room = usize::MAX;
         poll_fn(|cx| self.outbox.poll_flush(cx)).await;
     }
 
-    /// All that the client gets until its past has ended.
+    /// Everything that the client receives until its backlog ends.
     async fn read_all(&self, member: &Member, past: &mut Past) -> String {
         self.drain().await;
         while self.interest.catch_up(member, &self.form, true, Some(past), Reader::default()).await.unwrap()
@@ -88,7 +88,7 @@ impl Scene {
         String::from_utf8_lossy(&std::mem::take(&mut memory.lock().written)).into_owned()
     }
 
-    /// How often the client got each publication.
+    /// How often the client received each publication.
     fn counts(&self, text: &str) -> Vec<usize> {
         self.ids.iter().map(|id| text.matches(&format!("\"id\":\"{id}\"")).count()).collect()
     }
@@ -99,7 +99,7 @@ fn limits(bytes_max: usize) -> ReplayLimits {
 }
 
 #[tokio::test]
-async fn what_a_stuck_client_missed_is_not_kept_for_it_and_comes_when_it_reads() {
+async fn the_backlog_of_a_stuck_client_is_not_kept_and_arrives_when_it_reads() {
     let scene = Scene::of(30_000).await;
     let (limits, ids) = (limits(1 << 20), &scene.ids);
     let Scene { interest, outbox, form, .. } = &scene;
@@ -109,12 +109,12 @@ async fn what_a_stuck_client_missed_is_not_kept_for_it_and_comes_when_it_reads()
     let slot = member.slot;
     let room = || poll_fn(|cx| outbox.poll_room(cx));
     let push = interest.push_backlog((&member, form), &mut past, &backlog, room);
-    let whole = tokio::time::timeout(Duration::from_secs(5), push).await.expect("nobody waits for the socket");
-    assert!(!whole, "more than an outbox holds");
+    let whole = tokio::time::timeout(Duration::from_secs(5), push).await.expect("no wait for the socket");
+    assert!(!whole, "it exceeds the outbox");
     let queued = outbox.queued(slot).unwrap();
-    assert!(queued >= ids[1] && queued < ids[5], "as much as an outbox holds: {queued} of {ids:?}");
+    assert!(queued >= ids[1] && queued < ids[5], "up to the capacity of the outbox: {queued} of {ids:?}");
 
-    // Put off, only the first message is kept.
+    // A deferred backlog keeps only its first message.
     backlog.put_off();
     assert_eq!((backlog.messages.len(), backlog.cursor, backlog.goes_on), (1, ids[1], true));
 
@@ -125,9 +125,9 @@ async fn what_a_stuck_client_missed_is_not_kept_for_it_and_comes_when_it_reads()
 }
 
 #[tokio::test]
-async fn no_more_is_fetched_for_a_resume_than_its_limit_whichever_way_it_comes() {
+async fn a_resume_never_fetches_more_than_its_limit() {
     let scene = Scene::of(300_000).await;
-    // Others gather more than a page already, so the catch-up brings what follows the first.
+    // All long turns are taken, so the catch-up delivers what follows the first page.
     let others: Vec<_> = (0..8).filter_map(|n| scene.hub.long_turns.try_take(Reader(9 + n), 0)).collect();
     let limits = limits(2_000_000);
     let backlog = scene.backlog(limits).await;
@@ -139,8 +139,8 @@ async fn no_more_is_fetched_for_a_resume_than_its_limit_whichever_way_it_comes()
     let text = scene.read_all(&member, &mut past).await;
     let counts = scene.counts(&text);
     let got = counts.iter().filter(|count| **count == 1).count();
-    assert!((6..=7).contains(&got), "two megabytes of 300 KB each, and one more at the most: {counts:?}");
-    assert!(counts[1..=got].iter().all(|count| *count == 1), "one after the other: {counts:?}");
+    assert!((6..=7).contains(&got), "two megabytes of 300 KB each, and at most one more: {counts:?}");
+    assert!(counts[1..=got].iter().all(|count| *count == 1), "in order: {counts:?}");
     let (cursor, last) = (scene.ids[got], scene.ids[9]);
     assert!(text.contains(&format!(r#""after":"{cursor}""#)) && text.contains(r#""reason":"retention""#), "{text:.0}");
     let end = format!(r#"{{"channel":"{CHANNEL}","cursor":"{last}","replayed":{got},"complete":false}}"#);
@@ -149,14 +149,14 @@ async fn no_more_is_fetched_for_a_resume_than_its_limit_whichever_way_it_comes()
 }
 
 #[tokio::test]
-async fn what_is_pushed_beside_a_subscription_waits_for_the_socket_too() {
+async fn a_backlog_beside_a_subscription_also_waits_for_the_socket() {
     let scene = Scene::of(30_000).await;
     let limits = limits(1 << 20);
     let backlog = scene.backlog(limits).await;
     let (member, mut past) = scene.open(&backlog, limits);
     let room = || poll_fn(|cx| scene.outbox.poll_room(cx));
     let mut push = Box::pin(scene.interest.push_beside((&member, &scene.form), &mut past, &backlog, room));
-    assert!(futures_util::poll!(push.as_mut()).is_pending(), "the socket takes nothing");
+    assert!(futures_util::poll!(push.as_mut()).is_pending(), "the socket accepts nothing");
     let Socket::Memory(memory) = scene.outbox.socket() else { panic!("not in memory") };
     memory.lock().room = usize::MAX;
     let mut bytes_max = 0;
@@ -164,13 +164,13 @@ async fn what_is_pushed_beside_a_subscription_waits_for_the_socket_too() {
         bytes_max = bytes_max.max(scene.outbox.waiting_bytes());
         tokio::task::yield_now().await;
     }
-    assert!(bytes_max <= OUTBOX_BYTES, "{bytes_max} bytes waited");
+    assert!(bytes_max <= OUTBOX_BYTES, "{bytes_max} bytes were queued");
     let text = String::from_utf8_lossy(&memory.lock().written).into_owned();
     assert_eq!(scene.counts(&text), [0, 1, 1, 1, 1, 1, 1, 1, 1, 1]);
 }
 
 #[tokio::test]
-async fn what_was_read_takes_room_until_its_client_has_it() {
+async fn what_was_read_takes_memory_until_the_client_has_it() {
     let scene = Scene::of(30_000).await;
     let limits = limits(1 << 20);
     assert_eq!(scene.hub.turns.bytes(), 0);
@@ -181,10 +181,10 @@ async fn what_was_read_takes_room_until_its_client_has_it() {
     assert!(!scene.interest.push_backlog((&member, &scene.form), &mut past, &backlog, room).await);
     backlog.take_hold().into_iter().for_each(|hold| scene.outbox.keep(hold));
     drop(backlog);
-    assert!(scene.hub.turns.bytes() > 0, "it waits in the outbox");
+    assert!(scene.hub.turns.bytes() > 0, "it is queued in the outbox");
     scene.drain().await;
     assert_eq!(scene.hub.turns.bytes(), 0);
     backlog = scene.backlog(limits).await;
     backlog.put_off();
-    assert_eq!(scene.hub.turns.bytes(), backlog.bytes(), "what is put off takes none");
+    assert_eq!(scene.hub.turns.bytes(), backlog.bytes(), "a deferred backlog takes none");
 }

@@ -1,5 +1,5 @@
-//! Keeps followed topics equal to their streams: compares heads, reads what is missing. The only part of the hub that
-//! waits for the backplane; never while it holds a lock.
+//! Keeps followed topics consistent with their streams: compares heads and reads what is missing. The only part of the
+//! hub that waits for the backplane, and never while holding a lock.
 
 use std::{
     collections::{BTreeMap, HashMap, hash_map::Entry},
@@ -23,16 +23,17 @@ use crate::{
     tasks::{Stop, Tasks},
 };
 
-/// Streams whose heads are read in one go: so many where Redis is near, and fewer where they take long.
+/// Streams whose heads are read together, at least: larger batches would delay topics when Redis is slow.
 const COMPARE_MIN: usize = 64;
 const COMPARE_MAX: usize = 512;
-/// What is read in one go.
+/// Limits of one read.
 const PAGE: ReadLimits = ReadLimits::new(500, 4 << 20);
-/// Streams that are read at the same time: those that somebody waits for, and others.
+/// Number of streams read concurrently, for awaited topics and for others.
 const READERS: [(Priority, usize); 2] = [(Priority::Awaited, 3), (Priority::Routine, 1)];
-/// Before a failed comparison or read is tried again. A lost link is confirmed anew anyway; this is for everything else.
+/// Delay before a failed comparison or read is retried. A lost link triggers new comparisons anyway; this covers
+/// everything else.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
-/// How often the work queues are looked at for metrics and the log.
+/// How often the work queues are checked for metrics and the log.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Hub {
@@ -86,7 +87,7 @@ impl Hub {
                     self.settle(topic, *head);
                 }
             }
-            // What gave way leaves nothing in Redis.
+            // A withdrawn topic must leave nothing in Redis.
             unanchored.retain(|topic| !topic.is_withdrawn());
             self.anchor(&unanchored, &mut later).await;
             stride.took(names.len(), began.elapsed());
@@ -101,7 +102,7 @@ impl Hub {
             if let Some(Err(error)) = heads.iter().find(|head| is_unavailable(head)) {
                 let failed: Vec<_> = heads.iter().map(is_unavailable).collect();
                 let topics = failed.iter().filter(|failed| **failed).count();
-                tracing::debug!(%error, topics, "heads can't be compared now");
+                tracing::debug!(%error, topics, "cannot compare heads now");
                 batch.put_back(&failed);
                 tokio::time::sleep(RETRY_AFTER).await;
             }
@@ -118,7 +119,7 @@ impl Hub {
                 }
                 batch = self.queues.read.take(priority, 1) => batch,
             };
-            // What is read of one topic may take long, and each page of it has its time-out.
+            // Reading one topic may take long; each page has a timeout.
             for topic in batch.into_topics() {
                 match self.fill(&topic).await {
                     Ok(todo) => self.follow_up(&topic, todo, &mut later),
@@ -128,7 +129,8 @@ impl Hub {
         }
     }
 
-    /// Gives topics without a stream a position, or makes that which they have last, and compares them with it.
+    /// Gives topics without a stream a position, or extends the lifetime of their existing one, and compares them with
+    /// it.
     async fn anchor(&self, topics: &[&Arc<Followed>], later: &mut Later) {
         if topics.is_empty() {
             return;
@@ -164,7 +166,7 @@ impl Hub {
         loop {
             let asked = topic.ask();
             let page = self.page(topic, asked.cursor).await.inspect_err(|error| {
-                tracing::debug!(%error, "a hole can't be filled now");
+                tracing::debug!(%error, "cannot fill a hole now");
                 topic.unfilled();
             })?;
             let history = self.backplane.history(&topic.topic);
@@ -184,7 +186,7 @@ impl Hub {
         self.backplane.read(&topic.topic, after, PAGE).await
     }
 
-    /// A link can be deaf without an error, so topics that went quiet are compared as well.
+    /// Compares quiet topics too, because a link can lose messages without an error.
     async fn watch_quiet(&self, interval: Duration) {
         let mut ticks = tokio::time::interval(interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -195,8 +197,8 @@ impl Hub {
         }
     }
 
-    /// Keeps the metrics of the queues, and logs when one stalls (its oldest topic waits longer than `grace`) and when it
-    /// no longer does.
+    /// Updates the metrics of the queues, and logs when one stalls (its oldest topic has waited longer than `grace`)
+    /// and when it recovers.
     async fn watch_queues(&self, grace: Duration) {
         let mut ticks = tokio::time::interval(WATCH_INTERVAL);
         let mut stalls = self.queues.all().map(|queue| Stall { queue, since: None });
@@ -207,14 +209,14 @@ impl Hub {
         }
     }
 
-    /// How long the oldest topic has waited to be compared with its stream, or to be read. Zero when none waits.
+    /// How long the oldest topic has waited to be compared with its stream, or to be read. Zero if none waits.
     #[must_use]
     pub fn queue_wait(&self) -> Duration {
         let now = Instant::now();
         self.queues.all().map(|queue| queue.status(now).oldest).into_iter().max().unwrap_or_default()
     }
 
-    /// How far this replica is behind the streams of its topics. A walk over all of them.
+    /// How far this replica is behind the streams of its topics. Visits all topics.
     #[must_use]
     pub fn stream_lag(&self) -> StreamLag {
         let mut lag = StreamLag::default();
@@ -240,31 +242,31 @@ impl Hub {
 /// How far a replica is behind the streams of its topics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StreamLag {
-    /// Topics with subscribers that are not in step: they are compared or read, or wait for it.
+    /// Topics with subscribers that are not yet consistent with their streams.
     pub topics: usize,
-    /// What the topic that is furthest behind is known to lack, in messages.
+    /// The largest known number of missing messages of a topic.
     pub messages_max: u64,
 }
 
 impl Followed {
-    /// Whether its messages are kept in a stream.
+    /// Whether its messages are retained in a stream.
     pub(super) fn is_retained(&self) -> bool {
         self.rule.retain_max > 0
     }
 }
 
-/// Whether a topic has no message, and its place in Redis is to be asked for again.
+/// Whether a topic has no message and its position in Redis must be renewed.
 fn must_renew_anchor(topic: &Followed) -> bool {
     let is_anchor = topic.position().is_some_and(|at| at.seq == StreamId::SEQ_END);
     is_anchor && topic.looks.must_renew_anchor()
 }
 
-/// Topics with which something failed, until they are tried again. No other topic waits for them, and each is in it once.
+/// Topics waiting for a retry after a failure. They do not delay other topics, and each is in it once.
 #[derive(Default)]
 struct Later {
-    /// By when their time comes, and by number.
+    /// By due time and number.
     waiting: BTreeMap<(Instant, u64), Arc<Followed>>,
-    /// Where each of them is, by its place in memory.
+    /// The key in `waiting` of each topic, by its address in memory.
     places: HashMap<usize, (Instant, u64)>,
     last: u64,
 }
@@ -274,7 +276,7 @@ impl Later {
         self.add_after(RETRY_AFTER, topic);
     }
 
-    /// One that waits already is tried at the earlier of both times.
+    /// A topic that already waits is retried at the earlier of both times.
     fn add_after(&mut self, pause: Duration, topic: &Arc<Followed>) {
         self.last += 1;
         let at = (Instant::now() + pause, self.last);
@@ -288,7 +290,7 @@ impl Later {
         self.waiting.insert(at, Arc::clone(topic));
     }
 
-    /// The next one whose time has come.
+    /// The next topic that is due.
     async fn due(&mut self) -> Arc<Followed> {
         let Some(((at, _), _)) = self.waiting.first_key_value() else { return std::future::pending().await };
         tokio::time::sleep_until(*at).await;
@@ -345,7 +347,7 @@ mod tests {
     };
 
     #[tokio::test(start_paused = true)]
-    async fn each_topic_waits_once_for_another_try() {
+    async fn each_topic_waits_for_one_retry() {
         let tasks = Tasks::new();
         let (hub, rule) = hub(&tasks);
         let topic = |name: &str| {
@@ -364,7 +366,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_queue_that_stalls_shows_and_recovers() {
+    async fn a_stalled_queue_is_reported_until_it_recovers() {
         let tasks = Tasks::new();
         let (hub, rule) = hub(&tasks);
         let interest = hub.interest(&Topic::public("ticker:X").unwrap(), &rule, Reader::default()).unwrap();
@@ -372,11 +374,11 @@ mod tests {
         let (queue, metrics, grace) = (&hub.queues.read, &hub.metrics, Duration::from_secs(10));
         let mut stall = Stall { queue, since: None };
         queue.push(interest.topic());
-        // A batch that nobody finishes: the hub's own readers find nothing.
+        // A batch that is never finished: the hub's own readers find nothing.
         let batch = queue.take(Priority::Routine, 1).await;
         tokio::time::advance(Duration::from_secs(10)).await;
         stall.watch(Instant::now(), grace, metrics);
-        assert_eq!(stall.since, None, "not before the grace is over");
+        assert_eq!(stall.since, None, "not before the grace period is over");
         tokio::time::advance(Duration::from_secs(1)).await;
         stall.watch(Instant::now(), grace, metrics);
         assert!(stall.since.is_some());

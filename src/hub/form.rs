@@ -1,4 +1,4 @@
-//! Everything that determines the bytes of a push. Equal forms are encoded once. Never knows who subscribes.
+//! Everything that determines the bytes of a push, so that equal forms are encoded once. Never knows who subscribes.
 
 use std::sync::Arc;
 
@@ -16,14 +16,14 @@ use crate::clock;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Form {
     pub protocol: Protocol,
-    /// What the client calls the topic; `None` in a user's stream, where each message names its channel.
+    /// The client's name for the topic; `None` in a user's stream, where each message names its channel.
     pub channel: Option<Arc<str>>,
-    /// The channels of a user's stream that are subscribed; `None`: all of the topic.
+    /// The subscribed channels of a user's stream; `None`: the whole topic.
     pub filter: Option<Arc<[Arc<str>]>>,
 }
 
 impl Form {
-    /// A whole topic, which the client calls `channel`.
+    /// A whole topic under the name `channel`.
     #[must_use]
     pub fn of_topic(protocol: Protocol, channel: Arc<str>) -> Self {
         Self { protocol, channel: Some(channel), filter: None }
@@ -46,7 +46,7 @@ impl Form {
         self.protocol.push(out, meta, payload);
     }
 
-    /// The bytes of a gap.
+    /// Encodes a gap.
     #[must_use]
     pub fn encode_gap(&self, gap: Gap) -> Bytes {
         let mut buf = BytesMut::with_capacity(192);
@@ -54,10 +54,10 @@ impl Form {
         buf.freeze()
     }
 
-    /// Appends a gap: one, whatever number of channels share the stream.
+    /// Appends one gap for all channels that share the stream.
     pub(super) fn gap(&self, out: &mut BytesMut, gap: Gap) {
         let Gap { after, before, count, reason, cursor } = gap;
-        // Without ids, neither end is known, nor where to continue.
+        // Without ids, both ends and the position to continue from are unknown.
         let has_ids = before.is_some() || after != StreamId::ZERO;
         let wanted = self.filter.as_deref().unwrap_or_default();
         let gap = push::Gap {

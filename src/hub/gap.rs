@@ -8,9 +8,9 @@ use crate::{backplane::Lack, history::Missing, metrics};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
     pub after: StreamId,
-    /// `None` when nothing is known of what comes next.
+    /// `None` if nothing is known about what follows.
     pub before: Option<StreamId>,
-    /// How many, where that is known.
+    /// The number of publications, if known.
     pub count: Option<u64>,
     pub reason: GapReason,
     /// The position to continue from.
@@ -25,7 +25,7 @@ impl Gap {
         Self { after, before: Some(before), count: StreamId::missing_between(after, before), reason, cursor }
     }
 
-    /// Of what was found missing.
+    /// The gap for missing entries that were found.
     #[must_use]
     pub fn of(lack: &Lack) -> Self {
         let Lack { missing, after, before, cursor } = *lack;
@@ -39,7 +39,7 @@ impl Gap {
         Self { after, before, count, reason, cursor }
     }
 
-    /// The one entry that clients must not be shown.
+    /// A gap for one entry that clients must not see.
     #[must_use]
     pub fn unreadable(id: StreamId) -> Self {
         let (after, before) = (id.previous(), Some(id.next()));
@@ -47,8 +47,8 @@ impl Gap {
     }
 }
 
-/// The label of a gap in the metrics. `resumed`: it follows a position that the client brought, which a stranger can choose.
-/// What pages operators counts only what those were told who were there.
+/// The metric label of a gap. `resumed`: it follows a position that the client supplied, which a stranger can choose;
+/// alerts count only gaps sent to connected subscribers.
 pub(super) fn gap_label(reason: GapReason, resumed: bool) -> metrics::Gap {
     match reason {
         GapReason::Failover if resumed => metrics::Gap::FailoverResumed,
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_gap_sends_its_client_back_to_the_beginning_of_a_stream() {
+    fn no_gap_sets_its_client_back_to_the_start_of_a_stream() {
         let (first, second) = (StreamId::new(9, 0), StreamId::new(9, 1));
         for after in [StreamId::ZERO, StreamId::new(7, 3)] {
             let gap = Gap::new(after, first, GapReason::Failover);

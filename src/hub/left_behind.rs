@@ -1,6 +1,6 @@
-//! What strangers leave in Redis: positions of topics that nobody has published to and that nobody follows any more. They end
-//! by themselves after ten minutes, so that whoever comes back to a quiet topic misses nothing; of one address, and of all,
-//! there are only so many until then. Pure: it decides, the hub has them forgotten.
+//! Bounds what strangers leave in Redis: positions of topics that were never published to and are no longer followed.
+//! They expire after ten minutes, so that a client that returns to a quiet topic misses nothing; until then their
+//! number is limited per address and in total. Pure: it decides, and the hub deletes them.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
@@ -9,7 +9,7 @@ use tickgate_wire::model::Topic;
 
 use super::turns::Reader;
 
-/// Topics of one address, and of all. Each takes about 0.3 KB of Redis.
+/// Maximum number of such topics per address and in total. Each takes about 0.3 KB in Redis.
 const LEFT_PER_ADDRESS_MAX: usize = 2_048;
 const LEFT_MAX: usize = 16_384;
 
@@ -24,12 +24,12 @@ struct State {
     /// The addresses by the number of their topics.
     sizes: BTreeSet<(usize, Reader)>,
     count: usize,
-    /// To be forgotten.
+    /// Topics to delete.
     waiting: VecDeque<Topic>,
 }
 
 impl LeftBehind {
-    /// A topic of the address is left behind. True when there is something to be forgotten.
+    /// Adds a topic of the address. True if there is something to delete.
     pub(super) fn add(&self, reader: Reader, topic: Topic) -> bool {
         let mut state = self.0.lock();
         let size = state.size(reader);
@@ -46,13 +46,13 @@ impl LeftBehind {
         !state.waiting.is_empty()
     }
 
-    /// A topic gave way: its position goes at once. True.
+    /// Adds a withdrawn topic, whose position is deleted at once. Returns true.
     pub(super) fn forget(&self, topic: Topic) -> bool {
         self.0.lock().forget(topic);
         true
     }
 
-    /// Up to so many topics that are to be forgotten.
+    /// At most `max` topics to delete.
     pub(super) fn take(&self, max: usize) -> Vec<Topic> {
         let mut state = self.0.lock();
         let count = state.waiting.len().min(max);
@@ -65,7 +65,7 @@ impl State {
         self.topics.get(&reader).map_or(0, VecDeque::len)
     }
 
-    /// The address had so many topics before.
+    /// Updates the order after the address had `before` topics.
     fn resize(&mut self, reader: Reader, before: usize) {
         self.sizes.remove(&(before, reader));
         match self.size(reader) {
@@ -83,7 +83,7 @@ impl State {
     }
 
     fn forget(&mut self, topic: Topic) {
-        // Where Redis does not keep up, they end by themselves.
+        // If Redis does not keep up, they expire.
         if self.waiting.len() < LEFT_MAX {
             self.waiting.push_back(topic);
         }
@@ -99,16 +99,16 @@ mod tests {
     }
 
     #[test]
-    fn an_address_leaves_so_many_and_its_oldest_go() {
+    fn an_address_keeps_a_limited_number_and_the_oldest_is_deleted() {
         let left = LeftBehind::default();
         assert!((0..LEFT_PER_ADDRESS_MAX).all(|number| !left.add(Reader(1), topic(number))));
         assert!(left.add(Reader(1), topic(LEFT_PER_ADDRESS_MAX)) && left.take(9) == [topic(0)]);
-        assert!(!left.add(Reader(2), topic(9)), "others have theirs");
+        assert!(!left.add(Reader(2), topic(9)), "other addresses have separate limits");
         assert_eq!(left.take(9), []);
     }
 
     #[test]
-    fn in_sum_whoever_left_most_loses_first() {
+    fn over_the_total_limit_the_address_with_most_loses_first() {
         let left = LeftBehind::default();
         for reader in 0..9 {
             for number in 0..LEFT_PER_ADDRESS_MAX - 10 {

@@ -1,5 +1,5 @@
-//! Topics whose subscribers have all left: followed for a while longer, in case one comes back. Never lets go of a topic
-//! that has subscribers, and never has one in line twice.
+//! Topics without subscribers, which stay followed for a while in case a subscriber returns. Never unfollows a topic
+//! that has subscribers, and never queues one twice.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -18,13 +18,13 @@ use crate::{
     tasks::Tasks,
 };
 
-/// Topics that are let go before other tasks of the thread get their turn.
+/// Topics unfollowed before other tasks of the thread get a turn.
 const TOPICS_PER_TURN: usize = 32;
-/// Positions that are forgotten in one call.
+/// Positions deleted in one call.
 const FORGOTTEN_TOGETHER: usize = 256;
 
-/// Topics that wait to be let go, the earliest first (about: who came back and left again waits behind). Each waits at
-/// most once, so there are no more than the hub follows.
+/// Topics that wait to be unfollowed, approximately earliest first (a topic that gained and lost subscribers meanwhile
+/// keeps its place). Each is in it at most once, so it has no more entries than followed topics.
 #[derive(Debug)]
 pub(super) struct LingerQueue {
     waiting: Mutex<VecDeque<(Instant, Topic)>>,
@@ -36,7 +36,7 @@ impl LingerQueue {
         Self { waiting: Mutex::default(), linger }
     }
 
-    /// Whoever's time has come.
+    /// A topic that is due.
     fn due(&self, now: Instant) -> Option<Topic> {
         let mut waiting = self.waiting.lock();
         let (at, _) = waiting.front()?;
@@ -49,7 +49,7 @@ impl LingerQueue {
 }
 
 impl Hub {
-    /// The last subscriber left.
+    /// Queues a topic whose last subscriber left.
     pub(super) fn linger(&self, topic: &Followed) {
         let until = Instant::now() + self.lingering.linger;
         if topic.linger_until(until) {
@@ -57,7 +57,7 @@ impl Hub {
         }
     }
 
-    /// Lets go of topics that stayed without subscribers, a second's worth at a time.
+    /// Starts the task that unfollows topics without subscribers, once a second.
     pub(super) fn start_letting_go(self: &Arc<Self>, tasks: &Tasks) {
         let hub = Arc::downgrade(self);
         let mut stop = tasks.stop();
@@ -76,8 +76,7 @@ impl Hub {
         });
     }
 
-    /// Lets go of all topics whose time has come, and lets other tasks run in between: strangers decide how many there
-    /// are.
+    /// Unfollows all due topics, and lets other tasks run in between: strangers determine their number.
     async fn let_go(&self, now: Instant) {
         loop {
             for _ in 0..TOPICS_PER_TURN {
@@ -102,7 +101,7 @@ impl Hub {
         }
     }
 
-    /// Has the positions forgotten that are too many.
+    /// Starts the task that deletes excess positions.
     pub(super) fn start_forgetting(self: &Arc<Self>, tasks: &Tasks) {
         let hub = Arc::clone(self);
         let mut stop = tasks.stop();
@@ -116,13 +115,13 @@ impl Hub {
                     }
                     continue;
                 }
-                // What can't be forgotten now ends by itself.
+                // What cannot be deleted now expires.
                 let _ = hub.backplane.forget(&topics).await;
             }
         });
     }
 
-    /// Takes a topic out of the table and of everything that waits. Called in the order of following.
+    /// Removes a topic from the table and all queues. Must be called in the order of following.
     pub(super) fn take_out(&self, part: &mut IndexMap<Topic, Arc<Followed>>, gone: &Arc<Followed>) {
         part.swap_remove(gone.topic.as_str());
         self.queues.close(gone);
@@ -154,7 +153,7 @@ pub(super) mod tests {
         hub_with(tasks, |_| {})
     }
 
-    /// Of one topic, where nothing else is set.
+    /// A hub that follows one topic by default.
     pub(in crate::hub) fn hub_with(tasks: &Tasks, set: impl FnOnce(&mut Settings)) -> (Arc<Hub>, Arc<TopicRule>) {
         let rule = TopicRule {
             pattern: Pattern::new("*").unwrap(),
@@ -184,7 +183,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_topic_that_comes_and_goes_waits_once_and_its_whole_time() {
+    async fn a_topic_that_comes_and_goes_is_queued_once_and_waits_its_full_time() {
         let tasks = Tasks::new();
         let (hub, rule) = hub(&tasks);
         let topic = Topic::public("ticker:X").unwrap();
@@ -201,7 +200,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_topic_that_is_wanted_again_stays_and_can_linger_again() {
+    async fn a_topic_that_is_subscribed_again_stays_and_can_linger_again() {
         let tasks = Tasks::new();
         let (hub, rule) = hub(&tasks);
         let topic = Topic::public("ticker:X").unwrap();
@@ -216,7 +215,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn others_get_their_turn_while_a_crowd_of_topics_is_let_go() {
+    async fn other_tasks_run_while_many_topics_are_unfollowed() {
         let tasks = Tasks::new();
         let (hub, rule) = hub(&tasks);
         let user = |number: usize| Topic::user_stream(&UserId::new(&format!("user-{number}")).unwrap());
@@ -235,14 +234,15 @@ pub(super) mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn no_more_topics_are_followed_than_may_be_but_users_own() {
+    async fn the_number_of_followed_topics_is_limited_except_for_users_own() {
         let tasks = Tasks::new();
         let (hub, rule) = hub(&tasks);
         let name = |name| Topic::public(name).unwrap();
         let first = hub.interest(&name("ticker:X"), &rule, Reader::default());
         assert!(first.is_some() && hub.interest(&name("ticker:X"), &rule, Reader::default()).is_some());
         let ready = async |interest: &Interest| interest.ready(Duration::from_secs(1)).await.is_ok();
-        let second = hub.interest(&name("ticker:Y"), &rule, Reader::default()).expect("until it is looked at");
+        let second =
+            hub.interest(&name("ticker:Y"), &rule, Reader::default()).expect("admitted until its stream is compared");
         assert!(!ready(&second).await && ready(first.as_ref().unwrap()).await);
         drop(second);
         let alice = UserId::new("alice").unwrap();

@@ -1,31 +1,31 @@
-//! What waits for a shard, topic by topic, in the order of the stream. Never loses a step in silence: where a shard has
-//! no room for more, a mark stands for what is missing.
+//! The mailbox of a topic for one shard, in stream order. Never drops a step silently: if a shard has no room, a marker
+//! replaces what is missing.
 
 use tickgate_wire::{model::StreamId, push::GapReason};
 
 use super::{batch::Batch, form::Form, gap::Gap, member::Member, step::Step};
 
-/// Bytes of steps that wait for one shard; one post may go over it.
+/// Maximum size of the steps queued for one shard, in bytes; one post may exceed it.
 pub(super) const BYTES_MAX: usize = 64 << 20;
-/// What a step takes beside its payload, about.
+/// Approximate size of a step apart from its payload.
 const STEP_BYTES: usize = 128;
 
-/// What a shard does for a topic, in this order.
+/// Work of a shard for a topic, processed in order.
 #[derive(Debug)]
 pub(super) enum Mail {
     /// The next step after the position `after`.
     Step { after: StreamId, step: Step },
-    /// Steps that there was no room for.
+    /// Steps for which there was no room.
     Missed(Missed),
-    /// A subscription has caught up to `after`; `rest` brings it to where the mail stands.
+    /// A subscription has caught up to `after`; `rest` brings it to the position of the mailbox.
     Join { member: Member, form: Form, ticket: u32, after: StreamId, rest: Vec<Step>, fresh: bool },
-    /// The topic gave way: its subscribers look again.
+    /// The topic was withdrawn: its subscribers check again.
     Withdraw,
-    /// A subscription wants other channels of the user's stream, or another pace.
+    /// A subscription changes its channels of the user's stream, or its rate.
     Change { member: Member, form: Form },
 }
 
-/// Neighbouring steps that there was no room for: those after `after`, up to `last`. Without ids only their number is
+/// Consecutive steps for which there was no room: those after `after`, up to `last`. Without ids, only their number is
 /// known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Missed {
@@ -41,7 +41,7 @@ impl Missed {
         Self { after, last: ids.next().unwrap_or(after), count }
     }
 
-    /// Tells it, and takes the position behind it.
+    /// A gap for the missing steps, with the position after them.
     pub(super) fn batch(&self, form: &Form) -> Batch {
         let Self { after, last, count } = *self;
         let before = (last != StreamId::ZERO).then(|| last.next());
@@ -52,25 +52,25 @@ impl Missed {
     }
 }
 
-/// One topic's mail for one shard.
+/// The mailbox of one topic for one shard.
 #[derive(Debug, Default)]
 pub(super) struct Mailbox {
     mail: Vec<Mail>,
-    /// Room of the shard that the mail takes.
+    /// Bytes reserved from the shard.
     bytes: usize,
-    /// The shard has been told.
+    /// Whether the shard has been notified.
     posted: bool,
 }
 
-/// Room that a step takes.
+/// The size of a step in bytes.
 pub(super) fn size(step: &Step) -> usize {
     STEP_BYTES + if let Step::Message(message) = step { message.payload_bytes() } else { 0 }
 }
 
 impl Mailbox {
-    /// Adds steps that follow the position `after`, all at once: a gap reaches the shard together with the message behind
-    /// it, where there is one. They take so many `bytes` of the shard's room, or it has none for them. True when the shard has to be
-    /// told.
+    /// Adds the steps after position `after` at once, so that a gap reaches the shard together with the message after
+    /// it. They take `bytes` of the shard's room, or are replaced by a marker if there is none. True if the shard must
+    /// be notified.
     pub(super) fn post(&mut self, steps: &[Step], mut after: StreamId, bytes: Option<usize>) -> bool {
         let Some(bytes) = bytes else { return self.miss(Missed::of(steps, after)) };
         self.bytes += bytes;
@@ -82,7 +82,7 @@ impl Mailbox {
         self.tell()
     }
 
-    /// Adds what changes the subscribers.
+    /// Adds a change of the subscribers.
     pub(super) fn put(&mut self, mail: Mail) -> bool {
         self.mail.push(mail);
         self.tell()
@@ -101,7 +101,7 @@ impl Mailbox {
         !std::mem::replace(&mut self.posted, true)
     }
 
-    /// Empties it; how many bytes of room are free again.
+    /// Empties it; also returns the number of released bytes.
     pub(super) fn take(&mut self) -> (Vec<Mail>, usize) {
         self.posted = false;
         (std::mem::take(&mut self.mail), std::mem::take(&mut self.bytes))

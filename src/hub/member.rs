@@ -1,4 +1,4 @@
-//! One subscription as the fan-out sees it: its outbox and its maximum rate. Never knows whose it is.
+//! One subscription as the fan-out sees it: its outbox and its maximum rate. Never knows its owner.
 
 use std::{
     hash::{BuildHasherDefault, DefaultHasher, Hash, Hasher},
@@ -12,11 +12,11 @@ use tokio::time::Instant;
 
 use super::{batch::Batch, form::Form, outbox::Outbox, queue::SlotId};
 
-/// Subscribers that share a wire form, hence bytes.
+/// Subscribers with the same wire form, which share bytes.
 #[derive(Debug)]
 pub(super) struct Group {
     pub(super) form: Form,
-    /// Walked by the fan-out; found by their seats, so that a crowd may leave at once.
+    /// Iterated by the fan-out; indexed by key, so that many subscribers can leave at once.
     members: IndexSet<Member, BuildHasherDefault<DefaultHasher>>,
 }
 
@@ -57,11 +57,11 @@ impl Group {
 pub struct Member {
     pub outbox: Arc<Outbox>,
     pub slot: SlotId,
-    /// Only for subscriptions with a maximum rate, so that the others cost nothing.
+    /// Set only for subscriptions with a maximum rate, so that others have no cost.
     pub pacer: Option<Arc<Pacer>>,
 }
 
-/// What a subscription is found by.
+/// The key of a subscriber.
 pub(super) struct Seat<'a> {
     pub(super) outbox: &'a Arc<Outbox>,
     pub(super) slot: SlotId,
@@ -93,7 +93,7 @@ impl PartialEq for Member {
 
 impl Eq for Member {}
 
-/// Limits the values of a `state` topic to the rate that the client asked for.
+/// Limits the values of a `state` topic to the rate that the client requested.
 #[derive(Debug)]
 pub struct Pacer {
     /// Minimum time between two values.
@@ -101,7 +101,7 @@ pub struct Pacer {
     pace: Mutex<Pace>,
 }
 
-/// A value held back until its time has come.
+/// A value that is held back.
 #[derive(Debug, Default)]
 struct Pace {
     next: Option<Instant>,
@@ -116,7 +116,7 @@ impl Member {
 }
 
 impl Pacer {
-    /// Lets at most one value through per `interval`.
+    /// Allows at most one value per `interval`.
     #[must_use]
     pub fn new(interval: Duration) -> Arc<Self> {
         Arc::new(Self { interval, pace: Mutex::default() })
@@ -128,7 +128,7 @@ impl Pacer {
         self.interval
     }
 
-    /// Lets a batch through now, or holds it back (conflating what was held before).
+    /// Returns the batch if it may be sent now; otherwise holds it back, replacing what was held before.
     pub(super) fn admit(&self, batch: Arc<Batch>, now: Instant) -> Option<Arc<Batch>> {
         let mut pace = self.pace.lock();
         let skipped = pace.skipped + batch.count.saturating_sub(1) + u32::from(pace.held.is_some());
@@ -141,7 +141,7 @@ impl Pacer {
         self.pace.lock().take(now, self.interval)
     }
 
-    /// What is held back, when another pace takes over.
+    /// Takes the held value, when another rate applies.
     pub(super) fn give_up(&self) -> Option<Arc<Batch>> {
         self.pace.lock().let_go()
     }

@@ -1,10 +1,10 @@
-//! The topics of this replica: who subscribes, in which order what arrives goes out, and through which outbox.
+//! The topics of this replica: who subscribes, in which order arrivals are delivered, and through which outbox.
 //!
 //! An arrival passes `topic` (position and hole check), is posted to the `shard`s that have subscribers, is encoded
 //! once per wire form as a `batch`, and is put into each subscriber's `outbox`, which drains into its `socket`.
-//! `follow` keeps positions equal to streams, and takes the topics from its `work_queue`s; `subscribe` and
-//! `catch_up` bring a client from its cursor to the live stream, `linger` lets go of topics that nobody wants, `withdraw`
-//! of those that nobody published to where others need the room (`unpublished`).
+//! `follow` keeps positions consistent with streams, and takes topics from its `work_queue`s; `subscribe` and
+//! `catch_up` bring a client from its cursor to the live stream; `linger` unfollows topics without subscribers, and
+//! `withdraw` those without publications if others need their place (`unpublished`).
 //!
 //! **Invariant: the session never touches fan-out.** The hub knows outboxes and wire forms, never sessions, tokens or
 //! HTTP.
@@ -76,7 +76,7 @@ pub use step::{Arrival, Judge, Next, Step};
 pub use subscribe::Interest;
 pub use topic::Followed;
 pub use trace::{Begun, Subject, Traces};
-pub use turns::{Hold, Reader, Turn, TurnLimits};
+pub use turns::{Hold, ReadTurn, Reader, TurnLimits};
 pub(crate) use unsent::UnsentLimit;
 
 use crate::{
@@ -86,10 +86,11 @@ use crate::{
 };
 use tickgate_wire::model::{Content, Message, Topic, TopicRule};
 
-/// Locks of the topic table. A link's task looks up one topic per arrival, so readers must not meet often.
+/// Locks of the topic table. A link's task looks up one topic per arrival, so contention must be rare.
 const TABLE_PARTS: usize = 16;
 
-/// Resumes of more than one page that are held in memory at once; of others the catch-up brings what follows the first.
+/// Maximum number of resumes of more than one page that are in memory at once; for others, the catch-up delivers what
+/// follows the first page.
 const LONG_MAX: usize = 4;
 
 /// All topics that this replica follows, and its shards.
@@ -98,18 +99,18 @@ pub struct Hub {
     topics: Table,
     shards: Vec<Arc<shard::Shard>>,
     queues: work_queue::WorkQueues,
-    /// Held while a topic enters or leaves the table and the backplane is told, so that the two never cross. Taken
-    /// before any part of the table.
+    /// Held while a topic enters or leaves the table and the backplane is notified, so that the two never interleave.
+    /// Taken before any part of the table.
     following: Mutex<()>,
     lingering: linger::LingerQueue,
     unpublished: unpublished::Unpublished,
     new_names: new_names::NewNames,
     left_behind: left_behind::LeftBehind,
-    /// Something was left behind that is to be forgotten.
+    /// Notified when positions are to be deleted.
     left: Notify,
     withdrawn: withdraw::Withdrawn,
     turns: Arc<turns::Turns>,
-    /// Of those who gather more than one page before they push any of it.
+    /// The turns of resumes that collect more than one page before pushing.
     long_turns: Arc<turns::Turns>,
     pages: pages::Pages,
     topics_max: usize,
@@ -120,27 +121,27 @@ pub struct Hub {
     subscriptions: AtomicUsize,
 }
 
-/// What a hub is made with.
+/// Settings of a hub.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     pub shards: usize,
-    /// Topics followed at once, users' own left aside: past it no more public ones are.
+    /// Maximum number of followed topics, excluding users' own.
     pub topics_max: usize,
-    /// Of them those that nobody has published to, and those of one address.
+    /// Maximum number of those without publications, in total and per address.
     pub unpublished_topics_max: usize,
     pub unpublished_per_address_max: usize,
     pub ring: RingLimits,
-    /// How long a topic stays followed after its last subscriber left.
+    /// How long a topic stays followed after its last subscriber leaves.
     pub linger: Duration,
     /// How often quiet topics are compared with their streams.
     pub compare_interval: Duration,
-    /// A work queue whose oldest topic waits longer is logged as stalled.
+    /// A work queue is logged as stalled when its oldest topic waits longer than this.
     pub queue_grace: Duration,
-    /// How many read at once what they missed, and how much of it may wait for clients.
+    /// Limits on concurrent replay reads and on the memory of what they read.
     pub reads: TurnLimits,
 }
 
-/// In order of their first subscriptions, so that a course of events can be played again.
+/// In order of first subscription, so that a simulation is reproducible.
 #[derive(Debug)]
 struct Table {
     parts: Vec<RwLock<IndexMap<Topic, Arc<Followed>>>>,
@@ -170,7 +171,7 @@ impl Table {
 }
 
 impl Hub {
-    /// A hub on the given road, with its tasks started and its receiver given to the backplane.
+    /// Creates a hub over this backplane, starts its tasks and registers it as the backplane's receiver.
     #[must_use]
     pub fn start(backplane: Backplane, settings: Settings, metrics: Arc<Metrics>, tasks: &Tasks) -> Arc<Self> {
         let traces = Arc::<Traces>::default();
@@ -231,7 +232,7 @@ impl Hub {
                 }
             }
             Event::Foreign { topic } => {
-                // Where nothing is kept there is nothing to compare with.
+                // A topic without retention has nothing to compare with.
                 if let Some(topic) = self.topics.get(topic).filter(|topic| topic.is_retained()) {
                     self.queues.compare.push(&topic);
                 }
@@ -244,7 +245,7 @@ impl Hub {
     fn deliver(&self, topic: &str, mut message: Message) {
         let Some(topic) = self.topics.get(topic) else { return };
         if !topic.is_retained() && message.id.is_some() {
-            // A place in a stream that this topic has not: nothing is missing before or behind it.
+            // A position in a stream that this topic does not have: nothing is missing before or after it.
             if message.content == Content::Unreadable {
                 return;
             }
@@ -264,8 +265,8 @@ impl Hub {
         }
     }
 
-    /// Counts an interest in a topic, of somebody at the address of `reader`; the first one makes the replica follow it.
-    /// `None` when it follows as many as it may.
+    /// Registers interest in a topic for a client at the address of `reader`; the first interest makes the replica
+    /// follow the topic. `None` if the maximum number of topics is followed.
     #[must_use]
     pub fn interest(self: &Arc<Self>, topic: &Topic, rule: &Arc<TopicRule>, reader: Reader) -> Option<Interest> {
         let followed = self.known(topic).or_else(|| self.follow(topic, rule, reader))?;
@@ -277,7 +278,7 @@ impl Hub {
         Some(Interest { hub: self.clone(), topic: followed })
     }
 
-    /// The topic with one interest more, if it is followed already.
+    /// Adds an interest in a topic that is already followed.
     fn known(&self, topic: &Topic) -> Option<Arc<Followed>> {
         let part = self.topics.part(topic.as_str()).read();
         let followed = part.get(topic.as_str()).filter(|followed| !followed.is_withdrawn())?;
@@ -291,7 +292,7 @@ impl Hub {
             return Some(followed);
         }
         let followed = Arc::new(Followed::new(topic.clone(), rule.clone(), self.shards.len(), self.ring));
-        // Whatever strangers subscribe to, users hear what is theirs.
+        // Users' own topics are always admitted, whatever strangers subscribe to.
         if topic.owner().is_some() {
             followed.set_published();
         } else if !self.has_room_for(&followed, reader) {
@@ -320,15 +321,15 @@ impl Hub {
     }
 
     fn shard_of(&self, outbox: &Arc<Outbox>) -> usize {
-        // Neighbouring allocations differ in their low bits only above the allocator's granularity.
+        // Addresses of allocations differ only above the allocator's granularity.
         (Arc::as_ptr(outbox) as usize >> 6) % self.shards.len()
     }
 
-    /// Waits for a turn to read so many bytes of a stream for a client, at the most.
+    /// Waits for a turn to read at most this many bytes of a stream for a client.
     ///
     /// # Errors
-    /// [`Unavailable`] when it did not come in time.
-    pub async fn turn(&self, reader: Reader, bytes_max: usize) -> Result<Turn, Unavailable> {
+    /// [`Unavailable`] after a timeout.
+    pub async fn turn(&self, reader: Reader, bytes_max: usize) -> Result<ReadTurn, Unavailable> {
         self.turns.take(reader, bytes_max).await
     }
 
@@ -338,13 +339,13 @@ impl Hub {
         &self.traces
     }
 
-    /// Subscriptions of this replica.
+    /// Number of subscriptions on this replica.
     #[must_use]
     pub fn subscriptions(&self) -> usize {
         self.subscriptions.load(Ordering::Relaxed)
     }
 
-    /// Topics with the number of their subscriptions on this replica, the busiest first, `limit` at the most.
+    /// The topics with the most subscriptions on this replica, in descending order, at most `limit`.
     #[must_use]
     pub fn busiest(&self, limit: usize) -> Vec<(Topic, usize)> {
         let mut all: Vec<_> = self.topics.all().iter().map(|t| (t.topic.clone(), t.interest())).collect();
@@ -353,7 +354,7 @@ impl Hub {
         all
     }
 
-    /// Names of the followed topics that have subscribers and begin with one of these.
+    /// Names of the followed topics that have subscribers and one of these prefixes.
     #[must_use]
     pub fn followed_names(&self, prefixes: &[&str]) -> Vec<String> {
         let mut names = Vec::new();
@@ -367,20 +368,20 @@ impl Hub {
         names
     }
 
-    /// Subscriptions to one topic on this replica.
+    /// Number of subscriptions to one topic on this replica.
     #[must_use]
     pub fn subscribers(&self, topic: &Topic) -> usize {
         self.topics.get(topic.as_str()).map_or(0, |followed| followed.interest())
     }
 
-    /// Topics that this replica follows.
+    /// Number of topics that this replica follows.
     #[must_use]
     pub fn topics(&self) -> usize {
         self.topics.len()
     }
 }
 
-/// What the subscriptions of a topic are counted under: one name for all topics of a rule.
+/// The label under which a topic's subscriptions are counted: one for all topics of a rule.
 fn rule_name(topic: &Followed) -> &str {
     if topic.topic.owner().is_some() { "user_stream" } else { topic.rule.pattern.as_str() }
 }

@@ -1,5 +1,6 @@
-//! The way out to one client: a bounded queue behind a short lock, and the socket it drains into. Knows wire forms,
-//! never sessions. Whoever adds something flushes; what the socket does not take waits for [`Outbox::poll_flush`].
+//! The outbox of one client: a bounded queue behind a short lock, and the socket that it drains into. Knows wire forms,
+//! never sessions. Callers that add something must flush; what the socket does not accept waits for
+//! [`Outbox::poll_flush`].
 
 use std::{
     sync::Arc,
@@ -33,35 +34,34 @@ use crate::{
 };
 use tickgate_wire::model::{Class, StreamId};
 
-/// One client's way out. Shared by its connection, the hub's shards and the housekeeping.
+/// The outbox of one client, shared by its connection, the hub's shards and timers.
 #[derive(Debug)]
 pub struct Outbox {
     socket: Socket,
     state: Mutex<State>,
-    /// The connection's task: woken when the socket is behind, a subscription lags, or the end has come.
+    /// The connection's task: woken when the socket is behind, a subscription lags, or the connection must close.
     waker: AtomicWaker,
     pub(crate) shared: Arc<Shared>,
 }
 
-/// What all outboxes of an endpoint have in common.
+/// State shared by all outboxes of an endpoint.
 #[derive(Debug)]
 pub struct Shared {
     pub limits: QueueLimits,
     pub metrics: Arc<Metrics>,
-    /// Of the endpoint.
+    /// The endpoint's metrics.
     pub figures: Arc<EndpointFigures>,
 }
 
 impl Shared {
-    /// For the outboxes of the profile of this name.
+    /// Creates the shared state for the profile with this name.
     #[must_use]
     pub fn new(limits: QueueLimits, metrics: Arc<Metrics>, profile: &str) -> Arc<Self> {
         let figures = EndpointFigures::new(&metrics, profile);
         Arc::new(Self { limits, metrics, figures })
     }
 
-    /// The histogram takes only writes of more than one frame: a single frame is the common case and the counters
-    /// tell it.
+    /// Records writes of more than one frame only: single frames are the common case and covered by the counters.
     fn wrote(&self, items: usize) {
         if items > 1 {
             self.metrics.frames_per_write.observe(items as f64);
@@ -72,22 +72,23 @@ impl Shared {
 #[derive(Debug, Default)]
 struct State {
     queue: Queue,
-    /// On a shard's list to be flushed.
+    /// On a shard's list of outboxes to flush.
     dirty: bool,
     ending: Ending,
-    /// The client missed values, or was set back, because its socket is behind; until all that waits is written.
+    /// Set when the client missed values or lags because its socket is behind, until the queue is empty.
     slow: Option<Held>,
-    /// The room that replays and pages of history take; until all that waits is written. On the heap, as few have any.
+    /// The memory reservation of replays and pages of history, until the queue is empty. Boxed, because few connections
+    /// have one.
     hold: Option<Box<Hold>>,
-    /// Bytes written so far, and when the last of them were, by the coarse clock.
+    /// Bytes written so far, and the time of the last write by the coarse clock.
     progress: u64,
     written_at: u32,
-    /// Where values are sent: how many of them may be under way. On the heap, as many connections have none.
+    /// Limits on writes, for connections that receive values. Boxed, because many connections have none.
     flow: Option<Box<Flow>>,
 }
 
 impl State {
-    /// Nothing waits any more.
+    /// Updates the state when the queue becomes empty.
     fn rest(&mut self) {
         self.slow = None;
         self.hold = None;
@@ -100,13 +101,13 @@ impl Outbox {
         Arc::new(Self { socket, state: Mutex::default(), waker: AtomicWaker::new(), shared })
     }
 
-    /// The far end, for whoever reads from it.
+    /// The socket, for its reader.
     #[must_use]
     pub fn socket(&self) -> &Socket {
         &self.socket
     }
 
-    /// Sends a reply or a control frame, ahead of public messages. Does nothing for an empty one.
+    /// Sends a reply or a control frame, ahead of public messages. Ignores an empty one.
     pub fn send(&self, frame: Bytes) {
         if frame.is_empty() {
             return;
@@ -118,8 +119,8 @@ impl Outbox {
         }
     }
 
-    /// Sends the notice that the past was sent, behind the pushes that it stands for: the `urgent` ones or the public ones.
-    /// Like them it is dropped once the end was asked for: its cursor must not pass what was never sent.
+    /// Sends the notice that the backlog is complete after the pushes of the backlog: the `urgent` ones or the public
+    /// ones. Like them it is dropped once a close is requested: its cursor must not pass messages that were not sent.
     pub fn send_end(&self, notice: Bytes, urgent: bool) {
         let mut state = self.state.lock();
         if state.ending == Ending::Open {
@@ -132,29 +133,29 @@ impl Outbox {
         }
     }
 
-    /// The position of a live subscription that moved without a push; the client is about to be told.
+    /// The position of a live subscription that moved without a push, to be sent to the client now.
     #[must_use]
     pub fn take_moved(&self, id: SlotId) -> Option<StreamId> {
         self.state.lock().queue.take_moved(id)
     }
 
-    /// Opens a subscription. It starts out lagging at `slot.queued`: a catch-up joins it to the live stream.
+    /// Opens a subscription, which lags at `slot.queued` until a catch-up joins it to the live stream.
     pub fn open(&self, slot: Slot) -> SlotId {
         let mut state = self.state.lock();
         if slot.class == Class::State && state.flow.is_none() {
-            // A value that is under way can't be replaced by a newer one.
+            // A value that is being written cannot be replaced by a newer one.
             let flow = Flow::new(state.progress);
             state.flow = self.socket.limit_unsent(flow.unsent_max()).then(|| Box::new(flow));
         }
         state.queue.open(slot)
     }
 
-    /// Ends a subscription at once: nothing of it is written after this returns, save a frame already under way.
+    /// Ends a subscription: nothing of it is written afterwards, except a partially written frame.
     pub fn close_slot(&self, id: SlotId) {
         self.state.lock().queue.close(id);
     }
 
-    /// Stops live pushes of a subscription until it is joined again: the position it has reached.
+    /// Pauses live pushes of a subscription until it joins again. Returns the position that it has reached.
     pub fn pause(&self, id: SlotId) -> Option<StreamId> {
         self.state.lock().queue.pause(id)
     }
@@ -165,7 +166,7 @@ impl Outbox {
         self.state.lock().queue.slot(id).is_some()
     }
 
-    /// Puts a live batch into the queue without writing; true when the caller now has to flush this outbox.
+    /// Queues a live batch without writing. True if the caller must flush this outbox.
     pub(super) fn offer(&self, id: SlotId, batch: &Arc<Batch>) -> bool {
         let mut state = self.state.lock();
         if state.ending != Ending::Open {
@@ -176,7 +177,7 @@ impl Outbox {
             Offered::Ignored => return false,
             Offered::Conflated(skipped) => {
                 self.shared.figures.conflated.inc_by(skipped.into());
-                // A value that replaces one of the same moment is no sign of a slow socket.
+                // A value that replaces one of the same moment does not indicate a slow socket.
                 if state.queue.blocked {
                     self.is_slow(&mut state);
                 }
@@ -198,7 +199,7 @@ impl Outbox {
         !std::mem::replace(&mut state.dirty, true)
     }
 
-    /// Counts a gap that the client is told.
+    /// Counts a gap that is sent to the client.
     pub(super) fn count_gap(&self, class: Class, reason: metrics::Gap) {
         self.shared.figures.gaps.of((class.into(), reason)).inc();
     }
@@ -207,7 +208,7 @@ impl Outbox {
         state.slow.get_or_insert_with(|| Held::one(&self.shared.figures.slow_consumers));
     }
 
-    /// Keeps the room that something takes which was sent, until it is written.
+    /// Keeps the memory reservation of something that was sent, until it is written.
     pub fn keep(&self, hold: Hold) {
         let mut state = self.state.lock();
         if state.queue.is_empty() {
@@ -219,7 +220,7 @@ impl Outbox {
         }
     }
 
-    /// Adds what a catch-up brings.
+    /// Queues messages of a catch-up.
     pub(super) fn catch_up(&self, id: SlotId, batch: Arc<Batch>) {
         let mut state = self.state.lock();
         if state.ending == Ending::Open {
@@ -228,8 +229,8 @@ impl Outbox {
         }
     }
 
-    /// The subscription is caught up: the ticket of the joining that will make it live. `None` when it is gone. `end`
-    /// tells the client that its past has been sent; it is written with what comes next.
+    /// Starts joining a subscription that has caught up. Returns the ticket of the join that will make it live; `None`
+    /// if it has ended. `end` is the notice that the backlog is complete, written with the next output.
     pub(super) fn joining(&self, id: SlotId, end: Option<Batch>) -> Option<u32> {
         let mut state = self.state.lock();
         let ticket = state.queue.joining(id)?;
@@ -239,7 +240,7 @@ impl Outbox {
         Some(ticket)
     }
 
-    /// The last step of a catch-up: the rest, and from here on live. Returns whether to flush.
+    /// The last step of a catch-up: queues the rest and makes the subscription live. Returns whether to flush.
     pub(super) fn join(&self, id: SlotId, ticket: u32, rest: Option<Arc<Batch>>) -> bool {
         let mut state = self.state.lock();
         if state.ending == Ending::Shut || !state.queue.may_join(id, ticket) {
@@ -252,7 +253,7 @@ impl Outbox {
         !std::mem::replace(&mut state.dirty, true)
     }
 
-    /// Writes what waits, as far as the socket takes it. The caller counts.
+    /// Writes as much of the queue as the socket accepts. The caller updates the counters.
     #[must_use]
     pub(super) fn flush(&self) -> Written {
         let mut state = self.state.lock();
@@ -260,19 +261,19 @@ impl Outbox {
         self.write(&mut state)
     }
 
-    /// Registers the connection's task for all that concerns it.
+    /// Registers the connection's task to be woken.
     pub fn register(&self, cx: &Context<'_>) {
         self.waker.register(cx.waker());
     }
 
-    /// For a response body: takes whole messages of what waits, and no more when they have so many bytes.
+    /// For a response body: takes whole messages from the queue until they have this many bytes.
     pub fn poll_body(&self, cx: &mut Context<'_>, bytes_max: usize) -> Poll<Option<Bytes>> {
         if let Socket::Body(waker) = &self.socket {
             waker.register(cx.waker());
         }
         let mut state = self.state.lock();
         if state.queue.is_empty() {
-            // Where the end was only asked for, the last words are still to come.
+            // If a close was only requested, the final messages are still to come.
             return if state.ending == Ending::Shut { Poll::Ready(None) } else { Poll::Pending };
         }
         let (mut body, mut writes) = (BytesMut::new(), 0);
@@ -298,8 +299,8 @@ impl Outbox {
         Poll::Ready(Some(body.freeze()))
     }
 
-    /// Asks for the end of the connection; the first who asks decides the code. From here on nothing of any subscription
-    /// is taken, however long the connection's task is busy with something else.
+    /// Requests closing the connection; the first request determines the code. From here on no message of a
+    /// subscription is accepted, even while the connection's task is busy.
     pub fn ask_close(&self, close: Close) {
         let mut state = self.state.lock();
         if state.ending == Ending::Open {
@@ -311,7 +312,7 @@ impl Outbox {
         }
     }
 
-    /// Queues the last frame; all that waited and is not `keep`t is thrown away, and nothing more is taken.
+    /// Queues the last frame; discards the queue unless `keep` is set, and accepts nothing more.
     pub fn shut(&self, last: Option<Bytes>, keep: bool) {
         let mut state = self.state.lock();
         if state.ending == Ending::Shut {
@@ -332,17 +333,17 @@ impl Outbox {
         }
     }
 
-    /// Bytes that may wait.
+    /// Maximum number of queued bytes.
     pub fn bytes_max(&self) -> usize {
         self.shared.limits.bytes_max
     }
 
-    /// Makes the connection's task look again.
+    /// Wakes the connection's task.
     pub fn wake(&self) {
         self.waker.wake();
     }
 
-    /// Gives back what an idle queue holds.
+    /// Releases the memory of an idle queue.
     pub fn release(&self) {
         self.state.lock().queue.release();
     }

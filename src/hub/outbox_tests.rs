@@ -13,7 +13,7 @@ use crate::{
     tasks::Tasks,
 };
 
-/// One client of one topic, whose socket takes nothing until it is told to.
+/// One client of one topic, whose socket accepts nothing at first.
 struct Client {
     backplane: Backplane,
     metrics: Arc<Metrics>,
@@ -22,7 +22,7 @@ struct Client {
     outbox: Arc<Outbox>,
     slot: SlotId,
     _interest: Interest,
-    /// Their end is the hub's.
+    /// Stopped with the hub.
     _tasks: Tasks,
 }
 
@@ -60,7 +60,7 @@ impl Client {
         Self { backplane, metrics, topic, rule, outbox, slot, _interest: interest, _tasks: tasks }
     }
 
-    /// Publishes one by one, each walked by the hub before the next.
+    /// Publishes one by one, waiting for the hub each time.
     async fn publish(&self, count: u64) {
         for _ in 0..count {
             let goal = self.metrics.deliveries_total.total() + 1;
@@ -73,7 +73,7 @@ impl Client {
         }
     }
 
-    /// The socket takes everything from now on, and the outbox is written out.
+    /// Lets the socket accept everything from now on, and flushes the outbox.
     async fn read_on(&self) {
         let Socket::Memory(socket) = self.outbox.socket() else { panic!("not in memory") };
         socket.lock().room = usize::MAX;
@@ -82,20 +82,20 @@ impl Client {
 }
 
 #[tokio::test]
-async fn a_client_is_slow_from_its_first_loss_until_all_that_waits_is_written() {
+async fn a_client_is_slow_from_its_first_loss_until_its_queue_is_empty() {
     for topic in ["trades:BTCUSDT", "ticker:BTCUSDT"] {
         let client = Client::of(topic).await;
         client.publish(1).await;
         assert_eq!(client.outbox.shared.figures.slow_consumers.get(), 0, "{topic}: nothing is lost yet");
         client.publish(30).await;
-        assert_eq!(client.outbox.shared.figures.slow_consumers.get(), 1, "{topic}: one client, however much it lost");
+        assert_eq!(client.outbox.shared.figures.slow_consumers.get(), 1, "{topic}: counted once per client");
         client.read_on().await;
         assert_eq!(client.outbox.shared.figures.slow_consumers.get(), 0, "{topic}");
     }
 }
 
 #[tokio::test]
-async fn a_slow_client_that_goes_away_is_not_counted_any_more() {
+async fn a_slow_client_that_leaves_is_no_longer_counted() {
     let client = Client::of("trades:BTCUSDT").await;
     client.publish(30).await;
     assert_eq!(client.outbox.shared.figures.slow_consumers.get(), 1);
@@ -108,21 +108,21 @@ async fn a_slow_client_that_goes_away_is_not_counted_any_more() {
 }
 
 #[tokio::test]
-async fn nothing_of_a_subscription_comes_after_the_end_was_asked_for() {
+async fn nothing_of_a_subscription_is_sent_after_a_close_is_requested() {
     let client = Client::of("trades:BTCUSDT").await;
     client.publish(2).await;
     let close = Close::new(4002, "", metrics::Disconnect::Revoked);
     client.outbox.ask_close(close);
     let before = client.outbox.state.lock().queue.bytes();
     client.publish(3).await;
-    assert_eq!(client.outbox.state.lock().queue.bytes(), before, "what waited before, and no more");
+    assert_eq!(client.outbox.state.lock().queue.bytes(), before, "only what was queued before");
     let slot = client.slot;
     client.outbox.pause(slot);
-    assert_eq!(client.outbox.lagging(), None, "nor is it caught up");
+    assert_eq!(client.outbox.lagging(), None, "it does not catch up either");
     for urgent in [true, false] {
-        client.outbox.send_end(Bytes::from_static(b"all of the past was sent"), urgent);
+        client.outbox.send_end(Bytes::from_static(b"the backlog is complete"), urgent);
     }
-    assert_eq!(client.outbox.state.lock().queue.bytes(), before, "its cursor would pass what was never sent");
+    assert_eq!(client.outbox.state.lock().queue.bytes(), before, "its cursor would pass unsent messages");
     client.outbox.send(Bytes::from_static(b"last words"));
     assert!(client.outbox.state.lock().queue.bytes() > before);
 }

@@ -1,5 +1,5 @@
-//! Pages of the past as they were encoded last. After an outage many clients missed the same of one topic: they share its
-//! bytes, as live subscribers do. Never decides what a client gets.
+//! Caches encoded pages of backlogs: after an outage, many clients miss the same messages of a topic and share the
+//! bytes, as live subscribers do. Never decides what a client receives.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -12,14 +12,14 @@ use super::{
     step::Step,
 };
 
-/// Pages that are kept.
+/// Maximum number of cached pages.
 const PAGES_MAX: usize = 32;
-/// Bytes of all that are kept.
+/// Maximum size of all cached pages, in bytes.
 const KEPT_BYTES_MAX: usize = 1 << 20;
-/// Fewer messages are encoded sooner than they are found.
+/// Minimum number of messages of a cached page: smaller ones are faster to encode than to find.
 const WORTH_KEEPING: usize = 4;
 
-/// The newest pages, the last one first.
+/// The newest pages, newest first.
 #[derive(Debug, Default)]
 pub(super) struct Pages(Mutex<VecDeque<Page>>);
 
@@ -31,7 +31,7 @@ struct Page {
 }
 
 impl Pages {
-    /// Messages that follow the position `after`, encoded for all who want the same.
+    /// Encodes messages that follow the position `after`, shared by all that request the same.
     pub(super) fn encode(&self, form: &Form, after: StreamId, messages: &[Arc<Message>], mark: Mark) -> Arc<Batch> {
         let is_shared = form.channel.is_some() && messages.len() >= WORTH_KEEPING;
         if is_shared && let Some(batch) = self.find(form, after, messages, mark) {
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_wants_the_same_gets_the_same_bytes() {
+    fn equal_requests_share_the_same_bytes() {
         let (pages, all) = (Pages::default(), messages(20));
         let (after, replayed) = (StreamId::new(4, 0), Mark { replayed: true, snapshot: false });
         let first = pages.encode(&form("a"), after, &all, replayed);
@@ -104,18 +104,18 @@ mod tests {
     }
 
     #[test]
-    fn only_so_much_is_kept() {
+    fn the_cache_is_bounded() {
         let (pages, all) = (Pages::default(), messages(1000));
         let mark = Mark::default();
         let of = |from: usize| pages.encode(&form("a"), StreamId::new(4, from as u64), &all[from..from + 4], mark);
         let first = of(0);
         (1..PAGES_MAX).for_each(|from| drop(of(from)));
-        assert!(Arc::ptr_eq(&first, &of(0)), "there is room for all of them");
+        assert!(Arc::ptr_eq(&first, &of(0)), "all of them fit");
         drop(of(PAGES_MAX));
-        assert!(!Arc::ptr_eq(&first, &of(0)), "the oldest gave way");
+        assert!(!Arc::ptr_eq(&first, &of(0)), "the oldest was removed");
         let channel = "c".repeat(KEPT_BYTES_MAX / 4);
         let large = pages.encode(&form(&channel), StreamId::new(4, 0), &all[..4], mark);
         assert!(large.bytes.len() > KEPT_BYTES_MAX);
-        assert!(pages.0.lock().is_empty(), "what is too large for all of the room is not kept");
+        assert!(pages.0.lock().is_empty(), "a page that exceeds the cache is not kept");
     }
 }

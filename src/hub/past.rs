@@ -1,5 +1,5 @@
-//! What a subscription owes its client of the past: from where each channel wants it, what was sent of it, and the notice
-//! that tells the end. Never kept once the subscription is live.
+//! The backlog that a subscription owes its client: where each channel starts, what was sent, and the notice of its
+//! end. Dropped once the subscription is live.
 
 use std::sync::Arc;
 
@@ -17,52 +17,52 @@ use super::{
 };
 use crate::clock;
 
-/// The past of one subscription.
+/// The backlog of one subscription.
 #[derive(Clone, Debug)]
 pub struct Past {
     channels: Vec<PastChannel>,
-    /// No gap was told.
+    /// No gap was sent.
     complete: bool,
     has_cursor: bool,
-    /// What this replica has at hand was sent as the past; what follows is live.
+    /// The messages in memory were sent as the backlog; what follows is live.
     pub(super) at_hand_sent: bool,
-    /// What may still be fetched for it.
+    /// The remaining allowance for reads.
     left: Allowance,
 }
 
 #[derive(Clone, Debug)]
 struct PastChannel {
     channel: Arc<str>,
-    /// Nothing up to here is wanted.
+    /// Only messages after this position are wanted.
     after: StreamId,
     replayed: u64,
-    /// The client is told when it ends. Otherwise the channel begins with what happens next.
+    /// The client receives a notice at the end. Otherwise the channel starts with the next message.
     told: bool,
 }
 
 impl Past {
-    /// Of a topic that has cursors, or not, within these bounds.
+    /// Creates it for a topic with or without cursors, within these limits.
     #[must_use]
     pub fn new(has_cursor: bool, limits: ReplayLimits) -> Self {
         Self { channels: Vec::new(), complete: true, has_cursor, at_hand_sent: false, left: limits.less(0, 0) }
     }
 
-    /// Adds a channel that wants what comes after `after`. `told`: its client waits for the end.
+    /// Adds a channel that starts after `after`. `told`: its client waits for the notice of the end.
     pub fn add(&mut self, channel: Arc<str>, after: StreamId, told: bool) {
         self.channels.push(PastChannel { channel, after, replayed: 0, told });
     }
 
-    /// Nobody waits for the end.
+    /// Disables the notices of the end.
     pub fn hush(&mut self) {
         self.channels.iter_mut().for_each(|own| own.told = false);
     }
 
-    /// A channel that is not subscribed any more.
+    /// Removes a channel that was unsubscribed.
     pub fn remove(&mut self, channel: &str) {
         self.channels.retain(|own| *own.channel != *channel);
     }
 
-    /// Whether a message of a user's stream is one that its channel wants. What tells of a loss always is.
+    /// Whether a message of a user's stream is wanted by its channel. Reports of losses always are.
     #[must_use]
     pub fn wants(&self, message: &Message) -> bool {
         let Some(channel) = &message.channel else { return true };
@@ -70,7 +70,7 @@ impl Past {
         own.is_some_and(|own| message.id > Some(own.after))
     }
 
-    /// Counts what is about to be sent.
+    /// Counts messages that are about to be sent.
     pub(super) fn count<'a>(&mut self, form: &Form, messages: impl IntoIterator<Item = &'a Arc<Message>>) {
         for message in messages {
             match (&message.content, form.channel_of(message)) {
@@ -84,41 +84,41 @@ impl Past {
         }
     }
 
-    /// So much was fetched for it.
+    /// Deducts fetched messages from the allowance.
     pub(super) fn spend(&mut self, messages: &[Arc<Message>]) {
         self.left.spend(messages.len(), messages.iter().map(|message| message.payload_bytes()).sum());
     }
 
-    /// Whether no more may be fetched for it.
+    /// Whether the allowance is used up.
     pub(super) fn is_spent(&self) -> bool {
         self.left.is_spent()
     }
 
-    /// A gap is about to be told.
+    /// Records that a gap is about to be sent.
     pub(super) fn gap(&mut self) {
         self.complete = false;
     }
 
-    /// The channels whose client waits for the end, which is at this position.
+    /// The channels whose clients wait for the end, which is at this position.
     pub fn ended(&self, at: StreamId) -> impl Iterator<Item = CaughtUpChannel> {
         let told = self.channels.iter().filter(|own| own.told);
         told.map(move |own| CaughtUpChannel {
             channel: own.channel.clone(),
-            // From a stream without entries nothing that is lost later could be reported: the client keeps its own.
+            // In a stream without entries, a later loss could not be reported from here: the client keeps its cursor.
             cursor: self.has_cursor.then_some(if at == StreamId::ZERO { own.after } else { at }),
             replayed: own.replayed,
             complete: self.complete,
         })
     }
 
-    /// Tells the end; `None` where nobody waits for it.
+    /// The notice of the end; `None` if no channel waits for it.
     pub(super) fn end(&self, form: &Form, at: StreamId) -> Option<Batch> {
         let bytes = caught_up(form.protocol, self.ended(at).collect())?;
         Some(Batch { bytes, count: 0, skipped: 0, after: at, last: at, newest: None, form: form.clone() })
     }
 }
 
-/// The notice for these channels; `None` for none.
+/// The notice for these channels; `None` if there are none.
 #[must_use]
 pub fn caught_up(protocol: Protocol, channels: Vec<CaughtUpChannel>) -> Option<Bytes> {
     if channels.is_empty() {

@@ -1,7 +1,7 @@
-//! One topic's position on this replica: order, hole check, fill. Pure: it decides, its caller reads and delivers.
+//! The position of one topic on this replica: order, hole check, fill. Pure: it decides; its caller reads and delivers.
 //!
-//! What arrives live and what is read from the stream are merged here, and nowhere else. After it, a topic's messages
-//! are in stream order, none twice, and where one is missing there is a [`Step::Gap`] in its place.
+//! Live arrivals and stream reads are merged only here. After it, a topic's messages are in stream order and unique,
+//! and a missing one is replaced by a [`Step::Gap`].
 
 use std::sync::Arc;
 
@@ -18,23 +18,23 @@ use crate::{
     history::{History, StillPending, Verdict},
 };
 
-/// Live messages of a topic held while a read is under way, in number and bytes. Past it they are forgotten: the stream
-/// has them.
+/// Maximum number and size of a topic's live messages held during a read. Beyond it they are dropped, because the
+/// stream has them.
 const HELD_MAX: usize = 4_096;
 const HELD_BYTES_MAX: usize = 4 << 20;
 
-/// Where a topic stands.
+/// The state of a topic's position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// The subscription is not confirmed, or not yet compared with the stream.
     Syncing,
     /// Each arriving message is checked and delivered at once.
     Live,
-    /// A hole was seen: the stream is being read from the position on.
+    /// A hole was detected: the stream is being read from the position on.
     Filling,
 }
 
-/// The position, what was recently delivered, and what waits.
+/// The position, recently delivered messages, and messages that wait.
 #[derive(Debug)]
 pub struct Position {
     state: State,
@@ -42,27 +42,27 @@ pub struct Position {
     at: Option<StreamId>,
     ring: Ring,
     limits: RingLimits,
-    /// Only the newest counts: holes are no holes.
+    /// Only the newest value matters: holes are ignored.
     newest_only: bool,
     held: Vec<Arc<Message>>,
     held_bytes: usize,
     hole: Hole,
-    /// Everything was heard since the position was the end of the stream.
+    /// Every message was received since the position was the end of the stream.
     unbroken: bool,
 }
 
-/// What lies between the position and the first message that waits.
+/// What lies between the position and the first waiting message.
 #[derive(Clone, Copy, Debug, Default)]
 struct Hole {
     /// Both ends.
     range: Option<(StreamId, StreamId)>,
-    /// Tells apart the holes of this topic: only a read that was asked for this one says anything about it.
+    /// Identifies the hole: only a read that was started for it says anything about it.
     number: u64,
-    /// A read brought nothing that fills it: one more chance, then it is told.
+    /// One read did not fill it: after another one, it becomes a gap.
     doubted: bool,
 }
 
-/// A read of the stream, as it was asked for.
+/// The parameters of a stream read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asked {
     /// Read what comes after this.
@@ -71,7 +71,7 @@ pub struct Asked {
 }
 
 impl Position {
-    /// A topic nobody has looked at yet. `newest_only` for topics of class `state`.
+    /// The position of a new topic. `newest_only` for topics of class `state`.
     #[must_use]
     pub fn new(newest_only: bool, limits: RingLimits) -> Self {
         Self {
@@ -98,8 +98,8 @@ impl Position {
         self.at
     }
 
-    /// How many messages are known to lie between the position and the newest that was heard; 0 where it is in step, or
-    /// that can't be counted.
+    /// The known number of messages between the position and the newest received one; 0 if none are missing or it is
+    /// unknown.
     #[must_use]
     pub fn lag(&self) -> u64 {
         let newest = self.held.iter().filter_map(|message| message.id).max();
@@ -107,16 +107,17 @@ impl Position {
         if self.newest_only { 0 } else { known.unwrap_or_default() }
     }
 
-    /// The link was lost: the topic is to be compared with its stream again.
+    /// The link was lost: the topic must be compared with its stream again.
     pub fn lost(&mut self) {
         self.state = State::Syncing;
         self.unbroken = false;
         self.forget_held();
     }
 
-    /// A message came in. `Next` moves the position; the caller delivers it.
+    /// Classifies an arriving message. `Next` moves the position; the caller delivers it.
     ///
-    /// What provably comes next needs no stream, so it goes out also while the topic waits to be compared.
+    /// A message that provably comes next needs no stream, so it is also delivered while the topic waits for a
+    /// comparison.
     pub fn arrive(&mut self, message: &Arc<Message>, judge: Judge<'_>) -> Arrival {
         let Some(id) = message.id else { return Arrival::Next };
         let Some(at) = self.at else {
@@ -146,8 +147,8 @@ impl Position {
         Arrival::Hole
     }
 
-    /// The end of the stream was read after the subscription was confirmed (or because the topic is quiet); `None`: there is
-    /// no stream. `before`: the position when it was asked for.
+    /// Compares with the end of the stream, which was read after the subscription was confirmed (or because the topic
+    /// is quiet); `None`: there is no stream. `before`: the position when the read started.
     pub fn compare(
         &mut self,
         end: Option<StreamId>,
@@ -158,14 +159,15 @@ impl Position {
         let history = judge.history;
         match (self.at, end) {
             (None, None) => return Next::Anchor,
-            // Whoever begins now has nothing to do with what lies before this generation, but with what is acknowledged
-            // elsewhere while nobody has decided where that one ends.
+            // A new topic ignores what precedes this generation, but not what is acknowledged elsewhere while the end
+            // of the previous one is undecided.
             (None, Some(end)) if history.is_pending() => self.at = Some(end),
             (None, Some(end)) => self.at = Some(end.max(history.beginning())),
             (Some(_), None) if self.newest_only => {}
-            // What came last is known, and the next entry will be.
+            // The last message is known, so the next entry will be recognized.
             (Some(at), None) if self.unbroken && at.seq != StreamId::SEQ_END => {}
-            // A place is never restored: what was published there may be gone with it, and must not be given twice.
+            // A position without a stream is never restored: what was published there may be lost with it, and ids must
+            // not be reused.
             (Some(_), None) => return Next::Anchor,
             (Some(_), Some(_)) if defect::is(Defect::NoCompare) => {}
             (Some(at), Some(end)) => {
@@ -174,7 +176,7 @@ impl Position {
                 }
                 match history.end(judge.topic, at, end) {
                     Ok(None) => {}
-                    // It moved on since the end was read.
+                    // It has moved on since the end was read.
                     Ok(Some((_, to))) if to < at => {}
                     Ok(Some(_)) => {
                         self.state = State::Filling;
@@ -191,20 +193,20 @@ impl Position {
         self.settle(judge, steps)
     }
 
-    /// Nothing is kept, so there is nothing to compare with: whatever comes is live.
+    /// Starts a topic without retention, which has nothing to compare with: every arrival is live.
     pub fn begin_unkept(&mut self) -> Next {
         self.at.get_or_insert(StreamId::ZERO);
         self.state = State::Live;
         Next::Live
     }
 
-    /// What the stream is to be asked now.
+    /// The parameters of the next stream read.
     #[must_use]
     pub fn ask(&self) -> Asked {
         Asked { cursor: self.at.unwrap_or_default(), hole: self.hole.number }
     }
 
-    /// A page came back. Several reads may be under way, and what they bring may overlap.
+    /// Processes a page. Several reads may be in flight, and their results may overlap.
     pub fn filled(&mut self, asked: Asked, page: &Page, judge: Judge<'_>, steps: &mut Vec<Step>) -> Next {
         let Some(mut at) = self.at else { return Next::Live };
         let from = page.messages.partition_point(|m| m.id.is_none_or(|id| id <= at));
@@ -230,14 +232,14 @@ impl Position {
         }
         let doubts = asked.hole == self.hole.number && self.hole.range.is_some() && self.hole.range == self.open_hole();
         if doubts && std::mem::replace(&mut self.hole.doubted, true) {
-            // Twice the stream did not have what was heard: nobody stored it.
+            // Two reads did not find what arrived: it was not stored.
             self.forget_held();
         }
         self.unbroken = true;
         self.settle(judge, steps)
     }
 
-    /// A read came to the end of the stream. What else has to be done, if the topic can't go on.
+    /// A read reached the end of the stream. Returns what has to be done if the topic cannot continue.
     fn end(
         &mut self,
         at: StreamId,
@@ -269,7 +271,7 @@ impl Position {
         self.forget_held();
     }
 
-    /// Messages after `cursor` up to the position, when that can be proven without reading the stream.
+    /// The messages after `cursor` up to the position, if that can be proven without reading the stream.
     #[must_use]
     pub fn since(&self, cursor: StreamId) -> Option<Vec<Arc<Message>>> {
         if defect::is(Defect::NoRepeatFilter) {
@@ -281,19 +283,19 @@ impl Position {
         self.ring.after(cursor)
     }
 
-    /// The newest message delivered here, if it is still at hand.
+    /// The newest delivered message, if it is still in memory.
     #[must_use]
     pub fn newest(&self) -> Option<Arc<Message>> {
         self.ring.newest().cloned()
     }
 
-    /// The last `count` messages up to the position, if all are at hand.
+    /// The last `count` messages up to the position, if all are in memory.
     #[must_use]
     pub fn last(&self, count: usize) -> Option<Vec<Arc<Message>>> {
         self.ring.last(count)
     }
 
-    /// Delivers what was held as far as it follows; live when nothing is left.
+    /// Delivers held messages as far as they are consecutive; live if none are left.
     fn settle(&mut self, judge: Judge<'_>, steps: &mut Vec<Step>) -> Next {
         let mut held = std::mem::take(&mut self.held);
         held.sort_by_key(|m| m.id);
@@ -322,7 +324,7 @@ impl Position {
         Next::Read
     }
 
-    /// What lies between the position and the first message that waits behind it.
+    /// The range between the position and the first held message.
     fn open_hole(&self) -> Option<(StreamId, StreamId)> {
         let at = self.at?;
         let first = self.held.iter().filter_map(|m| m.id).filter(|id| *id > at).min()?;
@@ -343,7 +345,7 @@ impl Position {
 
     fn advance(&mut self, message: &Arc<Message>) {
         self.at = message.id;
-        // What tells of a loss is no value: the last one stays at hand.
+        // A report of a loss is not a value: the last value stays in memory.
         if !(self.newest_only && matches!(message.content, Content::Unreadable)) {
             self.ring.push(message.clone(), self.limits);
         }
@@ -358,7 +360,7 @@ impl Position {
     }
 
     fn forget_held(&mut self) {
-        // What was heard and is forgotten was not heard.
+        // Dropped messages count as not received.
         self.unbroken &= self.held.is_empty();
         self.held.clear();
         self.held_bytes = 0;

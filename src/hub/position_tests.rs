@@ -12,7 +12,7 @@ fn id(epoch: u64, seq: u64) -> StreamId {
     StreamId::new(epoch, seq)
 }
 
-/// A message as it comes live; the first of an epoch names the one before.
+/// A live message; the first of an epoch names the previous id.
 fn live(at: StreamId, prev: Option<StreamId>) -> Arc<Message> {
     let content = Content::Data(bytes::Bytes::from_static(b"{}"));
     Arc::new(Message { id: Some(at), prev, published_ms: 0, channel: None, content })
@@ -22,7 +22,7 @@ fn plain(seq: u64) -> Arc<Message> {
     live(id(1, seq), None)
 }
 
-/// A dataset that never changed its server.
+/// A dataset that was always on one server.
 static KNOWN: LazyLock<History> = LazyLock::new(|| History { alloc: 1_000, ..History::single(1) });
 
 fn known() -> Judge<'static> {
@@ -41,7 +41,7 @@ fn filled(position: &mut Position, asked: Asked, page: &Page, steps: &mut Vec<St
     position.filled(asked, page, known(), steps)
 }
 
-/// What a stream that holds `entries` answers.
+/// A page of a stream that holds `entries`.
 fn page(entries: &[Arc<Message>], after: StreamId, limit: usize) -> Page {
     let from = entries.partition_point(|m| m.id.unwrap() <= after);
     let messages: Vec<_> = entries[from..].iter().take(limit).cloned().collect();
@@ -49,7 +49,7 @@ fn page(entries: &[Arc<Message>], after: StreamId, limit: usize) -> Page {
     Page { messages, more, end: entries.last().map_or(Some(id(1, 0).previous()), |last| last.id) }
 }
 
-/// Reads the stream once, as it is.
+/// Reads the current stream once.
 fn read(position: &mut Position, entries: &[Arc<Message>], limit: usize, steps: &mut Vec<Step>) -> Next {
     let asked = position.ask();
     filled(position, asked, &page(entries, asked.cursor, limit), steps)
@@ -85,19 +85,19 @@ fn waits_for_the_first_comparison_and_drops_what_it_covers() {
 }
 
 #[test]
-fn only_the_successor_is_next() {
+fn only_the_direct_successor_is_next() {
     let mut position = standing_at(id(1, 5));
     assert_eq!(arrive(&mut position, &plain(5)), Arrival::Repeat);
     assert_eq!(arrive(&mut position, &plain(6)), Arrival::Next);
     assert_eq!(arrive(&mut position, &plain(6)), Arrival::Repeat);
     assert_eq!(arrive(&mut position, &plain(8)), Arrival::Hole);
     assert_eq!(arrive(&mut position, &plain(9)), Arrival::Held);
-    assert_eq!(arrive(&mut position, &plain(7)), Arrival::Held, "a read is under way");
+    assert_eq!(arrive(&mut position, &plain(7)), Arrival::Held, "a read is in flight");
     assert_eq!(position.state(), State::Filling);
 }
 
 #[test]
-fn an_epoch_joins_by_the_name_of_the_id_before_it() {
+fn an_epoch_is_joined_by_the_previous_id_in_its_first_message() {
     let mut joined = standing_at(id(1, 5));
     assert_eq!(arrive(&mut joined, &live(id(2, 0), Some(id(1, 5)))), Arrival::Next);
     let mut behind = standing_at(id(1, 4));
@@ -107,7 +107,7 @@ fn an_epoch_joins_by_the_name_of_the_id_before_it() {
 }
 
 #[test]
-fn a_fill_delivers_what_was_missing_then_what_waited() {
+fn a_fill_delivers_what_was_missing_and_then_what_waited() {
     let mut position = standing_at(id(1, 5));
     arrive(&mut position, &plain(8));
     arrive(&mut position, &plain(9));
@@ -119,7 +119,7 @@ fn a_fill_delivers_what_was_missing_then_what_waited() {
 }
 
 #[test]
-fn a_fill_goes_on_page_by_page() {
+fn a_fill_continues_page_by_page() {
     let mut position = standing_at(id(1, 0));
     arrive(&mut position, &plain(6));
     let entries: Vec<_> = (0..7).map(plain).collect();
@@ -133,7 +133,7 @@ fn a_fill_goes_on_page_by_page() {
 }
 
 #[test]
-fn trimmed_history_is_a_gap_in_its_place() {
+fn trimmed_history_is_replaced_by_a_gap() {
     let mut position = standing_at(id(1, 2));
     arrive(&mut position, &plain(9));
     let mut steps = Vec::new();
@@ -141,12 +141,12 @@ fn trimmed_history_is_a_gap_in_its_place() {
     read(&mut position, &entries, 500, &mut steps);
     assert_eq!(told(&steps), ["2..7", "7", "8", "9"]);
     assert!(matches!(steps[0], Step::Gap(Gap { reason: GapReason::Retention, .. })));
-    assert_eq!(position.since(id(1, 6)).map(|all| all.len()), Some(3), "the ring begins behind the gap");
+    assert_eq!(position.since(id(1, 6)).map(|all| all.len()), Some(3), "the ring starts after the gap");
     assert!(position.since(id(1, 2)).is_none());
 }
 
 #[test]
-fn what_a_server_lost_is_told_to_those_who_step_over_it() {
+fn a_loss_of_a_server_is_reported_to_those_who_pass_it() {
     let lost = std::collections::HashMap::from([("t".into(), vec![id(1, 7)])]);
     let borders = vec![(1, BorderState::Proven), (2, BorderState::Proven)];
     let history = History { generation: 2, alloc: 9, floor: 0, borders, lost };
@@ -164,7 +164,7 @@ fn what_a_server_lost_is_told_to_those_who_step_over_it() {
 }
 
 #[test]
-fn a_boundary_in_doubt_is_told_where_nothing_follows_it_and_a_pending_one_waits() {
+fn a_doubtful_boundary_is_reported_even_at_the_end_and_a_pending_one_waits() {
     let borders = |state| vec![(1, BorderState::Proven), (2, state)];
     let history = |state| History { generation: 2, alloc: 9, borders: borders(state), ..History::default() };
     let (pending, doubt) = (history(BorderState::Pending), history(BorderState::Doubt));
@@ -194,8 +194,8 @@ fn a_restart_that_lost_nothing_is_no_gap() {
 }
 
 #[test]
-fn two_reads_of_one_range_bring_it_once_and_no_false_gap() {
-    // Both were asked at 2, where the stream was trimmed up to 7; the second saw the next epoch as well.
+fn two_overlapping_reads_deliver_once_and_report_no_false_gap() {
+    // Both started at 2, when the stream was trimmed up to 7; the second also saw the next epoch.
     let first: Vec<_> = (7..10).map(plain).collect();
     let second = [first.clone(), vec![live(id(2, 0), Some(id(1, 9)))]].concat();
     let mut position = standing_at(id(1, 2));
@@ -208,7 +208,7 @@ fn two_reads_of_one_range_bring_it_once_and_no_false_gap() {
 }
 
 #[test]
-fn what_the_stream_does_not_have_after_a_second_look_was_stored_by_nobody() {
+fn what_the_stream_does_not_contain_after_two_reads_was_never_stored() {
     let mut position = standing_at(id(1, 6));
     arrive(&mut position, &plain(8));
     arrive(&mut position, &live(id(900, 0), Some(id(1, 6))));
@@ -217,11 +217,11 @@ fn what_the_stream_does_not_have_after_a_second_look_was_stored_by_nobody() {
     assert_eq!(read(&mut position, &stream, 500, &mut steps), Next::Read);
     assert_eq!(read(&mut position, &stream, 500, &mut steps), Next::Live);
     assert_eq!((told(&steps), position.at()), (Vec::new(), Some(id(1, 6))));
-    assert_eq!(arrive(&mut position, &plain(7)), Arrival::Next, "the topic goes on where it stood");
+    assert_eq!(arrive(&mut position, &plain(7)), Arrival::Next, "the topic continues at its position");
 }
 
 #[test]
-fn an_epoch_that_nobody_gave_moves_nothing() {
+fn an_epoch_that_was_never_given_moves_nothing() {
     for newest_only in [false, true] {
         let mut position = Position::new(newest_only, LIMITS);
         compare(&mut position, id(1, 6), &mut Vec::new());
@@ -231,7 +231,7 @@ fn an_epoch_that_nobody_gave_moves_nothing() {
 }
 
 #[test]
-fn a_server_that_went_back_is_noticed() {
+fn a_server_that_went_back_is_detected() {
     let mut position = standing_at(id(1, 6));
     let mut steps = Vec::new();
     assert_eq!(position.compare(Some(id(1, 4)), Some(id(1, 6)), known(), &mut steps), Next::Doubt);
@@ -239,7 +239,7 @@ fn a_server_that_went_back_is_noticed() {
 }
 
 #[test]
-fn reads_from_before_a_hole_say_nothing_about_it() {
+fn reads_that_started_before_a_hole_say_nothing_about_it() {
     let mut position = standing_at(id(1, 6));
     let (early, before) = (position.ask(), page(&[plain(6)], id(1, 6), 500));
     arrive(&mut position, &plain(8));
@@ -253,7 +253,7 @@ fn reads_from_before_a_hole_say_nothing_about_it() {
 }
 
 #[test]
-fn a_stream_that_begins_again_is_told_to_those_who_did_not_hear_everything() {
+fn a_stream_that_starts_again_is_reported_to_those_who_missed_messages() {
     let again = live(id(2, 0), Some(StreamId::ZERO));
     let mut unbroken = standing_at(id(1, 6));
     assert_eq!(arrive(&mut unbroken, &again), Arrival::Next);
@@ -266,12 +266,12 @@ fn a_stream_that_begins_again_is_told_to_those_who_did_not_hear_everything() {
 }
 
 #[test]
-fn a_topic_without_a_stream_gets_a_position_and_another_one_where_that_is_gone() {
+fn a_topic_without_a_stream_gets_a_position_and_another_one_if_that_is_lost() {
     let mut position = Position::new(false, LIMITS);
     let (anchor, mut steps) = (id(7, 0).previous(), Vec::new());
     assert_eq!(position.compare(None, None, known(), &mut steps), Next::Anchor);
     assert_eq!(compare(&mut position, anchor, &mut steps), Next::Live);
-    // What was published there may be on its way, and gone with its stream.
+    // What was published there may be in flight, and lost with its stream.
     assert_eq!(position.compare(None, None, known(), &mut steps), Next::Anchor);
     assert_eq!(arrive(&mut position, &live(id(7, 0), Some(anchor))), Arrival::Next);
     position.lost();
@@ -280,11 +280,11 @@ fn a_topic_without_a_stream_gets_a_position_and_another_one_where_that_is_gone()
     let asked = position.ask();
     let empty = Page { messages: Vec::new(), more: false, end: Some(id(9, 0).previous()) };
     assert_eq!(filled(&mut position, asked, &empty, &mut steps), Next::Live);
-    assert_eq!(told(&steps), ["7-0..9-0"], "what was there is gone");
+    assert_eq!(told(&steps), ["7-0..9-0"], "what was there is lost");
 }
 
 #[test]
-fn whoever_begins_before_the_verdict_hears_what_it_brings() {
+fn a_subscriber_that_starts_before_the_verdict_receives_its_consequences() {
     let pending = [(4, BorderState::Proven), (8, BorderState::Pending)];
     let mut history = History { alloc: 8, borders: pending.to_vec(), ..History::single(8) };
     let mut position = Position::new(false, LIMITS);
@@ -302,7 +302,7 @@ fn whoever_begins_before_the_verdict_hears_what_it_brings() {
 }
 
 #[test]
-fn of_what_is_not_kept_nothing_is_missing() {
+fn without_retention_nothing_is_missing() {
     let mut position = Position::new(false, LIMITS);
     for _ in 0..2 {
         assert_eq!(position.begin_unkept(), Next::Live);
@@ -312,7 +312,7 @@ fn of_what_is_not_kept_nothing_is_missing() {
 }
 
 #[test]
-fn after_a_lost_link_only_what_provably_follows_goes_out() {
+fn after_a_lost_link_only_provable_successors_are_delivered() {
     let mut position = standing_at(id(1, 5));
     position.lost();
     assert_eq!(arrive(&mut position, &plain(6)), Arrival::Next);
@@ -337,7 +337,7 @@ fn a_failed_read_waits_for_the_next_comparison() {
 }
 
 #[test]
-fn what_waits_is_bounded_in_bytes() {
+fn held_messages_are_bounded_in_bytes() {
     let mut position = standing_at(id(1, 0));
     for seq in 2..=200 {
         let content = Content::Data(vec![b' '; 60_000].into());
@@ -345,11 +345,11 @@ fn what_waits_is_bounded_in_bytes() {
     }
     assert!(position.held_bytes <= HELD_BYTES_MAX + 60_000);
     assert_eq!(position.held_bytes, position.held.len() * 60_000);
-    assert_eq!(position.ask().cursor, id(1, 0), "the stream has what was forgotten");
+    assert_eq!(position.ask().cursor, id(1, 0), "the stream has what was dropped");
 }
 
 #[test]
-fn what_waits_is_bounded_and_then_read_back() {
+fn held_messages_are_bounded_and_then_read_again() {
     let mut position = standing_at(id(1, 0));
     let all: Vec<_> = (0..HELD_MAX as u64 + 10).map(plain).collect();
     for message in &all[2..] {
@@ -365,12 +365,12 @@ fn what_waits_is_bounded_and_then_read_back() {
 }
 
 #[test]
-fn of_a_state_only_the_newest_counts() {
+fn only_the_newest_value_of_a_state_matters() {
     let mut position = Position::new(true, LIMITS);
     compare(&mut position, id(1, 5), &mut Vec::new());
     assert_eq!(arrive(&mut position, &plain(8)), Arrival::Next, "no hole");
     assert_eq!(arrive(&mut position, &plain(7)), Arrival::Past, "an older value never follows a newer one");
-    assert_eq!(arrive(&mut position, &live(id(2, 0), Some(id(1, 3)))), Arrival::Next, "nor is a fork one");
+    assert_eq!(arrive(&mut position, &live(id(2, 0), Some(id(1, 3)))), Arrival::Next, "a fork is not a hole either");
     assert_eq!(position.newest().unwrap().id, Some(id(2, 0)));
 
     let marker = Arc::new(Message { content: Content::Unreadable, ..(*live(id(3, 0), None)).clone() });
@@ -387,26 +387,26 @@ fn messages_without_ids_pass() {
     assert_eq!(position.at(), None);
 }
 
-/// One thing that can happen to a position.
+/// One event in the life of a position.
 #[derive(Clone, Copy, Debug)]
 enum Act {
-    /// The link brings the message at this place of the history.
+    /// The link delivers the message with this index.
     Arrive(usize),
     /// The link broke.
     Lose,
-    /// The head is compared, as it was when so many messages of the history existed.
+    /// The head is compared, as it was when this many messages of the history existed.
     Compare(usize),
-    /// The stream is read after the position, as it was then (it has at least what arrived); the answer comes at the
+    /// The stream is read after the position, as it was then (it has at least what arrived); the result arrives at the
     /// next `Answer`.
     Ask(usize),
-    /// The oldest answer under way comes in.
+    /// The oldest pending result arrives.
     Answer,
     Fail,
 }
 
-/// Plays acts, then lets the link and the stream come to rest, and checks everything that subscribers were told.
+/// Runs events, then lets the link and the stream finish, and checks everything that subscribers received.
 ///
-/// `kept` is the first message that the stream still has: whatever is missing must lie before it, under a gap.
+/// `kept` is the first message that the stream still has: missing messages must precede it, and be covered by a gap.
 fn check(history: &[Arc<Message>], begin: usize, kept: usize, page_max: usize, acts: &[Act]) {
     let begin_at = history[begin].id.unwrap();
     let begin_at = begin.checked_sub(1).map_or(begin_at.previous(), |last| history[last].id.unwrap());
@@ -460,7 +460,7 @@ fn judge(history: &[Arc<Message>], begin: usize, kept: usize, steps: &[Step], be
         match step {
             Step::Gap(Gap { after, before, .. }) => {
                 let before = before.unwrap();
-                assert_eq!(*after, at, "a gap begins where the subscriber is; {acts}");
+                assert_eq!(*after, at, "a gap must start at the subscriber's position; {acts}");
                 assert!(before > *after, "{acts}");
                 covered = before;
             }
@@ -480,9 +480,9 @@ fn judge(history: &[Arc<Message>], begin: usize, kept: usize, steps: &[Step], be
     }
     assert_eq!(Some(at), history.last().unwrap().id.max(Some(begin_at)), "not at the end; {acts}");
     let told = steps.iter().any(|step| matches!(step, Step::Gap(_)));
-    assert!(!told || kept > begin, "nothing was missing, yet a gap was told; {acts}");
+    assert!(!told || kept > begin, "nothing was missing, but a gap was reported; {acts}");
     let missing = had[begin.max(kept)..].iter().filter(|had| !**had).count();
-    assert_eq!(missing, 0, "the stream has it, so it must come; {acts}");
+    assert_eq!(missing, 0, "the stream has it, so it must be delivered; {acts}");
 }
 
 /// Two epochs of three messages each; the second names the last of the first.
@@ -493,10 +493,10 @@ fn two_epochs() -> Vec<Arc<Message>> {
 }
 
 #[test]
-fn every_short_course_of_events_comes_right() {
+fn every_short_sequence_of_events_is_correct() {
     let history = two_epochs();
-    // Small enough to try all of them: what arrives around the border of the epochs, lost links, and reads that were
-    // asked before or after it, answered at any time.
+    // Few enough to try all: arrivals around the boundary of the epochs, lost links, and reads that start before or
+    // after it and finish at any time.
     let acts = [
         Act::Arrive(2),
         Act::Arrive(3),
@@ -518,7 +518,7 @@ fn every_short_course_of_events_comes_right() {
 }
 
 #[test]
-fn every_order_of_arrival_with_repeats_comes_right() {
+fn every_order_of_arrival_with_duplicates_is_correct() {
     let history = two_epochs();
     for number in 0..6_usize.pow(6) {
         let course: Vec<_> = (0..6).map(|place| Act::Arrive(number / 6_usize.pow(place) % 6)).collect();
@@ -541,7 +541,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_course_of_events_comes_right(
+    fn any_sequence_of_events_is_correct(
         lengths in prop::collection::vec(1_u64..8, 1..4),
         (begin, kept) in (0_usize..4, 0_usize..6),
         page_max in 1_usize..5,

@@ -1,4 +1,5 @@
-//! What waits for one socket, and what a class gives up when too much waits. Pure: no socket, no lock, no clock.
+//! The bounded queue of one socket, and what each delivery class drops when it is full. Pure: no socket, no lock, no
+//! clock.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -18,47 +19,47 @@ use item::{Item, Lost, Partial, behind, dropped};
 pub use slot::{Cursor, Slot, SlotId, Stage};
 pub(in crate::hub) use wire::Slices;
 
-/// Bounds of what may wait.
+/// Limits of a queue.
 #[derive(Clone, Copy, Debug)]
 pub struct QueueLimits {
     pub messages_max: usize,
     pub bytes_max: usize,
 }
 
-/// What happened to a batch that was offered.
+/// The result of offering a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offered {
     Queued,
-    /// The subscription is gone or being caught up: not for this batch.
+    /// The subscription has ended or is catching up: the batch is not for it.
     Ignored,
-    /// A value took the place of an older one; so many messages were skipped.
+    /// A value replaced an older one; this many messages were skipped.
     Conflated(u32),
-    /// So many events were dropped, and a gap stands in their place.
+    /// This many events were dropped and replaced by a gap.
     Dropped(u32),
-    /// The subscription lags from here on.
+    /// The subscription starts to lag.
     Lags,
 }
 
 /// The bounded queue to one socket.
 #[derive(Debug, Default)]
 pub struct Queue {
-    /// On the heap: few sockets ever take less than a frame.
+    /// Boxed, because few sockets ever accept less than a frame.
     partial: Option<Box<Partial>>,
     urgent: VecDeque<Item>,
     public: VecDeque<Item>,
     /// In order of their ids.
     slots: Vec<(SlotId, Slot)>,
     next_slot: SlotId,
-    /// Publications and bytes that wait and count towards the limits.
+    /// Queued publications and bytes that count towards the limits.
     messages: Amount,
     bytes: Amount,
     lagging: u16,
-    /// The socket did not take the last write whole: from here on the classes' policies act.
+    /// The socket did not accept the last write completely: from here on the policies of the classes apply.
     pub(super) blocked: bool,
 }
 
 impl Queue {
-    /// Opens a subscription that lags at `slot.queued`: it gets nothing until it is joined.
+    /// Opens a subscription that lags at `slot.queued`: it receives nothing until it joins.
     pub fn open(&mut self, slot: Slot) -> SlotId {
         let id = self.next_slot;
         self.next_slot += 1;
@@ -68,7 +69,7 @@ impl Queue {
         id
     }
 
-    /// Ends a subscription: what waits for it is thrown away, nothing more comes.
+    /// Ends a subscription and discards its queued messages.
     pub fn close(&mut self, id: SlotId) {
         let Some(at) = self.find(id) else { return };
         let (_, slot) = self.slots.remove(at);
@@ -91,7 +92,7 @@ impl Queue {
         self.find(id).map(|at| &mut self.slots[at].1)
     }
 
-    /// The first subscription that is to be caught up.
+    /// The first subscription that has to catch up.
     #[must_use]
     pub fn lagging(&self) -> Option<(SlotId, StreamId)> {
         if self.lagging == 0 {
@@ -100,7 +101,7 @@ impl Queue {
         self.slots.iter().find(|(_, slot)| slot.stage == Stage::Lagging).map(|(id, slot)| (*id, slot.queued))
     }
 
-    /// The cursors of a client that has all that was written, in the order of its subscriptions.
+    /// The cursors of a client that has received everything written, in the order of its subscriptions.
     pub fn cursors(&self) -> impl Iterator<Item = StreamId> {
         self.slots.iter().filter(|(_, slot)| slot.cursor != Cursor::None).map(|(_, slot)| slot.written)
     }
@@ -111,7 +112,7 @@ impl Queue {
         self.slot(id).is_some_and(|slot| slot.cursor == Cursor::Moved && slot.stage == Stage::Live)
     }
 
-    /// The position of a live subscription that moved without a push; the client is about to be told.
+    /// The position of a live subscription that moved without a push, to be sent to the client now.
     pub fn take_moved(&mut self, id: SlotId) -> Option<StreamId> {
         if !self.has_moved(id) {
             return None;
@@ -126,31 +127,31 @@ impl Queue {
         self.partial.is_none() && self.urgent.is_empty() && self.public.is_empty()
     }
 
-    /// Publications that wait.
+    /// Number of queued publications.
     #[must_use]
     pub fn messages(&self) -> usize {
         self.messages.get()
     }
 
-    /// Bytes that wait.
+    /// Number of queued bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes.get()
     }
 
-    /// Adds a reply or a control frame: before all public pushes, after what is private and waits already.
+    /// Adds a reply or a control frame: before all public pushes, after queued private ones.
     pub fn frame(&mut self, bytes: Bytes) {
         self.bytes += bytes.len();
         push(&mut self.urgent, Item::Frame(bytes));
     }
 
-    /// Adds a notice behind the public pushes that wait.
+    /// Adds a notice after the queued public pushes.
     pub fn frame_behind(&mut self, bytes: Bytes) {
         self.bytes += bytes.len();
         push(&mut self.public, Item::Frame(bytes));
     }
 
-    /// Adds pushes that a catch-up brings (never limited here: its reader waits for the drain between pages).
+    /// Adds pushes of a catch-up, without a limit: the catch-up waits for the drain between pages.
     pub fn catch_up(&mut self, id: SlotId, batch: Arc<Batch>) {
         let Some(slot) = self.slot_mut(id) else { return };
         slot.queued = batch.last;
@@ -158,27 +159,27 @@ impl Queue {
         self.add(id, batch, urgent);
     }
 
-    /// Moves a subscription on over what its client has.
+    /// Advances a subscription past messages that its client has.
     pub fn pass(&mut self, id: SlotId, to: StreamId) {
         if let Some(slot) = self.slot_mut(id) {
             slot.queued = slot.queued.max(to);
         }
     }
 
-    /// The subscription is caught up: a joining with this ticket will make it live.
+    /// Starts the join of a subscription that has caught up. Returns its ticket.
     pub fn joining(&mut self, id: SlotId) -> Option<u32> {
         let slot = self.stage(id, Stage::Joining)?;
         slot.ticket += 1;
         Some(slot.ticket)
     }
 
-    /// Whether a joining with this ticket is still the one that counts.
+    /// Whether a join with this ticket is still current.
     #[must_use]
     pub fn may_join(&self, id: SlotId, ticket: u32) -> bool {
         self.slot(id).is_some_and(|slot| slot.stage == Stage::Joining && slot.ticket == ticket)
     }
 
-    /// Live batches count from here on.
+    /// Completes the join: live batches count from here on.
     pub fn joined(&mut self, id: SlotId) {
         self.stage(id, Stage::Live);
     }
@@ -192,23 +193,23 @@ impl Queue {
         Some(slot)
     }
 
-    /// Stops live batches until the subscription is joined again. Returns the last position queued.
+    /// Pauses live batches until the subscription joins again. Returns the last queued position.
     pub fn pause(&mut self, id: SlotId) -> Option<StreamId> {
         let slot = self.stage(id, Stage::Lagging)?;
         slot.ticket += 1;
         Some(slot.queued)
     }
 
-    /// Offers a live batch; the class decides what gives way when the socket is behind.
+    /// Offers a live batch; the class decides what is dropped when the socket is behind.
     ///
-    /// Each subscription checks for itself that nothing is missing: a batch that does not follow what was queued last
-    /// makes it lag, and one that was queued before is ignored.
+    /// Each subscription verifies that nothing is missing: a batch that does not follow the last queued one makes it
+    /// lag, and one that was queued before is ignored.
     pub fn offer(&mut self, id: SlotId, batch: &Arc<Batch>, limits: QueueLimits) -> Offered {
         let Some(at) = self.find(id) else { return Offered::Ignored };
         let over = self.blocked && self.over(batch, limits);
         let slot = &mut self.slots[at].1;
         let has = slot.queued.max(slot.written);
-        // Without ids nothing tells which message follows which.
+        // Without ids, it is unknown which message follows which.
         let ids = batch.has_ids();
         let repeat = ids && batch.last <= has && !defect::is(Defect::NoRepeatFilter);
         if slot.stage != Stage::Live {
@@ -220,14 +221,14 @@ impl Queue {
         }
         let (class, urgent) = (slot.class, slot.urgent);
         let hole = ids && class != Class::State && batch.after != slot.queued;
-        // Some of several messages may be what the client came with: the catch-up looks at each.
+        // The client may already have some of several messages: the catch-up checks each.
         let overlap = ids && has > slot.queued && batch.count > 1 && class != Class::State && batch.after < has;
         if hole || overlap || (over && class == Class::Reliable) {
             self.stage(id, Stage::Lagging);
             return Offered::Lags;
         }
         if class == Class::State && over && ids && !self.fits_in_place(id, batch, limits) {
-            // Room for the values of all subscriptions may be too much to ask: the newest is at hand when there is some.
+            // Values of all subscriptions may exceed the limit: the newest remains in memory and is sent later.
             self.public.retain(|item| !item.is_value_of(id));
             self.recount();
             self.stage(id, Stage::Lagging);
@@ -250,7 +251,7 @@ impl Queue {
             || self.bytes.get() + batch.bytes.len() > limits.bytes_max
     }
 
-    /// Whether a value fits in bytes once it has taken the place of those of its subscription that wait.
+    /// Whether a value fits in bytes once it has replaced the queued values of its subscription.
     fn fits_in_place(&self, id: SlotId, batch: &Batch, limits: QueueLimits) -> bool {
         let given_up: usize = self.public.iter().filter(|item| item.is_value_of(id)).map(Item::batch_bytes).sum();
         self.bytes.get() - given_up + batch.bytes.len() <= limits.bytes_max
@@ -263,29 +264,30 @@ impl Queue {
         push(lane, Item::Batch { batch, slot });
     }
 
-    /// The newest value takes the place of what waits, so an old price is never sent when a newer is known.
+    /// Replaces queued values with the newest, so that an old price is never sent when a newer one is known.
     fn conflate(&mut self, id: SlotId, batch: &Arc<Batch>) -> Offered {
         if batch.count == 0 {
-            // What is lost is no value: it replaces none.
+            // A report of a loss is not a value: it replaces none.
             self.add(id, batch.clone(), false);
             return Offered::Queued;
         }
         let first = self.public.iter().position(|item| item.is_value_of(id)).unwrap_or(self.public.len());
         let mut skipped = batch.skipped + batch.count - 1;
-        // More than one waits when they came before the socket fell behind.
+        // Several are queued if they arrived before the socket fell behind.
         for at in (first..self.public.len()).rev() {
             if self.public[at].is_value_of(id) {
                 skipped += self.take_value(at);
             }
         }
         self.bytes += batch.bytes.len();
-        // One waiting value per subscription is bounded by the number of subscriptions, so it does not count
-        // towards the messages that may wait; its bytes do.
+        // One queued value per subscription is bounded by the number of subscriptions, so it does not count towards the
+        // limit of messages; its bytes do.
         self.public.insert(first, Item::Newest { batch: batch.clone(), slot: id, skipped, bytes: None });
         if skipped == 0 { Offered::Queued } else { Offered::Conflated(skipped) }
     }
 
-    /// Removes a value that a newer one replaces; how many publications the client does not get because of it.
+    /// Removes a value that a newer one replaces. Returns how many publications the client does not receive because of
+    /// it.
     fn take_value(&mut self, at: usize) -> u32 {
         match self.public.remove(at) {
             Some(Item::Batch { batch, .. }) => {
@@ -319,7 +321,7 @@ impl Queue {
             && self.slot(*slot).is_some_and(|s| s.class == Class::Event))
     }
 
-    /// Replaces the events at `at` by a gap, or widens the gap that stands before them.
+    /// Replaces the events at `at` with a gap, or extends the gap before them.
     fn drop_at(&mut self, at: usize) -> u32 {
         let Some(Item::Batch { batch, slot: id }) = self.public.get(at) else { return 0 };
         let (batch, id) = (batch.clone(), *id);
@@ -351,13 +353,13 @@ impl Queue {
         self.bytes = Amount::of(waiting + self.partial.as_ref().map_or(0, |p| p.bytes.len()));
     }
 
-    /// Throws away everything, the frame under way too: the socket is broken.
+    /// Discards everything, including a partially written frame: the socket is broken.
     pub(super) fn abandon(&mut self) {
         self.partial = None;
         self.clear();
     }
 
-    /// Throws away all that waits but the frame under way: the connection is being closed.
+    /// Discards everything except a partially written frame: the connection is closing.
     pub(super) fn clear(&mut self) {
         self.urgent.clear();
         self.public.clear();
@@ -367,7 +369,7 @@ impl Queue {
     }
 }
 
-/// Most outboxes never hold more than one item: the first takes room for itself alone.
+/// Most outboxes never hold more than one item: the first reserves room for itself only.
 fn push(lane: &mut VecDeque<Item>, item: Item) {
     if lane.capacity() == 0 {
         lane.reserve_exact(1);
@@ -375,7 +377,7 @@ fn push(lane: &mut VecDeque<Item>, item: Item) {
     lane.push_back(item);
 }
 
-/// Room for one more where few are the rule, so that a single one does not pay for four.
+/// Reserves room for one more, so that short collections do not pay for four.
 fn reserve_few<T>(all: &mut Vec<T>) {
     if all.len() == all.capacity() && all.len() < 4 {
         all.reserve_exact(1);

@@ -58,14 +58,14 @@ fn live(queue: &mut Queue, class: Class, at: u64) -> SlotId {
     slot
 }
 
-/// A queue whose socket takes nothing, with one live subscription.
+/// A queue whose socket accepts nothing, with one live subscription.
 fn blocked(class: Class) -> (Queue, SlotId) {
     let mut queue = Queue { blocked: true, ..Queue::default() };
     let slot = live(&mut queue, class, 0);
     (queue, slot)
 }
 
-/// Writes as a socket does that takes `room` bytes.
+/// Writes like a socket that accepts `room` bytes.
 fn write(queue: &mut Queue, mut room: usize) -> Vec<u8> {
     let mut written = Vec::new();
     while !queue.is_empty() {
@@ -88,7 +88,7 @@ fn write(queue: &mut Queue, mut room: usize) -> Vec<u8> {
 
 fn drain(queue: &mut Queue) -> Vec<u8> {
     let written = write(queue, usize::MAX);
-    assert_eq!((queue.messages(), queue.bytes()), (0, 0), "nothing waits, so nothing is counted");
+    assert_eq!((queue.messages(), queue.bytes()), (0, 0), "an empty queue counts nothing");
     written
 }
 
@@ -106,7 +106,7 @@ fn frames(mut bytes: &[u8]) -> Vec<Value> {
     all
 }
 
-/// What a client sees, in short: `a7`, `a7+2` with two conflated, `a3..6(2)` a gap, or the text of a reply.
+/// What a client sees, in short form: `a7`, `a7+2` with two conflated, `a3..6(2)` a gap, or the text of a reply.
 fn seen(bytes: &[u8]) -> Vec<String> {
     let seq = |value: &Value| value.as_str().map_or("?", |id| id.rsplit('-').next().unwrap()).to_owned();
     let one = |frame: &Value| {
@@ -125,7 +125,7 @@ fn seen(bytes: &[u8]) -> Vec<String> {
 }
 
 #[test]
-fn while_the_socket_takes_all_nothing_gives_way() {
+fn nothing_is_dropped_while_the_socket_accepts_everything() {
     for class in [Class::State, Class::Event, Class::Reliable] {
         let mut queue = Queue::default();
         let slot = live(&mut queue, class, 0);
@@ -138,7 +138,7 @@ fn while_the_socket_takes_all_nothing_gives_way() {
 }
 
 #[test]
-fn a_value_takes_the_place_of_the_one_that_waits_and_counts_it() {
+fn a_value_replaces_the_queued_one_and_counts_it() {
     let (mut queue, a) = blocked(Class::State);
     let b = live(&mut queue, Class::State, 0);
     assert_eq!(queue.offer(a, &batch("a", 1, 1), LIMITS), Offered::Queued);
@@ -162,7 +162,7 @@ fn an_older_value_never_follows_a_newer_one() {
 }
 
 #[test]
-fn a_value_under_way_is_not_replaced() {
+fn a_partially_written_value_is_not_replaced() {
     let mut queue = Queue::default();
     let a = live(&mut queue, Class::State, 0);
     queue.offer(a, &batch("a", 1, 1), LIMITS);
@@ -174,7 +174,7 @@ fn a_value_under_way_is_not_replaced() {
 }
 
 #[test]
-fn values_on_their_way_do_not_come_after_one_that_was_read_from_the_stream() {
+fn values_in_flight_do_not_follow_a_newer_one_read_from_the_stream() {
     let mut queue = Queue::default();
     let a = live(&mut queue, Class::State, 3);
     assert_eq!(queue.offer(a, &batch("a", 2, 3), LIMITS), Offered::Ignored);
@@ -184,7 +184,7 @@ fn values_on_their_way_do_not_come_after_one_that_was_read_from_the_stream() {
 }
 
 #[test]
-fn what_a_client_came_with_does_not_come_again_although_the_server_had_lost_it() {
+fn what_a_client_came_with_is_not_sent_again_although_the_server_had_lost_it() {
     let ahead = |class| {
         let mut queue = Queue::default();
         let slot = live(&mut queue, class, 5);
@@ -200,23 +200,23 @@ fn what_a_client_came_with_does_not_come_again_although_the_server_had_lost_it()
     assert_eq!(seen(&drain(&mut queue)), ["a8", "a9"]);
     let (mut queue, slot) = ahead(Class::State);
     assert_eq!(queue.offer(slot, &batch("a", 6, 8), LIMITS), Offered::Queued);
-    assert_eq!(seen(&drain(&mut queue)).len(), 1, "the newest value alone");
+    assert_eq!(seen(&drain(&mut queue)).len(), 1, "only the newest value");
 }
 
 #[test]
-fn what_waits_for_one_subscription_is_nothing_to_another() {
+fn queued_messages_of_one_subscription_do_not_affect_another() {
     let mut queue = Queue::default();
     let (a, b) = (live(&mut queue, Class::Event, 0), live(&mut queue, Class::Event, 0));
     queue.offer(a, &batch("a", 1, 1), LIMITS);
     assert_eq!((queue.waits_for(a), queue.waits_for(b)), (true, false));
     write(&mut queue, 10);
-    assert!(queue.waits_for(a), "a frame under way is not written");
+    assert!(queue.waits_for(a), "a partial frame is not written");
     drain(&mut queue);
     assert!(!queue.waits_for(a));
 }
 
 #[test]
-fn what_a_paced_value_stood_for_stays_counted() {
+fn what_a_paced_value_replaced_stays_counted() {
     let (mut queue, a) = blocked(Class::State);
     let paced = Arc::new(batch("a", 1, 3).only_newest(2));
     assert_eq!(queue.offer(a, &paced, LIMITS), Offered::Conflated(2));
@@ -225,7 +225,7 @@ fn what_a_paced_value_stood_for_stays_counted() {
 }
 
 #[test]
-fn what_is_lost_replaces_no_value() {
+fn a_report_of_a_loss_replaces_no_value() {
     let (mut queue, a) = blocked(Class::State);
     queue.offer(a, &batch("a", 1, 1), LIMITS);
     let lost = step(Some(id(5)), Content::Unreadable);
@@ -235,7 +235,7 @@ fn what_is_lost_replaces_no_value() {
 }
 
 #[test]
-fn the_oldest_events_give_way_and_neighbouring_gaps_become_one() {
+fn the_oldest_events_are_dropped_and_adjacent_gaps_are_merged() {
     let (mut queue, a) = blocked(Class::Event);
     for seq in 1..=4 {
         assert_eq!(queue.offer(a, &batch("a", seq, seq), LIMITS), Offered::Queued);
@@ -247,7 +247,7 @@ fn the_oldest_events_give_way_and_neighbouring_gaps_become_one() {
 }
 
 #[test]
-fn the_oldest_of_all_topics_gives_way_first() {
+fn the_oldest_event_of_all_topics_is_dropped_first() {
     let (mut queue, a) = blocked(Class::Event);
     let b = live(&mut queue, Class::Event, 0);
     for seq in 1..=2 {
@@ -259,7 +259,7 @@ fn the_oldest_of_all_topics_gives_way_first() {
 }
 
 #[test]
-fn a_batch_that_alone_is_too_much_is_a_gap_too() {
+fn a_batch_that_exceeds_the_limit_becomes_a_gap() {
     let (mut queue, a) = blocked(Class::Event);
     assert_eq!(queue.offer(a, &batch("a", 1, 9), LIMITS), Offered::Dropped(9));
     assert_eq!(queue.offer(a, &batch("a", 10, 10), LIMITS), Offered::Queued);
@@ -267,7 +267,7 @@ fn a_batch_that_alone_is_too_much_is_a_gap_too() {
 }
 
 #[test]
-fn the_byte_bound_drops_as_well() {
+fn events_are_dropped_over_the_byte_limit_too() {
     let (mut queue, a) = blocked(Class::Event);
     let two = 2 * batch("a", 1, 1).bytes.len();
     let limits = QueueLimits { messages_max: 1_000, bytes_max: two };
@@ -279,7 +279,7 @@ fn the_byte_bound_drops_as_well() {
 }
 
 #[test]
-fn events_without_ids_are_counted_only() {
+fn dropped_events_without_ids_are_only_counted() {
     let (mut queue, a) = blocked(Class::Event);
     for _ in 0..7 {
         queue.offer(a, &nameless("a", 1), LIMITS);
@@ -288,7 +288,7 @@ fn events_without_ids_are_counted_only() {
 }
 
 #[test]
-fn events_without_ids_come_whatever_position_the_subscription_began_at() {
+fn events_without_ids_are_delivered_whatever_position_the_subscription_started_at() {
     for class in [Class::Event, Class::Reliable, Class::State] {
         let mut queue = Queue::default();
         let slot = live(&mut queue, class, 5);
@@ -303,8 +303,8 @@ fn events_without_ids_come_whatever_position_the_subscription_began_at() {
 }
 
 #[test]
-fn a_gap_is_told_also_where_it_waits_far_behind() {
-    // More items than one write takes, with the gap as the first that it does not.
+fn a_gap_is_encoded_even_far_back_in_the_queue() {
+    // More items than one write takes; the gap is the first that it does not.
     let (mut queue, a) = blocked(Class::Event);
     for number in 0..Slices::MAX {
         queue.frame(reply(&number.to_string()));
@@ -330,7 +330,7 @@ fn a_reliable_subscription_lags_and_loses_nothing() {
     queue.catch_up(a, batch("a", 5, 6));
     let ticket = queue.joining(a).unwrap();
     assert_eq!(queue.lagging(), None);
-    assert_eq!(queue.offer(a, &batch("a", 7, 7), LIMITS), Offered::Ignored, "its joining brings it");
+    assert_eq!(queue.offer(a, &batch("a", 7, 7), LIMITS), Offered::Ignored, "its join delivers it");
     assert!(queue.may_join(a, ticket));
     queue.catch_up(a, batch("a", 7, 7));
     queue.joined(a);
@@ -339,25 +339,25 @@ fn a_reliable_subscription_lags_and_loses_nothing() {
 }
 
 #[test]
-fn each_subscription_checks_for_itself() {
+fn each_subscription_checks_continuity() {
     for class in [Class::Event, Class::Reliable] {
         let mut queue = Queue::default();
         let a = live(&mut queue, class, 5);
-        assert_eq!(queue.offer(a, &batch("a", 4, 5), LIMITS), Offered::Ignored, "it has that");
+        assert_eq!(queue.offer(a, &batch("a", 4, 5), LIMITS), Offered::Ignored, "already queued");
         assert_eq!(queue.offer(a, &batch("a", 7, 7), LIMITS), Offered::Lags, "6 is missing");
         let b = live(&mut queue, class, 5);
-        assert_eq!(queue.offer(b, &batch("b", 5, 6), LIMITS), Offered::Lags, "5 would come twice");
+        assert_eq!(queue.offer(b, &batch("b", 5, 6), LIMITS), Offered::Lags, "5 would be duplicated");
     }
 }
 
 #[test]
-fn only_the_last_joining_counts() {
+fn only_the_last_join_counts() {
     let mut queue = Queue::default();
     let a = live(&mut queue, Class::Reliable, 5);
     assert_eq!(queue.pause(a), Some(id(5)));
     let first = queue.joining(a).unwrap();
     assert_eq!(queue.pause(a), Some(id(5)));
-    assert!(!queue.may_join(a, first), "paused again meanwhile");
+    assert!(!queue.may_join(a, first), "it was paused again");
     let second = queue.joining(a).unwrap();
     assert!(!queue.may_join(a, first));
     assert!(queue.may_join(a, second));
@@ -367,7 +367,7 @@ fn only_the_last_joining_counts() {
 }
 
 #[test]
-fn private_goes_before_public_but_no_frame_is_torn() {
+fn private_messages_precede_public_ones_but_never_split_a_frame() {
     let mut queue = Queue::default();
     let public = live(&mut queue, Class::Event, 0);
     let private = live(&mut queue, Class::Reliable, 0);
@@ -381,7 +381,7 @@ fn private_goes_before_public_but_no_frame_is_torn() {
 }
 
 #[test]
-fn closing_takes_out_what_waits_and_its_count() {
+fn closing_removes_queued_messages_and_their_count() {
     let (mut queue, a) = blocked(Class::Event);
     let b = live(&mut queue, Class::Reliable, 0);
     queue.offer(a, &batch("a", 1, 2), LIMITS);
@@ -391,11 +391,11 @@ fn closing_takes_out_what_waits_and_its_count() {
     assert_eq!((queue.messages(), queue.bytes()), (1, left));
     assert_eq!(queue.offer(a, &batch("a", 3, 3), LIMITS), Offered::Ignored);
     assert_eq!(seen(&drain(&mut queue)), ["b1"]);
-    assert_ne!(live(&mut queue, Class::Event, 0), a, "a slot is never used twice");
+    assert_ne!(live(&mut queue, Class::Event, 0), a, "a slot is never reused");
 }
 
 #[test]
-fn closing_in_the_middle_of_a_frame_lets_it_end() {
+fn closing_lets_a_partially_written_frame_finish() {
     let mut queue = Queue::default();
     let a = live(&mut queue, Class::Event, 0);
     queue.offer(a, &batch("a", 1, 1), LIMITS);
@@ -413,7 +413,7 @@ fn a_broken_socket_leaves_nothing_to_write() {
     queue.offer(a, &batch("a", 1, 1), LIMITS);
     write(&mut queue, 5);
     queue.clear();
-    assert!(!queue.is_empty(), "a planned end finishes the frame under way");
+    assert!(!queue.is_empty(), "a planned end finishes the partial frame");
     queue.abandon();
     assert!(queue.is_empty());
     assert_eq!(queue.bytes(), 0);
@@ -430,7 +430,7 @@ fn an_idle_connection_holds_no_queue() {
     assert!(queue.public.capacity() <= 16, "{}", queue.public.capacity());
 }
 
-/// Every item there is, one after another.
+/// A queue with every kind of item.
 fn mixture() -> (Queue, [SlotId; 3]) {
     let mut queue = Queue::default();
     let state = live(&mut queue, Class::State, 0);
@@ -447,7 +447,7 @@ fn mixture() -> (Queue, [SlotId; 3]) {
 }
 
 #[test]
-fn a_write_may_stop_at_any_byte_and_go_on() {
+fn a_write_may_stop_at_any_byte_and_continue() {
     let whole = drain(&mut mixture().0);
     for first in 0..=whole.len() {
         let (mut queue, [state, event, reliable]) = mixture();
@@ -466,7 +466,7 @@ fn a_write_may_stop_at_any_byte_and_go_on() {
 
 #[derive(Clone, Copy, Debug)]
 enum Act {
-    /// The next so many messages of a subscription.
+    /// The next messages of a subscription.
     Offer(usize, u64),
     Write(usize),
     Reply,
@@ -483,8 +483,8 @@ fn any_act() -> impl Strategy<Value = Act> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever comes and however it is written: frames are whole, values and events are accounted for to the last,
-    /// reliable messages are complete up to where the subscription lags.
+    /// For every sequence: frames are whole, all values and events are accounted for, and reliable messages are
+    /// complete up to where the subscription lags.
     #[test]
     fn everything_offered_is_written_or_told(acts in prop::collection::vec(any_act(), 0..120)) {
         let mut queue = Queue::default();
@@ -501,14 +501,14 @@ proptest! {
                         continue;
                     }
                     if queue.offer(slots[at], &offered, LIMITS) == Offered::Lags {
-                        prop_assert_eq!(at, 2, "only what is reliable lags");
+                        prop_assert_eq!(at, 2, "only reliable subscriptions lag");
                         lags = true;
                         continue;
                     }
                     heads[at] += count;
                     let events = queue.public.iter().any(|item| matches!(item, Item::Batch { slot, .. } if *slot == slots[1]));
                     let over = queue.messages() > LIMITS.messages_max;
-                    prop_assert!(!(queue.blocked && at == 1 && over && events), "events wait though too much waits");
+                    prop_assert!(!(queue.blocked && at == 1 && over && events), "events are queued over the limit");
                 }
                 Act::Write(room) => written.extend(write(&mut queue, room)),
                 Act::Reply => {
@@ -527,7 +527,7 @@ proptest! {
             let seq = |value: &Value| value.as_str().unwrap().rsplit('-').next().unwrap().parse::<u64>().unwrap();
             if frame["type"] == "gap" {
                 prop_assert_eq!(&frame["channels"][0], "e");
-                prop_assert_eq!(seq(&frame["after"]), last[1], "a gap begins where the client is");
+                prop_assert_eq!(seq(&frame["after"]), last[1], "a gap must start at the client's position");
                 let before = seq(&frame["before"]);
                 prop_assert_eq!(frame["count"].as_u64().unwrap(), before - 1 - last[1]);
                 last[1] = before - 1;
@@ -561,7 +561,7 @@ fn values_are_bounded_in_bytes_too() {
             assert!(queue.bytes() <= limits.bytes_max, "{} bytes", queue.bytes());
         }
     }
-    // Two fit; the third is brought by its connection when there is room.
+    // Two fit; the connection sends the third when there is room.
     assert_eq!(queue.lagging(), Some((slots[2].1, id(0))));
     assert_eq!(seen(&drain(&mut queue)), ["a9+8", "b9+8"]);
     let ticket = queue.joining(slots[2].1).unwrap();

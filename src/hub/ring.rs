@@ -1,17 +1,17 @@
-//! The recent messages of one topic on this replica: what most resumes are served from. Always without a hole.
+//! The recent messages of one topic on this replica, which serve most resumes. Always consecutive.
 
 use std::{collections::VecDeque, sync::Arc};
 
 use tickgate_wire::model::{Message, StreamId};
 
-/// Bounds of one ring.
+/// Limits of one ring.
 #[derive(Clone, Copy, Debug)]
 pub struct RingLimits {
     pub messages_max: usize,
     pub bytes_max: usize,
 }
 
-/// Neighbours in the stream, the newest last. Empty rings hold no memory.
+/// Consecutive messages of the stream, newest last. Empty rings hold no memory.
 #[derive(Debug, Default)]
 pub(super) struct Ring {
     messages: VecDeque<Arc<Message>>,
@@ -29,12 +29,12 @@ impl Ring {
         }
     }
 
-    /// Forgets everything: what comes next is not the successor of what is here.
+    /// Removes everything: the next message is not the successor of the newest.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }
 
-    /// The messages after `cursor`, when the ring can prove that none is missing in between.
+    /// The messages after `cursor`, if the ring can prove that none is missing in between.
     pub(super) fn after(&self, cursor: StreamId) -> Option<Vec<Arc<Message>>> {
         let first = self.messages.front()?.id?;
         let from = if first.directly_after(cursor) {
@@ -46,12 +46,12 @@ impl Ring {
         Some(self.messages.iter().skip(from).cloned().collect())
     }
 
-    /// Everything.
+    /// All messages.
     pub(super) fn all(&self) -> Vec<Arc<Message>> {
         self.messages.iter().cloned().collect()
     }
 
-    /// Whether the message of this id is here.
+    /// Whether the ring contains the message with this id.
     pub(super) fn has(&self, id: StreamId) -> bool {
         self.messages.binary_search_by(|message| message.id.cmp(&Some(id))).is_ok()
     }
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_only_what_it_can_prove() {
+    fn returns_only_what_it_can_prove() {
         let ring = ring(&[(1, 4), (1, 5), (2, 0), (2, 1)], 4);
         assert_eq!(seqs(ring.after(StreamId::new(1, 3))), Some(vec![4, 5, 0, 1]));
         assert_eq!(seqs(ring.after(StreamId::new(1, 5))), Some(vec![0, 1]));
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn stays_within_its_bounds() {
+    fn stays_within_its_limits() {
         let ring = ring(&[(1, 0), (1, 1), (1, 2), (1, 3)], 2);
         assert_eq!(seqs(ring.last(2)), Some(vec![2, 3]));
         assert_eq!(seqs(ring.last(3)), None);

@@ -1,6 +1,6 @@
-//! A shard: the fan-out for its share of the connections. One task; it empties mailboxes, puts shared batches into
-//! outboxes, and then writes once to each outbox that got something. So batches grow by themselves under load. Never
-//! waits for what has not arrived.
+//! A shard: the fan-out task for its share of the connections. It empties mailboxes, puts shared batches into outboxes,
+//! and then writes once to each outbox that received something, so batches grow under load. Never waits for messages
+//! that have not arrived.
 
 use std::{
     collections::HashMap,
@@ -32,13 +32,13 @@ use crate::{
     tasks::Stop,
 };
 
-/// Messages encoded into one batch at the most, so that what a slow client drops is not more than it must.
+/// Maximum number of messages in one batch, so that a slow client does not drop more than necessary.
 const BATCH_MAX: usize = 64;
-/// Writes before other tasks of the thread (readers above all) get their turn.
+/// Writes before other tasks of the thread (mainly readers) get a turn.
 const WRITES_PER_TURN: usize = 128;
-/// Longest time in which more is collected, as long as more keeps coming in.
+/// Maximum time for collecting more mail while more arrives.
 const COLLECT_MAX: Duration = Duration::from_millis(5);
-/// How often held-back values are looked at, while there are any.
+/// How often held values are checked, while there are any.
 const PACE_TICK: Duration = Duration::from_millis(10);
 
 /// The inbox of one shard.
@@ -54,13 +54,13 @@ pub(super) struct Shard {
     traces: Arc<Traces>,
 }
 
-/// State of the task, kept between rounds for its allocations.
+/// State of the task, kept between rounds to reuse allocations.
 struct Round {
     run: Run,
     dirty: Vec<Arc<Outbox>>,
     written: Written,
     tally: Tally,
-    /// Topics with held-back values.
+    /// Topics with held values.
     paced: HashMap<Topic, Arc<Followed>>,
     turn: usize,
     began: Instant,
@@ -90,7 +90,7 @@ impl Round {
 }
 
 impl Shard {
-    /// `mail_bytes_max`: of steps that wait for it.
+    /// `mail_bytes_max`: maximum size of queued steps.
     pub(super) fn new(
         index: usize,
         mail_bytes_max: usize,
@@ -100,7 +100,7 @@ impl Shard {
         Arc::new(Self { index, inbox, waiting, mail_bytes_max, wake: Notify::new(), metrics, traces })
     }
 
-    /// Takes room for steps; false where there is none.
+    /// Reserves room for steps. False if there is none.
     pub(super) fn take_room(&self, bytes: usize) -> bool {
         let fits = self.waiting.fetch_add(bytes, Ordering::Relaxed) < self.mail_bytes_max;
         if !fits {
@@ -109,7 +109,7 @@ impl Shard {
         fits
     }
 
-    /// A topic has mail for this shard.
+    /// Notifies the shard that a topic has mail.
     pub(super) fn post(&self, topic: Arc<Followed>) {
         self.inbox.lock().push(topic);
         self.wake.notify_one();
@@ -145,8 +145,8 @@ impl Shard {
         }
     }
 
-    /// Puts all that came in into outboxes. Whoever has more for this shard right now gets its turn before anything is
-    /// written: under load one write then carries what several would have. Nobody is waited for.
+    /// Moves all mail into outboxes. Tasks that have more for this shard get a turn before anything is written, so that
+    /// under load one write carries what would have been several. Never waits for anything.
     async fn collect(&self, round: &mut Round) {
         loop {
             let topics = std::mem::take(&mut *self.inbox.lock());
@@ -172,7 +172,7 @@ impl Shard {
         for mail in mail {
             match mail {
                 Mail::Step { after, step } => {
-                    // A loss stays beside the value before it: what replaces the value does not replace that.
+                    // A loss is sent separately from the value before it, because a newer value must not replace it.
                     let apart = topic.rule.class == Class::State && step.is_loss();
                     if apart {
                         run.offer(&groups, topic, round);
@@ -212,7 +212,7 @@ impl Shard {
         round.run = run;
     }
 
-    /// The shard had no room for what came: whoever may miss something is told, everyone else is caught up.
+    /// The shard had no room for some steps: subscribers that may miss messages get a gap, the others catch up.
     fn miss(&self, groups: &[Group], topic: &Followed, missed: &Missed, round: &mut Round) {
         let told = topic.rule.class == Class::Event || missed.last == StreamId::ZERO;
         for group in groups {
@@ -229,7 +229,7 @@ impl Shard {
         }
     }
 
-    /// Sends held-back values whose time has come.
+    /// Sends held values that are due.
     fn release_paced(&self, round: &mut Round) {
         let mut paced = std::mem::take(&mut round.paced);
         paced.retain(|_, topic| {
@@ -247,8 +247,8 @@ impl Shard {
         round.paced = paced;
     }
 
-    /// One write per outbox that got something; each round begins with another, so that the last is not always
-    /// the same.
+    /// Writes once to each outbox that received something; each round starts with another one, so that the last is not
+    /// always the same.
     async fn flush(&self, round: &mut Round) {
         round.turn = round.turn.wrapping_add(1);
         let len = round.dirty.len();
@@ -265,7 +265,7 @@ impl Shard {
     }
 }
 
-/// Consecutive steps of one topic on their way to all its subscribers.
+/// Consecutive steps of one topic for all its subscribers.
 #[derive(Default)]
 struct Run {
     after: StreamId,
@@ -273,7 +273,7 @@ struct Run {
 }
 
 impl Run {
-    /// True when it is long enough. A gap goes with the message behind it, which is what moves the position.
+    /// True when it is long enough. A gap stays together with the message after it, which moves the position.
     fn add(&mut self, after: StreamId, step: Step) -> bool {
         if self.steps.is_empty() {
             self.after = after;
@@ -300,7 +300,7 @@ impl Run {
                     continue;
                 };
                 if batch.count == 0 {
-                    // Nothing to hold back, and nothing to be overtaken by.
+                    // No rate limit: send what was held, in order.
                     pacer.give_up().into_iter().for_each(|held| round.offer(member, &held, held_back(topic)));
                     round.offer(member, &batch, origin);
                 } else if let Some(batch) = pacer.admit(batch.clone(), round.began) {
@@ -320,12 +320,12 @@ impl Run {
     }
 }
 
-/// What is delivered later than it came, on purpose: its latency says nothing.
+/// The origin of deliveries that were delayed on purpose: their latency is not recorded.
 fn held_back(topic: &Followed) -> Origin {
     Origin { class: topic.rule.class.into(), newest_ms: 0 }
 }
 
-/// The gap that subscribers are told in the place of a step.
+/// The metric label of the gap that subscribers receive for a step.
 fn told(step: &Step) -> Option<metrics::Gap> {
     match step {
         Step::Message(_) => step.is_loss().then_some(metrics::Gap::InvalidPayload),
@@ -341,7 +341,7 @@ struct Joined {
     class: Class,
 }
 
-/// Gives a subscription what came since its catch-up, and puts it among the subscribers.
+/// Sends a subscription what arrived since its catch-up, and adds it to the subscribers.
 fn join(lane: &Lane, groups: &mut Vec<Group>, joined: Joined, rest: (StreamId, &[Step]), round: &mut Round) {
     let Joined { member, form, ticket, fresh, class } = joined;
     let (after, steps) = rest;

@@ -32,7 +32,7 @@ fn user_form(channels: &[&str]) -> Form {
     Form::of_user(Protocol::default(), channels.iter().map(|channel| Arc::from(*channel)).collect())
 }
 
-/// One topic on one shard, without a backplane: what arrives is handed over by hand.
+/// One topic on one shard without a backplane: tests pass arrivals directly.
 struct Scene {
     topic: Arc<Followed>,
     shards: [Arc<Shard>; 1],
@@ -41,7 +41,7 @@ struct Scene {
     shared: Arc<Shared>,
 }
 
-/// Of a dataset that never changed its server.
+/// A dataset that was always on one server.
 fn history() -> History {
     History { alloc: u64::MAX, ..History::single(1) }
 }
@@ -52,7 +52,7 @@ impl Scene {
         Self::with_room(class, 1 << 20)
     }
 
-    /// A shard with room for so many bytes.
+    /// With a shard that has room for this many bytes.
     fn with_room(class: Class, bytes: usize) -> Self {
         let metrics = Metrics::new();
         let rule = TopicRule {
@@ -88,7 +88,7 @@ impl Scene {
         outbox.open(Slot { class, urgent: false, cursor: Cursor::Known, stage, ticket: 0, queued, written })
     }
 
-    /// A client that is subscribed, and whose socket takes everything.
+    /// A subscribed client whose socket accepts everything.
     fn subscriber(&self, pacer: Option<Arc<Pacer>>) -> Member {
         self.subscriber_of(&self.form, pacer)
     }
@@ -111,7 +111,7 @@ impl Scene {
     }
 }
 
-/// What a client saw: ids, `<after>..<before>` for gaps, `+n` behind what stands for n others.
+/// What a client saw: ids, `<after>..<before>` for gaps, and `+n` for a value that replaces n others.
 fn seen(outbox: &Outbox) -> Vec<String> {
     let Socket::Memory(memory) = outbox.socket() else { panic!("not in memory") };
     let text = String::from_utf8_lossy(&memory.lock().written).into_owned();
@@ -133,7 +133,7 @@ fn seen(outbox: &Outbox) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn everyone_gets_every_message_once() {
+async fn every_subscriber_receives_every_message_once() {
     let mut stage = Scene::new(Class::Event);
     let clients: Vec<_> = (0..3).map(|_| stage.subscriber(None)).collect();
     for seq in 1..=200 {
@@ -147,24 +147,24 @@ async fn everyone_gets_every_message_once() {
 }
 
 #[tokio::test]
-async fn what_a_shard_has_no_room_for_is_told_as_a_gap() {
+async fn what_a_shard_has_no_room_for_becomes_a_gap() {
     let mut stage = Scene::with_room(Class::Event, 500);
     let client = stage.subscriber(None);
     for seq in 1..=20 {
         stage.arrive(seq, None);
     }
-    assert_eq!(stage.shards[0].waiting.load(Ordering::Relaxed), 520, "one may go over the bound");
+    assert_eq!(stage.shards[0].waiting.load(Ordering::Relaxed), 520, "one post may exceed the limit");
     let late = stage.subscriber(None);
     stage.fan_out().await;
     stage.arrive(21, None);
     stage.fan_out().await;
     assert_eq!(seen(&client.outbox), ["1", "2", "3", "4", "4..21", "21"]);
-    assert_eq!(seen(&late.outbox).last().map(String::as_str), Some("21"), "who joins behind it misses nothing");
+    assert_eq!(seen(&late.outbox).last().map(String::as_str), Some("21"), "a later join misses nothing");
     assert_eq!(stage.shards[0].waiting.load(Ordering::Relaxed), 0);
 }
 
 #[tokio::test]
-async fn whoever_may_miss_nothing_is_caught_up_where_a_shard_had_no_room() {
+async fn reliable_subscribers_catch_up_when_a_shard_has_no_room() {
     let mut stage = Scene::with_room(Class::Reliable, 500);
     let client = stage.subscriber(None);
     for seq in 1..=20 {
@@ -172,7 +172,7 @@ async fn whoever_may_miss_nothing_is_caught_up_where_a_shard_had_no_room() {
     }
     stage.fan_out().await;
     assert_eq!(seen(&client.outbox), ["1", "2", "3", "4"]);
-    assert_eq!(client.outbox.lagging(), Some((client.slot, id(4))), "its connection reads on from there");
+    assert_eq!(client.outbox.lagging(), Some((client.slot, id(4))), "its connection continues from there");
     let joining = Joining { member: &client, form: &stage.form, shard: 0, fresh: false, past: None };
     assert!(stage.topic.join(joining, id(4), false, &stage.shards));
     stage.arrive(21, Some("orders"));
@@ -181,7 +181,7 @@ async fn whoever_may_miss_nothing_is_caught_up_where_a_shard_had_no_room() {
 }
 
 #[tokio::test]
-async fn a_gap_is_told_wherever_a_batch_ends() {
+async fn a_gap_is_sent_wherever_a_batch_ends() {
     for before in BATCH_MAX as u64 - 2..=BATCH_MAX as u64 + 2 {
         let mut stage = Scene::new(Class::Event);
         let client = stage.subscriber(None);
@@ -199,7 +199,7 @@ async fn a_gap_is_told_wherever_a_batch_ends() {
 }
 
 #[tokio::test]
-async fn who_joins_gets_what_came_since_and_no_more() {
+async fn a_join_delivers_exactly_what_arrived_since() {
     let mut stage = Scene::new(Class::Event);
     let early = stage.subscriber(None);
     stage.arrive(1, None);
@@ -208,11 +208,11 @@ async fn who_joins_gets_what_came_since_and_no_more() {
     stage.arrive(3, None);
     stage.fan_out().await;
     assert_eq!(seen(&early.outbox), ["1", "2", "3"]);
-    assert_eq!(seen(&late.outbox), ["1", "2", "3"], "the ring brings what its cursor lacks");
+    assert_eq!(seen(&late.outbox), ["1", "2", "3"], "the ring delivers what is missing after its cursor");
 }
 
 #[tokio::test]
-async fn who_leaves_before_joining_is_never_counted() {
+async fn a_subscriber_that_leaves_before_joining_is_never_counted() {
     let mut stage = Scene::new(Class::Event);
     let gone = stage.subscriber(None);
     gone.outbox.close_slot(gone.slot);
@@ -224,7 +224,7 @@ async fn who_leaves_before_joining_is_never_counted() {
 }
 
 #[tokio::test]
-async fn a_user_gets_the_channels_that_are_wanted() {
+async fn a_user_receives_the_subscribed_channels() {
     let mut stage = Scene::new(Class::Reliable);
     let orders = stage.subscriber_of(&user_form(&["orders"]), None);
     let both = stage.subscriber_of(&user_form(&["orders", "alerts"]), None);
@@ -234,11 +234,11 @@ async fn a_user_gets_the_channels_that_are_wanted() {
     stage.fan_out().await;
     assert_eq!(seen(&orders.outbox), ["1", "3"]);
     assert_eq!(seen(&both.outbox), ["1", "2", "3"]);
-    assert_eq!(orders.outbox.queued(orders.slot), Some(id(3)), "what is filtered out moves the position too");
+    assert_eq!(orders.outbox.queued(orders.slot), Some(id(3)), "filtered-out messages move the position too");
 }
 
 #[tokio::test]
-async fn equal_forms_are_encoded_once_and_a_change_moves_to_its_equals() {
+async fn equal_forms_are_encoded_once_and_a_change_moves_the_subscriber_to_its_equals() {
     let mut stage = Scene::new(Class::Reliable);
     let (orders, both) = (user_form(&["orders"]), user_form(&["orders", "alerts"]));
     let [one, other] = [&orders, &orders].map(|form| stage.subscriber_of(form, None));
@@ -260,7 +260,7 @@ async fn equal_forms_are_encoded_once_and_a_change_moves_to_its_equals() {
 }
 
 #[test]
-fn a_pace_lets_one_value_through_and_holds_the_newest_of_the_rest() {
+fn a_rate_limit_sends_one_value_and_holds_the_newest_of_the_rest() {
     let form = Form::of_topic(Protocol::default(), "a".into());
     let value = |seq: u64| {
         let step = Step::Message(Arc::new(message(seq, None)));
@@ -281,7 +281,7 @@ fn a_pace_lets_one_value_through_and_holds_the_newest_of_the_rest() {
 }
 
 #[tokio::test]
-async fn a_held_value_survives_a_change_of_pace() {
+async fn a_held_value_survives_a_change_of_rate() {
     let mut stage = Scene::new(Class::State);
     let slow = |millis| Some(Pacer::new(Duration::from_millis(millis)));
     let member = stage.subscriber(slow(1 << 40));
@@ -296,7 +296,7 @@ async fn a_held_value_survives_a_change_of_pace() {
 }
 
 #[tokio::test]
-async fn a_loss_is_told_behind_the_value_that_was_held() {
+async fn a_loss_is_sent_after_the_value_that_was_held() {
     let mut stage = Scene::new(Class::State);
     let member = stage.subscriber(Some(Pacer::new(Duration::from_secs(1 << 40))));
     stage.arrive(1, None);
@@ -321,7 +321,7 @@ impl Wake for Woken {
 }
 
 #[test]
-fn who_lags_on_a_free_socket_is_woken_to_be_caught_up() {
+fn a_lagging_subscriber_with_a_free_socket_is_woken_to_catch_up() {
     let stage = Scene::new(Class::Reliable);
     let outbox = stage.client(usize::MAX);
     let slot = stage.open(&outbox);
@@ -338,12 +338,12 @@ fn who_lags_on_a_free_socket_is_woken_to_be_caught_up() {
 }
 
 #[tokio::test]
-async fn a_socket_that_breaks_in_the_middle_of_a_frame_ends() {
+async fn a_socket_that_breaks_within_a_frame_ends() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let far = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (near, _) = listener.accept().await.unwrap();
     let outbox = Outbox::new(Socket::Tcp(near), Scene::new(Class::Event).shared);
-    // More than any buffer takes, so that a frame is under way.
+    // More than any buffer accepts, so that a frame is partially written.
     outbox.send(Bytes::from(vec![b'x'; 64 << 20]));
     assert!(outbox.progress().blocked, "the socket is behind");
     socket2::SockRef::from(&far).set_linger(Some(Duration::ZERO)).unwrap();

@@ -1,4 +1,4 @@
-//! Where an outbox writes to: a TCP socket, a response body that is pulled, or memory. Never blocks.
+//! What an outbox writes to: a TCP socket, a response body that pulls, or memory. Never blocks.
 
 use std::{
     io::{self, IoSlice},
@@ -18,28 +18,28 @@ use tokio::{io::Interest, net::TcpStream};
 
 use crate::tls::TlsSocket;
 
-/// How long the kernel keeps what the peer of a connection that has ended does not take.
+/// How long the kernel keeps what the peer of a closed connection does not accept.
 const UNTAKEN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The far end of an outbox.
+/// The destination of an outbox.
 #[derive(Debug)]
 pub enum Socket {
-    /// A WebSocket's connection; written to directly by whoever fans out.
+    /// A WebSocket's connection; written to directly by the fan-out.
     Tcp(TcpStream),
-    /// The same through TLS.
+    /// The same over TLS.
     Tls(Box<TlsSocket>),
-    /// A response body: its reader pulls what waits, so nothing is ever written into it.
+    /// A response body, which pulls from the queue: nothing is written into it.
     Body(AtomicWaker),
-    /// A bounded piece of memory, for tests and benchmarks of everything above the socket.
+    /// Bounded memory, for tests and benchmarks of everything above the socket.
     Memory(Box<Mutex<MemorySocket>>),
 }
 
-/// Takes bytes until `room` is used up, as a socket whose client reads slowly.
+/// Accepts bytes until `room` is used up, like the socket of a slow client.
 #[derive(Debug, Default)]
 pub struct MemorySocket {
     pub written: Vec<u8>,
     pub room: usize,
-    /// Whether the bytes themselves are kept, or only counted off `room`.
+    /// Whether the bytes are kept, or only deducted from `room`.
     pub keep: bool,
 }
 
@@ -47,7 +47,7 @@ impl Socket {
     /// Writes as much as fits, in one system call.
     ///
     /// # Errors
-    /// `WouldBlock` when nothing fits now; anything else ends the connection.
+    /// `WouldBlock` if nothing fits now; any other error ends the connection.
     pub fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => match slices {
@@ -63,7 +63,7 @@ impl Socket {
         }
     }
 
-    /// The same, but only when the kernel holds less unsent than half of what it may hold.
+    /// The same, but only if the kernel holds less than half of its limit unsent.
     ///
     /// # Errors
     /// As [`Self::try_write`].
@@ -78,12 +78,12 @@ impl Socket {
         }
     }
 
-    /// Bounds what the kernel holds unsent. False where there is no kernel in between, or it can't.
+    /// Limits the unsent bytes in the kernel. False if there is no kernel socket, or it does not support this.
     pub(super) fn limit_unsent(&self, bytes: u32) -> bool {
         self.tcp().is_some_and(|stream| SockRef::from(stream).set_tcp_notsent_lowat(bytes).is_ok())
     }
 
-    /// The connection that it leads to, for its options.
+    /// The TCP connection below, to set its options.
     #[must_use]
     pub fn tcp(&self) -> Option<&TcpStream> {
         match self {
@@ -93,10 +93,10 @@ impl Socket {
         }
     }
 
-    /// Writes what was taken before and the kernel did not take.
+    /// Writes buffered output that the kernel did not accept.
     ///
     /// # Errors
-    /// `WouldBlock` when some of it still waits; anything else ends the connection.
+    /// `WouldBlock` if some is still buffered; any other error ends the connection.
     pub fn try_flush(&self) -> io::Result<()> {
         match self {
             Self::Tls(socket) => socket.try_flush(),
@@ -104,12 +104,12 @@ impl Socket {
         }
     }
 
-    /// Whether something that was taken waits for the kernel.
+    /// Whether accepted output is waiting for the kernel.
     pub(super) fn has_pending(&self) -> bool {
         matches!(self, Self::Tls(socket) if socket.has_pending())
     }
 
-    /// Whether a read may bring something; wakes the task when it does.
+    /// Whether reading may succeed; wakes the task when it does.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => stream.poll_read_ready(cx),
@@ -121,7 +121,7 @@ impl Socket {
     /// Reads what the client sent; 0 at its end.
     ///
     /// # Errors
-    /// `WouldBlock` when nothing is there now; anything else ends the connection.
+    /// `WouldBlock` if nothing is available; any other error ends the connection.
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.try_read(buffer),
@@ -130,7 +130,7 @@ impl Socket {
         }
     }
 
-    /// Closes this side: nothing more comes.
+    /// Shuts down the sending side.
     pub fn finish(&self) {
         match self {
             // The client may have closed first.
@@ -140,15 +140,15 @@ impl Socket {
         }
     }
 
-    /// From now on the kernel forgets what its peer does not take within a few seconds: nobody waits for it any more.
+    /// From now on the kernel discards what its peer does not accept within a few seconds.
     pub(super) fn end_soon(&self) {
         if let Some(stream) = self.tcp() {
-            // A socket that refuses is closed by its client already.
+            // Fails only if the client has already closed the connection.
             let _ = SockRef::from(stream).set_tcp_user_timeout(Some(UNTAKEN_TIMEOUT));
         }
     }
 
-    /// Whether a write would get somewhere; wakes the task when it does.
+    /// Whether writing may succeed; wakes the task when it does.
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => stream.poll_write_ready(cx),
@@ -160,13 +160,13 @@ impl Socket {
     }
 }
 
-/// Writes in one system call, if the kernel holds less unsent than half of what it may hold.
+/// Writes in one system call, if the kernel holds less than half of its limit unsent.
 ///
-/// The limit alone (`TCP_NOTSENT_LOWAT`) is not enough: a write adds to the last unsent packet, of up to 64 KiB, whatever
-/// the limit is. But `poll` obeys it, and by asking makes the kernel wake the task when there is room again.
+/// The limit alone (`TCP_NOTSENT_LOWAT`) is not enough: a write adds to the last unsent packet, of up to 64 KiB,
+/// regardless of the limit. But `poll` obeys it, and also makes the kernel wake the task when there is room again.
 ///
 /// # Errors
-/// `WouldBlock` when it holds more; anything else ends the connection.
+/// `WouldBlock` if it holds more; any other error ends the connection.
 pub(crate) fn try_write_if_drained(stream: &TcpStream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
     stream.try_io(Interest::WRITABLE, || {
         is_drained(stream)?;
@@ -174,10 +174,10 @@ pub(crate) fn try_write_if_drained(stream: &TcpStream, slices: &[IoSlice<'_>]) -
     })
 }
 
-/// Whether the kernel holds less unsent than half of what it may hold, for what is written in another way.
+/// Checks that the kernel holds less than half of its limit unsent, for output that is written in another way.
 ///
 /// # Errors
-/// `WouldBlock` when it holds more; anything else ends the connection.
+/// `WouldBlock` if it holds more; any other error ends the connection.
 pub(crate) fn check_drained(stream: &TcpStream) -> io::Result<()> {
     stream.try_io(Interest::WRITABLE, || is_drained(stream))
 }

@@ -1,15 +1,15 @@
-//! Where a topic stands among those that nobody has published to. Changed under the lock of `unpublished` only.
+//! The standing of a topic among those without publications. Changed only under the lock of `unpublished`.
 
 use super::turns::Reader;
 
-/// Where a topic stands that nobody has published to.
+/// The standing of a topic among those without publications.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// It does not count: it is published to, a user's own, or gone.
+    /// Not counted: it has publications, belongs to a user, or was unfollowed.
     #[default]
     Free,
-    /// It counts for this address.
+    /// Counted for this address.
     Counted(Reader),
-    /// There was no room for it; what becomes of it is decided when its stream has been looked at.
+    /// There was no room for it; decided when its stream has been compared.
     OnTrial(Reader),
 }

@@ -1,4 +1,4 @@
-//! The words in which a topic's position speaks: what comes in, what subscribers get next, what is to be done. Pure.
+//! The inputs and results of a topic's position. Pure.
 
 use std::sync::Arc;
 
@@ -7,26 +7,26 @@ use tickgate_wire::model::{Message, StreamId};
 use super::gap::Gap;
 use crate::history::{History, Verdict};
 
-/// What subscribers get next.
+/// What subscribers receive next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     Message(Arc<Message>),
-    /// Something is missing. Followed by the message behind it, where there is one.
+    /// Something is missing. Followed by the message after it, if there is one.
     Gap(Gap),
 }
 
 impl Step {
-    /// The publication, where it is one.
+    /// The publication, if it is one.
     pub(super) fn message(&self) -> Option<&Arc<Message>> {
         if let Self::Message(message) = self { Some(message) } else { None }
     }
 
-    /// Whether it reports a publication that clients can't be shown.
+    /// Whether it reports a publication that clients cannot see.
     pub(super) fn is_loss(&self) -> bool {
         self.message().is_some_and(|message| message.is_unreadable())
     }
 
-    /// The position behind it.
+    /// The position after it.
     pub(super) fn position(&self) -> Option<StreamId> {
         match self {
             Self::Message(message) => message.id,
@@ -35,7 +35,7 @@ impl Step {
     }
 }
 
-/// By what steps of a topic are judged.
+/// What steps of a topic are judged by.
 #[derive(Clone, Copy, Debug)]
 pub struct Judge<'a> {
     pub topic: &'a str,
@@ -48,7 +48,7 @@ impl Judge<'_> {
         self.history.step(self.topic, at, (id, message.prev), unbroken)
     }
 
-    /// Whether a message that nobody has looked up in the stream may move the topic.
+    /// Whether a message that was not found in the stream may move the topic.
     pub(super) fn is_given(&self, id: StreamId) -> bool {
         id.epoch <= self.history.alloc
     }
@@ -59,24 +59,24 @@ impl Judge<'_> {
 pub enum Arrival {
     /// Deliver it now.
     Next,
-    /// It was delivered before.
+    /// It was already delivered.
     Repeat,
-    /// It lies before the position, and is not known to have been delivered: the stream is to be looked at.
+    /// It precedes the position, and may not have been delivered: the stream must be read.
     Past,
-    /// It waits for a read that is under way, or for the first comparison.
+    /// It waits for a read in flight, or for the first comparison.
     Held,
     /// It waits, and a fill must start now.
     Hole,
 }
 
-/// What is to be done after a comparison or a read.
+/// What to do after a comparison or a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     /// Nothing: the topic is live.
     Live,
     /// Read the stream after the position.
     Read,
-    /// Compare again soon: nobody can say yet what lies between.
+    /// Compare again soon: it is undecided what lies between.
     Wait,
     /// There is no stream: give it a position, and compare with that.
     Anchor,
@@ -84,7 +84,7 @@ pub enum Next {
     Doubt,
 }
 
-/// What the caller has to do after a message arrived or a read came back.
+/// What the caller must do after an arrival or a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Todo {
     Nothing,
@@ -92,7 +92,7 @@ pub(super) enum Todo {
     /// Compare with the stream, at once or soon.
     Compare,
     Wait,
-    /// Give the topic a position in place of a stream, and compare with that.
+    /// Give the topic a position instead of a stream, and compare with that.
     Anchor,
     /// Its server went back.
     Doubt,

@@ -1,6 +1,6 @@
-//! An interest in a topic, and what a subscription begins with: from nothing, from a cursor, from the end of the history.
+//! Interest in a topic, and the backlog of a subscription: from nothing, from a cursor, or from the end of the history.
 //!
-//! Every subscription begins lagging at its cursor; `catch_up` brings it to the live stream without gap or repeat.
+//! Every subscription starts lagging at its cursor; `catch_up` brings it to the live stream without gap or duplicate.
 
 use std::{
     sync::Arc,
@@ -29,13 +29,13 @@ use crate::{
     metrics,
 };
 
-/// Entries of one page that is read, and their bytes.
+/// Maximum number of entries and bytes of a page that is read.
 const PAGE_MAX: usize = 500;
 const PAGE_BYTES: usize = 1 << 20;
-/// Bytes of one value, about.
+/// Approximate size of one value, in bytes.
 const VALUE_BYTES: usize = 64 << 10;
 
-/// A counted interest in a topic: the replica follows it as long as one exists (and a while longer).
+/// A counted interest in a topic: the replica follows the topic while one exists, and for the linger time afterwards.
 #[derive(Debug)]
 pub struct Interest {
     pub(super) hub: Arc<Hub>,
@@ -43,13 +43,13 @@ pub struct Interest {
 }
 
 impl Interest {
-    /// Waits until the replica knows where the topic stands.
+    /// Waits until the topic's position is known.
     ///
     /// # Errors
-    /// [`Unavailable`] when it does not within `timeout`.
+    /// [`Unavailable`] after `timeout`.
     pub async fn ready(&self, timeout: Duration) -> Result<(), Unavailable> {
         while let Some(synced) = self.topic.synced() {
-            // Where it waits already since nobody was interested, it is somebody's turn now.
+            // It may be queued with the low priority of a topic without subscribers.
             self.hub.queues.reorder(&self.topic);
             if tokio::time::timeout(timeout, synced).await.is_err() {
                 return Err(Unavailable("the topic is not in step with its stream yet".into()));
@@ -61,10 +61,10 @@ impl Interest {
         if self.topic.is_withdrawn() { Err(Unavailable("there is no room for the topic".into())) } else { Ok(()) }
     }
 
-    /// Gathers what the subscription gets before it goes live. Bounded by `limits`.
+    /// Collects the backlog of a subscription, within `limits`.
     ///
     /// # Errors
-    /// [`Unavailable`] when the stream can't be read now.
+    /// [`Unavailable`] if the stream cannot be read now.
     pub async fn backlog(&self, start: Start, limits: ReplayLimits) -> Result<Backlog, Unavailable> {
         let at = self.topic.head().0.unwrap_or_default();
         match start {
@@ -76,7 +76,7 @@ impl Interest {
         }
     }
 
-    /// The newest value; where the client has a newer one than this replica, that of the stream itself.
+    /// The newest value; from the stream itself if the client has a newer one than this replica.
     async fn snapshot(&self, at: StreamId, least: StreamId, limits: ReplayLimits) -> Result<Backlog, Unavailable> {
         let mark = Mark { snapshot: true, ..Mark::default() };
         let mut hold = None;
@@ -115,9 +115,9 @@ impl Interest {
         Ok(Backlog { messages, from: StreamId::ZERO, cursor, mark, hold, ..Backlog::default() })
     }
 
-    /// All that is kept: what is not is no loss to a client that never had any of it.
+    /// All retained messages: what is not retained is not a loss to a new client.
     async fn earliest(&self, limits: ReplayLimits) -> Result<Backlog, Unavailable> {
-        // Its beginning is known by its first message only.
+        // Its start is known only from its first message.
         let limits = limits.of_beginning(false, limits.at_once);
         let mut backlog = self.since(StreamId::ZERO, limits).await?;
         backlog.gap = None;
@@ -127,7 +127,7 @@ impl Interest {
         Ok(backlog)
     }
 
-    /// All after the cursor, counted by what answered.
+    /// Everything after the cursor, counted by its source.
     async fn since(&self, cursor: StreamId, limits: ReplayLimits) -> Result<Backlog, Unavailable> {
         let begun = Instant::now();
         let gathered = self.gather(cursor, limits).await;
@@ -152,7 +152,7 @@ impl Interest {
         Ok(backlog)
     }
 
-    /// All after the cursor, and whether the stream had to be read for it.
+    /// Everything after the cursor, and whether the stream had to be read.
     async fn gather(&self, cursor: StreamId, limits: ReplayLimits) -> Result<(bool, Backlog), Unavailable> {
         let mark = Mark { replayed: true, ..Mark::default() };
         let mut backlog = Backlog { from: cursor, cursor, mark, ..Backlog::default() };
@@ -168,12 +168,12 @@ impl Interest {
             was_read = true;
             let page_bytes = PAGE_BYTES.min(limits.bytes_max() - bytes);
             if bytes > 0 && long.is_none() {
-                // What is gathered is held, so only some gather more than a page.
+                // Collected messages are held in memory, so only a few resumes may collect more than one page.
                 long = self.hub.long_turns.try_take(limits.reader, 0);
             }
             let turn = match &backlog.hold {
                 None if !limits.has_some => Some(self.hub.turn(limits.reader, page_bytes).await?),
-                // Nobody waits for more while he holds what others wait for.
+                // A request must not wait while it holds what others wait for.
                 Some(_) if long.is_none() => None,
                 _ => self.hub.turns.try_take(limits.reader, page_bytes),
             };
@@ -188,7 +188,7 @@ impl Interest {
             backlog.keep(turn.end(page.messages.iter().map(|message| message.payload_bytes()).sum()));
             if let Some(gap) = page.lack.as_ref().map(Gap::of) {
                 if !backlog.messages.is_empty() {
-                    // Lost or trimmed while it was being read: the catch-up tells it in its place.
+                    // Lost or trimmed while it was being read: the catch-up reports it in its place.
                     backlog.goes_on = true;
                     break;
                 }
@@ -212,21 +212,21 @@ impl Interest {
         Ok((was_read, backlog))
     }
 
-    /// What a client surely has that says it came as far as `cursor`, where its subscription begins at `from`. It may be
-    /// ahead of a server that lost its last entries, and those may still come, from a read or a link that was late. Of
-    /// the epoch that goes on nobody can have what is not there: then it is a mistake, and must not hide what comes.
+    /// What a client that claims to have reached `cursor` certainly has, if its subscription starts at `from`. It may
+    /// be ahead of a server that lost its last entries, which may still arrive from a late read or link. In the current
+    /// epoch, a cursor ahead of the stream is a mistake, and must not hide what follows.
     pub(super) fn believed(&self, cursor: StreamId, from: StreamId) -> StreamId {
         let generation = self.hub.backplane.history(&self.topic.topic).generation;
         if cursor > from && cursor.epoch >= generation { from } else { cursor.max(from) }
     }
 
-    /// Reads a page of about so many bytes at the most after `after`, and finds out what it can't bring.
+    /// Reads a page of approximately `bytes_max` bytes after `after`, and determines what is missing from it.
     pub(super) async fn read_on(&self, after: StreamId, bytes_max: usize) -> Result<Onward, Unavailable> {
         let limits = ReadLimits::new(PAGE_MAX, bytes_max.min(PAGE_BYTES));
         self.hub.backplane.read_on(&self.topic.topic, after, self.topic.head().0, limits).await
     }
 
-    /// More was missed than one resume may fetch: the rest is told, and the client takes a snapshot.
+    /// More was missed than one resume may fetch: the rest becomes a gap, and the client takes a snapshot.
     fn cut(&self, backlog: &mut Backlog) {
         let (at, _) = self.topic.head();
         let at = at.unwrap_or_default();
@@ -243,21 +243,21 @@ impl Interest {
         self.topic.change(member, form, shard, &self.hub.shards);
     }
 
-    /// Ends the subscription: after this returns nothing of it is written.
+    /// Ends the subscription: nothing of it is written afterwards.
     pub fn leave(&self, outbox: &Arc<Outbox>, slot: SlotId) {
         outbox.close_slot(slot);
         self.trace(outbox, "unsubscribed", || json!({}));
         self.topic.leave(outbox, slot, self.hub.shard_of(outbox));
     }
 
-    /// Tells those who trace the topic, or the client, what happens to the subscription.
+    /// Reports what happens to the subscription to traces of the topic or client.
     pub(super) fn trace(&self, outbox: &Arc<Outbox>, event: &str, fields: impl FnOnce() -> Value) {
         if self.hub.traces.are_active() {
             self.hub.traces.client(outbox, event, Some(&self.topic.topic), &fields());
         }
     }
 
-    /// The topic itself.
+    /// The topic.
     #[must_use]
     pub fn topic(&self) -> &Arc<Followed> {
         &self.topic
@@ -275,7 +275,7 @@ impl Interest {
         self.topic.is_retained()
     }
 
-    /// The head of the topic as this replica knows it.
+    /// The topic's head as known by this replica.
     #[must_use]
     pub fn head(&self) -> StreamId {
         self.topic.head().0.unwrap_or_default()

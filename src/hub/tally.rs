@@ -1,5 +1,5 @@
-//! What one round of a shard delivered, by endpoint and class: the counters, which all cores share, are added to once a
-//! round. Never kept from one round to the next, save for its places.
+//! Counts the deliveries of one round of a shard by endpoint and class, and adds them to the shared counters once per
+//! round. Keeps nothing between rounds but its places.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     endpoints: Vec<Entry>,
-    /// The one that was added to last: mostly the next one, too.
+    /// The place that was used last, which is usually also the next.
     last: usize,
 }
 
@@ -28,16 +28,16 @@ struct Delivered {
     newest_ms: u64,
 }
 
-/// What the deliveries are of.
+/// The origin of deliveries.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Origin {
     pub(super) class: TopicClass,
-    /// When the newest was accepted, in milliseconds since 1970; 0 where that is not known or does not matter.
+    /// When the newest was accepted, in milliseconds since 1970; 0 if unknown or irrelevant.
     pub(super) newest_ms: u64,
 }
 
 impl Tally {
-    /// Publications that were put into an outbox of this endpoint.
+    /// Adds publications that were put into an outbox of this endpoint.
     pub(super) fn add(&mut self, figures: &Arc<EndpointFigures>, origin: Origin, count: u32) {
         if count == 0 {
             return;
@@ -59,7 +59,7 @@ impl Tally {
         })
     }
 
-    /// Adds to the counters. Returns whether there was anything.
+    /// Adds everything to the counters. Returns whether there was anything.
     pub(super) fn count(&mut self) -> bool {
         let mut any = false;
         for Entry { figures, classes } in &mut self.endpoints {
@@ -86,7 +86,7 @@ mod tests {
     use crate::metrics::Metrics;
 
     #[test]
-    fn deliveries_are_counted_by_endpoint_and_class_and_once() {
+    fn deliveries_are_counted_once_by_endpoint_and_class() {
         let metrics = Metrics::new();
         let (trading, market) = (EndpointFigures::new(&metrics, "trading"), EndpointFigures::new(&metrics, "market"));
         let mut tally = Tally::default();

@@ -1,4 +1,4 @@
-//! A topic's places in the work queues. Never changed but under the lock of the queue concerned.
+//! A topic's places in the work queues. Changed only under the lock of the queue concerned.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,9 +9,9 @@ use crate::metrics::WorkQueueKind;
 pub(super) struct Tickets([AtomicU64; 2]);
 
 impl Tickets {
-    /// The topic does not wait.
+    /// The topic is not queued.
     pub(super) const NONE: u64 = 0;
-    /// The topic was let go, and never waits again.
+    /// The topic was unfollowed, and is never queued again.
     pub(super) const CLOSED: u64 = u64::MAX;
 
     pub(super) fn get(&self, kind: WorkQueueKind) -> u64 {

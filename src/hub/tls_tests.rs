@@ -1,4 +1,4 @@
-//! An outbox that writes through TLS: what is encrypted and not taken by the kernel still goes out.
+//! An outbox over TLS: encrypted output that the kernel did not accept is still written.
 
 use std::future::poll_fn;
 
@@ -15,7 +15,7 @@ async fn the_rest_of_the_last_record_is_written_when_the_client_reads() {
     let outbox = Outbox::new(Socket::Tls(Box::new(near)), shared);
     let frame = Bytes::from(vec![7; 100_000]);
     let mut sent = 0;
-    // Until the kernel takes no more, and something waits on this side of it.
+    // Until the kernel accepts no more, and output is buffered on this side.
     while !outbox.socket().has_pending() {
         outbox.send(frame.clone());
         sent += frame.len();

@@ -33,17 +33,17 @@ pub struct Followed {
     pub rule: Arc<TopicRule>,
     inner: Mutex<Inner>,
     lanes: Box<[Lane]>,
-    /// Subscriptions and pending ones; at zero the topic is let go after a while.
+    /// Number of subscriptions, including pending ones; at zero the topic lingers and is then unfollowed.
     interest: AtomicUsize,
-    /// Until when it is followed without subscribers; some while it is in line to be let go.
+    /// Until when it is followed without subscribers; set while it is queued to be unfollowed.
     lingers_until: Mutex<Option<Instant>>,
-    /// Something arrived since the quiet topics were last compared.
+    /// A message arrived since quiet topics were last compared.
     stirred: AtomicBool,
-    /// Somebody has published to it, or it is a user's own.
+    /// It has publications, or belongs to a user.
     published: AtomicBool,
-    /// It gave way to others: nobody is interested any more.
+    /// It was withdrawn: it has no subscribers any more.
     withdrawn: AtomicBool,
-    /// When it is looked at again.
+    /// When it is checked again.
     pub(super) looks: Looks,
     pub(super) standing: Mutex<Standing>,
     /// Its places in the work queues.
@@ -61,15 +61,15 @@ struct Inner {
 pub(super) struct Lane {
     mail: Mutex<Mailbox>,
     pub(super) subscribers: Mutex<Vec<Group>>,
-    /// Subscribers and those whose joining is in the mail: at zero nothing is posted.
+    /// Subscribers, including those whose join is in the mailbox: at zero nothing is posted.
     count: AtomicUsize,
 }
 
-/// What happens to a topic without subscribers when its turn in line has come.
+/// What happens to a queued topic without subscribers when its turn comes.
 pub(super) enum LingerVerdict {
-    /// It has subscribers again and leaves the line.
+    /// It has subscribers again and leaves the queue.
     Wanted,
-    /// It had subscribers in the meantime: it waits until then.
+    /// It had subscribers meanwhile: it waits until then.
     Until(Instant),
     LetGo,
 }
@@ -93,7 +93,7 @@ impl Followed {
         }
     }
 
-    /// Whether it is known that somebody has published to it, or it is a user's own.
+    /// Whether it is known to have publications, or belongs to a user.
     pub(super) fn is_published(&self) -> bool {
         self.published.load(Ordering::Relaxed)
     }
@@ -102,21 +102,21 @@ impl Followed {
         self.published.store(true, Ordering::Relaxed);
     }
 
-    /// Where it stands among those that nobody has published to.
+    /// Its standing among topics without publications.
     pub(super) fn standing(&self) -> Standing {
         *self.standing.lock()
     }
 
-    /// Whether it gave way to others.
+    /// Whether it was withdrawn.
     pub(super) fn is_withdrawn(&self) -> bool {
         self.withdrawn.load(Ordering::Acquire)
     }
 
-    /// It gives way: subscribers and those who wait to be some look again. In order with what is on its way to them.
+    /// Withdraws it: subscribers and pending ones check again, in order with what is being delivered to them.
     pub(super) fn withdraw(self: &Arc<Self>, shards: &[Arc<Shard>]) {
         let mut inner = self.inner.lock();
         self.withdrawn.store(true, Ordering::Release);
-        // Whoever waits is woken.
+        // Wakes the waiting tasks.
         inner.waiting.clear();
         for (lane, shard) in self.lanes.iter().zip(shards) {
             if lane.count() > 0 {
@@ -125,14 +125,14 @@ impl Followed {
         }
     }
 
-    /// The last subscriber left. True when the topic has to get in line.
+    /// Records that the last subscriber left. True if the topic must be queued.
     pub(super) fn linger_until(&self, until: Instant) -> bool {
         self.lingers_until.lock().replace(until).is_none()
     }
 
-    /// The topic's turn in line has come.
+    /// Decides what happens to the topic in its turn.
     pub(super) fn linger_verdict(&self, now: Instant) -> LingerVerdict {
-        // A subscriber that leaves from here on finds the topic out of line.
+        // A subscriber that leaves from here on queues the topic again.
         let mut until = self.lingers_until.lock();
         if self.interest() > 0 {
             *until = None;
@@ -141,7 +141,7 @@ impl Followed {
         until.filter(|until| *until > now).map_or(LingerVerdict::LetGo, LingerVerdict::Until)
     }
 
-    /// A message came in from the backplane.
+    /// Processes a message from the backplane.
     pub(super) fn arrived(self: &Arc<Self>, message: Message, history: &History, shards: &[Arc<Shard>]) -> Todo {
         let message = Arc::new(message);
         self.stirred.store(true, Ordering::Relaxed);
@@ -159,7 +159,7 @@ impl Followed {
         }
     }
 
-    /// The link was lost.
+    /// Records that the link was lost.
     pub(super) fn lost(&self) {
         self.inner.lock().position.lost();
     }
@@ -168,7 +168,7 @@ impl Followed {
         Judge { topic: self.topic.as_str(), history }
     }
 
-    /// The end of the stream was read. `before`: the position when it was asked for.
+    /// Processes the end of the stream. `before`: the position when the read started.
     pub(super) fn compared(
         self: &Arc<Self>,
         (end, before): (Option<StreamId>, Option<StreamId>),
@@ -179,12 +179,12 @@ impl Followed {
         if self.is_retained() { self.step(shards, compare) } else { self.step(shards, |own, _| own.begin_unkept()) }
     }
 
-    /// What the stream is to be asked.
+    /// The parameters of the next stream read.
     pub(super) fn ask(&self) -> Asked {
         self.inner.lock().position.ask()
     }
 
-    /// A page was read.
+    /// Processes a page.
     pub(super) fn filled(
         self: &Arc<Self>,
         asked: Asked,
@@ -195,7 +195,7 @@ impl Followed {
         self.step(shards, |position, steps| position.filled(asked, page, self.judge(history), steps))
     }
 
-    /// The stream could not be read.
+    /// Records that the stream could not be read.
     pub(super) fn unfilled(&self) {
         self.inner.lock().position.unfilled();
     }
@@ -220,8 +220,8 @@ impl Followed {
         }
     }
 
-    /// Hands steps to every shard that has subscribers, or a mark where it has no room for them. Called under the
-    /// position's lock, which is what keeps the order of mails equal to the order of the stream.
+    /// Posts steps to every shard that has subscribers, or a marker if it has no room. Called under the position's
+    /// lock, so that mailboxes have the order of the stream.
     fn post_all(self: &Arc<Self>, after: StreamId, steps: &[Step], shards: &[Arc<Shard>]) {
         if steps.is_empty() {
             return;
@@ -245,7 +245,7 @@ impl Followed {
         }
     }
 
-    /// Everything in a shard's mailbox, and how many bytes of its room that took.
+    /// Takes everything from a shard's mailbox, and returns its size in bytes.
     pub(super) fn take_mail(&self, shard: usize) -> (&Lane, Vec<Mail>, usize) {
         let lane = &self.lanes[shard];
         let (mail, bytes) = lane.mail.lock().take();
@@ -256,9 +256,9 @@ impl Followed {
         &self.lanes[shard]
     }
 
-    /// Joins a subscription that has everything up to `after` to the live stream, atomically: what came since goes
-    /// first. False when what came since is no longer at hand; the caller reads on. `proven` says that the stream
-    /// itself has nothing after the cursor, though this replica has not come that far yet.
+    /// Atomically joins a subscription that has everything up to `after` to the live stream, sending what arrived since
+    /// first. False if that is no longer in memory; the caller keeps reading. `proven`: the stream has nothing after
+    /// the cursor, although this replica has not reached it.
     pub(super) fn join(
         self: &Arc<Self>,
         joining: Joining<'_>,
@@ -292,14 +292,14 @@ impl Followed {
         true
     }
 
-    /// Changes the form or the maximum rate of a subscription, in order with the messages that are on their way.
+    /// Changes the form or the maximum rate of a subscription, in order with messages in flight.
     pub(super) fn change(self: &Arc<Self>, member: Member, form: Form, shard: usize, shards: &[Arc<Shard>]) {
         let _order = self.inner.lock();
         self.post(&self.lanes[shard], &shards[shard], Mail::Change { member, form });
     }
 
-    /// Takes a subscription out. Its slot is closed already, so nothing reaches it even where its joining is still
-    /// in the mail.
+    /// Removes a subscription. Its slot is already closed, so nothing reaches it even if its join is still in the
+    /// mailbox.
     pub(super) fn leave(&self, outbox: &Arc<Outbox>, slot: SlotId, shard: usize) {
         let lane = &self.lanes[shard];
         let mut groups = lane.subscribers.lock();
@@ -308,7 +308,7 @@ impl Followed {
         }
     }
 
-    /// Resolves at once when the topic has been compared with its stream, or else when it has.
+    /// Resolves when the topic has been compared with its stream; `None` if it already has.
     pub(super) fn synced(&self) -> Option<oneshot::Receiver<()>> {
         let mut inner = self.inner.lock();
         if inner.position.at().is_some() && inner.position.state() != State::Syncing {
@@ -316,47 +316,47 @@ impl Followed {
         }
         let (sender, receiver) = oneshot::channel();
         if inner.waiting.len() == inner.waiting.capacity() {
-            // Whoever gave up waiting needs no place.
+            // Removes waiters that gave up.
             inner.waiting.retain(|waiting| !waiting.is_closed());
         }
         inner.waiting.push(sender);
         Some(receiver)
     }
 
-    /// The position, once known: the head of the topic as this replica knows it.
+    /// The position, once known: the topic's head as known by this replica.
     #[must_use]
     pub fn position(&self) -> Option<StreamId> {
         self.inner.lock().position.at()
     }
 
-    /// The position, and the newest message where it is at hand.
+    /// The position, and the newest message if it is in memory.
     pub(super) fn head(&self) -> (Option<StreamId>, Option<Arc<Message>>) {
         let inner = self.inner.lock();
         (inner.position.at(), inner.position.newest())
     }
 
-    /// What came after the cursor, where that is at hand, with the position it reaches.
+    /// What arrived after the cursor, if it is in memory, and the position that it reaches.
     pub(super) fn since(&self, cursor: StreamId) -> Option<(Vec<Arc<Message>>, StreamId)> {
         let inner = self.inner.lock();
         Some((inner.position.since(cursor)?, inner.position.at()?))
     }
 
-    /// The last messages, where they are at hand.
+    /// The last messages, if they are in memory.
     pub(super) fn last(&self, count: usize) -> Option<Vec<Arc<Message>>> {
         self.inner.lock().position.last(count)
     }
 
-    /// Whether nothing arrived since the last call, on a topic that is live.
+    /// Whether the topic is live and nothing arrived since the last call.
     pub(super) fn is_quiet(&self) -> bool {
         !self.stirred.swap(false, Ordering::Relaxed) && self.inner.lock().position.state() == State::Live
     }
 
-    /// Whether subscribers wait for it: it has some, pending ones included, and is not in step with its stream.
+    /// Whether subscribers (including pending ones) wait for it to become consistent with its stream.
     pub(super) fn is_awaited(&self) -> bool {
         self.interest() > 0 && self.inner.lock().position.state() != State::Live
     }
 
-    /// How many messages it is known to be behind its stream.
+    /// The known number of messages that it is behind its stream.
     pub(super) fn lag(&self) -> u64 {
         self.inner.lock().position.lag()
     }
@@ -365,18 +365,18 @@ impl Followed {
         self.interest.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// True when nobody is interested any more.
+    /// True if no subscription is left.
     pub(super) fn drop_interest(&self) -> bool {
         self.interest.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
-    /// Subscriptions of this replica, pending ones included.
+    /// Number of subscriptions on this replica, including pending ones.
     pub(super) fn interest(&self) -> usize {
         self.interest.load(Ordering::Acquire)
     }
 }
 
-/// A subscription about to go live.
+/// A subscription that is about to go live.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Joining<'a> {
     pub(super) member: &'a Member,
@@ -384,7 +384,7 @@ pub(super) struct Joining<'a> {
     pub(super) shard: usize,
     /// Not among the subscribers yet (a lagging one is).
     pub(super) fresh: bool,
-    /// Whose end is told now.
+    /// The backlog whose end is reported now.
     pub(super) past: Option<&'a Past>,
 }
 
@@ -393,7 +393,7 @@ impl Lane {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// A joining that came too late, or a subscriber that left.
+    /// Uncounts a join that came too late, or a subscriber that left.
     pub(super) fn uncount(&self) {
         self.count.fetch_sub(1, Ordering::Relaxed);
     }

@@ -1,5 +1,5 @@
-//! Live traces: what happens to one user or to one topic on this replica, told as it happens to the operators who asked.
-//! Where nobody asked it costs a look at one number. Never a payload and never a token, and nobody waits for who reads it.
+//! Live traces of one user or topic on this replica, sent to operators as events happen. Without a trace, the cost is
+//! one atomic read. Never includes payloads or tokens, and never waits for a reader.
 
 use std::sync::{
     Arc, Weak,
@@ -19,12 +19,12 @@ use tokio::sync::{mpsc, watch};
 use super::outbox::Outbox;
 use crate::clock;
 
-/// Traces at once, on one replica.
+/// Maximum number of concurrent traces on one replica.
 const TRACES_MAX: usize = 4;
-/// Lines that wait for who reads them. Those beyond are dropped and counted.
+/// Maximum number of lines queued for a reader. Further lines are dropped and counted.
 const LINES_MAX: usize = 1_024;
 
-/// Whom or what a trace is of.
+/// The user or topic of a trace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
     User(UserId),
@@ -49,19 +49,19 @@ struct State {
 struct Trace {
     number: u64,
     subject: Subject,
-    /// Open connections of the user. Weak: the address is nobody else's for as long as it is here, and nothing is kept open.
+    /// Open connections of the user. Weak, so that nothing is kept open; the address cannot be reused while it is here.
     clients: Vec<(Weak<Outbox>, Arc<str>)>,
     lines: mpsc::Sender<Bytes>,
     lost: u64,
 }
 
-/// A trace that has begun.
+/// A started trace.
 #[derive(Debug)]
 pub struct Begun {
     pub number: u64,
-    /// Closed when nobody reads the lines any more.
+    /// Closed when the lines are no longer read.
     pub sender: mpsc::Sender<Bytes>,
-    /// One JSON object each, with its line end. It ends with the trace.
+    /// One JSON object per line. Ends with the trace.
     pub lines: mpsc::Receiver<Bytes>,
 }
 
@@ -107,13 +107,13 @@ impl Trace {
 }
 
 impl Traces {
-    /// Whether anybody traces anything: to be asked before anything is gathered for a trace.
+    /// Whether any trace is running: to be checked before collecting data for one.
     #[must_use]
     pub fn are_active(&self) -> bool {
         self.count.load(Ordering::Relaxed) > 0
     }
 
-    /// Begins a trace. `None` where there are as many as there may be.
+    /// Starts a trace. `None` if the maximum number is running.
     #[must_use]
     pub fn begin(&self, subject: Subject) -> Option<Begun> {
         let mut state = self.state.lock();
@@ -128,20 +128,20 @@ impl Traces {
         Some(Begun { number, sender, lines })
     }
 
-    /// Ends a trace, with a last line that says how many were dropped.
+    /// Ends a trace with a last line that contains the number of dropped lines.
     pub fn end(&self, number: u64) {
         self.end_where(|trace| trace.number == number);
     }
 
-    /// Ends all of them, for good: the replica ends.
+    /// Ends all traces permanently, because the replica is shutting down.
     pub fn end_all(&self) {
         self.over.send_replace(true);
         self.end_where(|_| true);
     }
 
-    /// Resolves when all have been ended.
+    /// Resolves when all traces were ended.
     pub async fn over(&self) {
-        // An error means that the sender is gone, which is an end too.
+        // An error means that the sender was dropped, which is also an end.
         let _ = self.over.subscribe().wait_for(|over| *over).await;
     }
 
@@ -158,7 +158,7 @@ impl Traces {
         self.count.store(state.traces.len(), Ordering::Relaxed);
     }
 
-    /// A connection of a user is open; from here on it is traced with its user.
+    /// Records a user's open connection, which is traced with its user from here on.
     pub fn opened(&self, user: &UserId, (outbox, id): (&Arc<Outbox>, &str), fields: &Value) {
         let mut state = self.state.lock();
         for trace in state.traces.iter_mut().filter(|trace| trace.subject == Subject::User(user.clone())) {
@@ -169,14 +169,14 @@ impl Traces {
         }
     }
 
-    /// A connection has ended.
+    /// Records the end of a connection.
     pub fn closed(&self, outbox: &Arc<Outbox>, fields: &Value) {
         self.client(outbox, "disconnected", None, fields);
         let is_other = |(client, _): &(Weak<Outbox>, Arc<str>)| !std::ptr::eq(client.as_ptr(), Arc::as_ptr(outbox));
         self.state.lock().traces.iter_mut().for_each(|trace| trace.clients.retain(is_other));
     }
 
-    /// Something happened to a connection: told to those who trace its user, and to those who trace the topic.
+    /// Reports an event of a connection to traces of its user and to traces of the topic.
     pub fn client(&self, outbox: &Arc<Outbox>, event: &str, topic: Option<&Topic>, fields: &Value) {
         for trace in &mut self.state.lock().traces {
             let id = trace.client(outbox);
@@ -188,7 +188,7 @@ impl Traces {
         }
     }
 
-    /// A publication arrived at this replica.
+    /// Reports a publication that arrived at this replica.
     pub(super) fn arrived(&self, topic: &Topic, message: &Message) {
         let age_ms = clock::unix_ms().saturating_sub(message.published_ms);
         let fields = json!({
@@ -201,7 +201,7 @@ impl Traces {
         }
     }
 
-    /// Publications, up to `last`, were put into the outboxes of these subscribers.
+    /// Reports that publications up to `last` were put into the outboxes of these subscribers.
     pub(super) fn fanned_out<'a>(
         &self,
         topic: &Topic,
@@ -235,7 +235,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn traces_are_bounded_in_number_and_in_lines() {
+    fn the_number_of_traces_and_of_queued_lines_is_limited() {
         let (traces, topic) = (Traces::default(), Topic::public("a").unwrap());
         assert!(!traces.are_active());
         let mut begun: Vec<_> = (0..TRACES_MAX).map(|_| traces.begin(Subject::Topic(topic.clone())).unwrap()).collect();
@@ -252,7 +252,7 @@ mod tests {
         traces.end(first.number);
         drop(first.sender);
         let rest: Vec<_> = std::iter::from_fn(|| first.lines.try_recv().ok()).collect();
-        assert_eq!(rest.len(), LINES_MAX, "and the last of them says what is missing");
+        assert_eq!(rest.len(), LINES_MAX, "the last one contains the number of dropped lines");
         let last: Value = serde_json::from_slice(rest.last().unwrap()).unwrap();
         assert_eq!((&last["event"], &last["lines_lost"]), (&json!("ended"), &json!(7)));
         traces.end_all();

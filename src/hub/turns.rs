@@ -1,6 +1,7 @@
-//! Whose turn it is to read streams, and how much of what was read waits for clients. So many read at once; readers are
-//! served in turn, one read each; and what is read takes room, in sum and of each reader, until its client has it. So one
-//! who asks for much, or never takes what it asked for, waits for itself. Never knows who a reader is.
+//! Schedules stream reads for clients, and bounds the memory of what was read. A limited number of reads run at once;
+//! readers are served round-robin, one read each; and what is read takes memory, in total and per reader, until its
+//! client has it. So a reader that requests much, or does not accept it, delays only itself. Never knows who a reader
+//! is.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -13,19 +14,19 @@ use tokio::sync::oneshot;
 
 use crate::backplane::Unavailable;
 
-/// Who reads, as far as turns are concerned: all connections of one address are one reader.
+/// A reader: all connections of one address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Reader(pub u64);
 
-/// How much is read at once, and how much may wait for clients.
+/// Limits of concurrent reads and of memory.
 #[derive(Clone, Copy, Debug)]
 pub struct TurnLimits {
-    /// Turns at the same time; one reader has half of them at the most.
+    /// Maximum number of concurrent reads; one reader may have half of them.
     pub at_once: usize,
-    /// Bytes in sum, and of one reader.
+    /// Maximum number of bytes in total and per reader.
     pub bytes_max: usize,
     pub reader_bytes_max: usize,
-    /// Nobody waits longer.
+    /// Maximum waiting time.
     pub timeout: Duration,
 }
 
@@ -41,11 +42,11 @@ struct State {
     turns: usize,
     bytes: usize,
     readers: HashMap<Reader, Usage>,
-    /// Readers that wait and have room of their own, in the order in which they are served.
+    /// Waiting readers below their own limit, in the order in which they are served.
     order: VecDeque<Reader>,
 }
 
-/// What one reader has, and what it waits for.
+/// What one reader holds, and what it waits for.
 #[derive(Debug, Default)]
 struct Usage {
     turns: usize,
@@ -58,18 +59,18 @@ struct Usage {
 #[derive(Debug)]
 struct Wanted {
     bytes: usize,
-    sender: oneshot::Sender<Turn>,
+    sender: oneshot::Sender<ReadTurn>,
 }
 
-/// A turn, and room for what is read; both are given back when it is dropped.
+/// A turn and the reservation for what is read; both are released when it is dropped.
 #[derive(Debug)]
-pub struct Turn {
+pub struct ReadTurn {
     turns: Option<Arc<Turns>>,
     reader: Reader,
     bytes: usize,
 }
 
-/// Room for what was read and waits for its client; given back when it is dropped.
+/// The reservation of memory for what was read, until its client has it; released when dropped.
 #[derive(Debug)]
 pub struct Hold {
     turns: Arc<Turns>,
@@ -89,8 +90,8 @@ impl Turns {
         Arc::new(Self { limits, state: Mutex::default() })
     }
 
-    /// A turn to read so many bytes at the most, if nobody has to be waited for.
-    pub(super) fn try_take(self: &Arc<Self>, reader: Reader, bytes: usize) -> Option<Turn> {
+    /// A turn to read at most this many bytes, if available without waiting.
+    pub(super) fn try_take(self: &Arc<Self>, reader: Reader, bytes: usize) -> Option<ReadTurn> {
         let bytes = bytes.min(self.limits.reader_bytes_max);
         let mut state = self.state.lock();
         let waits = state.readers.get(&reader).is_some_and(|usage| !usage.waiting.is_empty());
@@ -104,11 +105,11 @@ impl Turns {
         usage.take(bytes);
         state.turns += 1;
         state.bytes += bytes;
-        Some(Turn { turns: Some(Arc::clone(self)), reader, bytes })
+        Some(ReadTurn { turns: Some(Arc::clone(self)), reader, bytes })
     }
 
-    /// Waits for a turn to read so many bytes at the most.
-    pub(super) async fn take(self: &Arc<Self>, reader: Reader, bytes: usize) -> Result<Turn, Unavailable> {
+    /// Waits for a turn to read at most this many bytes.
+    pub(super) async fn take(self: &Arc<Self>, reader: Reader, bytes: usize) -> Result<ReadTurn, Unavailable> {
         if let Some(turn) = self.try_take(reader, bytes) {
             return Ok(turn);
         }
@@ -130,14 +131,14 @@ impl Turns {
         }
     }
 
-    /// Gives turns to whoever waits, as long as there is room.
+    /// Gives turns to waiting readers while there is room.
     fn serve(self: &Arc<Self>, state: &mut State) {
         while let Some(reader) = state.order.front().copied() {
             let Some(usage) = state.readers.get_mut(&reader) else {
                 state.order.pop_front();
                 continue;
             };
-            // Whoever stopped waiting costs nothing.
+            // Requests that stopped waiting are removed without cost.
             while usage.waiting.front().is_some_and(|wanted| wanted.sender.is_closed()) {
                 usage.waiting.pop_front();
             }
@@ -158,17 +159,17 @@ impl Turns {
             usage.take(bytes);
             state.turns += 1;
             state.bytes += bytes;
-            let turn = Turn { turns: Some(Arc::clone(self)), reader, bytes };
+            let turn = ReadTurn { turns: Some(Arc::clone(self)), reader, bytes };
             if let Err(mut unwanted) = wanted.sender.send(turn) {
                 unwanted.turns = None;
                 state.give_back(reader, 1, bytes);
             }
-            // Whoever has more that waits comes last again.
+            // A reader with more requests goes to the end.
             state.line_up(reader, &self.limits);
         }
     }
 
-    /// Bytes that take room now.
+    /// Number of reserved bytes.
     #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
         self.state.lock().bytes
@@ -187,7 +188,7 @@ impl State {
         self.turns < limits.at_once && self.bytes + bytes <= limits.bytes_max
     }
 
-    /// Puts a reader that waits in line, if it has room of its own.
+    /// Queues a waiting reader, if it is below its own limit.
     fn line_up(&mut self, reader: Reader, limits: &TurnLimits) {
         let Some(usage) = self.readers.get_mut(&reader) else { return };
         let may = usage.waiting.front().is_some_and(|wanted| usage.has_room(wanted.bytes, limits));
@@ -207,7 +208,7 @@ impl State {
         self.forget(reader);
     }
 
-    /// Forgets a reader that has nothing and waits for nothing.
+    /// Removes a reader that holds nothing and waits for nothing.
     fn forget(&mut self, reader: Reader) {
         let idle = |usage: &Usage| usage.turns == 0 && usage.bytes == 0 && usage.waiting.is_empty() && !usage.in_order;
         if self.readers.get(&reader).is_some_and(idle) {
@@ -227,13 +228,13 @@ impl Usage {
     }
 }
 
-impl Turn {
-    /// The read is over and brought so many bytes, which take room from here on.
+impl ReadTurn {
+    /// Ends a read of this many bytes, which are reserved from here on.
     #[must_use]
     pub fn end(mut self, bytes: usize) -> Option<Hold> {
         let turns = self.turns.take()?;
         let mut state = turns.state.lock();
-        // A page may be a little larger than what was asked for.
+        // A page may be a little larger than requested.
         state.bytes = state.bytes - self.bytes + bytes;
         if let Some(usage) = state.readers.get_mut(&self.reader) {
             usage.bytes = usage.bytes - self.bytes + bytes;
@@ -246,7 +247,7 @@ impl Turn {
     }
 }
 
-impl Drop for Turn {
+impl Drop for ReadTurn {
     fn drop(&mut self) {
         if let Some(turns) = self.turns.take() {
             turns.give_back(self.reader, 1, self.bytes);
@@ -255,12 +256,12 @@ impl Drop for Turn {
 }
 
 impl Hold {
-    /// Takes another one of the same reader in.
+    /// Merges another reservation of the same reader.
     pub fn join(&mut self, mut other: Self) {
         self.bytes += std::mem::take(&mut other.bytes);
     }
 
-    /// Only so many bytes still wait.
+    /// Reduces it to this many bytes.
     pub fn shrink(&mut self, bytes: usize) {
         let less = self.bytes.saturating_sub(bytes);
         self.bytes -= less;
@@ -288,7 +289,7 @@ mod tests {
         Turns::new(TurnLimits { at_once, bytes_max: 100, reader_bytes_max: 40, timeout: PATIENCE })
     }
 
-    fn wait(turns: &Arc<Turns>, reader: u64, bytes: usize) -> BoxFuture<'static, Result<Turn, Unavailable>> {
+    fn wait(turns: &Arc<Turns>, reader: u64, bytes: usize) -> BoxFuture<'static, Result<ReadTurn, Unavailable>> {
         let turns = Arc::clone(turns);
         let mut waiting = async move { turns.take(Reader(reader), bytes).await }.boxed();
         assert!((&mut waiting).now_or_never().is_none(), "there is a turn for {reader}");
@@ -301,19 +302,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn readers_that_wait_are_served_in_turn_however_much_one_asks_for() {
+    async fn waiting_readers_are_served_round_robin_however_much_one_requests() {
         let turns = turns(1);
         let first = turns.take(Reader(1), 0).await.unwrap();
         let mut greedy: Vec<_> = (0..100).map(|_| wait(&turns, 1, 0)).collect();
         let mut other = wait(&turns, 2, 0);
         drop(first);
-        let second = (&mut other).now_or_never().expect("the first had its turn").unwrap();
+        let second = (&mut other).now_or_never().expect("the first reader had its turn").unwrap();
         assert!((&mut greedy[0]).now_or_never().is_none());
         drop(second);
-        let third = (&mut greedy[0]).now_or_never().expect("whoever waits longest").unwrap();
+        let third = (&mut greedy[0]).now_or_never().expect("the reader that waited longest").unwrap();
         let mut again = wait(&turns, 2, 0);
         drop(third);
-        let fourth = (&mut again).now_or_never().expect("before the second of the first").unwrap();
+        let fourth = (&mut again).now_or_never().expect("before the first reader's second read").unwrap();
         drop(fourth);
         assert!((&mut greedy[1]).now_or_never().is_some());
         drop((greedy, other, again));
@@ -321,33 +322,33 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_reader_has_half_of_the_turns() {
+    async fn one_reader_gets_at_most_half_of_the_turns() {
         let turns = turns(4);
         let _two = [1, 1].map(|reader| turns.try_take(Reader(reader), 0).unwrap());
         let mut third = wait(&turns, 1, 0);
-        let other = turns.try_take(Reader(2), 0).expect("the rest is for others");
+        let other = turns.try_take(Reader(2), 0).expect("the rest is for other readers");
         assert!((&mut third).now_or_never().is_none());
         drop(other);
         assert!((&mut third).now_or_never().is_none());
     }
 
     #[tokio::test]
-    async fn what_waits_for_clients_takes_room_in_sum_and_of_each_reader() {
+    async fn what_is_queued_for_clients_takes_memory_in_total_and_per_reader() {
         let turns = turns(8);
         let hold = |reader| turns.try_take(Reader(reader), 20).expect("room").end(20).unwrap();
         let mut greedy: Vec<_> = [1, 1].map(hold).into();
         let mut more = wait(&turns, 1, 20);
         let others: Vec<_> = [2, 3].map(hold).into();
-        assert!((&mut more).now_or_never().is_none(), "it has its room");
+        assert!((&mut more).now_or_never().is_none(), "the reader is at its limit");
         let last = hold(4);
         let mut another = wait(&turns, 5, 20);
         drop(last);
-        let another = (&mut another).now_or_never().expect("there is room for another").unwrap();
+        let another = (&mut another).now_or_never().expect("there is room for another reader").unwrap();
         greedy[0].shrink(10);
         assert!((&mut more).now_or_never().is_none());
         greedy.pop();
         drop(another);
-        let more = (&mut more).now_or_never().expect("its own room is free again").unwrap();
+        let more = (&mut more).now_or_never().expect("the reader is below its limit again").unwrap();
         let mut kept = more.end(5).unwrap();
         kept.join(greedy.pop().unwrap());
         assert_eq!(turns.state.lock().bytes, 55);
@@ -356,14 +357,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_stops_waiting_costs_no_turn() {
+    async fn a_request_that_stops_waiting_takes_no_turn() {
         let turns = turns(2);
         let (one, two) = (turns.take(Reader(1), 0).await.unwrap(), turns.take(Reader(4), 0).await.unwrap());
         let (gone, mut stays) = (wait(&turns, 2, 0), wait(&turns, 3, 0));
         drop(gone);
         drop(one);
-        let three = (&mut stays).now_or_never().expect("the turn goes on").unwrap();
-        // Given away, and never looked at.
+        let three = (&mut stays).now_or_never().expect("the turn is passed on").unwrap();
+        // Granted, but never awaited.
         let unseen = wait(&turns, 5, 0);
         drop(two);
         drop(unseen);
@@ -372,7 +373,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_waits_for_ever() {
+    async fn waiting_times_out() {
         let turns = turns(1);
         let _held = turns.take(Reader(1), 0).await.unwrap();
         assert!(turns.take(Reader(2), 0).await.is_err());

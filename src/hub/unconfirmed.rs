@@ -1,50 +1,50 @@
-//! How much of what was written to a client may be unconfirmed: as much as it reads in a second, wherever the rest waits,
-//! in the network or in the client's own buffers. Pings among the messages name positions, and their pongs confirm them.
-//! Pure: time is an argument.
+//! Limits the unconfirmed bytes of a client to what it reads in about a second, wherever the rest is buffered: in the
+//! network or in the client. Pings between messages contain positions, which their pongs confirm. Pure: time is an
+//! argument.
 
 use std::time::{Duration, Instant};
 
-/// For a client whose speed is not known yet.
+/// The initial window, for a client of unknown speed.
 const FIRST: u32 = 64 * 1024;
 const MIN: u32 = 16 * 1024;
-/// A second of a fast line, or what is under way on a long one.
+/// The maximum window: one second of a fast line, or the data in flight on a long one.
 const MAX: u32 = 4 << 20;
-/// The time in which the client reads what is unconfirmed.
+/// Target time in which the client reads what is unconfirmed.
 const AGE: Duration = Duration::from_secs(1);
-/// Shortest time over which the client's speed is measured.
+/// Minimum time over which the client's speed is measured.
 const MEASURED_MIN: Duration = Duration::from_millis(250);
-/// Probes in a full window.
+/// Number of probes per full window.
 const PROBES: u32 = 8;
 
-/// Between two probes of a client that was never behind: rarely enough to cost nothing, and often enough that one that
-/// turns out to be slow answers some of them while it reads what was sent before.
+/// Bytes between two probes of a client that was never behind: rare enough to have no cost, and frequent enough that a
+/// client that becomes slow answers some of them while reading.
 const EARLY_PROBE: u32 = 32 * 1024;
 
 /// The window of a client. Positions count the bytes written to it.
 #[derive(Clone, Debug)]
 pub(super) struct ConfirmWindow {
     bytes: u32,
-    /// The client has been behind: from then on the window bounds what is written.
+    /// Set once the client has been behind: from then on the window limits writes.
     bounds: bool,
     confirmed: u64,
     /// Position of the last probe.
     probed: u64,
-    /// When the measurement of the client's speed began, and the position confirmed by then.
+    /// When the measurement of the client's speed started, and the position confirmed by then.
     measured: Option<(Instant, u64)>,
 }
 
 impl ConfirmWindow {
-    /// For a client of which values are about to be sent.
+    /// For a client that is about to receive values.
     pub(super) fn new(written: u64) -> Self {
         Self { bytes: FIRST, bounds: false, confirmed: written, probed: written, measured: None }
     }
 
-    /// How far the client is known to have read.
+    /// The position up to which the client has certainly read.
     pub(super) fn confirmed(&self) -> u64 {
         self.confirmed
     }
 
-    /// Bytes that may be written before the next probe; 0 before more is confirmed.
+    /// Bytes that may be written before the next probe; 0 until more is confirmed.
     pub(super) fn room(&self, written: u64) -> usize {
         if !self.bounds {
             return usize::MAX;
@@ -53,8 +53,8 @@ impl ConfirmWindow {
         room.min((self.bytes / PROBES).into()) as usize
     }
 
-    /// Payload of a ping that is to be sent now, behind all that was written. There is always one under way in a full
-    /// window, if this is asked after each write and after each confirmation.
+    /// Payload of a ping to send now, after everything written. A full window always has one in flight, if this is
+    /// called after each write and each confirmation.
     pub(super) fn probe(&mut self, written: u64) -> Option<[u8; 8]> {
         let interval = if self.bounds { self.bytes / PROBES } else { EARLY_PROBE };
         let due = written.saturating_sub(self.probed) >= interval.into();
@@ -64,10 +64,10 @@ impl ConfirmWindow {
         })
     }
 
-    /// A pong answered the probe at this position. `behind`: something waits to be written, so the client's speed is all
-    /// that bounds what it confirms.
+    /// Handles the pong for the probe at this position. `behind`: output is queued, so that only the client's speed
+    /// limits what it confirms.
     pub(super) fn confirm(&mut self, position: u64, behind: bool, now: Instant) {
-        // A position that no probe had is no pong of ours.
+        // A position without a probe: not a pong for one of these pings.
         if position <= self.confirmed || position > self.probed {
             return;
         }
@@ -85,13 +85,13 @@ impl ConfirmWindow {
         }
     }
 
-    /// The client fell behind: what it confirmed before says nothing about what follows.
+    /// The client fell behind: earlier measurements do not apply.
     pub(super) fn fell_behind(&mut self) {
         self.bounds = true;
         self.measured = None;
     }
 
-    /// The client has all that waited for it.
+    /// The client has received everything queued.
     pub(super) fn recovered(&mut self) {
         self.measured = None;
     }
@@ -103,7 +103,7 @@ mod tests {
 
     use super::*;
 
-    /// A client with a delay each way, for which more waits than it reads.
+    /// A simulated client with a delay each way, for which more is queued than it reads.
     struct Client {
         window: ConfirmWindow,
         now: Instant,
@@ -123,7 +123,7 @@ mod tests {
             Self { window, now: Instant::now(), delay, written, read: 0.0, probes, pongs: VecDeque::new() }
         }
 
-        /// Reads for so long at this speed; the longest time that a byte took from its write to its reading, in seconds,
+        /// Reads for this time at this speed. Returns the maximum time from writing a byte to reading it, in seconds,
         /// over the last half.
         fn read(&mut self, bytes_per_s: f64, seconds: u32) -> f64 {
             const STEP: Duration = Duration::from_millis(2);
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_on_its_way_is_read_in_about_a_second_at_any_speed() {
+    fn what_is_in_flight_is_read_within_about_a_second_at_any_speed() {
         let mut client = Client::new(20, 200_000);
         for kib_per_s in [64.0, 16.0, 500.0, 32.0] {
             let age = client.read(kib_per_s * 1024.0, 60);
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_and_fast_line_is_used_in_full() {
+    fn a_long_and_fast_line_is_fully_used() {
         let mut client = Client::new(150, 100_000);
         client.read(1e6, 20);
         let before = client.read;
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_window_always_has_a_probe_under_way() {
+    fn a_full_window_always_has_a_probe_in_flight() {
         let mut window = ConfirmWindow::new(0);
         window.fell_behind();
         assert_eq!(window.room(1 << 20), 0);
@@ -179,26 +179,26 @@ mod tests {
         assert_eq!(window.probe(1 << 20), None);
         let now = Instant::now();
         window.confirm(2 << 20, true, now);
-        assert_eq!(window.room(1 << 20), 0, "no probe was there");
+        assert_eq!(window.room(1 << 20), 0, "there is no probe at this position");
         window.confirm(1 << 20, true, now);
         assert_eq!(window.room(1 << 20), (FIRST / PROBES) as usize);
     }
 
     #[test]
-    fn a_client_that_keeps_up_is_not_thought_slow() {
+    fn a_client_that_keeps_up_is_not_considered_slow() {
         let mut window = ConfirmWindow::new(0);
         window.fell_behind();
         let mut now = Instant::now();
         for number in 1..=100 {
             let written = number * 10_000;
-            let position = window.probe(written).map(u64::from_be_bytes).expect("one is due");
+            let position = window.probe(written).map(u64::from_be_bytes).expect("a probe is due");
             now += Duration::from_secs(1);
             window.confirm(position, false, now);
         }
         assert_eq!(window.bytes, FIRST);
     }
     #[test]
-    fn a_client_that_was_never_behind_is_probed_rarely_and_not_held() {
+    fn a_client_that_was_never_behind_is_probed_rarely_and_not_limited() {
         let mut window = ConfirmWindow::new(1_000);
         assert_eq!(window.room(1 << 30), usize::MAX);
         assert_eq!(window.probe(1_000 + u64::from(EARLY_PROBE) - 1), None);

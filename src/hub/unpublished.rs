@@ -1,6 +1,6 @@
-//! Topics that nobody has published to yet. Anybody can name as many as they like, so they have a share of what a replica
-//! follows, counted by the address that named them first; where it is used up, the address with most of them gives way.
-//! Pure: it decides, the hub withdraws.
+//! Limits followed topics without publications. Clients can name any number of them, so they have a share of the
+//! followed topics, counted by the first address that named them; if it is used up, the address with most of them loses
+//! its newest. Pure: it decides, and the hub withdraws.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -13,15 +13,15 @@ use parking_lot::Mutex;
 
 use super::{standing::Standing, topic::Followed, turns::Reader};
 
-/// Topics that are followed beyond the share, and of one address, until it is known whether anybody has published to
-/// them.
+/// Maximum number of topics followed beyond the share, in total and per address, until it is known whether they have
+/// publications.
 const TRIALS_MAX: usize = 16_384;
 const TRIALS_PER_ADDRESS_MAX: usize = 1_024;
 
-/// The share of the topics that nobody has published to.
+/// The share of topics without publications.
 #[derive(Debug)]
 pub(super) struct Unpublished {
-    /// Of all addresses, and of one.
+    /// The limits in total and per address.
     max: usize,
     per_address_max: usize,
     state: Mutex<State>,
@@ -29,9 +29,9 @@ pub(super) struct Unpublished {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Whose topics they are.
+    /// The topics of each address.
     owners: HashMap<Reader, Owned>,
-    /// The owners by the number of their topics.
+    /// The addresses by the number of their topics.
     sizes: BTreeSet<(usize, Reader)>,
     topics: usize,
     trials: usize,
@@ -40,12 +40,12 @@ struct State {
 /// The topics of one address.
 #[derive(Debug, Default)]
 struct Owned {
-    /// The newest is the last, as long as none left.
+    /// Newest last, as long as none was removed.
     topics: IndexSet<ByAddress>,
     trials: HashSet<ByAddress>,
 }
 
-/// A topic by where it is in memory: the same name may be followed anew.
+/// A topic identified by its address in memory: a name may be followed again.
 #[derive(Clone, Debug)]
 struct ByAddress(Arc<Followed>);
 
@@ -54,8 +54,7 @@ impl Unpublished {
         Self { max, per_address_max, state: Mutex::default() }
     }
 
-    /// A topic is about to be followed for somebody; `is_full`: there are as many as may be followed. False when there is
-    /// no room for it.
+    /// Admits a topic for an address; `is_full`: the maximum number of topics is followed. False if there is no room.
     pub(super) fn begin(&self, topic: &Arc<Followed>, reader: Reader, is_full: bool) -> bool {
         let mut state = self.state.lock();
         if !is_full && state.topics < self.max && state.owned(reader) < self.per_address_max {
@@ -72,8 +71,8 @@ impl Unpublished {
         true
     }
 
-    /// A topic's stream was looked at: nobody has published to it. `is_over`: more are followed than may be. Returns which
-    /// topic has to be withdrawn for that, if any: this one, or one of the address with most.
+    /// Records that a topic's stream has no publications. `is_over`: more topics are followed than allowed. Returns the
+    /// topic to withdraw, if any: this one, or one of the address with most.
     pub(super) fn settle(&self, topic: &Arc<Followed>, is_over: bool) -> Option<Arc<Followed>> {
         let mut state = self.state.lock();
         let Standing::OnTrial(reader) = topic.standing() else { return None };
@@ -93,12 +92,12 @@ impl Unpublished {
         gives_way
     }
 
-    /// A topic that has to be withdrawn to make room for one that is published to.
+    /// The topic to withdraw to make room for a published one.
     pub(super) fn give_way(&self) -> Option<Arc<Followed>> {
         self.state.lock().newest_of_the_largest(0)
     }
 
-    /// Somebody else is interested as well: whoever has fewer of them counts it.
+    /// Another address is interested too: the one with fewer topics counts it.
     pub(super) fn share(&self, topic: &Arc<Followed>, reader: Reader) {
         let mut state = self.state.lock();
         if let Standing::Counted(owner) = topic.standing()
@@ -110,7 +109,7 @@ impl Unpublished {
         }
     }
 
-    /// It is published to, or gone.
+    /// Removes a topic that has publications or was unfollowed.
     pub(super) fn remove(&self, topic: &Arc<Followed>) -> Standing {
         let mut state = self.state.lock();
         let standing = topic.standing();
@@ -118,7 +117,7 @@ impl Unpublished {
         standing
     }
 
-    /// How many count.
+    /// Number of counted topics.
     pub(super) fn len(&self) -> usize {
         self.state.lock().topics
     }
@@ -129,7 +128,7 @@ impl Unpublished {
 }
 
 impl State {
-    /// How many topics count for an address.
+    /// Number of topics counted for an address.
     fn owned(&self, reader: Reader) -> usize {
         self.owners.get(&reader).map_or(0, |owned| owned.topics.len())
     }
@@ -165,7 +164,7 @@ impl State {
         }
     }
 
-    /// Takes out the newest topic of the address with most of them, if that has more than so many.
+    /// Removes the newest topic of the address with most of them, if it has more than `more_than`.
     fn newest_of_the_largest(&mut self, more_than: usize) -> Option<Arc<Followed>> {
         let (_, reader) = *self.sizes.last().filter(|(size, _)| *size > more_than)?;
         let newest = self.owners.get(&reader)?.topics.last()?.0.clone();
@@ -217,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_has_most_gives_way_and_nobody_for_him() {
+    fn the_address_with_most_topics_loses_and_never_to_one_with_as_many() {
         let unpublished = Unpublished::new(10, 8);
         let greedy: Vec<_> = (0..8).map(topic).collect();
         assert!(greedy.iter().all(|topic| unpublished.begin(topic, Reader(1), false)));
@@ -226,12 +225,12 @@ mod tests {
             unpublished.begin(&a, Reader(2), false) && unpublished.begin(&b, Reader(2), false),
             "the share is used up"
         );
-        assert!(unpublished.begin(&c, Reader(2), false), "on trial");
+        assert!(unpublished.begin(&c, Reader(2), false), "admitted on trial");
         assert_eq!((unpublished.len(), counts(&unpublished, 2)), (10, 2));
-        let gone = unpublished.settle(&c, false).expect("somebody gives way");
+        let gone = unpublished.settle(&c, false).expect("another topic is withdrawn");
         assert!(Arc::ptr_eq(&gone, &greedy[7]) && gone.standing() == Standing::Free);
         assert_eq!((unpublished.len(), counts(&unpublished, 1), counts(&unpublished, 2)), (10, 7, 3));
-        // The greedy one comes again: nobody has more than he would have.
+        // The greedy address tries again: no other address has more than it would have.
         let again = topic(20);
         assert!(unpublished.begin(&again, Reader(1), false));
         let gone = unpublished.settle(&again, false).expect("himself");
@@ -240,11 +239,11 @@ mod tests {
     }
 
     #[test]
-    fn an_address_has_a_bound_of_its_own_and_what_is_published_does_not_count() {
+    fn an_address_has_a_separate_limit_and_published_topics_are_not_counted() {
         let unpublished = Unpublished::new(100, 2);
         let topics: Vec<_> = (0..4).map(topic).collect();
         assert!(topics.iter().all(|topic| unpublished.begin(topic, Reader(1), false)), "two of them on trial");
-        assert!(unpublished.settle(&topics[0], false).is_none(), "it has its place");
+        assert!(unpublished.settle(&topics[0], false).is_none(), "it has a place");
         assert!(Arc::ptr_eq(&unpublished.settle(&topics[2], false).unwrap(), &topics[2]));
         unpublished.remove(&topics[3]);
         assert_eq!((unpublished.len(), unpublished.state.lock().trials), (2, 0), "published to");
@@ -259,12 +258,12 @@ mod tests {
     }
 
     #[test]
-    fn trials_are_bounded_for_each_and_a_shared_topic_counts_for_whoever_has_fewer() {
+    fn trials_are_limited_per_address_and_a_shared_topic_counts_for_the_one_with_fewer() {
         let unpublished = Unpublished::new(0, 100);
         let of_one: Vec<_> = (0..TRIALS_PER_ADDRESS_MAX as u64 + 1).map(topic).collect();
         let let_in = of_one.iter().filter(|topic| unpublished.begin(topic, Reader(1), false)).count();
         assert_eq!(let_in, TRIALS_PER_ADDRESS_MAX);
-        assert!(unpublished.begin(&topic(0), Reader(2), false), "others have theirs");
+        assert!(unpublished.begin(&topic(0), Reader(2), false), "other addresses have separate limits");
 
         let unpublished = Unpublished::new(10, 10);
         let topics: Vec<_> = (0..5).map(topic).collect();
@@ -272,6 +271,6 @@ mod tests {
         unpublished.share(&topics[4], Reader(2));
         unpublished.share(&topics[4], Reader(3));
         assert_eq!([1, 2, 3].map(|reader| counts(&unpublished, reader)), [4, 1, 0]);
-        assert!(Arc::ptr_eq(&unpublished.give_way().unwrap(), &topics[3]), "not what others follow as well");
+        assert!(Arc::ptr_eq(&unpublished.give_way().unwrap(), &topics[3]), "not a topic that others follow too");
     }
 }

@@ -1,28 +1,28 @@
-//! How much the kernel may hold unsent for one connection: as much as its client takes in a fraction of a second. What
-//! is beyond that waits in the outbox, where a newer value can take its place. Pure: time is an argument.
+//! Limits the unsent bytes in the kernel for one connection to what its client accepts in a fraction of a second. The
+//! rest stays in the outbox, where a newer value can replace it. Pure: time is an argument.
 
 use std::time::{Duration, Instant};
 
-/// For a connection of which nothing is known yet: room for a burst to a client that is far away.
+/// The initial limit: room for a burst to a distant client.
 const FIRST: u32 = 64 * 1024;
 const MIN: u32 = 1024;
 const MAX: u32 = 256 * 1024;
-/// The time in which the client takes what the kernel holds.
+/// Target time in which the client accepts what the kernel holds.
 const AGE: Duration = Duration::from_millis(200);
-/// Shortest time over which the client's speed is measured: a kernel announces room in its buffer by bursts.
+/// Minimum time over which the client's speed is measured: kernels announce buffer space in bursts.
 const MEASURED_MIN: Duration = Duration::from_millis(250);
-/// A connection that was slow gets twice the room when it has not been for so long.
+/// The limit of a connection that was slow doubles after each such time without being slow.
 const RELAX: Duration = Duration::from_secs(30);
 
-/// The limit of one connection, which follows the client's speed.
+/// The limit of one connection, which adapts to the client's speed.
 #[derive(Clone, Debug)]
 pub(crate) struct UnsentLimit {
     bytes: u32,
-    /// The limit while nothing is known of the connection.
+    /// The limit while nothing is known about the connection.
     first: u32,
-    /// Written since the kernel was last seen to hold less than half of the limit.
+    /// Bytes written since the kernel last held less than half of the limit.
     unchecked: u32,
-    /// Only while the socket is behind: when the measurement began, and the bytes written since.
+    /// Set only while the socket is behind: when the measurement started, and the bytes written since.
     measured: Option<(Instant, u64)>,
     /// When the socket was last behind.
     recovered: Option<Instant>,
@@ -35,22 +35,22 @@ impl Default for UnsentLimit {
 }
 
 impl UnsentLimit {
-    /// With so many bytes while nothing is known of the connection.
+    /// Starts with this limit.
     pub(crate) fn starting_with(bytes: u32) -> Self {
         Self { bytes, first: bytes, unchecked: 0, measured: None, recovered: None }
     }
 
-    /// The limit that the kernel has to know: it calls a socket writable that holds less than half of it unsent.
+    /// The limit to set in the kernel, which reports a socket as writable when it holds less than half of it unsent.
     pub(crate) fn bytes(&self) -> u32 {
         self.bytes
     }
 
-    /// The most that may be written in one go.
+    /// Maximum size of one write.
     pub(crate) fn chunk(&self) -> usize {
         self.bytes as usize / 2
     }
 
-    /// Whether the kernel has to be asked before so many bytes are written.
+    /// Whether the kernel must be checked before writing this many bytes.
     pub(crate) fn needs_check(&self, bytes: usize) -> bool {
         self.unchecked as usize + bytes > self.chunk()
     }
@@ -60,7 +60,7 @@ impl UnsentLimit {
         self.unchecked = 0;
     }
 
-    /// So much was written.
+    /// Records a write of this many bytes.
     pub(crate) fn wrote(&mut self, bytes: usize) {
         self.unchecked = self.unchecked.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
         if let Some((_, written)) = &mut self.measured {
@@ -68,15 +68,15 @@ impl UnsentLimit {
         }
     }
 
-    /// The socket falls behind. True when the limit has changed.
+    /// The socket fell behind. True if the limit changed.
     pub(crate) fn fell_behind(&mut self, now: Instant) -> bool {
         let Some(recovered) = self.recovered.take() else { return false };
         let relaxed = now.saturating_duration_since(recovered).div_duration_f64(RELAX).exp2();
         self.set((f64::from(self.bytes) * relaxed).min(self.first.max(self.bytes).into()) as u32)
     }
 
-    /// The kernel has sent what it held but for half of the limit: the moments between which the client's speed is
-    /// measured. True when the limit has changed.
+    /// The kernel has sent all but half of the limit: the client's speed is measured between such moments. True if the
+    /// limit changed.
     pub(crate) fn drained(&mut self, now: Instant) -> bool {
         let Some((since, written)) = self.measured else {
             self.measured = Some((now, 0));
@@ -88,16 +88,16 @@ impl UnsentLimit {
         }
         self.measured = Some((now, 0));
         let fitting = (written as f64 * AGE.div_duration_f64(elapsed)).clamp(MIN.into(), MAX.into()) as u32;
-        // Not for little: each change is a system call.
+        // Small changes are not worth a system call.
         let changes = fitting.abs_diff(self.bytes) > self.bytes / 4 && self.set(fitting);
         if changes {
-            // Half of the limit is another amount now: the next measurement begins at the next such moment.
+            // Half of the limit is a different amount now: the next measurement starts at the next such moment.
             self.measured = None;
         }
         changes
     }
 
-    /// Nothing waits any more.
+    /// The queue is empty again.
     pub(crate) fn recovered(&mut self, now: Instant) {
         self.measured = None;
         self.recovered = Some(now);
@@ -112,7 +112,7 @@ impl UnsentLimit {
 mod tests {
     use super::*;
 
-    /// A client that takes so many bytes a second from a kernel that holds what the limit allows.
+    /// Simulates a client that accepts this many bytes per second from a kernel with this limit.
     fn read(limit: &mut UnsentLimit, bytes_per_s: f64, mut now: Instant, seconds: f64) -> Instant {
         let end = now + Duration::from_secs_f64(seconds);
         while now < end {
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_holds_less_than_half_a_second_of_a_slow_client() {
+    fn the_kernel_holds_less_than_half_a_second_for_a_slow_client() {
         let mut now = Instant::now();
         let mut limit = UnsentLimit::default();
         for kib_per_s in [64.0, 16.0, 300.0, 10.0, 128.0, 4.0] {
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn it_never_holds_less_than_a_few_messages_nor_more_than_a_burst() {
+    fn the_kernel_always_holds_at_least_a_few_messages_and_at_most_a_burst() {
         let (mut limit, mut now) = (UnsentLimit::default(), Instant::now());
         now = read(&mut limit, 100.0, now, 2_000.0);
         assert_eq!(limit.bytes(), MIN);
@@ -147,12 +147,12 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_was_slow_long_ago_is_as_good_as_new() {
+    fn a_client_that_was_slow_long_ago_gets_the_initial_limit() {
         let (mut limit, mut now) = (UnsentLimit::default(), Instant::now());
         now = read(&mut limit, 16_384.0, now, 20.0);
         let slow = limit.bytes();
         limit.recovered(now);
-        assert!(!limit.fell_behind(now), "at once it is as slow as before");
+        assert!(!limit.fell_behind(now), "it is immediately as slow as before");
         limit.recovered(now);
         limit.fell_behind(now + RELAX);
         assert_eq!(limit.bytes(), 2 * slow);

@@ -1,5 +1,5 @@
-//! Topics that give way: those that nobody has published to, where there is no room for them. Their subscribers are told,
-//! and ask again. Never withdraws a topic that was published to, once it has its place.
+//! Withdraws topics without publications when there is no room for them. Their subscribers are notified and subscribe
+//! again. Never withdraws a topic with publications once it has a place.
 
 use std::{mem, sync::Arc};
 
@@ -10,10 +10,10 @@ use tokio::sync::Notify;
 use super::{Hub, standing::Standing, topic::Followed, turns::Reader};
 use crate::tasks::Tasks;
 
-/// Topics that are taken out before other tasks of the thread get their turn.
+/// Topics removed before other tasks of the thread get a turn.
 const TOPICS_PER_TURN: usize = 32;
 
-/// Topics that are withdrawn and still in the table. Each waits once, so there are no more than the hub follows.
+/// Withdrawn topics that are still in the table. Each is queued once, so there are no more than followed topics.
 #[derive(Debug, Default)]
 pub(super) struct Withdrawn {
     waiting: Mutex<Vec<Arc<Followed>>>,
@@ -21,24 +21,24 @@ pub(super) struct Withdrawn {
 }
 
 impl Hub {
-    /// Whether a public topic may be followed, at least until it is known whether somebody has published to it.
+    /// Whether a public topic may be followed, at least until it is known whether it has publications.
     pub(super) fn has_room_for(&self, topic: &Arc<Followed>, reader: Reader) -> bool {
         let is_full = self.followed() >= self.topics_max;
-        let has_some = !(is_full && self.unpublished.is_empty()) && self.new_names.take(reader);
+        let has_some = !(is_full && self.unpublished.is_empty()) && self.new_names.take(reader, &topic.topic);
         has_some && self.unpublished.begin(topic, reader, is_full)
     }
 
-    /// Topics that are followed, and not about to be let go because they gave way.
+    /// Followed topics that are not withdrawn.
     fn followed(&self) -> usize {
         self.topics.len().saturating_sub(self.withdrawn.waiting.lock().len())
     }
 
-    /// Somebody published to a topic: what nobody published to gives way to it.
+    /// A topic turned out to have publications: one without is withdrawn if necessary.
     pub(super) fn published(&self, topic: &Arc<Followed>) {
         topic.set_published();
         let standing = self.unpublished.remove(topic);
         if let Standing::Counted(reader) | Standing::OnTrial(reader) = standing {
-            self.new_names.give_back(reader);
+            self.new_names.give_back(reader, &topic.topic);
         }
         let was_on_trial = matches!(standing, Standing::OnTrial(_));
         if was_on_trial && self.followed() > self.topics_max {
@@ -46,12 +46,12 @@ impl Hub {
         }
     }
 
-    /// A topic was compared with its stream, whose last id is `end`, or has none.
+    /// A topic was compared with its stream, whose last id is `end`, or which has none.
     pub(super) fn settle(&self, topic: &Arc<Followed>, end: Option<StreamId>) {
         if topic.is_published() {
             return;
         }
-        // An empty stream that stands for a position has given no id.
+        // An empty stream that only holds a position has given no id.
         if end.is_some_and(|end| end > StreamId::ZERO && end.seq != StreamId::SEQ_END) {
             return self.published(topic);
         }
@@ -62,7 +62,7 @@ impl Hub {
         }
     }
 
-    /// From here on nobody is interested: subscribers are told, and the topic is let go.
+    /// Withdraws the topic: subscribers are notified, and it is unfollowed.
     fn withdraw(&self, topic: &Arc<Followed>) {
         self.metrics.topics_withdrawn_total.inc();
         topic.withdraw(&self.shards);
@@ -70,7 +70,7 @@ impl Hub {
         self.withdrawn.wake.notify_one();
     }
 
-    /// Lets go of what is withdrawn. Apart from whoever withdraws, who may be the backplane itself.
+    /// Starts the task that unfollows withdrawn topics, separately from callers, which may be the backplane itself.
     pub(super) fn start_withdrawing(self: &Arc<Self>, tasks: &Tasks) {
         let hub = self.clone();
         let mut stop = tasks.stop();
@@ -91,7 +91,7 @@ impl Hub {
             for topic in some {
                 let _order = self.following.lock();
                 let mut part = self.topics.part(topic.topic.as_str()).write();
-                // Followed anew, it is another one.
+                // Followed again, it is another topic.
                 if part.get(topic.topic.as_str()).is_some_and(|followed| Arc::ptr_eq(followed, topic)) {
                     self.take_out(&mut part, topic);
                 }
@@ -148,7 +148,7 @@ mod tests {
     }
 
     impl Live {
-        /// What its connection's task finds.
+        /// The result for its connection's task.
         async fn look(&self) -> CaughtUp {
             self.interest.catch_up(&self.member, &self.form, true, None, FIRST).await.unwrap()
         }
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_named_most_loses_the_newest_and_its_subscriber_is_told() {
+    async fn the_address_with_most_topics_loses_the_newest_and_its_subscriber_is_notified() {
         let tasks = Tasks::new();
         let (hub, rule) = hub_with(&tasks, |settings| {
             (settings.topics_max, settings.unpublished_topics_max) = (100, 3);
@@ -180,11 +180,11 @@ mod tests {
         let first = subscribe(&hub, &rule, "t:1", FIRST).await.unwrap();
         let second = subscribe(&hub, &rule, "t:2", FIRST).await.unwrap();
         let third = subscribe(&hub, &rule, "t:3", FIRST).await.unwrap();
-        assert!(subscribe(&hub, &rule, "t:4", FIRST).await.is_none(), "nobody has more than it has itself");
-        let other = subscribe(&hub, &rule, "t:5", OTHER).await.expect("the other one gives way");
+        assert!(subscribe(&hub, &rule, "t:4", FIRST).await.is_none(), "no other address has more topics");
+        let other = subscribe(&hub, &rule, "t:5", OTHER).await.expect("the other address loses one");
         assert_eq!(third.is_woken().await, third.member.slot);
         assert_eq!(third.look().await, CaughtUp::Withdrawn);
-        // Published to, a topic counts no more.
+        // A published topic is not counted any more.
         publish(&hub, &rule, "t:1").await;
         let again = subscribe(&hub, &rule, "t:3", FIRST).await.expect("room for one");
         for live in [&known, &first, &second, &other, &again] {
@@ -192,12 +192,12 @@ mod tests {
         }
         drop(third);
         tokio::time::sleep(Duration::from_secs(30)).await;
-        assert_eq!((hub.topics(), hub.unpublished.len()), (5, 3), "what was withdrawn does not come back, and is gone");
+        assert_eq!((hub.topics(), hub.unpublished.len()), (5, 3), "a withdrawn topic is removed and does not return");
         assert_eq!(hub.metrics.topics_withdrawn_total.get(), 2);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_published_to_has_room_where_anything_else_is_followed() {
+    async fn a_published_topic_has_room_while_any_unpublished_one_is_followed() {
         let tasks = Tasks::new();
         let (hub, rule) = hub_with(&tasks, |settings| settings.topics_max = 2);
         publish(&hub, &rule, "t:known").await;
@@ -210,7 +210,7 @@ mod tests {
         first.is_woken().await;
         assert_eq!(first.look().await, CaughtUp::Withdrawn);
         drop(first);
-        assert!(subscribe(&hub, &rule, "t:famous", OTHER).await.is_none(), "no more than may be followed");
+        assert!(subscribe(&hub, &rule, "t:famous", OTHER).await.is_none(), "the maximum number is followed");
         assert_eq!(hub.topics(), 2);
     }
 }

@@ -1,5 +1,5 @@
-//! The topics that wait for one kind of work, such as being compared with their streams. Never waits while a topic is
-//! in it, and never holds a topic that was let go.
+//! Queues of topics for one kind of work, such as being compared with their streams. Never blocks while it contains a
+//! topic, and never holds a topic that was unfollowed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,9 +16,9 @@ use crate::{fairness::Rounds, metrics::WorkQueueKind};
 /// The work queues of a hub.
 #[derive(Debug)]
 pub(super) struct WorkQueues {
-    /// Topics whose position is to be compared with the head of their stream.
+    /// Topics whose position must be compared with the head of their stream.
     pub(super) compare: WorkQueue,
-    /// Topics whose stream is to be read after their position.
+    /// Topics whose stream must be read after their position.
     pub(super) read: WorkQueue,
 }
 
@@ -31,52 +31,52 @@ impl WorkQueues {
         [&self.compare, &self.read]
     }
 
-    /// Subscribers came or left: the topic moves to where it belongs now, in each queue that it waits in.
+    /// Moves a topic whose subscribers changed to its place in each queue that it is in.
     pub(super) fn reorder(&self, topic: &Followed) {
         self.all().iter().for_each(|queue| queue.reorder(topic));
     }
 
-    /// The topic was let go: it leaves the queues, for good.
+    /// Removes an unfollowed topic from the queues permanently.
     pub(super) fn close(&self, topic: &Followed) {
         self.all().iter().for_each(|queue| queue.close(topic));
     }
 }
 
-/// What a topic waits for work as.
+/// The priority of a topic's work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Priority {
-    /// It has subscribers, pending ones included, and is not in step with its stream: a client waits for the answer to its
-    /// subscribe, or may be missing messages.
+    /// It has subscribers (including pending ones) and is not consistent with its stream: a client waits for the reply
+    /// to its subscribe, or may be missing messages.
     Awaited,
-    /// Everything else: the periodic comparison of quiet topics, and topics that nobody subscribes to any more.
+    /// Everything else: the periodic comparison of quiet topics, and topics without subscribers.
     Routine,
 }
 
-/// A queue of topics in two priorities. Awaited topics of different addresses take turns, as long as nobody is known to have
-/// published to them; otherwise it is first in, first out.
+/// A queue of topics with two priorities. Awaited topics without known publications are taken from their addresses in
+/// turn; otherwise it is first in, first out.
 ///
-/// - A topic is in a queue at most once, and leaves it when it is let go. So a queue holds no more entries than the hub
-///   follows topics (`hub.topics_max`, and the users' own), of about 112 bytes each.
-/// - Workers take topics of one priority. With workers of its own, neither of the two waits for the other, however much
-///   of it there is: awaited topics are served at once, and routine work does not starve.
+/// - A topic is in a queue at most once, and is removed when it is unfollowed. So a queue has no more entries than the
+///   hub follows topics (`hub.topics_max`, and the users' own), of about 112 bytes each.
+/// - Workers take topics of one priority. With separate workers, neither priority waits for the other: awaited topics
+///   are served at once, and routine work does not starve.
 #[derive(Debug)]
 pub(super) struct WorkQueue {
     kind: WorkQueueKind,
-    /// Taken before any topic's own lock.
+    /// Taken before any topic's lock.
     state: Mutex<State>,
     /// By priority.
     wake: [Notify; 2],
 }
 
-/// Keys are tickets: in the order in which the topics came.
+/// Keys are tickets: in order of insertion.
 #[derive(Debug, Default)]
 struct State {
     /// By priority.
     waiting: [BTreeMap<u64, Entry>; 2],
-    /// Since when the oldest topic of each batch under way has waited, by its ticket.
+    /// Since when the oldest topic of each batch in progress has waited, by its ticket.
     under_way: BTreeMap<u64, Instant>,
     last_ticket: u64,
-    /// The awaited ones in the order in which they are taken: by round and ticket.
+    /// The awaited topics in the order in which they are taken: by round and ticket.
     turns: BTreeSet<(u64, u64)>,
     rounds: Rounds,
 }
@@ -85,16 +85,16 @@ struct State {
 struct Entry {
     topic: Arc<Followed>,
     since: Instant,
-    /// Of an awaited topic, given when it comes.
+    /// The round of an awaited topic, assigned on insertion.
     round: u64,
 }
 
-/// How a queue is doing.
+/// The state of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct QueueStatus {
-    /// Topics that wait.
+    /// Number of queued topics.
     pub(super) depth: usize,
-    /// How long the topic that came first has waited, those in a batch under way included. Zero when there is none.
+    /// How long the oldest topic has waited, including those of batches in progress. Zero if there is none.
     pub(super) oldest: Duration,
 }
 
@@ -107,7 +107,7 @@ impl WorkQueue {
         self.kind
     }
 
-    /// Adds a topic. One that waits already keeps its place among those of its priority.
+    /// Adds a topic. One that is already queued keeps its place within its priority.
     pub(super) fn push(&self, topic: &Arc<Followed>) {
         let mut state = self.state.lock();
         match topic.tickets.get(self.kind) {
@@ -144,7 +144,7 @@ impl WorkQueue {
 
     fn reorder(&self, topic: &Followed) {
         let mut state = self.state.lock();
-        // Neither of the two values that are no tickets is ever found.
+        // The two special values never match a ticket.
         self.reinsert(&mut state, topic.tickets.get(self.kind));
     }
 
@@ -156,8 +156,8 @@ impl WorkQueue {
         drop(entry);
     }
 
-    /// Takes up to `max` topics of a priority. Waits only while there is none. A topic that was taken may be added again
-    /// at once.
+    /// Takes up to `max` topics of a priority. Waits only while there is none. A taken topic may be added again at
+    /// once.
     pub(super) async fn take(&self, priority: Priority, max: usize) -> Batch<'_> {
         loop {
             if let Some(batch) = self.try_take(priority, max) {
@@ -174,13 +174,13 @@ impl WorkQueue {
         entries.iter().for_each(|(_, entry)| entry.topic.tickets.set(self.kind, Tickets::NONE));
         state.under_way.insert(oldest, since);
         if !state.waiting[priority as usize].is_empty() {
-            // For another worker: several topics may have been added before one of them woke.
+            // Wakes another worker: several topics may have been added before one woke.
             self.wake[priority as usize].notify_one();
         }
         Some(Batch { queue: self, entries, oldest })
     }
 
-    /// How the queue is doing as of `now`.
+    /// The state of the queue at `now`.
     pub(super) fn status(&self, now: Instant) -> QueueStatus {
         let state = self.state.lock();
         let waiting = state.waiting.iter().filter_map(|waiting| Some(waiting.first_key_value()?.1.since));
@@ -202,7 +202,7 @@ impl State {
         Some(entry)
     }
 
-    /// The next one of a priority.
+    /// The next topic of a priority.
     fn pop(&mut self, priority: Priority) -> Option<(u64, Entry)> {
         if priority == Priority::Routine {
             return self.waiting[priority as usize].pop_first();
@@ -213,7 +213,7 @@ impl State {
     }
 }
 
-/// Topics that were taken to be worked on. Never empty.
+/// Topics taken for processing. Never empty.
 #[derive(Debug)]
 pub(super) struct Batch<'a> {
     queue: &'a WorkQueue,
@@ -227,13 +227,13 @@ impl Batch<'_> {
         self.entries.iter().map(|(_, entry)| &entry.topic)
     }
 
-    /// The topics, when it does not matter to the queue how long the work takes.
+    /// The topics, if the queue need not track how long the work takes.
     pub(super) fn into_topics(mut self) -> impl Iterator<Item = Arc<Followed>> {
         std::mem::take(&mut self.entries).into_iter().map(|(_, entry)| entry.topic)
     }
 
-    /// Nothing could be done for the topics that `failed`, in the order of [`Batch::topics`]: they wait again, in their old
-    /// places. Not those that were let go meanwhile.
+    /// Requeues the topics that `failed`, in the order of [`Batch::topics`], at their old places. Not those that were
+    /// unfollowed meanwhile.
     pub(super) fn put_back(mut self, failed: &[bool]) {
         let (queue, entries) = (self.queue, std::mem::take(&mut self.entries));
         let mut state = queue.state.lock();

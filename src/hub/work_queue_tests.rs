@@ -27,7 +27,7 @@ fn topic(number: usize) -> Arc<Followed> {
     Arc::new(Followed::new(name, Arc::new(rule), 1, ring))
 }
 
-/// A topic that somebody subscribes to.
+/// A topic with a subscriber.
 fn awaited(number: usize) -> Arc<Followed> {
     let topic = topic(number);
     topic.add_interest();
@@ -46,30 +46,30 @@ fn depth(queue: &WorkQueue) -> usize {
     queue.status(Instant::now()).depth
 }
 
-/// The numbers of the topics that are there now; panics where the queue waits instead.
+/// The numbers of the topics that are available; panics if the queue would wait.
 fn take(queue: &WorkQueue, priority: Priority, max: usize) -> Vec<usize> {
     let batch = queue.take(priority, max).now_or_never().expect("no wait while a topic is in the queue");
     batch.topics().map(|topic| number(topic)).collect()
 }
 
 #[test]
-fn nobody_waits_behind_topics_that_were_let_go() {
+fn nothing_waits_for_topics_that_were_unfollowed() {
     let queue = queue();
     let gone: Vec<_> = (0..2_000).map(awaited).collect();
     gone.iter().for_each(|topic| queue.push(topic));
     let wanted = awaited(2_000);
     queue.push(&wanted);
     gone.iter().for_each(|topic| queue.close(topic));
-    assert_eq!(depth(&queue), 1, "topics that are let go leave the queue");
-    assert!(gone.iter().all(|topic| Arc::strong_count(topic) == 1), "and nothing keeps them");
+    assert_eq!(depth(&queue), 1, "unfollowed topics leave the queue");
+    assert!(gone.iter().all(|topic| Arc::strong_count(topic) == 1), "no reference is left");
     assert_eq!(take(&queue, Priority::Awaited, 512), [2_000]);
     queue.push(&gone[0]);
-    assert_eq!(depth(&queue), 0, "nor do they come back");
+    assert_eq!(depth(&queue), 0, "they do not return");
     assert!([Priority::Awaited, Priority::Routine].iter().all(|priority| queue.try_take(*priority, 1).is_none()));
 }
 
 #[test]
-fn a_topic_waits_once_and_may_wait_again_when_it_was_taken() {
+fn a_topic_is_queued_once_and_may_be_queued_again_when_taken() {
     let (queue, topic) = (queue(), awaited(0));
     for _ in 0..10 {
         queue.push(&topic);
@@ -78,11 +78,11 @@ fn a_topic_waits_once_and_may_wait_again_when_it_was_taken() {
     let batch = queue.try_take(Priority::Awaited, 9).unwrap();
     assert_eq!(batch.topics().count(), 1);
     queue.push(&topic);
-    assert_eq!(depth(&queue), 1, "what happens from here on is for another turn");
+    assert_eq!(depth(&queue), 1, "later changes are for another turn");
 }
 
 #[test]
-fn neither_priority_waits_for_the_other() {
+fn the_priorities_do_not_wait_for_each_other() {
     let queue = queue();
     let routine: Vec<_> = (0..1_000).map(topic).collect();
     let awaited: Vec<_> = (1_000..2_000).map(awaited).collect();
@@ -90,12 +90,12 @@ fn neither_priority_waits_for_the_other() {
         queue.push(routine);
         queue.push(awaited);
     });
-    assert_eq!(take(&queue, Priority::Awaited, 3), [1_000, 1_001, 1_002], "in the order in which they came");
+    assert_eq!(take(&queue, Priority::Awaited, 3), [1_000, 1_001, 1_002], "in order of insertion");
     assert_eq!(take(&queue, Priority::Routine, 3), [0, 1, 2]);
 }
 
 #[test]
-fn addresses_take_turns_for_topics_that_nobody_published_to() {
+fn addresses_take_turns_for_topics_without_publications() {
     let (queue, all): (_, Vec<_>) = (queue(), (0..2_010).map(awaited).collect());
     for (number, topic) in all[..2_000].iter().enumerate() {
         *topic.standing.lock() = Standing::Counted(Reader(u64::from(number % 2 == 0)));
@@ -104,13 +104,13 @@ fn addresses_take_turns_for_topics_that_nobody_published_to() {
     assert_eq!(take(&queue, Priority::Awaited, 4), [0, 1, 2, 3]);
     *all[2_000].standing.lock() = Standing::OnTrial(Reader(7));
     all[2_000..2_002].iter().for_each(|topic| queue.push(topic));
-    assert_eq!(take(&queue, Priority::Awaited, 4), [2_000, 2_001, 4, 5], "of another address, and published to");
+    assert_eq!(take(&queue, Priority::Awaited, 4), [2_000, 2_001, 4, 5], "another address's, and published ones");
     queue.close(&all[6]);
     assert_eq!((take(&queue, Priority::Awaited, 2), depth(&queue)), (vec![7, 8], 1_991));
 }
 
 #[tokio::test]
-async fn a_topic_moves_forward_when_somebody_subscribes_and_back_when_the_last_one_leaves() {
+async fn a_topic_changes_its_priority_with_its_first_and_last_subscriber() {
     let queues = WorkQueues::new();
     let topics: Vec<_> = (0..4).map(topic).collect();
     topics.iter().for_each(|topic| queues.compare.push(topic));
@@ -123,12 +123,12 @@ async fn a_topic_moves_forward_when_somebody_subscribes_and_back_when_the_last_o
     assert!(topics[3].drop_interest());
     queues.reorder(&topics[3]);
     let forward: Vec<_> = forward.await.topics().map(|topic| number(topic)).collect();
-    assert_eq!(forward, [2], "whoever takes such topics is woken");
+    assert_eq!(forward, [2], "a worker of this priority is woken");
     assert_eq!(take(&queues.compare, Priority::Routine, 9), [0, 1, 3]);
 }
 
 #[test]
-fn a_topic_in_step_is_routine_however_many_subscribe_to_it() {
+fn a_consistent_topic_is_routine_however_many_subscribers_it_has() {
     let (queue, live, new) = (queue(), awaited(0), awaited(1));
     let _ = live.compared((Some(StreamId::ZERO), None), &History::default(), &[]);
     queue.push(&live);
@@ -138,7 +138,7 @@ fn a_topic_in_step_is_routine_however_many_subscribe_to_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_could_not_be_done_keeps_its_place_and_its_age() {
+async fn a_failed_topic_keeps_its_place_and_its_age() {
     let queue = queue();
     let topics: Vec<_> = (0..4).map(awaited).collect();
     topics[..3].iter().for_each(|topic| queue.push(topic));
@@ -146,8 +146,8 @@ async fn what_could_not_be_done_keeps_its_place_and_its_age() {
     queue.push(&topics[3]);
     let batch = queue.take(Priority::Awaited, 3).await;
     let status = queue.status(Instant::now());
-    assert_eq!((status.depth, status.oldest), (1, Duration::from_secs(7)), "a batch under way counts");
-    // Meanwhile one is let go, and one is added again.
+    assert_eq!((status.depth, status.oldest), (1, Duration::from_secs(7)), "a batch in progress counts");
+    // Meanwhile one is unfollowed, and one is added again.
     queue.close(&topics[0]);
     queue.push(&topics[2]);
     batch.put_back(&[true; 3]);
@@ -159,7 +159,7 @@ async fn what_could_not_be_done_keeps_its_place_and_its_age() {
 }
 
 #[tokio::test]
-async fn what_was_done_does_not_wait_again_though_others_of_its_batch_do() {
+async fn a_completed_topic_is_not_requeued_with_failed_ones_of_its_batch() {
     let queue = queue();
     (0..4).map(awaited).for_each(|topic| queue.push(&topic));
     queue.take(Priority::Awaited, 4).await.put_back(&[false, true, false, true]);
@@ -167,7 +167,7 @@ async fn what_was_done_does_not_wait_again_though_others_of_its_batch_do() {
 }
 
 #[tokio::test]
-async fn every_worker_gets_work_though_several_topics_come_before_one_wakes() {
+async fn every_worker_gets_work_even_if_several_topics_arrive_before_one_wakes() {
     let queue = Arc::new(queue());
     let takes: Vec<_> = (0..4).map(|_| Box::pin(queue.take(Priority::Awaited, 1))).collect();
     let mut takes = futures_util::future::join_all(takes);
@@ -179,7 +179,7 @@ async fn every_worker_gets_work_though_several_topics_come_before_one_wakes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hub_closes_its_queues_to_a_topic_that_it_lets_go() {
+async fn a_hub_closes_its_queues_to_a_topic_that_it_unfollows() {
     let tasks = Tasks::new();
     let (hub, rule) = hub(&tasks);
     let topic = hub.interest(&Topic::public("ticker:X").unwrap(), &rule, Reader::default()).unwrap().topic().clone();
@@ -193,8 +193,8 @@ async fn a_hub_closes_its_queues_to_a_topic_that_it_lets_go() {
 }
 
 #[test]
-fn the_documented_bound_is_that_of_the_code() {
-    // A tree of entries that come in order is at least half full.
+fn the_documented_size_equals_that_of_the_code() {
+    // A tree of entries inserted in order is at least half full.
     let entry = 2 * (size_of::<(u64, Entry)>() + size_of::<(u64, u64)>());
     let security = include_str!("../../SECURITY.md");
     for kind in WorkQueueKind::ALL {
@@ -206,10 +206,10 @@ fn the_documented_bound_is_that_of_the_code() {
 }
 
 proptest! {
-    /// Whatever is added, taken, put back, reordered and closed, in any order: each topic is there once at most, none that
-    /// was closed is, and none that was added is lost.
+    /// For every sequence of add, take, put back, reorder and close: each topic is present at most once, closed ones
+    /// are not, and no added one is lost.
     #[test]
-    fn nothing_is_lost_and_nothing_is_doubled(steps in proptest::collection::vec((0..6_u8, 0..12_usize), 0..120)) {
+    fn no_topic_is_lost_or_duplicated(steps in proptest::collection::vec((0..6_u8, 0..12_usize), 0..120)) {
         let queue = queue();
         let topics: Vec<_> = (0..12).map(topic).collect();
         let mut waiting = BTreeSet::new();

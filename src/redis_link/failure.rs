@@ -196,7 +196,7 @@ mod tests {
             assert_eq!(named(&reply), Failure::Refused { kind: *kind, text: reply.into() });
         }
         let full = named("MISCONF Errors writing to the AOF file: No space left on device");
-        let text = "redis can't write to its disk: MISCONF Errors writing to the AOF file: No space left on device";
+        let text = "redis cannot write to its disk: MISCONF Errors writing to the AOF file: No space left on device";
         assert_eq!((full.to_string().as_str(), full.label().as_str()), (text, "misconf"));
         assert!(matches!(named("ERR something else"), Failure::Other(_)));
     }

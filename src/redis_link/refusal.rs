@@ -50,7 +50,7 @@ refusals! {
     ReadOnly "READONLY" passes "redis is a read-only replica";
     MasterDown "MASTERDOWN" passes "redis is a replica that lost its primary";
     Oom "OOM" passes "redis is out of memory";
-    Misconf "MISCONF" passes "redis can't write to its disk";
+    Misconf "MISCONF" passes "redis cannot write to its disk";
     NoReplicas "NOREPLICAS" passes "redis has fewer replicas than it requires for writes";
     Busy "BUSY" passes "redis is busy with a script";
     Stale "STALE" passes "redis is in another generation";

@@ -1,23 +1,23 @@
-//! What one replica asks all of them about their open connections, and what the answers say together. Pure.
+//! Inquiries to all replicas about their open connections, and how their answers combine. Pure.
 //!
-//! A page of a listing is made of the pages of all replicas: each answers its first connections by their ids, and what lies
-//! behind the end of any answer that goes on is left for the next page.
+//! A page of a listing combines the pages of all replicas: each returns its first connections by id, and connections
+//! after the end of any incomplete answer are left for the next page.
 
 use serde::{Deserialize, Serialize};
 
-/// A question to all replicas. Each answers about its own connections.
+/// An inquiry to all replicas. Each answers about its own connections.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Inquiry {
-    /// The first `limit` connections that match, in the order of their ids, behind the id `after`.
+    /// The first `limit` matching connections in the order of their ids, after the id `after`.
     List { matching: Matching, after: Option<String>, limit: usize },
     /// Send this payload, a JSON object, to one connection.
     Send { connection_id: String, payload: String },
-    /// Close those that match (4500).
+    /// Close the matching connections (4500).
     Close { matching: Matching, reason: String },
 }
 
-/// Which connections are meant: those that have all of what is given.
+/// A filter of connections, which must match all given fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Matching {
@@ -25,15 +25,15 @@ pub struct Matching {
     pub user: Option<String>,
     /// The name of a profile.
     pub endpoint: Option<String>,
-    /// The value of the path's parameter.
+    /// The path parameter.
     pub param: Option<String>,
-    /// What followers are counted under.
+    /// The topic under which subscribers are counted.
     pub topic: Option<String>,
-    /// The client has sent nothing for so long, no answer to a ping either.
+    /// The client has sent nothing for this time, not even an answer to a ping.
     pub idle_seconds: Option<u64>,
 }
 
-/// One open connection, as an operator sees it.
+/// One open connection, for operators.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenConnection {
     pub connection_id: String,
@@ -44,9 +44,9 @@ pub struct OpenConnection {
     pub param: Option<String>,
     /// Milliseconds since 1970.
     pub connected_ms: u64,
-    /// When the client last sent something, in the same unit.
+    /// When the client last sent something, in milliseconds since 1970.
     pub heard_ms: u64,
-    /// What it has subscribed, as it calls it.
+    /// The subscribed channels, by the client's names.
     pub channels: Vec<String>,
 }
 
@@ -54,7 +54,7 @@ pub struct OpenConnection {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
-    /// `more`: others that match come behind these.
+    /// `more`: further connections match.
     Listed {
         connections: Vec<OpenConnection>,
         more: bool,
@@ -64,12 +64,12 @@ pub enum Answer {
     Closed(usize),
 }
 
-/// What became of something that was sent to one connection.
+/// The result of sending to one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Sent {
     Taken,
-    /// More waits for the connection than may.
+    /// The connection's queue is full.
     Full,
     /// There is no such connection.
     Unknown,
@@ -79,15 +79,15 @@ pub enum Sent {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answers {
     pub answers: Vec<Answer>,
-    /// All replicas answered in time, or whoever had to.
+    /// Whether all replicas that had to answer did so in time.
     pub complete: bool,
 }
 
 /// A page of a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Page {
+pub struct ConnectionPage {
     pub connections: Vec<OpenConnection>,
-    /// Where the next page starts; `None`: this is the last one.
+    /// Where the next page starts; `None` on the last page.
     pub cursor: Option<String>,
     pub complete: bool,
 }
@@ -102,7 +102,7 @@ impl Inquiry {
         }
     }
 
-    /// Whether it can concern one replica at the most, so that this one is asked first.
+    /// Whether it concerns at most one replica, so that this one is asked first.
     pub(super) fn is_about_one(&self) -> bool {
         match self {
             Self::List { .. } => false,
@@ -111,7 +111,7 @@ impl Inquiry {
         }
     }
 
-    /// The topic whose followers are meant.
+    /// The topic whose subscribers are requested.
     pub(super) fn topic(&self) -> Option<&str> {
         match self {
             Self::List { matching, .. } | Self::Close { matching, .. } => matching.topic.as_deref(),
@@ -121,15 +121,15 @@ impl Inquiry {
 }
 
 impl Answers {
-    /// One replica's answer, where there is no other replica, or nobody else had to answer.
+    /// The answer of one replica, if no other one had to answer.
     #[must_use]
     pub fn of(answer: Answer) -> Self {
         Self { answers: vec![answer], complete: true }
     }
 
-    /// A page of at most `limit`.
+    /// A page of at most `limit` connections.
     #[must_use]
-    pub fn page(self, limit: usize) -> Page {
+    pub fn page(self, limit: usize) -> ConnectionPage {
         let (mut all, mut end, mut more) = (Vec::new(), None::<String>, false);
         for answer in self.answers {
             let Answer::Listed { connections, more: goes_on } = answer else { continue };
@@ -146,10 +146,10 @@ impl Answers {
         more |= all.len() > limit;
         all.truncate(limit);
         let cursor = all.last().filter(|_| more).map(|last| last.connection_id.clone());
-        Page { connections: all, cursor, complete: self.complete }
+        ConnectionPage { connections: all, cursor, complete: self.complete }
     }
 
-    /// What became of something that was sent; `None`: a replica that has not answered may have taken it.
+    /// The result of sending; `None`: a replica that has not answered may have sent it.
     #[must_use]
     pub fn sent(&self) -> Option<Sent> {
         let known = self.answers.iter().find_map(|answer| match answer {
@@ -185,7 +185,7 @@ mod tests {
         }
     }
 
-    /// What a replica with these connections answers.
+    /// The answer of a replica with these connections.
     fn answer(all: &[u64], after: Option<&str>, limit: usize) -> Answer {
         let mut found: Vec<_> = all.iter().map(|id| connection(*id)).collect();
         found.sort_by(|one, other| one.connection_id.cmp(&other.connection_id));
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_lead_through_all_connections_of_all_replicas_once() {
+    fn pages_list_all_connections_of_all_replicas_once() {
         let replicas: [&[u64]; 3] = [&[9, 1, 5, 300], &[2, 3, 4, 6, 7, 8], &[]];
         for (of_a_replica, of_a_page) in [(1, 1), (2, 3), (3, 3), (2, 100), (10, 4), (10, 100)] {
             let (mut seen, mut after) = (Vec::new(), None::<String>);
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sent_is_unknown_only_while_somebody_has_not_answered() {
+    fn the_result_of_sending_is_unknown_only_while_an_answer_is_missing() {
         let sent = |answers: &[Sent], complete| {
             Answers { answers: answers.iter().copied().map(Answer::Sent).collect(), complete }.sent()
         };

@@ -1,4 +1,4 @@
-//! The registry of a single process: the same contract without leases, since everything ends with the process.
+//! The registry of a single process: the same contract without leases, because everything ends with the process.
 //!
 //! Never waits, and never fails.
 
@@ -26,8 +26,10 @@ use super::{
 };
 use crate::clock;
 
-/// Tickets kept at once; beyond that the oldest are dropped.
+/// Maximum number of tickets; beyond it the oldest are dropped.
 const TICKETS_MAX: usize = 100_000;
+/// Maximum number of records of closed sessions; beyond it the oldest are dropped.
+const LEFT_MAX: usize = 16_384;
 
 /// The registry of a single process. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -39,17 +41,17 @@ struct Inner {
     state: Mutex<State>,
     revocations: Revocations,
     standings: Standings,
-    /// Words about users, in their order.
+    /// Counter that orders operator commands about users.
     words: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Sessions of each user in the order of their admission.
+    /// Sessions of each user in order of admission.
     users: HashMap<UserId, Vec<SessionId>>,
     connections: HashMap<SessionId, Connection>,
     records: HashMap<SessionId, Kept>,
-    /// Records of closed sessions in the order of their end; some were resumed since.
+    /// Records of closed sessions in order of expiry; some were resumed since.
     ends: VecDeque<(Instant, SessionId)>,
     tickets: HashMap<String, Ticket>,
     ticket_order: VecDeque<String>,
@@ -147,7 +149,7 @@ impl Memory {
         self.close_if_revoked(session);
     }
 
-    /// Closes a session whose token was revoked while it was on its way in.
+    /// Closes a session whose token was revoked during its admission.
     fn close_if_revoked(&self, session: SessionId) {
         let state = self.0.state.lock();
         let Some(connection) = state.connections.get(&session) else { return };
@@ -250,7 +252,7 @@ impl Memory {
         Ok(audience.presence())
     }
 
-    // What leases are for elsewhere: there is one replica, for as long as the process lives.
+    // Leases are not needed: there is one replica, for as long as the process lives.
 
     pub(super) async fn cluster(&self) -> Result<ClusterFigures, Unavailable> {
         Ok(ClusterFigures { replicas: vec![(self.0.local.replica.clone(), (self.0.local.figures)())] })
@@ -261,7 +263,7 @@ impl Memory {
         Ok(Some(above + 1))
     }
 
-    /// One replica wants what its own clients follow now.
+    /// The only replica requests what its own clients subscribe to.
     pub(super) async fn want(
         &self,
         _: &str,
@@ -289,7 +291,7 @@ impl Inner {
 }
 
 impl State {
-    /// The user's sessions, with when their tokens were issued.
+    /// The user's sessions, with the times at which their tokens were issued.
     fn sessions_of(&self, user: &UserId) -> Vec<(SessionId, Option<IssuedAt>)> {
         let sessions = self.users.get(user).into_iter().flatten();
         let issued_at = |session| self.connections.get(session).and_then(|connection| connection.issued_at);
@@ -322,7 +324,7 @@ impl State {
     fn closed(&mut self, session: SessionId, ends: Instant, now: Instant) {
         let Entry::Occupied(mut occupied) = self.connections.entry(session) else { return };
         let connection = occupied.get_mut();
-        // A connection that is about to open keeps the session: the open one goes first.
+        // A connection that is about to open keeps the session: the open one is removed first.
         if connection.info.take().is_none() {
             connection.pending = connection.pending.saturating_sub(1);
         }
@@ -330,7 +332,7 @@ impl State {
             return;
         }
         let Some(user) = occupied.remove().user else {
-            // A stranger has no place that could be lost.
+            // An anonymous session has no place that could be lost.
             self.records.remove(&session);
             return self.forget_ended(now);
         };
@@ -347,15 +349,47 @@ impl State {
         self.forget_ended(now);
     }
 
-    /// Drops the records whose sessions closed longer ago than the resume window and were not resumed since.
+    /// Drops the records of sessions that closed longer ago than the resume window and were not resumed since, and the oldest
+    /// beyond the limit.
     fn forget_ended(&mut self, now: Instant) {
-        while let Some((ends, session)) = self.ends.front().copied()
-            && ends <= now
+        while let Some((until, session)) = self.ends.front().copied()
+            && (until <= now || self.ends.len() > LEFT_MAX)
         {
             self.ends.pop_front();
-            if self.records.get(&session).is_some_and(|kept| kept.ends.is_some_and(|ends| ends <= now)) {
+            // A session that was resumed and closed again is queued twice.
+            if self.records.get(&session).is_some_and(|kept| kept.ends.is_some_and(|ends| ends <= until)) {
                 self.records.remove(&session);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A user connects and leaves: a record stays for the resume window.
+    fn come_and_go(state: &mut State, session: SessionId, now: Instant) {
+        let admission = Admission {
+            user: UserId::new("alice").unwrap(),
+            session,
+            connections_max: 5,
+            evict_oldest: false,
+            issued_at: None,
+            replaces: None,
+        };
+        assert!(matches!(state.admit(&admission).0, Verdict::Admitted { .. }));
+        state.records.insert(session, Kept { record: SessionRecord::default(), ends: None });
+        state.closed(session, now + Duration::from_secs(60), now);
+    }
+
+    #[test]
+    fn sessions_leave_so_many_records_and_the_oldest_go() {
+        let (mut state, now) = (State::default(), Instant::now());
+        let sessions: Vec<_> = (0..LEFT_MAX + 2).map(|_| SessionId::random()).collect();
+        sessions.iter().for_each(|session| come_and_go(&mut state, *session, now));
+        assert_eq!((state.records.len(), state.ends.len()), (LEFT_MAX, LEFT_MAX));
+        let kept = [0, 1, 2, LEFT_MAX + 1].map(|at| state.records.contains_key(&sessions[at]));
+        assert_eq!(kept, [false, false, true, true]);
     }
 }

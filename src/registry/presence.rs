@@ -1,7 +1,7 @@
-//! Who follows a topic: connections add up, and a user counts once on however many replicas. Pure.
+//! Counts the subscribers of a topic: connections add up, and a user counts once on any number of replicas. Pure.
 //!
-//! Exact up to a bound, beyond which only "more" is known; so an answer between replicas is bounded too, whatever the users
-//! are called: each user is a digest of 16 bytes, and with [`USERS_MAX`] of them an answer takes less than 22 KB.
+//! Exact up to a bound, beyond which only "more" is known; so an answer between replicas is bounded too, whatever the
+//! user ids are: each user is a digest of 16 bytes, and with [`USERS_MAX`] of them an answer takes less than 22 KB.
 
 use std::collections::BTreeSet;
 
@@ -9,23 +9,23 @@ use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use serde::{Deserialize, Serialize};
 use tickgate_wire::model::UserId;
 
-/// Distinct users of a topic that are counted.
+/// Maximum number of distinct users of a topic that are counted.
 pub const USERS_MAX: usize = 1_024;
 
-/// The followers of a topic, over all replicas.
+/// The subscribers of a topic on all replicas.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Presence {
     pub connections: u64,
     /// Distinct users, at most [`USERS_MAX`].
     pub users: u64,
-    /// There are more users than that.
+    /// Whether there are more users.
     pub more: bool,
 }
 
-/// The same on every replica, and for no two users that anybody can find.
+/// Equal on every replica, and collision-resistant.
 type Digest = [u8; 16];
 
-/// The followers of a topic on one replica, or on several after [`Audience::merge`].
+/// The subscribers of a topic on one replica, or on several after [`Audience::merge`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Encoded", into = "Encoded")]
 pub(super) struct Audience {
@@ -35,11 +35,11 @@ pub(super) struct Audience {
     more: bool,
 }
 
-/// The form of an answer between replicas.
+/// The encoding of an answer between replicas.
 #[derive(Serialize, Deserialize)]
 struct Encoded {
     connections: u64,
-    /// The digests one behind the other, as base64.
+    /// The concatenated digests, as base64.
     users: String,
     #[serde(default)]
     more: bool,
@@ -54,7 +54,7 @@ impl Audience {
         }
     }
 
-    /// Adds the followers on another replica.
+    /// Adds the subscribers on another replica.
     pub(super) fn merge(&mut self, other: &Self) {
         self.connections += other.connections;
         if other.more {
@@ -100,10 +100,10 @@ impl TryFrom<Encoded> for Audience {
     type Error = &'static str;
 
     fn try_from(encoded: Encoded) -> Result<Self, Self::Error> {
-        let bytes = STANDARD_NO_PAD.decode(encoded.users).map_err(|_| "the users are no base64")?;
+        let bytes = STANDARD_NO_PAD.decode(encoded.users).map_err(|_| "the users are not base64")?;
         let (users, rest) = bytes.as_chunks();
         if !rest.is_empty() || users.len() > USERS_MAX {
-            return Err("the users are no list of digests");
+            return Err("the users are not a list of digests");
         }
         Ok(Self { connections: encoded.connections, users: users.iter().copied().collect(), more: encoded.more })
     }
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn users_are_counted_exactly_up_to_the_bound_and_not_beyond() {
+    fn users_are_counted_exactly_up_to_the_bound() {
         let full = Presence { connections: 1_024, users: 1_024, more: false };
         assert_eq!(audience(0..1_024).presence(), full);
         assert_eq!(merged([audience(0..1_000), audience(1_000..1_024)]), full);
@@ -145,7 +145,7 @@ mod tests {
             let connections = parts.iter().map(|part| part.connections).sum();
             assert_eq!(merged(parts), Presence { connections, users: 1_024, more: true });
         }
-        // Nor does it become exact again.
+        // It does not become exact again.
         assert_eq!(
             merged([audience(0..2_000), audience(0..5)]),
             Presence { connections: 2_005, users: 1_024, more: true }
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_comes_back_as_it_was_and_is_bounded() {
+    fn an_answer_survives_encoding_and_is_bounded() {
         for audience in [audience(0..0), audience(0..3), audience(0..1_024), audience(0..5_000)] {
             let json = serde_json::to_string(&audience).unwrap();
             assert!(json.len() < 22_000, "{}", json.len());

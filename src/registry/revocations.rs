@@ -1,21 +1,21 @@
-//! Whose tokens were revoked, as this replica heard it: what holds whatever becomes of Redis. Pure.
+//! The revocations that this replica received, which apply whatever happens to Redis. Pure.
 //!
-//! Never forgets a revocation before its time, up to a bound; a later call never shortens or takes back an earlier one.
+//! Never removes a revocation before its time, up to a bound; a later call never shortens or revokes an earlier one.
 
 use std::collections::HashMap;
 
 use parking_lot::Mutex;
 use tickgate_wire::model::{IssuedAt, UserId};
 
-/// Users remembered. Past it those go first whose time is over next.
+/// Maximum number of remembered users. Beyond it those that expire next are removed.
 const KEPT_MAX: usize = 65_536;
 
-/// A user's tokens that were issued at this time or before are refused until that one.
+/// A user's tokens issued not later than `at_ms` are refused until `until_ms`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Revocation {
     /// Milliseconds since 1970, by the clock of the replica that was asked.
     pub(super) at_ms: u64,
-    /// The same.
+    /// In the same unit.
     pub(super) until_ms: u64,
 }
 
@@ -24,14 +24,13 @@ pub(super) struct Revocation {
 pub enum Revoked {
     /// It was issued before.
     Surely,
-    /// It was issued in the very second of the revocation and does not say when in it: one that is issued a second later is
-    /// accepted.
+    /// It was issued in the same second as the revocation, without a fraction: one issued a second later is accepted.
     Perhaps,
 }
 
 impl Revoked {
-    /// What becomes of a token, where its user's were revoked at this time. A token that does not say when it was issued
-    /// counts as older.
+    /// Whether a token is refused if its user's tokens were revoked at this time. A token without `iat` counts as
+    /// older.
     pub(super) fn judge(issued_at: Option<IssuedAt>, at_ms: u64) -> Option<Self> {
         match issued_at {
             Some(issued_at) if issued_at.earliest_ms() > at_ms => None,
@@ -41,12 +40,12 @@ impl Revoked {
     }
 }
 
-/// All of them.
+/// All revocations.
 #[derive(Debug, Default)]
 pub(super) struct Revocations(Mutex<HashMap<UserId, Revocation>>);
 
 impl Revocations {
-    /// Takes a revocation over, where it says more than is known. Returns what holds from now on.
+    /// Adds a revocation if it extends the known one. Returns the effective one.
     pub(super) fn add(&self, user: &UserId, heard: Revocation, now_ms: u64) -> Revocation {
         let mut users = self.0.lock();
         make_room(&mut users, user, |revocation| revocation.until_ms, now_ms);
@@ -65,7 +64,7 @@ impl Revocations {
         Revoked::judge(issued_at, known.at_ms)
     }
 
-    /// Those whose time is not over.
+    /// Those that have not expired.
     pub(super) fn all(&self, now_ms: u64) -> Vec<(UserId, Revocation)> {
         let users = self.0.lock();
         let running = users.iter().filter(|(_, revocation)| revocation.until_ms > now_ms);
@@ -73,7 +72,7 @@ impl Revocations {
     }
 }
 
-/// Makes room for one more user where there are too many, whose time ends as `until` says.
+/// Makes room for one more user by removing the one that expires next, as given by `until`.
 pub(super) fn make_room<V>(users: &mut HashMap<UserId, V>, user: &UserId, until: impl Fn(&V) -> u64, now_ms: u64) {
     if users.len() < KEPT_MAX || users.contains_key(user) {
         return;
@@ -96,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fraction_proves_a_token_later() {
+    fn a_fraction_of_a_second_proves_that_a_token_is_later() {
         let (second, exact) = (|s| Some(IssuedAt::in_second(s)), |ms| Some(IssuedAt::at_ms(ms)));
         for (issued_at, expected) in [
             (None, Some(Revoked::Surely)),
@@ -112,23 +111,23 @@ mod tests {
     }
 
     #[test]
-    fn what_was_said_is_never_taken_back() {
+    fn a_revocation_is_never_shortened() {
         let revocations = Revocations::default();
         let says = |at_ms, until_ms| Revocation { at_ms, until_ms };
         let alice = user("alice");
         assert_eq!(revocations.add(&alice, says(10, 100), 10), says(10, 100));
-        assert_eq!(revocations.add(&alice, says(20, 50), 20), says(20, 100), "later, and as long as before");
+        assert_eq!(revocations.add(&alice, says(20, 50), 20), says(20, 100), "a later time with the same end");
         assert_eq!(revocations.add(&alice, says(15, 40), 20), says(20, 100));
         let refused = |now_ms| revocations.refuses(&alice, Some(IssuedAt::at_ms(20)), now_ms);
         assert_eq!((refused(99), refused(100)), (Some(Revoked::Surely), None));
         assert_eq!(revocations.refuses(&user("bob"), None, 20), None);
-        assert_eq!(revocations.add(&alice, says(5, 200), 150), says(5, 200), "the former one is over");
+        assert_eq!(revocations.add(&alice, says(5, 200), 150), says(5, 200), "the former one has expired");
         assert_eq!(revocations.all(199), [(alice, says(5, 200))]);
         assert_eq!(revocations.all(200), []);
     }
 
     #[test]
-    fn past_the_bound_the_one_that_is_over_next_goes() {
+    fn beyond_the_bound_the_one_that_expires_next_is_removed() {
         let revocations = Revocations::default();
         for n in 0..=KEPT_MAX as u64 {
             revocations.add(&user(&format!("u{n}")), Revocation { at_ms: 1, until_ms: 100 + n }, 1);

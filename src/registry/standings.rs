@@ -1,7 +1,8 @@
-//! Which users the platform reported as inactive, as this replica heard it: what holds whatever becomes of Redis. Pure.
+//! The users whom the platform reported as inactive, as this replica received it; applies whatever happens to Redis.
+//! Pure.
 //!
-//! The last word about a user counts, in the order in which words were sent, not in that in which they are heard. Never
-//! forgets one before its time, up to a bound.
+//! The last report about a user counts, in the order of sending, not of receiving. Never removes one before its time,
+//! up to a bound.
 
 use std::collections::HashMap;
 
@@ -10,24 +11,24 @@ use tickgate_wire::model::UserId;
 
 use super::revocations::make_room;
 
-/// What the platform said of a user.
+/// The platform's report about a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Standing {
-    /// No token of the user is accepted.
+    /// Whether all tokens of the user are refused.
     pub(super) inactive: bool,
-    /// Milliseconds since 1970, by the clock of the replica that was asked: when the word ends. One that a user is active
-    /// again lives as long as the one before could, which a replica may still have.
+    /// When the report expires, in milliseconds since 1970, by the clock of the replica that was asked. A report that a
+    /// user is active again lives as long as the previous one could, which another replica may still have.
     pub(super) until_ms: u64,
-    /// Its place in the order of all words.
+    /// Its stamp, by which reports are ordered.
     pub(super) sent: u64,
 }
 
-/// All of them.
+/// All reports.
 #[derive(Debug, Default)]
 pub(super) struct Standings(Mutex<HashMap<UserId, Standing>>);
 
 impl Standings {
-    /// Takes a word over, unless a later one is known. Returns whether it counts.
+    /// Adds a report, unless a later one is known. Returns whether it counts.
     pub(super) fn add(&self, user: &UserId, heard: Standing, now_ms: u64) -> bool {
         let mut users = self.0.lock();
         let known = users.get(user).copied().filter(|known| known.until_ms > now_ms);
@@ -43,13 +44,13 @@ impl Standings {
         true
     }
 
-    /// Whether the user is inactive; `None` where nothing is known.
+    /// Whether the user is inactive; `None` if nothing is known.
     pub(super) fn is_inactive(&self, user: &UserId, now_ms: u64) -> Option<bool> {
         let known = self.0.lock().get(user).copied().filter(|known| known.until_ms > now_ms)?;
         Some(known.inactive)
     }
 
-    /// Those whose time is not over.
+    /// Those that have not expired.
     pub(super) fn all(&self, now_ms: u64) -> Vec<(UserId, Standing)> {
         let users = self.0.lock();
         let running = users.iter().filter(|(_, standing)| standing.until_ms > now_ms);
@@ -62,19 +63,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_word_counts_in_whatever_order_they_are_heard() {
+    fn the_last_report_counts_in_any_order_of_arrival() {
         let (standings, alice) = (Standings::default(), UserId::new("alice").unwrap());
         let says = |inactive, until_ms, sent| Standing { inactive, until_ms, sent };
         assert_eq!(standings.is_inactive(&alice, 1), None);
         assert!(standings.add(&alice, says(true, 100, 10), 1));
         assert_eq!((standings.is_inactive(&alice, 99), standings.is_inactive(&alice, 100)), (Some(true), None));
         assert!(standings.add(&alice, says(false, 50, 30), 1));
-        assert!(!standings.add(&alice, says(true, 500, 20), 1), "sent before, heard after");
-        assert_eq!(standings.is_inactive(&alice, 99), Some(false), "as long as the word that it takes back");
+        assert!(!standings.add(&alice, says(true, 500, 20), 1), "sent before, received after");
+        assert_eq!(standings.is_inactive(&alice, 99), Some(false), "as long as the report that it replaces");
         assert!(standings.add(&alice, says(true, 60, 40), 1), "for a shorter time than before");
         assert_eq!((standings.is_inactive(&alice, 59), standings.is_inactive(&alice, 60)), (Some(true), None));
         assert_eq!(standings.all(59), [(alice.clone(), says(true, 60, 40))]);
         assert!(standings.all(60).is_empty());
-        assert!(standings.add(&alice, says(true, 90, 5), 70), "the former one is over");
+        assert!(standings.add(&alice, says(true, 90, 5), 70), "the former one has expired");
     }
 }

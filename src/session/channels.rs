@@ -1,4 +1,4 @@
-//! What a channel name means on one endpoint for one client: which topic, or why not. Pure.
+//! Resolves a channel name for one client of one endpoint to a topic or a refusal. Pure.
 
 use std::sync::Arc;
 
@@ -13,48 +13,48 @@ use crate::{
     config::{self, Profile, Scope, TokenRule},
 };
 
-/// Where the claim `runs` does not name the path's parameter.
+/// Used if the claim `runs` does not name the path parameter.
 pub(super) const OTHER_RUN: &str = "this token does not allow the run: its claim `runs` must name it";
 
-/// A channel that may be subscribed, and the topic it stands for.
+/// A channel that may be subscribed, and its topic.
 #[derive(Clone, Debug)]
 pub struct Resolved {
     pub channel: Arc<str>,
     pub topic: Topic,
     pub rule: Arc<TopicRule>,
-    /// It lives in the user's one stream, together with the user's other reliable private channels.
+    /// Whether it is stored in the user's stream, together with the user's other reliable private channels.
     pub in_user_stream: bool,
 }
 
 impl Resolved {
-    /// What the channel's subscribers are counted under.
+    /// The topic under which the channel's subscribers are counted.
     #[must_use]
     pub fn audience(&self) -> Topic {
         self.topic.audience(&self.channel)
     }
 }
 
-/// A channel that is not subscribed.
+/// A refused channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     pub channel: String,
     pub code: ErrorCode,
     pub message: String,
-    /// Which option was wrong.
+    /// The invalid option.
     pub field: Option<String>,
-    /// When the same element may succeed.
+    /// When to retry the same element.
     pub retry_after_ms: Option<u64>,
 }
 
 impl Refused {
-    /// For good.
+    /// A permanent refusal.
     #[must_use]
     pub fn new(channel: impl Into<String>, code: ErrorCode, message: impl Into<String>) -> Self {
         Self { channel: channel.into(), code, message: message.into(), field: None, retry_after_ms: None }
     }
 }
 
-/// As the client is told.
+/// The form sent to the client.
 impl From<Refused> for RefusedChannel {
     fn from(refused: Refused) -> Self {
         let Refused { channel, code, message, field, retry_after_ms } = refused;
@@ -63,23 +63,23 @@ impl From<Refused> for RefusedChannel {
     }
 }
 
-/// The point of view from which names are resolved.
+/// What resolving names depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
     pub profile: &'a Profile,
-    /// The path's parameter, such as the run's id.
+    /// The path parameter, such as a run id.
     pub param: Option<&'a str>,
     pub identity: Option<&'a Identity>,
     pub topics: &'a TopicRules,
-    /// In development mode restricted channels are open to any token.
+    /// In development mode, any token may subscribe to restricted channels.
     pub development: bool,
 }
 
 impl View<'_> {
-    /// Resolves a name that a client wrote.
+    /// Resolves a name written by a client.
     ///
     /// # Errors
-    /// [`Refused`]: the same answer for what does not exist and for what is not allowed.
+    /// [`Refused`]: the same for a channel that does not exist and one that is not allowed.
     pub fn resolve(&self, channel: &str) -> Result<Resolved, Refused> {
         let refuse = |code, message: &str| Refused::new(channel, code, message);
         check_name(channel).map_err(|error| refuse(ErrorCode::InvalidMessage, &error.to_string()))?;
@@ -94,7 +94,7 @@ impl View<'_> {
             return Err(refuse(ErrorCode::Forbidden, OTHER_RUN));
         }
         self.topic(channel, &offered.scope)
-            .ok_or_else(|| refuse(ErrorCode::Forbidden, "a private channel needs a token that names a user"))
+            .ok_or_else(|| refuse(ErrorCode::Forbidden, "a private channel requires a token that names a user"))
     }
 
     fn allowed(&self, channel: &str, offered: &config::Channel) -> bool {
@@ -105,7 +105,7 @@ impl View<'_> {
         }
     }
 
-    /// Whether the run that the path names may be watched. A token allows no less than nobody's connection, unless it says so.
+    /// Whether the client may watch the run in the path. A token without the claim allows as much as no token.
     fn may_watch(&self) -> bool {
         let (Some(run), Some(identity)) = (self.param, self.identity) else { return true };
         identity.rights.may_reach(run, self.development || self.profile.token != TokenRule::Required)
@@ -136,7 +136,7 @@ impl View<'_> {
         format!("this endpoint offers: {}", names.join(", "))
     }
 
-    /// Channels that are subscribed when the connection opens, and those of them that this client may not have.
+    /// The channels that are subscribed when the connection opens, and those among them that this client may not have.
     #[must_use]
     pub fn on_connect(&self) -> (Vec<Resolved>, Vec<Refused>) {
         let opening = self.profile.channels.iter().filter(|offered| offered.on_connect);
@@ -150,10 +150,10 @@ impl View<'_> {
         (granted, refused)
     }
 
-    /// What `subscribe_<verb>` puts before a symbol to name a channel.
+    /// The prefix that turns a symbol into a channel name for `subscribe_<verb>`.
     ///
     /// # Errors
-    /// A sentence when the endpoint does not know the verb.
+    /// A message if the endpoint does not know the verb.
     pub fn symbol_prefix(&self, verb: &str) -> Result<&str, String> {
         let known = &self.profile.symbol_verbs;
         match known.iter().find(|known| known.verb == verb) {
@@ -167,7 +167,7 @@ impl View<'_> {
     }
 }
 
-/// Fills the one parameter of a template such as `run:{run_id}`.
+/// Replaces the one parameter of a template such as `run:{run_id}`.
 #[must_use]
 pub fn fill(template: &str, value: &str) -> String {
     match (template.find('{'), template.find('}')) {

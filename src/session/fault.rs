@@ -1,11 +1,11 @@
-//! Why a message is not acted on. Never decides that it is.
+//! Refusals of messages.
 
 use tickgate_wire::{
     code::{CloseCode, ErrorCode},
     command::Json,
 };
 
-/// A refusal of one message, reported to the client. The connection stays open unless `close` says otherwise.
+/// A refusal of one message, sent to the client. The connection stays open unless `close` is set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// The client's id of the message.

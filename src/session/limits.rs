@@ -1,4 +1,4 @@
-//! Limits on what one client may send per time. Pure: time is an argument, in milliseconds of a monotonic clock.
+//! Rate limits of one client's messages. Pure: time is an argument, in milliseconds of a monotonic clock.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::{
     config::{Limits, Rate},
 };
 
-/// What one connection may still send. Repeated offences end it.
+/// The remaining allowance of one connection. Repeated violations close it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Allowance {
     messages: Bucket,
@@ -23,7 +23,7 @@ impl Allowance {
     /// Takes a token for one message from the connection's bucket.
     ///
     /// # Errors
-    /// [`Fault`] 4100 with the time to wait; it closes the connection after sustained abuse.
+    /// [`Fault`] 4100 with the time to wait; closes the connection after repeated violations.
     pub fn spend_message(&mut self, now_ms: u64, limits: &Limits) -> Result<(), Fault> {
         let taken = self.messages.take(1, Duration::from_millis(now_ms), limits.messages_per_connection);
         taken.map_err(|wait| self.limited("messages", wait, now_ms, limits))
@@ -32,17 +32,16 @@ impl Allowance {
     /// Takes a token for one message from the bucket that all connections of the user share.
     ///
     /// # Errors
-    /// As of [`Allowance::spend_message`].
+    /// As [`Allowance::spend_message`].
     pub fn spend_users(&mut self, user: &mut Bucket, now_ms: u64, limits: &Limits) -> Result<(), Fault> {
         let taken = user.take(1, Duration::from_millis(now_ms), limits.messages_per_user);
         taken.map_err(|wait| self.limited("messages", wait, now_ms, limits))
     }
 
-    /// Takes a token for each of `count` channels that a message names: each may be a topic that the replica has to
-    /// follow.
+    /// Takes a token for each of `count` channels in a message: each may be a topic that the replica has to follow.
     ///
     /// # Errors
-    /// As of [`Allowance::spend_message`].
+    /// As [`Allowance::spend_message`].
     pub fn spend_names(&mut self, count: usize, now_ms: u64, limits: &Limits) -> Result<(), Fault> {
         let taken = self.names.take(count, Duration::from_millis(now_ms), names_rate(limits));
         taken.map_err(|wait| self.limited("channels", wait, now_ms, limits))
@@ -55,22 +54,22 @@ impl Allowance {
         Fault { retry_after_ms: Some(wait_ms), close, ..Fault::new(ErrorCode::RateLimited, message) }
     }
 
-    /// Counts an invalid message. The close code if there were too many.
+    /// Counts an invalid message. Returns the close code if there were too many.
     pub fn offend(&mut self, now_ms: u64, limits: &Limits) -> Option<CloseCode> {
         self.invalid.count(now_ms, limits.invalid_messages_max).then_some(CloseCode::InvalidMessage)
     }
 }
 
-/// Channels that a connection's subscribes may name.
+/// The rate of channel names in a connection's subscribes.
 #[must_use]
 pub fn names_rate(limits: &Limits) -> Rate {
     let Rate { per_second, burst } = limits.messages_per_connection;
-    // A client may change all its channels at once.
+    // Lets a client replace all its channels at once.
     let twice_all = u32::try_from(limits.subscriptions_max.max(1) * 2).unwrap_or(u32::MAX);
     Rate { per_second, burst: burst.max(twice_all) }
 }
 
-/// Offences within the last minute, counted in two half-open windows.
+/// Violations within the last minute, counted in two half-open windows.
 #[derive(Clone, Copy, Debug, Default)]
 struct Offences {
     window_ms: u64,
@@ -81,7 +80,7 @@ struct Offences {
 impl Offences {
     const WINDOW_MS: u64 = 60_000;
 
-    /// Counts one. True when there were at least `max` within a minute.
+    /// Counts one. True if there were at least `max` within a minute.
     fn count(&mut self, now_ms: u64, max: u32) -> bool {
         let window = now_ms / Self::WINDOW_MS + 1;
         if window != self.window_ms {
@@ -102,7 +101,7 @@ mod tests {
     use crate::config::Config;
 
     #[test]
-    fn a_refused_message_says_how_long_to_wait_and_the_last_offence_closes() {
+    fn a_refused_message_gets_the_time_to_wait_and_the_last_violation_closes() {
         let messages_per_connection = Rate { per_second: 3, burst: 1 };
         let limits = Limits { messages_per_connection, rate_offences_max: 3, ..Config::development().limits };
         let mut allowance = Allowance::default();
@@ -116,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn all_channels_may_be_changed_at_once() {
+    fn all_channels_may_be_replaced_at_once() {
         let limits = Config::development().limits;
         let mut allowance = Allowance::default();
         assert_eq!(allowance.spend_names(limits.subscriptions_max * 2, 1_000, &limits), Ok(()));
@@ -124,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tenth_offence_within_a_minute_is_one_too_many() {
+    fn the_tenth_violation_within_a_minute_closes() {
         let mut offences = Offences::default();
         for _ in 0..9 {
             assert!(!offences.count(5_000, 10));

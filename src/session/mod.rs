@@ -1,5 +1,5 @@
-//! Rights and limits of one client: a command in, an action out. Pure: time is an argument, and `connection` carries out
-//! the action that is returned. Never decodes a message, never touches fan-out, sockets or Redis.
+//! Rights and limits of one client: a command in, an action out. Pure: time is an argument, and `connection` performs
+//! the returned action. Never decodes a message, and never touches fan-out, sockets or Redis.
 
 mod channels;
 mod fault;
@@ -20,7 +20,7 @@ pub use limits::{Allowance, names_rate};
 
 use crate::config::{Limits, Profile, TokenRule};
 
-/// What every session of a replica shares.
+/// What all sessions of a replica share.
 #[derive(Debug)]
 pub struct Rules {
     pub topics: Arc<TopicRules>,
@@ -28,38 +28,38 @@ pub struct Rules {
     pub development: bool,
 }
 
-/// What is known of one client.
+/// The state of one client.
 #[derive(Debug)]
 pub struct Session {
     pub id: SessionId,
     pub profile: Arc<Profile>,
-    /// The path's parameter, such as the run's id.
+    /// The path parameter, such as a run id.
     pub param: Option<Box<str>>,
-    /// The client receives nothing that it did not ask for.
+    /// Explicit mode: the client receives only what it subscribes to.
     pub explicit: bool,
     speaker: Option<Box<speaker::Speaker>>,
 }
 
-/// Publications in one page of history, unless fewer are asked for; and without being asked.
+/// Default and maximum number of publications per page of history.
 const HISTORY_MAX: usize = 1_000;
 const HISTORY_DEFAULT: usize = 100;
 
-const IN_URL: &str = "a position in the URL is for channels that the endpoint subscribes by itself; give it to \
+const IN_URL: &str = "a position in the URL is for channels that the endpoint subscribes automatically; give it to \
                       `subscribe`, in an element of `channels`";
 const ONE_CURSOR: &str = "a cursor belongs to one channel, and this endpoint subscribes several; give each its own by \
                           `subscribe`, in an element of `channels`";
 
-/// One channel to be subscribed.
+/// One channel to subscribe to.
 #[derive(Clone, Debug)]
 pub struct Wanted {
     pub resolved: Resolved,
     pub start: Start,
     pub max_rate: Option<u32>,
-    /// If it is subscribed already, it starts again from there.
+    /// Whether an existing subscription restarts from there.
     pub restarts: bool,
 }
 
-/// What a command asks for, once it is allowed.
+/// The result of an allowed command.
 #[derive(Debug)]
 pub enum Action {
     Subscribe {
@@ -79,7 +79,7 @@ pub enum Action {
     History {
         resolved: Resolved,
         from: HistoryFrom,
-        /// Publications at the most.
+        /// Maximum number of publications.
         count: usize,
     },
     Publish {
@@ -112,7 +112,7 @@ impl Session {
         Self { id, profile, param, explicit, speaker: None }
     }
 
-    /// This client's point of view on channel names.
+    /// The context for resolving this client's channel names.
     #[must_use]
     pub fn view<'a>(&'a self, rules: &'a Rules) -> View<'a> {
         View {
@@ -124,10 +124,10 @@ impl Session {
         }
     }
 
-    /// What a command means for this client, by its present rights.
+    /// Decides what a command means for this client with its current rights.
     ///
     /// # Errors
-    /// [`Fault`], reported to the client as an error message.
+    /// [`Fault`], sent to the client as an error message.
     pub fn decide(&mut self, command: Command, rules: &Rules) -> Result<Action, Fault> {
         if self.awaits_token() && !matches!(command, Command::Auth { .. } | Command::Ping { .. }) {
             return Err(Fault::new(ErrorCode::AuthRequired, "send {\"type\":\"auth\",\"token\":…} first"));
@@ -159,13 +159,13 @@ impl Session {
         }
     }
 
-    /// Whether the connection has to authenticate by its first message.
+    /// Whether the connection must authenticate with its first message.
     #[must_use]
     pub fn awaits_token(&self) -> bool {
         self.profile.token == TokenRule::Required && self.identity().is_none()
     }
 
-    /// The channels that symbols stand for.
+    /// The channels of symbols.
     fn symbols(&self, verb: &str, symbols: Vec<ListedName>, rules: &Rules) -> Result<Vec<ListedName>, Fault> {
         let view = self.view(rules);
         let prefix = view.symbol_prefix(verb).map_err(|message| Fault::new(ErrorCode::InvalidMessage, message))?;
@@ -208,8 +208,8 @@ impl Session {
         Action::Subscribe { wanted, refused }
     }
 
-    /// The subscriptions that the endpoint starts by itself, and those that the token does not allow; none for clients of the
-    /// explicit mode. `from`: where a client that comes back wants them to begin.
+    /// The subscriptions that the endpoint starts automatically, and those that the token does not allow; none in
+    /// explicit mode. `from`: where a returning client's subscriptions start.
     #[must_use]
     pub fn on_connect(&self, from: Options, rules: &Rules) -> (Vec<Wanted>, Vec<Refused>) {
         if self.explicit {
@@ -228,7 +228,7 @@ impl Session {
     fn history(&self, channel: &str, from: HistoryFrom, rules: &Rules) -> Result<Action, Fault> {
         let resolved = self.view(rules).resolve(channel).map_err(fault_of)?;
         if resolved.rule.retain_max == 0 {
-            return Err(Fault::new(ErrorCode::NotFound, "the channel keeps no history"));
+            return Err(Fault::new(ErrorCode::NotFound, "the channel is not retained"));
         }
         let max = rules.limits.replay_entries_max.min(HISTORY_MAX);
         let count = match from {
@@ -255,11 +255,11 @@ impl Session {
             Some(identity) => identity.rights.may_publish(topic),
             None => match self.key() {
                 Some(key) => key.reaches(topic),
-                // Admitted in development mode.
+                // Producers without a key are admitted in development mode only.
                 None => rules.development,
             },
         };
-        // Each of them: an event goes to the topic of its run as well, which somebody else may follow as their own.
+        // Checks every topic: an event is also sent to the topic of its run, which other users may subscribe to.
         match ingest.topics.iter().find(|topic| !may_publish(topic)) {
             Some(topic) => Err(Fault::new(ErrorCode::Forbidden, format!("no publish right for {topic}"))),
             None => Ok(Action::Ingest(ingest)),
@@ -274,7 +274,7 @@ impl Session {
         rules: &Rules,
     ) -> Result<Action, Fault> {
         let Some(template) = &self.profile.commands_topic else {
-            return Err(Fault::new(ErrorCode::Forbidden, "this endpoint takes no commands"));
+            return Err(Fault::new(ErrorCode::Forbidden, "this endpoint accepts no commands"));
         };
         let granted = self.identity().is_some_and(|identity| identity.rights.commands);
         if !(granted || rules.development && self.identity().is_none()) {
@@ -292,7 +292,7 @@ impl Session {
     }
 }
 
-/// A channel named by a symbol: it has no options.
+/// A channel named by a symbol, which has no options.
 fn plain_symbol(ListedName { name, index, fault }: ListedName) -> Element {
     const LIST: &str = "symbols";
     let refused = |message| Err(InvalidElement { field: format!("{LIST}[{index}]"), message });
@@ -313,12 +313,12 @@ fn unsubscribe(list: &str, names: Vec<ListedName>) -> Action {
     Action::Unsubscribe { channels, refused }
 }
 
-/// A channel with its options, where they can apply.
+/// A channel with its options, if they apply to it.
 fn with(resolved: Resolved, element: &Element, options: Options) -> Result<Wanted, Refused> {
     let class = resolved.rule.class;
     let refuse = |option, message: &str| Err(wrong_option(element, Some(option), message));
     if options.since.is_some() && resolved.rule.retain_max == 0 {
-        return refuse("since", "`since` needs a channel that is retained, and this one is not");
+        return refuse("since", "`since` requires a retained channel");
     }
     if options.last.is_some() && !takes_last(&resolved) {
         return refuse("last", "`last` is for retained channels that are neither of class `state` nor private");
@@ -333,10 +333,10 @@ fn with(resolved: Resolved, element: &Element, options: Options) -> Result<Wante
     Ok(Wanted { start: start(class, options), resolved, max_rate: options.max_rate, restarts })
 }
 
-/// Whether options from the URL can apply to the channels that the endpoint subscribes by itself.
+/// Checks that options from the URL apply to the channels that the endpoint subscribes automatically.
 ///
 /// # Errors
-/// The option that can't, and a sentence about it.
+/// The option that does not apply, and a message.
 pub fn check_begin(begin: Options, channels: &[Resolved]) -> Result<(), (&'static str, &'static str)> {
     let retained = channels.iter().filter(|resolved| resolved.rule.retain_max > 0).count();
     match begin.since {
@@ -358,7 +358,7 @@ fn wrong_option(element: &Element, option: Option<&str>, message: &str) -> Refus
     Refused { field: Some(field), ..Refused::new(&*element.channel, ErrorCode::InvalidMessage, message) }
 }
 
-/// Where a subscription with these options begins.
+/// Where a subscription with these options starts.
 fn start(class: Class, options: Options) -> Start {
     match (class, options.since) {
         (Class::State, _) if options.snapshot == Some(false) => Start::Live,

@@ -1,4 +1,4 @@
-//! On whose behalf a session speaks: a user with a token, or a producer with a key. Never decides what that allows.
+//! The identity of a session: a user with a token, or a producer with a key. Never decides what that allows.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::{
     config::TokenRule,
 };
 
-/// On whose behalf a session speaks, once that is known.
+/// The identity of a session, once known.
 #[derive(Debug)]
 pub(super) enum Speaker {
     User(Identity),
@@ -26,14 +26,14 @@ impl Session {
         }
     }
 
-    /// Whether a token that came in a message may be taken: the first one of a connection that needs one, or a refresh.
+    /// Whether a token in a message is acceptable: the first one of a connection that requires one, or a refresh.
     ///
     /// # Errors
-    /// [`Fault`] when the connection is anonymous for good, or the token names another user than its own.
+    /// [`Fault`] if the connection is permanently anonymous, or the token names another user.
     pub fn may_identify(&self, identity: &Identity) -> Result<(), Fault> {
         match self.identity() {
             Some(known) if known.user != identity.user => {
-                Err(Fault::new(ErrorCode::Forbidden, "a session can't change its user; open a new connection"))
+                Err(Fault::new(ErrorCode::Forbidden, "a session cannot change its user; open a new connection"))
             }
             None if self.profile.token != TokenRule::Required => {
                 let message = "this connection is anonymous; open a new one with the token";
@@ -43,17 +43,17 @@ impl Session {
         }
     }
 
-    /// Takes an identity, or its refresh.
+    /// Sets or refreshes the identity.
     pub fn identify(&mut self, identity: Identity) {
         self.speaker = Some(Box::new(Speaker::User(identity)));
     }
 
-    /// The producer was admitted by this key.
+    /// Records the key that admitted the producer.
     pub fn admit_key(&mut self, key: Arc<ApiKey>) {
         self.speaker = Some(Box::new(Speaker::Key(key)));
     }
 
-    /// The key that the producer was admitted by.
+    /// The key that admitted the producer.
     #[must_use]
     pub fn key(&self) -> Option<&ApiKey> {
         match self.speaker.as_deref() {

@@ -1,4 +1,4 @@
-//! Who is on stage: the replicas' settings, the users and their channels, and the Redis. Never acts.
+//! The settings of the replicas, the users and their channels, and the Redis server. Never acts.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use tickgate_wire::model::Class;
 
 use crate::{record::Channel, support::redis::RedisServer};
 
-/// What differs from the defaults: shorter rhythms, and an endpoint that offers channels of every class.
+/// Overrides of the defaults: shorter intervals, and an endpoint with channels of every class.
 pub const SETTINGS: &str = r#"
 [server]
 mode = "development"
@@ -78,38 +78,38 @@ channels = [
 
 const USERS: usize = 3;
 
-/// The order of a client that is created for one purpose.
+/// The parameters of a client that is created for one purpose.
 pub struct Casting<'a> {
     pub name: &'a str,
     pub user: &'a str,
-    /// It takes over its session when it comes back.
+    /// It takes over its session when it reconnects.
     pub takes_over: bool,
     pub channels: Vec<Channel>,
     pub small_buffers: bool,
-    /// Straight to the replicas, without the proxies' buffers.
+    /// Connects directly to the replicas, without the proxies' buffers.
     pub direct: bool,
-    /// The one replica that it knows.
+    /// The only replica that it uses.
     pub only: Option<usize>,
     /// The replica that it tries first.
     pub prefers: Option<usize>,
 }
 
 impl<'a> Casting<'a> {
-    /// A client with cursors that knows every replica.
+    /// A client with cursors that uses every replica.
     pub fn usual(name: &'a str, user: &'a str, channels: Vec<Channel>) -> Self {
         let (small_buffers, direct, only, prefers) = (false, false, None, None);
         Self { name, user, takes_over: false, channels, small_buffers, direct, only, prefers }
     }
 }
 
-/// The shipped Redis: its settings and its users. Acknowledged writes survive a kill.
+/// The shipped Redis with its settings and users. Acknowledged writes survive a kill.
 pub fn durable() -> RedisServer {
     server(&[])
 }
 
 /// The shipped Redis with other persistence.
 pub fn server(persistence: &[&str]) -> RedisServer {
-    // A server that follows another one need not wait for more of them.
+    // A server that follows another one need not wait for further replicas.
     let arguments = [&["--repl-diskless-sync-delay", "0"], persistence].concat();
     tokio::task::block_in_place(|| RedisServer::shipped(&arguments))
 }
@@ -118,7 +118,7 @@ pub fn users() -> Vec<Arc<str>> {
     (0..USERS).map(|number| format!("user{number}").into()).collect()
 }
 
-/// What one client of the audience follows.
+/// The channels of one client of the audience.
 pub fn channels_of(user: &Arc<str>) -> Vec<Channel> {
     let mut channels = vec![
         Channel::private("orders", user, Class::Reliable),
@@ -140,7 +140,7 @@ fn public_channels() -> [Channel; 5] {
     ]
 }
 
-/// What is published to.
+/// The channels that are published to.
 pub fn channels_of_all() -> Vec<Channel> {
     let mut channels: Vec<_> = users().iter().flat_map(|user| channels_of(user).into_iter().take(4)).collect();
     channels.extend(public_channels());

@@ -1,5 +1,5 @@
-//! Every fault that the suite knows: what is done, and for how long. Never more than one at a time to the same Redis or
-//! the same process; different ones meet as they will.
+//! Every fault of the suite, with its action and its duration. Never more than one at a time on the same Redis or
+//! process; different faults may overlap.
 
 use std::{
     sync::Arc,
@@ -22,14 +22,14 @@ use crate::{
 
 macro_rules! faults {
     ($($name:ident $text:literal $target:ident $effect:ident;)+) => {
-        /// What can go wrong.
+        /// A fault.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Fault { $($name,)+ }
 
         impl Fault {
             pub const ALL: &[Self] = &[$(Self::$name,)+];
 
-            /// As the documentation calls it.
+            /// Its name in the documentation.
             pub const fn text(self) -> &'static str {
                 match self { $(Self::$name => $text,)+ }
             }
@@ -42,12 +42,13 @@ macro_rules! faults {
                 match self { $(Self::$name => Effect::$effect,)+ }
             }
 
-            /// Whether it is a change of server that loses nothing.
+            /// Whether it is a change of server without losses.
             pub const fn changes_server(self) -> bool {
                 matches!(self, Self::RedisKilled | Self::RedisLoading | Self::FailoverPlanned)
             }
 
-            /// Whether a change of server soon after it may be in doubt: a replica is gone, or the roster with the dataset.
+            /// Whether a change of server soon after it may be doubtful: a replica has ended, or the roster was lost
+            /// with the dataset.
             pub const fn leaves_doubt(self) -> bool {
                 matches!(self, Self::ReplicaKilled) || matches!(self.effect(), Effect::Forgets)
             }
@@ -55,7 +56,7 @@ macro_rules! faults {
     };
 }
 
-/// What a fault is done to.
+/// The target of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     Redis,
@@ -64,12 +65,12 @@ pub enum Target {
     Client,
 }
 
-/// What a fault may cost.
+/// The permitted effect of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Everything acknowledged arrives, and no gap is told.
+    /// Everything acknowledged is delivered, and no gap is reported.
     Nothing,
-    /// Redis forgets what it had acknowledged: then gaps must be told.
+    /// Redis loses what it had acknowledged: gaps must be reported.
     Forgets,
 }
 
@@ -110,7 +111,7 @@ faults! {
     ClientSleeps "client reads nothing for a second" Client Nothing;
 }
 
-/// When a fault began and when it was over.
+/// The start and end of a fault.
 #[derive(Clone, Copy, Debug)]
 pub struct Injected {
     pub began: Instant,
@@ -141,7 +142,7 @@ pub async fn inject(stage: &Arc<Stage>, fault: Fault, dice: &mut Dice) -> Inject
     }
 }
 
-/// The weather of a proxy, for a while.
+/// Changes the weather of a proxy for a while.
 async fn blow(proxy: &Proxy, fault: Fault, dice: &mut Dice) {
     let pause = Duration::from_millis(dice.between(300, 900));
     match fault {
@@ -193,7 +194,7 @@ async fn inject_into_replica(stage: &Stage, fault: Fault, dice: &mut Dice) -> In
         drain(stage, number).await;
         return Injected { began, over: Instant::now() };
     }
-    // Held for as long as there is no process that runs.
+    // Held while no process is running.
     let mut process = stage.places[number].process.lock().await;
     let began = Instant::now();
     match fault {
@@ -211,7 +212,7 @@ async fn inject_into_replica(stage: &Stage, fault: Fault, dice: &mut Dice) -> In
     Injected { began, over: Instant::now() }
 }
 
-/// Drains a replica and puts a new one in its place.
+/// Drains a replica and starts a new one in its place.
 pub async fn drain(stage: &Stage, number: usize) {
     let mut process = stage.places[number].process.lock().await;
     process.signal("-TERM");
@@ -267,7 +268,7 @@ async fn inject_into_redis(stage: &Stage, fault: Fault, dice: &mut Dice) -> Inje
     Injected { began, over: Instant::now() }
 }
 
-/// Killed, and back with its last dump, as a server that only keeps RDB files.
+/// Kills it and restores its last dump, like a server that has only RDB files.
 pub async fn roll_back(redis: &mut RedisServer) -> Instant {
     let began = Instant::now();
     blocking(|| redis.restart_from_dump());
@@ -277,7 +278,7 @@ pub async fn roll_back(redis: &mut RedisServer) -> Instant {
     began
 }
 
-/// Killed, and back with so much to load that it takes a while.
+/// Kills it and restarts it with so much data that loading takes a while.
 async fn load_slowly(redis: &mut RedisServer) -> Instant {
     say(redis.port(), "DEBUG POPULATE 5000 filler").await;
     say(redis.port(), "BGREWRITEAOF").await;
@@ -289,7 +290,8 @@ async fn load_slowly(redis: &mut RedisServer) -> Instant {
     began
 }
 
-/// Another server takes over. `lag`: how long it had heard nothing of the one before, which then is lost.
+/// Another server takes over. `lag`: how long it had been disconnected from the previous one, whose later writes are
+/// then lost.
 async fn fail_over(stage: &Stage, redis: &mut RedisServer, lag: Option<Duration>) -> Instant {
     let standby = Standby::of(redis).await;
     match lag {

@@ -1,4 +1,4 @@
-//! What a run showed, as JSON for programs and as the tables of docs/guarantees.md.
+//! The results of a run, as JSON for programs and as the tables of docs/guarantees.md.
 
 use std::{collections::BTreeMap, fmt::Write, fs, path::Path, time::Duration};
 
@@ -10,11 +10,11 @@ use crate::faults::{Effect, Fault};
 #[derive(Default)]
 pub struct Row {
     pub injected: usize,
-    /// From its beginning until a replica counted it.
+    /// From its start until a replica counted it.
     pub noticed: Vec<Duration>,
     /// From its end until every client had everything.
     pub healed: Vec<Duration>,
-    /// Gaps told while it was the only one.
+    /// Gaps reported while it was the only fault.
     pub gaps: usize,
 }
 
@@ -23,7 +23,7 @@ pub struct Figures {
     pub seed: u64,
     pub seconds: f64,
     pub faults: BTreeMap<Fault, Row>,
-    /// Those with a cast of their own.
+    /// Faults with separate clients.
     pub specials: usize,
     pub accepted: usize,
     pub delivered: usize,
@@ -36,9 +36,9 @@ pub struct Figures {
     pub repeated: usize,
     pub misordered: usize,
     pub other: usize,
-    /// After the last fault, until every client had everything.
+    /// Time from the last fault until every client had everything.
     pub converged: Duration,
-    /// After a replica was killed, until the counts were those of the living.
+    /// Time from the kill of a replica until the counts were those of the living ones.
     pub counted: Duration,
 }
 
@@ -51,7 +51,7 @@ impl Figures {
         self.specials + self.faults.values().map(|row| row.injected).sum::<usize>()
     }
 
-    /// Sorts what the judges found.
+    /// Classifies the violations.
     pub fn count(&mut self, violations: &[String]) {
         for violation in violations {
             let kind = |name: &str| violation.contains(name);
@@ -112,7 +112,7 @@ impl Figures {
         table
     }
 
-    /// Leaves both forms in the build's directory.
+    /// Writes both forms to the build directory.
     pub fn write(&self, dir: &Path) {
         fs::create_dir_all(dir).expect("a directory for the figures");
         let json = serde_json::to_string_pretty(&self.json()).expect("json");
@@ -120,7 +120,7 @@ impl Figures {
         fs::write(dir.join("figures.md"), self.table()).expect("the table to be written");
     }
 
-    /// One paragraph for whoever runs the suite.
+    /// One paragraph for people who run the suite.
     pub fn summary(&self) -> String {
         format!(
             "{} faults in {:.0} s: {} accepted, {} delivered, lost {}, repeated {}, misordered {}, other {}; {} gaps told; \

@@ -1,6 +1,7 @@
-//! A client that never gives up: it follows its channels, comes back on any replica by the rule of the close codes, and
-//! writes down what it hears. Never more clever than the documents ask of a client; shares the connection with the client
-//! library, and none of its rules: what is judged here must not be right for the same reason as what is shipped.
+//! A client that never gives up: it subscribes to its channels, reconnects to any replica by the rule of the close
+//! codes, and records what it receives. Implements only what the documents require of a client. Shares the connection
+//! with the client library, but none of its rules: otherwise the judged and the shipped client could have the same
+//! mistake.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -25,59 +26,59 @@ use crate::{
     support::replica::token,
 };
 
-/// Heartbeats come after three seconds of silence: a connection that is silent for longer is dead.
+/// Heartbeats arrive after three seconds of silence: a connection that is silent for longer is lost.
 const SILENCE_MAX: Duration = Duration::from_millis(4_500);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What is done to a client.
+/// An order to a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// Nothing yet.
+    /// No order yet.
     Live,
-    /// Its process is killed; it comes back elsewhere.
+    /// Its process is killed; it reconnects elsewhere.
     Vanish(u64),
-    /// It closes as the protocol says, and comes back elsewhere.
+    /// It closes regularly, and reconnects elsewhere.
     Leave(u64),
     /// It reads nothing for a while.
     Sleep(u64, Duration),
-    /// It stays away for a while, and comes back elsewhere.
+    /// It stays away for a while, and reconnects elsewhere.
     StayAway(u64, Duration),
-    /// The end.
+    /// It ends.
     End,
 }
 
-/// One client, before it runs.
+/// The parameters of one client.
 pub struct Follower {
     pub name: String,
     pub user: Arc<str>,
-    /// It takes over its session, so that its former connection gives up its place.
+    /// It takes over its session, so that its previous connection releases its place.
     pub takes_over: bool,
     pub channels: Vec<Channel>,
-    /// The way to each replica.
+    /// The address of each replica's proxy.
     pub replicas: Vec<SocketAddr>,
     pub diary: SharedDiary,
     pub orders: watch::Receiver<Order>,
     pub dice: Dice,
-    /// Takes as little from the network as the kernel lets it, so that not reading is noticed.
+    /// Uses the smallest buffers that the kernel allows, so that the gateway notices a client that does not read.
     pub small_buffers: bool,
     pub session: Option<String>,
-    /// Where to continue each channel.
+    /// The cursor of each channel.
     pub cursors: HashMap<String, StreamId>,
-    /// What channels share their positions with.
+    /// The stream with which each channel shares its position.
     pub shared: HashMap<String, String>,
-    /// Channels whose past is on its way.
+    /// Channels whose backlog is being delivered.
     pub replaying: HashSet<String>,
     /// The replica that it tries first.
     pub prefers: Option<usize>,
 }
 
-/// How a connection went.
+/// The result of a connection.
 enum Outcome {
     Closed {
         code: u16,
         reason: String,
     },
-    /// Gone without a Close frame.
+    /// Lost without a Close frame.
     Gone,
     Ordered(Order),
 }
@@ -92,7 +93,7 @@ impl Outcome {
 }
 
 impl Follower {
-    /// Follows until the end is ordered.
+    /// Runs until it is ordered to end.
     pub async fn run(mut self, mut stop: Stop) {
         loop {
             let outcome = tokio::select! {
@@ -181,7 +182,7 @@ impl Follower {
         self.diary.lock().connections += 1;
         self.each_stream(|_| Heard::Connected);
         self.session = welcome["session"].as_str().map(str::to_owned);
-        // What was being replayed is asked for again.
+        // Incomplete replays are requested again.
         self.replaying.clear();
         let names: Vec<_> = self.channels.iter().map(|channel| channel.name).collect();
         self.subscribe(socket, &names).await
@@ -197,7 +198,8 @@ impl Follower {
         socket.send(request.to_string()).await.map_err(|_| Outcome::Gone)
     }
 
-    /// The server's last word about a channel is its cursor; channels of one stream move together once their past was sent.
+    /// Stores the last cursor that the server sent for a channel; channels of one stream move together once their
+    /// backlog was sent.
     fn store(&mut self, channel: &str, cursor: &Value) {
         let Some(cursor) = id_of(cursor) else { return };
         self.cursors.insert(channel.to_owned(), cursor);
@@ -210,7 +212,7 @@ impl Follower {
         }
     }
 
-    /// The next message, within the time of an answer.
+    /// The next message, within the response timeout.
     async fn expect(&mut self, socket: &mut Socket) -> Result<Value, Outcome> {
         match timeout(ANSWER_TIMEOUT, socket.next()).await {
             Ok(Ok(text)) => serde_json::from_str(&text).map_err(|_| Outcome::Gone),
@@ -301,7 +303,7 @@ impl Follower {
             let at = id_of(&begun["cursor"]).unwrap_or_default();
             let mut diary = self.diary.lock();
             let known = diary.streams.get(&stream).into_iter().flatten();
-            // With a cursor it goes on where it was; otherwise it begins here.
+            // With a cursor it continues where it was; otherwise it starts here.
             if known.filter(|(_, heard)| matches!(heard, Heard::Began(_))).count() == 0 {
                 diary.hear(&stream, Heard::Began(at));
             }

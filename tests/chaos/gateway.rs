@@ -1,5 +1,4 @@
-//! One replica as a process of its own: started, signalled, ended, and asked how it is doing. Never asked for anything
-//! that an operator could not ask for.
+//! One replica as a separate process: start, signals, end, and its state. Uses only what an operator could use.
 
 use std::{
     fs::File,
@@ -17,19 +16,19 @@ use tickgate_client::{
 
 use crate::support::replica::{API_KEY, SECRET};
 
-/// A publisher's patience with one request.
+/// Timeout of a publisher's request.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(6);
-/// How long a replica may take to say where it listens.
+/// Time limit for a replica to report its addresses.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A running `tickgate serve`. Killed when it is dropped.
+/// A running `tickgate serve`, killed when dropped.
 pub struct Gateway {
     child: Child,
     pub public: SocketAddr,
     pub operations: SocketAddr,
 }
 
-/// What a replica's process holds.
+/// The resources of a replica's process.
 #[derive(Clone, Copy, Debug)]
 pub struct Footprint {
     pub descriptors: usize,
@@ -40,7 +39,7 @@ pub struct Footprint {
 pub struct Metrics(String);
 
 impl Gateway {
-    /// Starts a replica of this program on free ports and waits until it says which.
+    /// Starts a replica of this program on free ports and waits until it reports them.
     pub fn start(program: &Path, redis_url: &str, settings: &Path, log: &Path, variables: &[(String, String)]) -> Self {
         let greeting = log.with_extension("greeting");
         let said_of_itself = || std::fs::read_to_string(log).unwrap_or_default();
@@ -78,18 +77,18 @@ impl Gateway {
 
     /// Sends a signal, such as `-TERM`.
     pub fn signal(&self, signal: &str) {
-        // The shell's own: a small machine may lack the program.
+        // The shell's built-in command: a small machine may not have the program.
         let status = Command::new("sh").args(["-c", &format!("kill {signal} {}", self.id())]).status();
         assert!(status.expect("a shell").success(), "kill {signal}");
     }
 
-    /// Ends the process at once.
+    /// Kills the process.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    /// Waits for the end of a drain; its exit code.
+    /// Waits for the end of a drain. Returns the exit code.
     pub async fn ended(&mut self, timeout: Duration) -> Option<i32> {
         let deadline = Instant::now() + timeout;
         while Instant::now() < deadline {
@@ -101,7 +100,7 @@ impl Gateway {
         None
     }
 
-    /// The end of the process, if nobody asked for it.
+    /// Whether the process has ended unexpectedly.
     pub fn has_ended(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
     }
@@ -122,7 +121,7 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        // A stopped process can't be ended by anything but this.
+        // A stopped process ends only by a kill.
         self.kill();
     }
 }
@@ -133,14 +132,14 @@ pub async fn metrics_of(operations: SocketAddr) -> Option<Metrics> {
     (answer.status == 200).then_some(Metrics(answer.body))
 }
 
-/// Asks for JSON with the API key.
+/// Requests JSON with the API key.
 pub async fn ask(address: SocketAddr, path: &str) -> Option<Value> {
     let answer = exchange(Request::get(format!("http://{address}{path}"))).await.ok()?;
     (answer.status == 200).then(|| serde_json::from_str(&answer.body).ok()).flatten()
 }
 
-/// Sends a request with the API key to a server that may be dead, frozen or half gone. Never waits for longer than a
-/// publisher would.
+/// Sends a request with the API key to a server that may have ended, be frozen or be half-open. Never waits longer than
+/// a publisher would.
 pub async fn exchange(request: Request) -> Result<Response, Error> {
     request.header("x-api-key", API_KEY).timeout(ANSWER_TIMEOUT).send().await
 }
@@ -151,7 +150,7 @@ impl Metrics {
         self.sum_where(name, "")
     }
 
-    /// The sum over those series of a metric whose labels contain the text.
+    /// The sum over the series of a metric whose labels contain the text.
     pub fn sum_where(&self, name: &str, label: &str) -> f64 {
         let own = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
         let series = self.0.lines().filter(own).filter(|line| line.contains(label));

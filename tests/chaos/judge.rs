@@ -1,4 +1,4 @@
-//! What a client may have heard, given what publishers were told. Pure: it reads two records and names what is wrong.
+//! Judges what a client received by what publishers were told. Pure: compares two records and reports violations.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -9,30 +9,30 @@ use tickgate_wire::model::{Class, StreamId};
 
 use crate::record::{Acknowledged, Heard};
 
-/// One broken promise.
+/// A broken promise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Violation {
-    /// Acknowledged, never delivered, and no gap covers it.
+    /// Acknowledged, never delivered, and not covered by a gap.
     Lost(StreamId),
     /// Delivered twice: at all to a client that keeps a cursor, without `replayed` to one that does not.
     Repeated(StreamId),
-    /// Came after a greater one of the same connection.
+    /// Arrived after a greater one on the same connection.
     Misordered {
         before: StreamId,
         after: StreamId,
     },
-    /// Numbers are missing between two neighbours, and no gap was told between them.
+    /// Numbers between two consecutive pushes are missing, without a gap between them.
     Hole {
         from: StreamId,
         to: StreamId,
     },
-    /// The content of an id is not what was acknowledged under it.
+    /// The content of an id differs from what was acknowledged under it.
     Forked {
         id: StreamId,
         acknowledged: u64,
         delivered: u64,
     },
-    /// One publication came twice under two ids of one epoch.
+    /// One publication arrived under two ids of one epoch.
     PublishedTwice {
         number: u64,
         first: StreamId,
@@ -41,7 +41,7 @@ pub enum Violation {
     Malformed(String),
 }
 
-/// Where a client stands while its diary is read.
+/// The client's state while its diary is read.
 #[derive(Default)]
 struct Reading {
     /// The greatest id delivered, and the last one of this connection.
@@ -49,19 +49,19 @@ struct Reading {
     last: Option<StreamId>,
     delivered: BTreeMap<StreamId, u64>,
     numbers: HashMap<u64, StreamId>,
-    /// Ranges that were told as missing; an open one ends where the next push begins.
+    /// Ranges reported as missing; an open one ends at the next push.
     gaps: Vec<(StreamId, Option<StreamId>)>,
-    /// Gaps told since the last push.
+    /// Gaps reported since the last push.
     fresh: usize,
-    /// Where the client stood from each moment on.
+    /// The client's positions over time.
     stood: Vec<(Instant, StreamId)>,
-    /// When it was told that nobody knows what is missing.
+    /// When it received a gap in doubt.
     doubts: Vec<Instant>,
     began: Option<StreamId>,
     violations: Vec<Violation>,
 }
 
-/// Judges one stream of one client. `acknowledged`: all that publishers were told of it.
+/// Judges one stream of one client. `acknowledged`: everything that publishers were told about it.
 pub fn judge<'a>(
     class: Class,
     acknowledged: &BTreeMap<StreamId, Acknowledged>,
@@ -124,8 +124,8 @@ impl Reading {
         self.fresh = 0;
     }
 
-    /// Within an epoch numbers are contiguous; an epoch begins at 0. What a marker of lost publications takes up is
-    /// told as a gap in its place.
+    /// Within an epoch numbers are contiguous; an epoch starts at 0. The number of a marker of lost publications is
+    /// covered by a gap.
     fn check_hole(&mut self, id: StreamId) {
         let Some(from) = self.last.or(self.most) else { return };
         if id <= from {
@@ -153,7 +153,7 @@ impl Reading {
             }
         }
         let owed = acknowledged.keys().filter(|id| **id > began);
-        // Of values only the newest is owed.
+        // Only the newest value is guaranteed.
         let newest = owed.clone().next_back();
         let lost = owed
             .filter(|id| class != Class::State || Some(*id) == newest)
@@ -163,8 +163,9 @@ impl Reading {
         self.violations.extend(lost);
     }
 
-    /// Acknowledged on a branch that this client had no part in: it stood in a later generation already. Where the
-    /// branches meet it is told of a doubt, whose range begins where it stands (docs/guarantees.md, "Two branches").
+    /// Whether it was acknowledged on a branch that this client was not part of: the client was already in a later
+    /// generation. Where the branches meet, the client receives a gap in doubt that starts at its position
+    /// (docs/guarantees.md, "Two branches").
     fn is_of_another_branch(&self, id: StreamId, acknowledged: Instant) -> bool {
         let stood = self.stood.iter().take_while(|(at, _)| *at <= acknowledged).last();
         stood.is_some_and(|(_, position)| position.epoch > id.epoch) && self.doubts.iter().any(|at| *at > acknowledged)
@@ -212,13 +213,13 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_stream_is_fine() {
+    fn a_complete_stream_has_no_violations() {
         let heard = [Heard::Began(id(1, 0)), push(1, 1), push(1, 2), push(5, 0), push(5, 1)];
         assert_eq!(judged(&[(1, 0), (1, 1), (1, 2), (5, 0), (5, 1)], &heard), []);
     }
 
     #[test]
-    fn what_never_came_is_lost_unless_it_was_told() {
+    fn an_undelivered_publication_is_lost_unless_a_gap_covers_it() {
         let heard = [Heard::Began(id(1, 0)), push(1, 1)];
         assert_eq!(judged(&[(1, 1), (1, 2)], &heard), [Violation::Lost(id(1, 2))]);
         let told = [Heard::Began(id(1, 0)), push(1, 1), gap(id(1, 1), Some(id(2, 0))), push(2, 0)];
@@ -228,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hole_is_seen_even_where_nobody_knows_what_was_in_it() {
+    fn a_hole_is_detected_even_if_its_content_is_unknown() {
         let heard = [Heard::Began(id(1, 0)), push(1, 1), push(1, 3)];
         assert_eq!(judged(&[], &heard), [Violation::Hole { from: id(1, 1), to: id(1, 3) }]);
         let late = [Heard::Began(id(1, 0)), push(1, 1), push(2, 1)];
@@ -238,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repeat_is_one_also_where_it_is_marked() {
+    fn a_repetition_is_detected_even_if_it_is_marked() {
         let again = [Heard::Began(id(1, 0)), push(1, 1), push(1, 2), Heard::Connected, replayed(1, 2), push(1, 3)];
         assert_eq!(judged(&[], &again), [Violation::Repeated(id(1, 2))]);
     }
@@ -254,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn of_values_only_the_newest_is_owed() {
+    fn only_the_newest_value_is_guaranteed() {
         let heard = [Heard::Began(id(1, 0)), push(1, 2), push(1, 5)];
         let known = acknowledged(&[(1, 1), (1, 2), (1, 5)]);
         assert_eq!(judge(Class::State, &known, now(&heard).iter()), []);
@@ -263,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn another_branch_is_excused_by_a_doubt_that_came_after_it() {
+    fn another_branch_is_excused_by_a_later_doubt() {
         let doubt =
             Heard::Gap { after: id(5, 0), before: Some(id(9, 0)), reason: "failover".into(), is_counted: false };
         let heard = [Heard::Began(id(1, 0)), push(1, 1), push(5, 0), doubt, push(9, 0)];
@@ -275,8 +276,8 @@ mod tests {
             known.get_mut(&id(3, 0)).unwrap().at = second(seconds);
             judge(Class::Reliable, &known, heard.iter())
         };
-        assert_eq!(of(2), [], "it stood in generation 5, and the doubt came later");
-        assert_eq!(of(1), [Violation::Lost(id(3, 0))], "it stood before, and went past it");
-        assert_eq!(of(3), [Violation::Lost(id(3, 0))], "the doubt was told before");
+        assert_eq!(of(2), [], "it was in generation 5, and the doubt was reported later");
+        assert_eq!(of(1), [Violation::Lost(id(3, 0))], "it was before it, and passed it");
+        assert_eq!(of(3), [Violation::Lost(id(3, 0))], "the doubt was reported before");
     }
 }

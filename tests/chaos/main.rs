@@ -1,9 +1,9 @@
-//! The fault suite: real replicas, a real Redis and real sockets under every fault that operators know, judged by what
-//! publishers were told and what clients heard. docs/guarantees.md holds its figures.
+//! The fault suite: real replicas, a real Redis and real sockets under every kind of fault, judged by what publishers
+//! were told and what clients received. docs/guarantees.md has its figures.
 //!
 //! `cargo test --test chaos` runs for about 90 seconds; TICKGATE_CHAOS_SECONDS makes it longer, TICKGATE_CHAOS_SEED
-//! repeats a run's dice, TICKGATE_CHAOS_FAULTS names the kinds that are injected. `cargo test --test chaos -- --ignored` shows
-//! that the suite can fail.
+//! repeats the random choices of a run, TICKGATE_CHAOS_FAULTS selects the kinds of faults. `cargo test --test chaos --
+//! --ignored` proves that the suite can fail.
 #![allow(unreachable_pub, reason = "a test binary exports nothing; `pub` means shared between its files")]
 #![allow(clippy::unwrap_used, reason = "what is not there fails the test, as it should")]
 

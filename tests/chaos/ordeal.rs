@@ -1,5 +1,5 @@
-//! The run: each fault alone, with its times; then all of them at random, several at once; then silence, in which
-//! everything must be as if nothing had happened.
+//! The run: each fault alone, with its times; then all faults at random, several at once; then a quiet phase, after
+//! which everything must be as before.
 
 use std::{
     path::{Path, PathBuf},
@@ -21,16 +21,16 @@ use crate::{
     stage::{self, Stage},
 };
 
-/// How long a member may be missing before it is counted out for sure (docs/adr/0010-generations.md, "Leases").
+/// How long a member may be missing before it is certainly removed (docs/adr/0010-generations.md, "Leases").
 const LEASE_MAX: Duration = Duration::from_secs(60);
-/// Everybody has everything this long after the last fault, at the latest.
+/// Maximum time from the last fault until every client has everything.
 const CONVERGENCE_MAX: Duration = Duration::from_secs(10);
-/// Counts are right this long after a replica was killed, at the latest.
+/// Maximum time from the kill of a replica until the counts are correct.
 const COUNTS_MAX: Duration = Duration::from_secs(20);
-/// Faults under way at once.
+/// Number of concurrent faults.
 const AT_ONCE: usize = 3;
 const SECONDS_DEFAULT: u64 = 88;
-/// Of which the end, and its counting, take so much.
+/// Of which the end and its counts take this many.
 const END_SECONDS: u64 = 14;
 const FAULTS_MIN: usize = 100;
 
@@ -42,7 +42,7 @@ async fn never_silently_wrong() {
     let seconds = number_from("TICKGATE_CHAOS_SECONDS").unwrap_or(SECONDS_DEFAULT);
     eprintln!("chaos: seed {seed}, {seconds} s");
     let mut run = Run::begin(seed).await;
-    // A longer run has time for each fault by itself, over and over, before all of them meet.
+    // A longer run has time to inject each fault alone repeatedly before they are combined.
     let is_long = seconds > SECONDS_DEFAULT;
     run.each_alone(is_long).await;
     while is_long && run.begun.elapsed() < Duration::from_secs(seconds) * 6 / 10 {
@@ -59,14 +59,14 @@ async fn never_silently_wrong() {
     run.finish();
 }
 
-/// Those kinds of faults whose names contain one of the words; all when there are none.
+/// The kinds of faults whose names contain one of the words; all without words.
 fn kinds_from(words: Option<&str>) -> Vec<Fault> {
     let words: Vec<_> = words.into_iter().flat_map(|words| words.split(',')).collect();
     let named = |fault: &&Fault| words.is_empty() || words.iter().any(|word| format!("{fault:?}").contains(word));
     Fault::ALL.iter().filter(named).copied().collect()
 }
 
-/// A number that the environment gives.
+/// A number from the environment.
 fn number_from(variable: &str) -> Option<u64> {
     text_from(variable)?.parse().ok()
 }
@@ -78,13 +78,13 @@ fn text_from(variable: &str) -> Option<String> {
 
 struct Run {
     begun: Instant,
-    /// What is injected.
+    /// The kinds of faults to inject.
     kinds: Vec<Fault>,
     stage: Arc<Stage>,
     dice: Dice,
     figures: Figures,
     violations: Vec<String>,
-    /// When something happened that a change of server may leave in doubt.
+    /// When something happened after which a change of server may be doubtful.
     doubt: Option<Instant>,
 }
 
@@ -111,7 +111,7 @@ impl Run {
         run
     }
 
-    /// Waits until everybody has everything that was acknowledged since; how long that took.
+    /// Waits until every client has everything acknowledged since. Returns how long it took.
     async fn converge(&mut self, after: &str, since: Instant) -> Option<Duration> {
         let published = eventually_published(&self.stage, since, CONVERGENCE_MAX).await;
         match self.stage.converged(since, CONVERGENCE_MAX).await {
@@ -127,8 +127,8 @@ impl Run {
         }
     }
 
-    /// Each fault once. What happens to clients happens while something happens to Redis or a replica, unless it is to
-    /// be `strictly` alone: neither may have them told of a loss. Otherwise there is nothing else meanwhile.
+    /// Injects each fault once. Faults of clients overlap with faults of Redis or a replica, unless `strictly` alone:
+    /// neither may cause a gap. Otherwise nothing else happens meanwhile.
     async fn each_alone(&mut self, strictly: bool) {
         let mut order = self.kinds.clone();
         for at in (1..order.len()).rev() {
@@ -172,7 +172,7 @@ impl Run {
             }
         };
         let told = self.stage.total(|diary| diary.gaps()) - gaps;
-        // Not promised by docs/guarantees.md while a member may be missing that nobody can vouch for.
+        // Not promised by docs/guarantees.md while a missing member may have acknowledged publications.
         let in_doubt = fault.changes_server() && self.doubt.is_some_and(|at| at.elapsed() < LEASE_MAX);
         if fault.leaves_doubt() {
             self.doubt = Some(Instant::now());
@@ -198,13 +198,13 @@ impl Run {
             row.healed.extend(healed);
         }
         if fault.effect() == Effect::Forgets {
-            // An emptied server is found by the next probe, and its losses are told then.
+            // The next probe detects an emptied server, and its losses are then reported.
             sleep(Duration::from_millis(1_500)).await;
         }
         eprintln!("{:>6.1} s  {text}: healed {healed:?}, gaps {told}", self.begun.elapsed().as_secs_f64());
     }
 
-    /// Those that need a cast of their own.
+    /// Faults that need separate clients.
     async fn specials(&mut self) {
         if self.kinds.len() < Fault::ALL.len() {
             return;
@@ -222,7 +222,7 @@ impl Run {
         self.converge("the rolling restart", Instant::now()).await;
     }
 
-    /// Faults at random, until the time is over and there were enough.
+    /// Injects faults at random, until the time is over and there were enough.
     async fn all_at_random(&mut self, until: Instant) {
         let faults = tickgate::tasks::Tasks::new();
         let injected = Arc::new(Mutex::new(Vec::new()));
@@ -263,7 +263,7 @@ impl Run {
         if let Err(who) = self.stage.converged(Instant::now() - Duration::from_secs(600), CONVERGENCE_MAX).await {
             self.violations.push(format!("after the last publication: {who}"));
         }
-        // What the last fault lost may still be on its way to be told.
+        // Losses of the last fault may still be about to be reported.
         let deadline = over + 2 * CONVERGENCE_MAX;
         let mut wrong = self.stage.judge();
         while !wrong.is_empty() && Instant::now() < deadline {
@@ -282,7 +282,7 @@ impl Run {
         }
     }
 
-    /// Kills one replica for good, and looks how soon the others count right.
+    /// Kills one replica permanently, and measures how soon the others count correctly.
     async fn count_after_kill(&mut self) {
         let clients = self.stage.clients.lock().iter().filter(|client| !client.dismissed).count();
         if let Err(told) = counts_are(&self.stage, clients, COUNTS_MAX).await {
@@ -291,7 +291,7 @@ impl Run {
         let killed = self.dice.index(stage::REPLICAS);
         self.stage.places[killed].process.lock().await.kill();
         let began = Instant::now();
-        // Until they are all back, those of the dead replica can't be told from those of the living.
+        // Until all clients are back, the dead replica's cannot be distinguished from those of the living.
         sleep(Duration::from_millis(100)).await;
         if let Err(who) = self.stage.converged(Instant::now(), CONVERGENCE_MAX).await {
             self.violations.push(format!("after the kill: {who}"));
@@ -303,7 +303,7 @@ impl Run {
         self.stage.restart(killed).await;
     }
 
-    /// All clients leave: nothing of them may stay.
+    /// All clients leave: nothing of them may remain.
     async fn empty(&mut self) {
         for client in self.stage.clients.lock().iter() {
             client.orders.send_replace(Order::End);
@@ -324,7 +324,7 @@ impl Run {
                     return Some(wrong.join(", "));
                 }
                 let now = process.footprint();
-                // A connection or two to Redis, more or less.
+                // The number of connections to Redis may vary slightly.
                 if now.descriptors > fresh.descriptors + 8 {
                     return Some(format!("{} descriptors, {} when it was fresh", now.descriptors, fresh.descriptors));
                 }
@@ -347,7 +347,7 @@ impl Run {
         }
     }
 
-    /// Writes the figures, and fails where a promise was broken.
+    /// Writes the figures, and fails if a promise was broken.
     fn finish(mut self) {
         let stage = &self.stage;
         let (accepted, refused, unknown, duplicates, given_up) = {
@@ -369,7 +369,7 @@ impl Run {
         }
         let kept = target_dir().join(format!("failed-{}", figures.seed));
         keep(stage.dir.path(), &kept);
-        // What is lost is often only the consequence of something else.
+        // A loss is often only the consequence of another violation.
         self.violations.sort_by_key(|violation| violation.contains(": Lost("));
         let all = self.violations.join("\n");
         let _ = std::fs::write(kept.join("violations.txt"), all);
@@ -385,7 +385,7 @@ impl Run {
     }
 }
 
-/// Where figures and the logs of failed runs go.
+/// The directory for figures and for the logs of failed runs.
 pub fn target_dir() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("chaos")
 }

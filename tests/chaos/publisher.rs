@@ -1,5 +1,5 @@
-//! Publishers: each publication has a `msg_id` and is sent again, to any replica, until it is acknowledged or given up.
-//! Never two under way at once per publisher.
+//! Publishers: each publication has a `msg_id` and is retried on any replica until it is acknowledged or given up. Each
+//! publisher has at most one in flight.
 
 use std::{
     net::SocketAddr,
@@ -25,13 +25,13 @@ use crate::{
     record::{Channel, SharedLedger},
 };
 
-/// A publication that is not acknowledged by then is given up.
+/// After this time, an unacknowledged publication is given up.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(40);
 
-/// What all publishers share.
+/// State shared by all publishers.
 pub struct Traffic {
     pub channels: Vec<Channel>,
-    /// Where the replicas take publications now.
+    /// The current addresses of the replicas for publishing.
     pub replicas: Arc<RwLock<Vec<SocketAddr>>>,
     pub ledger: SharedLedger,
     numbers: AtomicU64,
@@ -58,12 +58,12 @@ impl Traffic {
         }
     }
 
-    /// Publishes once by any replica, with as many attempts as it takes. Whether it was acknowledged.
+    /// Publishes once on any replica, with as many attempts as necessary. Returns whether it was acknowledged.
     pub async fn publish(&self, channel: &Channel, padding: usize, dice: &mut Dice) -> bool {
         self.publish_by(&[], channel, padding, dice).await
     }
 
-    /// The same by one of these replicas; by any that there is when none is named.
+    /// The same on one of these replicas; on any if the list is empty.
     pub async fn publish_by(&self, named: &[SocketAddr], channel: &Channel, padding: usize, dice: &mut Dice) -> bool {
         let (number, body) = self.next(channel, padding);
         let began = Instant::now();
@@ -82,7 +82,7 @@ impl Traffic {
         false
     }
 
-    /// One attempt for one publication.
+    /// Makes one attempt for one publication.
     pub async fn attempt(&self, channel: &Channel, padding: usize, dice: &mut Dice) {
         let (number, body) = self.next(channel, padding);
         let replica = {
@@ -92,7 +92,7 @@ impl Traffic {
         self.take_answer(channel, number, post(replica, &body).await);
     }
 
-    /// The next publication: its number, and how it is sent.
+    /// The number and the body of the next publication.
     fn next(&self, channel: &Channel, padding: usize) -> (u64, String) {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let mut body = json!({

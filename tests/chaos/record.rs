@@ -1,4 +1,4 @@
-//! What publishers were told and what clients heard, as it happened. Never judges: that is `judge`.
+//! Records what publishers were told and what clients received. Never judges: `judge` does.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -9,15 +9,15 @@ use std::{
 use parking_lot::Mutex;
 use tickgate_wire::model::{Class, StreamId};
 
-/// A stream of publications as one client sees it: a public topic, or what is private to one user.
+/// A stream of publications as one client sees it: a public topic, or the private stream of one user.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Stream(pub Arc<str>);
 
-/// One channel that is published to and subscribed.
+/// One channel that is published and subscribed.
 #[derive(Clone, Debug)]
 pub struct Channel {
     pub name: &'static str,
-    /// Whose it is; `None`: everybody's.
+    /// The owner; `None`: public.
     pub user: Option<Arc<str>>,
     pub class: Class,
     pub stream: Stream,
@@ -46,15 +46,15 @@ pub struct Acknowledged {
 #[derive(Default)]
 pub struct Ledger {
     pub acknowledged: HashMap<Stream, BTreeMap<StreamId, Acknowledged>>,
-    /// The same id was acknowledged for two publications.
+    /// Ids that were acknowledged for two publications.
     pub forks: Vec<String>,
     pub refused: u64,
     pub unknown: u64,
-    /// No whole answer came at all: the replica was killed, or is frozen.
+    /// Requests without a complete response: the replica was killed, or is frozen.
     pub unanswered: u64,
     pub duplicates: u64,
     pub given_up: u64,
-    /// Answers that no fault excuses.
+    /// Responses that no fault explains.
     pub strange: Vec<String>,
 }
 
@@ -82,12 +82,12 @@ impl Ledger {
     }
 }
 
-/// One thing that a client heard on a stream.
+/// One event of a stream at a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Heard {
-    /// A new connection: what follows comes over it.
+    /// A new connection: what follows arrives over it.
     Connected,
-    /// The subscription began live behind this id: nothing before it is owed.
+    /// The subscription started live after this id: nothing before it is guaranteed.
     Began(StreamId),
     Push {
         id: StreamId,
@@ -95,19 +95,19 @@ pub enum Heard {
         replayed: bool,
         snapshot: bool,
     },
-    /// A replayed push without an id, or any push that can't be what was published.
+    /// A replayed push without an id, or a push that differs from what was published.
     Malformed(String),
     Gap {
         after: StreamId,
         before: Option<StreamId>,
         reason: String,
-        /// Otherwise nobody knows what is missing, or whether anything is.
+        /// Otherwise it is unknown what is missing, or whether anything is.
         is_counted: bool,
     },
 }
 
 impl Heard {
-    /// For people who look for a cause.
+    /// A short form for debugging.
     pub fn short(&self) -> String {
         match self {
             Self::Connected => "connected".into(),
@@ -128,12 +128,12 @@ impl Heard {
 pub struct Ended {
     pub code: u16,
     pub reason: String,
-    /// The `reconnect` hint came before.
+    /// Whether the `reconnect` hint was received before.
     pub hinted: bool,
     pub at: Instant,
 }
 
-/// All that one client heard.
+/// Everything that one client received.
 #[derive(Default)]
 pub struct Diary {
     pub streams: BTreeMap<Stream, Vec<(Instant, Heard)>>,
@@ -141,7 +141,7 @@ pub struct Diary {
     pub ended: Vec<Ended>,
     pub connections: u64,
     pub connected: bool,
-    /// Channels whose subscription had to be asked for again.
+    /// Number of subscriptions that had to be requested again.
     pub postponed: u64,
     pub refused: BTreeMap<u16, u64>,
 }

@@ -1,4 +1,4 @@
-//! What is said to a Redis directly, a line at a time, on a connection of its own. Never retries.
+//! Sends commands to a Redis directly, one line at a time, on a separate connection. Never retries.
 
 use std::time::{Duration, Instant};
 
@@ -10,13 +10,13 @@ use tokio::{
 
 use crate::support::redis::HARNESS_LOGIN;
 
-/// Says one line to Redis and waits for its answer.
+/// Sends one line to Redis and waits for its response.
 pub async fn say(port: u16, line: &str) {
     let said = answer(port, line).await;
     assert!(!said.starts_with('-'), "{line}: {said}");
 }
 
-/// Asks until the answer is as it should be.
+/// Repeats a command until the response is as expected.
 pub async fn told(port: u16, line: &str, is: impl Fn(&str) -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !is(&answer(port, line).await) {
@@ -25,7 +25,7 @@ pub async fn told(port: u16, line: &str, is: impl Fn(&str) -> bool) {
     }
 }
 
-/// The answer to one line, from the harness's own user: all that comes at once.
+/// The response to one line, as the harness's user: everything that arrives at once.
 pub async fn answer(port: u16, line: &str) -> String {
     let exchange = async {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
@@ -36,7 +36,7 @@ pub async fn answer(port: u16, line: &str) -> String {
         stream.write_all(format!("{line}\r\n").as_bytes()).await?;
         let mut answer = vec![0; 64 * 1024];
         let mut count = stream.read(&mut answer).await?;
-        // A bulk answer begins with its length.
+        // A bulk response starts with its length.
         if answer.first() == Some(&b'$') {
             while !answer[..count].ends_with(b"\r\n") || count < 16 {
                 count += stream.read(&mut answer[count..]).await?;
@@ -47,7 +47,7 @@ pub async fn answer(port: u16, line: &str) -> String {
     exchange.await.unwrap_or_default()
 }
 
-/// Waits until a server that has started has read its files.
+/// Waits until a started server has loaded its files.
 pub async fn loaded(port: u16) {
     told(port, "INFO persistence", |info| info.contains("\nloading:0")).await;
 }

@@ -1,7 +1,8 @@
-//! One small scenario for each safeguard, and the proof that it fails without: a suite that can't fail proves nothing.
+//! One small scenario for each safeguard, and the proof that it fails without the safeguard: a suite that cannot fail
+//! proves nothing.
 //!
-//! `cargo test --test chaos -- --ignored` runs them, and so does the whole gate; the replicas' deliberate defects exist
-//! with the feature `simulation` only.
+//! `cargo test --test chaos -- --ignored` runs them, as does the whole gate; the replicas' deliberate defects exist
+//! only with the feature `simulation`.
 
 use std::{
     sync::Arc,
@@ -24,10 +25,10 @@ use crate::{
     support::proxy::Weather,
 };
 
-/// Everybody has everything by then, or never will.
+/// Maximum time until every client has everything.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// One client that follows one reliable topic on one replica.
+/// One client that subscribes to one reliable topic on one replica.
 struct Scene {
     stage: Arc<Stage>,
     channel: Channel,
@@ -37,7 +38,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// Quiet topics are not compared, so that nothing heals by that alone.
+    /// Quiet topics are not compared, so that this alone cannot heal a loss.
     async fn set(defect: Option<&str>) -> Self {
         let stage = Stage::set(cast::durable(), defect, &[("TICKGATE__REDIS__COMPARE_INTERVAL", "10m")]).await;
         let (mut dice, channel) = (Dice::new(1), Channel::public("position_update", Class::Reliable));
@@ -49,7 +50,7 @@ impl Scene {
         scene
     }
 
-    /// Publishes by the replicas that are not tampered with.
+    /// Publishes on the replicas that are not manipulated.
     async fn publish(&mut self, count: usize) {
         let untouched = self.stage.operations.read()[1..].to_vec();
         for _ in 0..count {
@@ -57,7 +58,7 @@ impl Scene {
         }
     }
 
-    /// Publishes by the one that may be tampered with.
+    /// Publishes on the replica that may be manipulated.
     async fn publish_here(&mut self, count: usize) {
         let own = self.stage.operations.read()[..1].to_vec();
         for _ in 0..count {
@@ -69,10 +70,10 @@ impl Scene {
         self.stage.converged(Instant::now() - Duration::from_secs(600), PATIENCE).await
     }
 
-    /// What is wrong in the end.
+    /// The violations at the end.
     async fn judged(&self) -> Vec<String> {
         let mut wrong: Vec<_> = self.arrived().await.err().into_iter().collect();
-        // What was lost may still be on its way to be told.
+        // Losses may still be about to be reported.
         let deadline = Instant::now() + Duration::from_secs(5);
         while wrong.is_empty() && !self.stage.judge().is_empty() && Instant::now() < deadline {
             sleep(Duration::from_millis(100)).await;
@@ -86,7 +87,7 @@ fn casting<'a>(channel: &Channel, name: &'a str) -> Casting<'a> {
     Casting::usual(name, "user0", vec![channel.clone()])
 }
 
-/// The link for messages goes deaf without an error: the canary has to notice.
+/// The link for messages becomes deaf without an error: the canary must detect it.
 async fn deaf_link(defect: Option<&str>) -> Vec<String> {
     let mut scene = Scene::set(defect).await;
     scene.stage.places[0].to_redis.change_old(Weather::Deaf);
@@ -94,7 +95,7 @@ async fn deaf_link(defect: Option<&str>) -> Vec<String> {
     scene.judged().await
 }
 
-/// Messages pass while the link is away, and none comes after: the position has to be compared.
+/// Messages are published while the link is down, and none afterwards: the position must be compared.
 async fn cut_link(defect: Option<&str>) -> Vec<String> {
     let mut scene = Scene::set(defect).await;
     scene.stage.places[0].to_redis.set(Weather::Refuse);
@@ -103,7 +104,8 @@ async fn cut_link(defect: Option<&str>) -> Vec<String> {
     scene.judged().await
 }
 
-/// The server comes back with older data: who was away is told what it lost, by the one that had acknowledged it.
+/// The server returns with older data: the replica that had acknowledged the lost publications must report them to a
+/// client that was away.
 async fn rolled_back(defect: Option<&str>) -> Vec<String> {
     let mut scene = Scene::set(defect).await;
     let stage = Arc::clone(&scene.stage);
@@ -114,15 +116,15 @@ async fn rolled_back(defect: Option<&str>) -> Vec<String> {
         scene.publish_here(20).await;
         roll_back(&mut redis).await;
     }
-    // Longer than a replica keeps a topic that nobody follows: what it had in memory is gone too.
+    // Longer than a replica keeps a topic without subscribers: its messages in memory are lost too.
     sleep(Duration::from_millis(2_500)).await;
     scene.publish(30).await;
     scene.orders.send_replace(Order::Live);
     scene.judged().await
 }
 
-/// The client has more than the server that takes over: its cursor lies ahead of the stream, and must not hide what is
-/// published from then on. It has all that was lost, so it need not be told.
+/// The client has more than the server that takes over: its cursor is ahead of the stream, and must not hide what is
+/// published from then on. It has everything that was lost, so no report is required.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_ahead_of_a_failover_misses_nothing() {
     let mut scene = Scene::set(None).await;
@@ -132,7 +134,7 @@ async fn a_client_ahead_of_a_failover_misses_nothing() {
         let standby = Standby::of(&redis).await;
         standby.fall_behind();
         scene.publish(20).await;
-        scene.arrived().await.expect("what is about to be lost");
+        scene.arrived().await.expect("the publications that will be lost");
         scene.orders.send_replace(Order::StayAway(stage.next_order(), Duration::from_secs(60)));
         standby.take_over_from_the_dead(&stage, &mut redis).await;
     }
@@ -142,14 +144,10 @@ async fn a_client_ahead_of_a_failover_misses_nothing() {
     let diary = scene.diary.lock();
     let heard: Vec<_> = diary.streams[&scene.channel.stream].iter().map(|(_, heard)| heard).collect();
     let all = heard.iter().filter(|heard| matches!(heard, Heard::Push { .. })).count();
-    assert_eq!(
-        all,
-        10 + 20 + 30,
-        "what the client had is not taken back, and what came later is not missed: {heard:?}"
-    );
+    assert_eq!(all, 10 + 20 + 30, "what the client had is not revoked, and nothing later is missing: {heard:?}");
 }
 
-/// A client comes back with its cursor: history and live messages have to meet without a repeat.
+/// A client resumes with its cursor: history and live messages must join without a repetition.
 async fn joined(defect: Option<&str>) -> Vec<String> {
     let mut scene = Scene::set(defect).await;
     let number = scene.stage.next_order();
@@ -161,8 +159,8 @@ async fn joined(defect: Option<&str>) -> Vec<String> {
     scene.judged().await
 }
 
-/// Waits until so many connections stand in the indexes that a sweep goes by. Only they need it: the leases of those that
-/// were let in some milliseconds before are short.
+/// Waits until this many connections are in the indexes that a sweep uses. Only those need it: connections admitted
+/// within the last milliseconds have short leases.
 async fn indexed(stage: &Stage, connections: usize) {
     let port = stage.redis.lock().await.port();
     let count = "EVAL \"local n = 0 for _, key in ipairs(redis.call('KEYS', '*{r:*}:x')) do \
@@ -170,7 +168,7 @@ async fn indexed(stage: &Stage, connections: usize) {
     told(port, count, |said| said.trim() == format!(":{connections}")).await;
 }
 
-/// A replica is killed while a user has all the connections allowed on it: the slots have to come back in time.
+/// A replica is killed while a user has the maximum number of connections on it: their places must be released in time.
 async fn slots_freed(defect: Option<&str>) -> Vec<String> {
     let stage = Stage::set(cast::durable(), defect, &[("TICKGATE__LIMITS__CONNECTIONS_PER_USER_MAX", "3")]).await;
     let (mut dice, channel) = (Dice::new(1), Channel::public("position_update", Class::Reliable));
@@ -197,7 +195,7 @@ async fn slots_freed(defect: Option<&str>) -> Vec<String> {
 
 macro_rules! shown {
     ($($name:ident without $defect:literal;)+) => {
-        /// Each scenario is fine, and finds what it is there to find.
+        /// Each scenario passes, and detects its defect.
         #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
         #[ignore = "takes a minute, and tests the suite rather than the gateway: cargo test --test chaos -- --ignored"]
         async fn the_suite_can_fail() {

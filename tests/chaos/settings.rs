@@ -1,5 +1,5 @@
-//! What each setting of Redis can lose: a client is away while a hundred publications are acknowledged, Redis fails, and the
-//! client comes back. What it does not get it must be told of. docs/guarantees.md holds the table.
+//! What each setting of Redis can lose: a client is away while a hundred publications are acknowledged, Redis fails,
+//! and the client returns. What it does not receive must be reported to it. docs/guarantees.md has the table.
 
 use std::{
     fmt::Write,
@@ -27,7 +27,7 @@ const HALF: usize = 50;
 const AT_ONCE: usize = 10;
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// How a Redis is set up, and how it fails.
+/// A configuration of Redis, and how it fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Case {
     AlwaysKilled,
@@ -42,17 +42,17 @@ enum Case {
     FullEvictsVolatile,
 }
 
-/// What became of the publications.
+/// The fate of the publications.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Fate {
     acknowledged: usize,
     refused: usize,
     unknown: usize,
-    /// Of the acknowledged ones, in the client's hands.
+    /// Acknowledged publications that the client received.
     got: usize,
-    /// Not got, and covered by a gap.
+    /// Not received, and covered by a gap.
     told: usize,
-    /// Not got, and nobody said so.
+    /// Not received, and not reported.
     silent: usize,
 }
 
@@ -70,7 +70,7 @@ impl Case {
         Self::FullEvictsVolatile,
     ];
 
-    /// As the documentation calls it.
+    /// Its name in the documentation.
     const fn text(self) -> &'static str {
         match self {
             Self::AlwaysKilled => "`appendonly yes`, `appendfsync always`; killed",
@@ -86,7 +86,7 @@ impl Case {
         }
     }
 
-    /// What differs from the shipped settings.
+    /// Overrides of the shipped settings.
     const fn persistence(self) -> &'static [&'static str] {
         match self {
             Self::AlwaysKilled => &["--appendfsync", "always"],
@@ -135,7 +135,7 @@ impl Trial {
         trial.insist().await;
         orders.send_replace(Order::Live);
         trial.stage.converged(Instant::now() - PATIENCE * 10, PATIENCE).await.expect("the traveller to catch up");
-        // Replicas look for what they acknowledged once they have found the server.
+        // Replicas verify what they acknowledged once they have found the server.
         let deadline = Instant::now() + PATIENCE;
         loop {
             let fate = trial.judge(&owed, &diary);
@@ -156,7 +156,7 @@ impl Trial {
         all.copied().filter(|id| *id > after).collect()
     }
 
-    /// One attempt for each, several at once: some take as long as a server is waited for.
+    /// One attempt for each, several at once: some take as long as the timeout for a server.
     async fn publish(&mut self, count: usize) {
         let before = self.count();
         let attempts = (0..count).map(|_| {
@@ -175,12 +175,12 @@ impl Trial {
         (number(ledger.refused), number(ledger.unknown + ledger.unanswered))
     }
 
-    /// As many attempts as it takes.
+    /// Makes as many attempts as necessary.
     async fn insist(&mut self) {
         assert!(self.stage.traffic.publish(&self.channel, 100, &mut self.dice).await, "a publication is accepted");
     }
 
-    /// A replica acknowledges nothing before the others know it: each has to, before single attempts count.
+    /// A replica acknowledges nothing before the others know it: each must, before single attempts count.
     async fn insist_on_each(&mut self) {
         let replicas = self.stage.operations.read().clone();
         for replica in replicas {
@@ -189,7 +189,7 @@ impl Trial {
         }
     }
 
-    /// What happens half-way.
+    /// Prepares the failure half-way.
     async fn prepare(&self, case: Case, standby: Option<&Standby>) {
         let redis = self.stage.redis.lock().await;
         let port = redis.port();
@@ -197,7 +197,7 @@ impl Trial {
             Case::DumpKilled => say(port, "SAVE").await,
             Case::LaggingFailover | Case::LaggingFailoverWithWait => {
                 let standby = standby.expect("a standby");
-                // Half, and not whatever was on its way.
+                // Exactly half, independent of what is in flight.
                 standby.catch_up_with(&redis).await;
                 standby.fall_behind();
             }
@@ -211,7 +211,7 @@ impl Trial {
         }
     }
 
-    /// Redis fails, and is back; with another standby, where publications wait for one.
+    /// Redis fails and recovers; with another standby if publications wait for one.
     async fn fail(&self, case: Case, standby: Option<Standby>) -> Option<Standby> {
         let mut redis = self.stage.redis.lock().await;
         match (case, standby) {
@@ -254,7 +254,7 @@ impl Trial {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_a_redis_is_set_to_lose_is_told() {
+async fn every_loss_of_a_redis_setting_is_reported() {
     let mut table = String::from(
         "| Redis | acknowledged | refused | unknown | got | told as missing | missing and not told |\n|---|---|---|---|---|---|---|\n",
     );

@@ -1,4 +1,4 @@
-//! What can be seen from outside: who is connected, what the replicas count, whether their links stand. Waits, and never
+//! Observations from outside: who is connected, what the replicas count, whether their links are up. Waits, but never
 //! acts.
 
 use std::{
@@ -15,11 +15,11 @@ use crate::{
     stage::{Client, Stage, eventually},
 };
 
-/// The close code of a client that no longer answers.
+/// The close code of a client that no longer responds.
 const SILENT: u16 = 4101;
 
-/// Connections that ended otherwise than a drain may end them. Not those whose path an earlier fault spoiled: nothing
-/// comes from such a client any more, which takes two heartbeats to be sure of, on whatever replica it is.
+/// Connections that ended in a way that a drain must not cause. Without those whose path an earlier fault disturbed:
+/// nothing arrives from such a client any more, which takes two heartbeats to detect, on whichever replica it is.
 pub fn badly_ended(stage: &Stage, since: Instant) -> Vec<String> {
     let mut bad = Vec::new();
     for client in stage.clients.lock().iter().filter(|client| !client.dismissed) {
@@ -33,7 +33,7 @@ pub fn badly_ended(stage: &Stage, since: Instant) -> Vec<String> {
     bad
 }
 
-/// Waits until each client stands.
+/// Waits until each client is connected.
 pub async fn connected(stage: &Stage) {
     eventually("every client to be connected", Duration::from_secs(20), async || {
         let clients = stage.clients.lock();
@@ -50,7 +50,7 @@ fn has_begun(diary: &Diary, stream: &Stream) -> bool {
     diary.streams.get(stream).into_iter().flatten().any(|(_, heard)| matches!(heard, Heard::Began(_)))
 }
 
-/// Waits until something was acknowledged on every stream since.
+/// Waits until a publication after `since` was acknowledged on every stream.
 pub async fn eventually_published(stage: &Stage, since: Instant, timeout: Duration) -> bool {
     let deadline = Instant::now() + timeout;
     while Instant::now() < deadline {
@@ -76,7 +76,7 @@ pub async fn links(stage: &Stage) -> (f64, f64) {
     (made, up)
 }
 
-/// Notes when a replica first counts that a link is gone.
+/// Records when a replica first counts a lost link.
 pub async fn watch_links(stage: Arc<Stage>, before: (f64, f64), noticed: Arc<Mutex<Option<Instant>>>) {
     loop {
         let (made, up) = links(&stage).await;
@@ -88,7 +88,7 @@ pub async fn watch_links(stage: Arc<Stage>, before: (f64, f64), noticed: Arc<Mut
     }
 }
 
-/// Waits until every living replica counts the clients right.
+/// Waits until every living replica counts the clients correctly.
 ///
 /// # Errors
 /// What is counted instead.
@@ -104,7 +104,7 @@ pub async fn counts_are(stage: &Stage, clients: usize, timeout: Duration) -> Res
     }
 }
 
-/// What clients and replicas say of themselves.
+/// What clients and replicas report about themselves.
 async fn truth(stage: &Stage) -> String {
     let mut told = Vec::new();
     for client in stage.clients.lock().iter() {

@@ -1,5 +1,5 @@
-//! Faults that need a cast of their own: history that was trimmed, clients that read slowly or not at all, a replica that
-//! sleeps through its lease, and a rolling restart of all replicas. Under the same traffic as everything else.
+//! Faults that need separate clients: trimmed history, clients that read slowly or not at all, a replica that sleeps
+//! past its lease, and a rolling restart of all replicas. Under the same traffic as everything else.
 
 use std::{
     sync::Arc,
@@ -20,10 +20,10 @@ use crate::{
     stage::{self, Stage},
 };
 
-/// Everything that was held back has arrived by then.
+/// By then, everything that was held back has arrived.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A client misses more than its topic keeps: it is told so.
+/// A client misses more than its topic retains, and receives a gap.
 pub async fn history_trimmed(stage: &Arc<Stage>, dice: &mut Dice) -> Vec<String> {
     let brief = Channel::public("brief", Class::Reliable);
     let casting = Casting::usual("visitor", "user0", vec![brief.clone()]);
@@ -32,7 +32,7 @@ pub async fn history_trimmed(stage: &Arc<Stage>, dice: &mut Dice) -> Vec<String>
     flood(&stage.traffic, &brief, 10, 100, dice).await;
     orders.send_replace(Order::StayAway(stage.next_order(), Duration::from_secs(60)));
     flood(&stage.traffic, &brief, 120, 100, dice).await;
-    // Longer than a replica keeps a topic that nobody follows: what it had in memory is gone too.
+    // Longer than a replica keeps a topic without subscribers: its messages in memory are lost too.
     sleep(Duration::from_millis(2_500)).await;
     orders.send_replace(Order::Live);
     flood(&stage.traffic, &brief, 4, 100, dice).await;
@@ -44,7 +44,7 @@ pub async fn history_trimmed(stage: &Arc<Stage>, dice: &mut Dice) -> Vec<String>
     wrong
 }
 
-/// A client reads nothing for a while and then goes on: it loses nothing, and keeps its connection.
+/// A client reads nothing for a while and then continues: it loses nothing, and keeps its connection.
 pub async fn slow_reader(stage: &Arc<Stage>, dice: &mut Dice) -> Vec<String> {
     let (bulk, log) = (Channel::public("bulk", Class::Reliable), Channel::public("system_log", Class::Event));
     let (diary, orders) = stage.seat(casting("slow", &[&bulk, &log]), dice);
@@ -69,7 +69,7 @@ pub async fn slow_reader(stage: &Arc<Stage>, dice: &mut Dice) -> Vec<String> {
     wrong
 }
 
-/// A client reads nothing for longer than the write time-out: it is closed, comes back, and has missed nothing.
+/// A client reads nothing for longer than the write timeout: it is closed, reconnects, and has missed nothing.
 pub async fn never_reader(stage: &Arc<Stage>, dice: &mut Dice) -> Vec<String> {
     let bulk = Channel::public("bulk", Class::Reliable);
     let (diary, orders) = stage.seat(casting("never", &[&bulk]), dice);
@@ -99,7 +99,7 @@ pub async fn never_reader(stage: &Arc<Stage>, dice: &mut Dice) -> Vec<String> {
     wrong
 }
 
-/// A replica sleeps for longer than its lease, and wakes up.
+/// A replica sleeps past its lease, and wakes up.
 pub async fn frozen_past_its_lease(stage: &Arc<Stage>, dice: &mut Dice) {
     let process = stage.places[dice.index(stage::REPLICAS)].process.lock().await;
     process.signal("-STOP");
@@ -107,7 +107,7 @@ pub async fn frozen_past_its_lease(stage: &Arc<Stage>, dice: &mut Dice) {
     process.signal("-CONT");
 }
 
-/// All replicas, one after the other: every client hears when to come back, and none is cut off.
+/// All replicas are restarted one after another: every client receives a reconnect hint, and none is cut off.
 pub async fn rolling_restart(stage: &Arc<Stage>) -> Vec<String> {
     let began = Instant::now();
     for number in 0..stage::REPLICAS {
@@ -117,13 +117,13 @@ pub async fn rolling_restart(stage: &Arc<Stage>) -> Vec<String> {
     badly_ended(stage, began)
 }
 
-/// A client whose not reading is noticed.
+/// A client whose missing reads are detected.
 fn casting<'a>(name: &'a str, channels: &[&Channel]) -> Casting<'a> {
     let channels = channels.iter().map(|channel| (*channel).clone()).collect();
     Casting { small_buffers: true, direct: true, ..Casting::usual(name, "user0", channels) }
 }
 
-/// Publishes many at once.
+/// Publishes many messages at once.
 async fn flood(traffic: &Arc<Traffic>, channel: &Channel, count: usize, padding: usize, dice: &mut Dice) {
     let quarter = async |mut dice: Dice| {
         for _ in 0..count / 4 {
@@ -135,7 +135,7 @@ async fn flood(traffic: &Arc<Traffic>, channel: &Channel, count: usize, padding:
     tokio::join!(quarter(one), quarter(two), quarter(three), quarter(four));
 }
 
-/// Waits until the client has what was acknowledged last.
+/// Waits until the client has the last acknowledged publication.
 async fn has_all(stage: &Stage, diary: &SharedDiary, channel: &Channel) -> Vec<String> {
     let head = stage.ledger.lock().heads().get(&channel.stream).map(|(head, _)| *head).unwrap_or_default();
     let deadline = Instant::now() + PATIENCE;

@@ -1,5 +1,5 @@
-//! The stage: one Redis, three replicas, publishers and clients, and a proxy on every way between them. Never judges and
-//! never injects a fault by itself.
+//! The environment: one Redis, three replicas, publishers and clients, and a proxy on every path between them. Never
+//! judges and never injects a fault.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -34,29 +34,29 @@ use crate::{
 
 pub const REPLICAS: usize = 3;
 
-/// As many stages at once as there are cores, however many tests run: what they show is judged by time.
+/// As many concurrent stages as there are cores, however many tests run, because results are judged by time.
 static PLACES: LazyLock<Arc<Semaphore>> = LazyLock::new(|| {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     Arc::new(Semaphore::new(cores))
 });
 
-/// One place for a replica: the processes in it come and go, its addresses stay.
+/// One place for a replica: its processes change, its addresses stay.
 pub struct Place {
     pub process: AsyncMutex<Gateway>,
     /// Between the replica and Redis.
     pub to_redis: Proxy,
     /// Between clients and the replica.
     pub to_clients: Proxy,
-    /// Of the process when it had just started.
+    /// The resources of the process when it had just started.
     pub fresh: Mutex<Footprint>,
 }
 
 pub struct Stage {
     pub dir: TempDir,
     settings: PathBuf,
-    /// What replicas that start from now on run.
+    /// The program of replicas that start from now on.
     pub program: Mutex<PathBuf>,
-    /// What the replicas find in their environment.
+    /// The environment variables of the replicas.
     variables: Vec<(String, String)>,
     pub redis: AsyncMutex<RedisServer>,
     pub places: Vec<Place>,
@@ -70,13 +70,13 @@ pub struct Stage {
     _place: OwnedSemaphorePermit,
 }
 
-/// A client as the stage knows it.
+/// A client and its orders.
 pub struct Client {
     pub name: String,
     pub channels: Vec<Channel>,
     pub diary: SharedDiary,
     pub orders: watch::Sender<Order>,
-    /// It has left for good: its diary counts, and nobody waits for it.
+    /// It has left permanently: its diary counts, but no one waits for it.
     pub dismissed: bool,
 }
 
@@ -96,7 +96,7 @@ impl Stage {
         let place = Arc::clone(&PLACES).acquire_owned().await.expect("never closed");
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let mut variables: Vec<_> = variables.iter().map(owned).collect();
-        // Only builds with the feature `simulation` look for it.
+        // Only builds with the feature `simulation` read it.
         variables.extend(defect.map(|defect| ("TICKGATE_TEST_DEFECT".to_owned(), defect.to_owned())));
         let dir = TempDir::with_prefix("tickgate-chaos-").expect("a temporary directory");
         let settings = dir.path().join("tickgate.toml");
@@ -139,7 +139,7 @@ impl Stage {
         stage
     }
 
-    /// Waits until a replica has both of its links.
+    /// Waits until a replica has both links.
     pub async fn ready(&self, number: usize) {
         eventually("a replica to be ready", Duration::from_secs(20), async || {
             let operations = self.operations.read()[number];
@@ -148,13 +148,13 @@ impl Stage {
         .await;
     }
 
-    /// Puts a new process into a replica's place.
+    /// Starts a new process in a replica's place.
     pub async fn restart(&self, number: usize) {
         let mut process = self.places[number].process.lock().await;
         self.replace(number, &mut process);
     }
 
-    /// The same for whoever holds the place.
+    /// The same for a caller that holds the place.
     pub fn replace(&self, number: usize, process: &mut Gateway) {
         let place = &self.places[number];
         process.kill();
@@ -168,7 +168,7 @@ impl Stage {
         *place.fresh.lock() = process.footprint();
     }
 
-    /// The usual audience: of each user two clients, and one that takes over its session.
+    /// The usual audience: two clients per user, and one that takes over its session.
     pub fn seat_audience(&self, dice: &mut Dice) {
         for user in cast::users() {
             for (takes_over, number) in [(false, 1), (true, 2), (false, 3)] {
@@ -214,7 +214,7 @@ impl Stage {
         (diary, orders)
     }
 
-    /// Lets a client go for good.
+    /// Ends a client permanently.
     pub fn dismiss(&self, name: &str) {
         for client in self.clients.lock().iter_mut().filter(|client| client.name == name) {
             client.dismissed = true;
@@ -235,7 +235,7 @@ impl Stage {
         *self.publishing.lock() = Some(tasks);
     }
 
-    /// Ends the traffic once what is under way is acknowledged or given up.
+    /// Ends the traffic once everything in flight is acknowledged or given up.
     pub async fn stop_traffic(&self) {
         let tasks = self.publishing.lock().take();
         if let Some(tasks) = tasks {
@@ -243,7 +243,7 @@ impl Stage {
         }
     }
 
-    /// A number for an order, so that each is news.
+    /// A unique number for an order.
     pub fn next_order(&self) -> u64 {
         let mut orders = self.orders.lock();
         *orders += 1;
@@ -260,7 +260,7 @@ impl Stage {
         self.metric_where(name, "").await
     }
 
-    /// The same over those series whose labels contain the text.
+    /// The sum over the series whose labels contain the text.
     pub async fn metric_where(&self, name: &str, label: &str) -> f64 {
         let mut sum = 0.0;
         for place in &self.places {
@@ -272,7 +272,7 @@ impl Stage {
     }
 }
 
-/// Asks again until the answer is there.
+/// Repeats a query until it returns a result.
 pub async fn eventually<T>(what: &str, timeout: Duration, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + timeout;
     loop {

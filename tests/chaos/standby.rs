@@ -1,4 +1,5 @@
-//! A Redis that follows another one, and takes over from it: in good order, or behind and for good. Never chooses when.
+//! A Redis that follows another one, and takes over from it: consistently, or lagging and permanently. Never chooses
+//! when.
 
 use std::time::Duration;
 
@@ -16,12 +17,12 @@ use crate::{
 
 pub struct Standby {
     server: RedisServer,
-    /// Between the two.
+    /// Between the two servers.
     replication: Proxy,
 }
 
 impl Standby {
-    /// Follows the server, and has all of it.
+    /// Follows the server and waits until it has all of its data.
     pub async fn of(redis: &RedisServer) -> Self {
         let replication = Proxy::start(redis.port()).await;
         let server = cast::durable();
@@ -31,19 +32,19 @@ impl Standby {
         Self { server, replication }
     }
 
-    /// Waits until this one has all that the other one has now.
+    /// Waits until this server has everything that the other one has now.
     pub async fn catch_up_with(&self, redis: &RedisServer) {
         let all = offset(&answer(redis.port(), "INFO replication").await, "master_repl_offset:");
         assert!(all.is_some(), "the other one replicates");
         told(self.server.port(), "INFO replication", |info| offset(info, "slave_repl_offset:") >= all).await;
     }
 
-    /// Hears nothing from now on.
+    /// Receives nothing from now on.
     pub fn fall_behind(&self) {
         self.replication.set(Weather::BlackHole);
     }
 
-    /// The other one is killed, and what this one has not heard is lost.
+    /// The other server is killed, and what this one has not received is lost.
     pub async fn take_over_from_the_dead(self, stage: &Stage, redis: &mut RedisServer) {
         redis.kill();
         say(self.server.port(), "REPLICAOF NO ONE").await;
@@ -54,7 +55,7 @@ impl Standby {
         *redis = self.server;
     }
 
-    /// Both agree before the roles change: nothing is lost, and whoever still speaks to the old one gets READONLY.
+    /// Both servers are equal before the roles change: nothing is lost, and writes to the old one get READONLY.
     pub async fn take_over(self, stage: &Stage, redis: &mut RedisServer) {
         say(redis.port(), "CLIENT PAUSE 10000 WRITE").await;
         self.catch_up_with(redis).await;
@@ -66,7 +67,7 @@ impl Standby {
             place.to_redis.retarget(self.server.port());
         }
         let mut old = std::mem::replace(redis, self.server);
-        // Long enough for every replica to notice by itself that its server was demoted.
+        // Long enough for every replica to detect that its server was demoted.
         sleep(Duration::from_millis(1_500)).await;
         old.kill();
     }

@@ -1,4 +1,4 @@
-//! What the diaries of all clients come to: who still waits, what was told as missing, what is wrong. Reads only.
+//! Evaluates the diaries of all clients: who is still waiting, what was reported as missing, what is wrong. Read-only.
 
 use std::{
     borrow::Cow,
@@ -16,11 +16,11 @@ use crate::{
 };
 
 impl Stage {
-    /// Waits until every client of the audience is connected and has what was acknowledged last on each of its streams,
-    /// where something was acknowledged after `since`.
+    /// Waits until every client of the audience is connected and has the last acknowledged publication on each of its
+    /// streams on which something was acknowledged after `since`.
     ///
     /// # Errors
-    /// Who waits for what, when it takes longer than `timeout`.
+    /// Which client waits for what, after `timeout`.
     pub async fn converged(&self, since: Instant, timeout: Duration) -> Result<Instant, String> {
         let deadline = Instant::now() + timeout;
         loop {
@@ -34,7 +34,7 @@ impl Stage {
         }
     }
 
-    /// The first client that lacks something.
+    /// The first client that is missing something.
     fn behind(&self, heads: &HashMap<Stream, (StreamId, Instant)>, since: Instant) -> Option<String> {
         for client in self.clients.lock().iter().filter(|client| !client.dismissed) {
             let diary = client.diary.lock();
@@ -59,7 +59,7 @@ impl Stage {
         None
     }
 
-    /// Everything that is wrong in all diaries.
+    /// All violations in all diaries.
     pub fn judge(&self) -> Vec<String> {
         let ledger = self.ledger.lock();
         let none = std::collections::BTreeMap::new();
@@ -70,7 +70,7 @@ impl Stage {
                 let class = client.channels.iter().find(|c| c.stream == *stream).map_or(Class::Reliable, |c| c.class);
                 let mut acknowledged = Cow::Borrowed(ledger.acknowledged.get(stream).unwrap_or(&none));
                 if client.dismissed {
-                    // Nothing is owed after what it had in the end.
+                    // Nothing is guaranteed after what it had in the end.
                     let has = diary.position(stream);
                     acknowledged.to_mut().retain(|id, _| *id <= has);
                 }
@@ -81,7 +81,7 @@ impl Stage {
         found
     }
 
-    /// Every gap that was told since, with where the client stood.
+    /// Every gap reported since, with the client's position.
     pub fn gaps_since(&self, since: Instant) -> Vec<String> {
         let mut gaps = Vec::new();
         for client in self.clients.lock().iter() {
@@ -103,7 +103,7 @@ impl Stage {
     }
 }
 
-/// A violation for people, with what the client heard around it.
+/// A violation in readable form, with what the client received around it.
 fn told(client: &Client, stream: &Stream, violation: &Violation, heard: &[(Instant, Heard)]) -> String {
     let suspect = match violation {
         Violation::Lost(id) | Violation::Repeated(id) | Violation::Forked { id, .. } => Some(*id),

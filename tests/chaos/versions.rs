@@ -1,7 +1,8 @@
-//! A rolling restart from one version of the gateway to another and back, under traffic: on the way both work on one Redis.
+//! A rolling restart from one version of the gateway to another and back, under traffic: meanwhile both work on one
+//! Redis.
 //!
-//! `just versions` builds the version before and names its program; without one both are this version, and the restart
-//! itself is what is tested.
+//! `just versions` builds the previous version and passes its program; otherwise both are this version, and the test
+//! covers the restart itself.
 
 use std::{
     path::PathBuf,
@@ -19,7 +20,7 @@ use crate::{
     support,
 };
 
-/// How long both versions work together, after each replica that is replaced.
+/// How long both versions work together after each replaced replica.
 const TOGETHER: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(15);
 const PUBLISHERS: usize = 3;
@@ -33,7 +34,7 @@ async fn a_rolling_restart_to_another_version_and_back_loses_nothing() {
     connected(&stage).await;
     let begun = Instant::now();
     stage.start_traffic(PUBLISHERS, &mut dice);
-    // Forward, back from half way, and forward again.
+    // Forward, back from half-way, and forward again.
     let forward = (0..REPLICAS).map(|number| (number, &new));
     let course = [(0, &new), (1, &new), (1, &old), (0, &old)].into_iter().chain(forward);
     for (number, program) in course {

@@ -1,4 +1,4 @@
-//! What an operator does to a running replica by the API, with clients connected.
+//! Operator actions on a running replica over the API, with clients connected.
 
 use std::fs;
 
@@ -19,7 +19,7 @@ async fn act(replica: &Replica, call: &str, body: Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_replica_is_drained_and_undrained_while_it_runs() {
+async fn a_running_replica_is_drained_and_undrained() {
     let server = RedisServer::start();
     let replica = Replica::process(&server, SETTINGS).await;
     let mut alice = replica.trading("alice").await;
@@ -32,7 +32,7 @@ async fn a_replica_is_drained_and_undrained_while_it_runs() {
         (replica.connect("/ws/market").try_open().await.is_err_and(|refusal| refusal.status == 503)).then_some(())
     })
     .await;
-    // Publishers are answered all the while.
+    // Publishers get responses throughout.
     replica.publish_to("alice", "orders", json!({"type": "order_update"})).await;
 
     act(&replica, "undrain", json!({})).await;
@@ -46,7 +46,7 @@ async fn a_replica_is_drained_and_undrained_while_it_runs() {
 }
 
 #[tokio::test]
-async fn an_end_that_has_begun_is_not_taken_back() {
+async fn a_shutdown_cannot_be_undone() {
     let server = RedisServer::start();
     let mut replica = Replica::process(&server, "[drain]\ndelay = \"2s\"\nspread = \"200ms\"\n").await;
     let _alice = replica.trading("alice").await;
@@ -79,7 +79,7 @@ async fn a_share_of_the_clients_is_asked_to_move() {
 }
 
 #[tokio::test]
-async fn the_log_says_more_for_a_while() {
+async fn the_log_filter_is_changed_for_a_limited_time() {
     let server = RedisServer::start();
     let replica = Replica::process(&server, "").await;
     act(&replica, "log", json!({"filter": "info,tickgate::connection=debug", "seconds": 3})).await;
@@ -95,7 +95,7 @@ async fn the_log_says_more_for_a_while() {
     assert_eq!(answer.status, 400, "{answer:?}");
 }
 
-/// The lines of a trace that is asked for, once it has ended; `meanwhile` runs while it is under way.
+/// The lines of a requested trace, once it has ended; `meanwhile` runs during the trace.
 async fn traced(replica: &Replica, body: Value, meanwhile: impl AsyncFnOnce()) -> Vec<Value> {
     let before = replica.log().matches("\"traced\"").count();
     let trace = replica.api_post("/api/v1/admin/trace", body);
@@ -114,7 +114,7 @@ fn told(lines: &[Value], fields: &Value) -> bool {
 }
 
 #[tokio::test]
-async fn a_user_and_a_topic_are_traced_as_things_happen() {
+async fn a_user_and_a_topic_are_traced() {
     let server = RedisServer::start();
     let replica = Replica::process(&server, SETTINGS).await;
     let mut early = replica.trading("alice").await;
@@ -170,7 +170,7 @@ async fn a_user_and_a_topic_are_traced_as_things_happen() {
 }
 
 #[tokio::test]
-async fn every_call_that_acts_on_a_replica_needs_the_right_admin() {
+async fn every_call_that_acts_on_a_replica_requires_the_right_admin() {
     let folder = tempfile::tempdir().unwrap();
     let (file, key) = (folder.path().join("watcher"), "watcher-key-of-32-bytes-or-more-0");
     fs::write(&file, key).unwrap();

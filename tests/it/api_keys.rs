@@ -1,4 +1,4 @@
-//! Named API keys: what each may do, how often, with what certificate, and what is written down of it.
+//! Named API keys: rights, rate limits, client certificates, and the audit log.
 
 use std::fs;
 
@@ -16,7 +16,7 @@ const ENGINE: &str = "the-key-of-the-engine-that-only-the-tests-know-of";
 const WATCHER: &str = "the-key-of-the-watcher-that-only-the-tests-know-of";
 const LOG: &str = "[log]\nformat = \"json\"\n";
 
-/// Files with these keys, and the settings that name them.
+/// Files with these keys, and the settings that refer to them.
 fn keys(entries: &[(&str, &str, &str)]) -> (TempDir, String) {
     let folder = tempfile::tempdir().unwrap();
     let mut settings = LOG.to_owned();
@@ -42,7 +42,7 @@ async fn used(replica: &Replica, key: &str, result: &str) -> f64 {
 }
 
 #[tokio::test]
-async fn a_key_does_what_it_has_the_right_to_and_nothing_else() {
+async fn a_key_is_limited_to_its_rights() {
     let (_folder, settings) = keys(&[
         ("engine", ENGINE, "rights = [\"publish\"]\ntopics = [\"ticker:*\", \"orders\"]"),
         ("watcher", WATCHER, "rights = [\"read\"]\ntopics = [\"ticker:*\"]"),
@@ -80,13 +80,13 @@ async fn a_key_does_what_it_has_the_right_to_and_nothing_else() {
     assert!(!replica.log().contains(ENGINE) && !replica.log().contains(WATCHER));
     assert!(used(&replica, "engine", "accepted").await >= 3.0 && used(&replica, "watcher", "forbidden").await >= 2.0);
 
-    // The old file of keys still means all rights.
+    // The old key file still grants all rights.
     assert_eq!(post(&replica, API_KEY, "/api/v1/disconnect", json!({"user": "alice"})).await.status, 202);
     assert!(used(&replica, "api_keys", "accepted").await >= 1.0);
 }
 
 #[tokio::test]
-async fn a_producer_is_held_to_the_topics_and_the_rate_of_its_key() {
+async fn a_producer_is_limited_to_the_topics_and_the_rate_of_its_key() {
     let (_folder, settings) = keys(&[
         ("engine", ENGINE, "rights = [\"publish\"]\ntopics = [\"run:*\", \"ingest_events\"]\nper_second = 2"),
         ("watcher", WATCHER, "rights = [\"read\"]"),
@@ -108,7 +108,7 @@ async fn a_producer_is_held_to_the_topics_and_the_rate_of_its_key() {
 }
 
 #[tokio::test]
-async fn a_client_certificate_stands_for_the_key_of_its_name() {
+async fn a_client_certificate_selects_the_key_with_its_name() {
     let (server, authority) = (RedisServer::start(), Authority::new());
     let own = authority.issue("gateway", "DNS:localhost,IP:127.0.0.1", 2);
     let (certificate, key) = (own.certificate_file.display(), own.key_file.display());
@@ -133,7 +133,7 @@ async fn a_client_certificate_stands_for_the_key_of_its_name() {
 }
 
 #[tokio::test]
-async fn keys_that_mean_nothing_are_told_before_a_port_is_opened() {
+async fn invalid_keys_are_reported_before_a_port_is_opened() {
     let folder = tempfile::tempdir().unwrap();
     let (file, key) = (folder.path().join("a.toml"), folder.path().join("key"));
     fs::write(&key, ENGINE).unwrap();

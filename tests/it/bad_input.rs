@@ -1,4 +1,4 @@
-//! What bad input gets: each kind has its stated answer, and neither the replica nor anybody else comes to harm.
+//! Invalid input: each kind gets its documented response, and neither the replica nor other clients are affected.
 
 mod floods;
 mod frames;

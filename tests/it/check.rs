@@ -1,4 +1,4 @@
-//! The check of a running gateway: passes where all is well, and names the step where it is not.
+//! `tickgate check` of a running gateway: passes if everything works, and otherwise names the failed step.
 
 use std::process::{Command, Output};
 
@@ -23,7 +23,7 @@ fn lines(output: &Output) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn a_gateway_of_two_replicas_passes_by_the_configuration_it_has() {
+async fn a_gateway_of_two_replicas_passes_with_its_configuration() {
     let server = RedisServer::start();
     let (one, other) = (Replica::on(&server).await, Replica::on(&server).await);
     let dir = tempfile::tempdir().unwrap();
@@ -70,7 +70,7 @@ async fn replicas_that_share_nothing_fail_where_the_message_should_arrive() {
 }
 
 #[tokio::test]
-async fn what_opens_nothing_fails_at_the_door_it_is_for() {
+async fn a_failure_to_connect_names_the_address() {
     let replica = Replica::alone().await;
     let foreign = "another-secret-that-opens-nothing-1234567890";
     for (secret, key, step, code) in [(foreign, API_KEY, "connect", "4001"), (SECRET, foreign, "publish", "401")] {

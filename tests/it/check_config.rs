@@ -1,4 +1,4 @@
-//! `check-config` and `serve` decide alike: what one refuses the other refuses, with the same words, code 2, and in time.
+//! `check-config` and `serve` agree: what one refuses the other refuses, with the same text, exit code 2, and in time.
 
 use std::{
     fs,
@@ -12,9 +12,9 @@ use tokio::time::timeout;
 
 use crate::support::{self, PATIENCE, eventually};
 
-/// A certificate's frame around something else.
+/// A certificate's frame with invalid content.
 const GARBAGE: &str = "-----BEGIN CERTIFICATE-----\nbm90IGEgY2VydGlmaWNhdGU=\n-----END CERTIFICATE-----\n";
-/// How soon a replica that can't start says so.
+/// How soon a replica that cannot start must report it.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(5);
 
 fn start(verb: &str, directory: &TempDir, settings: &str) -> Child {
@@ -32,7 +32,7 @@ async fn ended(mut child: Child) -> Output {
 }
 
 #[tokio::test]
-async fn whatever_serve_refuses_check_config_refuses() {
+async fn check_config_refuses_what_serve_refuses() {
     let directory = TempDir::new().unwrap();
     let path = |name: &str, content: &str| {
         let path = directory.path().join(name);
@@ -81,7 +81,7 @@ async fn whatever_serve_refuses_check_config_refuses() {
 }
 
 #[tokio::test]
-async fn what_check_config_accepts_is_served() {
+async fn serve_accepts_what_check_config_accepts() {
     let directory = TempDir::new().unwrap();
     let settings = "[redis]\nurl = \"redis://nobody:hidden@127.0.0.1:1/0\"\n[auth]\n\
                     jwks_url = \"http://127.0.0.1:1/keys\"\n[server]\nmode = \"production\"\n";
@@ -134,7 +134,7 @@ async fn connect_tries_what_serve_would_use() {
 }
 
 #[tokio::test]
-async fn a_token_is_checked_as_the_gateway_would() {
+async fn a_token_is_checked_like_in_the_gateway() {
     let check = async |token: &str, more: &[&str]| {
         let mut command = Command::new(support::program());
         command.args(["token", "--check", token, "--secret", support::replica::SECRET]).args(more);

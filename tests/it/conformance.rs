@@ -1,4 +1,4 @@
-//! What every backplane must do, run over memory, over one Redis server, and over two that share the topics.
+//! The contract of every backplane, tested over memory, one Redis server, and two servers that share the topics.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,7 +16,7 @@ use crate::support::{
     redis::RedisServer,
 };
 
-/// A backplane under test with its follower, and what keeps it alive.
+/// A backplane under test with its follower, and what keeps it running.
 struct Subject {
     backplane: Backplane,
     follower: Follower,
@@ -52,7 +52,7 @@ impl Subject {
         self.backplane.anchors(std::slice::from_ref(topic)).await.remove(0).expect("a position")
     }
 
-    /// What is missing when one reads on from there.
+    /// What is missing when reading from a position.
     async fn lack(&self, topic: &Topic, after: StreamId) -> Option<Lack> {
         let limits = ReadLimits::new(10, usize::MAX);
         self.backplane.read_on(topic, after, None, limits).await.expect("readable").lack
@@ -106,24 +106,24 @@ macro_rules! conformance {
 conformance!(
     ids_count_from_zero_without_a_hole,
     arrivals_keep_the_order_of_the_calls,
-    what_is_not_retained_arrives_without_id,
+    messages_without_retention_arrive_without_an_id,
     a_repeated_msg_id_is_published_once,
-    a_msg_id_is_known_for_as_long_as_the_rule_says,
+    a_msg_id_is_remembered_as_long_as_the_rule_says,
     a_private_channel_stays_with_its_message,
     any_user_may_have_a_stream,
     a_page_follows_its_cursor,
-    what_can_not_be_proven_is_told,
-    a_topic_without_a_stream_has_a_position_that_is_proven,
-    a_position_is_forgotten_and_what_was_published_is_not,
-    trimmed_history_is_told,
-    the_newest_come_oldest_first,
-    a_read_is_bounded_in_bytes_and_the_next_goes_on,
-    one_message_always_comes_however_large,
-    heads_come_in_the_order_asked,
+    what_cannot_be_proven_is_reported,
+    a_topic_without_a_stream_has_a_proven_position,
+    a_position_is_deleted_but_publications_are_not,
+    trimmed_history_is_reported,
+    the_newest_are_returned_oldest_first,
+    a_read_is_limited_in_bytes_and_the_next_continues,
+    at_least_one_message_is_returned_whatever_its_size,
+    heads_are_returned_in_the_requested_order,
     only_followed_topics_arrive,
     following_again_is_confirmed_again,
-    many_topics_at_once_keep_an_order_each,
-    a_quiet_topic_forgets_its_entries_and_keeps_its_end,
+    each_of_many_concurrent_topics_keeps_its_order,
+    a_quiet_topic_loses_its_entries_but_keeps_its_end,
 );
 
 fn numbers(messages: &[Arc<Message>]) -> Vec<&str> {
@@ -164,7 +164,7 @@ async fn arrivals_keep_the_order_of_the_calls(subject: Subject) {
     assert_eq!(ids(&arrived), published);
 }
 
-async fn what_is_not_retained_arrives_without_id(subject: Subject) {
+async fn messages_without_retention_arrive_without_an_id(subject: Subject) {
     let (ticks, rule) = (topic("ticks"), retain(0));
     subject.follower.begin(&subject.backplane, &ticks).await;
     assert_eq!(subject.publish(number(&ticks, &rule, 1)).await, None);
@@ -192,7 +192,7 @@ async fn a_repeated_msg_id_is_published_once(subject: Subject) {
     }
 }
 
-async fn a_msg_id_is_known_for_as_long_as_the_rule_says(subject: Subject) {
+async fn a_msg_id_is_remembered_as_long_as_the_rule_says(subject: Subject) {
     let (long, dedupe_ttl) = (retain(100), Duration::from_secs(1));
     let brief = Arc::new(TopicRule { dedupe_ttl, ..(*long).clone() });
     let (orders, other) = (topic("orders"), topic("other"));
@@ -250,7 +250,7 @@ async fn a_page_follows_its_cursor(subject: Subject) {
     }
 }
 
-async fn what_can_not_be_proven_is_told(subject: Subject) {
+async fn what_cannot_be_proven_is_reported(subject: Subject) {
     let (orders, rule) = (topic("orders"), retain(100));
     let published = subject.publish_numbers(&orders, &rule, 3).await;
     let StreamId { epoch, .. } = published[0];
@@ -264,7 +264,7 @@ async fn what_can_not_be_proven_is_told(subject: Subject) {
     assert!(subject.lack(&topic("never"), StreamId::new(epoch, 0)).await.is_some());
 }
 
-async fn a_topic_without_a_stream_has_a_position_that_is_proven(subject: Subject) {
+async fn a_topic_without_a_stream_has_a_proven_position(subject: Subject) {
     let (orders, rule) = (topic("orders"), retain(100));
     let anchor = subject.anchor(&orders).await;
     assert_eq!(subject.anchor(&orders).await, anchor);
@@ -277,7 +277,7 @@ async fn a_topic_without_a_stream_has_a_position_that_is_proven(subject: Subject
     assert_ne!(subject.anchor(&topic("other")).await, anchor);
 }
 
-async fn a_position_is_forgotten_and_what_was_published_is_not(subject: Subject) {
+async fn a_position_is_deleted_but_publications_are_not(subject: Subject) {
     let (quiet, orders, rule) = (topic("quiet"), topic("orders"), retain(100));
     let before = subject.anchor(&quiet).await;
     subject.anchor(&orders).await;
@@ -290,7 +290,7 @@ async fn a_position_is_forgotten_and_what_was_published_is_not(subject: Subject)
     assert!(subject.anchor(&quiet).await > before, "never the same one again");
 }
 
-async fn trimmed_history_is_told(subject: Subject) {
+async fn trimmed_history_is_reported(subject: Subject) {
     let (orders, rule) = (topic("orders"), retain(10));
     let count = 1000;
     let published = subject.publish_numbers(&orders, &rule, count).await;
@@ -303,7 +303,7 @@ async fn trimmed_history_is_told(subject: Subject) {
     assert!(subject.lack(&orders, published[at - 2]).await.is_some());
 }
 
-async fn the_newest_come_oldest_first(subject: Subject) {
+async fn the_newest_are_returned_oldest_first(subject: Subject) {
     let (orders, rule) = (topic("orders"), retain(100));
     let newest = async |limit| subject.newest(&orders, ReadLimits::new(limit, usize::MAX)).await.messages;
     assert!(newest(3).await.is_empty());
@@ -312,7 +312,7 @@ async fn the_newest_come_oldest_first(subject: Subject) {
     assert_eq!(newest(100).await.len(), 5);
 }
 
-async fn a_read_is_bounded_in_bytes_and_the_next_goes_on(subject: Subject) {
+async fn a_read_is_limited_in_bytes_and_the_next_continues(subject: Subject) {
     const COUNT: usize = 700;
     let (orders, rule) = (topic("orders"), retain(1000));
     let published = subject.publish_numbers(&orders, &rule, COUNT).await;
@@ -343,7 +343,7 @@ async fn a_read_is_bounded_in_bytes_and_the_next_goes_on(subject: Subject) {
     }
 }
 
-async fn one_message_always_comes_however_large(subject: Subject) {
+async fn at_least_one_message_is_returned_whatever_its_size(subject: Subject) {
     let (orders, rule) = (topic("orders"), retain(100));
     let published = subject.publish_numbers(&orders, &rule, 3).await;
     let limits = ReadLimits::new(10, 1);
@@ -353,7 +353,7 @@ async fn one_message_always_comes_however_large(subject: Subject) {
     assert_eq!((ids_of(&newest.messages), newest.whole), (vec![published[2]], false));
 }
 
-async fn heads_come_in_the_order_asked(subject: Subject) {
+async fn heads_are_returned_in_the_requested_order(subject: Subject) {
     let rule = retain(100);
     let topics: Vec<_> = (0..600).map(|n| topic(&format!("t{n}"))).collect();
     let (first, last) = (topics[0].clone(), topics[599].clone());
@@ -386,13 +386,13 @@ async fn following_again_is_confirmed_again(subject: Subject) {
     assert_eq!(subject.follower.told().iter().filter(|told| **told == confirmed).count(), 21);
 }
 
-/// The rule of topics that are kept for a second.
+/// The rule of topics that are retained for a second.
 fn brief() -> Arc<TopicRule> {
     let (pattern, retain_ttl) = (Pattern::new("brief").expect("a pattern"), Duration::from_secs(1));
     Arc::new(TopicRule { pattern, retain_ttl, ..(*retain(100)).clone() })
 }
 
-async fn a_quiet_topic_forgets_its_entries_and_keeps_its_end(subject: Subject) {
+async fn a_quiet_topic_loses_its_entries_but_keeps_its_end(subject: Subject) {
     let (quiet, rule) = (topic("brief"), brief());
     subject.follower.begin(&subject.backplane, &quiet).await;
     let before = subject.publish_numbers(&quiet, &rule, 2).await;
@@ -409,7 +409,7 @@ async fn a_quiet_topic_forgets_its_entries_and_keeps_its_end(subject: Subject) {
     assert_eq!(subject.lack(&quiet, before[1]).await, None);
 }
 
-async fn many_topics_at_once_keep_an_order_each(subject: Subject) {
+async fn each_of_many_concurrent_topics_keeps_its_order(subject: Subject) {
     const TOPICS: usize = 40;
     let (rule, topics) = (retain(100), (0..TOPICS).map(|n| topic(&format!("many:{n}"))).collect::<Vec<_>>());
     for topic in &topics {
@@ -417,7 +417,7 @@ async fn many_topics_at_once_keep_an_order_each(subject: Subject) {
     }
     let publish = |n: usize| {
         let topic = &topics[n % TOPICS];
-        // Some with a msg_id: those are sent otherwise.
+        // Some with a msg_id: those are sent differently.
         let publication =
             if n.is_multiple_of(7) { named(topic, &rule, n, &format!("m{n}")) } else { number(topic, &rule, n) };
         subject.backplane.publish(publication)

@@ -1,5 +1,5 @@
-//! The registry's contract: what one process can show runs over memory, over one Redis server and over two that share the
-//! users and sessions; the rest over several registries on one server, or on two.
+//! The registry's contract: what one process can show is tested over memory, one Redis server, and two servers that
+//! share the users and sessions; the rest over several registries on one server or on two.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -23,7 +23,7 @@ use crate::support::{
     redis::RedisServer,
 };
 
-/// One replica's registry, and what it was told.
+/// One replica's registry, and the control messages that it received.
 struct Seat {
     registry: Registry,
     replica: ReplicaId,
@@ -73,7 +73,7 @@ impl Seat {
         Self::new(|local, _| Registry::Memory(registry::Memory::new(local)))
     }
 
-    /// A seat on the server, when its link stands and its control channels are subscribed.
+    /// A registry on the server, once its link is up and its control channels are subscribed.
     async fn redis(server: &RedisServer) -> Self {
         Self::redis_with(server, session_times()).await
     }
@@ -90,7 +90,7 @@ impl Seat {
         seat.ready(std::slice::from_ref(server)).await
     }
 
-    /// A seat on several servers that share the users and sessions.
+    /// A registry on several servers that share the users and sessions.
     async fn sharded(servers: &[RedisServer]) -> Self {
         let seat = Self::new(|local, tasks| {
             let link = |server: &RedisServer| RedisLink::start(&redis_config(&server.url()), tasks, Metrics::new());
@@ -118,7 +118,7 @@ impl Seat {
             None
         })
         .await;
-        // Every server answers: a ticket can be put on each.
+        // Every server responds: a ticket can be stored on each.
         for n in 0..20 {
             eventually("a ticket", async || {
                 registry.put_ticket(&format!("ready{n}"), "token", Duration::from_secs(1)).await.ok()
@@ -142,7 +142,7 @@ impl Seat {
         self.registry.admit(&admission).await
     }
 
-    /// Admits and opens, as a connection does.
+    /// Admits and opens a session, like a connection.
     async fn connect(&self, user: &str, session: SessionId, max: u32) -> Verdict {
         let verdict = self.admit(user, session, max, false).await;
         if matches!(verdict, Verdict::Admitted { .. }) {
@@ -172,7 +172,7 @@ impl Seat {
         }
     }
 
-    /// The replica is gone without a word, as after a kill.
+    /// Ends the replica without leaving, as after a kill.
     async fn die(self) {
         assert_eq!(self.tasks.end(PATIENCE).await, 0);
     }
@@ -183,7 +183,7 @@ fn record(number: u64) -> SessionRecord {
     SessionRecord { user: Some("alice".into()), profile: "trading".into(), param: Some(number.to_string()) }
 }
 
-/// Waits until the session's record is in Redis; its own replica knows it before.
+/// Waits until the session's record is in Redis; its own replica knows it earlier.
 async fn written(server: &RedisServer, session: SessionId) {
     let key = format!("tg2:{{s:{session}}}:r");
     eventually("the record", async || {
@@ -193,7 +193,7 @@ async fn written(server: &RedisServer, session: SessionId) {
     .await;
 }
 
-/// How many leases the server knows of the user; none while it does not answer.
+/// Number of the user's leases on the server; none while it does not respond.
 async fn slots(server: &RedisServer, user: &str) -> u32 {
     let mut commands = server.connect().await;
     redis::cmd("ZCARD").arg(format!("tg2:{{u:{user}}}:l")).query_async(&mut commands).await.unwrap_or_default()
@@ -230,18 +230,18 @@ macro_rules! over_all {
 }
 
 over_all! {
-    a_user_has_so_many_connections_and_no_more => limits;
-    the_oldest_connection_gives_way_where_that_is_the_rule => evicts;
-    a_session_replaces_its_own_ghost => ghosts;
-    the_newest_connection_of_a_session_holds_it => overlaps;
-    a_topic_knows_who_follows_it => presence;
+    the_connections_of_a_user_are_limited => limits;
+    the_oldest_connection_is_evicted_if_configured => evicts;
+    a_session_replaces_its_own_previous_connection => ghosts;
+    the_newest_connection_of_a_session_keeps_it => overlaps;
+    a_topic_counts_its_subscribers => presence;
     users_of_a_topic_are_counted_up_to_a_bound => presence_of_many;
     a_record_outlives_its_connection_by_the_resume_window => records;
-    a_ticket_is_good_once => tickets;
-    revoked_tokens_stay_out => revokes;
+    a_ticket_is_accepted_once => tickets;
+    revoked_tokens_are_refused => revokes;
     a_later_revocation_never_shortens_an_earlier_one => revokes_twice;
-    an_inactive_user_stays_out_until_reported_as_active => goes_inactive;
-    the_operator_sees_who_is_connected => views;
+    an_inactive_user_is_refused_until_reported_as_active => goes_inactive;
+    the_operator_sees_connections => views;
 }
 
 async fn limits(seat: Seat) {
@@ -261,7 +261,7 @@ async fn limits(seat: Seat) {
 async fn evicts(mut seat: Seat) {
     let (first, second, third) = (SessionId::random(), SessionId::random(), SessionId::random());
     seat.connect("alice", first, 2).await;
-    // The order of admission is told apart by the millisecond.
+    // The order of admission is determined by the millisecond.
     tokio::time::sleep(Duration::from_millis(2)).await;
     seat.connect("alice", second, 2).await;
     let verdict = seat.admit("alice", third, 2, true).await;
@@ -287,7 +287,7 @@ async fn overlaps(seat: Seat) {
     seat.registry.record(session, record(1));
     eventually("everything to be written", async || seat.registry.recall(session).await.unwrap()).await;
     assert_eq!(seat.connect("alice", SessionId::random(), 1).await, Verdict::Refused { connections: 1 });
-    // Admitted and opened once more, in place of the connection before, and then closed: nothing is left.
+    // Admitted and opened again, replacing the previous connection, and then closed: nothing is left.
     assert_eq!(seat.connect("alice", session, 1).await, admitted(1));
     seat.registry.closed(session);
     eventually("the slot", async || (seat.connect("alice", SessionId::random(), 1).await == admitted(1)).then_some(()))
@@ -609,11 +609,13 @@ async fn users_of_a_topic_are_counted_once_over_all_replicas_and_up_to_a_bound()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_oldest_connection_gives_way_on_whatever_replica_it_is() {
+async fn the_oldest_connection_is_evicted_on_any_replica() {
     let server = RedisServer::start();
     let (mut one, other) = (Seat::redis(&server).await, Seat::redis(&server).await);
     let (first, second) = (SessionId::random(), SessionId::random());
-    one.connect("alice", first, 1).await;
+    // The replica of the oldest has the same rule, for a renewal that finds its place taken before the message comes.
+    one.admit("alice", first, 1, true).await;
+    one.opened(Some("alice"), first);
     let verdict = other.admit("alice", second, 1, true).await;
     assert_eq!(verdict, Verdict::Admitted { connections: 1, evicted: Some(first) });
     one.told_to_close(first, 4501).await;
@@ -646,9 +648,9 @@ async fn a_killed_replica_is_swept_by_another() {
     .await;
 }
 
-/// What a sweep goes by is written a moment after a connection was let in.
+/// The index used by a sweep is written shortly after a connection was admitted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replica_that_is_killed_as_it_lets_connections_in_leaves_no_slot_taken() {
+async fn a_replica_killed_while_admitting_connections_leaves_no_place_taken() {
     let server = RedisServer::start();
     let (one, other) = (Seat::redis(&server).await, Seat::redis(&server).await);
     let user = |number: u32| format!("user_{number}");
@@ -670,7 +672,7 @@ async fn a_replica_that_is_killed_as_it_lets_connections_in_leaves_no_slot_taken
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn leases_of_a_lone_killed_replica_end_by_themselves() {
+async fn leases_of_a_single_killed_replica_expire() {
     let server = RedisServer::start();
     let times = config::Session { session_ttl: Duration::from_millis(600), ..session_times() };
     let one = Seat::redis_with(&server, times).await;
@@ -688,7 +690,7 @@ async fn leases_of_a_lone_killed_replica_end_by_themselves() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lease_is_renewed_for_as_long_as_the_connection_is_open() {
+async fn a_lease_is_renewed_while_the_connection_is_open() {
     let server = RedisServer::start();
     let times = config::Session { session_ttl: Duration::from_millis(1_500), ..session_times() };
     let one = Seat::redis_with(&server, times).await;
@@ -710,17 +712,17 @@ async fn a_lease_is_renewed_for_as_long_as_the_connection_is_open() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_that_lost_its_slot_unheard_is_told_at_its_next_renewal() {
+async fn a_connection_that_lost_its_place_unnoticed_is_closed_at_its_next_renewal() {
     let server = RedisServer::start();
     let times = config::Session { session_ttl: Duration::from_secs(3), ..session_times() };
     let mut one = Seat::redis_with(&server, times).await;
     let (kept, lost) = (SessionId::random(), SessionId::random());
     one.connect("alice", kept, 1).await;
     one.connect("bob", lost, 1).await;
-    // As if the replica had slept through both leases, and another connection had taken bob's slot meanwhile.
+    // As if the replica had slept through both leases, and another connection had taken bob's place meanwhile.
     let mut commands = server.connect().await;
     let (other, end_ms) = (format!("1763700000000:elsewhere:{}", SessionId::random()), u32::MAX as u64 * 1_000);
-    // In one step, or a renewal in between would give bob's slot back.
+    // In one step, or a renewal in between would restore bob's place.
     let mut step = redis::pipe();
     step.atomic().del(&["tg2:{u:alice}:l", "tg2:{u:bob}:l"]).zadd("tg2:{u:bob}:l", other, end_ms);
     let _: (i64, i64) = step.query_async(&mut commands).await.unwrap();
@@ -733,7 +735,7 @@ async fn a_connection_that_lost_its_slot_unheard_is_told_at_its_next_renewal() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn everything_is_told_again_to_a_redis_that_lost_it() {
+async fn everything_is_written_again_to_a_redis_that_lost_it() {
     let mut server = RedisServer::start();
     let one = Seat::redis(&server).await;
     let session = SessionId::random();
@@ -750,7 +752,7 @@ async fn everything_is_told_again_to_a_redis_that_lost_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_redis_that_was_emptied_is_told_everything_again() {
+async fn everything_is_written_again_to_an_emptied_redis() {
     let server = RedisServer::start();
     let one = Seat::redis(&server).await;
     let session = SessionId::random();
@@ -778,7 +780,7 @@ async fn a_redis_that_lost_a_move_does_not_close_the_newest_connection() {
     other.connect("alice", session, 5).await;
     other.registry.record(session, record(9));
     one.told_to_close(session, 4501).await;
-    // The old connection still lingers when Redis comes back with the time before.
+    // The old connection is still open when Redis returns with the earlier state.
     server.restart_from(&before_the_move);
     eventually("the move to be told again", async || {
         let found = other.registry.recall(session).await.ok()??;
@@ -790,7 +792,7 @@ async fn a_redis_that_lost_a_move_does_not_close_the_newest_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_closed_while_redis_was_away_is_released_when_it_is_back() {
+async fn connections_closed_while_redis_was_away_are_released_when_it_is_back() {
     let mut server = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
     let one = Seat::redis(&server).await;
     let session = SessionId::random();
@@ -814,7 +816,7 @@ async fn what_closed_while_redis_was_away_is_released_when_it_is_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn control_messages_reach_whom_they_mean() {
+async fn control_messages_reach_their_connections() {
     let server = RedisServer::start();
     let (mut one, mut other) = (Seat::redis(&server).await, Seat::redis(&server).await);
     let session = SessionId::random();
@@ -852,7 +854,7 @@ async fn a_named_lease_has_one_holder() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_replicas_want_of_a_feed_is_the_union_while_they_say_so() {
+async fn the_names_wanted_of_a_feed_are_the_union_over_live_replicas() {
     let server = RedisServer::start();
     let (one, other) = (Seat::redis(&server).await, Seat::redis(&server).await);
     let want = async |seat: &Seat, names: &[&str], ttl: Duration, read: bool| {
@@ -864,7 +866,7 @@ async fn what_replicas_want_of_a_feed_is_the_union_while_they_say_so() {
     let (long, brief) = (Duration::from_secs(30), Duration::from_millis(50));
     assert_eq!(want(&one, &["A", "B"], long, false).await, Vec::<String>::new(), "nothing is read unless asked for");
     assert_eq!(want(&other, &["B", "C"], brief, true).await, ["A", "B", "C"]);
-    // The shorter wish ends no earlier one, and itself ends alone.
+    // The shorter request does not end an earlier one, and expires separately.
     eventually("the wish to end by itself", async || {
         (want(&one, &["A"], long, true).await == ["A", "B"]).then_some(())
     })
@@ -872,7 +874,7 @@ async fn what_replicas_want_of_a_feed_is_the_union_while_they_say_so() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replica_that_leaves_takes_its_leases_along_and_leaves_the_records() {
+async fn a_leaving_replica_ends_its_leases_but_keeps_records() {
     let server = RedisServer::start();
     let (one, other) = (Seat::redis(&server).await, Seat::redis(&server).await);
     let session = SessionId::random();
@@ -886,7 +888,7 @@ async fn a_replica_that_leaves_takes_its_leases_along_and_leaves_the_records() {
 }
 
 #[tokio::test]
-async fn what_operators_say_while_a_replica_is_cut_off_reaches_it_when_it_is_back() {
+async fn operator_commands_reach_a_disconnected_replica_when_it_is_back() {
     let server = RedisServer::start();
     let proxy = Proxy::start(server.port()).await;
     let one = Seat::redis(&server).await;
@@ -906,7 +908,9 @@ async fn what_operators_say_while_a_replica_is_cut_off_reaches_it_when_it_is_bac
     one.registry.control(user).await.done().expect("told");
     let session = Control::Close { session: somebody.to_string(), code, reason };
     one.registry.control(session).await.done().expect("told");
-    // Who comes later is not meant.
+    // A later connection is not affected. A disconnected replica knows the time of Redis from its last reading, which
+    // was late by as long as the response took.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     two.opened(Some("alice"), later);
     proxy.set(Weather::Pass { delay: Duration::ZERO });
     let meant = [alice, somebody].map(|session| session.to_string());
@@ -924,13 +928,14 @@ async fn what_operators_say_while_a_replica_is_cut_off_reaches_it_when_it_is_bac
         all.iter().any(|info| info.session == later.to_string()).then_some(())
     };
     eventually("all are told to redis again", present).await;
-    // Whoever has to attach again, as on a busy machine, hears of those that are still there again, and of nobody else.
+    // On a busy machine, a replica that must attach again receives messages for those that are still there, and no
+    // others.
     while let Ok(control) = two.controls.try_recv() {
         close(control);
     }
 }
 
-/// 640 topics are ten questions: whoever asks about many leaves others their turn.
+/// 640 topics are ten questions: callers that ask about many leave others their turn.
 #[tokio::test]
 async fn questions_about_many_topics_are_asked_together() {
     let server = RedisServer::start();
@@ -982,7 +987,7 @@ async fn replicas_over_two_servers_sweep_both_and_lose_only_what_a_dead_one_has(
         })
         .await;
     }
-    // The server that has the leases of the replicas stays; the other one dies.
+    // The server with the replicas' leases stays; the other one dies.
     let placement = Placement::over(2);
     let dead = 1 - placement.shard("replicas");
     servers[dead].kill();
@@ -995,12 +1000,12 @@ async fn replicas_over_two_servers_sweep_both_and_lose_only_what_a_dead_one_has(
             evict_oldest: false,
             issued_at: None,
         };
-        // Where nobody counts over all replicas, this one counts for itself.
+        // If counting over all replicas is impossible, this replica counts its own.
         assert_eq!(other.registry.admit(&admission).await, Verdict::Refused { connections: 1 }, "{user}");
     }
     let standing = users.iter().filter(|user| placement.shard(user) != dead).count();
     assert!((1..20).contains(&standing));
-    // Back, and empty: its share is registered again.
+    // Restarted empty: its share is registered again.
     servers[dead].restart();
     eventually("all slots to be taken again", async || {
         (other.registry.connections(99).await.ok()?.len() == 20).then_some(())
@@ -1015,7 +1020,7 @@ async fn replicas_over_two_servers_sweep_both_and_lose_only_what_a_dead_one_has(
     }
 }
 
-/// A server on which a proxy can be cut, with two seats behind it.
+/// A server behind a proxy that can be cut, with two registries.
 async fn two_behind_a_proxy(server: &RedisServer) -> (Proxy, Seat, Seat) {
     let proxy = Proxy::start(server.port()).await;
     let one = Seat::redis_over(server, &proxy.url(), session_times()).await;
@@ -1024,7 +1029,7 @@ async fn two_behind_a_proxy(server: &RedisServer) -> (Proxy, Seat, Seat) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn while_redis_is_away_a_replica_holds_the_limit_by_its_own_count() {
+async fn while_redis_is_away_a_replica_enforces_the_limit_by_its_own_count() {
     let mut server = RedisServer::start();
     let one = Seat::redis(&server).await;
     for count in 1..=3 {
@@ -1039,7 +1044,7 @@ async fn while_redis_is_away_a_replica_holds_the_limit_by_its_own_count() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn while_redis_is_full_a_replica_holds_the_limit_by_its_own_count() {
+async fn while_redis_is_full_a_replica_enforces_the_limit_by_its_own_count() {
     let server = RedisServer::start();
     let mut one = Seat::redis(&server).await;
     let sessions: Vec<SessionId> = (0..5).map(|_| SessionId::random()).collect();
@@ -1055,7 +1060,7 @@ async fn while_redis_is_full_a_replica_holds_the_limit_by_its_own_count() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn when_redis_is_back_the_older_connections_stay_whoever_is_counted_first() {
+async fn when_redis_is_back_the_older_connections_stay_in_any_order_of_counting() {
     let mut server = RedisServer::start();
     let (one, mut other) = (Seat::redis(&server).await, Seat::redis(&server).await);
     for _ in 0..5 {
@@ -1085,7 +1090,7 @@ async fn when_redis_is_back_the_older_connections_stay_whoever_is_counted_first(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn when_redis_is_back_the_oldest_gives_way_where_that_is_the_rule() {
+async fn when_redis_is_back_the_oldest_is_evicted_if_configured() {
     let mut server = RedisServer::start();
     let (mut one, other) = (Seat::redis(&server).await, Seat::redis(&server).await);
     let [oldest, newer, late] = [(); 3].map(|()| SessionId::random());
@@ -1100,7 +1105,11 @@ async fn when_redis_is_back_the_oldest_gives_way_where_that_is_the_rule() {
     one.told_to_close(oldest, 4501).await;
     one.registry.closed(oldest);
     eventually("the two newest", async || (slots(&server, "alice").await == 2).then_some(())).await;
-    assert!(one.controls.try_recv().is_err(), "the newer one stays");
+    // Both replicas may find that the oldest has to go, before it has gone.
+    while let Ok(control) = one.controls.try_recv() {
+        let of_oldest = matches!(&control, Control::Close { session, .. } if *session == oldest.to_string());
+        assert!(of_oldest, "the newer one stays: {control:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -1157,7 +1166,7 @@ async fn redis_never_sees_a_ticket_or_its_token() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_revocation_holds_on_every_replica_that_heard_it_whatever_redis_loses() {
+async fn a_revocation_applies_on_every_replica_that_received_it_whatever_redis_loses() {
     let mut server = RedisServer::start();
     let (one, mut other) = (Seat::redis(&server).await, Seat::redis(&server).await);
     let alice = UserId::new("alice").unwrap();
@@ -1166,7 +1175,7 @@ async fn a_revocation_holds_on_every_replica_that_heard_it_whatever_redis_loses(
     one.registry.revoke(&alice, Duration::from_secs(60)).await.done().unwrap();
     other.told_to_close(session, 4002).await;
     let old = Some(IssuedAt::in_second(u32::MAX.into()));
-    // The newest token that anybody had is refused by whoever has heard of it.
+    // The newest known token is refused by every replica that knows it.
     eventually("the others to hear of the token", async || one.registry.is_revoked(&alice, old).await.unwrap()).await;
     let _: String = server.run(&["FLUSHALL"]).await;
     for seat in [&one, &other] {
@@ -1182,7 +1191,7 @@ async fn a_revocation_holds_on_every_replica_that_heard_it_whatever_redis_loses(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_revocation_closes_what_it_can_while_redis_takes_no_writes() {
+async fn a_revocation_closes_what_it_can_while_redis_accepts_no_writes() {
     let server = RedisServer::start();
     let (one, mut other) = (Seat::redis(&server).await, Seat::redis(&server).await);
     let (alice, session) = (UserId::new("alice").unwrap(), SessionId::random());
@@ -1211,7 +1220,7 @@ async fn the_last_report_of_a_user_counts_whatever_a_replica_or_redis_missed() {
     other.connect("alice", session, 5).await;
     one.registry.report(&alice, true, long).await.done().unwrap();
     other.told_to_close(session, 4002).await;
-    // Redis forgets what both have heard.
+    // Redis loses what both have received.
     let _: String = server.run(&["FLUSHALL"]).await;
     for seat in [&one, &other] {
         assert_eq!(seat.connect("alice", SessionId::random(), 5).await, Verdict::Revoked(Revoked::Surely));
@@ -1225,7 +1234,9 @@ async fn the_last_report_of_a_user_counts_whatever_a_replica_or_redis_missed() {
         .await;
     };
     kept(":inactive").await;
-    // One that is cut off misses the next report, and what is kept of it.
+    // Either may have written it.
+    eventually("the first to be back", async || one.registry.recall(session).await.ok()).await;
+    // A replica that is disconnected misses the next report, and what is stored of it.
     proxy.set(Weather::Refuse);
     one.registry.report(&alice, false, long).await.done().unwrap();
     let _: i64 = server.run(&["DEL", "tg2:controls"]).await;
@@ -1237,7 +1248,7 @@ async fn the_last_report_of_a_user_counts_whatever_a_replica_or_redis_missed() {
     })
     .await;
     kept(":active").await;
-    // Redis is full: told, kept by the replicas, stored later.
+    // Redis is full: sent, stored by the replicas, and later in Redis.
     let _: String = server.run(&["CONFIG", "SET", "maxmemory", "1"]).await;
     let carried = one.registry.report(&alice, true, long).await;
     assert!(carried.told.is_ok() && carried.stored.is_err(), "{carried:?}");
@@ -1249,9 +1260,9 @@ async fn the_last_report_of_a_user_counts_whatever_a_replica_or_redis_missed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_said_before_redis_lost_its_time_closes_nobody_who_came_later() {
+async fn commands_from_before_redis_lost_its_time_do_not_close_later_connections() {
     let server = RedisServer::start();
-    // Said while Redis's clock was far ahead.
+    // Sent while Redis's clock was far ahead.
     let word = r#"{"op":"close_user","user":"alice","code":4500,"reason":"long ago"}"#;
     let entry = ["XADD", "tg2:controls", "9999999999999-0", "c", word, "s", "5"];
     let _: String = server.run(&entry).await;
@@ -1271,7 +1282,8 @@ async fn what_was_said_before_redis_lost_its_time_closes_nobody_who_came_later()
         all.iter().any(|info| info.session == alice.to_string()).then_some(())
     };
     eventually("all are told to redis again", present).await;
-    // Whoever has to attach again, as on a busy machine, hears of those that are still there again, and of nobody else.
+    // On a busy machine, a replica that must attach again receives messages for those that are still there, and no
+    // others.
     while let Ok(control) = two.controls.try_recv() {
         assert!(matches!(&control, Control::Close { session, .. } if *session == bob.to_string()), "told {control:?}");
     }

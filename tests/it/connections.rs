@@ -1,5 +1,5 @@
-//! The operator's view of single connections over all replicas: who is there, sending something to one of them, and ending
-//! those that are named or idle.
+//! The operator's view of single connections on all replicas: listing them, sending to one, and closing those that are
+//! named or idle.
 
 use std::{collections::BTreeSet, io::Write, net::TcpStream};
 
@@ -34,13 +34,13 @@ async fn send(replica: &Replica, id: &str, data: Value) -> Answer {
     replica.api_post("/api/v1/send", json!({"connection_id": id, "data": data})).await
 }
 
-/// Over memory, and over Redis with the clients on one replica and the operator at the other.
+/// Over memory, and over Redis with the clients on one replica and the operator on the other.
 async fn worlds(server: &RedisServer) -> Vec<Vec<Replica>> {
     vec![vec![Replica::alone().await], vec![Replica::on(server).await, Replica::on(server).await]]
 }
 
 #[tokio::test]
-async fn connections_are_listed_with_what_they_are_and_what_they_follow() {
+async fn connections_are_listed_with_their_details_and_channels() {
     let server = RedisServer::start();
     for replicas in worlds(&server).await {
         let (home, operator) = (&replicas[0], replicas.last().unwrap());
@@ -94,7 +94,7 @@ async fn connections_are_listed_with_what_they_are_and_what_they_follow() {
 }
 
 #[tokio::test]
-async fn pages_lead_through_all_connections_once() {
+async fn pages_list_all_connections_once() {
     let server = RedisServer::start();
     let replicas = [Replica::on(&server).await, Replica::on(&server).await];
     let mut clients = Vec::new();
@@ -113,7 +113,7 @@ async fn pages_lead_through_all_connections_once() {
 }
 
 #[tokio::test]
-async fn a_replica_that_hangs_is_missing_from_the_list_and_the_list_says_so() {
+async fn a_replica_that_hangs_is_missing_from_the_list_which_is_incomplete() {
     let server = RedisServer::start();
     let replicas = [Replica::on(&server).await, Replica::process(&server, "").await];
     let (here, there) = (replicas[0].market().await, replicas[1].market().await);
@@ -130,7 +130,7 @@ async fn a_replica_that_hangs_is_missing_from_the_list_and_the_list_says_so() {
 }
 
 #[tokio::test]
-async fn one_connection_is_sent_something_and_no_other() {
+async fn a_message_is_sent_to_one_connection_only() {
     let server = RedisServer::start();
     for replicas in worlds(&server).await {
         let (home, operator) = (&replicas[0], replicas.last().unwrap());
@@ -159,7 +159,7 @@ async fn one_connection_is_sent_something_and_no_other() {
 }
 
 #[tokio::test]
-async fn what_cant_be_sent_is_refused_and_nothing_of_it_arrives() {
+async fn a_message_that_cannot_be_sent_is_refused_completely() {
     let replica = Replica::alone_with("[limits]\npayload_bytes_max = 1000").await;
     let mut alice = replica.trading("alice").await;
     let id = id_of(&alice);
@@ -184,7 +184,7 @@ async fn what_cant_be_sent_is_refused_and_nothing_of_it_arrives() {
 }
 
 #[tokio::test]
-async fn what_waits_for_one_connection_is_bounded() {
+async fn the_queue_of_one_connection_is_limited() {
     let replica = Replica::alone_with("[limits]\noutbox_bytes_max = 200000").await;
     let mut slow = TcpStream::connect(replica.address()).unwrap();
     slow.write_all(upgrade_request("/ws/market", "").as_bytes()).unwrap();
@@ -235,7 +235,7 @@ async fn a_connection_is_closed_by_its_id_and_idle_ones_by_their_time() {
 }
 
 #[tokio::test]
-async fn what_is_here_is_reached_while_redis_is_away() {
+async fn local_connections_are_reached_while_redis_is_unreachable() {
     let mut server = RedisServer::durable();
     let replica = Replica::on(&server).await;
     let (mut one, mut other) = (replica.market().await, replica.market().await);
@@ -257,7 +257,7 @@ async fn what_is_here_is_reached_while_redis_is_away() {
 }
 
 #[tokio::test]
-async fn followers_are_counted_over_all_replicas() {
+async fn subscribers_are_counted_over_all_replicas() {
     let server = RedisServer::start();
     for replicas in worlds(&server).await {
         let (home, operator) = (&replicas[0], replicas.last().unwrap());
@@ -286,7 +286,7 @@ async fn followers_are_counted_over_all_replicas() {
 }
 
 #[tokio::test]
-async fn a_token_is_not_shown_by_a_connection_that_has_not_authenticated() {
+async fn the_user_is_not_shown_before_a_connection_has_authenticated() {
     let replica = Replica::alone().await;
     let mut late = replica.connect("/ws/trading").header("sec-websocket-protocol", "tickgate.v1").open().await;
     let listed = list(&replica, "").await;

@@ -1,4 +1,4 @@
-//! Who is counted: everybody who follows, whatever the transport and the replica.
+//! Presence counts every subscriber, on any transport and replica.
 
 use serde_json::{Value, json};
 
@@ -20,7 +20,7 @@ async fn reader(replica: &Replica, channels: &str, user: &str) -> EventStream {
     reader
 }
 
-/// Publishes and asks who follows, until it is these.
+/// Publishes and requests the number of subscribers until it is as expected.
 async fn subscribers(replica: &Replica, publication: &Value, expected: u64) {
     eventually(&format!("{expected} subscribers of {publication}"), async || {
         let mut publication = publication.clone();
@@ -34,7 +34,7 @@ async fn subscribers(replica: &Replica, publication: &Value, expected: u64) {
 }
 
 #[tokio::test]
-async fn readers_of_event_streams_count_everywhere() {
+async fn readers_of_event_streams_are_counted_on_all_replicas() {
     let server = RedisServer::start();
     for (one, other) in [
         (Replica::alone_with(PRODUCERS).await, None),
@@ -65,7 +65,7 @@ async fn readers_of_event_streams_count_everywhere() {
             (status["active_connections"] == 3 && status["total_subscriptions"] == 4).then_some(())
         };
         eventually("all in the status", status).await;
-        // Who left does not count.
+        // A client that left is not counted.
         drop(first);
         subscribers(&one, &trades, 2).await;
         subscribers(&one, &json!({"channel": "ticker:BTCUSDT"}), 0).await;
@@ -74,7 +74,7 @@ async fn readers_of_event_streams_count_everywhere() {
             "unsubscribed"
         );
         subscribers(&one, &trades, 1).await;
-        // Producers that follow count as well.
+        // Producers that subscribe are counted too.
         let mut producer = other.connect("/ws/ingest").open().await;
         let payload = json!({"channels": ["logs"]});
         producer.send(json!({"msg_id": "s", "msg_type": "subscribe", "source": "s", "payload": payload})).await;
@@ -83,9 +83,9 @@ async fn readers_of_event_streams_count_everywhere() {
     }
 }
 
-/// The reliable private channels of a user share a stream, but not their readers.
+/// The reliable private channels of a user share a stream, but not their subscribers.
 #[tokio::test]
-async fn each_private_channel_has_its_own_followers() {
+async fn each_private_channel_has_separate_subscribers() {
     let server = RedisServer::start();
     let (one, other) = (Replica::on(&server).await, Replica::on(&server).await);
     let mut orders = one.trading("alice").await;
@@ -100,7 +100,7 @@ async fn each_private_channel_has_its_own_followers() {
 }
 
 #[tokio::test]
-async fn every_way_to_publish_counts_on_request_and_only_then() {
+async fn every_way_to_publish_counts_only_on_request() {
     let replica = Replica::alone().await;
     let _reader = reader(&replica, "trades:BTCUSDT", "alice").await;
     subscribers(&replica, &json!({"channel": "trades:BTCUSDT"}), 1).await;
@@ -125,7 +125,7 @@ async fn every_way_to_publish_counts_on_request_and_only_then() {
     assert_eq!((&wrong["code"], &wrong["details"]["field"]), (&json!(4004), &json!("count")), "{wrong}");
 }
 
-/// Mistakes of publishers, and what each is told.
+/// Mistakes of publishers, and the response to each.
 const MISTAKES: [(&str, Option<&str>, &str); 5] = [
     ("order", Some("alice"), "did you mean `orders`?"),
     ("orders", None, "`orders` is a private channel: specify its `user`"),
@@ -135,7 +135,7 @@ const MISTAKES: [(&str, Option<&str>, &str); 5] = [
 ];
 
 #[tokio::test]
-async fn what_nobody_can_receive_is_refused_in_production_with_what_was_meant() {
+async fn a_publication_that_no_client_can_receive_is_refused_in_production_with_a_suggestion() {
     let strict = Replica::alone_with("[server]\nmode = \"production\"").await;
     let publisher = Token::of("desk").publish(&["*"]).sign();
     let mut client = strict.connect("/ws/trading").token(&publisher).open().await;

@@ -1,4 +1,4 @@
-//! The demo that anyone can run: it tells the truth, in words or as JSON, and leaves nothing behind.
+//! The demo: its figures are true, as text or JSON, and it leaves nothing behind.
 
 use std::{
     path::Path,
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::support::eventually;
 
-/// A demo with its temporary files in a folder of the test's own.
+/// A demo with its temporary files in a directory of the test.
 fn demo(dir: &TempDir, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tickgate"));
     command.args(["demo", "kill-a-replica", "--json"]).args(arguments).env("TMPDIR", dir.path());
@@ -22,7 +22,7 @@ async fn output(mut command: Command) -> Output {
     tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
 }
 
-/// Processes that were told of the folder, or work in it (Redis writes over what it was told).
+/// Processes that were started with the directory or work in it (Redis overwrites its arguments).
 fn processes_of(dir: &Path) -> usize {
     let dir = dir.to_str().unwrap();
     let knows = |process: &std::fs::DirEntry| {
@@ -54,7 +54,7 @@ async fn a_replica_and_redis_are_killed_and_nothing_is_lost() {
     ];
     assert_eq!(acts, expected);
     let tally = &lines.last().unwrap()["tally"];
-    // How many there are is the machine's speed; each of the four publishers brings its first to its end.
+    // The number depends on the machine; each of the four publishers completes its first one.
     assert!(tally["accepted"].as_u64().unwrap() >= 4, "{tally}");
     assert_eq!(tally["owed"], tally["accepted"].as_u64().unwrap() * 2, "two clients of each user");
     assert_eq!(tally["delivered"], tally["owed"]);
@@ -65,10 +65,10 @@ async fn a_replica_and_redis_are_killed_and_nothing_is_lost() {
 }
 
 #[tokio::test]
-async fn whoever_ends_it_early_ends_all_of_it() {
+async fn an_early_end_stops_all_child_processes() {
     let dir = TempDir::new().unwrap();
     let mut child: Child = demo(&dir, &["--pause", "60s"]).spawn().unwrap();
-    // Itself, Redis and three replicas.
+    // The demo itself, Redis and three replicas.
     eventually("the demo to run", async || (processes_of(dir.path()) == 5).then_some(())).await;
     let kill = format!("kill -TERM {}", child.id());
     assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
@@ -78,7 +78,7 @@ async fn whoever_ends_it_early_ends_all_of_it() {
 }
 
 #[tokio::test]
-async fn without_redis_it_says_what_it_wants() {
+async fn without_redis_it_reports_what_it_requires() {
     let dir = TempDir::new().unwrap();
     let output = output(demo(&dir, &["--redis-server", "/nowhere/redis-server"])).await;
     let said = String::from_utf8(output.stderr).unwrap();

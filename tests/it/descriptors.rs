@@ -1,4 +1,4 @@
-//! A replica that has used up its file descriptors: what must always work, works; clients are refused with an explanation.
+//! A replica without free file descriptors: vital functions work; clients are refused with an explanation.
 
 use std::{
     net::SocketAddr,
@@ -17,12 +17,12 @@ use crate::support::{
     wire::{Wire, upgrade_request},
 };
 
-/// Clients that want a connection.
+/// Number of clients that try to connect.
 const CROWD: usize = 400;
-/// How long a probe may take. Milliseconds, but for the crowd's own work on a busy machine.
+/// Timeout of a probe: normally milliseconds, apart from the clients' own work on a busy machine.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// One that connects, says nothing, and comes back whenever it is sent away.
+/// Connects, sends nothing, and reconnects whenever it is disconnected.
 async fn pester(address: SocketAddr) {
     loop {
         if let Ok(mut stream) = TcpStream::connect(address).await {
@@ -31,8 +31,8 @@ async fn pester(address: SocketAddr) {
     }
 }
 
-/// The answer to a request beside the crowd. A prober whose request comes too late after its connection has lost its place to
-/// others, and asks again.
+/// The response to a request beside the crowd. A prober whose request arrives after its connection lost its place
+/// retries.
 async fn ask(address: SocketAddr, path: &str) -> Response {
     let url = format!("http://{address}{path}");
     eventually(path, async || Request::get(&url).timeout(PROBE_TIMEOUT).header("x-api-key", API_KEY).send().await.ok())
@@ -122,7 +122,7 @@ async fn probes_and_both_redis_links_work_while_clients_queue_for_descriptors() 
     late.greeted().await;
     let (log, seconds) = (replica.log(), began.elapsed().as_secs() as usize);
     let count = |text: &str| log.lines().filter(|line| line.contains(text)).count();
-    assert!(count("can't accept a connection") <= seconds + 1 && count("client refused") <= seconds + 1, "{log}");
+    assert!(count("cannot accept a connection") <= seconds + 1 && count("client refused") <= seconds + 1, "{log}");
 }
 
 #[tokio::test]

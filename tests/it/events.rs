@@ -7,7 +7,7 @@ use crate::support::replica::{Replica, Token, token};
 const UPDATES: [&str; 4] = ["position_update", "equity_update", "risk_status_update", "system_log"];
 
 #[tokio::test]
-async fn everybody_hears_all_four_kinds_without_asking() {
+async fn every_client_receives_all_four_kinds_without_subscribing() {
     let replica = Replica::alone().await;
     let (mut one, mut other) = (replica.events().await, replica.events().await);
     for update in UPDATES {
@@ -28,7 +28,7 @@ async fn the_first_message_is_the_welcome() {
 }
 
 #[tokio::test]
-async fn a_token_is_optional_but_not_a_bad_one() {
+async fn a_token_is_optional_but_must_be_valid() {
     let replica = Replica::alone().await;
     let mut alice = replica.connect("/ws").token(&token("alice")).open().await;
     alice.greeted().await;
@@ -39,7 +39,7 @@ async fn a_token_is_optional_but_not_a_bad_one() {
 }
 
 #[tokio::test]
-async fn where_a_token_is_required_its_absence_is_told_by_1008() {
+async fn a_missing_token_is_refused_with_1008_where_one_is_required() {
     let replica = Replica::alone_with("[auth]\nanonymous = \"never\"").await;
     let without = replica.connect("/ws").origin("https://app.example");
     assert_eq!(without.expect_closed(1008).await, "Authentication required");
@@ -49,7 +49,7 @@ async fn where_a_token_is_required_its_absence_is_told_by_1008() {
 }
 
 #[tokio::test]
-async fn one_can_leave_and_rejoin_a_feed() {
+async fn a_client_can_leave_and_rejoin_a_feed() {
     let replica = Replica::alone().await;
     let mut client = replica.events().await;
     client.ask(json!({"type": "unsubscribe", "channels": ["system_log"]})).await;
@@ -62,7 +62,7 @@ async fn one_can_leave_and_rejoin_a_feed() {
 }
 
 #[tokio::test]
-async fn what_producers_send_is_for_those_who_are_named_for_it() {
+async fn messages_of_producers_reach_only_their_addressees() {
     let settings = "[server]\nmode = \"production\"\n[auth]\nanonymous = \"always\"";
     let replica = Replica::alone_with(settings).await;
     let ask = json!({"type": "subscribe", "channels": ["logs"]});
@@ -74,7 +74,7 @@ async fn what_producers_send_is_for_those_who_are_named_for_it() {
 }
 
 #[tokio::test]
-async fn a_platform_adds_an_endpoint_of_its_own() {
+async fn a_platform_adds_a_custom_endpoint() {
     let settings = r#"
         [[topics]]
         pattern = "desk:*"
@@ -103,9 +103,9 @@ async fn a_platform_adds_an_endpoint_of_its_own() {
     assert!(root["endpoints"].as_array().unwrap().contains(&Value::from("/ws/desk/{desk}")), "{root}");
 }
 
-/// Over HTTP and over a WebSocket; `system_log` has a least level as it is shipped.
+/// Over HTTP and over a WebSocket; the shipped configuration has a minimum level for `system_log`.
 #[tokio::test]
-async fn log_messages_below_the_least_level_go_nowhere_and_their_publisher_is_told() {
+async fn log_messages_below_the_minimum_level_are_dropped_and_the_publisher_is_notified() {
     let replica = Replica::alone().await;
     let mut page = replica.events().await;
     let record = |level: &str| json!({"type": "system_log", "data": {"level": level, "message": level}});
@@ -131,7 +131,7 @@ async fn log_messages_below_the_least_level_go_nowhere_and_their_publisher_is_to
 }
 
 #[tokio::test]
-async fn services_tell_each_other_of_orders_and_trades_and_no_user_hears_it() {
+async fn services_exchange_orders_and_trades_that_no_user_receives() {
     let replica = Replica::alone_with("[server]\nmode = \"production\"").await;
     let channels = ["order_events", "trade_events"];
     let mut service = replica.connect("/ws").token(&Token::of("service").channels(&channels).sign()).open().await;

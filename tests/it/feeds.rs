@@ -1,4 +1,4 @@
-//! Market data made inside the gateway, over several replicas.
+//! Market data generated inside the gateway, over several replicas.
 
 use serde_json::Value;
 
@@ -23,7 +23,7 @@ async fn next_trades(client: &mut Client, count: usize) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn one_replica_feeds_them_all_and_another_goes_on_after_it() {
+async fn one_replica_feeds_all_and_another_one_takes_over() {
     let server = RedisServer::start();
     let mut replicas = [Replica::on_with(&server, SETTINGS).await, Replica::on_with(&server, SETTINGS).await];
     let fed = async |replica: &Replica| replica.metric(FED).await > 0.0;
@@ -40,13 +40,13 @@ async fn one_replica_feeds_them_all_and_another_goes_on_after_it() {
         watcher.subscribe(&["trades:BTCUSDT"]).await;
         watchers.push(watcher);
     }
-    // Both see the same market: what the later one sees, the earlier one sees as well.
+    // Both see the same market: what the later one sees, the earlier one sees too.
     let [early, late] = &mut watchers[..] else { panic!("two watchers") };
     let seen = next_trades(late, 20).await;
     while next_trades(early, 1).await != seen[..1] {}
     assert_eq!(next_trades(early, 19).await, seen[1..]);
     assert!(!fed(&replicas[1 - first]).await, "one lease, one feed");
-    // The one that feeds leaves: its lease ends at once, and the other goes on.
+    // The feeding replica leaves: its lease ends at once, and the other one takes over.
     replicas[first].drain();
     eventually("the other to feed", async || fed(&replicas[1 - first]).await.then_some(())).await;
     next_trades(&mut watchers[1 - first], 40).await;

@@ -1,5 +1,5 @@
-//! After a crash: the connections that a dead replica has left behind keep nobody out who comes back with a session,
-//! however the client authenticates, and whether it had subscribed anything or not.
+//! After a crash, the connections left by a dead replica do not block clients that return with a session, however they
+//! authenticate, and whether they had subscriptions or not.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ use crate::support::{
     replica::{Replica, token},
 };
 
-/// Every way to bring a token, and whether the client is of the explicit mode.
+/// Every way to pass a token, and whether the client uses the explicit mode.
 const WAYS: [(&str, bool); 8] = [
     ("header", false),
     ("parameter", false),
@@ -22,7 +22,7 @@ const WAYS: [(&str, bool); 8] = [
     ("message", true),
 ];
 
-/// Connects; the welcome, and what refused it otherwise.
+/// Connects; returns the welcome, or the refusal.
 async fn enter(replica: &Replica, user: &str, (way, explicit): (&str, bool), session: Option<&str>) -> (Client, Value) {
     let token = token(user);
     let mut request = replica.connect("/ws/trading").name(&format!("{user} by {way}"));
@@ -40,7 +40,7 @@ async fn enter(replica: &Replica, user: &str, (way, explicit): (&str, bool), ses
         let bearer = if way == "sub-protocol" { format!(", bearer.{token}") } else { String::new() };
         request = request.header("sec-websocket-protocol", &format!("tickgate.v1{bearer}"));
     } else {
-        // Browsers are told in a Close frame, too.
+        // Browsers receive a Close frame, too.
         request = request.origin("http://localhost");
     }
     let mut client = request.open().await;
@@ -58,9 +58,9 @@ async fn enter(replica: &Replica, user: &str, (way, explicit): (&str, bool), ses
 }
 
 #[tokio::test]
-async fn whoever_has_a_session_comes_back_at_once_by_every_way_to_authenticate() {
+async fn a_client_with_a_session_returns_at_once_by_every_way_to_authenticate() {
     let server = RedisServer::start();
-    // Ghosts stay for longer than the test.
+    // The left connections stay for longer than the test.
     let settings = "[session]\nreplica_ttl = \"60s\"\n[limits]\nconnections_per_user_max = 1";
     let (one, other) = (Replica::on_with(&server, settings).await, Replica::on_with(&server, settings).await);
     let mut ghosts = Vec::new();
@@ -78,7 +78,7 @@ async fn whoever_has_a_session_comes_back_at_once_by_every_way_to_authenticate()
         let mut own = 0;
         for record in &records {
             let text: Option<String> = server.run(&["GET", record]).await;
-            // Who gives the token in a message is nobody until then.
+            // A client that sends the token in a message is anonymous until then.
             own += usize::from(text.is_some_and(|text| text.contains("user-")));
         }
         (own == ghosts.len()).then_some(())

@@ -1,4 +1,4 @@
-//! History of private channels, which share a stream with others: each has its own.
+//! History of private channels, which share a stream with others: each has a separate one.
 
 use serde_json::{Value, json};
 
@@ -22,7 +22,7 @@ fn numbers(messages: &Value, of: impl Fn(&Value) -> &Value) -> Vec<u64> {
 }
 
 #[tokio::test]
-async fn the_last_of_a_private_channel_are_its_own_however_much_others_publish() {
+async fn the_last_publications_of_a_private_channel_are_found_among_many_others() {
     let server = RedisServer::start();
     for replica in [Replica::alone_with(SETTINGS).await, Replica::on_with(&server, SETTINGS).await] {
         let orders = |from: u32| (from..from + 20).map(|n| ("orders", n));
@@ -38,7 +38,7 @@ async fn the_last_of_a_private_channel_are_its_own_however_much_others_publish()
             let listed = replica.api_get(&path).await.json();
             assert_eq!(numbers(&listed["messages"], |message| &message["data"]), expected, "last {last}");
             assert_eq!((&listed["complete"], &listed["more"]), (&json!(true), &json!(false)), "{listed}");
-            // Both lead on from the end of the stream.
+            // Both continue from the end of the stream.
             assert_eq!(listed["cursor"], page["cursor"]);
         }
         let page = alice.ask(json!({"type": "history", "channel": "bot_status", "last": 10})).await;
@@ -51,7 +51,7 @@ async fn the_last_of_a_private_channel_are_its_own_however_much_others_publish()
 }
 
 #[tokio::test]
-async fn pages_by_cursor_lead_through_what_others_published() {
+async fn pages_by_cursor_skip_publications_of_other_channels() {
     let server = RedisServer::start();
     for replica in [Replica::alone_with(SETTINGS).await, Replica::on_with(&server, SETTINGS).await] {
         let all = (0..2_500).map(|n| if n % 500 == 0 { ("orders", n) } else { ("risk_alerts", n) });
@@ -85,7 +85,7 @@ async fn pages_by_cursor_lead_through_what_others_published() {
     }
 }
 
-/// Where an epoch ended is not known from the next one.
+/// The end of an epoch is not known from the next one.
 #[tokio::test]
 async fn the_last_are_found_across_epochs() {
     let server = RedisServer::start();
@@ -109,7 +109,7 @@ async fn the_last_are_found_across_epochs() {
 }
 
 #[tokio::test]
-async fn a_search_has_its_bounds() {
+async fn a_search_is_limited() {
     let settings = format!("{SETTINGS}\nreplay_entries_max = 1000");
     let replica = Replica::alone_with(&settings).await;
     let alerts = (0..1_200).map(|n| ("risk_alerts", n));

@@ -1,4 +1,4 @@
-//! Plain HTTP connections: how long one is kept for the next request, and what becomes of a client that shuts its side.
+//! Plain HTTP connections: how long one is kept for the next request, and clients that shut down their sending side.
 
 use std::{
     net::SocketAddr,
@@ -34,7 +34,7 @@ fn post(path: &str, kind: &str, body: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_connection_is_kept_for_the_next_request_as_long_as_its_answers_say() {
+async fn a_connection_is_kept_for_the_next_request_as_long_as_announced() {
     let replica = Replica::alone_with("[server]\nheader_timeout = \"300ms\"\nidle_timeout = \"2s\"").await;
     for address in [replica.address(), replica.operations_address()] {
         let (mut wire, _, head) = asked(address, "HEAD /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
@@ -50,7 +50,7 @@ async fn a_connection_is_kept_for_the_next_request_as_long_as_its_answers_say() 
 }
 
 #[tokio::test]
-async fn the_next_request_has_no_more_time_than_the_first() {
+async fn the_next_request_has_the_same_timeout_as_the_first() {
     let replica = Replica::alone_with("[server]\nheader_timeout = \"300ms\"\nidle_timeout = \"1h\"").await;
     let (mut wire, ..) = asked(replica.address(), &get("/livez", "")).await;
     wire.send(b"GET /livez HTT").await;
@@ -58,14 +58,14 @@ async fn the_next_request_has_no_more_time_than_the_first() {
 }
 
 #[tokio::test]
-async fn by_default_it_is_kept_longer_than_the_usual_pools_believe() {
+async fn by_default_it_is_kept_longer_than_usual_connection_pools_assume() {
     let replica = Replica::alone().await;
     let (_wire, _, head) = asked(replica.address(), &get("/livez", "")).await;
     assert!(head.contains("\r\nkeep-alive: timeout=75\r\n"), "{head}");
 }
 
 #[tokio::test]
-async fn a_connection_that_ends_is_not_said_to_be_kept() {
+async fn a_connection_that_ends_is_not_announced_as_kept() {
     let replica = Replica::alone().await;
     for request in [get("/livez", "Connection: close\r\n"), "GET /livez HTTP/1.0\r\n\r\n".into()] {
         let (mut wire, status, head) = asked(replica.address(), &request).await;
@@ -78,7 +78,7 @@ async fn a_connection_that_ends_is_not_said_to_be_kept() {
 }
 
 #[tokio::test]
-async fn a_client_that_shuts_its_side_after_the_request_is_answered() {
+async fn a_client_that_shuts_down_its_side_after_the_request_gets_the_response() {
     let redis = RedisServer::start();
     let replica = Replica::on(&redis).await;
     let (public, operations) = (replica.address(), replica.operations_address());
@@ -108,7 +108,7 @@ async fn a_client_that_shuts_its_side_after_the_request_is_answered() {
 }
 
 #[tokio::test]
-async fn a_request_that_ends_too_soon_has_no_answer() {
+async fn an_incomplete_request_has_no_response() {
     let replica = Replica::alone().await;
     let whole = post("/api/v1/publish", "application/json", &json!({"channel": "ticker:X", "data": 1}).to_string());
     for part in ["GET /livez HTT", &whole[..whole.len() - 1]] {
@@ -119,9 +119,9 @@ async fn a_request_that_ends_too_soon_has_no_answer() {
     }
 }
 
-/// Nothing but its end tells that a reader of events has left: one that shuts its side has.
+/// Only the end of the connection shows that a reader of events has left: one that shuts down its side has.
 #[tokio::test]
-async fn a_reader_of_events_that_shuts_its_side_has_left() {
+async fn a_reader_of_events_that_shuts_down_its_side_has_left() {
     let replica = Replica::alone().await;
     let readers = "tickgate_connections{endpoint=\"sse\"}";
     for leave in [true, false] {
@@ -138,9 +138,9 @@ async fn a_reader_of_events_that_shuts_its_side_has_left() {
     }
 }
 
-/// A WebSocket that shuts its side without a Close frame has left.
+/// A WebSocket that shuts down its side without a Close frame has left.
 #[tokio::test]
-async fn a_websocket_that_shuts_its_side_has_left() {
+async fn a_websocket_that_shuts_down_its_side_has_left() {
     let replica = Replica::alone().await;
     let mut wire = Wire::upgraded(replica.address(), "/ws/market").await;
     wire.finish().await;

@@ -1,4 +1,4 @@
-//! What the HTTP API answers while Redis is gone, frozen, and back: accepted, certainly not stored, or not known.
+//! Responses of the HTTP API while Redis is down, frozen, and back: accepted, certainly not stored, or unknown.
 
 use std::{sync::Arc, time::Duration};
 
@@ -139,7 +139,7 @@ impl Replica {
         self.ask(public, request.expect("a request")).await
     }
 
-    /// Publishes until Redis takes it.
+    /// Publishes until Redis accepts it.
     async fn publish_at_last(&self, n: usize, msg_id: &str) -> Value {
         eventually("accepted", async || {
             let (status, answer) = self.publish(n, msg_id).await;
@@ -160,7 +160,7 @@ impl Replica {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_redis_a_publication_is_refused_and_goes_through_once_redis_is_there() {
+async fn without_redis_a_publication_is_refused_and_accepted_once_redis_is_back() {
     let mut server = RedisServer::absent();
     let replica = Replica::over(&server);
     let (status, problem) = replica.publish(1, "m-1").await;
@@ -178,7 +178,7 @@ async fn without_redis_a_publication_is_refused_and_goes_through_once_redis_is_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unknown_outcome_is_called_unknown_and_the_same_msg_id_settles_it() {
+async fn an_unknown_outcome_is_reported_and_a_retry_with_the_same_msg_id_decides_it() {
     let server = RedisServer::durable();
     let replica = Replica::over(&server);
     replica.publish_at_last(1, "m-1").await;
@@ -194,7 +194,7 @@ async fn an_unknown_outcome_is_called_unknown_and_the_same_msg_id_settles_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_of_publications_tells_each_outcome_through_an_outage() {
+async fn a_stream_of_publications_reports_each_outcome_during_an_outage() {
     let server = RedisServer::durable();
     let replica = Replica::over(&server);
     replica.publish_at_last(0, "warm").await;
@@ -215,7 +215,7 @@ async fn a_stream_of_publications_tells_each_outcome_through_an_outage() {
         let error = result["error"].as_str().expect("nothing is accepted by a frozen Redis");
         assert!(["outcome_unknown", "try_again_later"].contains(&error), "{result}");
     }
-    // Every one is sent again in its order: none is missing and none comes twice.
+    // Each is retried in order: none is missing and none is duplicated.
     for n in 1..=50 {
         replica.publish_at_last(n, &format!("s-{n}")).await;
     }

@@ -45,7 +45,7 @@ async fn acknowledged(connector: &mut Client, message: Value) {
     assert!(ack["msg_id"].is_string() && ack["timestamp"].is_string() && ack["source"] == "server", "{ack}");
 }
 
-/// Somebody who hears what producers send.
+/// A client that receives what producers send.
 async fn listener(replica: &Replica) -> Client {
     let named = Token::of("ops").channels(&["*"]).sign();
     let mut listener = replica.connect("/ws").token(&named).open().await;
@@ -56,7 +56,7 @@ async fn listener(replica: &Replica) -> Client {
 }
 
 #[tokio::test]
-async fn an_event_goes_to_all_events_and_to_its_run() {
+async fn an_event_is_sent_to_all_events_and_to_its_run() {
     let replica = Replica::alone().await;
     let (mut listener, mut run) = (listener(&replica).await, replica.run("/ws/backtest/run-123").await);
     let mut connector = connector(&replica).await;
@@ -79,7 +79,7 @@ async fn a_repeated_message_is_acknowledged_again_and_published_once() {
 }
 
 #[tokio::test]
-async fn logs_are_published_from_the_level_on_that_the_topic_has() {
+async fn logs_are_published_from_the_topics_minimum_level() {
     let strict = "[[topics]]\npattern = \"logs\"\nclass = \"reliable\"\nlevel_min = \"INFO\"";
     for (settings, first) in [("", "DEBUG"), (strict, "INFO")] {
         let replica = Replica::alone_with(settings).await;
@@ -105,7 +105,7 @@ async fn a_heartbeat_is_acknowledged() {
 }
 
 #[tokio::test]
-async fn a_message_that_is_none_is_answered_by_an_error_and_the_connection_stays() {
+async fn an_invalid_message_gets_an_error_and_the_connection_stays_open() {
     let replica = Replica::alone().await;
     let mut connector = connector(&replica).await;
     let mut unknown_event = event("m-4", "run-1");
@@ -128,7 +128,7 @@ async fn a_message_that_is_none_is_answered_by_an_error_and_the_connection_stays
 }
 
 #[tokio::test]
-async fn outside_of_development_a_producer_shows_its_right() {
+async fn outside_of_development_a_producer_must_have_the_right() {
     let replica = Replica::alone_with("[server]\nmode = \"production\"").await;
     let path = "/ws/ingest";
     replica.connect(path).expect_refused(401).await;
@@ -149,10 +149,10 @@ async fn outside_of_development_a_producer_shows_its_right() {
 }
 
 #[tokio::test]
-async fn an_api_key_is_taken_from_headers_only() {
+async fn an_api_key_is_accepted_in_headers_only() {
     let replica = Replica::alone_with("[server]\nmode = \"production\"").await;
     let ingest = || replica.connect("/ws/ingest");
-    // Addresses are logged on the way, and sub-protocols are what pages use.
+    // URLs are logged by intermediaries, and pages use sub-protocols.
     ingest().query("token", API_KEY).expect_refused(401).await;
     ingest().header("sec-websocket-protocol", &format!("tickgate.v1, bearer.{API_KEY}")).expect_closed(4001).await;
     ingest().header("authorization", &format!("Bearer {API_KEY}")).open().await;

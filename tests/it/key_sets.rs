@@ -1,4 +1,4 @@
-//! Key sets fetched by https from a server whose certificate an own authority signed.
+//! Key sets fetched over HTTPS from a server with a certificate of a private authority.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ use crate::{
 const KEYS: &str = r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"1",
     "x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}]}"#;
 
-/// Serves the files of a directory by https until it is dropped.
+/// Serves the files of a directory over HTTPS until it is dropped.
 struct Provider(Child);
 
 impl Provider {
@@ -42,7 +42,7 @@ impl Drop for Provider {
 }
 
 #[tokio::test]
-async fn an_own_authority_is_trusted_and_no_other() {
+async fn only_the_configured_authority_is_trusted() {
     let (certificates, port, redis) = (redis_tls::certificates(), free_port(), RedisServer::start());
     let _provider = Provider::start(certificates.path(), port);
     let settings = |authority: &str| {

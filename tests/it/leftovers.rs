@@ -1,4 +1,4 @@
-//! What is left in Redis when everybody has gone: nothing that grows with traffic stays for ever.
+//! What remains in Redis when all clients have left: nothing that grows with traffic stays for ever.
 
 use serde_json::json;
 
@@ -9,7 +9,7 @@ use crate::support::{
 };
 
 const USERS: usize = 6;
-/// Everything ends soon. The generation's own key is the only one that stays.
+/// Everything expires soon. Only the generation's key stays.
 const SETTINGS: &str = "[session]\nresume_ttl = \"1s\"\nreplica_ttl = \"2s\"\nsession_ttl = \"5s\"\n\
                         [user_stream]\nretain_ttl = \"1s\"\ndedupe_ttl = \"1s\"\n";
 const GENERATION: &str = "tg2:{gen}";
@@ -22,7 +22,7 @@ fn settings() -> String {
     format!("{SETTINGS}{}", topics.concat())
 }
 
-/// Keys, with those among them that have no expiry.
+/// All keys, and those among them without an expiry.
 async fn keys(server: &RedisServer) -> (Vec<String>, Vec<String>) {
     let all: Vec<String> = server.run(&["KEYS", "*"]).await;
     let mut lasting = Vec::new();
@@ -34,7 +34,7 @@ async fn keys(server: &RedisServer) -> (Vec<String>, Vec<String>) {
     (all, lasting)
 }
 
-/// A user who does all that leaves something in Redis, and goes: with a farewell or without one.
+/// A user who does everything that leaves something in Redis, then disconnects with or without a Close frame.
 async fn traffic(replica: &Replica, user: &str, farewell: bool) {
     let signed = Token::of(user).publish(&["*"]).commands().sign();
     let ticker = format!("ticker:{user}");
@@ -70,7 +70,7 @@ async fn traffic(replica: &Replica, user: &str, farewell: bool) {
 }
 
 #[tokio::test]
-async fn what_everybody_leaves_in_redis_comes_to_an_end() {
+async fn everything_left_in_redis_expires() {
     let server = RedisServer::start();
     let (mut one, other) = (Replica::on_with(&server, &settings()).await, Replica::on_with(&server, &settings()).await);
     for number in 0..USERS {

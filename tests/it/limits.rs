@@ -1,4 +1,4 @@
-//! How much of what is allowed: over a limit one is told so, and nobody else is harmed.
+//! Limits: a client over a limit receives the reason, and others are not affected.
 
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ async fn an_error_names_the_request_and_the_field() {
 }
 
 #[tokio::test]
-async fn subscriptions_are_bounded() {
+async fn subscriptions_are_limited() {
     let replica = Replica::alone().await;
     let mut bystander = Bystander::at(&replica).await;
     let mut client = replica.market().await;
@@ -38,7 +38,7 @@ async fn subscriptions_are_bounded() {
     assert!(errors.len() == 50 && errors.iter().all(|error| error["code"] == 4503), "{errors:?}");
     client.ask(json!({"type": "unsubscribe", "channels": names(0..1)})).await;
     client.subscribe(&["ticker:S999"]).await;
-    // Larger than a message may be: 1009 before anything is counted.
+    // Larger than the maximum message size: 1009 before anything is counted.
     let mut greedy = replica.market().await;
     greedy.send(json!({"type": "subscribe", "channels": names(0..10_000)})).await;
     greedy.expect_close(1009).await;
@@ -86,7 +86,7 @@ async fn one_users_messages_are_limited_over_all_connections() {
 }
 
 #[tokio::test]
-async fn what_a_connection_may_not_send_costs_its_user_nothing() {
+async fn a_message_over_the_connections_limit_is_not_counted_against_its_user() {
     let settings = "[limits]\nmessages_per_connection = { per_second = 1, burst = 2 }\nmessages_per_user = { per_second = 1, burst = 4 }";
     let replica = Replica::alone_with(settings).await;
     let (mut one, mut other) = (replica.trading("alice").await, replica.trading("alice").await);
@@ -119,7 +119,7 @@ async fn channels_are_counted_however_many_one_message_names() {
         let error = client.expect_error(4100).await;
         assert!(error["details"]["retry_after_ms"].as_u64() > Some(10_000), "{error}");
     }
-    // Other messages go on.
+    // Other messages are still accepted.
     assert_eq!(client.ask(json!({"type": "ping"})).await["type"], "pong");
     assert_eq!(replica.metric("tickgate_topics").await, 40.0);
 }
@@ -141,7 +141,7 @@ async fn a_user_has_five_connections() {
 }
 
 #[tokio::test]
-async fn or_the_oldest_connection_gives_way() {
+async fn or_the_oldest_connection_is_evicted() {
     let settings = "[limits]\nconnections_per_user_max = 2\nover_limit = \"evict-oldest\"";
     let replica = Replica::alone_with(settings).await;
     let mut first = replica.trading("alice").await;
@@ -152,7 +152,7 @@ async fn or_the_oldest_connection_gives_way() {
 }
 
 #[tokio::test]
-async fn the_limit_is_one_over_all_replicas() {
+async fn the_limit_applies_over_all_replicas() {
     let server = RedisServer::start();
     let replicas = [Replica::on(&server).await, Replica::on(&server).await, Replica::on(&server).await];
     let mut open = Vec::new();
@@ -165,7 +165,7 @@ async fn the_limit_is_one_over_all_replicas() {
 }
 
 #[tokio::test]
-async fn a_full_replica_says_so() {
+async fn a_full_replica_refuses_with_a_reason() {
     let replica = Replica::alone_with("[limits]\nconnections_max = 2").await;
     let _open = [replica.market().await, replica.market().await];
     let refusal = replica.connect("/ws/market").expect_refused(503).await;
@@ -175,7 +175,7 @@ async fn a_full_replica_says_so() {
 }
 
 #[tokio::test]
-async fn a_full_endpoint_says_so_and_no_other() {
+async fn a_full_endpoint_refuses_and_others_do_not() {
     let profile = "[[profiles]]\nname = \"tabs\"\npath = \"/tabs\"\ntoken = \"ignored\"\nconnections_max = 2";
     let replica = Replica::alone_with(profile).await;
     let tab = || replica.connect("/tabs");
@@ -189,7 +189,7 @@ async fn a_full_endpoint_says_so_and_no_other() {
 }
 
 #[tokio::test]
-async fn who_never_answers_a_ping_is_closed() {
+async fn a_client_that_never_answers_a_ping_is_closed() {
     let settings = "[session]\nheartbeat_interval = \"1s\"\nheartbeat_timeout = \"1s\"";
     let replica = Replica::alone_with(settings).await;
     let mut dead = Wire::upgraded(replica.address(), "/ws/market").await;
@@ -197,12 +197,12 @@ async fn who_never_answers_a_ping_is_closed() {
 }
 
 #[tokio::test]
-async fn who_never_reads_is_closed_and_slows_nobody() {
+async fn a_client_that_never_reads_is_closed_and_does_not_affect_others() {
     let replica = Replica::alone_with("[session]\nwrite_timeout = \"1s\"").await;
     let mut reader = replica.market().await;
     reader.subscribe(&["trades:BTCUSDT"]).await;
     let mut stuck = Wire::upgraded(replica.address(), "/ws/market").await;
-    // Otherwise megabytes fit between the two, which take their time on a busy machine.
+    // Otherwise megabytes are buffered in between, which take time on a busy machine.
     stuck.set_receive_buffer(4_096);
     stuck.send(&frame(TEXT, br#"{"type":"subscribe","channels":["trades:BTCUSDT"]}"#)).await;
     let padding = "x".repeat(50_000);
@@ -221,10 +221,10 @@ async fn who_never_reads_is_closed_and_slows_nobody() {
 }
 
 #[tokio::test]
-async fn who_never_reads_is_let_go_of_soon_after_the_close() {
+async fn a_client_that_never_reads_is_disconnected_soon_after_the_close() {
     let replica = Replica::alone_with("[session]\nwrite_timeout = \"1s\"").await;
     let mut stuck = Wire::upgraded(replica.address(), "/ws/market").await;
-    // Otherwise megabytes fit between the two, which take their time on a busy machine.
+    // Otherwise megabytes are buffered in between, which take time on a busy machine.
     stuck.set_receive_buffer(4_096);
     stuck.send(&frame(TEXT, br#"{"type":"subscribe","channels":["trades:BTCUSDT"]}"#)).await;
     let padding = "x".repeat(50_000);
@@ -250,7 +250,7 @@ async fn a_refused_event_stream_takes_no_place_of_its_user() {
 }
 
 #[tokio::test]
-async fn any_pace_may_be_asked_for_where_heartbeats_are_frequent() {
+async fn any_heartbeat_interval_may_be_requested_where_heartbeats_are_frequent() {
     let replica = Replica::alone_with("[session]\nheartbeat_interval = \"2s\"\nheartbeat_timeout = \"1s\"").await;
     let mut client = replica.market().await;
     let granted = client.ask(json!({"type": "configure", "heartbeat_interval": 1})).await;
@@ -258,7 +258,7 @@ async fn any_pace_may_be_asked_for_where_heartbeats_are_frequent() {
 }
 
 #[tokio::test]
-async fn whoever_is_refused_by_message_is_not_obeyed() {
+async fn commands_of_a_client_refused_by_message_are_ignored() {
     let replica = Replica::alone_with("[limits]\nconnections_per_user_max = 1").await;
     let _first = replica.trading("alice").await;
     let auth = json!({"type": "auth", "token": Token::of("alice").publish(&["*"]).sign()});
@@ -271,7 +271,7 @@ async fn whoever_is_refused_by_message_is_not_obeyed() {
 }
 
 #[tokio::test]
-async fn an_answer_with_history_is_bounded_in_bytes() {
+async fn a_response_with_history_is_limited_in_bytes() {
     let replica = Replica::alone_with("[limits]\nreplay_bytes_max = 65536").await;
     let mut ids = Vec::new();
     for number in 0..10 {
@@ -298,7 +298,7 @@ async fn an_answer_with_history_is_bounded_in_bytes() {
 }
 
 #[tokio::test]
-async fn no_answer_with_history_is_larger_than_a_mebibyte() {
+async fn no_response_with_history_exceeds_a_mebibyte() {
     let replica = Replica::alone().await;
     for number in 0..40 {
         let data = json!({"number": number, "padding": "x".repeat(60_000)});
@@ -321,7 +321,7 @@ async fn no_answer_with_history_is_larger_than_a_mebibyte() {
 }
 
 #[tokio::test]
-async fn public_topics_are_bounded_and_users_hear_what_is_theirs_all_the_same() {
+async fn public_topics_are_limited_but_users_receive_their_own_channels() {
     let replica = Replica::alone_with("[hub]\ntopics_max = 3").await;
     let mut client = replica.market().await;
     let names: Vec<_> = (0..5).map(|n| format!("ticker:S{n}")).collect();
@@ -336,7 +336,7 @@ async fn public_topics_are_bounded_and_users_hear_what_is_theirs_all_the_same() 
 }
 
 #[tokio::test]
-async fn who_names_most_topics_that_nobody_publishes_is_told_that_one_has_to_go() {
+async fn the_address_with_most_unpublished_topics_loses_one_and_is_notified() {
     let settings =
         "[hub]\nunpublished_topics_max = 3\n[server]\nmode = \"production\"\ntrusted_proxies = [\"127.0.0.1\"]\n";
     let replica = Replica::alone_with(settings).await;
@@ -352,7 +352,7 @@ async fn who_names_most_topics_that_nobody_publishes_is_told_that_one_has_to_go(
     assert_eq!(ended["details"]["retry_after_ms"], 1_000, "{ended}");
     let again = greedy.ask(json!({"type": "subscribe", "channels": ["trades:C"]})).await;
     assert_eq!((&again["channels"], &again["errors"][0]["code"]), (&json!([]), &json!(1013)), "{again}");
-    // What is published to has room, and counts no more.
+    // A published topic has room, and is no longer counted.
     replica.publish("trades:A", json!({"n": 1})).await;
     greedy.expect(json!({"n": 1})).await;
     greedy.subscribe(&["trades:C"]).await;
@@ -360,7 +360,7 @@ async fn who_names_most_topics_that_nobody_publishes_is_told_that_one_has_to_go(
 }
 
 #[tokio::test]
-async fn a_reader_of_events_comes_back_when_a_topic_of_its_has_to_go() {
+async fn a_reader_of_events_reconnects_when_a_topic_is_withdrawn() {
     let settings =
         "[hub]\nunpublished_topics_max = 2\n[server]\nmode = \"production\"\ntrusted_proxies = [\"127.0.0.1\"]\n";
     let replica = Replica::alone_with(settings).await;

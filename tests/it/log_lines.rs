@@ -1,4 +1,5 @@
-//! What the log answers: why a client was refused, who was connected, and what an operator did. Never with a secret.
+//! What the log answers: why a client was refused, who was connected, and what an operator did. Never contains a
+//! secret.
 
 use std::time::Instant;
 
@@ -29,7 +30,7 @@ async fn line_where(replica: &Replica, message: &str, has: impl Fn(&Value) -> bo
 }
 
 #[tokio::test]
-async fn a_connection_can_be_followed_by_its_id_and_nothing_secret_is_logged() {
+async fn a_connection_can_be_traced_by_its_id_and_no_secret_is_logged() {
     let (server, mut ids) = (RedisServer::start(), Vec::new());
     let replica = Replica::process(&server, SETTINGS).await;
     let serving = line_where(&replica, "serving", |_| true).await;
@@ -115,7 +116,7 @@ async fn a_flood_of_refused_clients_is_sampled() {
     for _ in 0..40 {
         replica.connect("/ws/trading").token("x.y.z").expect_refused(401).await;
     }
-    // Each names those that were left out before it; on a slow machine one does so while the flood lasts.
+    // Each contains the number of omitted lines before it; on a slow machine one is written during the flood.
     eventually("lines that account for all", async || {
         replica.connect("/ws/trading").token("x.y.z").expect_refused(401).await;
         let lines = lines(&replica, "client refused");
@@ -127,7 +128,7 @@ async fn a_flood_of_refused_clients_is_sampled() {
 }
 
 #[tokio::test]
-async fn what_an_operator_does_is_logged_with_whom_and_from_where() {
+async fn operator_actions_are_logged_with_caller_and_address() {
     let server = RedisServer::start();
     let replica = Replica::process(&server, SETTINGS).await;
     let mut alice = replica.trading("alice").await;
@@ -165,7 +166,7 @@ async fn what_an_operator_does_is_logged_with_whom_and_from_where() {
 }
 
 #[tokio::test]
-async fn the_audit_log_has_a_file_of_its_own_that_may_be_renamed() {
+async fn the_audit_log_has_a_separate_file_that_may_be_renamed() {
     let (server, folder) = (RedisServer::start(), tempfile::tempdir().unwrap());
     let (file, renamed) = (folder.path().join("audit.log"), folder.path().join("audit.log.1"));
     let settings = format!("[log]\nfilter = \"error\"\naudit_file = \"{}\"\n", file.display());
@@ -185,7 +186,7 @@ async fn the_audit_log_has_a_file_of_its_own_that_may_be_renamed() {
 }
 
 #[tokio::test]
-async fn a_key_set_that_cant_be_fetched_is_logged_with_its_address_and_the_cause() {
+async fn a_key_set_that_cannot_be_fetched_is_logged_with_its_address_and_the_cause() {
     let (server, certificates, port) = (RedisServer::start(), redis_tls::certificates(), free_port());
     let _untrusted = redis_tls::server(certificates.path(), port);
     let closed = free_port();

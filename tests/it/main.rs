@@ -1,4 +1,4 @@
-//! All integration tests, one binary: one file a capability, real parts, no sleeps.
+//! All integration tests in one binary: one file per capability, real parts, no sleeps.
 #![allow(unreachable_pub, reason = "a test binary exports nothing; `pub` means shared between its files")]
 #![allow(clippy::unwrap_used, reason = "what is not there fails the test, as it should")]
 

@@ -12,7 +12,7 @@ fn tick(number: u32) -> Value {
 }
 
 #[tokio::test]
-async fn each_kind_of_data_is_subscribed_by_its_own_verb() {
+async fn each_kind_of_data_has_a_subscribe_verb() {
     let replica = Replica::alone().await;
     let mut client = replica.market().await;
     for (verb, prefix) in [("ticker", "ticker"), ("trades", "trades"), ("orderbook", "orderbook")] {
@@ -29,7 +29,7 @@ async fn each_kind_of_data_is_subscribed_by_its_own_verb() {
 }
 
 #[tokio::test]
-async fn the_current_price_comes_with_the_subscription() {
+async fn the_current_price_is_sent_on_subscribing() {
     let replica = Replica::alone().await;
     replica.publish("ticker:BTCUSDT", tick(1)).await;
     let id = replica.publish("ticker:BTCUSDT", tick(2)).await;
@@ -49,7 +49,7 @@ async fn the_current_price_comes_with_the_subscription() {
 }
 
 #[tokio::test]
-async fn the_last_trades_come_when_they_are_asked_for() {
+async fn the_last_trades_are_sent_on_request() {
     let replica = Replica::alone().await;
     let trade = |number: u32| json!({"type": "trade", "number": number});
     for number in 1..=10 {
@@ -67,7 +67,7 @@ async fn the_last_trades_come_when_they_are_asked_for() {
 }
 
 #[tokio::test]
-async fn a_paced_client_hears_the_newest_price_and_how_many_it_skipped() {
+async fn a_client_with_a_maximum_rate_receives_the_newest_price_and_the_number_of_skipped_ones() {
     let replica = Replica::alone().await;
     let mut paced = replica.market().await;
     let request = json!({"type": "subscribe", "channels": [{"channel": "ticker:BTCUSDT", "max_rate": 2}]});
@@ -87,7 +87,7 @@ async fn a_paced_client_hears_the_newest_price_and_how_many_it_skipped() {
 }
 
 #[tokio::test]
-async fn a_token_is_not_even_looked_at() {
+async fn a_token_is_ignored() {
     let replica = Replica::alone().await;
     let mut client = replica.connect("/ws/market").token("whatever").open().await;
     client.greeted().await;

@@ -1,4 +1,4 @@
-//! Names: what is one goes through every place to which names go, and what is none is refused by itself.
+//! Names: valid ones pass through every place that uses names, and invalid ones are refused separately.
 
 use std::fmt::Write;
 
@@ -11,7 +11,7 @@ use crate::support::{
     sse::EventStream,
 };
 
-/// Of real venues, of other scripts, and with every character of ASCII that may stand in a name.
+/// Names of real venues, of other scripts, and with every ASCII character that names may contain.
 const NAMES: [&str; 9] = [
     "ES=F",
     "^GSPC",
@@ -24,7 +24,7 @@ const NAMES: [&str; 9] = [
     "!$&'()+-./09:;<=>?AZ[]^_`az|~",
 ];
 
-/// What is no name, and what the refusal says of it.
+/// Invalid names, with the reason of the refusal.
 const OTHERS: [(&str, &str); 12] = [
     ("a,b", "contains `,`"),
     ("ticker:*", "contains `*`"),
@@ -57,7 +57,7 @@ fn channels(answer: &Value) -> Vec<&str> {
     answer["channels"].as_array().unwrap().iter().map(|channel| channel["channel"].as_str().unwrap()).collect()
 }
 
-/// The one element that was refused: what it was, and why.
+/// The one element that was refused, and the reason.
 fn refused(answer: &Value, channel: &str, says: &str) {
     let errors = answer["errors"].as_array().unwrap_or_else(|| panic!("{channel:?}: {answer}"));
     assert_eq!(errors.len(), 1, "{channel:?}: {answer}");
@@ -66,7 +66,7 @@ fn refused(answer: &Value, channel: &str, says: &str) {
 }
 
 #[tokio::test]
-async fn what_is_no_name_is_refused_by_itself_in_every_list() {
+async fn an_invalid_name_is_refused_separately_in_every_list() {
     let replica = Replica::alone_with("[limits]\ninvalid_messages_max = 2").await;
     let mut alice = replica.trading("alice").await;
     for (bad, says) in OTHERS {
@@ -94,7 +94,7 @@ async fn what_is_no_name_is_refused_by_itself_in_every_list() {
         assert_eq!(answer["channels"], json!(["ticker:BTCUSDT"]));
         refused(&answer, &format!("ticker:{bad}"), says);
     }
-    // What is no text has no name, and its place says which it was.
+    // An element that is not text has no name, so its index identifies it.
     let answer =
         alice.ask(json!({"type": "subscribe", "channels": [7, null, ["orders"], {"since": "1-1"}, "orders"]})).await;
     let fields: Vec<_> =
@@ -103,7 +103,7 @@ async fn what_is_no_name_is_refused_by_itself_in_every_list() {
     let places = ["channels[0]", "channels[1]", "channels[2]", "channels[3].channel"].map(|field| json!(field));
     assert_eq!(fields, places.iter().map(|field| (&empty, field)).collect::<Vec<_>>(), "{answer}");
     assert_eq!(channels(&answer), ["orders"]);
-    // A name can become too long by what stands before it.
+    // A prefix can make a name too long.
     let long = "x".repeat(200);
     let answer = alice.ask(json!({"type": "subscribe_symbol", "symbols": [long, "BTCUSDT"]})).await;
     refused(&answer, &format!("ticker:{long}"), "207 bytes");
@@ -112,7 +112,7 @@ async fn what_is_no_name_is_refused_by_itself_in_every_list() {
 }
 
 #[tokio::test]
-async fn producers_and_event_streams_are_refused_by_the_name_too() {
+async fn producers_and_event_streams_get_the_refused_name_too() {
     let settings = "[[profiles]]\nname = \"ingest\"\npath = \"/ws/ingest\"\ndialect = \"envelope\"\ntoken = \"publisher\"\n\
                     channels = [{ name = \"logs\" }, { name = \"ingest_events\" }]";
     let replica = Replica::alone_with(settings).await;
@@ -146,7 +146,7 @@ async fn producers_and_event_streams_are_refused_by_the_name_too() {
 }
 
 #[tokio::test]
-async fn one_publication_with_a_bad_name_takes_nothing_from_the_others() {
+async fn one_publication_with_an_invalid_name_does_not_affect_the_others() {
     let replica = Replica::alone().await;
     for (bad, says) in OTHERS {
         let of = |channel: &str| json!({"channel": channel, "data": {"n": 1}});
@@ -178,7 +178,7 @@ async fn a_command_about_one_channel_names_the_character() {
     }
 }
 
-/// Publishes under a name on one replica, and hears and reads it on another in every way there is.
+/// Publishes under a name on one replica, and receives and reads it on another in every possible way.
 async fn goes_everywhere(name: &str, [one, other]: [&Replica; 2], alice: &mut Client) {
     let channel = format!("trades:{name}");
     let subscribed = alice.subscribe(&[&channel]).await;
@@ -205,7 +205,7 @@ async fn goes_everywhere(name: &str, [one, other]: [&Replica; 2], alice: &mut Cl
 }
 
 #[tokio::test]
-async fn a_name_goes_everywhere_as_it_is() {
+async fn a_name_passes_through_every_place_unchanged() {
     let settings = "[[profiles]]\nname = \"desk\"\npath = \"/ws/desk\"\ntoken = \"required\"\nsymbol_verbs = { trades = \"trades:\" }\n\
                     channels = [{ name = \"trades:*\" }]";
     let server = RedisServer::start();
@@ -227,8 +227,8 @@ async fn a_name_goes_everywhere_as_it_is() {
 }
 
 #[tokio::test]
-async fn private_channels_and_runs_may_be_called_anything_too() {
-    // The last three mean something in a message of Redis.
+async fn private_channels_and_runs_may_have_any_name_too() {
+    // The last three have a special meaning in a message of Redis.
     let names = ["BRK B", "ES=F", "비트코인", "-", "!lost", "! -"];
     let listed: Vec<_> = names.iter().map(|name| format!("{{ name = \"{name}\", scope = \"private\" }}")).collect();
     let rules: String =
@@ -268,9 +268,9 @@ async fn private_channels_and_runs_may_be_called_anything_too() {
     }
 }
 
-/// A viewer of a run whose topic could have no name would wait for ever.
+/// A viewer of a run whose topic has no valid name would wait for ever.
 #[tokio::test]
-async fn the_name_of_a_run_has_one_bound() {
+async fn the_name_of_a_run_has_one_limit() {
     let replica = Replica::alone().await;
     let (longest, longer) = ("r".repeat(196), "r".repeat(197));
     replica.run(&format!("/ws/backtest/{longest}")).await;

@@ -1,4 +1,4 @@
-//! Refusals over HTTP: one shape, whatever is refused.
+//! Refusals over HTTP have one form.
 
 use serde_json::Value;
 
@@ -14,7 +14,7 @@ const UPGRADE: &[(&str, &str)] = &[
     ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
 ];
 
-/// Checks the shape; gives back `error`.
+/// Checks the form; returns `error`.
 fn name(what: &str, answer: &Answer) -> String {
     assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{what}: {answer:?}");
     assert_eq!(answer.header("cache-control"), Some("no-store"), "{what}: {answer:?}");
@@ -30,7 +30,7 @@ fn name(what: &str, answer: &Answer) -> String {
 }
 
 #[tokio::test]
-async fn every_refusal_is_the_same_kind_of_document() {
+async fn every_refusal_is_a_problem_document() {
     let settings = "[server]\nallowed_origins = [\"https://app.example\"]\n[limits]\nconnections_per_address_max = 1";
     let replica = Replica::alone_with(settings).await;
     let at = replica.address();
@@ -66,7 +66,7 @@ async fn every_refusal_is_the_same_kind_of_document() {
 }
 
 #[tokio::test]
-async fn a_clients_request_id_is_kept_where_it_is_plain() {
+async fn a_clients_request_id_is_kept_if_it_is_plain() {
     let replica = Replica::alone().await;
     let ask = async |id: &str| {
         let headers = [UPGRADE, &[("x-request-id", id)]].concat();

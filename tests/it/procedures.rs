@@ -1,5 +1,5 @@
-//! The procedures of docs/operations.md, by its own commands, on replicas with clients: each block below a comment
-//! `procedure: …` is run as it stands.
+//! The procedures of docs/operations.md, with its own commands, on replicas with clients: each block below a comment
+//! `procedure: …` is run unchanged.
 
 use std::{fs, path::Path, process::Command};
 
@@ -15,7 +15,7 @@ use crate::support::{
 
 const PAGE: &str = include_str!("../../docs/operations.md");
 
-/// Runs a block with these variables; what it prints is shown where it fails.
+/// Runs a block with these variables; its output is shown if it fails.
 async fn follow(name: &str, variables: &[(&str, &str)]) {
     let mark = format!("<!-- procedure: {name} -->\n```sh\n");
     let (_, rest) = PAGE.split_once(&mark).unwrap_or_else(|| panic!("docs/operations.md has no procedure {name:?}"));
@@ -35,7 +35,7 @@ fn every_procedure_of_the_page_is_tested() {
     assert!(untested.is_empty(), "{untested:?}");
 }
 
-/// Publishes as a publisher does: again with the same id, until it is acknowledged.
+/// Publishes like a publisher: retries with the same id until it is acknowledged.
 async fn publish(replica: &Replica, number: u64) {
     let entry = json!({
         "channel": "orders", "user": "alice", "msg_id": format!("m-{number}"),
@@ -47,7 +47,7 @@ async fn publish(replica: &Replica, number: u64) {
     .await;
 }
 
-/// The next publications are these numbers, with nothing between them.
+/// Expects exactly these numbers as the next publications.
 async fn expect(client: &mut Client, numbers: std::ops::Range<u64>) {
     for number in numbers {
         let next = client.next().await;
@@ -73,7 +73,7 @@ fn path(path: &Path) -> &str {
 }
 
 #[tokio::test]
-async fn a_backup_is_restored_and_everybody_knows_what_is_lost() {
+async fn a_backup_is_restored_and_every_loss_is_reported() {
     let mut server = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
     let backup = TempDir::with_prefix("tickgate-backup-").unwrap();
     let replica = Replica::on(&server).await;
@@ -95,7 +95,7 @@ async fn a_backup_is_restored_and_everybody_knows_what_is_lost() {
     server.restart_with(&["--appendonly", "no"]);
     follow("restore, with Redis started", &[("REDIS", &url)]).await;
     publish(&replica, 5).await;
-    // This client had all of what is lost; it goes on behind it.
+    // This client had everything that is lost; it continues after it.
     expect(&mut client, 5..6).await;
     let history = client.ask(json!({"type": "history", "channel": "orders", "last": 10})).await;
     let kept: Vec<_> = history["messages"].as_array().into_iter().flatten().map(|m| m["number"].clone()).collect();
@@ -110,7 +110,7 @@ async fn a_backup_is_restored_and_everybody_knows_what_is_lost() {
 }
 
 #[tokio::test]
-async fn replicas_move_to_another_redis_and_their_clients_miss_nothing() {
+async fn replicas_move_to_another_redis_without_a_loss_for_clients() {
     let (old, new) =
         (RedisServer::start_with(&["--appendonly", "yes"]), RedisServer::start_with(&["--appendonly", "yes"]));
     let (file, settings) = url_file(&old.url());
@@ -160,7 +160,7 @@ async fn replicas_move_to_another_redis_and_their_clients_miss_nothing() {
 }
 
 #[tokio::test]
-async fn a_file_of_secrets_is_rotated_without_a_client_noticing() {
+async fn a_file_of_secrets_is_rotated_without_an_effect_on_clients() {
     let file = NamedTempFile::new().unwrap();
     let old = "an-old-key-of-32-bytes-or-more-000";
     fs::write(file.path(), format!("{old}\n")).unwrap();
@@ -182,7 +182,7 @@ async fn a_file_of_secrets_is_rotated_without_a_client_noticing() {
 }
 
 #[tokio::test]
-async fn the_password_of_redis_is_rotated_without_a_client_noticing() {
+async fn the_password_of_redis_is_rotated_without_an_effect_on_clients() {
     let server = RedisServer::shipped(&[]);
     let (file, settings) = url_file(&url_of("tickgate", format!("127.0.0.1:{}", server.port())));
     let before = fs::read_to_string(file.path()).unwrap();

@@ -1,4 +1,4 @@
-//! Replicas as processes, ended and stopped by signals, like in production.
+//! Replicas as processes, stopped and suspended by signals, as in production.
 
 use std::{
     fs::File,
@@ -68,7 +68,7 @@ async fn three_processes_on_one_redis_are_one_gateway() {
 }
 
 #[tokio::test]
-async fn a_replica_that_slept_through_its_lease_neither_counts_twice_nor_keeps_what_moved() {
+async fn a_replica_that_slept_through_its_lease_neither_counts_twice_nor_keeps_moved_sessions() {
     let server = RedisServer::start();
     let (sleeper, other) = (Replica::process(&server, SETTINGS).await, Replica::process(&server, SETTINGS).await);
     let (mut moved, mut stayed) = (sleeper.trading("alice").await, sleeper.trading("bob").await);
@@ -110,7 +110,7 @@ async fn a_replica_that_slept_through_its_lease_neither_counts_twice_nor_keeps_w
 }
 
 #[tokio::test]
-async fn signals_that_mean_nothing_here_are_logged_and_close_nobody() {
+async fn unused_signals_are_logged_and_close_no_connection() {
     let server = RedisServer::start();
     let mut replica = Replica::process(&server, SETTINGS).await;
     let mut alice = replica.trading("alice").await;
@@ -129,7 +129,7 @@ async fn signals_that_mean_nothing_here_are_logged_and_close_nobody() {
     replica.ended().await;
 }
 
-/// Publishes over a kept connection; the whole response's head, or none when the connection had ended.
+/// Publishes over a kept connection; returns the head of the response, or `None` if the connection had ended.
 async fn publish_over(stream: &mut TcpStream) -> Option<String> {
     let body = r#"{"channel":"logs","data":{"n":1}}"#;
     let head = format!("POST /api/v1/publish HTTP/1.1\r\nhost: localhost\r\nx-api-key: {API_KEY}\r\n");
@@ -146,7 +146,7 @@ async fn publish_over(stream: &mut TcpStream) -> Option<String> {
 }
 
 #[tokio::test]
-async fn publishers_leave_a_draining_replica_and_are_never_answered_without_redis() {
+async fn publishers_leave_a_draining_replica_and_always_get_a_response() {
     let server = RedisServer::start();
     let settings = format!("{SETTINGS}[log]\nformat = \"json\"\n[drain]\ndelay = \"1s\"\n");
     let mut replica = Replica::process(&server, &settings).await;
@@ -199,7 +199,7 @@ async fn sigterm_drains_and_ends_with_success() {
 }
 
 #[tokio::test]
-async fn development_mode_survives_a_standard_output_that_takes_nothing() {
+async fn development_mode_survives_a_blocked_standard_output() {
     let full = File::options().write(true).open("/dev/full").unwrap();
     let (reader, closed) = std::io::pipe().unwrap();
     drop(reader);
@@ -211,7 +211,7 @@ async fn development_mode_survives_a_standard_output_that_takes_nothing() {
         let said = tokio::task::spawn_blocking(move || {
             let mut lines = log.lines().map_while(Result::ok);
             let serves = lines.any(|line| line.contains("serving"));
-            // Whoever fails at what it prints ends by itself, with another code.
+            // A program that fails on its output exits with another code.
             (serves, lines)
         });
         let (serves, lines) = said.await.unwrap();

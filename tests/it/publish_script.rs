@@ -1,5 +1,5 @@
-//! The publish script itself, as engines call it: one publication or several in a call, what each answer says, what is
-//! stored then.
+//! The publish script as engines call it: one or several publications per call, the response to each, and what is
+//! stored.
 
 use redis::Value;
 
@@ -12,7 +12,7 @@ const B: &str = "tg2:{t:b}:s";
 
 const GENERATION: &str = "9000000000000";
 
-/// A server in the generation.
+/// A server with a generation.
 async fn server() -> RedisServer {
     let server = RedisServer::start();
     let info: String = server.run(&["INFO", "replication"]).await;
@@ -22,7 +22,7 @@ async fn server() -> RedisServer {
     server
 }
 
-/// Calls the script; each answer as text, an error as `!` and its code.
+/// Calls the script; returns each response as text, an error as `!` and its code.
 async fn call(server: &RedisServer, keys: &[&str], values: &[&[&str]]) -> Vec<String> {
     call_in(server, GENERATION, keys, values).await
 }
@@ -58,7 +58,7 @@ async fn stored(server: &RedisServer, stream: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn several_in_a_call_are_each_as_if_they_were_alone() {
+async fn several_publications_in_a_call_are_independent() {
     let server = server().await;
     let value = |payload, channel| [payload, "100", "0", "0", channel, "1"];
     let values = [value("1", "-"), value("2", "orders"), value("3", "-"), value("4", "-")];
@@ -73,7 +73,7 @@ async fn several_in_a_call_are_each_as_if_they_were_alone() {
 }
 
 #[tokio::test]
-async fn one_that_fails_takes_nothing_from_its_neighbours() {
+async fn one_failure_does_not_affect_the_others_of_a_call() {
     let server = server().await;
     server.run::<()>(&["SET", B, "no stream"]).await;
     let value = &["1", "100", "0", "0", "-", "1"][..];
@@ -81,7 +81,7 @@ async fn one_that_fails_takes_nothing_from_its_neighbours() {
 }
 
 #[tokio::test]
-async fn a_repeated_msg_id_is_known_also_within_a_call() {
+async fn a_repeated_msg_id_is_detected_within_a_call_too() {
     let server = server().await;
     let (one, two) = ("tg2:{t:a}:i:one", "tg2:{t:a}:i:two");
     let value = |keep| ["1", keep, "0", "0", "-", "1", "60000", "digest"];
@@ -98,7 +98,7 @@ async fn a_repeated_msg_id_is_known_also_within_a_call() {
 }
 
 #[tokio::test]
-async fn an_epoch_names_what_was_before_it() {
+async fn an_epoch_contains_the_previous_id() {
     let server = server().await;
     let publish = async |generation: &str, epoch: &str| {
         call_in(&server, generation, &[A], &[&["1", "100", epoch, "0", "-", "1"]]).await.remove(0)
@@ -111,7 +111,7 @@ async fn an_epoch_names_what_was_before_it() {
     assert_eq!(publish(next, "0").await, "9000000005000-0");
     assert_eq!(publish(next, next).await, "9000000005000-1");
     assert_eq!(stored(&server, A).await, ["d 1 p ?", "d 1", "d 1 p 9000000000001-1", "d 1"]);
-    // An empty stream that was made for whoever follows it.
+    // An empty stream that was created for a follower.
     server.run::<String>(&["XADD", B, "MAXLEN", "0", "9000000005001-9007199254740991", "d", ""]).await;
     server.run::<()>(&["EXPIRE", B, "50"]).await;
     server.run::<()>(&["HSET", GEN, "alloc", "9000000005002"]).await;
@@ -122,7 +122,7 @@ async fn an_epoch_names_what_was_before_it() {
 }
 
 #[tokio::test]
-async fn nothing_is_stored_elsewhere_than_where_the_caller_is_attached() {
+async fn nothing_is_stored_outside_the_callers_generation() {
     let server = server().await;
     let value = ["1", "100", "0", "0", "-", "1"];
     for (field, other, code) in
@@ -142,7 +142,7 @@ async fn nothing_is_stored_elsewhere_than_where_the_caller_is_attached() {
 }
 
 #[tokio::test]
-async fn a_call_with_a_value_too_few_stores_nothing() {
+async fn a_call_with_a_missing_value_stores_nothing() {
     let server = server().await;
     let (whole, short) = (["1", "100", "0", "0", "-", "1"], ["1", "100", "0", "0", "-"]);
     assert_eq!(call(&server, &[A, B], &[&whole, &short]).await, ["!ERR"]);
@@ -151,7 +151,7 @@ async fn a_call_with_a_value_too_few_stores_nothing() {
 }
 
 #[tokio::test]
-async fn a_later_turn_ends_those_before_it_on_all_topics() {
+async fn a_later_turn_ends_earlier_ones_on_all_topics() {
     let server = server().await;
     let in_turn = async |turn: &str, key, payload| {
         let header = format!("{GENERATION} feed:a {turn}");

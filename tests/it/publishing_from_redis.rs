@@ -1,4 +1,4 @@
-//! `docs/publishing-from-redis.md`, run: every example publishes to a real server, and arrives at a follower.
+//! Runs `docs/publishing-from-redis.md`: every example publishes to a real server, and arrives at a follower.
 
 use std::{
     fs,
@@ -10,7 +10,7 @@ use std::{
 
 use tempfile::TempDir;
 use tickgate::{
-    backplane::{Backplane, Identity, Redis},
+    backplane::{Backplane, Redis, ReplicaIdentity},
     config,
     metrics::Metrics,
     redis_link::{RedisLink, Topology},
@@ -27,27 +27,27 @@ use crate::support::{
 const DOCUMENT: &str = include_str!("../../docs/publishing-from-redis.md");
 const PUBLISH: &str = include_str!("../../src/backplane/redis/scripts/publish.lua");
 
-/// The example in a language, as the document has it.
+/// The example in a language, from the document.
 fn example(language: &str) -> &'static str {
     let start = format!("```{language}\n");
     let (_, rest) = DOCUMENT.split_once(&start).expect("an example");
     rest.split_once("```").expect("its end").0
 }
 
-/// How long the `msg_id` of an order is known.
+/// How long the `msg_id` of an order is remembered.
 const ORDERS_KNOWN: Duration = Duration::from_secs(1_234);
 
-/// A replica whose rules say how orders and one ticker are kept; of all else nothing is, so an engine that did not find
-/// the rule of the ticker would get no id.
+/// A replica with rules for orders and one ticker; other topics are not retained, so an engine that did not find the
+/// rule of the ticker would get no id.
 fn replica(link: &RedisLink, dedupe_ttl: Duration, tasks: &Tasks) -> Backplane {
     let ticker = TopicRule { pattern: Pattern::new("tick*:BTC*").expect("a pattern"), ..(*retain(1000)).clone() };
     let user_stream = TopicRule { dedupe_ttl, ..(*retain(1000)).clone() };
     let rules = Arc::new(TopicRules::new(vec![ticker], user_stream, (*retain(0)).clone()));
-    let identity = Identity { replica: ReplicaId::random(), rules };
+    let identity = ReplicaIdentity { replica: ReplicaId::random(), rules };
     Backplane::Redis(Redis::start_on(&Topology::one(link.clone()), &identity, tasks))
 }
 
-/// A server with the documented users, and a follower with the gateway's rights only.
+/// A server with the documented users, and a follower with only the gateway's rights.
 struct Stage {
     server: RedisServer,
     backplane: Backplane,
@@ -87,7 +87,7 @@ impl Stage {
         let ticker = topic("ticker:BTCUSDT");
         let arrived = self.follower.has_arrived(&ticker, 1).await;
         assert!(text(&arrived[0]).contains(price), "{}", text(&arrived[0]));
-        // The gateway goes on in the same epoch, without a hole.
+        // The gateway continues in the same epoch, without a hole.
         let published = self.backplane.publish(number(&ticker, &retain(1000), 1)).await.expect("accepted");
         assert_eq!(published.id, Some(ids(&arrived)[0].next()));
         arrived
@@ -195,7 +195,7 @@ async fn engines_find_the_rules_of_the_replica_that_started_last() {
     acknowledging(&newer).await;
     let is_new = |rules: &str| rules.contains(r#""dedupe_ttl":4321}}"#);
     eventually("its rules are there", async || is_new(&stage.rules().await).then_some(())).await;
-    // The one that goes, as in a rolling update, writes to the roster once more.
+    // A replica that leaves, as in a rolling update, writes to the roster once more.
     stage.backplane.leave().await;
     assert!(is_new(&stage.rules().await), "{}", stage.rules().await);
 }

@@ -1,5 +1,5 @@
-//! Faults of Redis and of the way to it: what publishers are told, what followers see, how long it takes. Each test
-//! ends with a publication that arrives, and says what was lost.
+//! Faults of Redis and of the network to it: results for publishers, events for followers, and times. Each test ends
+//! with a publication that arrives, and checks what was lost.
 
 use std::{
     sync::Arc,
@@ -55,7 +55,7 @@ impl Replica {
         Self::following_with(&redis_config(url), topic).await
     }
 
-    /// One that takes silence for a fault.
+    /// A replica that treats silence as a fault.
     async fn impatient(url: &str, topic: &Topic) -> Self {
         Self::following_with(&impatient_redis_config(url), topic).await
     }
@@ -67,7 +67,7 @@ impl Replica {
         replica
     }
 
-    /// Waits until both links are proven.
+    /// Waits until both links are verified.
     async fn healthy(&self) {
         let healthy = || {
             let health = self.backplane.health();
@@ -84,7 +84,7 @@ impl Replica {
         self.publish(topic, n).await.expect("accepted").id.expect("an id")
     }
 
-    /// Publishes until it is accepted; how often it was refused or unknown before.
+    /// Publishes until it is accepted; counts refused and unknown attempts before.
     async fn insist(&self, topic: &Topic, n: usize) -> StreamId {
         eventually("a publication is accepted", async || self.publish(topic, n).await.ok()).await.id.expect("an id")
     }
@@ -99,7 +99,7 @@ impl Replica {
     }
 }
 
-/// What a follower of `orders` is told when its link is lost.
+/// What a follower of `orders` receives when its link is lost.
 fn lost() -> Told {
     Told::Lost("orders".to_owned())
 }
@@ -120,7 +120,7 @@ fn unknown(result: &Result<Published, PublishError>) -> bool {
 }
 
 #[tokio::test]
-async fn a_replica_starts_without_redis_and_says_so() {
+async fn a_replica_starts_without_redis_and_reports_it() {
     let (mut server, orders) = (RedisServer::absent(), topic("orders"));
     let replica = Replica::start(&server.url());
     replica.backplane.follow(&orders, None);
@@ -135,7 +135,7 @@ async fn a_replica_starts_without_redis_and_says_so() {
 }
 
 #[tokio::test]
-async fn a_killed_pubsub_link_is_made_anew_and_everything_confirmed() {
+async fn a_killed_pubsub_link_reconnects_and_everything_is_confirmed_again() {
     let (server, orders) = (RedisServer::start(), topic("orders"));
     let replica = Replica::following(&server.url(), &orders).await;
     let others: Vec<_> = (0..2500).map(|n| topic(&format!("other{n}"))).collect();
@@ -159,19 +159,19 @@ async fn a_killed_pubsub_link_is_made_anew_and_everything_confirmed() {
 }
 
 #[tokio::test]
-async fn a_killed_command_link_refuses_or_doubts_and_is_back_at_once() {
+async fn a_killed_command_link_refuses_or_leaves_unknown_and_reconnects_at_once() {
     let (server, orders) = (RedisServer::start(), topic("orders"));
     let replica = Replica::following(&server.url(), &orders).await;
     server.client_kill("normal").await;
     let killed = Instant::now();
     replica.insist(&orders, 1).await;
-    // Milliseconds, but for what else the machine does.
+    // Milliseconds, apart from other work of the machine.
     assert!(killed.elapsed() < Duration::from_secs(10), "{:?}", killed.elapsed());
     replica.follower.has_arrived(&orders, 1).await;
 }
 
 #[tokio::test]
-async fn a_restart_that_lost_nothing_is_a_new_epoch_without_a_gap() {
+async fn a_restart_without_losses_is_a_new_epoch_without_a_gap() {
     let (mut server, orders) = (RedisServer::durable(), topic("orders"));
     let replica = Replica::following(&server.url(), &orders).await;
     let before = replica.accepted(&orders, 1).await;
@@ -190,7 +190,7 @@ async fn a_restart_that_lost_nothing_is_a_new_epoch_without_a_gap() {
 }
 
 #[tokio::test]
-async fn what_a_server_lost_is_told_by_who_acknowledged_it() {
+async fn losses_of_a_server_are_reported_by_the_replica_that_acknowledged_them() {
     let (mut server, orders) = (RedisServer::durable(), topic("orders"));
     let replica = Replica::following(&server.url(), &orders).await;
     let kept = replica.accepted(&orders, 1).await;
@@ -205,7 +205,7 @@ async fn what_a_server_lost_is_told_by_who_acknowledged_it() {
     assert_eq!(replica.page(&orders, last).await.1, None, "who has all of it is told nothing");
     let counted = async || (replica.link.metrics().lost_publications_total.get() == 4).then_some(());
     eventually("the four are counted", counted).await;
-    // Everybody else who reads later is told the same, also behind what was published since.
+    // Later readers receive the same report, even after newer publications.
     let second = Replica::following(&server.url(), &orders).await;
     second.insist(&orders, 6).await;
     assert_eq!(second.page(&orders, kept).await.1, Some(Missing::Lost(Some(4))));
@@ -213,7 +213,7 @@ async fn what_a_server_lost_is_told_by_who_acknowledged_it() {
 }
 
 #[tokio::test]
-async fn a_key_of_another_type_keeps_no_other_topic_from_being_verified() {
+async fn a_key_of_another_type_does_not_affect_the_verification_of_other_topics() {
     let (mut server, orders, harmed) = (RedisServer::durable(), topic("orders"), topic("harmed"));
     let replica = Replica::following(&server.url(), &orders).await;
     let kept = replica.accepted(&orders, 1).await;
@@ -226,7 +226,7 @@ async fn a_key_of_another_type_keeps_no_other_topic_from_being_verified() {
     server.restart_from(&snapshot);
     let told = async || (replica.page(&orders, kept).await.1 == Some(Missing::Lost(Some(1)))).then_some(());
     eventually("the loss in the other topic is told", told).await;
-    // As soon as the key is gone, the loss in its topic can be told too.
+    // Once the key is removed, the loss in its topic can be reported too.
     server.run::<()>(&["DEL", &key]).await;
     replica.insist(&harmed, 3).await;
     let told = async || replica.page(&harmed, first.previous()).await.1.is_some().then_some(());
@@ -234,7 +234,7 @@ async fn a_key_of_another_type_keeps_no_other_topic_from_being_verified() {
 }
 
 #[tokio::test]
-async fn who_acknowledges_a_repeat_answers_for_it() {
+async fn a_replica_that_acknowledges_a_duplicate_is_responsible_for_it() {
     let (mut server, orders) = (RedisServer::durable(), topic("orders"));
     let one = Replica::following(&server.url(), &orders).await;
     let kept = one.accepted(&orders, 1).await;
@@ -243,7 +243,7 @@ async fn who_acknowledges_a_repeat_answers_for_it() {
     let two = Replica::following(&server.url(), &orders).await;
     let again = two.backplane.publish(named(&orders, &two.rule, 2, "m-2")).await.expect("accepted");
     assert_eq!((again.id, again.duplicate), (first.id, true));
-    // Whoever stored it is gone before Redis loses it.
+    // The replica that stored it has ended before Redis loses it.
     drop(one);
     server.restart_from(&snapshot);
     let told = async || matches!(two.page(&orders, kept).await.1, Some(Missing::Lost(_))).then_some(());
@@ -251,7 +251,7 @@ async fn who_acknowledges_a_repeat_answers_for_it() {
 }
 
 #[tokio::test]
-async fn what_a_replica_that_left_had_acknowledged_is_told_by_those_who_stay() {
+async fn what_a_leaving_replica_had_acknowledged_is_reported_by_the_others() {
     let (mut server, orders) = (RedisServer::durable(), topic("orders"));
     let one = Replica::following(&server.url(), &orders).await;
     let two = Replica::following(&server.url(), &orders).await;
@@ -267,7 +267,7 @@ async fn what_a_replica_that_left_had_acknowledged_is_told_by_those_who_stay() {
 }
 
 #[tokio::test]
-async fn what_a_replica_that_is_gone_had_acknowledged_leaves_doubt_to_those_who_cross_it() {
+async fn what_an_ended_replica_had_acknowledged_leaves_doubt_at_the_boundary() {
     let (mut server, orders) = (RedisServer::durable(), topic("orders"));
     let one = Replica::following(&server.url(), &orders).await;
     let two = Replica::following(&server.url(), &orders).await;
@@ -301,7 +301,7 @@ async fn a_replica_that_leaves_while_redis_restarts_waits_for_it() {
 }
 
 #[tokio::test]
-async fn an_emptied_server_is_told_to_those_who_saw_nothing_yet() {
+async fn an_emptied_server_is_reported_to_readers_without_messages() {
     let (mut server, orders) = (RedisServer::start(), topic("orders"));
     let replica = Replica::following(&server.url(), &orders).await;
     let before = replica.accepted(&orders, 1).await;
@@ -330,13 +330,13 @@ async fn a_flushed_server_never_gives_an_id_twice() {
 }
 
 #[tokio::test]
-async fn a_flushed_server_is_noticed_though_every_link_still_stands() {
+async fn a_flushed_server_is_detected_although_every_link_stays_up() {
     let (server, orders) = (RedisServer::start(), topic("orders"));
     let replica = Replica::following(&server.url(), &orders).await;
     let before = replica.accepted(&orders, 1).await;
     let told = replica.follower.count();
     server.run::<()>(&["FLUSHALL"]).await;
-    // Nobody publishes: the loss is found by looking.
+    // Without publications: the comparison finds the loss.
     replica.follower.told_after(told, &Told::GenerationChanged).await;
     let told = async || {
         matches!(replica.page(&orders, before.previous()).await.1, Some(Missing::Lost(_) | Missing::Retention))
@@ -345,7 +345,7 @@ async fn a_flushed_server_is_noticed_though_every_link_still_stands() {
 }
 
 #[tokio::test]
-async fn a_half_open_way_is_noticed_and_replaced() {
+async fn a_half_open_link_is_detected_and_replaced() {
     let (server, orders) = (RedisServer::start(), topic("orders"));
     let proxy = Proxy::start(server.port()).await;
     let replica = Replica::impatient(&proxy.url(), &orders).await;
@@ -357,13 +357,13 @@ async fn a_half_open_way_is_noticed_and_replaced() {
     replica.follower.has_arrived(&orders, 1).await;
 }
 
-/// The turn of a feed, of this number, which ends after this time.
+/// A feed's turn with this number, which ends after this time.
 fn turn(number: u64, lasts: Duration) -> Option<Turn> {
     Some(Turn { of: "feed:a", number, until: Instant::now() + lasts })
 }
 
 #[tokio::test]
-async fn what_was_on_its_way_when_a_turn_ended_is_not_stored_behind_a_later_one() {
+async fn publications_in_flight_at_the_end_of_a_turn_are_not_stored_after_a_later_one() {
     let (server, ticker) = (RedisServer::start(), topic("ticker:A"));
     let proxy = Proxy::start(server.port()).await;
     let (old, new) = (Replica::start(&proxy.url()), Replica::following(&server.url(), &ticker).await);
@@ -373,7 +373,7 @@ async fn what_was_on_its_way_when_a_turn_ended_is_not_stored_behind_a_later_one(
     let publish =
         |replica: &Replica, publication, number| replica.backplane.publish_in_turn(publication, turn(number, PATIENCE));
     publish(&old, kept(0), 5).await.expect("stored in its turn");
-    // Nothing of it arrives before the later turn's first publication.
+    // None of it arrives before the later turn's first publication.
     proxy.set(Weather::BlackHole);
     let late = [publish(&old, kept(1), 5), publish(&old, sent(2), 5)];
     publish(&new, kept(3), 6).await.expect("stored in its turn");
@@ -392,7 +392,7 @@ async fn what_was_on_its_way_when_a_turn_ended_is_not_stored_behind_a_later_one(
 }
 
 #[tokio::test]
-async fn a_turn_that_ended_by_its_own_clock_stores_nothing() {
+async fn an_expired_turn_stores_nothing() {
     let (server, ticker) = (RedisServer::start(), topic("ticker:A"));
     let replica = Replica::following(&server.url(), &ticker).await;
     let publish = |n, lasts| replica.backplane.publish_in_turn(number(&ticker, &replica.rule, n), turn(1, lasts));
@@ -403,7 +403,7 @@ async fn a_turn_that_ended_by_its_own_clock_stores_nothing() {
 }
 
 #[tokio::test]
-async fn a_late_way_is_no_fault() {
+async fn a_slow_network_is_not_a_fault() {
     let (server, orders) = (RedisServer::start(), topic("orders"));
     let proxy = Proxy::start(server.port()).await;
     proxy.set(Weather::Pass { delay: Duration::from_millis(40) });
@@ -416,7 +416,7 @@ async fn a_late_way_is_no_fault() {
 }
 
 #[tokio::test]
-async fn a_refusing_way_is_tried_again_until_it_lets_through() {
+async fn a_refused_connection_is_retried_until_it_is_accepted() {
     let (server, orders) = (RedisServer::start(), topic("orders"));
     let proxy = Proxy::start(server.port()).await;
     let replica = Replica::following(&proxy.url(), &orders).await;
@@ -429,7 +429,7 @@ async fn a_refusing_way_is_tried_again_until_it_lets_through() {
 }
 
 #[tokio::test]
-async fn a_demoted_server_is_left_until_it_is_a_master_again() {
+async fn a_demoted_server_is_not_used_until_it_is_a_master_again() {
     let (server, master, orders) = (RedisServer::start(), RedisServer::start(), topic("orders"));
     let replica = Replica::following(&server.url(), &orders).await;
     replica.accepted(&orders, 1).await;
@@ -453,7 +453,7 @@ async fn a_full_server_refuses_and_stores_nothing() {
     }
     let fresh = topic("fresh");
     assert_eq!(refused(&replica.publish(&fresh, 1).await), Some(Refusal::OutOfMemory));
-    // Links can be made anew all the same: what is there can be read, and readiness tells.
+    // Links can still reconnect: existing data can be read, and readiness reports the state.
     server.client_kill("pubsub").await;
     server.client_kill("normal").await;
     replica.follower.told_after(1, &lost()).await;
@@ -500,7 +500,7 @@ async fn a_loading_server_is_waited_for() {
 }
 
 #[tokio::test]
-async fn a_forgotten_script_is_loaded_again_in_order() {
+async fn a_lost_script_is_loaded_again_in_order() {
     let (server, orders) = (RedisServer::start(), topic("orders"));
     let replica = Replica::following(&server.url(), &orders).await;
     let mut count = 0;
@@ -520,7 +520,7 @@ async fn a_forgotten_script_is_loaded_again_in_order() {
 }
 
 #[tokio::test]
-async fn what_reads_is_sent_by_its_digest_and_told_again_where_it_was_forgotten() {
+async fn read_scripts_are_called_by_digest_and_loaded_again_if_lost() {
     let (server, orders, new) = (RedisServer::start(), topic("orders"), topic("new"));
     let replica = Replica::following(&server.url(), &orders).await;
     let (first, backplane) = (replica.accepted(&orders, 0).await, &replica.backplane);
@@ -536,12 +536,13 @@ async fn what_reads_is_sent_by_its_digest_and_told_again_where_it_was_forgotten(
     forgotten().await;
     backplane.forget(std::slice::from_ref(&new)).await.unwrap();
     assert_eq!(backplane.heads(std::slice::from_ref(&new)).await.remove(0).unwrap(), None);
-    // The text of a script is sent when it was forgotten, and never with a question.
+    // The text of a script is sent only after it was lost, and never with a call.
     let calls: String = server.run(&["INFO", "commandstats"]).await;
     assert!(calls.contains("cmdstat_evalsha:") && !calls.contains("cmdstat_eval:"), "{calls}");
 }
 
-/// Publishes while the server is silent: unknown; the retry publishes once. The server may fall silent a moment later.
+/// Publishes while the server is silent: unknown; the retry publishes once. The server may become silent a moment
+/// later.
 async fn silence_is_unknown_and_a_retry_is_safe(replica: &Replica, orders: &Topic, wake: impl AsyncFnOnce()) {
     let publish =
         async |n: usize| replica.backplane.publish(named(orders, &replica.rule, n, &format!("retried {n}"))).await;
@@ -563,7 +564,7 @@ async fn silence_is_unknown_and_a_retry_is_safe(replica: &Replica, orders: &Topi
 }
 
 #[tokio::test]
-async fn a_paused_server_leaves_doubt_that_a_retry_ends() {
+async fn a_paused_server_leaves_an_unknown_outcome_that_a_retry_decides() {
     let (server, orders) = (RedisServer::start(), topic("orders"));
     let replica = Replica::impatient(&server.url(), &orders).await;
     server.run::<()>(&["CLIENT", "PAUSE", "3600000", "WRITE"]).await;
@@ -572,7 +573,7 @@ async fn a_paused_server_leaves_doubt_that_a_retry_ends() {
 }
 
 #[tokio::test]
-async fn a_sleeping_server_leaves_doubt_that_a_retry_ends() {
+async fn a_sleeping_server_leaves_an_unknown_outcome_that_a_retry_decides() {
     let (server, orders) = (RedisServer::start(), topic("orders"));
     let replica = Replica::impatient(&server.url(), &orders).await;
     let mut sleeper = server.connect().await;
@@ -584,7 +585,7 @@ async fn a_sleeping_server_leaves_doubt_that_a_retry_ends() {
 }
 
 #[tokio::test]
-async fn a_frozen_server_leaves_doubt_that_a_retry_ends() {
+async fn a_frozen_server_leaves_an_unknown_outcome_that_a_retry_decides() {
     let (server, orders) = (RedisServer::start(), topic("orders"));
     let replica = Replica::impatient(&server.url(), &orders).await;
     server.freeze();
@@ -600,7 +601,7 @@ async fn a_frozen_server_leaves_doubt_that_a_retry_ends() {
 }
 
 #[tokio::test]
-async fn a_busy_server_refuses_by_that_name() {
+async fn a_busy_server_refuses_with_that_reason() {
     let (server, orders) = (RedisServer::start(), topic("orders"));
     let replica = Replica::following(&server.url(), &orders).await;
     server.run::<()>(&["CONFIG", "SET", "busy-reply-threshold", "50"]).await;
@@ -625,7 +626,7 @@ async fn a_busy_server_refuses_by_that_name() {
 }
 
 #[tokio::test]
-async fn a_cut_follower_is_confirmed_anew_instead_of_missing_in_silence() {
+async fn a_disconnected_follower_is_confirmed_again_instead_of_silently_missing_messages() {
     let (server, orders) = (RedisServer::start(), topic("orders"));
     let proxy = Proxy::start(server.port()).await;
     let follower = Replica::impatient(&proxy.url(), &orders).await;
@@ -644,7 +645,7 @@ async fn a_cut_follower_is_confirmed_anew_instead_of_missing_in_silence() {
 }
 
 #[tokio::test]
-async fn what_is_more_than_a_read_may_bring_is_not_fetched() {
+async fn a_read_fetches_no_more_than_its_limits() {
     let (server, orders) = (RedisServer::start(), topic("orders"));
     let replica = Replica::following(&server.url(), &orders).await;
     let rule = Arc::new(TopicRule { retain_max: 1_000, ..(*replica.rule).clone() });
@@ -668,14 +669,14 @@ async fn what_is_more_than_a_read_may_bring_is_not_fetched() {
 }
 
 #[tokio::test]
-async fn what_replicas_must_have_is_unknown_until_they_do() {
+async fn a_publication_that_replicas_must_have_is_unknown_until_they_do() {
     let (server, copy, orders) = (RedisServer::start(), RedisServer::start(), topic("orders"));
     let config = config::Redis { response_timeout: Duration::from_secs(3), ..redis_config(&server.url()) };
     let replica = Replica::following_with(&config, &orders).await;
     let rule = Arc::new(TopicRule { wait_replicas: 1, ..(*replica.rule).clone() });
     let publish = |n| replica.backplane.publish(number(&orders, &rule, n));
     let mut alone = std::pin::pin!(publish(1));
-    // Others do not wait behind it.
+    // Other topics do not wait for it.
     let other = topic("plain");
     let plain = tokio::select! {
         biased;
@@ -690,7 +691,7 @@ async fn what_replicas_must_have_is_unknown_until_they_do() {
 }
 
 #[tokio::test]
-async fn what_must_be_on_the_disk_is_confirmed_by_servers_that_can_tell() {
+async fn durability_on_disk_is_confirmed_by_servers_that_support_it() {
     let (lasting, forgetful, orders) = (RedisServer::durable(), RedisServer::start(), topic("orders"));
     for (server, keeps) in [(&lasting, true), (&forgetful, false)] {
         let replica = Replica::following(&server.url(), &orders).await;
@@ -705,7 +706,7 @@ async fn what_must_be_on_the_disk_is_confirmed_by_servers_that_can_tell() {
 }
 
 #[tokio::test]
-async fn an_engines_own_publications_arrive_and_its_mistakes_are_told() {
+async fn an_engines_publications_arrive_and_its_mistakes_are_reported() {
     let (server, orders) = (RedisServer::start(), topic("orders"));
     let replica = Replica::following(&server.url(), &orders).await;
     let script = redis::Script::new(include_str!("../../src/backplane/redis/scripts/publish.lua"));
@@ -726,7 +727,7 @@ async fn an_engines_own_publications_arrive_and_its_mistakes_are_told() {
     assert_eq!(ids(&arrived), [good, bad, next]);
     assert_eq!(arrived[1].content, Content::Unreadable);
     assert_eq!(replica.page(&orders, StreamId::ZERO).await.0[1].content, Content::Unreadable);
-    // Noise on the channel takes no place, and harms nobody.
+    // Noise on the channel takes no place in the stream, and has no effect.
     server.run::<i64>(&["PUBLISH", &stream, "hello"]).await;
     let ours = replica.accepted(&orders, 1).await;
     assert_eq!(ours, next.next());
@@ -734,7 +735,7 @@ async fn an_engines_own_publications_arrive_and_its_mistakes_are_told() {
 }
 
 #[tokio::test]
-async fn a_right_that_is_missing_stores_nothing() {
+async fn a_missing_right_stores_nothing() {
     let (server, orders) = (RedisServer::start(), topic("orders"));
     let keys = ["~tg2:{gen}", "~tg2:{t:good*", "%R~tg?:{replicas}:l"];
     server
@@ -750,7 +751,7 @@ async fn a_right_that_is_missing_stores_nothing() {
 }
 
 #[tokio::test]
-async fn control_messages_reach_their_callback_also_after_a_new_link() {
+async fn control_messages_reach_their_callback_on_a_new_link_too() {
     let server = RedisServer::start();
     let replica = Replica::start(&server.url());
     let (sender, mut received) = tokio::sync::mpsc::channel(10);
@@ -776,9 +777,9 @@ async fn control_messages_reach_their_callback_also_after_a_new_link() {
     }
 }
 
-/// Two servers that share the topics; one of them is killed and comes back empty.
+/// Two servers that share the topics; one of them is killed and returns empty.
 #[tokio::test]
-async fn a_dead_server_concerns_its_own_topics_only() {
+async fn a_dead_server_affects_only_its_own_topics() {
     use tickgate::{
         backplane::Redis,
         redis_link::{Placement, Topology},

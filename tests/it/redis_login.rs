@@ -1,4 +1,4 @@
-//! A login to Redis that changes while replicas run: new connections use what was read last.
+//! Redis credentials that change while replicas run: new connections use the latest ones.
 
 use std::fs;
 
@@ -12,7 +12,7 @@ async fn set_user(redis: &RedisServer, change: &str) {
 }
 
 #[tokio::test]
-async fn a_changed_login_needs_no_restart() {
+async fn changed_credentials_need_no_restart() {
     let redis = RedisServer::start();
     set_user(&redis, ">old-password").await;
     let file = NamedTempFile::new().unwrap();
@@ -36,7 +36,7 @@ async fn a_changed_login_needs_no_restart() {
     eventually("readiness", async || (replica.get("/readyz").await.status == 200).then_some(())).await;
     let stays = replica.metric("tickgate_redis_errors_total{kind=\"wrongpass\"}").await;
 
-    // A file that can't be used: what was read before still counts.
+    // An unusable file: the previous content still applies.
     fs::write(file.path(), "").unwrap();
     eventually("the failure", async || (replica.metric("tickgate_reload_failed").await > 0.0).then_some(())).await;
     redis.run::<()>(&["CLIENT", "KILL", "USER", "gate"]).await;

@@ -1,5 +1,5 @@
-//! Two replicas publish while their Redis is killed, rolled back, emptied and cut off, over and over. Afterwards every
-//! publication that was acknowledged is in its stream under the id that was told, or whoever steps over that id is told.
+//! Two replicas publish while their Redis is repeatedly killed, rolled back, emptied and disconnected. Afterwards every
+//! acknowledged publication is in its stream under its id, or readers that pass that id receive a report.
 
 use std::{
     collections::HashMap,
@@ -103,7 +103,7 @@ async fn whole(backplane: &Backplane, topic: &Topic) -> Vec<Arc<Message>> {
     }
 }
 
-/// What is told to whoever reads on from there.
+/// What a reader receives as missing from that position.
 async fn lack(backplane: &Backplane, topic: &Topic, after: StreamId) -> Option<Missing> {
     let read = async || backplane.read_on(topic, after, None, ReadLimits::ONE).await.ok();
     eventually("a page", read).await.lack.map(|lack| lack.missing)
@@ -135,7 +135,7 @@ async fn fault(server: &mut RedisServer, round: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_redis_loses_is_told() {
+async fn every_loss_of_redis_is_reported() {
     let (mut server, tasks) = (RedisServer::durable(), Tasks::new());
     let replicas = [Replica::start(&server.url(), &tasks), Replica::start(&server.url(), &tasks)];
     let (acknowledged, end) = (Acknowledged::default(), Arc::new(AtomicBool::new(false)));
@@ -151,7 +151,7 @@ async fn whatever_redis_loses_is_told() {
         for replica in &replicas {
             replica.healthy().await;
         }
-        // Publications go on before the next fault.
+        // Publications continue before the next fault.
         let count = acknowledged.lock().len();
         eventually("publications go on", async || (acknowledged.lock().len() > count + 20).then_some(())).await;
     }
@@ -181,9 +181,9 @@ async fn whatever_redis_loses_is_told() {
     }
 }
 
-/// Two replicas that take turns at one topic; the first reaches Redis only as the weather allows.
+/// Two replicas publish alternately to one topic; the first reaches Redis only when the proxy allows.
 #[tokio::test]
-async fn a_loss_is_still_told_when_its_record_is_lost_in_the_next_failover() {
+async fn a_loss_is_reported_even_if_its_record_is_lost_in_the_next_failover() {
     let (mut server, tasks, orders, rule) = (RedisServer::durable(), Tasks::new(), topic("orders"), retain(1000));
     let proxy = Proxy::start(server.port()).await;
     let (one, two) = (Replica::start(&proxy.url(), &tasks), Replica::start(&server.url(), &tasks));
@@ -196,7 +196,7 @@ async fn a_loss_is_still_told_when_its_record_is_lost_in_the_next_failover() {
     let kept = insist(&one, 1).await;
     let before = server.snapshot();
     let lost = [insist(&one, 2).await, insist(&one, 3).await];
-    // The first server is rolled back, and another replica publishes before the loss is told.
+    // The first server is rolled back, and another replica publishes before the loss is reported.
     proxy.set(Weather::Refuse);
     server.restart_from(&before);
     let later = insist(&two, 4).await;
@@ -208,13 +208,13 @@ async fn a_loss_is_still_told_when_its_record_is_lost_in_the_next_failover() {
     assert_eq!(lack(&two.backplane, &orders, lost[1]).await, None, "who has it is told nothing");
     assert_eq!(lack(&two.backplane, &orders, later).await, None);
     one.healthy().await;
-    // The second one loses nothing but the record of it.
+    // The second one loses only the record of it.
     server.restart_from(&untold);
     one.healthy().await;
     two.healthy().await;
     eventually("the loss is told again", &told).await;
     assert_eq!(lack(&two.backplane, &orders, later).await, None, "what is there is not told as lost");
-    // The third loses nothing, and nothing more is told.
+    // The third loses nothing, and nothing more is reported.
     server.kill();
     server.restart();
     one.healthy().await;

@@ -1,5 +1,5 @@
-//! A Redis that refuses: what publishers are told, what is counted and logged, by the name of the refusal. And links that
-//! can't be made: the log says to which address and why.
+//! A Redis that refuses: results for publishers, metrics and logs by the name of the refusal. And links that cannot
+//! connect: the log contains address and cause.
 
 use std::fs;
 
@@ -27,7 +27,7 @@ async fn publish(replica: &Replica) -> (u16, Value) {
     (answer.status, answer.json())
 }
 
-/// Publishes until Redis has refused by this kind thrice, whatever for, and publishers are told so.
+/// Publishes until Redis has refused three times with this kind, for any reason, and publishers receive the text.
 async fn refused(replica: &Replica, kind: &str, told: &str) {
     let counter = format!("tickgate_redis_errors_total{{kind=\"{kind}\"}}");
     eventually(&format!("three refusals by {kind}"), async || {
@@ -40,18 +40,18 @@ async fn refused(replica: &Replica, kind: &str, told: &str) {
 }
 
 #[tokio::test]
-async fn each_refusal_is_told_counted_and_logged_once_with_rediss_own_text() {
+async fn each_refusal_is_reported_counted_and_logged_once_with_rediss_text() {
     let server = RedisServer::start_with(&["--dbfilename", "blocked"]);
     let replica = Replica::process(&server, SETTINGS).await;
     assert_eq!(publish(&replica).await.0, 200);
-    // A dump that can't be put in its place is a disk that can't be written to, for root as well.
+    // A dump that cannot be put in its place is a disk that cannot be written to, for root as well.
     let directory: Vec<String> = server.run(&["CONFIG", "GET", "dir"]).await;
     fs::create_dir_all(format!("{}/blocked/full", directory[1])).unwrap();
     let set = async |words: &[&str]| server.run::<()>(words).await;
     for (kind, text, told) in [
         ("oom", "OOM command not allowed", "out of memory"),
         ("noreplicas", "NOREPLICAS Not enough good replicas", "too few replicas"),
-        ("misconf", "MISCONF ", "can't write to its disk"),
+        ("misconf", "MISCONF ", "cannot write to its disk"),
         ("noperm", "NOPERM ", "rejected"),
     ] {
         match kind {
@@ -101,7 +101,7 @@ async fn a_status_without_leases_is_degraded_and_replicas_stay_ready() {
 }
 
 #[tokio::test]
-async fn a_redis_that_takes_no_writes_has_a_link_that_stays() {
+async fn the_link_to_a_redis_that_accepts_no_writes_stays_up() {
     let server = RedisServer::start_with(&["--min-replicas-to-write", "1"]);
     let replica = Replica::unready_process(&server.url(), SETTINGS).await;
     refused(&replica, "noreplicas", "too few replicas").await;
@@ -114,7 +114,7 @@ async fn a_redis_that_takes_no_writes_has_a_link_that_stays() {
 }
 
 #[tokio::test]
-async fn every_start_warns_of_settings_that_lose_data() {
+async fn every_start_warns_about_settings_that_lose_data() {
     let server = RedisServer::start_with(&["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"]);
     for start in 1..=6 {
         let replica = Replica::process(&server, SETTINGS).await;
@@ -127,7 +127,7 @@ async fn every_start_warns_of_settings_that_lose_data() {
 }
 
 #[tokio::test]
-async fn a_link_that_cant_be_made_is_logged_with_address_and_cause() {
+async fn a_failed_connection_is_logged_with_address_and_cause() {
     let (certificates, tls, closed) = (redis_tls::certificates(), free_port(), free_port());
     let server = redis_tls::server(certificates.path(), tls);
     let other = certificates.path().join("other.pem");

@@ -1,5 +1,5 @@
-//! What a fault suite found that was written from the contract alone (docs/guarantees.md), row by row, on real servers and
-//! processes: no acknowledged order is missing without a word, and no loss is told that was none.
+//! Findings of a fault suite that was written from the contract alone (docs/guarantees.md), one by one, on real servers
+//! and processes: no acknowledged order is silently lost, and no false loss is reported.
 
 use std::process::Command;
 
@@ -19,7 +19,7 @@ fn order(number: u32) -> Value {
     json!({"type": "order_update", "order_id": number.to_string()})
 }
 
-/// Publishes an order of alice until it is acknowledged; its id.
+/// Publishes an order of alice until it is acknowledged; returns its id.
 async fn publish(replica: &Replica, number: u32) -> Value {
     eventually("the order is acknowledged", async || {
         let publication = json!({"channel": "orders", "user": "alice", "data": order(number)});
@@ -29,13 +29,13 @@ async fn publish(replica: &Replica, number: u32) -> Value {
     .await
 }
 
-/// Alice's stream, which is its channel's name as well.
+/// Alice's stream, whose name is also that of its channel.
 async fn stream(server: &RedisServer) -> String {
     let keys: Vec<String> = server.run(&["KEYS", "tg2:{t:*alice*}:s"]).await;
     keys.into_iter().next().expect("alice's stream")
 }
 
-/// Alice, who follows her orders, from a position on where one is named; and where she begins.
+/// Alice, subscribed to her orders from a position, if given; and where her subscription starts.
 async fn alice(replica: &Replica, since: Option<&Value>) -> (Client, Value) {
     let mut alice = replica.trading("alice").await;
     let answer = match since {
@@ -46,7 +46,7 @@ async fn alice(replica: &Replica, since: Option<&Value>) -> (Client, Value) {
     (alice, cursor)
 }
 
-/// Alice comes back with a cursor: she is told of a gap for one of these reasons, then gets these orders.
+/// Alice resumes with a cursor: she receives a gap with one of these reasons, then these orders.
 async fn told(replica: &Replica, since: &Value, reasons: &[&str], orders: &[u32]) {
     let (mut alice, _) = alice(replica, Some(since)).await;
     let gap = alice.expect_type("gap").await;
@@ -58,7 +58,7 @@ async fn told(replica: &Replica, since: &Value, reasons: &[&str], orders: &[u32]
     alice.expect_nothing().await;
 }
 
-/// A server that has everything of another one, and is a primary of its own.
+/// A server with all data of another one, and a separate primary.
 async fn copy_of(server: &RedisServer) -> RedisServer {
     let copy = RedisServer::start();
     follow(&copy, server).await;
@@ -66,7 +66,7 @@ async fn copy_of(server: &RedisServer) -> RedisServer {
     copy
 }
 
-/// One server takes over the dataset of another one.
+/// Lets one server replicate the dataset of another one.
 async fn follow(server: &RedisServer, primary: &RedisServer) {
     server.run::<()>(&["REPLICAOF", "127.0.0.1", &primary.port().to_string()]).await;
     let offset = async |server: &RedisServer, field: &str| -> Option<String> {
@@ -94,7 +94,7 @@ fn l1_another_database_is_refused() {
 }
 
 #[tokio::test]
-async fn l1_a_stray_message_moves_nothing() {
+async fn l1_a_foreign_message_moves_nothing() {
     let server = RedisServer::start();
     let replica = Replica::process(&server, "").await;
     let (mut alice, _) = alice(&replica, None).await;
@@ -110,14 +110,14 @@ async fn l1_a_stray_message_moves_nothing() {
 }
 
 #[tokio::test]
-async fn l3_l5_a_stream_that_is_deleted_and_begins_again_gives_no_id_twice() {
+async fn l3_l5_a_stream_that_is_deleted_and_starts_again_gives_no_id_twice() {
     let server = RedisServer::start();
     let (one, other) = (Replica::process(&server, "").await, Replica::process(&server, "").await);
     let (mut here, _) = alice(&one, None).await;
     let (mut there, _) = alice(&other, None).await;
     let mut ids = Vec::new();
     for number in 1..=20 {
-        // By the one that has never published there as well.
+        // Also by the replica that has never published there.
         ids.push(publish(if number % 3 == 0 { &other } else { &one }, number).await.to_string());
         here.expect(order(number)).await;
         there.expect(order(number)).await;
@@ -130,7 +130,7 @@ async fn l3_l5_a_stream_that_is_deleted_and_begins_again_gives_no_id_twice() {
 }
 
 #[tokio::test]
-async fn l4_a_generation_is_above_every_epoch_that_was_shown() {
+async fn l4_a_generation_is_above_every_epoch_seen() {
     let server = RedisServer::start();
     let (one, other) = (Replica::process(&server, "").await, Replica::process(&server, "").await);
     let (mut here, _) = alice(&one, None).await;
@@ -146,13 +146,13 @@ async fn l4_a_generation_is_above_every_epoch_that_was_shown() {
     let next = publish(&other, 2).await;
     assert!(next.as_str() > ahead.as_str(), "{next} after {ahead}");
     for client in [&mut here, &mut there] {
-        // What was flushed she has.
+        // She has what was flushed.
         while client.next().await["order_id"] != "2" {}
     }
 }
 
 #[tokio::test]
-async fn l6_the_cursor_of_an_empty_stream_is_told_what_came_and_went() {
+async fn l6_the_cursor_of_an_empty_stream_gets_a_report_of_what_was_lost_since() {
     let server = RedisServer::start();
     let replica = Replica::process(&server, "").await;
     let (alice, cursor) = alice(&replica, None).await;
@@ -162,7 +162,7 @@ async fn l6_the_cursor_of_an_empty_stream_is_told_what_came_and_went() {
     }
     run::<()>(&server, &["DEL", &stream(&server).await]).await;
     publish(&replica, 4).await;
-    // Another one, which remembers nothing of it.
+    // A new one, which remembers nothing about it.
     let other = Replica::process(&server, "").await;
     for since in [cursor, json!("0-0")] {
         told(&other, &since, &["retention"], &[4]).await;
@@ -170,7 +170,7 @@ async fn l6_the_cursor_of_an_empty_stream_is_told_what_came_and_went() {
 }
 
 #[tokio::test]
-async fn l7_an_entry_that_was_taken_out_is_told() {
+async fn l7_a_removed_entry_is_reported() {
     for newest in [false, true] {
         let server = RedisServer::start();
         let replica = Replica::process(&server, "").await;
@@ -183,14 +183,14 @@ async fn l7_an_entry_that_was_taken_out_is_told() {
         if !newest {
             run::<i64>(&server, &["XDEL", &stream(&server).await, second.as_str().unwrap()]).await;
         }
-        // Another one, which remembers nothing of it.
+        // A new one, which remembers nothing about it.
         let other = Replica::process(&server, "").await;
         told(&other, &first, &["retention"], &[3]).await;
     }
 }
 
 #[tokio::test]
-async fn l8_a_dataset_that_is_replaced_inside_the_running_server_gives_no_id_twice() {
+async fn l8_a_dataset_replaced_inside_the_running_server_gives_no_id_twice() {
     let server = RedisServer::start();
     let replica = Replica::process(&server, "").await;
     let first = publish(&replica, 1).await;
@@ -205,7 +205,7 @@ async fn l8_a_dataset_that_is_replaced_inside_the_running_server_gives_no_id_twi
 }
 
 #[tokio::test]
-async fn l8_databases_that_are_swapped_there_and_back_give_no_id_twice() {
+async fn l8_databases_that_are_swapped_and_swapped_back_give_no_id_twice() {
     let server = RedisServer::start();
     let replica = Replica::process(&server, "").await;
     let first = publish(&replica, 1).await;
@@ -218,7 +218,7 @@ async fn l8_databases_that_are_swapped_there_and_back_give_no_id_twice() {
 }
 
 #[tokio::test]
-async fn l9_an_address_that_leads_to_a_promoted_server_for_a_moment_gives_no_id_twice() {
+async fn l9_an_address_that_briefly_leads_to_a_promoted_server_gives_no_id_twice() {
     let server = RedisServer::start();
     let way = Proxy::start(server.port()).await;
     let replica = Replica::unready_process(&way.url(), "").await;
@@ -244,17 +244,17 @@ async fn l10_nothing_is_acknowledged_while_the_links_lead_to_two_servers() {
     alice.expect(order(1)).await;
     let promoted = copy_of(&server).await;
     way.retarget(promoted.port());
-    // The commands go to the new primary, while the link for messages stands.
+    // The commands go to the new primary, while the link for messages stays up.
     server.client_kill("normal").await;
     for number in 2..=5 {
         publish(&replica, number).await;
-        // It may come behind a gap, and nothing is missing.
+        // It may follow a gap, and nothing is missing.
         while alice.next().await["order_id"] != json!(number.to_string()) {}
     }
 }
 
 #[tokio::test]
-async fn l14_a_replica_with_another_class_for_a_topic_is_not_ready_and_says_which() {
+async fn l14_a_replica_with_another_class_for_a_topic_is_not_ready_and_names_it() {
     let server = RedisServer::start();
     let replica = Replica::process(&server, "").await;
     let rule = "[[topics]]\npattern = \"orders\"\nclass = \"state\"\nretain_max = 1";
@@ -271,7 +271,7 @@ async fn l14_a_replica_with_another_class_for_a_topic_is_not_ready_and_says_whic
 }
 
 #[tokio::test]
-async fn f1_a_topic_that_was_quiet_for_long_tells_no_gap() {
+async fn f1_a_topic_that_was_quiet_for_long_has_no_gap() {
     let server = RedisServer::start();
     let rule = "[[topics]]\npattern = \"trades:*\"\nclass = \"reliable\"\nretain_ttl = \"2s\"";
     let replica = Replica::process(&server, rule).await;
@@ -290,11 +290,11 @@ async fn f1_a_topic_that_was_quiet_for_long_tells_no_gap() {
 }
 
 #[tokio::test]
-async fn f5_a_cursor_that_a_stranger_made_up_is_no_loss_of_redis() {
+async fn f5_an_invented_cursor_is_not_reported_as_a_loss_of_redis() {
     let server = RedisServer::start();
     let replica = Replica::process(&server, "").await;
     publish(&replica, 1).await;
-    // A boundary behind it at which something was lost.
+    // A later boundary at which something was lost.
     run::<()>(&server, &["FLUSHALL"]).await;
     publish(&replica, 2).await;
     for made_up in ["1-5", "5-0", "9007199254740990-5"] {
@@ -306,7 +306,7 @@ async fn f5_a_cursor_that_a_stranger_made_up_is_no_loss_of_redis() {
 }
 
 #[tokio::test]
-async fn f6_a_replica_that_may_not_read_is_not_ready_and_says_why() {
+async fn f6_a_replica_without_the_right_to_read_is_not_ready_and_reports_it() {
     let server = RedisServer::start();
     let replica = Replica::process(&server, "").await;
     let first = publish(&replica, 1).await;
@@ -324,7 +324,7 @@ async fn f6_a_replica_that_may_not_read_is_not_ready_and_says_why() {
 }
 
 #[tokio::test]
-async fn f7_a_link_that_is_held_for_seconds_tells_no_gap() {
+async fn f7_a_link_that_is_held_for_seconds_causes_no_gap() {
     let server = RedisServer::start();
     let way = Proxy::start(server.port()).await;
     let replica = Replica::unready_process(&way.url(), IMPATIENT).await;

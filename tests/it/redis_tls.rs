@@ -1,4 +1,4 @@
-//! Redis behind TLS with an authority of one's own, and an ACL user: the link, the pool, and what a wrong authority gets.
+//! Redis over TLS with a private authority and an ACL user: the link, the pool, and a wrong authority.
 
 use std::{path::Path, process::Command, sync::Arc};
 
@@ -15,7 +15,7 @@ use crate::support::{
     replica::Replica,
 };
 
-/// An authority and a server certificate for 127.0.0.1, made for this test.
+/// An authority and a server certificate for 127.0.0.1, created for this test.
 pub fn certificates() -> TempDir {
     let directory = TempDir::with_prefix("tickgate-tls-").expect("a temporary directory");
     let openssl = |arguments: &str| {
@@ -63,7 +63,7 @@ fn settings(port: u16, authority: &Path) -> config::Redis {
 }
 
 #[tokio::test]
-async fn an_own_authority_is_trusted_and_no_other() {
+async fn only_the_configured_authority_is_trusted() {
     let (certificates, port) = (certificates(), free_port());
     let server = server(certificates.path(), port);
     server.run::<()>(&["ACL", "SETUSER", "gate", "on", ">se cret", "~*", "&*", "+@all"]).await;
@@ -85,10 +85,10 @@ async fn an_own_authority_is_trusted_and_no_other() {
     assert!(stranger.command().is_err(), "signed by another authority");
 }
 
-/// Redis asks for a certificate: the replica shows its own, a changed one from the next connection on, and says which is
-/// missing or of another authority.
+/// Redis requires a certificate: the replica presents its own, a changed one from the next connection on, and reports
+/// one that is missing or of another authority.
 #[tokio::test]
-async fn a_certificate_is_shown_to_a_redis_that_asks_for_one() {
+async fn a_certificate_is_presented_to_a_redis_that_requires_one() {
     let (authority, other, port) = (Authority::new(), Authority::new(), free_port());
     let own = authority.issue("redis", "IP:127.0.0.1", 2);
     let file = |path: &Path| path.to_str().expect("a plain path").to_owned();

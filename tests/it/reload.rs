@@ -1,4 +1,5 @@
-//! Settings and secrets that change while replicas run: by file, by Kubernetes' swapped link, by signal. Nobody is closed.
+//! Settings and secrets that change while replicas run: by file, by Kubernetes' swapped link, by signal. No connection
+//! is closed.
 
 use std::{fs, os::unix::fs::symlink, path::Path};
 
@@ -14,7 +15,7 @@ use crate::support::{
 const OTHER_SECRET: &str = "another-secret-that-only-the-tests-know-of-0987654321";
 const OTHER_KEY: &str = "another-api-key-that-only-the-tests-know-of-987654321";
 
-/// A folder of secrets as Kubernetes mounts it: `keys` → `..data/keys`, `..data` → `..<version>`.
+/// A directory of secrets as Kubernetes mounts it: `keys` → `..data/keys`, `..data` → `..<version>`.
 struct Mounted(TempDir);
 
 impl Mounted {
@@ -56,7 +57,7 @@ async fn failed(replica: &Replica) -> bool {
 }
 
 #[tokio::test]
-async fn a_swapped_link_brings_other_secrets_and_keys_and_closes_nobody() {
+async fn a_swapped_link_brings_other_secrets_and_keys_and_closes_no_connection() {
     let mounted = Mounted::new(SECRET, API_KEY);
     let replica = Replica::alone_with(&mounted.settings()).await;
     let mut alice = replica.trading("alice").await;
@@ -81,7 +82,7 @@ async fn a_swapped_link_brings_other_secrets_and_keys_and_closes_nobody() {
 }
 
 #[tokio::test]
-async fn a_bad_file_keeps_what_was_read_before_and_says_so() {
+async fn an_invalid_file_keeps_the_previous_settings_and_is_reported() {
     let mounted = Mounted::new(SECRET, API_KEY);
     let replica = Replica::alone_with(&mounted.settings()).await;
     for (version, secret, key) in [("empty", "", OTHER_KEY), ("not-text", "\u{0}", "")] {
@@ -97,7 +98,7 @@ async fn a_bad_file_keeps_what_was_read_before_and_says_so() {
 }
 
 #[tokio::test]
-async fn a_signal_reads_everything_again_also_while_the_replica_drains() {
+async fn a_signal_reloads_everything_even_while_the_replica_drains() {
     let server = RedisServer::start();
     let folder = tempfile::tempdir().unwrap();
     let keys = folder.path().join("keys");
@@ -119,7 +120,7 @@ async fn a_signal_reads_everything_again_also_while_the_replica_drains() {
 }
 
 #[tokio::test]
-async fn a_changed_file_changes_the_log_and_names_what_needs_a_restart() {
+async fn a_changed_file_changes_the_log_and_lists_what_requires_a_restart() {
     let server = RedisServer::start();
     let replica = Replica::process(&server, "[log]\nfilter = \"info\"\n").await;
     assert!(!replica.log().contains(" DEBUG "));

@@ -18,7 +18,7 @@ fn order(number: u32) -> Value {
 }
 
 #[tokio::test]
-async fn what_is_published_on_any_replica_arrives_on_all() {
+async fn a_publication_on_any_replica_arrives_on_all() {
     let server = RedisServer::start();
     let replicas = [Replica::on(&server).await, Replica::on(&server).await, Replica::on(&server).await];
     let mut clients = Vec::new();
@@ -57,7 +57,7 @@ async fn the_first_messages_of_topics_are_delivered_without_reading_their_stream
 }
 
 #[tokio::test]
-async fn publishers_on_all_replicas_make_one_order() {
+async fn publishers_on_all_replicas_produce_one_order() {
     let server = RedisServer::start();
     let replicas = [Replica::on(&server).await, Replica::on(&server).await];
     let mut listeners = [replicas[0].market().await, replicas[1].market().await];
@@ -87,7 +87,7 @@ async fn publishers_on_all_replicas_make_one_order() {
 }
 
 #[tokio::test]
-async fn a_killed_replicas_connections_stop_counting() {
+async fn connections_of_a_killed_replica_are_no_longer_counted() {
     let server = RedisServer::start();
     let settings = "[session]\nreplica_ttl = \"2s\"\n[limits]\nconnections_per_user_max = 1";
     let (one, other) = (Replica::on_with(&server, settings).await, Replica::on_with(&server, settings).await);
@@ -114,7 +114,7 @@ async fn a_killed_replicas_connections_stop_counting() {
 }
 
 #[tokio::test]
-async fn an_operator_reaches_users_wherever_they_are() {
+async fn an_operator_reaches_users_on_any_replica() {
     let server = RedisServer::start();
     let (one, other) = (Replica::on(&server).await, Replica::on(&server).await);
     let (mut alice, mut tab, mut bob) =
@@ -135,7 +135,7 @@ async fn an_operator_reaches_users_wherever_they_are() {
 }
 
 #[tokio::test]
-async fn a_revoked_user_is_closed_and_stays_out_until_there_is_a_new_token() {
+async fn a_revoked_user_is_closed_and_refused_until_there_is_a_new_token() {
     let server = RedisServer::start();
     let (one, other) = (Replica::on(&server).await, Replica::on(&server).await);
     let old_token = token("alice");
@@ -149,7 +149,7 @@ async fn a_revoked_user_is_closed_and_stays_out_until_there_is_a_new_token() {
         assert!(refusal.body.contains("4002"), "{refusal:?}");
     }
     other.trading("bob").await;
-    // The tests' tokens are a second old when they are made.
+    // The tests' tokens are a second old when they are created.
     eventually("a token that is newer than the revocation", async || {
         one.connect("/ws/trading").token(&token("alice")).try_open().await.ok().map(|_| ())
     })
@@ -157,7 +157,7 @@ async fn a_revoked_user_is_closed_and_stays_out_until_there_is_a_new_token() {
 }
 
 #[tokio::test]
-async fn a_user_whom_the_platform_reports_as_inactive_stays_out_with_any_token() {
+async fn a_user_reported_as_inactive_is_refused_with_any_token() {
     let server = RedisServer::start();
     let (one, other) = (Replica::on(&server).await, Replica::on(&server).await);
     let mut alice = one.trading("alice").await;
@@ -167,7 +167,7 @@ async fn a_user_whom_the_platform_reports_as_inactive_stays_out_with_any_token()
     };
     assert_eq!(report(&other, json!({"active": false})).await, 202);
     assert!(alice.expect_close(4002).await.contains("not active"));
-    // Later than the report, as far as the replicas' clocks may differ.
+    // Later than the report, within the possible difference of the replicas' clocks.
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
     let fresh = Token::of("alice").issued_at(IssuedAt::in_second(now + 3)).sign();
     for replica in [&one, &other] {
@@ -186,7 +186,7 @@ async fn a_user_whom_the_platform_reports_as_inactive_stays_out_with_any_token()
 }
 
 #[tokio::test]
-async fn a_drained_replica_sends_its_clients_on_and_they_miss_nothing() {
+async fn a_drained_replica_moves_its_clients_without_a_loss() {
     let server = RedisServer::start();
     let (mut one, other) = (Replica::on(&server).await, Replica::on(&server).await);
     let mut alice = one.trading("alice").await;
@@ -207,10 +207,10 @@ async fn a_drained_replica_sends_its_clients_on_and_they_miss_nothing() {
 }
 
 #[tokio::test]
-async fn whoever_is_being_let_in_when_the_drain_begins_is_sent_on_as_well() {
+async fn a_client_being_admitted_when_the_drain_starts_is_moved_too() {
     let server = RedisServer::start();
     let mut replica = Replica::on(&server).await;
-    // Its user can't be counted until Redis answers.
+    // Its user cannot be counted until Redis responds.
     server.freeze();
     let mut late = Wire::connect(replica.address()).await;
     late.send(upgrade_request(&format!("/ws/trading?token={}", token("alice")), "").as_bytes()).await;
@@ -237,7 +237,7 @@ async fn presence_counts_over_all_replicas() {
     }
     let answer = alice.ask(json!({"type": "presence", "channel": "ticker:BTCUSDT"})).await;
     assert_eq!((&answer["connections"], &answer["users"]), (&json!(4), &json!(2)), "{answer}");
-    // Strangers learn of what they follow themselves.
+    // Anonymous clients may request the presence of their own channels.
     let answer = somebody.ask(json!({"type": "presence", "channel": "ticker:BTCUSDT"})).await;
     assert_eq!(answer["connections"], 4);
     let answer = somebody.ask(json!({"type": "presence", "channel": "ticker:ETHUSDT"})).await;
@@ -245,7 +245,7 @@ async fn presence_counts_over_all_replicas() {
 }
 
 #[tokio::test]
-async fn connected_clients_outlive_an_outage_of_redis() {
+async fn connected_clients_survive_an_outage_of_redis() {
     let mut server = RedisServer::durable();
     let replica = Replica::on(&server).await;
     let mut alice = replica.trading("alice").await;

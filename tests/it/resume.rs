@@ -1,4 +1,5 @@
-//! Coming back: data by cursors, the place among the user's connections by the session; on the same replica or another one.
+//! Resuming: data by cursors, the place among the user's connections by the session; on the same replica or another
+//! one.
 
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ fn order(number: u32) -> Value {
     json!({"type": "order_update", "order_id": number.to_string()})
 }
 
-/// The session's client comes back to the replica.
+/// The session's client reconnects to the replica.
 async fn taken_over(replica: &Replica, user: &str, session: &str) -> Client {
     let request = replica.connect("/ws/trading").token(&token(user)).query("session", session);
     let mut client = request.name(user).open().await;
@@ -44,7 +45,7 @@ async fn a_session_moves_to_another_replica_and_the_old_connection_is_closed() {
 }
 
 #[tokio::test]
-async fn a_session_coming_back_to_the_same_replica_supersedes_itself() {
+async fn a_session_that_returns_to_the_same_replica_supersedes_its_old_connection() {
     let replica = Replica::alone_with("[limits]\nconnections_per_user_max = 1").await;
     let mut old = replica.trading("alice").await;
     old.subscribe(&["orders"]).await;
@@ -60,7 +61,7 @@ async fn a_session_coming_back_to_the_same_replica_supersedes_itself() {
 }
 
 #[tokio::test]
-async fn a_session_that_comes_back_again_and_again_is_never_closed_by_its_own_past() {
+async fn a_session_that_returns_repeatedly_is_never_closed_by_its_own_past() {
     let server = RedisServer::start();
     let replicas = [Replica::on(&server).await, Replica::on(&server).await];
     let mut alice = replicas[0].trading("alice").await;
@@ -81,7 +82,7 @@ async fn a_session_that_comes_back_again_and_again_is_never_closed_by_its_own_pa
     alice.expect_nothing().await;
 }
 
-/// A client whose connection breaks as soon as it stands comes back before Redis has the session's record.
+/// A client whose connection breaks at once returns before Redis has the session's record.
 #[tokio::test]
 async fn a_session_is_known_to_its_replica_from_the_welcome_on() {
     let server = RedisServer::start();
@@ -105,7 +106,7 @@ async fn an_anonymous_session_is_taken_over_as_well() {
     assert_eq!(again.welcome["resumed"], true);
     tab.expect_close(4501).await;
     again.expect_type("subscribed").await;
-    // It has no place that could be lost: nothing is left of it.
+    // It has no place that could be lost, so nothing is left.
     again.close().await;
     eventually("the connection to end", async || (replica.metric("tickgate_connections").await < 1.0).then_some(()))
         .await;
@@ -115,7 +116,7 @@ async fn an_anonymous_session_is_taken_over_as_well() {
 }
 
 #[tokio::test]
-async fn a_session_is_taken_over_by_a_token_in_a_message_too() {
+async fn a_session_is_taken_over_with_a_token_in_a_message_too() {
     let replica = Replica::alone_with("[limits]\nconnections_per_user_max = 1").await;
     let mut old = replica.trading("alice").await;
     let session = old.session();
@@ -131,7 +132,7 @@ async fn a_session_is_taken_over_by_a_token_in_a_message_too() {
     new.subscribe(&["orders"]).await;
     replica.publish_to("alice", "orders", order(1)).await;
     new.expect(order(1)).await;
-    // Who is not its user gets a session of its own.
+    // Another user gets a new session.
     let mut mallory = replica.connect("/ws/trading").query("auth", "message").query("session", &session).open().await;
     mallory.send(json!({"type": "auth", "token": token("mallory")})).await;
     mallory.greeted().await;
@@ -140,7 +141,7 @@ async fn a_session_is_taken_over_by_a_token_in_a_message_too() {
 }
 
 #[tokio::test]
-async fn a_session_is_its_users_own() {
+async fn a_session_belongs_to_its_user() {
     let replica = Replica::alone().await;
     let mut alice = replica.trading("alice").await;
     alice.subscribe(&["orders"]).await;
@@ -169,14 +170,14 @@ async fn a_session_ends_with_the_resume_window() {
 }
 
 #[tokio::test]
-async fn a_session_that_cannot_be_looked_up_now_is_replaced_by_a_new_one() {
+async fn a_session_that_cannot_be_looked_up_is_replaced_by_a_new_one() {
     let mut server = RedisServer::durable();
     let replica = Replica::on(&server).await;
     let mut alice = replica.trading("alice").await;
     alice.subscribe(&["orders"]).await;
     let session = alice.session();
     alice.vanish();
-    // Until then the replica knows the session by itself.
+    // Until then the replica knows the session itself.
     eventually("she is gone", async || (replica.metric("tickgate_connections").await == 0.0).then_some(())).await;
     server.kill();
     let alice = taken_over(&replica, "alice", &session).await;
@@ -204,7 +205,7 @@ async fn each_channel_is_replayed_after_its_own_cursor() {
         assert_eq!(alice.expect(message).await["replayed"], true);
     }
     alice.expect_nothing().await;
-    // More of the same stream, beside what is live already.
+    // Further channels of the same stream, beside what is already live.
     let elements = json!([{"channel": "bot_status", "since": ids[0]}, {"channel": "risk_alerts", "since": ids[1]}]);
     alice.subscribe_with(json!({"type": "subscribe", "channels": elements})).await;
     for number in 2..=3 {
@@ -225,7 +226,7 @@ async fn a_value_does_not_go_back_in_time_on_a_replica_that_lags() {
     tab.subscribe(&["ticker:BTCUSDT"]).await;
     replica.publish("ticker:BTCUSDT", ticker("1")).await;
     let id = tab.expect(ticker("1")).await["id"].as_str().unwrap().to_owned();
-    // Stored, and told to nobody yet; a client that comes from another replica has seen it.
+    // Stored, but not delivered yet; a client that comes from another replica has seen it.
     let (epoch, stream) = (id.split('-').next().unwrap(), "tg2:{t:ticker:BTCUSDT}:s");
     let next: String = server.run(&["XADD", stream, &format!("{epoch}-*"), "d", &ticker("2").to_string()]).await;
     before.vanish();
@@ -237,19 +238,19 @@ async fn a_value_does_not_go_back_in_time_on_a_replica_that_lags() {
     assert_eq!(client.expect_type("ticker").await["price"], "3", "what it has does not come again");
 }
 
-/// So many clients of the replica come back at once with a cursor, each to the end of what it missed. The most connections
-/// that Redis had meanwhile.
+/// This many clients of the replica resume at once with a cursor, each to the end of what it missed. Returns the
+/// maximum number of Redis connections meanwhile.
 async fn stampede(server: &RedisServer, replica: &Replica, cursor: &Value, missed: u64) -> usize {
     const ROUNDS: usize = 10;
     const CLIENTS: usize = 25;
-    // Handshakes are not what is measured, and each of them has its own time limit.
+    // Handshakes are not measured, and each of them has a separate timeout.
     let mut clients = Vec::new();
     for _ in 0..ROUNDS {
         clients.extend(futures_util::future::join_all((0..CLIENTS).map(|_| replica.market())).await);
     }
     let one = async |mut client: Client| {
         let request = json!({"type": "subscribe", "channels": [{"channel": "trades:RUN", "since": cursor}]});
-        // On a machine that is too busy, a client is told when to ask again.
+        // On a machine that is too busy, a client receives a retry delay.
         while let Some(ms) = client.ask(request.clone()).await["errors"][0]["details"]["retry_after_ms"].as_u64() {
             tokio::time::sleep(Duration::from_millis(ms)).await;
         }
@@ -272,7 +273,7 @@ async fn stampede(server: &RedisServer, replica: &Replica, cursor: &Value, misse
 }
 
 #[tokio::test]
-async fn a_mass_reconnect_is_served_from_what_replicas_remember_and_redis_sees_few_of_it() {
+async fn a_mass_reconnect_is_served_from_memory_with_few_reads_of_redis() {
     let server = RedisServer::start();
     let settings = "[redis]\npool_size = 4";
     let (warm, cold) = (Replica::on_with(&server, settings).await, Replica::on_with(&server, settings).await);
@@ -298,14 +299,14 @@ async fn a_mass_reconnect_is_served_from_what_replicas_remember_and_redis_sees_f
 }
 
 #[tokio::test]
-async fn what_answered_a_resume_is_counted() {
+async fn the_source_of_a_resume_is_counted() {
     let server = RedisServer::start();
     let (warm, cold) =
         (Replica::on(&server).await, Replica::on_with(&server, "[limits]\nreplay_entries_max = 5").await);
     let trade = |number: u64| json!({"type": "trade", "number": number});
     let first = warm.publish("trades:RUN", trade(0)).await;
     let mut last = first.clone();
-    // More than one page of the stream, and more than a replica remembers.
+    // More than one page of the stream, and more than a replica holds in memory.
     for number in 1..=800 {
         last = warm.publish("trades:RUN", trade(number)).await;
     }

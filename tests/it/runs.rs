@@ -13,7 +13,7 @@ fn candle(number: u32) -> Value {
 }
 
 #[tokio::test]
-async fn every_tab_hears_everything_of_its_run_and_nothing_of_others() {
+async fn every_tab_receives_everything_of_its_run_and_nothing_of_others() {
     let replica = Replica::alone().await;
     let mut tabs = vec![replica.run("/ws/backtest/run-1").await, replica.run("/ws/backtest/run-1").await];
     let mut other = replica.run("/ws/backtest/run-2").await;
@@ -57,7 +57,7 @@ async fn a_tab_that_reloads_misses_nothing() {
 }
 
 #[tokio::test]
-async fn a_cursor_reaches_back_without_leaving_first() {
+async fn a_cursor_is_accepted_without_unsubscribing_first() {
     let replica = Replica::alone().await;
     let mut tab = replica.run("/ws/backtest/run-1").await;
     replica.publish("run:run-1", candle(1)).await;
@@ -72,7 +72,7 @@ async fn a_cursor_reaches_back_without_leaving_first() {
 }
 
 #[tokio::test]
-async fn commands_are_stored_for_the_engine_that_reads_them_with_a_consumer_group() {
+async fn commands_are_stored_for_an_engine_that_reads_them_with_a_consumer_group() {
     let server = RedisServer::start();
     let replica = Replica::on(&server).await;
     let right = Token::of("alice").commands().sign();
@@ -105,7 +105,7 @@ async fn commands_are_stored_for_the_engine_that_reads_them_with_a_consumer_grou
 }
 
 #[tokio::test]
-async fn commands_need_the_right_to_them() {
+async fn commands_require_the_right() {
     let replica = Replica::alone_with("[auth]\nanonymous = \"always\"").await;
     let mut tab = replica.connect("/ws/backtest/run-1").token(&token("alice")).open().await;
     tab.greeted().await;
@@ -119,13 +119,13 @@ async fn commands_need_the_right_to_them() {
 }
 
 #[tokio::test]
-async fn a_run_has_a_speakable_name() {
+async fn a_run_requires_a_valid_name() {
     let replica = Replica::alone().await;
     replica.connect("/ws/backtest/").expect_refused(404).await;
     replica.connect("/ws/backtest/%7Bx%7D").expect_refused(404).await;
 }
 
-/// Clients encode what they put into a URL: it is decoded once, and checked after.
+/// Clients encode what they put into a URL: it is decoded once, and then checked.
 #[tokio::test]
 async fn the_name_of_a_run_is_decoded_once() {
     let replica = Replica::alone().await;
@@ -137,7 +137,7 @@ async fn the_name_of_a_run_is_decoded_once() {
 
 const PRODUCTION: &str = "[server]\nmode = \"production\"\n";
 
-/// The answer to the channels that a run's endpoint subscribes by itself.
+/// The reply for the channels that a run's endpoint subscribes automatically.
 async fn watching(replica: &Replica, path: &str, token: Token<'_>) -> (Client, Value) {
     let mut tab = replica.connect(path).token(&token.sign()).open().await;
     tab.greeted().await;
@@ -146,7 +146,7 @@ async fn watching(replica: &Replica, path: &str, token: Token<'_>) -> (Client, V
 }
 
 #[tokio::test]
-async fn a_token_reaches_the_runs_that_it_names() {
+async fn a_token_is_limited_to_the_runs_that_it_names() {
     let replica = Replica::alone_with(PRODUCTION).await;
     let alice = || Token::of("alice").commands().runs(&["bt-alice-*", "shared"]);
     let pause = json!({"type": "command", "command": "pause"});
@@ -185,7 +185,7 @@ async fn a_token_reaches_the_runs_that_it_names() {
 }
 
 #[tokio::test]
-async fn without_the_claim_a_token_reaches_every_run_in_development_and_no_other_with_it() {
+async fn without_the_claim_a_token_allows_every_run_only_in_development() {
     let replica = Replica::alone().await;
     let pause = json!({"type": "command", "command": "pause"});
     let (mut tab, subscribed) = watching(&replica, "/ws/backtest/any", Token::of("alice").commands()).await;
@@ -198,7 +198,7 @@ async fn without_the_claim_a_token_reaches_every_run_in_development_and_no_other
 }
 
 #[tokio::test]
-async fn where_anybody_may_watch_a_token_needs_the_claim_for_commands_alone() {
+async fn where_anyone_may_watch_a_token_needs_the_claim_only_for_commands() {
     let replica = Replica::alone_with(&format!("{PRODUCTION}[auth]\nanonymous = \"always\"")).await;
     replica.run("/ws/backtest/bt-1").await;
     let pause = json!({"type": "command", "command": "pause"});
@@ -215,7 +215,7 @@ async fn where_anybody_may_watch_a_token_needs_the_claim_for_commands_alone() {
 }
 
 #[tokio::test]
-async fn a_refreshed_token_that_names_the_run_no_more_ends_its_events() {
+async fn a_refreshed_token_without_the_run_ends_its_events() {
     let replica = Replica::alone_with(PRODUCTION).await;
     let (mut tab, _) = watching(&replica, "/ws/backtest/bt-1", Token::of("alice").runs(&["bt-1"])).await;
     tab.send(json!({"type": "auth", "id": 1, "token": Token::of("alice").runs(&["bt-2"]).sign()})).await;
@@ -226,9 +226,9 @@ async fn a_refreshed_token_that_names_the_run_no_more_ends_its_events() {
     tab.expect_nothing().await;
 }
 
-/// The same for what a platform's own endpoint names by its path.
+/// The same for a custom endpoint with a path parameter.
 #[tokio::test]
-async fn the_claim_is_for_every_path_with_a_parameter() {
+async fn the_claim_applies_to_every_path_with_a_parameter() {
     let settings = r#"
         [server]
         mode = "production"

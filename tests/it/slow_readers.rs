@@ -1,5 +1,5 @@
-//! Readers that take less than is published: the prices that they read are recent, whatever lies in between, and only one
-//! that stops is closed.
+//! Readers that accept less than is published: the prices that they read are recent, whatever buffers lie in between,
+//! and only one that stops is closed.
 
 use std::{
     collections::VecDeque,
@@ -19,14 +19,14 @@ use crate::support::{
 };
 
 const SYMBOLS: usize = 50;
-/// Time between two updates of every symbol: more than half a megabyte a second.
+/// Time between two updates of every symbol: more than half a megabyte per second.
 const INTERVAL: Duration = Duration::from_millis(20);
-/// A reader's last values, all of which are to be recent.
+/// Number of a reader's last values that must be recent.
 const LAST: usize = 200;
-/// So many of them may be older at a reader of events, which confirms nothing: those that lie in the gateway's kernel while
+/// Number of them that may be older for a reader of events, which confirms nothing: those in the gateway's kernel while
 /// the reader's has no room.
 const HELD: usize = LAST / 20;
-/// Age at which a value may come to a reader's kernel at the most, however slow the reader is.
+/// Maximum age of a value when it reaches a reader's kernel, however slow the reader is.
 const GATEWAY_AGE_MAX_MS: u64 = 500;
 
 fn now_ms() -> u64 {
@@ -37,7 +37,7 @@ fn symbols() -> Vec<String> {
     (0..SYMBOLS).map(|symbol| format!("ticker:S{symbol}")).collect()
 }
 
-/// Publishes all symbols again and again.
+/// Publishes all symbols repeatedly.
 async fn publish_prices(replica: &Replica) {
     let mut ticks = tokio::time::interval(INTERVAL);
     loop {
@@ -59,7 +59,7 @@ enum Transport {
     EventStream,
 }
 
-/// Reads so many bytes a second, as an application that is busy.
+/// Reads this many bytes per second, like a busy application.
 struct SlowReader {
     socket: Socket,
     transport: Transport,
@@ -68,17 +68,17 @@ struct SlowReader {
     channels: Value,
     unread: Vec<u8>,
     taken: usize,
-    /// Up to which byte was there when it was looked, oldest first, and when that was, in milliseconds.
+    /// Positions of the bytes that had arrived at each check, oldest first, with its time in milliseconds.
     arrived: VecDeque<(usize, u64)>,
-    /// Age of the last values when they came to this side's kernel and when they were read, in milliseconds.
+    /// Age of the last values when they reached this side's kernel and when they were read, in milliseconds.
     ages_ms: VecDeque<[u64; 2]>,
 }
 
 impl SlowReader {
-    /// `receive_buffer`: what the reader's own kernel holds, where that is not its default.
+    /// `receive_buffer`: size of the reader's kernel buffer, if not the default.
     fn connect(address: SocketAddr, transport: Transport, kib_per_s: usize, receive_buffer: Option<usize>) -> Self {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
-        // As over Ethernet. A segment of loopback has up to 64 KiB, and a kernel makes room for whole segments.
+        // As over Ethernet. A segment of loopback has up to 64 KiB, and a kernel frees room for whole segments.
         socket.set_tcp_mss(1_448).unwrap();
         receive_buffer.into_iter().for_each(|bytes| socket.set_recv_buffer_size(bytes).unwrap());
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -104,7 +104,7 @@ impl SlowReader {
         }
     }
 
-    /// Reads as fast as it can, until the end of a past was told and so many messages came; their numbers.
+    /// Reads as fast as possible until the backlog has ended and this many messages arrived; returns their numbers.
     fn read_past(&mut self, count: usize) -> Vec<u64> {
         let (mut numbers, mut ended, mut buffer) = (Vec::new(), false, vec![0; 64 << 10]);
         while !ended || numbers.len() < count {
@@ -113,7 +113,7 @@ impl SlowReader {
             self.unread.extend_from_slice(&buffer[..length]);
             if self.unread.starts_with(b"HTTP") {
                 self.take_frames();
-                // Until here nothing was asked for: what comes now is more than it takes.
+                // Nothing was subscribed so far: from here on more arrives than it accepts.
                 self.pause();
             }
             while let Some((first, payload)) = self.take_frame() {
@@ -134,7 +134,7 @@ impl SlowReader {
         std::thread::sleep(Duration::from_millis(500));
     }
 
-    /// Reads until the last values were all at most so old, and came as the gateway promises.
+    /// Reads until the last values were recent enough, and arrived as the gateway promises.
     #[expect(clippy::disallowed_methods, reason = "the pace of the reader is what is tested")]
     fn read_until_recent(&mut self, age_max_ms: u64) {
         const STEP: Duration = Duration::from_millis(20);
@@ -154,7 +154,7 @@ impl SlowReader {
                 self.quantiles_ms(0),
                 self.quantiles_ms(1)
             );
-            // The reader's speed is what is tested, and time is what it is made of.
+            // The test depends on the reader's speed, and thus on time.
             std::thread::sleep(STEP);
             self.look();
             let due = (started.elapsed().as_secs_f64() * self.bytes_per_s as f64) as usize;
@@ -175,7 +175,7 @@ impl SlowReader {
         }
     }
 
-    /// Notes how much has come by now.
+    /// Records how much has arrived by now.
     fn look(&mut self) {
         let position = self.taken + ioctl_fionread(&self.socket).expect("a live socket") as usize;
         if self.arrived.back().is_none_or(|(last, _)| *last < position) {
@@ -193,7 +193,7 @@ impl SlowReader {
 
     fn value(&mut self, value: &Value) {
         if let Some(at) = value["at"].as_u64() {
-            // Its last byte is before what is still unread.
+            // Its last byte precedes what is still unread.
             let (end, now_ms) = (self.taken - self.unread.len(), now_ms());
             while self.arrived.front().is_some_and(|(position, _)| *position < end) {
                 self.arrived.pop_front();
@@ -238,7 +238,7 @@ impl SlowReader {
     fn take_events(&mut self) {
         while let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.unread.drain(..=end).collect();
-            // A line that the end of a chunk cuts in two is no JSON.
+            // A line that is split by the end of a chunk is not JSON.
             if let Some(data) = line.strip_prefix(b"data: ")
                 && let Ok(value) = serde_json::from_slice(data)
             {
@@ -248,7 +248,7 @@ impl SlowReader {
     }
 }
 
-/// A steady reader of each kind at one replica, all at once; each comes to read recent prices.
+/// A steady reader of each kind on one replica, concurrently; each reads recent prices after a while.
 #[tokio::test]
 async fn steady_readers_receive_recent_prices() {
     let replica = Replica::alone_with("[session]\nwrite_timeout = \"5s\"").await;
@@ -259,11 +259,11 @@ async fn steady_readers_receive_recent_prices() {
         })
     };
     let readers = futures_util::future::try_join_all([
-        // The buffers of these are counted too: they confirm what they read.
+        // The buffers of these count too: they confirm what they read.
         read(Transport::WebSocket, 64, None, 2_000),
         read(Transport::WebSocket, 16, None, 2_000),
         read(Transport::WebSocket, 8, None, 4_000),
-        // A reader of events confirms nothing: what the gateway holds.
+        // A reader of events confirms nothing: only what the gateway holds.
         read(Transport::EventStream, 64, Some(4_096), 1_000),
         read(Transport::EventStream, 32, Some(4_096), 1_000),
         read(Transport::EventStream, 16, Some(4_096), 1_500),
@@ -297,9 +297,9 @@ async fn a_slow_reader_that_stops_is_closed() {
     }
 }
 
-/// What a client has missed is more than may be unconfirmed, and it takes a moment before it reads.
+/// A client has missed more than may be unconfirmed, and waits a moment before it reads.
 #[tokio::test]
-async fn a_reader_that_was_away_and_reads_late_gets_its_past() {
+async fn a_reader_that_was_away_and_reads_late_gets_its_backlog() {
     const MISSED: u64 = 400;
     let replica = Replica::alone().await;
     let trade = |number| {
@@ -317,7 +317,7 @@ async fn a_reader_that_was_away_and_reads_late_gets_its_past() {
     {
         let read = move || {
             let mut reader = SlowReader::connect(address, Transport::WebSocket, 64, Some(4_096));
-            // Where values are sent, what is unconfirmed is bounded.
+            // For values, unconfirmed bytes are limited.
             reader.channels = json!(["ticker:S0", trades]);
             reader.read_past(MISSED as usize)
         };

@@ -1,4 +1,4 @@
-//! Server-Sent Events: the same pushes one way, resumed by `Last-Event-ID` on whatever replica.
+//! Server-Sent Events: the same pushes in one direction, resumed by `Last-Event-ID` on any replica.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +26,7 @@ async fn open(replica: &Replica, channels: &str, headers: &[(&str, &str)]) -> Ev
     stream.unwrap_or_else(|answer| panic!("{channels} was refused: {answer:?}"))
 }
 
-/// A new reader, told what it subscribed; nobody is refused a channel.
+/// A new reader that received its `subscribed`, without refused channels.
 async fn subscribed(replica: &Replica, channels: &str, headers: &[(&str, &str)]) -> EventStream {
     let mut stream = open(replica, channels, headers).await;
     let answer = stream.next().await;
@@ -46,7 +46,7 @@ fn bearer(user: &str) -> String {
 }
 
 #[tokio::test]
-async fn events_come_as_they_happen_and_after_them_where_to_come_back_to() {
+async fn events_are_sent_as_they_happen_followed_by_cursors() {
     let replica = Replica::alone().await;
     let value = replica.publish("ticker:BTCUSDT", json!({"price": "1.10"})).await;
     let mut reader = open(&replica, "ticker:BTCUSDT,trades:BTCUSDT", &[]).await;
@@ -69,7 +69,7 @@ async fn events_come_as_they_happen_and_after_them_where_to_come_back_to() {
 }
 
 #[tokio::test]
-async fn a_reader_comes_back_to_another_replica_and_gets_exactly_what_it_missed() {
+async fn a_reader_resumes_on_another_replica_exactly_where_it_was() {
     let server = RedisServer::start();
     let (one, other) = (Replica::on(&server).await, Replica::on(&server).await);
     let alice = bearer("alice");
@@ -118,7 +118,7 @@ async fn a_reader_comes_back_to_another_replica_and_gets_exactly_what_it_missed(
 }
 
 #[tokio::test]
-async fn a_reader_that_was_lost_before_anything_happened_misses_nothing() {
+async fn a_reader_that_was_lost_before_any_event_misses_nothing() {
     let replica = Replica::alone().await;
     replica.publish("trades:BTCUSDT", trade(1)).await;
     let mut reader = subscribed(&replica, "trades:BTCUSDT", &[]).await;
@@ -138,7 +138,7 @@ async fn a_value_does_not_go_back_in_time_on_a_replica_that_lags() {
     let id = replica.publish("ticker:BTCUSDT", price("1")).await;
     reader.expect(price("1")).await;
     assert_eq!(reader.last_id().await, id.as_str().unwrap());
-    // Stored, and told to nobody yet; a reader that comes from another replica has seen it.
+    // Stored, but not delivered yet; a reader that comes from another replica has seen it.
     let (epoch, stream) = (id.as_str().unwrap().split('-').next().unwrap(), "tg2:{t:ticker:BTCUSDT}:s");
     let seen: String = server.run(&["XADD", stream, &format!("{epoch}-*"), "d", &price("2").to_string()]).await;
     let mut again = subscribed(&replica, "ticker:BTCUSDT", &[("last-event-id", &seen)]).await;
@@ -149,7 +149,7 @@ async fn a_value_does_not_go_back_in_time_on_a_replica_that_lags() {
 }
 
 #[tokio::test]
-async fn cursors_of_another_list_and_broken_requests_are_refused() {
+async fn cursors_of_another_list_and_invalid_requests_are_refused() {
     let replica = Replica::alone_with("[limits]\nsubscriptions_max = 2").await;
     let path = "/sse?channels=trades:BTCUSDT";
     for (id, says) in
@@ -165,7 +165,7 @@ async fn cursors_of_another_list_and_broken_requests_are_refused() {
     {
         assert_eq!(refused(&replica, path, &[]).await.status, 400, "{path}");
     }
-    // A cursor of the right count that is of no stream there is answered by a gap.
+    // The right number of cursors with one that never existed is answered with a gap.
     let mut reader = open(&replica, "trades:BTCUSDT,ticker:BTCUSDT", &[("last-event-id", "7-7,0-0")]).await;
     assert_eq!(reader.next().await["channels"][0]["live"], false);
     let gap = reader.next().await;
@@ -184,7 +184,7 @@ async fn pages_of_foreign_origins_read_nothing() {
 }
 
 #[tokio::test]
-async fn private_channels_want_a_token_and_restricted_ones_a_claim() {
+async fn private_channels_require_a_token_and_restricted_ones_a_claim() {
     let replica = Replica::alone_with("[server]\nmode = \"production\"").await;
     let refusals = async |channels: &str, query: &str| {
         let mut reader = open(&replica, &format!("{channels}{query}"), &[]).await;
@@ -203,7 +203,7 @@ async fn private_channels_want_a_token_and_restricted_ones_a_claim() {
     assert_eq!(refusals("orders,system_log", &auditor).await, forbidden("orders"));
     let foreign = [("authorization", "Bearer not.a.token")];
     assert_eq!(refused(&replica, "/sse?channels=trades:BTCUSDT", &foreign).await.status, 401);
-    // One refused channel takes nothing from the others.
+    // One refused channel does not affect the others.
     let mut reader = open(&replica, &format!("system_log,orders{alice}"), &[]).await;
     reader.next().await;
     replica.publish_to("bob", "orders", order(1)).await;
@@ -212,7 +212,7 @@ async fn private_channels_want_a_token_and_restricted_ones_a_claim() {
 }
 
 #[tokio::test]
-async fn a_promised_token_is_no_token() {
+async fn an_announced_token_is_not_a_token() {
     let settings = "[[profiles]]\nname = \"sse\"\npath = \"/sse\"\ntransport = \"event-stream\"\ntoken = \"required\"\n\
                     channels = [{ name = \"trades:*\" }]";
     let replica = Replica::alone_with(settings).await;
@@ -225,7 +225,7 @@ async fn a_promised_token_is_no_token() {
 }
 
 #[tokio::test]
-async fn the_paths_parameter_chooses_the_topic() {
+async fn the_path_parameter_selects_the_topic() {
     let settings = "[[profiles]]\nname = \"runs\"\npath = \"/sse/runs/{run_id}\"\ntransport = \"event-stream\"\ntoken = \"optional\"\n\
                     channels = [{ name = \"events\", topic = \"run:{run_id}\" }]";
     let replica = Replica::alone_with(settings).await;
@@ -238,7 +238,7 @@ async fn the_paths_parameter_chooses_the_topic() {
 }
 
 #[tokio::test]
-async fn whoever_is_slow_is_told_what_it_missed_and_holds_no_more_than_its_share() {
+async fn a_slow_reader_gets_gaps_and_holds_no_more_than_its_share() {
     let settings = "[limits]\noutbox_messages_max = 20\noutbox_bytes_max = 1048576\n[session]\nwrite_timeout = \"60s\"";
     let replica = Replica::alone_with(settings).await;
     let mut stuck = subscribed(&replica, "trades:BTCUSDT", &[]).await;
@@ -267,7 +267,7 @@ async fn whoever_is_slow_is_told_what_it_missed_and_holds_no_more_than_its_share
 }
 
 #[tokio::test]
-async fn whoever_takes_nothing_loses_the_connection() {
+async fn a_reader_that_accepts_nothing_is_disconnected() {
     let settings = "[session]\nwrite_timeout = \"1s\"";
     let replica = Replica::alone_with(settings).await;
     let mut stuck = TcpStream::connect(replica.address()).await.unwrap();
@@ -282,7 +282,7 @@ async fn whoever_takes_nothing_loses_the_connection() {
     };
     tokio::time::timeout(PATIENCE, closed).await.expect("the stuck reader to be closed");
     assert_eq!(streams().await, 0.0);
-    // Its TCP connection ends as well: who never reads would never see the stream's own end.
+    // Its TCP connection ends as well: a client that never reads would not see the end of the stream.
     let ports = (replica.address().port(), stuck.local_addr().unwrap().port());
     assert!(is_established(ports.1, ports.0), "on this side it is open for as long as nobody reads");
     eventually("the server to hang up", async || (!is_established(ports.0, ports.1)).then_some(())).await;
@@ -295,7 +295,7 @@ fn is_established(own: u16, peer: u16) -> bool {
 }
 
 #[tokio::test]
-async fn a_drain_asks_readers_to_come_back_and_ends_their_streams() {
+async fn a_drain_asks_readers_to_reconnect_and_ends_their_streams() {
     let mut replica = Replica::alone().await;
     let reader = subscribed(&replica, "trades:BTCUSDT", &[]).await;
     replica.drain();

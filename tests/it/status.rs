@@ -1,4 +1,4 @@
-//! Plain HTTP: health, probes, status, the operator's view, metrics, and what the logs never say.
+//! Plain HTTP: health, probes, status, the operator's view, metrics, and what logs must not contain.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn health_says_how_many_are_connected() {
+async fn health_reports_the_number_of_connections() {
     let replica = Replica::alone().await;
     let _alice = replica.trading("alice").await;
     let _somebody = replica.market().await;
@@ -21,7 +21,7 @@ async fn health_says_how_many_are_connected() {
 }
 
 #[tokio::test]
-async fn accepted_tokens_are_counted_wherever_they_come_in() {
+async fn accepted_tokens_are_counted_for_every_way_to_authenticate() {
     let replica = Replica::alone().await;
     let _by_query = replica.trading("alice").await;
     let mut by_message = replica.connect("/ws/trading").query("auth", "message").open().await;
@@ -72,7 +72,7 @@ async fn an_endpoint_at_the_root_does_not_change_plain_requests() {
 }
 
 #[tokio::test]
-async fn a_replica_without_redis_is_one_and_has_no_link_that_could_be_down() {
+async fn a_replica_without_redis_is_ready_and_has_no_link_that_could_be_down() {
     let alone = Replica::alone().await;
     assert_eq!(alone.metric("tickgate_replicas").await, 1.0);
     let mut server = RedisServer::start();
@@ -88,7 +88,7 @@ async fn a_replica_without_redis_is_one_and_has_no_link_that_could_be_down() {
 }
 
 #[tokio::test]
-async fn probes_tell_life_and_readiness_apart() {
+async fn probes_distinguish_liveness_and_readiness() {
     let mut server = RedisServer::start();
     let settings = "[readiness]\nredis_grace = \"1s\"\n[redis]\ncanary_interval = \"300ms\"\ncanary_timeout = \"1s\"";
     let replica = Replica::on_with(&server, settings).await;
@@ -102,7 +102,7 @@ async fn probes_tell_life_and_readiness_apart() {
 }
 
 #[tokio::test]
-async fn status_counts_over_the_cluster_and_names_users_only_to_those_who_may_know() {
+async fn status_counts_over_the_cluster_and_shows_users_only_with_a_key() {
     let server = RedisServer::start();
     let settings = "[server]\nmode = \"production\"\n[session]\nreplica_ttl = \"2s\"";
     let (one, other) = (Replica::on_with(&server, settings).await, Replica::on_with(&server, settings).await);
@@ -123,7 +123,7 @@ async fn status_counts_over_the_cluster_and_names_users_only_to_those_who_may_kn
 }
 
 #[tokio::test]
-async fn the_operator_sees_connections_and_may_end_them() {
+async fn the_operator_sees_connections_and_may_close_them() {
     let replica = Replica::alone().await;
     let (mut alice, mut bob) = (replica.trading("alice").await, replica.trading("bob").await);
     let listed = replica.api_get("/api/v1/connections").await.json();
@@ -142,7 +142,7 @@ async fn the_operator_sees_connections_and_may_end_them() {
 }
 
 #[tokio::test]
-async fn the_api_wants_a_key_a_json_body_and_a_sane_size() {
+async fn the_api_requires_a_key_a_json_body_and_a_valid_size() {
     let replica = Replica::alone().await;
     let publish = |headers: Vec<(&'static str, &'static str)>, body: String| {
         let replica = &replica;
@@ -193,7 +193,7 @@ async fn the_same_msg_id_is_published_once() {
 }
 
 #[tokio::test]
-async fn the_same_msg_id_with_another_payload_is_a_conflict_by_every_door() {
+async fn the_same_msg_id_with_another_payload_is_a_conflict_over_any_transport() {
     let replica = Replica::alone().await;
     let mut client = replica.market().await;
     client.subscribe(&["trades:BTCUSDT"]).await;
@@ -234,7 +234,7 @@ async fn the_same_msg_id_with_another_payload_is_a_conflict_by_every_door() {
 }
 
 #[tokio::test]
-async fn batches_and_lines_are_published_in_their_order() {
+async fn batches_and_lines_are_published_in_order() {
     let replica = Replica::alone().await;
     let mut client = replica.market().await;
     client.subscribe(&["trades:BTCUSDT"]).await;
@@ -252,7 +252,7 @@ async fn batches_and_lines_are_published_in_their_order() {
 }
 
 #[tokio::test]
-async fn metrics_follow_what_happens() {
+async fn metrics_follow_events() {
     let replica = Replica::alone().await;
     let alice = replica.trading("alice").await;
     assert_eq!(replica.metric("tickgate_connections").await, 1.0);
@@ -264,9 +264,9 @@ async fn metrics_follow_what_happens() {
     assert!(!text.contains("alice") && !text.contains("BTCUSDT"), "no user, no symbol");
 }
 
-/// The number of series is fixed by the configuration: whatever strangers and publishers make up, none is added.
+/// The number of series is fixed by the configuration: strangers and publishers cannot add any.
 #[tokio::test]
-async fn nobody_adds_a_series() {
+async fn clients_cannot_add_a_series() {
     let replica = Replica::alone().await;
     let series = async || {
         let text = replica.api_get("/metrics").await.body;

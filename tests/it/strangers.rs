@@ -1,4 +1,4 @@
-//! What an anonymous client does within its limits must not keep anybody else from being served.
+//! An anonymous client within its limits must not prevent others from being served.
 
 use serde_json::json;
 
@@ -12,12 +12,12 @@ use crate::support::{
 /// Channels of one connection: `limits.subscriptions_max`.
 const CHANNELS: usize = 200;
 
-/// Somebody who has asked for so many channels that nobody follows, and has not waited for the answer.
+/// A client that has subscribed to this many new channels and does not wait for the reply.
 async fn stranger(replica: &Replica, number: usize) -> Wire {
     let mut stranger = Wire::upgraded(replica.address(), "/ws/market").await;
     let welcome = stranger.hear_json().await;
     assert_eq!(welcome["type"], "connection_established", "{welcome}");
-    // As long as a name may be.
+    // Maximum length of a name.
     let name = |channel: usize| format!("trades:{number:04}:{channel:04}:{:-<182}", "");
     let channels: Vec<_> = (0..CHANNELS).map(name).collect();
     let subscribe = json!({"type": "subscribe", "channels": channels}).to_string();
@@ -25,21 +25,21 @@ async fn stranger(replica: &Replica, number: usize) -> Wire {
     stranger
 }
 
-/// Redis refuses to tell what a stream holds; everything else works.
+/// Redis refuses to read streams; everything else works.
 async fn set_readable(redis: &RedisServer, readable: bool) {
     let right = if readable { "+xinfo" } else { "-xinfo" };
     redis.run::<String>(&["ACL", "SETUSER", "default", right]).await;
 }
 
 #[tokio::test]
-async fn topics_that_were_let_go_keep_nobody_from_subscribing() {
+async fn unfollowed_topics_do_not_prevent_others_from_subscribing() {
     let redis = RedisServer::start();
-    // The periodic comparison would stir the queue.
+    // The periodic comparison would disturb the queue.
     let settings = "[hub]\nlinger = \"100ms\"\n[redis]\ncompare_interval = \"10m\"\n";
     let replica = Replica::on_with(&redis, settings).await;
     let mut bob = replica.market().await;
 
-    // While strangers come, subscribe and leave.
+    // While strangers connect, subscribe and leave.
     for number in 0..8 {
         let stranger = stranger(&replica, number).await;
         let channel = format!("trades:BOB{number}");
@@ -48,8 +48,8 @@ async fn topics_that_were_let_go_keep_nobody_from_subscribing() {
         drop(stranger);
     }
 
-    // A lost link has every topic compared anew, which can't be done now, and then all strangers leave: what waits is
-    // many times what is taken in one go.
+    // A lost link triggers a comparison of every topic, which is impossible now, and then all strangers leave: the
+    // queue is many times longer than a batch.
     let mut strangers = Vec::new();
     for number in 100..110 {
         let mut stranger = stranger(&replica, number).await;
@@ -75,7 +75,7 @@ async fn topics_that_were_let_go_keep_nobody_from_subscribing() {
 }
 
 #[tokio::test]
-async fn a_queue_that_does_not_move_shows_in_readiness_metrics_and_log() {
+async fn a_stalled_queue_shows_in_readiness_metrics_and_log() {
     let redis = RedisServer::start();
     let replica = Replica::on_with(&redis, "[readiness]\nqueue_grace = \"300ms\"\n").await;
     set_readable(&redis, false).await;

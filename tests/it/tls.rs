@@ -1,5 +1,4 @@
-//! TLS on both listeners: the whole way of a client and of a publisher through it, certificates that change, that are
-//! wrong, that have ended.
+//! TLS on both listeners: clients and publishers over TLS, and certificates that are replaced, invalid or expired.
 
 use std::{
     fs,
@@ -33,7 +32,7 @@ fn run(arguments: &[&str], authority: &Path) -> Output {
     command.output().expect("the program to start")
 }
 
-/// `tickgate check`, which connects, publishes, comes back and misses nothing.
+/// `tickgate check`, which connects, publishes, resumes and misses nothing.
 fn check(replica: &Replica, authority: &Path) -> Output {
     let public = format!("wss://localhost:{}", replica.address().port());
     let operations = format!("https://localhost:{}", replica.operations().port());
@@ -41,7 +40,7 @@ fn check(replica: &Replica, authority: &Path) -> Output {
 }
 
 #[tokio::test]
-async fn clients_and_publishers_go_the_whole_way_through_tls() {
+async fn clients_and_publishers_work_over_tls() {
     let (server, authority) = (RedisServer::start(), Authority::new());
     let issued = authority.issue("gateway", NAMES, 2);
     let replica = Replica::secure_process(&server, &settings(&issued, &issued), &authority).await;
@@ -75,7 +74,7 @@ async fn clients_and_publishers_go_the_whole_way_through_tls() {
 }
 
 #[tokio::test]
-async fn a_certificate_is_replaced_while_clients_stay_and_a_bad_one_is_not() {
+async fn a_certificate_is_replaced_while_clients_stay_connected_and_an_invalid_one_is_not_used() {
     let (server, authority) = (RedisServer::start(), Authority::new());
     let (issued, operations) = (authority.issue("gateway", NAMES, 2), authority.issue("operations", NAMES, 2));
     let replica = Replica::secure_process(&server, &settings(&issued, &operations), &authority).await;
@@ -86,7 +85,7 @@ async fn a_certificate_is_replaced_while_clients_stay_and_a_bad_one_is_not() {
     let request = http::secure_request(replica.address(), "GET", "/sse?channels=orders", &[("authorization", &token)]);
     let mut stream = request.authorities(fs::read_to_string(authority.file()).unwrap()).stream().await.unwrap();
 
-    // The key does not belong to the certificate: the one before stays.
+    // The key does not match the certificate: the previous one stays in use.
     let other = authority.issue("other", NAMES, 9);
     fs::copy(&other.certificate_file, &issued.certificate_file).unwrap();
     eventually("the failure", async || (replica.metric("tickgate_reload_failed").await > 0.0).then_some(())).await;
@@ -98,7 +97,7 @@ async fn a_certificate_is_replaced_while_clients_stay_and_a_bad_one_is_not() {
     assert!(check(&replica, &authority.file()).status.success());
     assert_eq!(replica.metric("tickgate_reload_failed").await, 0.0);
 
-    // One that has ended is served, with a warning.
+    // An expired one is used, with a warning.
     let ended = authority.issue("ended", NAMES, -1);
     fs::copy(&ended.key_file, &issued.key_file).unwrap();
     fs::copy(&ended.certificate_file, &issued.certificate_file).unwrap();
@@ -111,7 +110,7 @@ async fn a_certificate_is_replaced_while_clients_stay_and_a_bad_one_is_not() {
     );
     assert!(healthy.status.success(), "the replica is well all the same: {healthy:?}");
 
-    // Whoever was connected from the beginning still is.
+    // The first clients are still connected.
     fs::copy(&other.key_file, &issued.key_file).unwrap();
     fs::copy(&other.certificate_file, &issued.certificate_file).unwrap();
     eventually("the other certificate again", async || (expires().await > first).then_some(())).await;
@@ -123,7 +122,7 @@ async fn a_certificate_is_replaced_while_clients_stay_and_a_bad_one_is_not() {
 }
 
 #[test]
-fn certificates_and_keys_that_do_not_fit_are_told_before_a_port_is_opened() {
+fn certificates_and_keys_that_do_not_match_are_reported_before_a_port_is_opened() {
     let authority = Authority::new();
     let (own, other) = (authority.issue("own", NAMES, 2), authority.issue("other", NAMES, 2));
     let (certificate, key) = (own.certificate_file.to_str().unwrap(), own.key_file.to_str().unwrap());

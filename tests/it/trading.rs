@@ -1,4 +1,4 @@
-//! `/ws/trading`: a user's private channels and symbol prices, for those who show a token.
+//! `/ws/trading`: a user's private channels and symbol prices, for clients with a token.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ fn order(number: u32) -> Value {
 }
 
 #[tokio::test]
-async fn a_user_hears_what_is_published_to_them() {
+async fn a_user_receives_their_own_publications() {
     let replica = Replica::alone().await;
     let mut alice = replica.trading("alice").await;
     alice.subscribe(&["orders"]).await;
@@ -22,7 +22,7 @@ async fn a_user_hears_what_is_published_to_them() {
 }
 
 #[tokio::test]
-async fn the_publishers_spelling_is_kept_to_the_byte() {
+async fn the_publishers_bytes_are_preserved() {
     let replica = Replica::alone().await;
     let mut alice = replica.trading("alice").await;
     alice.subscribe(&["orders"]).await;
@@ -36,7 +36,7 @@ async fn the_publishers_spelling_is_kept_to_the_byte() {
 }
 
 #[tokio::test]
-async fn users_never_hear_each_other() {
+async fn users_never_receive_each_others_messages() {
     let replica = Replica::alone().await;
     let (mut alice, mut bob) = (replica.trading("alice").await, replica.trading("bob").await);
     for client in [&mut alice, &mut bob] {
@@ -58,7 +58,7 @@ async fn users_never_hear_each_other() {
 }
 
 #[tokio::test]
-async fn only_the_subscribed_private_channels_are_heard() {
+async fn only_the_subscribed_private_channels_are_sent() {
     let replica = Replica::alone().await;
     let mut alice = replica.trading("alice").await;
     alice.subscribe(&["orders", "risk_alerts"]).await;
@@ -71,7 +71,7 @@ async fn only_the_subscribed_private_channels_are_heard() {
 }
 
 #[tokio::test]
-async fn symbols_are_prices_of_everybody() {
+async fn symbols_are_public_prices() {
     let replica = Replica::alone().await;
     let mut alice = replica.trading("alice").await;
     let answer = alice.subscribe_with(json!({"type": "subscribe_symbol", "symbols": ["BTCUSDT", "ETHUSDT"]})).await;
@@ -97,7 +97,7 @@ async fn a_ping_is_answered_with_the_servers_time() {
 }
 
 #[tokio::test]
-async fn the_welcome_says_who_one_is_and_what_is_allowed() {
+async fn the_welcome_contains_the_user_and_the_limits() {
     let replica = Replica::alone().await;
     let alice = replica.trading("alice").await;
     let welcome = &alice.welcome;
@@ -106,7 +106,7 @@ async fn the_welcome_says_who_one_is_and_what_is_allowed() {
 }
 
 #[tokio::test]
-async fn a_channel_of_somebody_else_is_refused_and_the_others_are_granted() {
+async fn another_users_channel_is_refused_and_the_others_are_granted() {
     let replica = Replica::alone().await;
     let mut alice = replica.trading("alice").await;
     for foreign in ["orders:bob", "user/bob/orders", "ingest_events", "trades:BTCUSDT"] {
@@ -122,7 +122,7 @@ async fn a_channel_of_somebody_else_is_refused_and_the_others_are_granted() {
 }
 
 #[tokio::test]
-async fn a_token_can_narrow_what_is_heard() {
+async fn a_token_can_restrict_channels() {
     let replica = Replica::alone().await;
     let narrow = Token::of("alice").channels(&["orders", "ticker:BTC*"]).sign();
     let mut alice = replica.connect("/ws/trading").token(&narrow).open().await;
@@ -135,7 +135,7 @@ async fn a_token_can_narrow_what_is_heard() {
 }
 
 #[tokio::test]
-async fn what_was_missed_is_replayed_in_order_across_all_private_channels() {
+async fn missed_messages_are_replayed_in_order_across_all_private_channels() {
     let replica = Replica::alone().await;
     let mut alice = replica.trading("alice").await;
     alice.subscribe(&["orders", "risk_alerts"]).await;
@@ -163,7 +163,7 @@ async fn what_was_missed_is_replayed_in_order_across_all_private_channels() {
 }
 
 #[tokio::test]
-async fn a_cursor_that_never_was_is_told_as_a_gap() {
+async fn a_cursor_that_never_existed_gets_a_gap() {
     let replica = Replica::alone().await;
     let mut alice = replica.trading("alice").await;
     replica.publish_to("alice", "orders", order(1)).await;
@@ -192,7 +192,7 @@ async fn history_is_read_without_subscribing() {
 }
 
 #[tokio::test]
-async fn clients_publish_with_the_right_to_and_not_without() {
+async fn clients_publish_only_with_the_right() {
     let replica = Replica::alone().await;
     let mut market = replica.market().await;
     market.subscribe(&["trades:BTCUSDT"]).await;
@@ -213,7 +213,7 @@ async fn clients_publish_with_the_right_to_and_not_without() {
 }
 
 #[tokio::test]
-async fn a_client_chooses_its_pace() {
+async fn a_client_chooses_its_heartbeat_interval() {
     let replica = Replica::alone().await;
     let mut alice = replica.trading("alice").await;
     let answer = alice.ask(json!({"type": "configure", "max_rate": 5, "heartbeat_interval": 10})).await;
@@ -224,7 +224,7 @@ async fn a_client_chooses_its_pace() {
 }
 
 #[tokio::test]
-async fn without_a_token_nobody_comes_in() {
+async fn a_token_is_required() {
     let replica = Replica::alone().await;
     let unsigned = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhbGljZSIsImV4cCI6OTk5OTk5OTk5OX0.";
     let good = token("alice");
@@ -244,7 +244,7 @@ async fn without_a_token_nobody_comes_in() {
 }
 
 #[tokio::test]
-async fn a_token_comes_in_by_every_documented_way() {
+async fn a_token_is_accepted_in_every_documented_place() {
     let replica = Replica::alone().await;
     let token = token("alice");
     let path = "/ws/trading";
@@ -264,7 +264,7 @@ async fn a_token_comes_in_by_every_documented_way() {
 }
 
 #[tokio::test]
-async fn a_ticket_is_good_once() {
+async fn a_ticket_is_accepted_once() {
     let replica = Replica::alone().await;
     let ticket = replica.ticket(&token("alice")).await;
     replica.connect("/ws/trading").query("ticket", &ticket).open().await.greeted().await;
@@ -272,7 +272,7 @@ async fn a_ticket_is_good_once() {
 }
 
 #[tokio::test]
-async fn the_token_may_come_as_the_first_message() {
+async fn the_token_may_be_sent_in_the_first_message() {
     let replica = Replica::alone_with("[limits]\nconnections_per_user_max = 1").await;
     let mut alice = replica.connect("/ws/trading").query("auth", "message").open().await;
     assert_eq!(alice.ask(json!({"type": "subscribe", "channels": ["orders"]})).await["code"], 4001);
@@ -282,7 +282,7 @@ async fn the_token_may_come_as_the_first_message() {
     alice.subscribe(&["orders"]).await;
     replica.publish_to("alice", "orders", order(1)).await;
     alice.expect(order(1)).await;
-    // It counts from then on, and no longer when it is closed.
+    // It is counted from then on, and no longer after it is closed.
     replica.connect("/ws/trading").token(&token("alice")).expect_refused(429).await;
     alice.close().await;
     eventually("the slot", async || {
@@ -292,13 +292,13 @@ async fn the_token_may_come_as_the_first_message() {
 }
 
 #[tokio::test]
-async fn whoever_never_authenticates_is_closed() {
+async fn a_client_that_never_authenticates_is_closed() {
     let replica = Replica::alone_with("[auth]\nauth_timeout = \"300ms\"").await;
     replica.connect("/ws/trading").query("auth", "message").expect_closed(4103).await;
 }
 
 #[tokio::test]
-async fn a_publisher_is_told_accepted_refused_or_unknown_and_a_retry_is_safe() {
+async fn a_publisher_receives_accepted_refused_or_unknown_and_a_retry_is_safe() {
     let mut server = RedisServer::durable();
     let replica = Replica::on_with(&server, IMPATIENT).await;
     let signed = Token::of("engine").publish(&["logs"]).sign();
@@ -332,7 +332,7 @@ async fn a_publisher_is_told_accepted_refused_or_unknown_and_a_retry_is_safe() {
 }
 
 #[tokio::test]
-async fn a_token_ends_on_an_open_connection_unless_it_is_refreshed() {
+async fn an_expired_token_closes_an_open_connection_unless_it_is_refreshed() {
     let replica = Replica::alone_with("[auth]\nleeway = \"0s\"\nexpiry_warning = \"2s\"").await;
     let brief = || Token::of("alice").expires_in(8).sign();
     let mut ends = replica.connect("/ws/trading").token(&brief()).open().await;
@@ -350,7 +350,7 @@ async fn a_token_ends_on_an_open_connection_unless_it_is_refreshed() {
 }
 
 #[tokio::test]
-async fn silence_is_filled_with_heartbeats_that_tell_how_far_the_private_stream_has_come() {
+async fn heartbeats_during_silence_contain_the_position_of_the_private_stream() {
     let replica = Replica::alone_with("[session]\nheartbeat_interval = \"1s\"\nheartbeat_timeout = \"1s\"").await;
     let mut alice = replica.trading("alice").await;
     alice.subscribe(&["orders"]).await;

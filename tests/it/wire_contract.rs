@@ -1,4 +1,5 @@
-//! The contract of `tickgate.v1`: the explicit mode, how connections end, and what a client author once had to guess.
+//! The contract of `tickgate.v1`: the explicit mode, how connections end, and what authors of clients once had to
+//! guess.
 
 use serde_json::{Value, json};
 
@@ -17,7 +18,7 @@ fn order(number: u32) -> Value {
     json!({"type": "order_update", "order_id": number.to_string()})
 }
 
-/// A client that offers the sub-protocol, with the user's token beside it.
+/// A client that offers the sub-protocol, with the user's token.
 fn native(replica: &Replica, path: &str, user: &str) -> Request {
     replica.connect(path).header(PROTOCOL, &format!("tickgate.v1, bearer.{}", token(user))).name(user)
 }
@@ -28,7 +29,7 @@ async fn greeted(request: Request) -> Client {
     client
 }
 
-/// The client is told why it is refused, and closed with the same code.
+/// The client receives the reason of the refusal, and is closed with the same code.
 async fn refused(request: Request, code: u16) -> Value {
     let mut client = request.open().await;
     let closing = client.expect_type("closing").await;
@@ -38,7 +39,7 @@ async fn refused(request: Request, code: u16) -> Value {
 }
 
 #[tokio::test]
-async fn a_native_client_receives_nothing_that_it_did_not_ask_for() {
+async fn a_native_client_receives_only_what_it_subscribes_to() {
     let replica = Replica::alone().await;
     let mut client = greeted(native(&replica, "/ws", "alice")).await;
     assert!(client.headers["sec-websocket-protocol"] == "tickgate.v1");
@@ -52,19 +53,19 @@ async fn a_native_client_receives_nothing_that_it_did_not_ask_for() {
     client.subscribe(&["system_log"]).await;
     replica.publish("system_log", json!({"level": "WARN"})).await;
     client.expect(json!({"level": "WARN"})).await;
-    // Nor when it comes back with its session.
+    // Also not when it returns with its session.
     let mut again = greeted(native(&replica, "/ws", "alice").query("session", &client.session())).await;
     assert_eq!(again.welcome["resumed"], true);
     client.expect_close(4501).await;
     again.expect_nothing().await;
-    // Others keep what the endpoint subscribes by itself.
+    // Others keep the endpoint's automatic channels.
     let mut page = replica.connect("/ws").token(&token("alice")).open().await;
     page.greeted().await;
     page.expect_type("subscribed").await;
 }
 
 #[tokio::test]
-async fn a_native_client_is_told_every_refusal_after_the_upgrade() {
+async fn a_native_client_receives_every_refusal_after_the_upgrade() {
     let settings = "[limits]\nconnections_per_user_max = 1\n[server]\nallowed_origins = [\"https://app.example\"]";
     let replica = Replica::alone_with(settings).await;
     let bare = |path: &str| replica.connect(path).header(PROTOCOL, "tickgate.v1");
@@ -92,14 +93,14 @@ async fn a_native_client_is_told_every_refusal_after_the_upgrade() {
     let closing = refused(with("/ws/trading"), 4003).await;
     assert_eq!(closing["reconnect"], "yes");
     assert!(closing["after_ms"].as_u64().is_some_and(|ms| ms >= 1_000), "{closing}");
-    // A list that names nothing of ours can't be answered by a sub-protocol.
+    // A list without the supported sub-protocol cannot be answered with one.
     replica.connect("/ws/trading").header(PROTOCOL, "tickgate.v2, mqtt").expect_refused(400).await;
     let two = format!("tickgate.v2, tickgate.v1, mqtt, bearer.{}", token("bob"));
     greeted(replica.connect("/ws/trading").header(PROTOCOL, &two)).await;
 }
 
 #[tokio::test]
-async fn a_page_is_told_of_a_bad_parameter_by_a_code_that_ends_its_retries() {
+async fn a_page_receives_an_invalid_parameter_as_a_code_that_ends_its_retries() {
     let replica = Replica::alone().await;
     let page = |path: &str| replica.connect(path).origin("https://app.example");
     for path in ["/ws/trading?session=1", "/ws?since=yesterday", "/ws/market?since=7-7"] {
@@ -110,15 +111,15 @@ async fn a_page_is_told_of_a_bad_parameter_by_a_code_that_ends_its_retries() {
 }
 
 #[tokio::test]
-async fn where_no_endpoint_is_a_client_hears_so_by_a_code_that_ends_its_retries() {
+async fn a_path_without_an_endpoint_is_reported_by_a_code_that_ends_retries() {
     let replica = Replica::alone().await;
     for path in ["/ws/nope", "/ws/backtest/", "/ws/trading/", "/WS/trading", "/", "/health", "/sse?channels=ticker:X"] {
         let reason = replica.connect(path).origin("https://app.example").expect_closed(4504).await;
-        assert_eq!(reason, "there is no WebSocket endpoint at this path", "{path}");
+        assert_eq!(reason, "this path has no WebSocket endpoint", "{path}");
         let closing = refused(replica.connect(path).header(PROTOCOL, "tickgate.v1"), 4504).await;
         assert_eq!(closing["reconnect"], "no", "{path}: {closing}");
     }
-    // A foreign page learns nothing of the paths.
+    // A foreign page learns nothing about the paths.
     let strict = Replica::alone_with("[server]\nallowed_origins = [\"https://app.example\"]").await;
     strict.connect("/ws/nope").origin("https://evil.example").expect_closed(1008).await;
     // Others see the status.
@@ -163,7 +164,7 @@ async fn every_deliberate_close_is_announced() {
 }
 
 #[tokio::test]
-async fn nobody_is_locked_out_by_its_own_places_after_a_crash() {
+async fn no_client_is_locked_out_by_its_own_places_after_a_crash() {
     let server = RedisServer::start();
     let settings = "[limits]\nconnections_per_user_max = 5\n[session]\nreplica_ttl = \"60s\"\nsession_ttl = \"300s\"";
     let (crashed, other) = (Replica::on_with(&server, settings).await, Replica::on_with(&server, settings).await);
@@ -200,7 +201,7 @@ async fn the_first_order_of_a_new_user_is_not_lost() {
     let mut alice = greeted(native(&replica, "/ws/trading", "alice")).await;
     let answer = alice.subscribe_since(&["orders"], &cursor).await;
     assert_eq!((&answer["channels"][0]["cursor"], &answer["channels"][0]["live"]), (&cursor, &json!(false)));
-    // The position before the replay: whoever loses the connection now has lost nothing.
+    // The position before the replay: a client that loses the connection now has lost nothing.
     alice.vanish();
     let mut alice = greeted(native(&replica, "/ws/trading", "alice")).await;
     alice.subscribe_since(&["orders"], &answer["channels"][0]["cursor"]).await;
@@ -252,7 +253,7 @@ async fn a_publication_cannot_pass_for_a_reply_or_a_notice() {
 }
 
 #[tokio::test]
-async fn one_loss_is_told_once() {
+async fn one_loss_is_reported_once() {
     let server = RedisServer::start();
     let (one, other) = (Replica::on(&server).await, Replica::on(&server).await);
     let mut alice = one.trading("alice").await;
@@ -270,7 +271,7 @@ async fn one_loss_is_told_once() {
     alice.expect(order(2)).await;
     assert_eq!(alice.caught_up().await["complete"], false);
     alice.expect_nothing().await;
-    // Where the gap ends, nothing is told again.
+    // After the gap, nothing is reported again.
     let mut again = other.trading("alice").await;
     again.subscribe_since(&["orders"], &gap["cursor"]).await;
     while again.next().await["order_id"] != "2" {}
@@ -306,7 +307,7 @@ async fn a_second_subscribe_replaces_the_options_in_place() {
 }
 
 #[tokio::test]
-async fn a_refreshed_token_that_allows_less_ends_subscriptions_by_a_notice() {
+async fn a_refreshed_token_with_fewer_rights_ends_subscriptions_with_a_notice() {
     let replica = Replica::alone().await;
     let mut alice = greeted(native(&replica, "/ws/trading", "alice")).await;
     alice.subscribe(&["orders", "portfolio"]).await;
@@ -320,7 +321,7 @@ async fn a_refreshed_token_that_allows_less_ends_subscriptions_by_a_notice() {
 }
 
 #[tokio::test]
-async fn with_a_token_in_a_message_the_welcome_comes_when_the_client_is_known() {
+async fn with_a_token_in_a_message_the_welcome_follows_authentication() {
     let replica = Replica::alone().await;
     let mut client = replica.connect("/ws/trading").header(PROTOCOL, "tickgate.v1").open().await;
     client.send(json!({"type": "ping", "id": "early"})).await;
@@ -349,7 +350,7 @@ async fn a_stop_is_stored_once_however_often_it_is_sent() {
 }
 
 #[tokio::test]
-async fn what_may_succeed_later_says_when_and_nothing_else_does() {
+async fn only_temporary_failures_have_a_retry_delay() {
     let mut server = RedisServer::durable();
     let replica = Replica::on(&server).await;
     let mut alice = replica.trading("alice").await;
@@ -367,7 +368,7 @@ async fn what_may_succeed_later_says_when_and_nothing_else_does() {
 }
 
 #[tokio::test]
-async fn an_engines_payload_with_meta_is_told_as_missing_for_a_reason_of_its_own() {
+async fn an_engines_payload_with_meta_is_reported_as_missing_for_a_separate_reason() {
     let server = RedisServer::start();
     let replica = Replica::on(&server).await;
     let mut market = replica.market().await;
@@ -396,7 +397,7 @@ async fn an_engines_payload_with_meta_is_told_as_missing_for_a_reason_of_its_own
 }
 
 #[tokio::test]
-async fn on_connect_channels_of_document_clients_begin_where_the_url_says() {
+async fn on_connect_channels_of_document_clients_start_where_the_url_says() {
     let replica = Replica::alone().await;
     for number in 1..=3 {
         replica.publish("run:r-1", json!({"type": "candle", "number": number})).await;
@@ -430,7 +431,7 @@ async fn an_event_stream_has_the_notices_of_a_websocket() {
 }
 
 #[tokio::test]
-async fn a_subscription_whose_stream_cannot_be_read_ends_by_a_notice_that_says_when_to_ask_again() {
+async fn a_subscription_whose_stream_cannot_be_read_ends_with_a_notice_and_a_retry_delay() {
     let server = RedisServer::start();
     let settings = "[limits]\noutbox_messages_max = 10\noutbox_bytes_max = 65536\n[hub]\nring_messages_max = 1";
     let replica = Replica::on_with(&server, settings).await;
@@ -440,7 +441,7 @@ async fn a_subscription_whose_stream_cannot_be_read_ends_by_a_notice_that_says_w
     assert_eq!(wire.answer_head().await.map(|(status, _)| status), Some(101));
     wire.send(&frame(TEXT, br#"{"type":"subscribe","id":1,"channels":["orders"]}"#)).await;
     while wire.hear_json().await["type"] != "subscribed" {}
-    // It reads nothing until it lags by more than any socket's buffers hold, and what it missed can't be read then.
+    // It reads nothing until it lags by more than any socket's buffers hold, and what it missed cannot be read then.
     let padding = "x".repeat(60_000);
     let mut published = 0;
     while published < 250 || replica.metric("tickgate_lagged_total").await == 0.0 {

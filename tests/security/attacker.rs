@@ -1,4 +1,4 @@
-//! The attacker: connections from an address of its own, without any credential, and a count of what it sends.
+//! The attacker: connections from a separate address, without credentials, with a count of the bytes sent.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -10,20 +10,20 @@ use std::{
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpSocket, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream, tcp::OwnedWriteHalf},
     runtime::{Builder, Handle, Runtime},
     task::JoinSet,
 };
 
 use crate::support::wire;
 
-/// Where it comes from: limits per address count it apart from everybody else.
+/// The source address: limits per address count it separately from other clients.
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
-/// The least that a thread can ask for.
+/// The lowest priority of a thread.
 const NICEST: i32 = 19;
 
-/// Where attackers run. Theirs would be another machine: of this one's processors they have what nobody else wants, so that
-/// what others see is what the gateway did to them, and not what the attacker itself computes.
+/// The runtime of attackers. They would run on another machine: here they get only the processor time that nothing else
+/// needs, so that other clients measure the effect on the gateway, and not the work of the attacker.
 pub fn elsewhere() -> &'static Handle {
     static ELSEWHERE: LazyLock<Runtime> = LazyLock::new(|| {
         let give_way = || rustix::process::setpriority_process(None, NICEST).expect("one may always be nicer");
@@ -34,7 +34,7 @@ pub fn elsewhere() -> &'static Handle {
     ELSEWHERE.handle()
 }
 
-/// Runs an attack elsewhere to its end. Dropped, it ends at once.
+/// Runs an attack on that runtime to its end. Dropping the future ends it at once.
 pub async fn launch<T: Send + 'static>(attack: impl Future<Output = T> + Send + 'static) -> T {
     let mut launched = JoinSet::new();
     launched.spawn_on(attack, elsewhere());
@@ -54,28 +54,29 @@ impl Attacker {
         Self::at(gateway, ADDRESS)
     }
 
-    /// One that comes from this address of loopback.
+    /// An attacker with this loopback address.
     pub fn at(gateway: SocketAddr, address: Ipv4Addr) -> Arc<Self> {
         let zero = || AtomicU64::new(0);
         Arc::new(Self { gateway, address, sent_bytes: zero(), visits: zero(), failed: zero() })
     }
 
-    /// Bytes that it sent, those of HTTP and WebSocket included.
+    /// Number of bytes sent, including HTTP and WebSocket overhead.
     pub fn sent_bytes(&self) -> u64 {
         self.sent_bytes.load(Ordering::Relaxed)
     }
 
-    /// Visits that did what they came for.
+    /// Number of successful visits.
     pub fn visits(&self) -> u64 {
         self.visits.load(Ordering::Relaxed)
     }
 
-    /// Visits that the gateway turned away or cut short.
+    /// Number of visits that the gateway refused or cut short.
     pub fn failed(&self) -> u64 {
         self.failed.load(Ordering::Relaxed)
     }
 
-    /// A door for clients of any kind: whoever enters it comes to the gateway from this address, and is counted.
+    /// An address for clients of any kind: connections to it reach the gateway from the attacker's address, and are
+    /// counted.
     pub async fn door(self: &Arc<Self>) -> SocketAddr {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let door = listener.local_addr().expect("an address");
@@ -110,19 +111,19 @@ impl Attacker {
         tokio::try_join!(there, back).map(|_| ())
     }
 
-    /// Connects to an endpoint, says one thing, waits for the answer, and leaves without a word.
+    /// Connects to an endpoint, sends one message, waits for the reply, and disconnects without closing.
     pub async fn visit(&self, path: &str, text: &str) {
         drop(self.stay(path, text).await);
     }
 
-    /// The same without leaving: the connection ends when it is dropped. `None` when it was turned away or cut short.
+    /// The same without disconnecting: the connection ends when it is dropped. `None` if it was refused or cut short.
     pub async fn stay(&self, path: &str, text: &str) -> Option<TcpStream> {
         let staying = self.connect(path, text).await.ok();
         if staying.is_some() { &self.visits } else { &self.failed }.fetch_add(1, Ordering::Relaxed);
         staying
     }
 
-    /// Connects, says one thing, and leaves with the whole answer. `None` when it was turned away or cut short.
+    /// Connects, sends one message, and returns the whole reply. `None` if it was refused or cut short.
     pub async fn asks(&self, path: &str, text: &str) -> Option<String> {
         let mut stream = self.greeted(path).await.ok()?;
         self.send(&mut stream, &wire::frame(wire::TEXT, text.as_bytes())).await.ok()?;
@@ -132,14 +133,22 @@ impl Attacker {
         Some(String::from_utf8_lossy(&[heard, rest[..len].to_vec()].concat()).into_owned())
     }
 
-    /// Says one thing more, and reads something of what came. `None` when the connection has ended.
+    /// Sends another message, and reads part of what arrives. `None` if the connection has ended.
     pub async fn says(&self, stream: &mut TcpStream, text: &str) -> Option<()> {
         self.send(stream, &wire::frame(wire::TEXT, text.as_bytes())).await.ok()?;
         let mut heard = [0; 4096];
         (stream.read(&mut heard).await.ok()? > 0).then_some(())
     }
 
-    /// Connects, says all of this, and never reads an answer. `None` when it was turned away or cut short.
+    /// Sends one more message while another task reads. `None` if the connection has ended.
+    pub async fn write(&self, writes: &mut OwnedWriteHalf, text: &str) -> Option<()> {
+        let frame = wire::frame(wire::TEXT, text.as_bytes());
+        writes.write_all(&frame).await.ok()?;
+        self.sent_bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
+        Some(())
+    }
+
+    /// Connects, sends all of these messages, and never reads a reply. `None` if it was refused or cut short.
     pub async fn pester(&self, path: &str, texts: &[&str]) -> Option<TcpStream> {
         let mut stream = self.greeted(path).await.ok()?;
         for text in texts {
@@ -148,7 +157,7 @@ impl Attacker {
         Some(stream)
     }
 
-    /// Sends this on a connection of its own; the status of the answer, `None` when there is none.
+    /// Sends a request on a separate connection. Returns the status of the response, `None` if there is none.
     pub async fn ask(&self, request: &str) -> Option<u16> {
         let mut stream = self.dial().await.ok()?;
         self.send(&mut stream, request.as_bytes()).await.ok()?;
@@ -161,18 +170,18 @@ impl Attacker {
         String::from_utf8_lossy(&heard[9..12]).parse().ok()
     }
 
-    /// A connection that has said nothing yet.
+    /// A connection on which nothing was sent.
     pub async fn dial(&self) -> std::io::Result<TcpStream> {
         let socket = TcpSocket::new_v4()?;
         socket.bind((self.address, 0).into())?;
         socket.connect(self.gateway).await
     }
 
-    /// A WebSocket that was told that it is one.
+    /// An upgraded WebSocket.
     async fn greeted(&self, path: &str) -> std::io::Result<TcpStream> {
         let mut stream = self.dial().await?;
         self.send(&mut stream, wire::upgrade_request(path, "").as_bytes()).await?;
-        // The answer and the greeting.
+        // The response and the welcome.
         self.hear(&mut stream, b"connection_established").await?;
         Ok(stream)
     }
@@ -190,7 +199,7 @@ impl Attacker {
         Ok(())
     }
 
-    /// Reads until these bytes come.
+    /// Reads until these bytes arrive.
     async fn hear(&self, stream: &mut TcpStream, mark: &[u8]) -> std::io::Result<Vec<u8>> {
         let mut heard = Vec::new();
         while !heard.windows(mark.len()).any(|bytes| bytes == mark) {

@@ -1,4 +1,4 @@
-//! What an attack costs: processor time and memory of the gateway and of Redis, and the bytes that Redis is sent.
+//! The cost of an attack: processor time and memory of the gateway and of Redis, and bytes sent to Redis.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use crate::{
     support::redis::RedisServer,
 };
 
-/// What both processes have used up to a moment.
+/// The resources that both processes have used so far.
 #[derive(Clone, Copy, Debug)]
 pub struct Usage {
     at: Instant,
@@ -22,7 +22,7 @@ struct RedisUsage {
     memory_bytes: u64,
 }
 
-/// What was used between two moments.
+/// The resources used between two moments.
 #[derive(Clone, Copy, Debug)]
 pub struct Cost {
     before: Usage,
@@ -48,37 +48,37 @@ impl Cost {
         Self { before, after }
     }
 
-    /// Bytes that Redis was sent.
+    /// Bytes sent to Redis.
     pub const fn received_bytes(&self) -> u64 {
         self.after.redis.received_bytes.saturating_sub(self.before.redis.received_bytes)
     }
 
-    /// Bytes that Redis would have been sent in this time, if it had gone on so.
+    /// Bytes that Redis would have received in this time at the same rate.
     pub fn received_in(&self, time: Duration) -> u64 {
         (self.received_bytes() as f64 / self.time().as_secs_f64().max(0.001) * time.as_secs_f64()) as u64
     }
 
-    /// How long it took.
+    /// The duration.
     pub fn time(&self) -> Duration {
         self.after.at - self.before.at
     }
 
-    /// What the gateway took more than before, at the most.
+    /// The maximum growth of the gateway, in bytes.
     pub const fn grown_bytes(&self) -> u64 {
         self.after.gateway.peak_bytes.saturating_sub(self.before.gateway.resident_bytes)
     }
 
-    /// What Redis took more than before.
+    /// The growth of Redis, in bytes.
     pub const fn redis_grown_bytes(&self) -> u64 {
         self.after.redis.memory_bytes.saturating_sub(self.before.redis.memory_bytes)
     }
 
-    /// The share of one processor that the gateway took.
+    /// The gateway's load, as a share of one processor.
     pub fn gateway_load(&self) -> f64 {
         self.load(self.before.gateway.processor, self.after.gateway.processor)
     }
 
-    /// The same of Redis.
+    /// Redis's load, as a share of one processor.
     pub fn redis_load(&self) -> f64 {
         self.load(self.before.redis.processor, self.after.redis.processor)
     }

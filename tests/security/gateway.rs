@@ -1,4 +1,4 @@
-//! The gateway under attack: a process of its own, at its default settings but for its ports, its keys and its Redis.
+//! The gateway under attack: a separate process with default settings, except for its ports, keys and Redis.
 
 use std::{
     fs::File,
@@ -17,10 +17,10 @@ use crate::support::{
     replica::{API_KEY, SECRET},
 };
 
-/// Which program to attack instead of the one that was built.
+/// The program to attack instead of the one that was built.
 const PROGRAM: &str = "TICKGATE_SECURITY_GATEWAY";
 
-/// A running gateway. Killed when it is dropped.
+/// A running gateway, killed when dropped.
 pub struct Gateway {
     child: Child,
     dir: TempDir,
@@ -28,25 +28,25 @@ pub struct Gateway {
     operations: SocketAddr,
 }
 
-/// What is unusual about how a gateway is started.
+/// Unusual conditions for starting a gateway.
 #[derive(Debug, Default)]
 pub struct Oddity {
-    /// Where its log goes instead of a file.
+    /// Receives the log instead of a file.
     pub log: Option<OwnedFd>,
-    /// The name of a deliberate defect that it works with.
+    /// The name of a deliberate defect.
     pub defect: Option<&'static str>,
 }
 
-/// What the process has used, as the kernel counts it.
+/// The resources used by the process, as counted by the kernel.
 #[derive(Clone, Copy, Debug)]
 pub struct Footprint {
     pub processor: Duration,
     pub resident_bytes: u64,
-    /// The most that was ever resident.
+    /// The maximum resident memory so far.
     pub peak_bytes: u64,
 }
 
-/// The program that is attacked.
+/// The program under attack.
 pub fn program() -> String {
     std::env::var(PROGRAM).unwrap_or_else(|_| env!("CARGO_BIN_EXE_tickgate").to_owned())
 }
@@ -58,7 +58,7 @@ impl Gateway {
     }
 
     pub async fn start_oddly(redis_url: &str, settings: &str, oddity: Oddity) -> Self {
-        // Between choosing a free port and the gateway's bind somebody else may take it: then others are tried.
+        // Another process may take a free port before the gateway binds it: then others are tried.
         for _ in 0..10 {
             let mut gateway = Self::spawn(redis_url, settings, &oddity);
             let ready = eventually("the gateway to be ready", async || match gateway.child.try_wait() {
@@ -98,18 +98,18 @@ impl Gateway {
         Self { child, dir, public, operations }
     }
 
-    /// Publishes over HTTP; the status of the answer.
+    /// Publishes over HTTP; returns the status of the response.
     pub async fn publish(&self, channel: &str, data: &serde_json::Value) -> u16 {
         self.post("/api/v1/publish", &serde_json::json!({"channel": channel, "data": data})).await.status
     }
 
-    /// What a backend posts, and what it is answered.
+    /// Sends a request as a backend; returns the response.
     pub async fn post(&self, path: &str, body: &serde_json::Value) -> http::Answer {
         let headers = [("x-api-key", API_KEY), ("content-type", "application/json")];
         http::send(self.operations, "POST", path, &headers, Some(body.to_string())).await
     }
 
-    /// A ticket for this token.
+    /// Requests a ticket for this token.
     pub async fn ticket(&self, token: &str) -> String {
         let bearer = format!("Bearer {token}");
         let headers = [("authorization", bearer.as_str())];
@@ -129,19 +129,19 @@ impl Gateway {
         eventually("both links to Redis", async || (self.metric("tickgate_redis_up").await >= 2.0).then_some(())).await;
     }
 
-    /// Asks it to end by SIGTERM, and waits until it has ended.
+    /// Sends SIGTERM, and waits until the process has exited.
     pub async fn end(mut self) -> ExitStatus {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill").success());
         self.ended().await
     }
 
-    /// Waits until it has ended.
+    /// Waits until the process has exited.
     pub async fn ended(&mut self) -> ExitStatus {
         eventually("the gateway to end", async || self.child.try_wait().expect("its own child")).await
     }
 
-    /// Whether it listens, is ready, and has both of its links.
+    /// Whether it listens, is ready, and has both links.
     async fn serves(&self) -> bool {
         TcpStream::connect(self.public).await.is_ok()
             && TcpStream::connect(self.operations).await.is_ok()
@@ -149,12 +149,12 @@ impl Gateway {
             && self.metric("tickgate_redis_up").await >= 2.0
     }
 
-    /// Whether load balancers would send it new clients.
+    /// Whether load balancers would send new clients to it.
     pub async fn is_ready(&self) -> bool {
         http::send(self.public, "GET", "/readyz", &[], None).await.status == 200
     }
 
-    /// The sum over a metric's labels; zero for one that this program does not have.
+    /// The sum over a metric's labels; zero for a metric that this program does not have.
     pub async fn metric(&self, name: &str) -> f64 {
         let answer = http::send(self.operations, "GET", "/metrics", &[("x-api-key", API_KEY)], None).await;
         let own = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
@@ -169,11 +169,12 @@ impl Gateway {
             let kilobytes = status.lines().find_map(|line| line.strip_prefix(field)?.trim().strip_suffix(" kB"));
             kilobytes.and_then(|text| text.trim().parse::<u64>().ok()).expect("a number of kB") * 1024
         };
-        // Behind the name, which may hold anything: state, nine more, then the time in user and in system mode.
+        // After the name, which may contain anything: the state, nine more fields, then the time in user and system
+        // mode.
         let stat = read("stat");
         let fields: Vec<_> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
         let ticks: u64 = fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("a number of ticks")).sum();
-        // The kernel's unit of this figure, on every platform that Linux runs on.
+        // The kernel's unit of this figure on every Linux platform.
         let processor = Duration::from_millis(ticks * 10);
         Footprint { processor, resident_bytes: bytes("VmRSS:"), peak_bytes: bytes("VmHWM:") }
     }

@@ -1,9 +1,9 @@
-//! Attacks within the limits: a real gateway as a process, at its default settings, on a real Redis, attacked as a
-//! stranger would, while others use it. Each attack fails when others saw anything of it, when it cost more than its bounds,
-//! or when Redis was sent too much for what the attacker sent. At the end all of them are one table.
+//! Attacks within the limits: a real gateway process with default settings and a real Redis, attacked like a stranger
+//! would, while other clients use it. An attack fails if others were affected, if it cost more than its bounds, or if
+//! Redis received too much for what the attacker sent. At the end, all attacks are printed as one table.
 //!
-//! `cargo test --test security` runs the short forms, with the clocks of the gateway set faster where an attack needs
-//! time. TICKGATE_SECURITY=long runs them as they were found, at the default settings (`just security`).
+//! `cargo test --test security` runs the short forms, with faster clocks in the gateway where an attack needs time.
+//! TICKGATE_SECURITY=long runs them as they were found, with default settings (`just security`).
 //! TICKGATE_SECURITY_GATEWAY names another program to attack, such as an earlier release.
 #![allow(unreachable_pub, reason = "a test binary exports nothing; `pub` means shared between its files")]
 #![allow(clippy::unwrap_used, reason = "what is not there fails the test, as it should")]
@@ -41,19 +41,24 @@ mod s20_mistyped;
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
+use scene::Form;
 use tickgate_kit as support;
 use tokio::runtime::Builder;
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    // Each has the machine for itself: what others see is measured.
+    // One at a time, because the effect on others is measured.
     arguments.test_threads = Some(1);
-    let conclusion = libtest_mimic::run(&arguments, attacks());
+    let mut attacks = attacks();
+    if Form::asked() == Form::Long {
+        attacks.extend(moderate_attacks());
+    }
+    let conclusion = libtest_mimic::run(&arguments, attacks);
     siege::print_table();
     conclusion.exit_code()
 }
 
-/// An attack with a runtime of its own.
+/// Runs an attack in a separate runtime.
 fn attack<F: Future<Output = ()>>(name: &str, run: impl FnOnce() -> F + Send + 'static) -> Trial {
     let name = name.rsplit("::").next().unwrap_or(name).trim();
     Trial::test(name, move || {
@@ -96,5 +101,14 @@ fn attacks() -> Vec<Trial> {
         s18_key_set::s18_keys_that_cannot_be_fetched_any_more_are_not_used_for_ever,
         s19_redis_settings::s19_the_recommended_redis_is_for_this_machine_and_asks_who_is_there,
         s20_mistyped::s20_what_names_nothing_stops_the_start,
+    ]
+}
+
+/// Attacks at a moderate rate: what they do to others shows on a machine without other work only.
+fn moderate_attacks() -> Vec<Trial> {
+    attacks![
+        s05_history::s05_history_at_a_tenth_of_the_limit_delays_nobody,
+        s05_history::s05_replays_at_a_tenth_of_the_limit_delay_nobody,
+        s05_history::s05_event_streams_that_resume_delay_nobody,
     ]
 }

@@ -1,4 +1,4 @@
-//! Other users of the gateway, from another address: what they ask for again and again, and how long that takes.
+//! Other users of the gateway, from another address: what they request repeatedly, and how long it takes.
 
 use std::{
     net::SocketAddr,
@@ -17,23 +17,23 @@ use crate::support::{
     replica::token,
 };
 
-/// How many there are: so many answers that the slowest one in a hundred is not simply the slowest.
+/// Number of neighbours: with this many requests, the 99th percentile is not simply the maximum.
 const NEIGHBOURS: u32 = 8;
-/// Time between two questions of one of them.
+/// Time between two requests of one neighbour.
 const PACE: Duration = Duration::from_millis(200);
 
-/// What neighbours ask for.
+/// What neighbours request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Question {
-    /// Whether somebody is there.
+    /// A ping.
     Ping,
-    /// A channel that nobody follows yet.
+    /// A channel that is not followed yet.
     New,
-    /// All that they ever missed of a channel.
+    /// All missed messages of a channel.
     Missed(&'static str),
-    /// Who follows a channel that they follow.
+    /// The presence of a channel to which they subscribe.
     Presence,
-    /// To be let in, with a token.
+    /// A connection with a token.
     Join,
 }
 
@@ -47,17 +47,17 @@ struct Neighbour {
 /// All of them.
 pub struct Neighbours(Vec<Neighbour>);
 
-/// Neighbours that ask until they are told to stop.
+/// Neighbours that send requests until they are stopped.
 pub struct Asking {
     stop: watch::Sender<bool>,
     asking: JoinSet<(Neighbour, Latencies)>,
 }
 
-/// How long answers took.
+/// The latencies of responses.
 #[derive(Clone, Debug, Default)]
 pub struct Latencies {
     sorted: Vec<Duration>,
-    /// Asked, and told to try again.
+    /// Requests that were refused with a retry.
     pub refused: usize,
 }
 
@@ -72,7 +72,7 @@ impl Neighbours {
         Self(all)
     }
 
-    /// Ask from now on, at an even distance from each other.
+    /// Start sending requests, evenly spaced.
     pub fn ask(self, question: Question) -> Asking {
         let (stop, stopped) = watch::channel(false);
         let mut asking = JoinSet::new();
@@ -82,7 +82,7 @@ impl Neighbours {
         Asking { stop, asking }
     }
 
-    /// The same for so long.
+    /// The same for a limited time.
     pub async fn ask_for(self, question: Question, time: Duration) -> (Self, Latencies) {
         let asking = self.ask(question);
         sleep(time).await;
@@ -91,7 +91,7 @@ impl Neighbours {
 }
 
 impl Asking {
-    /// Ends after the answers that are waited for.
+    /// Stops after pending responses.
     pub async fn stop(self) -> (Neighbours, Latencies) {
         self.stop.send_replace(true);
         let (mut all, mut latencies) = (Vec::new(), Latencies::default());
@@ -120,7 +120,7 @@ impl Neighbour {
         (self, latencies)
     }
 
-    /// How long the answer took; `None` when it was a refusal.
+    /// Returns the latency; `None` for a refusal.
     async fn ask(&mut self, question: Question) -> Option<Duration> {
         self.asked += 1;
         let new = format!("trades:NEW{}X{}", self.number, self.asked);
@@ -166,14 +166,14 @@ impl Neighbour {
 }
 
 impl Latencies {
-    /// Takes those of another time in.
+    /// Adds other latencies.
     pub fn add(&mut self, other: Self) {
         self.sorted.extend(other.sorted);
         self.sorted.sort_unstable();
         self.refused += other.refused;
     }
 
-    /// The longest that an answer took.
+    /// The maximum latency.
     pub fn max(&self) -> Duration {
         self.quantile(1.0)
     }
@@ -182,7 +182,7 @@ impl Latencies {
         self.quantile(0.5)
     }
 
-    /// What all but one in a hundred did not exceed.
+    /// The 99th percentile.
     pub fn p99(&self) -> Duration {
         self.quantile(0.99)
     }
@@ -191,7 +191,7 @@ impl Latencies {
         self.sorted.len() + self.refused
     }
 
-    /// The latency that this share of the answers did not exceed.
+    /// The latency that this share of the responses did not exceed.
     fn quantile(&self, share: f64) -> Duration {
         let at = (self.sorted.len() as f64 * share) as usize;
         self.sorted.get(at.min(self.sorted.len().saturating_sub(1))).copied().unwrap_or_default()

@@ -1,5 +1,5 @@
-//! S0: strangers subscribe to as many new topics as they may, and leave. Topics that were let go meanwhile once kept
-//! everybody else's new topics waiting, also long after the strangers had left.
+//! S0: strangers subscribe to as many new topics as allowed, and leave. Topics that had been unfollowed once delayed
+//! everyone else's new topics, long after the strangers had left.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,23 +19,23 @@ use crate::{
 
 /// Channels of one connection: `limits.subscriptions_max`.
 const CHANNELS: u32 = 200;
-/// Visits a second: within the limits of one address.
+/// Visits per second, within the limits of one address.
 const VISITS_PER_SECOND: u32 = 23;
-/// Connections under way at once.
+/// Maximum number of concurrent connections.
 const AT_ONCE_MAX: usize = 200;
 
-/// How much of it there is.
+/// The scale of the attack.
 #[derive(Clone, Copy)]
 struct Plan {
     settings: &'static str,
-    /// Time that every 16 KiB take between the gateway and Redis. What waits shows when Redis is not next door.
+    /// Latency per 16 KiB between the gateway and Redis. Queues show only if Redis is not on the same machine.
     distance: Duration,
     /// How long strangers come and go.
     visits: Duration,
-    /// How many come and leave together, and how often.
+    /// How many strangers come and leave together, and how often.
     herd: u32,
     rounds: u32,
-    /// Longer than a topic lingers.
+    /// Longer than the linger time of a topic.
     after: Duration,
     bounds: Bounds,
 }
@@ -58,23 +58,23 @@ impl Plan {
                 distance: millis(2),
                 visits: seconds(20),
                 herd: 200,
-                rounds: 5,
+                rounds: 3,
                 after: seconds(15),
-                // Twenty thousand topics with long names, for ten seconds after the last of their followers left.
+                // Twenty thousand topics with long names, for ten seconds after their last subscribers left.
                 bounds: Bounds { gateway: 150_000_000, redis: 40_000_000 },
             },
         )
     }
 }
 
-/// What a stranger says: a subscribe to channels that nobody has named before, as long as a name may be.
+/// A stranger's subscribe to new channels with names of maximum length.
 fn subscribe(stranger: u32) -> String {
     let name = |channel| format!("trades:{stranger:04}:{channel:04}:{:-<182}", "");
     let channels: Vec<_> = (0..CHANNELS).map(name).collect();
     json!({"type": "subscribe", "channels": channels}).to_string()
 }
 
-/// One after the other, for so long.
+/// One after another, for this time.
 async fn come_and_go(attacker: Arc<Attacker>, time: Duration) {
     let mut visits = JoinSet::new();
     let mut pace = interval(Duration::from_secs(1) / VISITS_PER_SECOND);
@@ -89,7 +89,7 @@ async fn come_and_go(attacker: Arc<Attacker>, time: Duration) {
     visits.join_all().await;
 }
 
-/// All of a herd come, and leave together, again and again; nobody comes while their topics are let go.
+/// A group of strangers comes and leaves together, repeatedly; no one comes while their topics are being unfollowed.
 async fn leave_together(attacker: Arc<Attacker>, plan: Plan) {
     for round in 0..plan.rounds {
         let come = |stranger| {

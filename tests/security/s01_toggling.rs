@@ -1,5 +1,5 @@
-//! S1: strangers with as many long names as a connection may have turn one more on and off, as often as they may. Each time
-//! the whole session was once written to Redis: 97 MB/s for 290 KB/s, and others' handshakes took 200 ms.
+//! S1: strangers that subscribe to as many long names as a connection may, toggle one more channel at the maximum rate.
+//! Each toggle once wrote the whole session to Redis: 97 MB/s for 290 KB/s, and handshakes of others took 200 ms.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,7 +22,7 @@ fn name(stranger: usize, channel: u32) -> String {
     format!("trades:{stranger:04}:{channel:04}:{:-<182}", "")
 }
 
-/// Subscribes to all but one, and turns that on and off for so long.
+/// Subscribes to all but one, and toggles that one for this time.
 async fn toggle(attacker: Arc<Attacker>, stranger: usize, time: Duration) {
     let channels: Vec<_> = (0..CHANNELS).map(|channel| name(stranger, channel)).collect();
     let all = json!({"type": "subscribe", "channels": channels}).to_string();
@@ -51,7 +51,7 @@ pub async fn s01_turning_a_channel_on_and_off_writes_no_session() {
     launch(toggle_all(Arc::clone(&attacker), strangers, time)).await;
     println!("  attacker   {} connections, {} more failed", attacker.visits(), attacker.failed());
     assert_eq!(attacker.visits(), strangers as u64, "the attack did not take place");
-    // What they follow are topics, which the table of bounds has: here, of 30,000 names of 199 bytes.
+    // Followed topics are in the table of bounds: here, 30,000 names of 199 bytes.
     let bounds = Bounds { gateway: 150_000_000, redis: 40_000_000 };
     siege.lift(&scene, &[attacker], bounds).await;
 }

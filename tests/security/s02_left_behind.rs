@@ -1,5 +1,5 @@
-//! S2: strangers connect for a moment, name as many channels as they may, and leave. Each once left 40 KB in Redis for a
-//! minute; a Redis with a limit was full of it, and refused every backend's publications.
+//! S2: strangers connect briefly, subscribe to as many channels as allowed, and leave. Each once left 40 KB in Redis
+//! for a minute, which filled a Redis with a memory limit, so that it refused all publications.
 
 use std::sync::Arc;
 
@@ -16,9 +16,10 @@ use crate::{
 
 /// Channels of one connection: `limits.subscriptions_max`.
 const CHANNELS: u32 = 200;
-/// What all strangers of an address may have left in Redis: 2,048 positions with long names, and what Redis keeps of its own.
+/// Maximum size of what all strangers of an address may leave in Redis: 2,048 positions with long names, and Redis's
+/// overhead.
 const LEFT_BYTES_MAX: u64 = 4_000_000;
-/// What is followed for a moment takes more: 20,000 topics with long names.
+/// Topics that are followed briefly take more: 20,000 topics with long names.
 const ROOM_BYTES: u64 = 32_000_000;
 /// Users that come and go.
 const USERS: usize = 40;
@@ -38,7 +39,7 @@ async fn limit(redis: &RedisServer, bytes: u64) {
     let _: String = redis.run(&["CONFIG", "SET", "maxmemory", &bytes.to_string()]).await;
 }
 
-/// One after the other; the backends publish meanwhile.
+/// One after another, while the backends publish.
 async fn come_and_go(attacker: Arc<Attacker>, strangers: usize, at_once: usize) {
     let visit = |stranger| {
         let name = |channel| format!("trades:{stranger:04}:{channel:04}:{:-<182}", "");
@@ -54,7 +55,7 @@ pub async fn s02_strangers_who_leave_leave_little_and_no_publication_is_refused(
     let (settings, strangers, at_once) = Form::asked().or(("[hub]\nlinger = \"1s\"\n", 150, 16), ("", 1_600, 50));
     let scene = Scene::set(settings).await;
     let siege = Siege::lay(&scene, "S2  what short connections leave", Question::Ping).await;
-    // Those of the neighbours, who stay.
+    // Sessions of the neighbours, which stay.
     let own = keys(&scene.redis, "tg2:{s:*").await;
     let at_rest = used_bytes(&scene.redis).await;
     limit(&scene.redis, at_rest + ROOM_BYTES).await;
@@ -94,11 +95,11 @@ pub async fn s02_a_redis_that_is_nearly_full_drops_sessions_before_it_refuses_pu
         (keys(&scene.redis, "tg2:{s:*").await == own + USERS).then_some(())
     })
     .await;
-    // So much that little more or less means nothing; nine tenths of it, and some room.
+    // Much larger than the remaining data; the limit is set so that nine tenths of it are used.
     let _: i64 = scene.redis.run(&["SETRANGE", "filler", "20000000", "x"]).await;
     limit(&scene.redis, used_bytes(&scene.redis).await / 96 * 100).await;
     eventually("their sessions to go", async || (keys(&scene.redis, "tg2:{s:*").await == own).then_some(())).await;
     assert_eq!(scene.gateway.publish("trades:KNOWN", &json!({"type": "trade"})).await, 200);
-    // The filler is the test's own.
+    // The filler belongs to the test.
     siege.lift(&scene, &[], Bounds { redis: 25_000_000, ..Bounds::SMALL }).await;
 }

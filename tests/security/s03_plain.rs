@@ -1,4 +1,4 @@
-//! S3. Connections that ask for nothing, and responses that nobody reads: both end, and neither is without a bound.
+//! S3: connections without requests, and responses that are never read: both end, and both are limited.
 
 use std::{
     sync::Arc,
@@ -14,14 +14,14 @@ use crate::{
     siege::{Bounds, Siege},
 };
 
-/// How much of it there is.
+/// The scale of the attack.
 #[derive(Clone, Copy)]
 struct Plan {
     settings: &'static str,
     connections: usize,
-    /// `limits.connections_per_address_max`, and those that may be told that there are too many.
+    /// `limits.connections_per_address_max`, plus those that may receive a refusal.
     kept_max: usize,
-    /// `session.write_timeout`, and as long again.
+    /// `session.write_timeout`, and the same time again.
     cut_off_after: Duration,
 }
 
@@ -37,7 +37,7 @@ impl Plan {
     }
 }
 
-/// Connects as often as it can, and says nothing. How many connections are kept.
+/// Connects as often as possible, and sends nothing. Returns how many connections are kept.
 async fn hold(attacker: Arc<Attacker>, connections: usize) -> usize {
     let mut held = Vec::new();
     for _ in 0..connections {
@@ -45,7 +45,7 @@ async fn hold(attacker: Arc<Attacker>, connections: usize) -> usize {
     }
     let mut open = 0;
     for stream in &mut held {
-        // Closed ones say so at once; the others wait for a request head.
+        // Closed ones report it at once; the others wait for a request head.
         open += usize::from(timeout(Duration::from_millis(20), stream.read_u8()).await.is_err());
     }
     open
@@ -59,9 +59,9 @@ async fn served(attacker: &Attacker) -> Option<TcpStream> {
     Some(stream)
 }
 
-/// Asks again and again, and reads nothing. `None` when nobody ends that.
+/// Sends requests repeatedly, and reads nothing. `None` if the gateway does not end that.
 async fn never_read(attacker: Arc<Attacker>, patience: Duration) -> Option<Duration> {
-    // As soon as the gateway has seen that the others are gone.
+    // Once the gateway has seen that the others have left.
     let mut greedy = loop {
         if let Some(stream) = served(&attacker).await {
             break stream;

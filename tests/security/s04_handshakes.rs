@@ -1,5 +1,5 @@
-//! S4. A stranger asks for event streams of as many channels as a request head holds, and sends handshakes that are wrong
-//! or of a foreign page. All of it counts against the address, before it is looked at.
+//! S4: a stranger requests event streams with as many channels as a request head can hold, and sends invalid handshakes
+//! and handshakes of a foreign page. All of them count against the address before they are processed.
 
 use std::{fmt::Write, sync::Arc, time::Instant};
 
@@ -13,7 +13,7 @@ use crate::{
     support::wire::upgrade_request,
 };
 
-/// Names in one request: what `server.header_bytes_max` has room for.
+/// Number of names in one request: the maximum for `server.header_bytes_max`.
 const NAMES: usize = 5_300;
 
 fn event_stream() -> String {
@@ -23,11 +23,11 @@ fn event_stream() -> String {
         names
     });
     let head = format!("GET /sse?channels={names}");
-    // Whole names, and room for the rest of the head.
+    // Whole names, with room for the rest of the head.
     format!("{} HTTP/1.1\r\nHost: localhost\r\n\r\n", &head[..head.len().min(16_000)])
 }
 
-/// So many at once, one after the other; the statuses of the answers.
+/// Sends batches of requests one after another; returns the statuses of the responses.
 async fn ask_all(attacker: Arc<Attacker>, requests: usize) -> Vec<Option<u16>> {
     let kinds = [
         event_stream(),
@@ -42,7 +42,7 @@ async fn ask_all(attacker: Arc<Attacker>, requests: usize) -> Vec<Option<u16>> {
 }
 
 pub async fn s04_whatever_a_stranger_asks_for_counts_against_its_address() {
-    // `burst` and `per_second`: what an address may ask for, in the short form fewer than the default.
+    // `burst` and `per_second`: limits of an address, in the short form below the default.
     let (requests, burst, per_second) = Form::asked().or((1_500, 300, 20), (20_000, 1_000, 100));
     let settings = format!(
         "[server]\nallowed_origins = [\"https://app.example\"]\n\
@@ -53,7 +53,7 @@ pub async fn s04_whatever_a_stranger_asks_for_counts_against_its_address() {
     let (attacker, began) = (Attacker::of(scene.gateway.public), Instant::now());
     let statuses = launch(ask_all(Arc::clone(&attacker), requests)).await;
     let took = began.elapsed();
-    // A page hears of the limit by a Close frame, so its status says nothing.
+    // A page sees the limit as a Close frame, so its status says nothing.
     let limited = scene.gateway.metric("tickgate_rate_limited_total").await as usize;
     let looked_at = requests - limited;
     println!("  attacker   {requests} requests in {took:.1?}, {looked_at} looked at");

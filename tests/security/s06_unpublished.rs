@@ -1,5 +1,5 @@
-//! S6: strangers at several addresses name topics that nobody publishes, as many as they may. They once used up what a
-//! replica follows, and everybody else's new topics were refused.
+//! S6: strangers at several addresses subscribe to as many topics without publications as allowed. They once used up
+//! the followed topics of a replica, so that everyone else's new topics were refused.
 
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
@@ -17,11 +17,11 @@ use crate::{
 /// Channels of one connection: `limits.subscriptions_max`.
 const CHANNELS: usize = 200;
 
-/// How much of it there is.
+/// The scale of the attack.
 struct Plan {
     settings: &'static str,
     addresses: u8,
-    /// Of each address.
+    /// Per address.
     connections: usize,
     topics_max: f64,
     bounds: Bounds,
@@ -53,7 +53,7 @@ fn subscribe(address: u8, connection: usize) -> String {
     json!({"type": "subscribe", "channels": channels}).to_string()
 }
 
-/// All of one address come, and stay.
+/// All connections of one address arrive, and stay.
 async fn come(attacker: Arc<Attacker>, address: u8, connections: usize) -> Vec<Option<TcpStream>> {
     let stay = |connection| {
         let (attacker, text) = (&attacker, subscribe(address, connection));
@@ -75,10 +75,10 @@ pub async fn s06_topics_that_nobody_publishes_take_nobodys_room() {
         staying.extend(launch(come(Arc::clone(&attacker), address, plan.connections)).await);
         attackers.push(attacker);
     }
-    // It is looked at every second.
+    // Checked every second.
     sleep(Duration::from_secs(2)).await;
     let unpublished = scene.gateway.metric("tickgate_unpublished_topics").await;
-    // Those that are published to have room whoever asks.
+    // Published topics have room for every client.
     let known: Vec<_> = (0..50).map(|number| format!("trades:KNOWN{number}")).collect();
     let text = json!({"type": "subscribe", "channels": known}).to_string();
     let answer = attackers[0].asks("/ws/market", &text).await.expect("an answer");
@@ -86,7 +86,7 @@ pub async fn s06_topics_that_nobody_publishes_take_nobodys_room() {
     println!("  attackers  {connections} connections, {names} names");
     println!("  topics     {unpublished} that nobody publishes are followed");
     assert!(names as f64 > plan.topics_max, "the attack did not take place");
-    // What is on trial is over in a moment.
+    // Topics on trial are decided within a moment.
     assert!(unpublished <= plan.topics_max + 1_024.0, "{unpublished} topics");
     assert!(answer.contains(r#""errors":[]"#), "published topics were refused: {answer:.300}");
     siege.lift(&scene, &attackers, plan.bounds).await;

@@ -1,5 +1,5 @@
-//! S8. What reads the log goes away, stalls, or has a full disk. Nobody else may notice, also when Redis is restarted
-//! meanwhile; and a panic in a task that a replica can't do without ends the replica.
+//! S8: the reader of the log ends, stalls, or has a full disk. This must not affect clients, even while Redis is
+//! restarted; and a panic in a vital task ends the replica.
 
 use std::{
     fs::File,
@@ -20,14 +20,14 @@ use crate::{
 /// Many lines, and a short drain.
 const SETTINGS: &str = "[log]\nfilter = \"trace\"\n[drain]\ndelay = \"0s\"\nspread = \"1s\"\n";
 
-/// A log whose reader is gone.
+/// A log whose reader has ended.
 fn abandoned() -> OwnedFd {
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);
     writer.into()
 }
 
-/// A log that takes nothing more, and who should read it.
+/// A log that accepts nothing more, and its reader.
 fn stalled() -> (OwnedFd, UnixStream) {
     let (reader, mut writer) = UnixStream::pair().expect("a pair of sockets");
     writer.set_nonblocking(true).expect("a socket");
@@ -50,14 +50,14 @@ async fn serves(gateway: &Gateway) {
     let mut client = Request::new(gateway.public, "/ws/market").open().await;
     client.greeted().await;
     client.subscribe(&["ticker:LOG"]).await;
-    // A gateway that was cut off asks the others first what Redis may have lost.
+    // A gateway that was disconnected first asks the others what Redis may have lost.
     let accepted = async || (gateway.publish("ticker:LOG", &json!({"n": 1})).await == 200).then_some(());
     eventually("a publication is accepted", accepted).await;
     client.expect(json!({"n": 1})).await;
     client.vanish();
 }
 
-/// A gateway with such a log: others notice nothing, also when Redis is restarted meanwhile, and it drains.
+/// With such a log, clients are not affected, even while Redis is restarted, and the gateway drains.
 async fn goes_on_without_a_log(name: &'static str, attack: &'static str, log: OwnedFd) {
     let mut scene = Scene::oddly(SETTINGS, Oddity { log: Some(log), ..Oddity::default() }).await;
     let siege = Siege::lay(&scene, attack, Question::Ping).await;
@@ -70,7 +70,7 @@ async fn goes_on_without_a_log(name: &'static str, attack: &'static str, log: Ow
     serves(&scene.gateway).await;
     siege.lift(&scene, &[], Bounds::SMALL).await;
     assert_eq!(scene.gateway.metric("tickgate_panics_total").await, 0.0, "{name}");
-    // Of one that only stalls the gateway keeps what its bound allows.
+    // For a reader that only stalls, the gateway queues up to its limit.
     if name != "stalled" {
         let dropped = async || (scene.gateway.metric("tickgate_log_lines_dropped_total").await > 0.0).then_some(());
         eventually(&format!("{name}: dropped lines are counted"), dropped).await;

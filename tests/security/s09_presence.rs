@@ -1,5 +1,5 @@
-//! S9: strangers ask who follows what. A replica once asked the others about 20 topics a second, so that a hundred askers
-//! kept everybody else's question waiting until it was refused.
+//! S9: strangers request presence. A replica once asked the others about 20 topics per second, so that a hundred
+//! clients delayed everyone else's request until it was refused.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,10 +18,10 @@ use crate::{
     support::client::Request,
 };
 
-/// Askers at once.
+/// Number of concurrent clients.
 const ASKERS: usize = 100;
 
-/// Follows some channels, and asks about each of them: as often as one connection may ask.
+/// Subscribes to some channels, and requests presence of each at the maximum rate of a connection.
 fn questions(asker: usize) -> Vec<String> {
     let names: Vec<_> = (0..20).map(|n| format!("trades:A{asker}X{n}")).collect();
     let subscribe = format!(r#"{{"type":"subscribe","channels":["{}"]}}"#, names.join("\",\""));
@@ -29,7 +29,7 @@ fn questions(asker: usize) -> Vec<String> {
     [subscribe].into_iter().chain(presence).collect()
 }
 
-/// Comes, asks all its questions, and leaves when all is answered or refused; again and again, for so long.
+/// Connects, sends all requests, and disconnects when all are answered or refused; repeatedly, for this time.
 async fn ask_again(attacker: Arc<Attacker>, asker: usize, until: Instant) {
     let texts = questions(asker);
     let texts: Vec<_> = texts.iter().map(String::as_str).collect();

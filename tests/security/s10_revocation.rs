@@ -1,5 +1,5 @@
-//! S10: a user's tokens are revoked while Redis is full, and Redis is emptied afterwards; the user comes back with an old
-//! token, by a handshake and as a refresh on another connection. All three once let the user in.
+//! S10: a user's tokens are revoked while Redis is full, and Redis is emptied afterwards; the user returns with an old
+//! token, by a handshake and as a refresh on another connection. All three once admitted the user.
 
 use std::{net::SocketAddr, time::SystemTime};
 
@@ -43,7 +43,7 @@ pub async fn s10_a_revoked_token_opens_nothing_whatever_becomes_of_redis() {
     let answer = scene.gateway.post("/api/v1/disconnect", &revoke).await;
     println!("  operator   with Redis full: {} {}", answer.status, answer.json()["detail"]);
     assert_eq!(answer.status, 503, "not stored yet");
-    assert!(answer.body.contains("done on every replica that is linked"), "{answer:?}");
+    assert!(answer.body.contains("done on every connected replica"), "{answer:?}");
     alice.expect_close(4002).await;
     join(&old).expect_refused(403).await;
     limit(&scene, "0").await;
@@ -56,7 +56,7 @@ pub async fn s10_a_revoked_token_opens_nothing_whatever_becomes_of_redis() {
     for _ in 0..tries {
         join(&old).expect_refused(403).await;
     }
-    // A fraction of a second proves a token later.
+    // A fraction of a second proves that a token is later.
     let fresh = Token::of("alice").issued_at(IssuedAt::at_ms(unix_ms())).sign();
     let mut alice = join(&fresh).open().await;
     alice.greeted().await;
@@ -91,7 +91,7 @@ pub async fn s10_a_token_of_the_same_second_is_refused_for_a_moment_only() {
     siege.lift(&scene, &[attacker], Bounds::SMALL).await;
 }
 
-/// Revokes alice's tokens: her connection ends, and only a token that was issued since lets her in.
+/// Revokes alice's tokens: her connection closes, and only a token issued afterwards is accepted.
 async fn holds(scene: &Scene, door: SocketAddr) {
     let join = |token: &str| Request::new(door, "/ws/trading").token(token);
     let old = Token::of("alice").issued_at(IssuedAt::at_ms(unix_ms())).sign();
@@ -124,7 +124,8 @@ pub async fn s10_redis_clock_decides_nothing() {
         holds(&scene, door).await;
         println!("  gateway    a revocation holds with Redis's clock {hours} h wrong");
     }
-    // What an operator said while the clock was ahead is over, although Redis keeps it for a time that is yet to come.
+    // An operator's command given while the clock was ahead is over, although Redis keeps it until a time in the
+    // future.
     let bob = token("bob");
     let join = || Request::new(door, "/ws/trading").token(&bob);
     let mut closed = join().open().await;
@@ -134,7 +135,7 @@ pub async fn s10_redis_clock_decides_nothing() {
     scene.redis.set_clock(0);
     let mut later = join().open().await;
     later.greeted().await;
-    // A new link: the replica reads what was kept for it.
+    // On a new link, the replica reads what was stored for it.
     scene.redis.client_kill("pubsub").await;
     scene.gateway.linked().await;
     later.ask(json!({"type": "ping"})).await;

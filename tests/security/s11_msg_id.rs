@@ -1,5 +1,5 @@
-//! S11: a token that may publish a user's `bot_status` uses the `msg_id` of an order that the backend is about to publish. The
-//! order was once answered with success, as a repetition, and never stored.
+//! S11: a token that may publish to a user's `bot_status` uses the `msg_id` of an order that the backend is about to
+//! publish. The order was once acknowledged as a duplicate, but never stored.
 
 use serde_json::{Value, json};
 
@@ -31,7 +31,7 @@ pub async fn s11_nobody_uses_up_the_msg_id_of_another_publisher() {
     mallory.greeted().await;
     let taken = json!({"type": "publish", "channel": "bot_status", "user": "alice", "msg_id": "fill-981", "data": {}});
     assert_eq!(mallory.ask(taken).await["duplicate"], false);
-    // Even with the right to the channel itself.
+    // Even with the right to publish to the channel itself.
     let mut taken = fill("cancelled");
     taken["type"] = json!("publish");
     assert_eq!(mallory.ask(taken).await["duplicate"], false);

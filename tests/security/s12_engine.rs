@@ -1,5 +1,5 @@
-//! S12: the credentials of an engine, which may publish, in the hands of an attacker. They once closed any user, lifted
-//! revocations, read the tokens behind tickets, and wrote sessions.
+//! S12: an attacker has the credentials of an engine, which may publish. They once could close any user's connections,
+//! lift revocations, read the tokens behind tickets, and write sessions.
 
 use redis::{RedisError, Value, cmd};
 use serde_json::json;
@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// What it tries, word by word; `{}` stands for the name of the user's session.
+/// Attempted commands; `{}` stands for the name of the user's session.
 const ATTEMPTS: &[&[&str]] = &[
     &["PUBLISH", "tg2:ctl:*", r#"{"told":{"control":{"op":"close_user","user":"alice","code":4002,"reason":""}}}"#],
     &["XADD", "tg2:controls", "*", "c", r#"{"op":"close_user","user":"alice","code":4002,"reason":""}"#],
@@ -62,7 +62,7 @@ pub async fn s12_an_engine_publishes_and_does_nothing_else() {
         assert!(refused, "{words:?}: {answer:?}");
     }
     alice.ask(json!({"type": "ping"})).await;
-    // What it is for, it may.
+    // Permitted commands work.
     let generation: Option<String> = cmd("HGET").arg("tg2:{gen}").arg("open").query_async(&mut engine).await.unwrap();
     assert!(generation.is_some(), "an engine finds the generation");
     siege.lift(&scene, &[], Bounds::SMALL).await;

@@ -1,5 +1,5 @@
-//! S13: a user opens connections while Redis is away. As many as were asked for once came in, and when Redis was back, the
-//! connections that had been there before were closed in favour of newer ones.
+//! S13: a user opens connections while Redis is unreachable. Any number was once admitted, and when Redis was back, the
+//! oldest connections were closed in favour of newer ones.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -18,7 +18,7 @@ use crate::{
 
 /// `limits.connections_per_user_max`.
 const CONNECTIONS_MAX: usize = 5;
-/// How many the user tries to open.
+/// Number of attempts.
 const TRIES: usize = 150;
 
 async fn join(door: SocketAddr) -> Result<Client, u16> {
@@ -46,7 +46,7 @@ pub async fn s13_a_users_limit_holds_while_redis_is_away_and_the_older_connectio
     }
     println!("  attacker   {TRIES} tries beside {} connections, {} let in", older.len(), let_in.len());
     assert_eq!(let_in.len(), 1, "one more makes {CONNECTIONS_MAX}");
-    // Redis comes back with nothing, and the user opens more before the replica has told it everything.
+    // Redis returns empty, and the user opens more connections before the replica has registered all of them again.
     let _: String = scene.redis.run(&["FLUSHALL"]).await;
     network.set(Weather::CLEAR);
     scene.gateway.linked().await;

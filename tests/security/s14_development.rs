@@ -1,4 +1,4 @@
-//! S14. A gateway in development mode is published by a proxy, or found by a page from elsewhere.
+//! S14: a gateway in development mode is exposed by a proxy, or reached by a page from elsewhere.
 
 use crate::{
     attacker::Attacker,
@@ -24,8 +24,11 @@ pub async fn s14_development_mode_serves_this_machine_alone() {
         println!("  refused    {what}");
     }
     let page = own("Origin: https://evil.example\r\n");
-    // A page hears by a Close frame.
+    // A page sees the refusal as a Close frame.
     assert_eq!(attacker.ask(&page).await, Some(101));
-    assert!(scene.gateway.log().contains("development mode is for this machine alone"), "it is logged");
+    assert!(
+        scene.gateway.log().contains("development mode accepts requests from this machine only"),
+        "the refusal is logged"
+    );
     siege.lift(&scene, &[attacker], Bounds::SMALL).await;
 }

@@ -1,5 +1,5 @@
-//! S15: somebody reads all that Redis is told (MONITOR; an append-only file or a backup has no more). Tickets, their tokens
-//! and the secrets of sessions were once there to be read.
+//! S15: an attacker reads everything that is sent to Redis (MONITOR; an append-only file or a backup contains no more).
+//! Tickets, their tokens and the secrets of sessions were once readable.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::{
     support::{client::Request, replica::token},
 };
 
-/// How long nothing more comes when everything has been said.
+/// After this time without output, everything has been sent.
 const QUIET: Duration = Duration::from_millis(1_500);
 
 pub async fn s15_who_reads_redis_learns_nothing_to_connect_with() {

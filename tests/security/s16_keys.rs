@@ -1,4 +1,4 @@
-//! S16. An API key where addresses and histories are kept: in the query, or as a sub-protocol.
+//! S16: an API key where logs and histories keep it: in the query, or as a sub-protocol.
 
 use crate::{
     attacker::Attacker,

@@ -1,4 +1,4 @@
-//! S17. A client behind a trusted proxy sends the header that its proxy does not write, to choose an address.
+//! S17: a client behind a trusted proxy sends a header that its proxy does not set, to choose its address.
 
 use crate::{
     attacker::Attacker,
@@ -13,7 +13,7 @@ pub async fn s17_a_client_behind_a_proxy_does_not_choose_its_address() {
                     [limits]\nhandshakes_per_address = { per_second = 1, burst = 20 }\n";
     let scene = Scene::set(settings).await;
     let siege = Siege::lay(&scene, "S17 a header that the proxy does not write", Question::New).await;
-    // The attacker plays the proxy that passes on what its client sends.
+    // The attacker plays a proxy that forwards what its client sends.
     let proxy = Attacker::of(scene.gateway.public);
     let mut statuses = Vec::new();
     for number in 1..=25 {
@@ -24,6 +24,6 @@ pub async fn s17_a_client_behind_a_proxy_does_not_choose_its_address() {
     println!("  answers    {statuses:?}");
     assert!(statuses[..20] == [Some(101); 20] && statuses[20..].contains(&Some(429)), "{statuses:?}");
     let other = proxy.ask(&upgrade_request("/ws/market", "Forwarded: for=203.0.113.8\r\n")).await;
-    assert_eq!(other, Some(101), "another client of the proxy has its own count");
+    assert_eq!(other, Some(101), "another client of the proxy is counted separately");
     siege.lift(&scene, &[proxy], Bounds::SMALL).await;
 }

@@ -1,5 +1,5 @@
-//! S19: the recommended redis.conf, started as it is by somebody who changes nothing. It once listened on every address,
-//! without protection and without a password: whoever reached the machine had all messages, tokens and keys.
+//! S19: the recommended redis.conf is used without changes. It once listened on every address, without protection or
+//! password, so that all messages, tokens and keys were readable on the network.
 
 use std::{
     process::{Child, Command, Stdio},
@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-/// Killed when it is dropped.
+/// Killed when dropped.
 struct Running(Child);
 
 impl Drop for Running {
@@ -38,7 +38,7 @@ pub async fn s19_the_recommended_redis_is_for_this_machine_and_asks_who_is_there
     command.args([settings, "--port", &port.to_string(), "--logfile", "redis.log", "--dir"]).arg(dir.path());
     let _running = Running(command.stdout(Stdio::null()).spawn().expect("redis-server"));
     eventually("redis to listen", async || TcpStream::connect(("127.0.0.1", port)).await.ok()).await;
-    // Whatever listens on every address is there on all of loopback as well.
+    // A server that listens on every address also listens on all of loopback.
     let elsewhere = TcpStream::connect(("127.0.0.2", port)).await;
     println!("  attacker   from another address: {:?}", elsewhere.as_ref().map(|_| "connected"));
     assert!(elsewhere.is_err(), "it listens on more than the one address of this machine");

@@ -1,4 +1,4 @@
-//! S20. Settings that close something and name it wrongly: the gateway must not start as if they were not there.
+//! S20: misspelt security settings: the gateway must not start without them.
 
 use std::process::{Command, Output};
 
@@ -9,7 +9,7 @@ fn start(settings: &str, variable: Option<(&str, &str)>) -> Output {
     std::fs::write(file.path(), settings).expect("the settings");
     let mut command = Command::new(program());
     command.arg("serve").env("TICKGATE_CONFIG", file.path()).envs(variable);
-    // It must not get so far: nobody ends it.
+    // It must exit: the test does not stop it.
     command.output().expect("the gateway to run")
 }
 

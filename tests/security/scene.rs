@@ -1,4 +1,5 @@
-//! Where an attack happens: one Redis, one gateway, and nobody else on the machine: attacks are made one by one.
+//! The environment of an attack: one Redis, one gateway, and nothing else on the machine, because attacks run one at a
+//! time.
 
 use std::time::Duration;
 
@@ -14,12 +15,12 @@ use crate::{
 /// Set to `long`: attacks as they were found.
 const FORM: &str = "TICKGATE_SECURITY";
 
-/// How long an attack may take.
+/// The length of an attack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// Some seconds, for the gate: a debug build.
+    /// A few seconds with a debug build, for the gate.
     Short,
-    /// As long as it took when it was found, at the default settings.
+    /// As long as when it was found, with default settings.
     Long,
 }
 
@@ -29,7 +30,7 @@ pub struct Scene {
 }
 
 impl Form {
-    /// The form that was asked for.
+    /// The requested form.
     pub fn asked() -> Self {
         match std::env::var(FORM).as_deref() {
             Err(_) | Ok("") => Self::Short,
@@ -38,7 +39,7 @@ impl Form {
         }
     }
 
-    /// One of two, by the form.
+    /// One of two values, by the form.
     pub fn or<T>(self, short: T, long: T) -> T {
         match self {
             Self::Short => short,
@@ -46,13 +47,13 @@ impl Form {
         }
     }
 
-    /// How long others are measured at rest.
+    /// How long other users are measured at rest.
     pub fn rest(self) -> Duration {
         self.or(Duration::from_secs(1), Duration::from_secs(5))
     }
 
-    /// What an answer may take at rest without meaning anything: a debug build computes ten times as long, on processors that
-    /// it shares with the attacker.
+    /// Latency at rest that has no significance: a debug build is ten times slower, on processors that it shares with
+    /// the attacker.
     pub fn noise(self) -> Duration {
         self.or(Duration::from_millis(200), Duration::from_millis(2))
     }
@@ -64,14 +65,14 @@ impl Scene {
         Self::oddly(settings, Oddity::default()).await
     }
 
-    /// The same with something unusual about the gateway.
+    /// The same with unusual conditions for the gateway.
     pub async fn oddly(settings: &str, oddity: Oddity) -> Self {
         let redis = RedisServer::start();
         let gateway = Gateway::start_oddly(&redis.url(), settings, oddity).await;
         Self { gateway, redis }
     }
 
-    /// Starts both, and a network between them on which every 16 KiB take this long.
+    /// Starts both, with a network in between on which every 16 KiB take this long.
     pub async fn apart(settings: &str, distance: Duration) -> (Self, Proxy) {
         let redis = RedisServer::start();
         let network = Proxy::start(redis.port()).await;

@@ -423,9 +423,9 @@ def test_a_user_whom_the_platform_reports_as_inactive(gateway: GatewayProcess, a
     with trading(gateway, user) as tg:
         live(tg)
     for seconds in (0, 31_536_001):
-        with pytest.raises(tickgate.Invalid, match="`seconds` is 1 to 31536000"):
+        with pytest.raises(tickgate.Invalid, match="`seconds` must be from 1 to 31536000"):
             api.set_active(user, False, seconds=seconds)
-    with pytest.raises(tickgate.Invalid, match="`seconds` goes with"):
+    with pytest.raises(tickgate.Invalid, match="`seconds` requires"):
         api.set_active(user, True, seconds=60)
 
 

@@ -38,7 +38,7 @@ export interface Client<C = UntypedChannels> {
   cursors(): Record<string, string>;
   /** The last frames, gaps and positions. */
   debug(): DebugInfo;
-  /** Stops for good. Resolves when the connection has ended, within a second. */
+  /** Stops permanently. Resolves when the connection has ended, within a second. */
   close(): Promise<void>;
 }
 

@@ -46,7 +46,7 @@ export interface Sink<C extends Channel> {
   _moved(channel: C): void;
   /** The class or the phase changed. */
   _changed(channel: C): void;
-  /** The channel was refused for good: its record is to be removed. */
+  /** The channel was permanently refused: its record must be removed. */
   _refused(channel: C, refusal: Refusal): void;
   _status(status: Status): void;
   /** The user of the connection; `changed`: another one than before, whose cursors do not count any more. */
@@ -66,7 +66,7 @@ export interface Request {
   readonly now?: boolean;
 }
 
-/** Sends a message under a number of its own. `since`: from when on the reply is awaited; `Infinity`: for ever. */
+/** Sends a message with a new number. `since`: from when on the reply is awaited; `Infinity`: for ever. */
 export type Ask = (type: string, fields: object, done: (reply: any) => void, since?: number) => void;
 
 /** The pending requests of the application. */

@@ -20,7 +20,7 @@ export interface Messages<T> extends AsyncIterable<Message<T>[]> {
   readonly live: boolean;
   /** Messages are missing, and `onGap` has not ended yet. */
   readonly gap: Gap | undefined;
-  /** Why the channel was refused for good. */
+  /** Why the channel was permanently refused. */
   readonly refused: RefusedError | undefined;
   /**
    * Calls a function with each message, one after the other: the next once the promise it returns has settled. An error
@@ -47,7 +47,7 @@ export const createMessages = <T>(hub: Hub, name: string, options: MessagesOptio
   /** The id of the last message that was given to the page. */
   let lastId: string | null = null;
 
-  /** Makes room: the oldest message gives way to a gap, which grows with each. False if there is none. */
+  /** Makes room: the oldest message is replaced with a gap, which grows with each. False if there is none. */
   const dropOldest = (): boolean => {
     const at = items.findIndex((item) => item._message);
     if (at < 0) return false;

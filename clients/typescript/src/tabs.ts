@@ -6,7 +6,7 @@ import { type DebugInfo, type LinkFactory, type Refusal, RequestError } from './
 
 /** How long a worker may take to say its first word, in milliseconds. */
 const FIRST_WORD = 5000;
-/** How often a worker that died is replaced before the tab takes a socket of its own. */
+/** How often a worker that died is replaced before the tab opens a separate socket. */
 const WORKERS = 3;
 
 const failure = (outcome: 'refused' | 'unknown', message: string) => new RequestError({ outcome, message } as Refusal);
@@ -14,12 +14,12 @@ const failure = (outcome: 'refused' | 'unknown', message: string) => new Request
 /**
  * One connection for all tabs of a site. `start` makes the worker:
  * `() => new SharedWorker(new URL('@tickgate/client/worker', import.meta.url), { type: 'module' })`, or one from the address
- * where `dist/worker.js` is served. Where there is no SharedWorker, or it does not start, each tab has a socket of its own.
+ * where `dist/worker.js` is served. Where there is no SharedWorker, or it does not start, each tab has a separate socket.
  */
 export const share = (start: () => SharedWorker): LinkFactory => {
   const make: MakeLink = (url, options, sink, channels) => {
     const requests = new Map<number, { resolve(reply: unknown): void; reject(error: RequestError): void }>();
-    /** Requests from before the worker or a socket of its own is there. */
+    /** Requests from before the worker or a separate socket is available. */
     let early: (() => void)[] = [];
     let port: MessagePort | undefined;
     let own: Link<any> | undefined;

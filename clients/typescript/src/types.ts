@@ -6,7 +6,7 @@ export interface ReliableChannel<T> {
   readonly data: T;
 }
 
-/** A channel of class `event`: trades, logs. When the reader is slow, the oldest give way, reported by a {@link Gap}. */
+/** A channel of class `event`: trades, logs. If the reader is slow, the oldest are dropped, reported by a {@link Gap}. */
 export interface EventChannel<T> {
   readonly class: 'event';
   readonly data: T;
@@ -75,7 +75,7 @@ export interface Status {
   /**
    * `connecting`: opening a connection. `catching_up`: connected, but the past of a channel is still coming. `live`: all
    * is up to date. `stale`: nothing was received for longer than a heartbeat interval. `waiting`: not connected, another
-   * attempt follows. `closed`: stopped for good.
+   * attempt follows. `closed`: stopped permanently.
    */
   readonly state: StateName;
   /** `waiting`, `closed`: the close code, if there was one. */
@@ -108,7 +108,7 @@ class GatewayError extends Error implements Refusal {
   }
 }
 
-/** A channel was refused, or its subscription was ended, for good. */
+/** A channel was permanently refused, or its subscription was ended. */
 export class RefusedError extends GatewayError {
   override name = 'RefusedError';
   /** The channel. */
@@ -173,7 +173,7 @@ export interface MessagesOptions extends Pick<ChannelOptions, 'since' | 'last'> 
    * error is reported and it is called again: after 1 s, then twice as long each time, up to 30 s.
    */
   onGap?: (gap: Gap) => void | Promise<void>;
-  /** Called once if the channel is refused for good. Without it, the error is reported by `onError`. */
+  /** Called once if the channel is permanently refused. Without it, the error is reported by `onError`. */
   onRefused?: (error: RefusedError) => void;
   /**
    * How many messages may wait for the page, 1,000 by default. Beyond it, a channel of class `reliable` is suspended and
@@ -186,7 +186,7 @@ export interface MessagesOptions extends Pick<ChannelOptions, 'since' | 'last'> 
 export interface ValueOptions extends Pick<ChannelOptions, 'maxRate'> {
   /** What happens while the page is hidden for more than 10 s: `pause` (default) receives nothing, `continue` does. */
   hidden?: 'pause' | 'continue';
-  /** Called once if the channel is refused for good. Without it, the error is reported by `onError`. */
+  /** Called once if the channel is permanently refused. Without it, the error is reported by `onError`. */
   onRefused?: (error: RefusedError) => void;
 }
 

@@ -39,7 +39,7 @@ impl Stage {
         Ok(line)
     }
 
-    /// The client asks for these channels after these cursors.
+    /// The client requests these channels after these cursors.
     pub(crate) async fn resumes(&mut self, line: usize, since: &Value) -> Verdict<Subscribes> {
         let names: Vec<_> = since.as_object().into_iter().flat_map(|since| since.keys()).map(String::as_str).collect();
         let asked = self.subscribes(line, &names).await?;

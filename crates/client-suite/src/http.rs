@@ -58,7 +58,7 @@ impl Request {
         self.headers.get(name).map(String::as_str)
     }
 
-    /// The sub-protocols that are offered, in their order.
+    /// The offered sub-protocols, in order.
     pub(crate) fn protocols(&self) -> Vec<&str> {
         let offered = self.header("sec-websocket-protocol").unwrap_or_default();
         offered.split(',').map(str::trim).filter(|name| !name.is_empty()).collect()
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_is_none() {
+    fn other_texts_are_not_requests() {
         for head in ["", "POST / HTTP/1.1\r\n\r\n", "GET /\r\n\r\n", "GET / HTTP/1.1\r\nno header\r\n\r\n"] {
             assert!(Request::parse(head).is_none(), "{head:?}");
         }

@@ -1,5 +1,5 @@
-//! `tickgate-client-suite`: plays a scripted gateway for a client that is given as a command, prints a table, and exits with
-//! 1 if a scenario failed.
+//! `tickgate-client-suite`: plays a scripted gateway for a client that is given as a command, prints a table, and exits
+//! with status 1 if a scenario fails.
 
 use std::{collections::BTreeSet, process::ExitCode, thread::available_parallelism, time::Instant};
 
@@ -20,15 +20,15 @@ run concurrently; all of them take less than a minute on two cores.";
 #[derive(Debug, Parser)]
 #[command(name = "tickgate-client-suite", version, after_help = EXAMPLES)]
 struct Args {
-    /// Scenarios to play; all of them when none is named
+    /// Scenarios to play; all if none is named
     scenarios: Vec<String>,
     /// The client: a program with its arguments
     #[arg(long, value_name = "CMD", required_unless_present = "list")]
     run: Option<String>,
-    /// Print the scenarios and end
+    /// Print the scenarios and exit
     #[arg(long)]
     list: bool,
-    /// Scenarios that run at a time; by default four per core
+    /// Scenarios that run concurrently; by default four per core
     #[arg(long)]
     jobs: Option<usize>,
 }
@@ -81,7 +81,7 @@ fn row(scenario: &Scenario) -> String {
     format!("{:<24} rule {:>2}  {}", scenario.name, scenario.rule, scenario.about)
 }
 
-/// Prints why a scenario failed, and what happened until then.
+/// Prints why a scenario failed, and what happened before.
 fn explain(outcome: &Outcome) {
     let (Some(fault), scenario) = (&outcome.fault, outcome.scenario) else { return };
     let title = RULES.iter().find(|rule| rule.number == scenario.rule).map_or("", |rule| rule.title);

@@ -10,14 +10,14 @@ use crate::{scenarios::Scenario, suite::Suite, trace::Fault};
 /// Time limit of a scenario.
 const SCENARIO_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What is to be played.
+/// What to play.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The command that starts the client: a program with its arguments, split by the shell.
     pub command: String,
     /// The scenarios, in the order of the result.
     pub scenarios: Vec<&'static Scenario>,
-    /// How many scenarios run at a time.
+    /// Maximum number of concurrent scenarios.
     pub jobs: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Which requests a client may send. Pure.
+//! Validates requests of clients. Pure.
 
 use serde_json::Value;
 
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_contract_has_is_read() {
+    fn requests_of_the_contract_are_valid() {
         let text = r#"{"type":"subscribe","id":1,"channels":["a",{"channel":"b","since":"7-1","max_rate":2}]}"#;
         let body = read(text).unwrap();
         let elements = elements(&body).unwrap();
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_named() {
+    fn invalid_requests_are_reported_with_what_was_expected() {
         for (text, part) in [
             ("[]", "`type`"),
             ("{", "JSON"),

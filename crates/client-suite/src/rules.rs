@@ -5,7 +5,7 @@
 pub struct Rule {
     /// Its number in the document.
     pub number: u8,
-    /// What it is about.
+    /// Its topic.
     pub title: &'static str,
 }
 
@@ -17,25 +17,25 @@ const fn rule(number: u8, title: &'static str) -> Rule {
 pub const RULES: &[Rule] = &[
     rule(1, "the sub-protocols carry version and token"),
     rule(2, "the token as the first message"),
-    rule(3, "opening takes 10 s at most"),
+    rule(3, "opening takes at most 10 s"),
     rule(4, "subscribe after the welcome, within its limits"),
     rule(5, "the session of the last welcome"),
     rule(6, "push, reply and notice differ by structure"),
     rule(7, "a frame holds one object or an array"),
     rule(8, "messages of 1 MiB, in fragments"),
-    rule(9, "what is unknown is ignored"),
-    rule(10, "what cannot be read ends the connection"),
-    rule(11, "begin with the cursor of `subscribed`"),
+    rule(9, "unknown fields and types are ignored"),
+    rule(10, "an invalid message ends the connection"),
+    rule(11, "start with the cursor of `subscribed`"),
     rule(12, "a push moves the cursor"),
     rule(13, "a gap is reported once and moves the cursor"),
-    rule(14, "until it is caught up, a channel moves by itself"),
+    rule(14, "until it has caught up, a channel moves alone"),
     rule(15, "channels of one stream move together"),
     rule(16, "`caught_up` and `heartbeat` move cursors"),
     rule(17, "the application's cursor moves when it has handled the message"),
     rule(18, "resume by `since`, with the options"),
     rule(19, "forget on unsubscribe and with another user"),
     rule(20, "a refused channel is no longer wanted"),
-    rule(21, "`retry_after_ms`: ask again"),
+    rule(21, "`retry_after_ms`: subscribe again"),
     rule(22, "the server ends a subscription"),
     rule(23, "requests have ids and are answered in time"),
     rule(24, "a publication is repeated with its `msg_id`"),
@@ -43,7 +43,7 @@ pub const RULES: &[Rule] = &[
     rule(26, "renew the token in place"),
     rule(27, "a refused `auth`"),
     rule(28, "a new token, then connect"),
-    rule(29, "a token that cannot be got"),
+    rule(29, "a token that cannot be obtained"),
     rule(30, "silence is a lost connection"),
     rule(31, "leave a lost connection at once"),
     rule(32, "reading does not wait for the application"),
@@ -51,7 +51,7 @@ pub const RULES: &[Rule] = &[
     rule(34, "without `closing`, the code decides"),
     rule(35, "wait for the greater of `after_ms` and the back-off"),
     rule(36, "back-off with a bound that doubles"),
-    rule(37, "the bound begins again after 5 s"),
+    rule(37, "the bound is reset after 5 s"),
     rule(38, "stopping closes with 1000"),
     rule(39, "the states are reported"),
 ];
@@ -70,7 +70,7 @@ mod tests {
         for line in text.lines() {
             let number = line.split_once(". **").and_then(|(number, _)| number.parse().ok());
             if let Some(number) = number {
-                assert!(rules.insert(number, line.to_owned()).is_none(), "rule {number} stands there twice");
+                assert!(rules.insert(number, line.to_owned()).is_none(), "rule {number} is there twice");
             } else if line.starts_with("   ") {
                 rules.values_mut().next_back().unwrap().push_str(line);
             }

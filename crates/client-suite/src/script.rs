@@ -1,4 +1,4 @@
-//! The vocabulary of scenarios: what the gateway does. Never knows a scenario.
+//! The vocabulary of scenarios: what the gateway does.
 
 use std::{
     collections::BTreeMap,
@@ -39,12 +39,12 @@ impl Subscribes {
 
 const NONE: Value = Value::Null;
 
-/// A granted channel without a past to replay.
+/// A granted channel without a backlog to replay.
 pub(crate) fn live(channel: &str, cursor: &str) -> Value {
     json!({ "channel": channel, "class": "reliable", "cursor": cursor, "live": true })
 }
 
-/// A granted channel whose past follows.
+/// A granted channel whose backlog follows.
 pub(crate) fn past(channel: &str, cursor: &str) -> Value {
     json!({ "channel": channel, "class": "reliable", "cursor": cursor, "live": false })
 }
@@ -213,10 +213,10 @@ impl Stage {
         Instant::now()
     }
 
-    /// The application does not finish handling its next message.
+    /// Blocks the application on its next message.
     pub(crate) async fn hold(&mut self) -> Verdict {
         self.command(&json!({ "command": "hold" })).await?;
-        // The reply proves that `hold` was read.
+        // The reply proves that `hold` was received.
         self.command(&json!({ "command": "cursors" })).await?;
         self.reports("`cursors`").await.map(drop)
     }
@@ -231,7 +231,7 @@ impl Stage {
         let left = self.lines.iter().flat_map(|line| &line.requests).map(|asked| asked.body.to_string()).next();
         self.check(left.is_none(), "no further request", &left.unwrap_or_default())?;
         self.command(&json!({ "command": "stop" })).await?;
-        // Answers its Close frame. Whether it sends one is checked by the scenario `stop`.
+        // Answers its Close frame. The scenario `stop` checks whether it sends one.
         let gone = |line: &Line| line.socket.is_none() || line.closed.is_some() || line.ended.is_some();
         self.watch(GOODBYE, |stage| stage.lines.iter().all(gone)).await?;
         let ended = self.program.ended().await;
@@ -248,7 +248,7 @@ pub(crate) fn publication(channel: &str, id: &str, more: Value) -> String {
     pushed(&json!({ "type": "update", "n": id }), &meta)
 }
 
-/// A publisher's object as it is sent: `_meta` stands before its last brace.
+/// A publisher's object as it is sent: `_meta` is inserted before its last brace.
 pub(crate) fn pushed(data: &Value, meta: &Value) -> String {
     let data = data.to_string();
     format!("{},\"_meta\":{meta}}}", data.strip_suffix('}').unwrap_or(&data))

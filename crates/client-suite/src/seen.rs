@@ -21,7 +21,7 @@ pub(crate) enum What {
     Request(Request, TcpStream),
     /// A connection was made that sent no request.
     NoRequest(String),
-    /// Something came on the connection with this number.
+    /// A frame arrived on the connection with this number.
     Frame(usize, Frame),
     /// The client reports an event.
     Event(Value),
@@ -31,13 +31,13 @@ pub(crate) enum What {
     Diagnostic(String),
 }
 
-/// What came on a WebSocket.
+/// What arrived on a WebSocket.
 #[derive(Clone, Debug)]
 pub(crate) enum Frame {
     Text(String),
     Ping(Vec<u8>),
     Pong(Vec<u8>),
-    /// A Close frame; no code when the client gave none.
+    /// A Close frame; `None` without a code.
     Close(Option<u16>),
     /// The client broke the WebSocket protocol, or sent a binary message.
     Violation(String),
@@ -52,7 +52,7 @@ impl Seen {
 }
 
 impl What {
-    /// What a line of the client's standard output is.
+    /// Classifies a line of the client's standard output.
     pub(crate) fn of_line(line: String) -> Self {
         match serde_json::from_str::<Value>(&line) {
             Ok(event) if event["event"].is_string() => Self::Event(event),

@@ -1,4 +1,4 @@
-//! The gateway's side of one WebSocket: reads and writes frames. Never answers by itself.
+//! The gateway's side of one WebSocket: reads and writes frames. Never responds.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::seen::{Frame, Seen, What};
 const MESSAGE_BYTES_MAX: u32 = 64 << 10;
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// One connection. Dropped, its TCP connection ends without a Close frame.
+/// One connection. Dropping it ends its TCP connection without a Close frame.
 #[derive(Debug)]
 pub(crate) struct Socket {
     writer: OwnedWriteHalf,
@@ -43,7 +43,7 @@ impl Socket {
         Self { writer, reader: tasks.spawn(read(reader, number, seen.clone())), closed: false }
     }
 
-    /// Writes bytes. A client that is gone is not an error here.
+    /// Writes bytes. A client that has left is not an error here.
     pub(crate) async fn bytes(&mut self, bytes: &[u8]) {
         let _ = timeout(WRITE_TIMEOUT, self.writer.write_all(bytes)).await;
     }
@@ -52,7 +52,7 @@ impl Socket {
         self.frame(Opcode::Text, text.as_bytes()).await;
     }
 
-    /// Writes a text that may not be taken; false if it was not within this time. Nothing may be written after that.
+    /// Writes a text that may not be accepted; false if it was not within this time. Nothing may be written after that.
     pub(crate) async fn takes(&mut self, text: &str, patience: Duration) -> bool {
         let mut out = BytesMut::new();
         websocket::put_head(&mut out, Opcode::Text, text.len());

@@ -1,4 +1,4 @@
-//! One run of the client against the scripted gateway: collects everything that happens for the script. It issues tokens,
+//! One run of the client against the scripted gateway: collects everything that happens for the script, issues tokens,
 //! answers pings and Close frames, and detects what no scenario allows. Never decides what happens next.
 
 use std::{
@@ -317,7 +317,7 @@ impl Stage {
         self.command(&json!({ "command": "token", "token": token })).await
     }
 
-    /// The next check of the scenario fails with this.
+    /// Lets the next check of the scenario fail with this.
     fn wrong(&mut self, expected: &str, got: &str) {
         self.fault.get_or_insert_with(|| Fault::new(expected, got));
     }

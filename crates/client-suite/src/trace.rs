@@ -27,7 +27,7 @@ impl Fault {
     }
 }
 
-/// The result of a piece of a scenario.
+/// The result of a step of a scenario.
 pub(crate) type Verdict<T = ()> = Result<T, Fault>;
 
 /// A shared log with times.

@@ -24,6 +24,11 @@ pub enum PayloadError {
     ReservedKey,
 }
 
+/// Deepest nesting of a publication that any replica may be set to accept: each shows what another one accepted.
+pub const PAYLOAD_DEPTH_MAX: usize = 127;
+/// Bytes of the largest publication that any replica may be set to accept: no message of the server exceeds 1 MiB.
+pub const PAYLOAD_BYTES_MAX: usize = (1 << 20) - 1024;
+
 /// Validates a publication: one JSON object and nothing after it, nested at most `depth_max` levels, without duplicate
 /// keys in any object, without numbers beyond a double, without `_meta` at the top. One pass, no tree.
 ///

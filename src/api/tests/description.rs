@@ -14,7 +14,7 @@ fn document() -> Value {
 }
 
 #[test]
-fn every_route_is_described_and_nothing_else_is() {
+fn exactly_the_existing_routes_are_described() {
     let document = document();
     let described: BTreeSet<_> = document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
     let routed: BTreeSet<_> =
@@ -23,7 +23,7 @@ fn every_route_is_described_and_nothing_else_is() {
 }
 
 #[tokio::test]
-async fn each_described_path_takes_the_described_methods_on_the_described_listener_and_no_others() {
+async fn described_paths_accept_exactly_the_described_methods_on_the_described_listener() {
     let replica = Replica::new();
     for (path, item) in document()["paths"].as_object().unwrap() {
         let concrete =
@@ -50,7 +50,7 @@ async fn each_described_path_takes_the_described_methods_on_the_described_listen
 }
 
 #[tokio::test]
-async fn the_description_is_served_as_it_is_kept() {
+async fn the_description_is_served_unchanged() {
     let replica = Replica::new();
     let answer = replica.ops_get("/openapi.json").await;
     assert_eq!(answer.text, OPENAPI);
@@ -58,7 +58,7 @@ async fn the_description_is_served_as_it_is_kept() {
 }
 
 #[test]
-fn every_reference_of_the_description_leads_somewhere() {
+fn every_reference_of_the_description_resolves() {
     fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
         match value {
             Value::Object(members) => {

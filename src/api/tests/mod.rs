@@ -1,4 +1,4 @@
-//! The routes as a backend, an operator and a probe see them, over real parts in memory.
+//! Tests of the routes from the view of a backend, an operator and a probe, over real parts in memory.
 
 use std::{
     sync::{
@@ -40,7 +40,7 @@ mod sockets;
 mod streaming;
 mod topics;
 
-/// What the hub and the sockets would say.
+/// Fixed figures in place of the hub's and the sockets'.
 #[derive(Debug, Default)]
 struct Counted {
     connections: AtomicUsize,
@@ -52,7 +52,7 @@ struct Counted {
 
 impl Figures for Counted {
     fn connections(&self) -> usize {
-        assert!(!self.panics.load(Ordering::Relaxed), "asked to");
+        assert!(!self.panics.load(Ordering::Relaxed), "intended panic");
         self.connections.load(Ordering::Relaxed)
     }
 
@@ -73,7 +73,7 @@ impl Figures for Counted {
     }
 }
 
-/// The API of one replica that is running.
+/// The API of one running replica.
 struct Replica {
     api: Api,
     state: ApiState,
@@ -133,7 +133,7 @@ impl Replica {
         Self { api: Api::new(state.clone()), state, counted, controls }
     }
 
-    /// The same, waiting hardly at all.
+    /// The same, with very short timeouts.
     fn impatient(mut self) -> Self {
         let wait = Duration::from_millis(20);
         self.api = Api::with_patience(self.state.clone(), Patience { body_timeout: wait, idle_timeout: wait });
@@ -149,7 +149,7 @@ impl Replica {
         let auth = &self.state.config.auth;
         let new = NewToken {
             user: &UserId::new(user).unwrap(),
-            // Before any revocation of the test, beyond doubt.
+            // Certainly before any revocation of the test.
             issued_at: IssuedAt::in_second(now - 1),
             expires_at: now + 60,
             issuer: auth.issuer.as_deref(),
@@ -160,12 +160,12 @@ impl Replica {
         mint(&auth.hs256_secrets[0], &new).unwrap()
     }
 
-    /// A GET on the public listener.
+    /// Sends a GET request to the public listener.
     async fn get(&self, path: &str) -> Answer {
         read(call(self.api.public(), Request::get(path).body(Body::empty()).unwrap()).await).await
     }
 
-    /// Any request on the operations listener, with the API key.
+    /// Sends a request to the operations listener, with the API key.
     async fn ops(&self, method: Method, path: &str, form: Option<&str>, body: impl Into<Body>) -> Answer {
         read(self.ops_response(method, path, form, body).await).await
     }
@@ -206,7 +206,7 @@ impl Answer {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    /// Checks that this is a problem document of that status and name, complete and consistent, and returns it.
+    /// Checks that this is a complete and consistent problem document with this status and name, and returns it.
     #[track_caller]
     fn problem(&self, status: u16, error: &str) -> Value {
         assert_eq!(self.status.as_u16(), status, "{}", self.text);
@@ -220,13 +220,13 @@ impl Answer {
         assert_eq!(problem.get("retry_after_ms").is_some(), self.headers.contains_key(header::RETRY_AFTER));
         if let Some(code) = problem.get("code") {
             let code = u16::try_from(code.as_u64().unwrap()).unwrap();
-            assert_eq!(tickgate_wire::code::lookup(code).unwrap().name, error, "the name is the one of the sockets");
+            assert_eq!(tickgate_wire::code::lookup(code).unwrap().name, error, "HTTP and WebSocket use the same name");
         }
         problem
     }
 }
 
-/// For routes that are not asked here: what they do is tested on a whole replica.
+/// An operator for tests that do not use it: tests/it tests its actions on a whole replica.
 struct NoOperator;
 
 impl Operator for NoOperator {

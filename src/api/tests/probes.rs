@@ -33,7 +33,7 @@ async fn health_has_the_shape_that_dashboards_of_the_old_server_read() {
 }
 
 #[tokio::test]
-async fn a_replica_that_is_full_or_drains_says_so_and_is_still_alive() {
+async fn a_full_or_draining_replica_is_not_ready_but_alive() {
     let replica = Replica::with(|config| config.limits.connections_max = 3);
     replica.counted.connections.store(3, Relaxed);
     let health = replica.get("/health").await;
@@ -57,7 +57,7 @@ async fn a_replica_that_lost_a_vital_task_is_not_alive() {
 }
 
 #[tokio::test]
-async fn a_replica_is_ready_once_it_has_started_and_tells_each_check_when_asked() {
+async fn a_started_replica_is_ready_and_lists_each_check_on_request() {
     let mut replica = Replica::new();
     assert_eq!(replica.get("/readyz").await.text, "ready\n");
     replica.state.lifecycle = Lifecycle::new(&replica.state.metrics);
@@ -82,7 +82,7 @@ async fn a_replica_is_ready_once_it_has_started_and_tells_each_check_when_asked(
 }
 
 #[tokio::test]
-async fn a_replica_whose_topics_wait_too_long_says_so_and_is_still_alive() {
+async fn a_replica_whose_topics_wait_too_long_is_not_ready_but_alive() {
     let replica = Replica::new();
     *replica.counted.queue_wait.lock() = replica.state.config.readiness.queue_grace;
     assert_eq!(replica.get("/readyz").await.status, 200);
@@ -123,21 +123,21 @@ async fn the_root_names_the_service_and_its_endpoints() {
     assert!(root["endpoints"].as_array().unwrap().contains(&json!("/ws/trading")));
 }
 
-/// What a browser receives at `/` that opens the page.
+/// The response at `/` for a browser that opens the page.
 async fn page(replica: &Replica) -> Answer {
     let request = Request::get("/").header("accept", "text/html,application/xhtml+xml,*/*;q=0.8");
     read(call(replica.api.public(), request.body(Body::empty()).unwrap()).await).await
 }
 
 #[tokio::test]
-async fn a_browser_receives_a_page_with_a_token_in_development_mode_only() {
+async fn a_browser_receives_a_page_with_a_token_only_in_development_mode() {
     let replica = Replica::new();
     let page_of = page(&replica).await;
     assert!(page_of.header("content-type").starts_with("text/html"));
     let policy = page_of.header("content-security-policy");
     let nonce = policy.split("script-src 'nonce-").nth(1).unwrap().split('\'').next().unwrap();
     assert!(page_of.text.contains(&format!("<script nonce=\"{nonce}\">")), "{policy}");
-    assert!(!page(&replica).await.text.contains(nonce), "each page has its own");
+    assert!(!page(&replica).await.text.contains(nonce), "each page has a new nonce");
     assert_eq!((page_of.header("vary"), page_of.header("cache-control")), ("accept", "no-store"));
     let token = page_of.text.split("\"token\":\"").nth(1).unwrap().split('"').next().unwrap();
     let identity = replica.state.verifier.verify(token, SystemTime::now()).await.unwrap();
@@ -161,7 +161,7 @@ fn connection(session: &str, user: Option<&str>) -> ConnectionInfo {
 }
 
 #[tokio::test]
-async fn users_are_named_to_those_with_a_key_only() {
+async fn user_ids_are_shown_only_with_a_key() {
     let replica = Replica::with(|config| config.development = false);
     replica.counted.connections.store(15, Relaxed);
     replica.counted.subscriptions.store(25, Relaxed);
@@ -203,7 +203,7 @@ async fn browsers_of_the_configured_origins_may_read_the_public_routes() {
     for foreign in ["https://b.example", "https://a.example.evil", "null", "HTTPS://A.EXAMPLE"] {
         let refused = origin(&exact, Method::GET, foreign).await;
         assert_eq!((refused.status.as_u16(), refused.header("access-control-allow-origin")), (200, ""), "{foreign}");
-        assert_eq!(refused.header("vary"), "origin", "a cache must not give it to an allowed origin");
+        assert_eq!(refused.header("vary"), "origin", "a cache must not serve it to an allowed origin");
     }
     let preflight = origin(&exact, Method::OPTIONS, "https://a.example").await;
     assert_eq!(preflight.status, 200);
@@ -211,7 +211,7 @@ async fn browsers_of_the_configured_origins_may_read_the_public_routes() {
 }
 
 #[tokio::test]
-async fn every_response_has_an_id_the_clients_own_where_it_is_harmless() {
+async fn every_response_has_a_request_id_and_keeps_the_clients_if_it_is_harmless() {
     let replica = Replica::new();
     let mut drawn = Vec::new();
     for (sent, kept) in
@@ -225,11 +225,11 @@ async fn every_response_has_an_id_the_clients_own_where_it_is_harmless() {
     }
     drawn.sort();
     drawn.dedup();
-    assert_eq!(drawn.len(), 5, "each drawn id is another");
+    assert_eq!(drawn.len(), 5, "each generated id is unique");
 }
 
 #[tokio::test]
-async fn a_panic_of_one_route_is_answered_and_counted_as_a_failure() {
+async fn a_panic_of_a_route_is_answered_and_counted_as_a_failure() {
     let replica = Replica::new();
     replica.counted.panics.store(true, Relaxed);
     replica.get("/health").await.problem(500, "internal_error");
@@ -241,7 +241,7 @@ async fn a_panic_of_one_route_is_answered_and_counted_as_a_failure() {
 }
 
 #[tokio::test]
-async fn the_api_is_closed_to_whoever_has_no_key() {
+async fn the_api_requires_a_key() {
     let replica = Replica::new();
     let paths = ["/api/v1/connections", "/api/v1/topics", "/api/v1/users/alice", "/api/v1/topics/logs/history"];
     for path in paths {
@@ -265,7 +265,7 @@ async fn the_api_is_closed_to_whoever_has_no_key() {
 }
 
 #[tokio::test]
-async fn metrics_are_served_to_anyone_who_reaches_the_operations_listener() {
+async fn the_operations_listener_serves_metrics_without_a_key() {
     let replica = Replica::new();
     replica.get("/health").await;
     let request = Request::get("/metrics").body(Body::empty()).unwrap();
@@ -278,7 +278,7 @@ async fn metrics_are_served_to_anyone_who_reaches_the_operations_listener() {
 }
 
 #[tokio::test]
-async fn strangers_learn_no_more_than_operators_want() {
+async fn responses_without_a_key_contain_no_user_data() {
     let replica = Replica::new();
     let answer = replica.get("/").await;
     assert_eq!(answer.json()["service"], "tickgate");

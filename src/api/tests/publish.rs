@@ -1,4 +1,4 @@
-//! Publications of backends, one and in batches, and every refusal.
+//! Publications by backends, single and in batches, and every refusal.
 
 use axum::{
     body::Body,
@@ -12,7 +12,7 @@ use crate::metrics::{Door, PublicationClass, PublishResult};
 const PUBLISH: &str = "/api/v1/publish";
 
 #[tokio::test]
-async fn a_publication_is_answered_with_its_id_and_is_there_as_it_was_written() {
+async fn a_publication_is_answered_with_its_id_and_stored_unchanged() {
     let replica = Replica::new();
     let body = r#"{"channel":"orders","user":"alice","data":{"z":1.10,  "a":"\u00e9","n":0.1e-7}}"#;
     let answer = replica.post(PUBLISH, body).await;
@@ -26,7 +26,7 @@ async fn a_publication_is_answered_with_its_id_and_is_there_as_it_was_written() 
 }
 
 #[tokio::test]
-async fn the_same_msg_id_is_published_once_whether_in_the_body_or_the_header() {
+async fn the_same_msg_id_in_body_or_header_is_published_once() {
     let replica = Replica::new();
     let body = r#"{"channel":"logs","data":{"n":1},"msg_id":"m-1"}"#;
     let first = replica.post(PUBLISH, body).await.json();
@@ -54,7 +54,7 @@ async fn the_same_msg_id_is_published_once_whether_in_the_body_or_the_header() {
 }
 
 #[tokio::test]
-async fn bodies_that_are_not_a_publication_are_refused_with_what_would_be_right() {
+async fn invalid_publications_are_refused_with_the_expected_form() {
     let replica = Replica::new();
     let wrong = [
         "",
@@ -85,7 +85,7 @@ async fn bodies_that_are_not_a_publication_are_refused_with_what_would_be_right(
     let deep = format!(r#"{{"channel":"logs","data":{}1{}}}"#, r#"{"a":"#.repeat(10_000), "}".repeat(10_000));
     replica.post(PUBLISH, &deep).await.problem(400, "invalid_message");
     let history = replica.ops_get("/api/v1/topics/logs/history").await.json();
-    assert_eq!(history["messages"], json!([]), "nothing of it was published");
+    assert_eq!(history["messages"], json!([]), "nothing was published");
 }
 
 #[tokio::test]
@@ -103,14 +103,14 @@ async fn type_and_size_of_the_body_are_checked() {
     replica.post(PUBLISH, &with_text(493)).await.problem(413, "message_too_big");
     replica.post(PUBLISH, &with_text(2_000)).await.problem(413, "message_too_big");
 
-    // Without a declared length the body is read no further than the limit.
+    // Without a declared length, the body is read only up to the limit.
     let endless = futures_util::stream::repeat_with(|| Ok::<_, std::convert::Infallible>("x".repeat(100)));
     let answer = replica.ops(Method::POST, PUBLISH, Some("application/json"), Body::from_stream(endless)).await;
     answer.problem(413, "message_too_big");
 }
 
 #[tokio::test]
-async fn a_body_that_does_not_come_is_not_waited_for() {
+async fn a_body_that_does_not_arrive_times_out() {
     let replica = Replica::new().impatient();
     let silent = futures_util::stream::pending::<Result<String, std::convert::Infallible>>();
     let answer = replica.ops(Method::POST, PUBLISH, Some("application/json"), Body::from_stream(silent)).await;
@@ -118,7 +118,7 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn a_batch_is_answered_in_its_order_and_one_failure_stops_nothing() {
+async fn a_batch_is_answered_in_order_and_one_failure_stops_nothing() {
     let replica = Replica::new();
     let body = r#"{"publications":[
         {"channel":"logs","data":{"n":0}},
@@ -143,7 +143,7 @@ async fn a_batch_is_answered_in_its_order_and_one_failure_stops_nothing() {
 }
 
 #[tokio::test]
-async fn batches_have_a_form_and_a_bound() {
+async fn the_form_and_size_of_batches_are_checked() {
     let replica = Replica::new();
     for body in ["[]", "{}", r#"{"publications":{}}"#, r#"{"publications":[],"x":1}"#] {
         replica.post("/api/v1/publish/batch", body).await.problem(400, "invalid_message");
@@ -154,7 +154,7 @@ async fn batches_have_a_form_and_a_bound() {
 }
 
 #[tokio::test]
-async fn an_idempotency_key_that_cannot_be_used_is_refused() {
+async fn an_invalid_idempotency_key_is_refused() {
     let replica = Replica::new();
     let publish = async |keys: &[&[u8]]| {
         let mut request = Request::post("/api/v1/publish")

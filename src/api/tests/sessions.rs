@@ -1,4 +1,4 @@
-//! Who is connected, disconnecting, revoking, and single-use tickets.
+//! Listing connections, disconnecting, revoking, and single-use tickets.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::{
     registry::{Admission, ConnectionInfo, Control, Revoked, Verdict},
 };
 
-/// A connection that was admitted and opened.
+/// Admits and opens a connection.
 async fn connect(replica: &Replica, user: &str) -> SessionId {
     let session = SessionId::random();
     let admission = Admission {
@@ -38,7 +38,7 @@ async fn connect(replica: &Replica, user: &str) -> SessionId {
 }
 
 #[tokio::test]
-async fn a_listing_that_asks_for_what_there_is_not_is_refused() {
+async fn a_listing_with_an_invalid_filter_is_refused() {
     let replica = Replica::new();
     for query in [
         "limit=many",
@@ -72,7 +72,7 @@ async fn a_listing_that_asks_for_what_there_is_not_is_refused() {
 }
 
 #[tokio::test]
-async fn a_user_or_a_session_is_told_to_go() {
+async fn a_user_or_a_session_can_be_disconnected() {
     let replica = Replica::new();
     let session = connect(&replica, "alice").await;
     assert_eq!(replica.post("/api/v1/disconnect", r#"{"user":"alice","reason":"maintenance"}"#).await.status, 202);
@@ -84,7 +84,7 @@ async fn a_user_or_a_session_is_told_to_go() {
 }
 
 #[tokio::test]
-async fn a_revoked_user_is_closed_and_does_not_come_back_with_the_old_token() {
+async fn a_revoked_user_is_disconnected_and_cannot_return_with_the_old_token() {
     let replica = Replica::new();
     let own = connect(&replica, "alice").await;
     let answer = replica.post("/api/v1/disconnect", r#"{"user":"alice","revoke_seconds":60}"#).await;
@@ -112,7 +112,7 @@ async fn report(replica: &Replica, path: &str, body: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn a_report_says_whether_a_user_is_active_and_nothing_else() {
+async fn a_report_says_only_whether_a_user_is_active() {
     let replica = Replica::new();
     let alice = "/api/v1/users/alice";
     for body in [
@@ -145,7 +145,7 @@ async fn a_report_says_whether_a_user_is_active_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_disconnect_names_exactly_one_target() {
+async fn a_disconnect_requires_exactly_one_target() {
     let replica = Replica::new();
     let wrong = [
         "{}".to_owned(),
@@ -182,7 +182,7 @@ async fn ticket(replica: &Replica, authorization: Option<&str>) -> Answer {
 }
 
 #[tokio::test]
-async fn a_ticket_stands_for_its_token_once() {
+async fn a_ticket_is_accepted_once() {
     let replica = Replica::new();
     let token = replica.token("alice");
     let answer = ticket(&replica, Some(&format!("Bearer {token}"))).await;
@@ -206,7 +206,7 @@ async fn a_revoked_token_gets_no_ticket() {
 }
 
 #[tokio::test]
-async fn tickets_are_for_valid_tokens_only() {
+async fn tickets_require_a_valid_token() {
     let replica = Replica::new();
     let token = replica.token("alice");
     let forged = format!("Bearer {token}x");
@@ -222,7 +222,7 @@ async fn tickets_are_for_valid_tokens_only() {
 }
 
 #[tokio::test]
-async fn a_user_who_asks_for_too_many_tickets_waits() {
+async fn tickets_per_user_are_rate_limited() {
     let replica = Replica::new();
     let (alice, bob) = (format!("Bearer {}", replica.token("alice")), format!("Bearer {}", replica.token("bob")));
     let mut issued = 0;
@@ -232,11 +232,11 @@ async fn a_user_who_asks_for_too_many_tickets_waits() {
             break answer;
         }
         issued += 1;
-        assert!(issued < 1_000, "nothing limits tickets");
+        assert!(issued < 1_000, "tickets are not limited");
     };
     assert!(issued >= crate::api::TICKETS_PER_USER.burst, "{issued}");
     refused.problem(429, "rate_limited");
     assert_eq!(refused.header("retry-after"), "1");
     assert_eq!(replica.state.metrics.rate_limited_total.of(RateScope::Api).get(), 1);
-    assert_eq!(ticket(&replica, Some(&bob)).await.status, 201, "others are not touched");
+    assert_eq!(ticket(&replica, Some(&bob)).await.status, 201, "other users are not affected");
 }

@@ -1,4 +1,4 @@
-//! What only real sockets show: two directions at once, and the interim answer of HTTP.
+//! Behaviour that only real sockets show: both directions at once, and `100 Continue`.
 
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use tokio::{
@@ -68,7 +68,7 @@ async fn a_stream_of_publications_is_answered_while_it_is_sent() {
 }
 
 #[tokio::test]
-async fn a_sender_that_asks_first_is_told_to_go_on_or_why_not() {
+async fn a_sender_that_expects_100_continue_receives_it_or_a_refusal() {
     let (replica, tasks) = (Replica::new(), Tasks::new());
     let line = "{\"channel\":\"logs\",\"data\":{}}";
     let request = |key: &str| {
@@ -87,11 +87,11 @@ async fn a_sender_that_asks_first_is_told_to_go_on_or_why_not() {
 
     let mut stranger = connect(&replica, &tasks).await;
     stranger.write_all(request("wrong").as_bytes()).await.unwrap();
-    assert_eq!(head(&mut stranger).await.0, 401, "the body is not asked for");
+    assert_eq!(head(&mut stranger).await.0, 401, "the body must not be requested");
 }
 
 #[tokio::test]
-async fn many_lines_written_at_once_come_back_complete_and_in_order() {
+async fn many_lines_written_at_once_get_complete_results_in_order() {
     const LINES: usize = 20_000;
     let (replica, tasks) = (Replica::new(), Tasks::new());
     let client = connect(&replica, &tasks).await;

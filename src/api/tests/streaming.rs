@@ -1,4 +1,5 @@
-//! Publications as lines of one endless request: results while it goes on, order, and one bad line among good ones.
+//! Publications as lines of one endless request: results during the request, order, and one invalid line among valid
+//! ones.
 
 use std::convert::Infallible;
 
@@ -11,7 +12,7 @@ use super::Replica;
 
 const LINES: Option<&str> = Some("application/x-ndjson");
 
-/// A request whose body is sent piece by piece, and whose results are read one by one.
+/// A request whose body is sent in pieces and whose results are read one by one.
 struct Stream {
     input: Option<mpsc::Sender<String>>,
     output: axum::body::BodyDataStream,
@@ -58,7 +59,7 @@ fn line(n: usize) -> String {
 }
 
 #[tokio::test]
-async fn results_come_while_the_input_is_still_being_sent() {
+async fn results_arrive_while_the_input_is_still_being_sent() {
     let replica = Replica::new();
     let mut stream = Stream::open(&replica).await;
     for n in 1..=3 {
@@ -74,7 +75,7 @@ async fn results_come_while_the_input_is_still_being_sent() {
 }
 
 #[tokio::test]
-async fn thousands_of_lines_keep_their_order_and_each_has_its_result() {
+async fn thousands_of_lines_keep_their_order_and_each_has_a_result() {
     let replica = Replica::new();
     let body: String = (1..=5_000).map(line).collect();
     let answer = replica.ops(Method::POST, "/api/v1/publish", LINES, body).await;
@@ -91,7 +92,7 @@ async fn thousands_of_lines_keep_their_order_and_each_has_its_result() {
 }
 
 #[tokio::test]
-async fn a_bad_line_has_its_error_and_the_rest_goes_on() {
+async fn an_invalid_line_gets_an_error_and_the_stream_continues() {
     let replica = Replica::with(|config| config.limits.payload_bytes_max = 100);
     let long = format!("{{\"channel\":\"logs\",\"data\":{{\"t\":\"{}\"}}}}", "x".repeat(101));
     let endless = "y".repeat(20_000);
@@ -100,12 +101,12 @@ async fn a_bad_line_has_its_error_and_the_rest_goes_on() {
     let results: Vec<Value> = answer.text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let seen: Vec<_> = results.iter().map(|r| (r["line"].as_u64().unwrap(), r["error"].as_str())).collect();
     let (bad, big) = (Some("invalid_message"), Some("message_too_big"));
-    assert_eq!(seen, [(1, None), (2, bad), (4, big), (5, big), (6, None)], "an empty line is passed over");
+    assert_eq!(seen, [(1, None), (2, bad), (4, big), (5, big), (6, None)], "an empty line has no result");
     assert_eq!((&results[1]["status"], &results[2]["status"]), (&json!(400), &json!(413)));
 }
 
 #[tokio::test]
-async fn the_drain_ends_a_stream_after_the_results_of_what_was_taken() {
+async fn the_drain_ends_a_stream_after_the_results_of_accepted_lines() {
     let replica = Replica::new();
     let mut stream = Stream::open(&replica).await;
     stream.send(&line(1)).await;
@@ -118,16 +119,16 @@ async fn the_drain_ends_a_stream_after_the_results_of_what_was_taken() {
 }
 
 #[tokio::test]
-async fn half_a_line_of_a_broken_request_is_not_published() {
+async fn the_incomplete_last_line_of_a_broken_request_is_not_published() {
     let replica = Replica::new();
-    let pieces = [Ok(line(1)), Ok("{\"channel\":\"logs\",\"data\":{}}".to_owned()), Err("the line broke")];
+    let pieces = [Ok(line(1)), Ok("{\"channel\":\"logs\",\"data\":{}}".to_owned()), Err("the connection broke")];
     let body = Body::from_stream(stream::iter(pieces));
     let answer = replica.ops(Method::POST, "/api/v1/publish", LINES, body).await;
     assert_eq!(answer.text.lines().count(), 1);
 }
 
 #[tokio::test]
-async fn open_streams_are_bounded_and_give_their_place_back() {
+async fn open_streams_are_limited_and_release_their_place() {
     let replica = Replica::new();
     let mut open = Vec::new();
     for _ in 0..crate::api::STREAMS_MAX {

@@ -18,7 +18,7 @@ fn numbers(history: &Value) -> Vec<u64> {
 }
 
 #[tokio::test]
-async fn followed_topics_are_listed_with_what_they_are() {
+async fn followed_topics_are_listed_with_their_details() {
     let replica = Replica::new();
     let alice = UserId::new("alice").unwrap();
     *replica.counted.topics.lock() =
@@ -52,7 +52,7 @@ async fn history_is_read_in_pages_from_a_cursor() {
 }
 
 #[tokio::test]
-async fn a_cursor_that_never_was_in_the_stream_is_not_called_complete() {
+async fn a_cursor_that_never_existed_gets_an_incomplete_history() {
     let replica = Replica::new();
     publish(&replica, "logs", None, 1).await;
     let history = replica.ops_get("/api/v1/topics/logs/history?since=99999999999999-7").await.json();
@@ -60,7 +60,7 @@ async fn a_cursor_that_never_was_in_the_stream_is_not_called_complete() {
 }
 
 #[tokio::test]
-async fn a_private_channel_is_picked_out_of_its_users_stream() {
+async fn a_private_channel_is_filtered_from_its_users_stream() {
     let replica = Replica::new();
     publish(&replica, "orders", Some("alice"), 1).await;
     let alert = publish(&replica, "risk_alerts", Some("alice"), 2).await;
@@ -68,17 +68,17 @@ async fn a_private_channel_is_picked_out_of_its_users_stream() {
     let orders = replica.ops_get("/api/v1/topics/orders/history?user=alice").await.json();
     assert_eq!(numbers(&orders), [1]);
     assert_eq!(orders["messages"][0]["channel"], "orders");
-    assert_eq!(orders["cursor"], alert, "the cursor passes what was picked over");
+    assert_eq!(orders["cursor"], alert, "the cursor passes skipped entries");
 
     publish(&replica, "portfolio", Some("alice"), 4).await;
     let portfolio = replica.ops_get("/api/v1/topics/portfolio/history?user=alice").await.json();
-    assert_eq!(numbers(&portfolio), [4], "a state channel has a topic of its own");
+    assert_eq!(numbers(&portfolio), [4], "a state channel has a separate topic");
     let bobs = replica.ops_get("/api/v1/topics/portfolio/history?user=bob").await.json();
     assert_eq!(numbers(&bobs), Vec::<u64>::new());
 }
 
 #[tokio::test]
-async fn a_rule_says_all_that_an_engine_needs_to_publish() {
+async fn a_rule_contains_everything_that_an_engine_needs_to_publish() {
     let replica = Replica::new();
     let rule = async |path: &str| replica.ops_get(&format!("/api/v1/topics/{path}")).await.json();
     assert_eq!(
@@ -86,7 +86,7 @@ async fn a_rule_says_all_that_an_engine_needs_to_publish() {
         json!({"topic": "ticker:BRK B", "stored_as": "ticker:BRK B", "class": "state", "retain_max": 1, "retain_ttl": 86_400,
                "wait_replicas": 0, "wait_aof": false, "dedupe_ttl": 300})
     );
-    // Reliable private channels are kept as the user's stream is.
+    // Reliable private channels have the retention of the user's stream.
     assert_eq!(
         rule("orders?user=alice").await,
         json!({"topic": "orders", "user": "alice", "stored_as": "@@alice", "stored_channel": "orders", "class": "reliable",
@@ -101,7 +101,7 @@ async fn a_rule_says_all_that_an_engine_needs_to_publish() {
 }
 
 #[tokio::test]
-async fn questions_without_an_answer_are_refused() {
+async fn invalid_queries_are_refused() {
     let replica = Replica::new();
     let wrong = [
         "/api/v1/topics/logs/history?since=1-1&last=3",
@@ -128,7 +128,7 @@ async fn a_slash_in_a_name_is_encoded_and_topics_without_retention_have_no_histo
     });
     replica.ops_get("/api/v1/topics/nested%2Fname:x/history").await.problem(404, "not_found");
     let id = publish(&replica, "nested/name:x", None, 1).await;
-    assert_eq!(id, Value::Null, "no id where nothing is kept");
+    assert_eq!(id, Value::Null, "no id without retention");
 
     let replica = Replica::new();
     publish(&replica, "nested/name:x", None, 1).await;

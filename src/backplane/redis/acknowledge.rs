@@ -1,5 +1,5 @@
-//! What Redis's answer to a publication means: for its publisher, and for what this replica answers for from then on.
-//! Pure: the lane sends, this decides.
+//! Interprets Redis's response to a publication: the result for its publisher, and the ids that this replica is
+//! responsible for from then on. Pure: the lane sends, this decides.
 
 use std::sync::Arc;
 
@@ -11,14 +11,14 @@ use crate::{
     redis_link::{Failure, Keys, RefusalKind},
 };
 
-/// What an answer says of one publication.
+/// The response to one publication.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum PublishOutcome {
     Stored(StreamId),
     /// Published without a stream.
     Sent,
     Duplicate(Option<StreamId>),
-    /// The `msg_id` stands for another publication: nothing was stored.
+    /// The `msg_id` belongs to another publication: nothing was stored.
     Reused,
     /// A publication of that later turn came first: nothing was stored.
     Superseded {
@@ -28,10 +28,10 @@ pub(super) enum PublishOutcome {
 }
 
 impl PublishOutcome {
-    /// An answer that no script of ours gives: whatever ran, its effect is unknown.
+    /// A response that no script gives: the effect is unknown.
     pub(super) const STRANGE: Self = Self::Failed(Failure::Closed);
 
-    /// Reads the script's answer: an id or `-`, with ` duplicate` behind it or not.
+    /// Parses the script's response: an id or `-`, optionally followed by ` duplicate`.
     pub(super) fn parse(text: &str) -> Self {
         let (id, is_duplicate) = match text.strip_suffix(" duplicate") {
             Some(id) => (id, true),
@@ -46,7 +46,7 @@ impl PublishOutcome {
         }
     }
 
-    /// The id under which the publication is acknowledged.
+    /// The id with which the publication is acknowledged.
     pub(super) const fn id(&self) -> Option<StreamId> {
         match self {
             Self::Stored(id) | Self::Duplicate(Some(id)) => Some(*id),
@@ -55,32 +55,32 @@ impl PublishOutcome {
     }
 }
 
-/// A publication that came back from the server.
+/// A publication with its response.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Returned<'a> {
     pub(super) publication: &'a Publication,
-    /// Place in the order of the hand-over.
+    /// Its place in the order of submission.
     pub(super) number: u64,
-    /// It was sent before, and not stored.
+    /// It was sent before and not stored.
     pub(super) is_repeat: bool,
     /// It may have reached the server.
     pub(super) was_sent: bool,
-    /// The replica still vouches for what the generation answered that it was sent in.
+    /// The replica may still acknowledge responses of the generation in which it was sent.
     pub(super) is_vouched: bool,
-    /// What is missing of the durability that its rule asks for.
+    /// What is missing of the durability that its rule requires.
     pub(super) shortfall: Option<&'a Arc<str>>,
 }
 
-/// What is to be done about it.
+/// What to do with it.
 #[derive(Debug)]
 pub(super) enum Settled {
     Answer(Result<Published, PublishError>),
-    /// Redis forgot the script, or is in another generation: nothing was stored, and the publication is sent again.
+    /// Redis lost the script or is in another generation: nothing was stored, and the publication is sent again.
     SendAgain,
 }
 
 impl Ledger {
-    /// Settles one publication. An id that is acknowledged here must not be lost without a report from now on.
+    /// Decides one publication. From now on, an acknowledged id must not be lost without a report.
     pub(super) fn settle(&mut self, keys: &Keys, returned: &Returned<'_>, outcome: &PublishOutcome) -> Settled {
         let topic = &returned.publication.topic;
         match outcome {
@@ -89,7 +89,7 @@ impl Ledger {
                 Settled::Answer(self.accept(keys, returned, *id, false))
             }
             PublishOutcome::Sent => Settled::Answer(Ok(Published { id: None, duplicate: false })),
-            // The replica that stored it may be gone, or may never have received the answer.
+            // The replica that stored it may have ended, or never received the response.
             PublishOutcome::Duplicate(Some(id)) => Settled::Answer(self.accept(keys, returned, *id, true)),
             PublishOutcome::Duplicate(None) => Settled::Answer(Ok(Published { id: None, duplicate: true })),
             PublishOutcome::Reused => Settled::Answer(Err(PublishError::Reused)),
@@ -101,7 +101,7 @@ impl Ledger {
         }
     }
 
-    /// A publication failed: the error for its publisher.
+    /// The error for the publisher of a failed publication.
     pub(super) fn refused(&mut self, returned: &Returned<'_>, failure: &Failure) -> PublishError {
         self.fail(&returned.publication.topic);
         verdict(failure, returned.was_sent)
@@ -115,7 +115,7 @@ impl Ledger {
         duplicate: bool,
     ) -> Result<Published, PublishError> {
         if !returned.is_vouched {
-            return Err(PublishError::Unknown("redis changed before the answer".into()));
+            return Err(PublishError::Unknown("redis changed before the response".into()));
         }
         self.acknowledge(keys, &returned.publication.topic, id);
         match returned.shortfall {
@@ -125,13 +125,13 @@ impl Ledger {
     }
 }
 
-/// What a failure means to the publisher.
+/// The result of a failure for the publisher.
 fn verdict(failure: &Failure, was_sent: bool) -> PublishError {
     PublishError::Refused(match failure {
         Failure::Closed if was_sent => {
-            return PublishError::Unknown("the connection was lost before the answer".into());
+            return PublishError::Unknown("the connection was lost before the response".into());
         }
-        Failure::TimedOut if was_sent => return PublishError::Unknown("no answer in time".into()),
+        Failure::TimedOut if was_sent => return PublishError::Unknown("no response in time".into()),
         Failure::Disconnected | Failure::Unreachable(_) | Failure::Closed | Failure::TimedOut => Refusal::Disconnected,
         Failure::Refused { kind, .. } => refusal(*kind),
         Failure::PoolWait => Refusal::Overloaded,
@@ -139,7 +139,7 @@ fn verdict(failure: &Failure, was_sent: bool) -> PublishError {
     })
 }
 
-/// What the publisher is told of an error of Redis.
+/// The publisher's error for an error of Redis.
 const fn refusal(kind: RefusalKind) -> Refusal {
     match kind {
         RefusalKind::Loading => Refusal::Loading,
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn each_answer_has_one_meaning() {
+    fn each_response_has_one_meaning() {
         assert_eq!(PublishOutcome::parse("5-6"), PublishOutcome::Stored(StreamId::new(5, 6)));
         assert_eq!(PublishOutcome::parse("5-6 duplicate"), PublishOutcome::Duplicate(Some(StreamId::new(5, 6))));
         assert_eq!(PublishOutcome::parse("-"), PublishOutcome::Sent);
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_acknowledged_is_answered_for_whoever_stored_it() {
+    fn acknowledged_ids_are_recorded_whichever_replica_stored_them() {
         let (publication, id) = (publication(), StreamId::new(5, 6));
         for (outcome, duplicate) in [(PublishOutcome::Stored(id), false), (PublishOutcome::Duplicate(Some(id)), true)] {
             let mut ledger = Ledger::default();
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_earlier_generation_answers_is_not_acknowledged() {
+    fn a_response_of_an_earlier_generation_is_not_acknowledged() {
         let (publication, mut ledger) = (publication(), Ledger::default());
         let late = Returned { is_vouched: false, ..returned(&publication) };
         let settled = ledger.settle(&keys(), &late, &PublishOutcome::Stored(StreamId::new(5, 6)));
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_stored_without_its_durability_is_unknown_and_answered_for() {
+    fn a_publication_without_the_required_durability_is_unknown_but_recorded() {
         let (publication, text) = (publication(), Arc::from("not on the disk"));
         let mut ledger = Ledger::default();
         let returned = Returned { shortfall: Some(&text), ..returned(&publication) };
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_forgotten_script_is_a_reason_to_send_once_more() {
+    fn a_publication_is_sent_once_more_if_the_script_was_lost() {
         let (publication, mut ledger) = (publication(), Ledger::default());
         let no_script = PublishOutcome::Failed(answered(RefusalKind::NoScript));
         assert!(matches!(ledger.settle(&keys(), &returned(&publication), &no_script), Settled::SendAgain));
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_may_have_run_is_unknown() {
+    fn only_publications_that_may_have_run_are_unknown() {
         for silent in [Failure::TimedOut, Failure::Closed] {
             assert!(silent.in_doubt() && matches!(verdict(&silent, true), PublishError::Unknown(_)));
             assert!(matches!(verdict(&silent, false), PublishError::Refused(Refusal::Disconnected)));

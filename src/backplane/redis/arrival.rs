@@ -1,48 +1,44 @@
-//! Reads what comes out of Redis: messages of a channel, entries of a stream. Pure. Never trusts their bytes: an engine
-//! may have written them itself.
+//! Decodes messages of a channel and entries of a stream. Pure. Never trusts their bytes: an engine may have written
+//! them.
 //!
-//! A channel message is a header line, then the payload:
-//! `<id|-> <prev|?|-> <generation> <published_ms> <channel|->` and whatever later versions add to it, each after a blank.
+//! A channel message is a header line, then the payload: `<id|-> <prev|?|-> <generation> <published_ms> <channel|->`
+//! and fields that later versions may add, each after a blank.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tickgate_wire::{
     model::{Content, Message, StreamId},
-    payload::check_payload,
+    payload::{PAYLOAD_BYTES_MAX, PAYLOAD_DEPTH_MAX, check_payload},
 };
 
 use super::word;
 
-/// Nesting allowed in what engines write into Redis themselves.
-const DEPTH_MAX: usize = 64;
-/// Bytes of a payload that clients are shown: no message of the server exceeds 1 MiB.
-const PAYLOAD_MAX: usize = (1 << 20) - 1024;
-/// Bytes of a header: a channel of the longest name, each of its characters escaped, and more.
+/// Maximum size of a header in bytes: fits a channel of maximum length with every character escaped.
 const HEADER_MAX: usize = 2048;
-/// The predecessor of an entry with which a stream began, and nothing is known of what was before.
+/// The predecessor of a stream's first entry, if nothing is known about what precedes it.
 const UNKNOWN: &str = "?";
 
-/// What came out of Redis was not written by the publish script, or its payload is no JSON object.
+/// The message was not written by the publish script, or its payload is not a JSON object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Malformed {
-    /// Nothing is known of it; it takes no place in a stream.
+    /// It has no place in a stream.
     Nameless,
-    /// The payload can't be shown to clients.
+    /// The payload cannot be sent to clients.
     Payload,
 }
 
-/// A message of a channel, and the generation of the server that its publisher was attached to.
+/// A message of a channel, and the generation of the server in which it was published.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Heard {
     pub(super) message: Message,
     pub(super) generation: u64,
 }
 
-/// Reads a message of a topic's channel. The payload is a slice of `bytes`.
+/// Decodes a message of a topic's channel. The payload is a slice of `bytes`.
 ///
-/// An entry whose payload no client could read still has its id: it arrives as [`Content::Unreadable`], so that the
-/// position advances and every subscriber receives the same notice.
+/// An entry with an invalid payload still has its id: it becomes [`Content::Unreadable`], so that the position advances
+/// and every subscriber receives the same notice.
 pub(super) fn from_channel(bytes: &Bytes) -> Result<Heard, Malformed> {
     let end = bytes.iter().take(HEADER_MAX).position(|byte| *byte == b'\n').ok_or(Malformed::Nameless)?;
     let header = std::str::from_utf8(&bytes[..end]).map_err(|_| Malformed::Nameless)?;
@@ -56,7 +52,7 @@ pub(super) fn from_channel(bytes: &Bytes) -> Result<Heard, Malformed> {
     Ok(Heard { message: Message { id, prev, published_ms, channel, content }, generation })
 }
 
-/// Reads an entry of a stream: its id, and its fields as names and values in turn. `None`: not an entry at all.
+/// Decodes an entry of a stream: its id, and its fields as alternating names and values. `None`: not an entry.
 pub(super) fn from_entry(id: &[u8], fields: impl IntoIterator<Item = Vec<u8>>) -> Option<Message> {
     let id: StreamId = std::str::from_utf8(id).ok()?.parse().ok()?;
     let (mut payload, mut channel, mut prev) = (Vec::new(), None, None);
@@ -74,7 +70,7 @@ pub(super) fn from_entry(id: &[u8], fields: impl IntoIterator<Item = Vec<u8>>) -
 }
 
 fn content(id: Option<StreamId>, payload: Bytes) -> Result<Content, Malformed> {
-    if payload.len() <= PAYLOAD_MAX && check_payload(&payload, DEPTH_MAX).is_ok() {
+    if payload.len() <= PAYLOAD_BYTES_MAX && check_payload(&payload, PAYLOAD_DEPTH_MAX).is_ok() {
         return Ok(Content::Data(payload));
     }
     id.map(|_| Content::Unreadable).ok_or(Malformed::Payload)
@@ -112,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn any_name_of_a_channel_comes_through_the_header() {
+    fn any_channel_name_passes_through_the_header() {
         let long = " ".repeat(198);
         for name in ["BRK B", "-", "!lost", "ES=F", "비트코인", &format!("a{long}b")] {
             let message = read(&format!("1-1 - 1 0 {}\n{{}}", word::of_channel(name))).unwrap();
@@ -122,20 +118,20 @@ mod tests {
     }
 
     #[test]
-    fn the_first_of_an_epoch_names_the_one_before() {
+    fn the_first_of_an_epoch_names_the_previous_id() {
         let message = read("1800-0 1700-9 1800 1 -\n{}").unwrap();
         assert_eq!((message.id, message.prev), (Some(StreamId::new(1800, 0)), Some(StreamId::new(1700, 9))));
         assert_eq!(read("1800-0 ? 1800 1 -\n{}").unwrap().prev, Some(StreamId::ZERO));
     }
 
     #[test]
-    fn fields_that_a_later_version_adds_are_passed_over() {
+    fn fields_of_a_later_version_are_ignored() {
         assert_eq!(read("1800-0 - 1800 1 - key=BTC op=5\n{}"), read("1800-0 - 1800 1 -\n{}"));
     }
 
     #[test]
-    fn a_payload_that_no_client_could_read_keeps_its_place() {
-        let large = format!("1700-3 - 1 0 -\n{{\"a\":\"{}\"}}", "x".repeat(PAYLOAD_MAX));
+    fn an_invalid_payload_keeps_its_place() {
+        let large = format!("1700-3 - 1 0 -\n{{\"a\":\"{}\"}}", "x".repeat(PAYLOAD_BYTES_MAX));
         for text in ["1700-3 - 1 0 -\n{broken", "1700-3 - 1 0 -\n{\"_meta\":1}", &large] {
             assert_eq!(read(text).unwrap().content, Content::Unreadable);
         }
@@ -143,7 +139,18 @@ mod tests {
     }
 
     #[test]
-    fn what_the_script_did_not_write_has_no_place() {
+    fn every_acceptable_payload_is_readable() {
+        let nested = format!("{}1{}", r#"{"a":"#.repeat(PAYLOAD_DEPTH_MAX), "}".repeat(PAYLOAD_DEPTH_MAX));
+        let large = format!("{{\"a\":\"{}\"}}", "x".repeat(PAYLOAD_BYTES_MAX - 8));
+        for payload in [nested, large] {
+            assert!(check_payload(payload.as_bytes(), PAYLOAD_DEPTH_MAX).is_ok());
+            let content = read(&format!("1700-3 - 1 0 -\n{payload}")).unwrap().content;
+            assert!(content == Content::Data(payload.into()));
+        }
+    }
+
+    #[test]
+    fn a_message_that_the_script_did_not_write_has_no_place() {
         for text in ["", "hello", "1-1 - 0", "x - 0 0 -\n{}", "1-1 - x 0 -\n{}", "1-1 y 0 0 -\n{}", "1-1 - 0 -\n"] {
             assert_eq!(read(text), Err(Malformed::Nameless), "{text}");
         }

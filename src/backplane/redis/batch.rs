@@ -1,5 +1,5 @@
-//! One pipeline of publications: how they are sent to Redis, several in one call of the script, and how its answers are
-//! read. Never decides when to send, never changes their order.
+//! Encodes a pipeline of publications, several per script call, and decodes its responses. Never decides when to send,
+//! and never changes the order.
 
 use std::{borrow::Cow, collections::VecDeque, time::Instant};
 
@@ -13,29 +13,30 @@ use crate::{
     redis_link::{Failure, Keys, Placement},
 };
 
-/// Publications of one call. They share the fixed cost of a call: beyond 16 of them, more would save nothing. Other clients
-/// of Redis wait until the call ends, about 70 µs.
+/// Maximum number of publications per call. They share the fixed cost of a call; more than 16 would save almost
+/// nothing. Other clients of Redis wait until the call ends, about 70 µs.
 const CALL_MAX: usize = 16;
-/// Bytes of payload in a call of several: a large one is sent alone, since the server hashes every byte of it twice.
+/// Maximum payload bytes of a call with several publications: large ones are sent alone, because the server hashes
+/// every byte of a call twice.
 const CALL_BYTES_MAX: usize = 16 << 10;
 
-/// The script's word for a `msg_id` that was used for something else.
+/// The script's response if a `msg_id` belongs to another publication.
 const REUSED: &str = "REUSED";
-/// The script's word for a turn that is over; the number of a later one follows.
+/// The script's response if the turn is over, followed by the number of the later turn.
 const FENCED: &str = "FENCED";
 
-/// A publication under way, and where its publisher waits for the answer.
+/// A pending publication and its publisher.
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) publication: Publication,
-    /// The lease that it is published under, if any.
+    /// The lease under which it is published, if any.
     pub(super) turn: Option<Turn>,
     pub(super) answer: oneshot::Sender<Result<Published, PublishError>>,
     pub(super) taken: Instant,
     pub(super) published_ms: u64,
-    /// Place in the order of the hand-over; given when it is first sent.
+    /// Its place in the order of submission; assigned when it is first sent.
     pub(super) number: u64,
-    /// Sent again after Redis had forgotten the script.
+    /// It is sent again because Redis had lost the script.
     pub(super) again: bool,
 }
 
@@ -44,7 +45,7 @@ impl Job {
         self.publication.payload.len()
     }
 
-    /// Answers the publisher, who may have gone.
+    /// Sends the result to the publisher, who may have left.
     pub(super) fn answer(self, result: Result<Published, PublishError>) {
         let _ = self.answer.send(result);
     }
@@ -54,7 +55,7 @@ impl Job {
     }
 }
 
-/// How publications are sent to Redis.
+/// Encodes publications for Redis.
 pub(super) struct Encoder<'a> {
     pub(super) keys: &'a Keys,
     pub(super) placement: Placement,
@@ -64,14 +65,14 @@ pub(super) struct Encoder<'a> {
     pub(super) generation: u64,
 }
 
-/// What a call says of one publication, apart from what its job has.
+/// The fields of a publication in a call that its job does not have.
 struct Named {
     epoch: u64,
     keep: bool,
 }
 
 impl Encoder<'_> {
-    /// One pipeline of the publications, in their order; how many each of its commands has.
+    /// Encodes a pipeline of the publications in order. Also returns how many each of its commands has.
     pub(super) fn encode(&self, jobs: &[Job], ledger: &mut Ledger) -> (Pipeline, Vec<usize>) {
         let now = Instant::now();
         let mut pipe = Pipeline::with_capacity(jobs.len() / CALL_MAX + 2);
@@ -97,8 +98,8 @@ impl Encoder<'_> {
         (pipe, counts)
     }
 
-    /// How many of the publications one call takes: at least the first, and those behind it that are of its kind and may
-    /// share a call with it.
+    /// How many of the publications one call takes: at least the first, and those of the same kind after it that may
+    /// share a call.
     fn call_len(&self, jobs: &[Job]) -> usize {
         let (mut bytes, first) = (0, &jobs[0]);
         let fits = |job: &&Job| {
@@ -112,7 +113,7 @@ impl Encoder<'_> {
         jobs.iter().take(CALL_MAX).take_while(fits).count().max(1)
     }
 
-    /// One call of the script.
+    /// Encodes one call of the script.
     fn call(&self, jobs: &[Job], ledger: &mut Ledger, now: Instant) -> Cmd {
         let bytes: usize = jobs.iter().map(|job| job.bytes() + 256).sum();
         let deduped = has_msg_id(&jobs[0]);
@@ -159,24 +160,24 @@ fn has_msg_id(job: &Job) -> bool {
     job.publication.once.is_some()
 }
 
-/// Which turn a publication belongs to.
+/// The turn of a publication.
 fn number(job: &Job) -> Option<(&str, u64)> {
     job.turn.map(|turn| (turn.of, turn.number))
 }
 
-/// Needs no script.
+/// Whether it needs no script.
 fn is_plain(job: &Job) -> bool {
     job.publication.rule.retain_max == 0 && !has_msg_id(job) && job.turn.is_none()
 }
 
-/// The outcomes of a pipeline's publications, in their order, as far as there are answers. `counts`: how many each
-/// command had.
+/// The results of a pipeline's publications in order, as far as there are responses. `counts`: how many each command
+/// had.
 pub(super) fn outcomes(values: VecDeque<Value>, counts: Vec<usize>) -> impl Iterator<Item = PublishOutcome> {
     values.into_iter().zip(counts).flat_map(|(value, count)| match value {
         value if count == 1 => vec![outcome(value)],
         Value::Array(answers) if answers.len() == count => answers.into_iter().map(outcome).collect(),
         Value::ServerError(error) if error.code() == FENCED => vec![superseded(&error); count],
-        // Refused before it ran, unless the script itself broke off: then the first ones may be stored.
+        // Refused before it ran, unless the script was aborted: then the first ones may be stored.
         Value::ServerError(error) => match Failure::of(&error.into()) {
             Failure::Other(_) => vec![PublishOutcome::STRANGE; count],
             refused => vec![PublishOutcome::Failed(refused); count],
@@ -185,7 +186,7 @@ pub(super) fn outcomes(values: VecDeque<Value>, counts: Vec<usize>) -> impl Iter
     })
 }
 
-/// Reads the answer to one publication.
+/// Decodes the response for one publication.
 fn outcome(value: Value) -> PublishOutcome {
     match value {
         Value::BulkString(bytes) => PublishOutcome::parse(&String::from_utf8_lossy(&bytes)),
@@ -223,7 +224,7 @@ mod tests {
         Job { publication, turn: None, answer, taken: Instant::now(), published_ms: 0, number: 0, again: false }
     }
 
-    /// How many publications each call of the pipeline has.
+    /// The number of publications in each call of the pipeline.
     fn lens(placement: Placement, jobs: &[Job]) -> Vec<usize> {
         let encoder =
             Encoder { keys: &Keys::new("x:"), placement, script: "s", gen_key: "x:{gen}".into(), generation: 1 };
@@ -231,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_takes_those_of_one_kind_and_not_too_much() {
+    fn a_call_takes_limited_publications_of_one_kind() {
         let lens = |jobs: Vec<Job>| lens(Placement::ONE, &jobs);
         let job = |payload, retain_max, msg_id| job("orders", payload, retain_max, msg_id);
         let (plain, kept, named) = (|| job(9, 0, None), || job(9, 5, None), || job(9, 5, Some(1)));
@@ -243,7 +244,7 @@ mod tests {
         assert_eq!(
             lens(vec![held(1), held(1), held(2), kept(), plain()]),
             [2, 1, 1, 1],
-            "so does a turn, and each its own"
+            "a turn needs the script too, and a separate call"
         );
         let large = || job(CALL_BYTES_MAX, 5, None);
         assert_eq!(lens(vec![large(), kept(), kept(), large(), large()]), [1, 2, 1, 1]);
@@ -267,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_calls_answer_is_its_publications_answers() {
+    fn the_response_of_a_call_contains_its_publications_responses() {
         let read = |values: Vec<Value>, counts: &[usize]| -> Vec<String> {
             outcomes(values.into(), counts.to_vec()).map(|outcome| format!("{outcome:?}")).collect()
         };
@@ -281,7 +282,7 @@ mod tests {
         );
         assert_eq!(read(vec![Value::Array(vec![id(), error(b"OOM full")]), id()], &[2, 1]), [&stored, oom, &stored]);
         assert_eq!(read(vec![error(b"OOM full"), id()], &[2, 1]), [oom, oom, &stored]);
-        // The script broke off: nobody knows after which of them.
+        // The script was aborted: it is unknown after which publication.
         assert_eq!(read(vec![error(b"ERR user_script:1: broken")], &[2]), ["Failed(Closed)", "Failed(Closed)"]);
         assert_eq!(read(vec![Value::Array(vec![id()])], &[2]), ["Failed(Closed)", "Failed(Closed)"]);
         assert_eq!(read(vec![id(), error(b"REUSED so"), id()], &[1, 1, 2])[..2], [stored.clone(), "Reused".into()]);

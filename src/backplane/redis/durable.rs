@@ -1,6 +1,6 @@
-//! Acknowledging only what replicas of Redis have, or what is on the disk (`WAIT`, `WAITAOF`), for topics whose rule
-//! asks for it. On a connection of its own: both commands block the connection they are sent on. Never says "refused"
-//! of what was stored but not confirmed: that is unknown.
+//! Waits for copies of Redis or for the disk (`WAIT`, `WAITAOF`) before acknowledging, for topics whose rule requires
+//! it. Uses a dedicated connection, because both commands block theirs. Never reports "refused" for what was stored but
+//! not confirmed: that is unknown.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -9,19 +9,19 @@ use tickgate_wire::model::TopicRule;
 
 use crate::redis_link::{Attached, Failure, RedisLink};
 
-/// The connection, opened when it is needed and replaced after any failure.
+/// The connection, opened on demand and replaced after any failure.
 #[derive(Default)]
 pub(super) struct Dedicated {
     attached: Option<Attached>,
 }
 
 impl Dedicated {
-    /// A connection to the server of this identity.
+    /// A connection to the server with this identity.
     pub(super) async fn attached(&mut self, link: &RedisLink, identity: &str) -> Result<Attached, Failure> {
         if let Some(attached) = self.attached.as_ref().filter(|attached| *attached.identity == *identity) {
             return Ok(attached.clone());
         }
-        // WAIT may take its whole time-out before the connection's own begins to matter.
+        // WAIT may take its full timeout in addition to the response time of the connection.
         let attached = link.dedicated(link.config().response_timeout * 3).await?;
         self.attached = Some(attached.clone());
         Ok(attached)
@@ -32,7 +32,7 @@ impl Dedicated {
     }
 }
 
-/// What the publications of one pipeline ask for, the strictest of each.
+/// The strictest requirements of one pipeline's publications.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Durability {
     replicas: u32,
@@ -45,7 +45,7 @@ impl Durability {
         self.aof |= rule.wait_aof;
     }
 
-    /// Adds the command that waits, where one is asked for.
+    /// Adds the waiting command, if required.
     pub(super) fn add_to(self, pipe: &mut Pipeline, timeout: Duration) {
         let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         if self.aof {
@@ -55,7 +55,7 @@ impl Durability {
         }
     }
 
-    /// Takes the answer of the waiting command off the end; returns what is missing.
+    /// Takes the response of the waiting command from the end. Returns what is missing.
     pub(super) fn shortfall(self, values: &mut VecDeque<Value>) -> Option<Arc<str>> {
         if self == Self::default() {
             return None;
@@ -70,7 +70,7 @@ impl Durability {
             _ => (0, 0),
         };
         if local < 1 {
-            return Some("stored, but not on the disk in time".into());
+            return Some("stored, but not written to disk in time".into());
         }
         (replicas < i64::from(self.replicas))
             .then(|| format!("stored, but only {replicas} of {} replicas confirmed it in time", self.replicas).into())
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn fewer_than_asked_is_a_shortfall() {
+    fn fewer_copies_than_required_are_reported() {
         let two = Durability { replicas: 2, aof: false };
         assert!(missing(two, Value::Int(1)));
         assert!(!missing(two, Value::Int(2)));
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn the_answer_is_taken_from_the_publications_answers_only_where_asked() {
+    fn the_response_is_removed_only_if_waiting_was_required() {
         let mut values = VecDeque::from([Value::Int(7), Value::Int(1)]);
         assert_eq!(Durability::default().shortfall(&mut values), None);
         assert_eq!(values.len(), 2);

@@ -1,4 +1,4 @@
-//! What the unit tests of this folder share.
+//! Fixtures of this folder's unit tests.
 
 use std::{sync::Arc, time::Duration};
 

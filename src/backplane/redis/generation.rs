@@ -1,5 +1,5 @@
-//! The content of the `{gen}` hash: the generation, who may acknowledge in it, and what is known of the boundaries. Pure: what
-//! follows from it is for `roster`.
+//! The content of the `{gen}` hash: the generation, its members, and what is known about boundaries. Pure: `roster`
+//! decides what follows from it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,19 +8,19 @@ use tickgate_wire::model::StreamId;
 
 use crate::history::{BorderState, History};
 
-/// As long as a dataset may go back: marks of members that left are kept, in seconds.
+/// How far back a dataset may go, in seconds: marks of members that left are kept this long.
 pub(super) const MARK_KEPT_S: u64 = 86_400;
-/// Boundaries remembered; the oldest is forgotten, and cursors from before it are told.
+/// Maximum number of remembered boundaries; the oldest is removed, and older cursors receive a gap.
 pub(super) const BORDERS_MAX: usize = 256;
-/// Lost ids remembered. Beyond it the boundary is set to doubt.
+/// Maximum number of remembered lost ids. Beyond it the boundary becomes doubtful.
 pub(super) const LOST_MAX: usize = 10_000;
 
 /// The content of `{gen}`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Stored {
-    /// The present generation.
+    /// The current generation.
     pub(super) g: u64,
-    /// The replication id of the server for which it was made.
+    /// The replication id of the server for which it was created.
     pub(super) identity: String,
     /// The greatest epoch given.
     pub(super) alloc: u64,
@@ -30,62 +30,63 @@ pub(super) struct Stored {
 /// The part of `{gen}` that is written as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct State {
-    /// Raised when a member joins.
+    /// The version, incremented when a member joins.
     pub(super) v: u64,
     pub(super) members: BTreeMap<String, Entry>,
     pub(super) borders: Vec<Border>,
     /// Lost ids by topic.
     pub(super) lost: BTreeMap<String, BTreeSet<StreamId>>,
-    /// Boundaries before this generation are forgotten.
+    /// Boundaries before this generation were removed.
     pub(super) floor: u64,
-    /// Engines publish in this generation themselves, outside the roster: nobody can say what they acknowledged.
+    /// Engines publish in this generation directly, so it is unknown what they acknowledged.
     #[serde(default)]
     pub(super) engines: bool,
 }
 
-/// A gateway that may acknowledge.
+/// A member: a gateway that may acknowledge.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Entry {
-    /// It has attached to this generation and was not counted out.
+    /// It has attached to this generation and was not removed.
     pub(super) present: bool,
-    /// It may acknowledge: all who had to have confirmed it.
+    /// It may acknowledge: all required members have confirmed it.
     pub(super) ready: bool,
-    /// When it left or was counted out, in seconds since 1970: all that it acknowledged lies before this mark. 0: not.
+    /// When it left or was removed, in seconds since 1970: everything that it acknowledged precedes this mark. 0:
+    /// neither.
     pub(super) gone: u64,
     /// The version of the roster in which it joined, and the one that it has confirmed.
     pub(super) since: u64,
     pub(super) confirmed: u64,
-    /// Whose claims it took over.
+    /// The members whose claims it took over.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(super) heirs: BTreeSet<String>,
-    /// The process, as others on the same machine can look it up.
+    /// The process, in a form that others on the same machine can check.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(super) process: String,
-    /// The topic rules that all have to agree on.
+    /// The topic rules, which must be equal for all members.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) rules: Vec<String>,
 }
 
-/// A boundary: where a generation begins.
+/// A boundary: the start of a generation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Border {
     pub(super) g: u64,
     pub(super) state: BorderState,
-    /// When it was made, in seconds since 1970.
+    /// When it was created, in seconds since 1970.
     pub(super) at: u64,
-    /// Generations that end here.
+    /// The generations that end here.
     pub(super) ends: BTreeSet<u64>,
-    /// Who may have acknowledged in them, and who of those is accounted for.
+    /// The members that may have acknowledged in them, and those of them that have reported.
     pub(super) needed: BTreeSet<String>,
     pub(super) accounted: BTreeSet<String>,
-    /// Somebody vouches that `needed` is complete.
+    /// A member certifies that `needed` is complete.
     pub(super) certified: bool,
-    /// Whose word counts once every gateway that is needed has given it.
+    /// Members whose certification counts once every required gateway has given it.
     pub(super) vouched: BTreeSet<String>,
 }
 
 impl Border {
-    /// Whether this generation begins or ends here.
+    /// Whether this generation starts or ends here.
     pub(super) fn names(&self, g: u64) -> bool {
         self.g == g || self.ends.contains(&g)
     }
@@ -100,10 +101,10 @@ impl Stored {
         g == self.g || self.state.borders.iter().any(|border| border.names(g))
     }
 
-    /// Whether a member of generation `own`, which knows `copy`, comes from a branch that the dataset has not heard of
-    /// (somebody began on an empty or older server without knowing what this member knows), and what one branch
-    /// acknowledged may lie below positions that readers of the other have. No range names it to them, so the boundary at
-    /// which they meet is in doubt, though everybody has reported.
+    /// Whether a member of generation `own`, which knows `copy`, comes from a branch unknown to the dataset (a member
+    /// started on an empty or older server without this member's knowledge), and ids acknowledged in one branch may be
+    /// below positions of readers of the other. No range describes them, so the boundary at which they meet is doubtful
+    /// even if every member has reported.
     pub(super) fn is_foreign_to(&self, own: u64, copy: &State) -> bool {
         if own == 0 || self.knows(own) {
             return false;
@@ -111,7 +112,7 @@ impl Stored {
         let (mine, theirs) = (&copy.borders, &self.state.borders);
         let is_mine = |g: u64| g == own || g <= copy.floor || mine.iter().any(|border| border.names(g));
         let is_theirs = |g: u64| g <= self.state.floor || self.knows(g);
-        // Readers wait before the first boundary that has no verdict.
+        // Readers wait before the first boundary without a verdict.
         let pending = theirs.iter().position(|border| border.state == BorderState::Pending);
         let reached = pending.map_or(self.g, |at| {
             theirs[..at].iter().map(|border| border.g).chain(theirs[at].ends.iter().copied()).max().unwrap_or(0)
@@ -121,21 +122,21 @@ impl Stored {
         given_there.any(|g| g < own && !is_mine(g)) || given_here.any(|g| g < reached && !is_theirs(g))
     }
 
-    /// Whether a member of generation `own`, which knows `copy`, saw this generation end, and this dataset has not heard of
-    /// that. Where it went on here, two servers took publications: what was acknowledged in it lies below the positions of
-    /// those who began where the member was.
+    /// Whether a member of generation `own`, which knows `copy`, saw this generation end, and the dataset does not know
+    /// that. If the generation continued here, two servers accepted publications: ids acknowledged in it are below the
+    /// positions of readers that started where the member was.
     pub(super) fn was_left(&self, own: u64, copy: &State) -> bool {
         let ended = |border: &Border| border.g > self.g && border.ends.contains(&self.g);
         own > self.g && !self.knows(own) && copy.borders.iter().any(ended)
     }
 
-    /// Whether that generation ended here, and what it lost has its verdict.
+    /// Whether that generation ended here and its losses are decided.
     pub(super) fn has_decided(&self, own: u64) -> bool {
         let pending = self.state.borders.iter().any(|border| border.state == BorderState::Pending);
         own != 0 && own < self.g && self.knows(own) && !pending
     }
 
-    /// For readers.
+    /// The history for readers.
     pub(super) fn history(&self) -> History {
         let State { borders, lost, floor, .. } = &self.state;
         History {
@@ -149,7 +150,7 @@ impl Stored {
 }
 
 impl State {
-    /// Who is still missing at a pending boundary.
+    /// The members that a pending boundary still waits for.
     pub(super) fn open(&self) -> BTreeSet<String> {
         let pending = self.borders.iter().filter(|border| border.state == BorderState::Pending);
         pending.flat_map(|border| border.needed.difference(&border.accounted).cloned()).collect()
@@ -165,8 +166,8 @@ impl State {
         }
     }
 
-    /// Nobody waits any longer for those that are missing: what they acknowledged lies before a boundary in doubt. Later
-    /// boundaries do not need them again.
+    /// Stops waiting for missing members: what they acknowledged precedes a doubtful boundary. Later boundaries do not
+    /// need them again.
     pub(super) fn give_up(&mut self, now_s: u64) {
         for name in self.open() {
             let entry = self.members.entry(name).or_default();
@@ -181,13 +182,13 @@ impl State {
         self.members.get(name).is_some_and(|entry| entry.present)
     }
 
-    /// Whether all who count know it as one that may acknowledge.
+    /// Whether all relevant members know it as one that may acknowledge.
     pub(super) fn counts_on(&self, name: &str) -> bool {
         let known = self.members.get(name).filter(|entry| entry.ready && entry.gone == 0);
         known.is_some_and(|entry| entry.present || self.open().contains(name))
     }
 
-    /// All are accounted for, and somebody vouches that they are all.
+    /// Decides the boundary if all members have reported and the list is certified.
     pub(super) fn settle(&mut self) {
         let open = self.open();
         let marks: BTreeSet<_> = self.marks().collect();
@@ -204,7 +205,7 @@ impl State {
         self.members.iter().filter(|(_, entry)| entry.gone > 0).map(|(name, _)| name.clone())
     }
 
-    /// Whether all gateways that have to have confirmed that they know it.
+    /// Whether all required gateways have confirmed this member.
     pub(super) fn is_confirmed(&self, name: &str) -> bool {
         let Some(since) = self.members.get(name).map(|entry| entry.since) else { return false };
         let open = self.open();
@@ -214,7 +215,7 @@ impl State {
         !unknown && others.all(|(_, entry)| entry.confirmed >= since)
     }
 
-    /// Forgets what is older than a dataset may go back, and the oldest boundaries.
+    /// Removes what is older than a dataset may go back, and the oldest boundaries.
     pub(super) fn prune(&mut self, now_s: u64) {
         self.members.retain(|_, entry| entry.gone == 0 || now_s < entry.gone + MARK_KEPT_S);
         while self.borders.len() > BORDERS_MAX && self.borders[0].state != BorderState::Pending {

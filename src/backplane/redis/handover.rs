@@ -1,17 +1,17 @@
-//! What a replica that leaves tells the others of what it acknowledged: messages of the control channel, and what was
-//! received of them. Pure and bounded.
+//! The handover of acknowledged ids by a replica that leaves: the messages of the control channel, and what was
+//! received. Pure and bounded.
 
 use std::collections::HashMap;
 
 use tickgate_wire::model::{StreamId, Topic};
 
-/// Ids of one message.
+/// Maximum number of ids per message.
 const CHUNK: usize = 500;
-/// Members that may be handing over at a time, and the parts of one of them.
+/// Maximum number of concurrent handovers, and of parts of one.
 const MEMBERS_MAX: usize = 64;
 const PARTS_MAX: usize = 1_024;
 
-/// The messages that hand the ids over.
+/// The messages that hand over the ids.
 pub(super) fn messages(name: &str, ids: &[(Topic, StreamId)]) -> Vec<String> {
     let parts: Vec<_> = if ids.is_empty() { vec![ids] } else { ids.chunks(CHUNK).collect() };
     let count = parts.len();
@@ -25,7 +25,7 @@ pub(super) fn messages(name: &str, ids: &[(Topic, StreamId)]) -> Vec<String> {
 /// The last id of each topic.
 type Ids = Vec<(Topic, StreamId)>;
 
-/// What was received of members that are leaving.
+/// The received parts of handovers.
 #[derive(Debug, Default)]
 pub(super) struct Received {
     members: HashMap<String, HashMap<usize, Ids>>,
@@ -33,7 +33,7 @@ pub(super) struct Received {
 }
 
 impl Received {
-    /// Takes a message of the control channel. What is no handover, or this replica's own, is passed over.
+    /// Processes a message of the control channel. Ignores other messages and this replica's own.
     pub(super) fn take(&mut self, message: &[u8], own: &str) {
         let Some((name, at, count, ids)) = parse(message) else { return };
         let is_own = name.strip_prefix(own).is_some_and(|rest| rest.starts_with('.'));
@@ -52,7 +52,7 @@ impl Received {
         }
     }
 
-    /// Those of whom everything was received since the last call.
+    /// The handovers completed since the last call.
     pub(super) fn complete(&mut self) -> Vec<(String, Ids)> {
         std::mem::take(&mut self.complete)
     }
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_parts_make_a_handover_in_any_order() {
+    fn the_parts_make_a_handover_in_any_order() {
         let ids: Vec<_> = (0..1_200).map(|n| (Topic::public(&format!("t{n}")).unwrap(), StreamId::new(5, n))).collect();
         let mut messages = messages("a.0", &ids);
         assert_eq!(messages.len(), 3);
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_handover_and_what_is_ones_own_is_passed_over() {
+    fn other_messages_and_own_ones_are_ignored() {
         let mut received = Received::default();
         for message in
             ["", "0123abcd", "hand", "hand a.0 x 1 []", "hand a.0 5 2 []", "hand a.0 0 1 {", "hand b.0 0 1 []"]

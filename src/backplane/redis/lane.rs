@@ -1,6 +1,6 @@
-//! Takes publications in the order of the calls and sends them to one server in pipelines: alone when idle, many at once
-//! under load, several pipelines in flight. Never waits to fill a pipeline, never holds a publication without bound, and
-//! answers each one with its outcome.
+//! Sends publications in the order of the calls to one server in pipelines: alone when idle, many at once under load,
+//! several pipelines in flight. Never waits to fill a pipeline, is bounded, and resolves each publication with its
+//! result.
 
 use std::{
     collections::VecDeque,
@@ -34,19 +34,19 @@ use crate::{
     tasks::{Stop, Tasks},
 };
 
-/// Publications of one pipeline.
+/// Maximum number of publications per pipeline.
 const BATCH_MAX: usize = 256;
-/// Pipelines in flight on the shared link.
+/// Maximum number of pipelines in flight on the shared link.
 const FLYING_MAX: usize = 8;
-/// Publications that wait in all lanes of one kind, in number and bytes.
+/// Maximum number and size of queued publications in all lanes of one kind.
 const QUEUE_MAX: usize = 16_384;
 const QUEUE_BYTES_MAX: usize = 64 << 20;
-/// Between two looks whether the replica has attached anew.
+/// Time between two checks whether the replica has attached again.
 const ATTACH_PAUSE: Duration = Duration::from_millis(5);
-/// A publication that waited this many response time-outs for its turn is refused instead of sent.
+/// A publication that was queued for this many response timeouts is refused instead of sent.
 const PATIENCE: u32 = 4;
 
-/// The end that publishers see.
+/// The publishers' side of a lane.
 #[derive(Clone, Debug)]
 pub(super) struct Lane {
     queue: mpsc::Sender<Job>,
@@ -54,33 +54,33 @@ pub(super) struct Lane {
     bytes_max: usize,
 }
 
-/// Which connection a lane sends on.
+/// The connection that a lane uses.
 pub(super) enum Route {
     /// The shard's command link.
     Shared,
-    /// A connection of its own, because the lane waits for copies or the disk.
+    /// A dedicated connection, because the lane waits for copies or the disk.
     Dedicated(Dedicated),
 }
 
-/// What a lane works with.
+/// The dependencies of a lane.
 pub(super) struct LaneParts {
     pub(super) link: RedisLink,
     pub(super) placement: Placement,
     pub(super) route: Route,
     pub(super) membership: Arc<Membership>,
     pub(super) ledger: Arc<Mutex<Ledger>>,
-    /// How many shards share the room for publications that wait.
+    /// Number of shards that share the limits of the queue.
     pub(super) shards: usize,
 }
 
 type Flight = Pin<Box<dyn Future<Output = Landed> + Send>>;
 
-/// A pipeline that came back.
+/// A completed pipeline.
 struct Landed {
     jobs: Vec<Job>,
     generation: u64,
     result: Result<Vec<Value>, RedisError>,
-    /// False when the connection was already closed: then nothing was sent.
+    /// False if the connection was already closed: then nothing was sent.
     sent: bool,
     /// How many publications each command had.
     counts: Vec<usize>,
@@ -97,12 +97,13 @@ struct Drain {
     membership: Arc<Membership>,
     ledger: Arc<Mutex<Ledger>>,
     flying: FuturesUnordered<Flight>,
-    /// Publications that met a server without the script, or in another generation, to be sent again before anything newer.
+    /// Publications that reached a server without the script, or in another generation, to be sent again before newer
+    /// ones.
     again: Vec<Job>,
     number: u64,
 }
 
-/// The publish script, as all lanes send it.
+/// The publish script of all lanes.
 pub(super) const SCRIPT: &str = include_str!("scripts/publish.lua");
 
 impl Lane {
@@ -128,7 +129,7 @@ impl Lane {
         Self { queue: sender, bytes, bytes_max: QUEUE_BYTES_MAX / shards }
     }
 
-    /// Hands the publication over, in order, without waiting.
+    /// Queues the publication in order, without waiting.
     pub(super) fn publish(&self, publication: Publication, turn: Option<Turn>) -> Ticket {
         let size = publication.payload.len();
         let refused = |refusal| Ticket::Ready(Err(PublishError::Refused(refusal)));
@@ -186,7 +187,7 @@ impl Drain {
         }
     }
 
-    /// Sends one pipeline. It is under way, in its place behind those before it, when this returns.
+    /// Sends one pipeline. When this returns, it is in flight after the previous ones.
     async fn send(&mut self, mut jobs: Vec<Job>) {
         let patience = self.link.config().response_timeout * PATIENCE;
         for late in jobs.extract_if(.., |job| job.taken.elapsed() > patience) {
@@ -218,7 +219,7 @@ impl Drain {
         }
     }
 
-    /// Sends a pipeline, and settles it at once where its outcome is known at once.
+    /// Sends a pipeline, and completes it at once if its result is already known.
     async fn fly(&mut self, attached: Attached, jobs: Vec<Job>, generation: u64) {
         let Attached { mut connection, .. } = attached;
         let (mut pipe, counts, durability) = self.encode(&jobs, generation);
@@ -230,8 +231,8 @@ impl Drain {
             drop(timer);
             answer
         };
-        // Outside the runtime's budget: the first poll must put the pipeline into the connection's queue, or the order
-        // of pipelines would be left to chance.
+        // Outside the runtime's budget: the first poll must put the pipeline into the connection's queue, to guarantee
+        // the order of pipelines.
         let mut exchange = Box::pin(tokio::task::coop::unconstrained(exchange));
         let first = poll_fn(|context| Poll::Ready(exchange.as_mut().poll(context))).await;
         match first {
@@ -262,7 +263,7 @@ impl Drain {
         (pipe, counts, durability)
     }
 
-    /// Answers every publication of a pipeline.
+    /// Resolves every publication of a pipeline.
     fn settle(&mut self, landed: Landed) {
         let Landed { jobs, generation, result, sent, counts, durability } = landed;
         let mut values = match result {
@@ -280,11 +281,11 @@ impl Drain {
             self.link.metrics().redis_publish_duration_seconds.observe(waited.as_secs_f64());
         }
         let mut outcomes = batch::outcomes(values, counts);
-        // Read after the answer and before the acknowledgement: what is reported as acknowledged was reported whole.
+        // Checked after the response and before the acknowledgement, so that a report of acknowledged ids is complete.
         let mut ledger = self.ledger.lock();
         let is_vouched = self.membership.vouches(generation);
         for job in jobs {
-            // A missing answer is a broken connection's: nothing is known of the rest.
+            // A response is missing only if the connection broke: the rest is unknown.
             let outcome = outcomes.next().unwrap_or(PublishOutcome::STRANGE);
             if let Some(id) = outcome.id() {
                 self.membership.saw(id.epoch);
@@ -302,7 +303,7 @@ impl Drain {
                     if let PublishOutcome::Failed(failure) = &outcome {
                         self.link.report(failure);
                         self.membership.doubt(failure);
-                        tracing::debug!(%failure, "redis did not take a publication");
+                        tracing::debug!(%failure, "redis did not accept a publication");
                     }
                     job.answer(result);
                 }
@@ -322,8 +323,8 @@ impl Drain {
         }
     }
 
-    /// Redis forgot the script, or is in another generation: loads it, waits to be attached, and sends again, in the order of
-    /// the hand-over. What a later publication of the same topic has overtaken meanwhile (another replica had loaded the
+    /// Redis lost the script, or is in another generation: loads it, waits until attached, and sends again in the order
+    /// of submission. A publication that a later one of the same topic has overtaken (another replica had loaded the
     /// script) is refused instead.
     async fn send_again(&mut self) {
         let mut jobs = std::mem::take(&mut self.again);
@@ -340,7 +341,7 @@ impl Drain {
             Err(failure) => Err(failure),
         };
         if let Err(failure) = loaded {
-            // Whatever happened to the loading, the publications themselves were not stored.
+            // Whatever happened to the loading, the publications were not stored.
             self.fail_all(jobs, &failure, false);
             return;
         }
@@ -352,7 +353,7 @@ impl Drain {
         self.send(jobs).await;
     }
 
-    /// The replica stops: what is under way gets its answer, what waits is refused.
+    /// On shutdown: awaits what is in flight, and refuses what is queued.
     async fn end(mut self) {
         self.queue.close();
         while let Ok(job) = self.queue.try_recv() {
@@ -367,7 +368,7 @@ impl Drain {
     }
 }
 
-/// A publication that came back, as far as its pipeline is known.
+/// The state of a publication whose pipeline completed.
 fn returned(job: &Job, was_sent: bool) -> Returned<'_> {
     let Job { publication, number, again, .. } = job;
     Returned { publication, number: *number, is_repeat: *again, was_sent, is_vouched: false, shortfall: None }

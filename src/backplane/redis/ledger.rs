@@ -1,5 +1,6 @@
-//! What this replica knows of the topics that it publishes to on one server: names, epoch, last acknowledged id. After a
-//! change of server it says which ids have to be looked for. Pure and bounded; what is dropped is known to be.
+//! What this replica knows about the topics that it publishes to on one server: name, epoch, last acknowledged id.
+//! After a change of server it lists the ids that must be verified. Pure and bounded; dropped entries are known to be
+//! dropped.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -12,12 +13,12 @@ use tickgate_wire::model::{StreamId, Topic};
 
 use crate::redis_link::Keys;
 
-/// Topics remembered. When half of that is reached, those not published to since the last time are dropped.
+/// Maximum number of remembered topics. At half of it, those not published to since the last time are dropped.
 const TOPICS_MAX: usize = 131_072;
-/// A stream that was published to within this part of its time to live is not about to be forgotten.
+/// A stream that was published to within this part of its lifetime is not about to expire.
 const FRESH_FRACTION: u32 = 2;
 
-/// The accounts of the topics, in two halves: those used lately, and those not used since the halves last turned.
+/// The accounts of the topics, in two halves: those used recently, and those not used since the last rotation.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     young: HashMap<Topic, Account>,
@@ -26,26 +27,26 @@ pub(super) struct Ledger {
     beat: u64,
     /// The greatest beat of an acknowledgement that was dropped.
     horizon: Option<u64>,
-    /// The generation that is published in.
+    /// The current generation.
     generation: u64,
 }
 
-/// What is known of one topic.
+/// The account of one topic.
 #[derive(Debug)]
 pub(super) struct Account {
-    /// Name of its stream and its channel.
+    /// The name of its stream and channel.
     pub(super) stream: Arc<str>,
-    /// Epoch of the last id that came back in this generation; 0 when none did.
+    /// The epoch of the last id received in this generation; 0 if none.
     pub(super) epoch: u64,
-    /// The last id that was acknowledged to a publisher, and the beat that had been answered then.
+    /// The last acknowledged id, and the beat that had been answered by then.
     acknowledged: Option<(StreamId, u64)>,
-    /// Number of the last publication that was stored, in the order of the hand-over.
+    /// The number of the last stored publication, in the order of submission.
     stored: u64,
     published: Option<Instant>,
 }
 
 impl Ledger {
-    /// The account of the topic, opened if there is none.
+    /// The account of the topic, created if necessary.
     pub(super) fn open(&mut self, keys: &Keys, topic: &Topic) -> &mut Account {
         if self.young.len() >= TOPICS_MAX / 2 {
             let dropped = mem::replace(&mut self.old, mem::take(&mut self.young));
@@ -58,27 +59,28 @@ impl Ledger {
         }
     }
 
-    /// The account of the topic, if there still is one.
+    /// The account of the topic, if it exists.
     fn get(&mut self, topic: &Topic) -> Option<&mut Account> {
         self.young.get_mut(topic).or_else(|| self.old.get_mut(topic))
     }
 
-    /// A beat was answered.
+    /// Records an answered beat.
     pub(super) fn answered(&mut self, beat: u64) {
         self.beat = beat;
     }
 
-    /// From now on another generation is published in: no epoch of an earlier one goes on.
+    /// Starts another generation: no epoch of an earlier one continues.
     pub(super) fn begin(&mut self, generation: u64) {
         if mem::replace(&mut self.generation, generation) != generation {
             self.young.values_mut().chain(self.old.values_mut()).for_each(|account| account.epoch = 0);
         }
     }
 
-    /// The acknowledged ids that a dataset may lack whose last beat of this replica is `beat` (`None`: it has none).
-    /// `None` when some are no longer remembered.
+    /// The acknowledged ids that may be missing from a dataset whose last beat of this replica is `beat` (`None`: it
+    /// has none). `None` if some were dropped.
     pub(super) fn claims(&self, beat: Option<u64>) -> Option<Vec<(Topic, StreamId)>> {
-        // What was acknowledged before a beat was answered may have run after it; never after the next but one was sent.
+        // An id acknowledged before a beat was answered may have been stored after that beat, but not after the next
+        // but one was sent.
         let lacks = |acknowledged: u64| beat.is_none_or(|beat| beat < acknowledged + 2);
         if self.horizon.is_some_and(lacks) {
             return None;
@@ -90,7 +92,7 @@ impl Ledger {
         Some(claims.collect())
     }
 
-    /// A publication is acknowledged under the id, whichever replica stored it.
+    /// Records an acknowledged id, whichever replica stored it.
     pub(super) fn acknowledge(&mut self, keys: &Keys, topic: &Topic, id: StreamId) {
         let (beat, generation) = (self.beat, self.generation);
         let account = self.open(keys, topic);
@@ -102,21 +104,21 @@ impl Ledger {
         }
     }
 
-    /// A publication was stored by this replica.
+    /// Records a publication that this replica stored.
     pub(super) fn store(&mut self, topic: &Topic, number: u64) {
         if let Some(account) = self.get(topic) {
             account.stored = account.stored.max(number);
         }
     }
 
-    /// A publication failed: the next one makes sure of everything anew.
+    /// Records a failed publication: the next one verifies everything again.
     pub(super) fn fail(&mut self, topic: &Topic) {
         if let Some(account) = self.get(topic) {
             (account.published, account.epoch) = (None, 0);
         }
     }
 
-    /// Whether a publication that was handed over later is stored already.
+    /// Whether a publication submitted later is already stored.
     pub(super) fn is_overtaken(&mut self, topic: &Topic, number: u64) -> bool {
         self.get(topic).is_some_and(|account| account.stored > number)
     }
@@ -127,7 +129,7 @@ impl Account {
         Self { stream: keys.stream(topic).into(), epoch: 0, acknowledged: None, stored: 0, published: None }
     }
 
-    /// Whether the stream may be about to be forgotten, and the publication that is sent now must keep it.
+    /// Whether the stream may be about to expire, so that this publication must extend its lifetime.
     pub(super) fn must_keep(&mut self, now: Instant, ttl: Duration) -> bool {
         let last = self.published.replace(now);
         !ttl.is_zero() && last.is_none_or(|last| now.duration_since(last) >= ttl / FRESH_FRACTION)
@@ -147,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn it_stays_bounded_keeps_what_is_in_use_and_knows_what_it_dropped() {
+    fn it_is_bounded_keeps_what_is_used_and_knows_what_it_dropped() {
         let (keys, mut ledger) = (Keys::new("x:"), Ledger::default());
         ledger.answered(3);
         for number in 0..TOPICS_MAX * 2 {
@@ -156,12 +158,12 @@ mod tests {
         }
         assert!(ledger.young.len() + ledger.old.len() <= TOPICS_MAX);
         assert_eq!(ledger.open(&keys, &topic(0)).epoch, 7);
-        assert_eq!(ledger.claims(Some(4)), None, "what was dropped may be lost");
+        assert_eq!(ledger.claims(Some(4)), None, "dropped ids may be lost");
         assert!(ledger.claims(Some(5)).is_some_and(|claims| claims.is_empty()));
     }
 
     #[test]
-    fn only_what_no_later_beat_proves_has_to_be_looked_for() {
+    fn only_ids_that_no_later_beat_proves_have_to_be_verified() {
         let (keys, mut ledger) = (Keys::new("x:"), Ledger::default());
         ledger.begin(5);
         ledger.answered(7);
@@ -173,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn no_epoch_goes_on_in_another_generation() {
+    fn no_epoch_continues_in_another_generation() {
         let (keys, mut ledger) = (Keys::new("x:"), Ledger::default());
         ledger.begin(5);
         ledger.acknowledge(&keys, &topic(1), StreamId::new(6, 3));
@@ -181,11 +183,11 @@ mod tests {
         ledger.begin(9);
         assert_eq!(ledger.open(&keys, &topic(1)).epoch, 0);
         ledger.acknowledge(&keys, &topic(1), StreamId::new(6, 4));
-        assert_eq!(ledger.open(&keys, &topic(1)).epoch, 0, "a repeat of what an earlier one stored");
+        assert_eq!(ledger.open(&keys, &topic(1)).epoch, 0, "a duplicate of an earlier publication");
     }
 
     #[test]
-    fn a_stream_that_was_quiet_for_half_its_life_is_kept() {
+    fn the_lifetime_of_a_stream_that_was_quiet_for_half_of_it_is_extended() {
         let (keys, ttl, now) = (Keys::new("x:"), Duration::from_secs(80), Instant::now());
         let mut ledger = Ledger::default();
         let account = ledger.open(&keys, &topic(1));

@@ -1,4 +1,4 @@
-//! Keeps a replica a member of one server's dataset: attaches, beats, reports what was lost, leaves. Never decides:
+//! Keeps a replica's membership in one server's dataset: attaches, sends beats, reports losses, leaves. Never decides:
 //! `roster` does.
 
 use std::{sync::Arc, time::Duration};
@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::{
-    Identity, claims,
+    ReplicaIdentity, claims,
     generation::{State, Stored},
     handover,
     ledger::Ledger,
@@ -34,10 +34,10 @@ mod leave;
 /// The format that this replica reads and writes.
 const FORMAT: &str = "2";
 const BEAT_INTERVAL: Duration = Duration::from_secs(1);
-/// Before what failed is tried again.
+/// Delay before a retry.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// Asks the member to leave; answered when it has.
+/// A request to leave; answered when it has.
 pub(super) type Leave = oneshot::Sender<()>;
 
 pub(super) struct Member {
@@ -50,10 +50,10 @@ pub(super) struct Member {
     table: String,
     started: Instant,
     beat: u64,
-    /// When the last beat that was answered was sent, and its number as the dataset has it.
+    /// When the last answered beat was sent, and its number in the dataset.
     answered: Option<Instant>,
     written: Option<u64>,
-    /// The dataset may have gone back, until this member has attached anew.
+    /// The dataset may have gone back, until this member has attached again.
     doubts: bool,
     /// It acknowledges nothing any more.
     is_leaving: bool,
@@ -65,7 +65,7 @@ pub(super) struct Member {
 
 enum Round {
     Done,
-    /// Somebody else wrote, or this member did: look again.
+    /// The roster was written meanwhile: read again.
     Again,
 }
 
@@ -74,7 +74,7 @@ impl Member {
         link: RedisLink,
         shared: Arc<Membership>,
         ledger: Arc<Mutex<Ledger>>,
-        identity: &Identity,
+        identity: &ReplicaIdentity,
     ) -> Self {
         let scripts = [include_str!("scripts/beat.lua"), include_str!("scripts/commit.lua")].map(Script::new);
         let handed = Arc::<Mutex<handover::Received>>::default();
@@ -135,7 +135,7 @@ impl Member {
         if *failure != Failure::Disconnected {
             tracing::debug!(%failure, "the membership in redis could not be kept");
         }
-        // Where the server is only silent, the right ends with the lease.
+        // If the server is only silent, the right ends with the lease.
         if failure.is_passing() {
             self.shared.hinder(failure.clone());
         } else {
@@ -145,7 +145,7 @@ impl Member {
 
     async fn round(&mut self) -> Result<Round, Failure> {
         let Attached { mut connection, identity } = self.link.attached()?;
-        // Before the look: whatever was seen until now, the dataset knows.
+        // Before the read: the dataset knows everything seen until now.
         self.me.known = self.me.known.max(self.shared.known());
         let sent = Instant::now();
         let seen = self.look(&mut connection).await?;
@@ -161,13 +161,13 @@ impl Member {
         if self.me.must_attach(seen.stored.as_ref(), &place) {
             return self.attach(connection, seen, place).await;
         }
-        let Some(stored) = seen.stored else { return Err(Failure::Other("the roster is not readable".into())) };
+        let Some(stored) = seen.stored else { return Err(Failure::Other("the roster is unreadable".into())) };
         self.beats.note(&seen.beats);
         self.me.settled(&stored);
         self.learn(&stored);
         (self.revision, self.stored) = (seen.revision, Some(stored.clone()));
         if let Some(refused) = Failure::of_text(&seen.refused) {
-            // The others no longer hear of this member: the right to acknowledge ends with the lease.
+            // The others no longer see beats of this member: the right to acknowledge ends with the lease.
             self.shared.hinder(refused);
             return Ok(Round::Done);
         }
@@ -201,7 +201,7 @@ impl Member {
         }
     }
 
-    /// Attaches, with a report where another generation is left behind. Nothing is acknowledged meanwhile.
+    /// Attaches, with a report when leaving another generation. Nothing is acknowledged meanwhile.
     async fn attach(
         &mut self,
         mut connection: MultiplexedConnection,
@@ -232,7 +232,7 @@ impl Member {
         (self.written, self.doubts) = (None, false);
         self.ledger.lock().begin(stored.g);
         if before != 0 && before != stored.g {
-            tracing::warn!(before, generation = stored.g, "redis is another server than before, or was restarted");
+            tracing::warn!(before, generation = stored.g, "redis was restarted or replaced");
             self.link.metrics().lost_publications_total.inc_by(count);
             match topics {
                 0 => tracing::info!("redis still has all publications that this replica acknowledged"),
@@ -246,7 +246,7 @@ impl Member {
         Ok(Round::Again)
     }
 
-    /// Writes the roster, unless somebody else did meanwhile.
+    /// Writes the roster, unless it was changed meanwhile.
     async fn commit(&mut self, connection: &mut MultiplexedConnection, next: Stored) -> Result<Round, Failure> {
         let state = serde_json::to_string(&next.state).map_err(|error| Failure::Other(error.to_string().into()))?;
         let revision = uuid::Uuid::new_v4().simple().to_string();
@@ -254,7 +254,7 @@ impl Member {
         let mut call = self.scripts[1].key(keys.generation());
         call.arg(&self.revision).arg(&next.identity).arg(&revision).arg(next.g).arg(next.alloc).arg(state);
         call.arg(keys.generation_control()).arg(u8::from(next.state.engines));
-        // Once, when it attaches: while rules are being changed, those of the replica that started last stand.
+        // Written once, when attaching: while rules are being changed, those of the replica that started last apply.
         call.arg(self.stored.as_ref().map_or(&*self.table, |_| ""));
         let gone = self.stored.iter().flat_map(|stored| stored.state.members.keys());
         let gone = gone.filter(|name| !next.state.members.contains_key(*name));
@@ -271,7 +271,7 @@ impl Member {
         Ok(Round::Again)
     }
 
-    /// Asks the server where it is, and leaves a beat.
+    /// Reads the server's state, and sends a beat.
     async fn look(&mut self, connection: &mut MultiplexedConnection) -> Result<Seen, Failure> {
         self.beat += 1;
         let names: Vec<_> = self.me.copy.members.keys().cloned().collect();
@@ -282,10 +282,10 @@ impl Member {
         call.arg(&names);
         let answer: Vec<String> = call.invoke_async(connection).await?;
         let [identity, format, g, of, alloc, revision, beat, state, refused, beats @ ..] = &answer[..] else {
-            return Err(Failure::Other("unexpected answer to a beat".into()));
+            return Err(Failure::Other("unexpected response to a beat".into()));
         };
         if !format.is_empty() && format != FORMAT {
-            let text = format!("this replica needs format {FORMAT} in redis, and found format {format}");
+            let text = format!("this replica requires format {FORMAT} in redis, but found format {format}");
             return Err(Failure::OtherFormat(text.into()));
         }
         let number = |text: &str| text.parse::<u64>().ok();
@@ -295,7 +295,7 @@ impl Member {
             (Some(g), Some(old)) if state.is_empty() => Some(Stored { g, identity: of.clone(), alloc, ..old.clone() }),
             (Some(g), _) => {
                 let state: State = serde_json::from_str(state)
-                    .map_err(|error| Failure::Other(format!("the roster in redis is not readable: {error}").into()))?;
+                    .map_err(|error| Failure::Other(format!("the roster in redis is unreadable: {error}").into()))?;
                 Some(Stored { g, identity: of.clone(), alloc, state })
             }
         };
@@ -310,7 +310,7 @@ impl Member {
         })
     }
 
-    /// What members that leave have handed over is answered for by this one.
+    /// Takes responsibility for ids that leaving members have handed over.
     fn take_over(&mut self) {
         for (name, ids) in self.handed.lock().complete() {
             let mut ledger = self.ledger.lock();
@@ -327,7 +327,7 @@ impl Member {
         }
     }
 
-    /// Takes the right to acknowledge, or says why there is none.
+    /// Takes the right to acknowledge, or records why there is none.
     fn stand(&self, identity: &Arc<str>) {
         let Some(answered) = self.answered.filter(|_| !self.is_leaving) else { return };
         if self.me.is_ready() && self.link.is_one_server() {

@@ -1,5 +1,5 @@
-//! What the rest of a replica sees of its membership on one server: whether it may acknowledge, in which generation, and
-//! what is known of the boundaries between them. Never asks the server: `member` does.
+//! The membership on one server as the rest of the replica sees it: whether it may acknowledge, in which generation,
+//! and what is known about boundaries. Never queries the server: `member` does.
 
 use std::sync::{
     Arc,
@@ -15,15 +15,15 @@ use crate::{
     redis_link::{Failure, RefusalKind},
 };
 
-/// The greatest epoch that is believed: they stay below 2^53.
+/// The greatest valid epoch: epochs are below 2^53.
 const EPOCH_MAX: u64 = 1 << 53;
 
-/// What the member's task and everybody else share.
+/// State shared by the member's task and the rest of the replica.
 #[derive(Debug)]
 pub(super) struct Membership {
     standing: ArcSwapOption<Standing>,
     history: RwLock<Arc<History>>,
-    /// Why it does not acknowledge: for operators, and for publishers.
+    /// Why it does not acknowledge, for operators and publishers.
     obstacle: Mutex<Option<Arc<str>>>,
     hindrance: Mutex<Option<Failure>>,
     wake: Notify,
@@ -35,9 +35,9 @@ pub(super) struct Membership {
 #[derive(Clone, Debug)]
 pub(super) struct Standing {
     pub(super) generation: u64,
-    /// Of the server that the generation was made for.
+    /// The server for which the generation was created.
     pub(super) identity: Arc<str>,
-    /// The others count on it until then.
+    /// The other members rely on it until then.
     pub(super) until: Instant,
 }
 
@@ -46,7 +46,7 @@ impl Default for Membership {
         Self {
             standing: ArcSwapOption::empty(),
             history: RwLock::default(),
-            obstacle: Mutex::new(Some("redis has not let this replica in yet".into())),
+            obstacle: Mutex::new(Some("this replica has not joined redis yet".into())),
             hindrance: Mutex::default(),
             wake: Notify::new(),
             known: AtomicU64::new(0),
@@ -56,12 +56,12 @@ impl Default for Membership {
 }
 
 impl Membership {
-    /// The right to acknowledge, while there is one.
+    /// The right to acknowledge, if there is one.
     pub(super) fn standing(&self) -> Option<Arc<Standing>> {
         self.standing.load_full().filter(|standing| Instant::now() < standing.until)
     }
 
-    /// Whether an answer to what was sent in this generation may be acknowledged now.
+    /// Whether a response to what was sent in this generation may be acknowledged now.
     pub(super) fn vouches(&self, generation: u64) -> bool {
         self.standing().is_some_and(|standing| standing.generation == generation)
     }
@@ -72,23 +72,23 @@ impl Membership {
         *self.hindrance.lock() = None;
     }
 
-    /// The server did not take the last beat.
+    /// Records that the server did not accept the last beat.
     pub(super) fn hinder(&self, failure: Failure) {
         *self.hindrance.lock() = Some(failure);
     }
 
-    /// The server does not let the replica in, and will not before something is changed.
+    /// Records that the server refuses the replica until something is changed.
     pub(super) fn shut_out(&self, failure: &Failure) {
         *self.hindrance.lock() = failure.refusal().is_some().then(|| failure.clone());
         self.revoke(Some(failure.to_string().into()));
     }
 
-    /// What publishers are told while nothing is acknowledged.
+    /// The error for publishers while nothing is acknowledged.
     pub(super) fn hindrance(&self) -> Failure {
         self.hindrance.lock().clone().unwrap_or(Failure::Disconnected)
     }
 
-    /// Takes the right away. What was sent is not acknowledged from here on.
+    /// Revokes the right. What was already sent is not acknowledged from here on.
     pub(super) fn revoke(&self, why: Option<Arc<str>>) {
         self.standing.store(None);
         if why.is_some() {
@@ -96,22 +96,22 @@ impl Membership {
         }
     }
 
-    /// Why it does not acknowledge, where more is to be said than that there is no link.
+    /// Why it does not acknowledge, if the reason is not just a missing link.
     pub(super) fn obstacle(&self) -> Option<Arc<str>> {
         self.obstacle.lock().clone()
     }
 
-    /// What is known of the generations.
+    /// The known generations.
     pub(super) fn history(&self) -> Arc<History> {
         Arc::clone(&self.history.read())
     }
 
-    /// True when the generation is another one.
+    /// Updates the history. True if the generation changed.
     pub(super) fn learn(&self, mut history: History) -> bool {
         let mut known = self.history.write();
         let changed = known.generation != history.generation;
         if !changed {
-            // It may have been read before an epoch was given that is known already.
+            // It may have been read before an epoch was given that is already known.
             history.alloc = history.alloc.max(known.alloc);
         }
         if **known != history {
@@ -120,7 +120,7 @@ impl Membership {
         changed
     }
 
-    /// Somebody has a reason to look at once.
+    /// Wakes the member to read the server's state at once.
     pub(super) fn wake(&self) {
         self.wake.notify_one();
     }
@@ -129,14 +129,14 @@ impl Membership {
         self.wake.notified().await;
     }
 
-    /// An epoch was seen: no later one may be below it.
+    /// Records an epoch: no later one may be below it.
     pub(super) fn saw(&self, epoch: u64) {
         if epoch < EPOCH_MAX {
             self.known.fetch_max(epoch, Ordering::Relaxed);
         }
     }
 
-    /// A script that ran in this generation gave an epoch, or published in it: no message of it has to be looked up.
+    /// Records an epoch that a script gave or used in this generation: its messages need not be verified.
     pub(super) fn gave(&self, generation: u64, epoch: u64) {
         let is_news =
             |history: &History| history.generation == generation && history.alloc < epoch && epoch < EPOCH_MAX;
@@ -154,7 +154,7 @@ impl Membership {
         self.known.load(Ordering::Relaxed)
     }
 
-    /// A stream is older than what was read of it before, in the same generation.
+    /// Records that a stream is older than before, in the same generation.
     pub(super) fn doubt_dataset(&self) {
         self.went_back.store(true, Ordering::Release);
         self.wake();
@@ -164,10 +164,10 @@ impl Membership {
         self.went_back.swap(false, Ordering::AcqRel)
     }
 
-    /// The server says that the replica is not where it believes to be.
+    /// Records that the server reports another state than the replica assumes.
     pub(super) fn doubt(&self, failure: &Failure) {
         let Failure::Refused { kind: RefusalKind::Stale, text } = failure else { return };
-        // Where a stream knows more than the hash: its epoch is shown when the replica attaches.
+        // If the stream has a greater epoch than the hash: it is reported when the replica attaches.
         if let Some(epoch) = text.rsplit_once("the stream has epoch ").and_then(|(_, epoch)| epoch.parse().ok()) {
             self.saw(epoch);
         }
@@ -181,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_this_generation_gave_is_known_before_the_next_beat_and_stays_known() {
+    fn epochs_given_in_this_generation_are_known_before_the_next_beat_and_stay_known() {
         let membership = Membership::default();
         let alloc = || membership.history().alloc;
         membership.learn(History::single(8));
@@ -189,15 +189,15 @@ mod tests {
         membership.gave(8, 10);
         membership.gave(4, 20);
         membership.gave(8, EPOCH_MAX);
-        assert_eq!(alloc(), 11, "neither what another generation gave, nor what nobody can have given");
+        assert_eq!(alloc(), 11, "neither an epoch of another generation nor an impossible one");
         assert!(!membership.learn(History { alloc: 9, ..History::single(8) }));
-        assert_eq!(alloc(), 11, "the answer to a beat may be older");
+        assert_eq!(alloc(), 11, "the response to a beat may be older");
         assert!(membership.learn(History { alloc: 9, ..History::single(9) }));
         assert_eq!(alloc(), 9, "another generation");
     }
 
     #[test]
-    fn publishers_are_told_the_last_cause_and_no_older_one() {
+    fn publishers_receive_the_most_recent_cause() {
         let membership = Membership::default();
         let refused = |text: &str| Failure::of_text(text).expect("a failure");
         let (too_few, no_right) = (refused("NOREPLICAS Not enough good replicas"), refused("NOPERM no permissions"));

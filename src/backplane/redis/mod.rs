@@ -1,16 +1,16 @@
-//! The backplane over Redis: a stream per retained topic, and a pub/sub channel of the same name.
+//! The backplane over Redis: a stream per retained topic, and a pub/sub channel with the same name.
 //!
-//! - Each server is a `shard`, with its link, its `lane`s and its `ledger`; the topology says which topic is on which.
+//! - Each server is a `shard`, with its link, its `lane`s and its `ledger`; the topology maps topics to servers.
 //! - `scripts/publish.lua` appends and publishes in one step; a `lane` sends publications to it in order, several in a
-//!   `batch`; `acknowledge` says what the answers mean.
-//! - `arrival` reads what comes back over the pub/sub link; `read` reads streams, in parts as `page` says, and calls each
-//!   `script` by its digest. `word` spells a private channel for both directions.
-//! - A `member` keeps the replica's place in the `roster` of a dataset, with what the `ledger` says that was acknowledged;
-//!   `membership` is what the others see of it. `sweep` empties streams whose time has passed.
-//!   `table` writes the topic rules down for engines.
+//!   `batch`; `acknowledge` interprets the responses.
+//! - `arrival` decodes what arrives over the pub/sub link; `read` reads streams, in parts as `page` decides, and calls
+//!   each `script` by its digest. `word` escapes the name of a private channel for both directions.
+//! - A `member` keeps the replica's membership in the `roster` of a dataset, with the acknowledged ids of the `ledger`;
+//!   `membership` is what the rest sees of it. `sweep` empties expired streams. `table` writes the topic rules for
+//!   engines.
 //!
-//! `acknowledge`, `arrival`, `generation`, `handover`, `ledger`, `page`, `roster` and `word` decide without I/O. Never delivers a
-//! publication by any other path than its return through Redis.
+//! `acknowledge`, `arrival`, `generation`, `handover`, `ledger`, `page`, `roster` and `word` decide without I/O. Never
+//! delivers a publication in any other way than through Redis.
 
 use std::{sync::Arc, time::Duration};
 
@@ -60,17 +60,17 @@ pub struct Redis {
     shards: Arc<[BackplaneShard]>,
 }
 
-/// Who takes part: the replica's name, and the topic rules on which all have to agree.
+/// The replica's name, and the topic rules that must be equal for all replicas.
 #[derive(Clone, Debug)]
-pub struct Identity {
+pub struct ReplicaIdentity {
     pub replica: ReplicaId,
     pub rules: Arc<TopicRules>,
 }
 
 impl Redis {
-    /// Works over the topology's links; starts the tasks that publish.
+    /// Starts the backplane over the topology's links.
     #[must_use]
-    pub fn start_on(topology: &Topology, identity: &Identity, tasks: &Tasks) -> Self {
+    pub fn start_on(topology: &Topology, identity: &ReplicaIdentity, tasks: &Tasks) -> Self {
         let (placement, links) = (topology.placement(), topology.links());
         let start = |link| BackplaneShard::start(link, placement, (links.len(), identity), tasks);
         Self { topology: topology.clone(), shards: links.iter().map(start).collect() }
@@ -134,7 +134,7 @@ impl Redis {
             let source = Source { link, membership: &shard.membership };
             found.push(source.anchors(topics).await.into_iter());
         }
-        let missing = || Err(Unavailable("an answer is missing".into()));
+        let missing = || Err(Unavailable("a response is missing".into()));
         let own = topics.iter().map(|topic| placement.shard(topic.as_str()));
         own.map(|shard| found[shard].next().unwrap_or_else(missing)).collect()
     }
@@ -165,7 +165,7 @@ impl Redis {
         self.source(topic).membership.doubt_dataset();
     }
 
-    /// Hands on what this replica acknowledged, and leaves.
+    /// Hands over what this replica acknowledged, and leaves.
     pub(super) async fn leave(&self) {
         join_all(self.shards.iter().map(BackplaneShard::leave)).await;
     }
@@ -180,7 +180,7 @@ impl Redis {
         });
         let mut found: Vec<_> = join_all(reads).await.into_iter().map(|heads| heads.map(Vec::into_iter)).collect();
         let head = |topic: &Topic| match &mut found[placement.shard(topic.as_str())] {
-            Ok(heads) => heads.next().unwrap_or_else(|| Err(Unavailable("an answer is missing".into()).into())),
+            Ok(heads) => heads.next().unwrap_or_else(|| Err(Unavailable("a response is missing".into()).into())),
             Err(error) => Err(error.clone().into()),
         };
         topics.iter().map(head).collect()
@@ -200,14 +200,14 @@ impl Redis {
     }
 }
 
-/// Notes an epoch that a server gave.
+/// Records an epoch that a server gave.
 fn saw(membership: &Membership, id: Option<StreamId>) {
     if let Some(id) = id {
         membership.saw(id.epoch);
     }
 }
 
-/// Reports to the follower what happened on a link. Runs in the link's own task.
+/// Reports events of a link to the follower. Runs in the link's task.
 fn translate(link: &RedisLink, membership: &Membership, receiver: &Receiver, event: redis_link::Event<'_>) {
     let topic = |channel| link.keys().topic_of_channel(channel);
     match event {
@@ -232,7 +232,7 @@ fn translate(link: &RedisLink, membership: &Membership, receiver: &Receiver, eve
 
 fn arrived(link: &RedisLink, membership: &Membership, receiver: &Receiver, (topic, payload): (&str, Vec<u8>)) {
     match arrival::from_channel(&Bytes::from(payload)) {
-        // Nothing moves a topic that was not published in the generation which this replica is in: the stream decides.
+        // A message of another generation must not move the topic: the stream decides.
         Ok(heard) if heard.message.id.is_some() && heard.generation != membership.history().generation => {
             membership.wake();
             receiver(Event::Foreign { topic });

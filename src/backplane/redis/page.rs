@@ -1,5 +1,5 @@
-//! What a read of a stream brings: how many entries to fetch next, and when it is complete. Pure: `read` fetches, this
-//! decides. Never judges whether the entries are neighbours: their reader does.
+//! Decides how many entries of a stream to fetch next, and when a read is complete. Pure: `read` fetches. Never checks
+//! whether entries are consecutive: their reader does.
 
 use std::sync::Arc;
 
@@ -7,17 +7,20 @@ use tickgate_wire::model::{Message, StreamId};
 
 use crate::backplane::{Newest, Page, ReadLimits};
 
-/// Entries of the first part of a read, and of the others at the most: they bound what is fetched beyond a limit in bytes.
-const PART_MIN: usize = 16;
-const PART_MAX: usize = 128;
+/// Number of entries of the first part of a read, whose sizes are unknown, and maximum of the other parts.
+const PART_MIN: usize = 4;
+const PART_MAX: usize = 500;
+/// Approximate size of the other parts in bytes. A small read waits for at most one part of a large read: in Redis, on the
+/// link, and for the worker.
+const PART_BYTES: usize = 128 << 10;
 
-/// A read in parts, so that large messages are not all fetched to be thrown away.
+/// A read in parts, so that large messages are not all fetched only to be discarded.
 #[derive(Debug)]
 struct Parts {
     limits: ReadLimits,
     messages: Vec<Arc<Message>>,
     bytes: usize,
-    /// Greatest count of the next part; `None` when the read is complete.
+    /// Maximum number of entries of the next part; `None` when the read is complete.
     next_max: Option<usize>,
 }
 
@@ -30,7 +33,7 @@ impl Parts {
         Some(self.next_max?.min(self.limits.messages_max - self.messages.len()))
     }
 
-    /// Adds what fits of a part. False when something of it did not.
+    /// Adds what fits of a part. False if something did not fit.
     fn add(&mut self, part: Vec<Arc<Message>>) -> bool {
         let fits = self.limits.room(self.messages.len(), self.bytes, part.iter());
         let all = fits == part.len();
@@ -40,10 +43,11 @@ impl Parts {
         all
     }
 
-    /// How many more there is room for, if they are like those before.
+    /// The estimated number of entries of the next part.
     fn likely_to_fit(&self) -> usize {
         let average = (self.bytes / self.messages.len().max(1)).max(1);
-        (self.limits.bytes_max.saturating_sub(self.bytes) / average).clamp(1, PART_MAX)
+        let room = self.limits.bytes_max.saturating_sub(self.bytes).min(PART_BYTES);
+        (room / average).clamp(1, PART_MAX)
     }
 }
 
@@ -60,8 +64,8 @@ impl Forward {
         Self { cursor: after, parts: Parts::new(limits), more: false }
     }
 
-    /// The cursor and the count of the next part; `None` when the read is complete. To be fetched: what follows the cursor,
-    /// one more than the count.
+    /// The cursor and number of entries of the next part; `None` when the read is complete. Fetch what follows the
+    /// cursor, one more than this number.
     pub(super) fn next(&self) -> Option<(StreamId, usize)> {
         Some((self.cursor, self.parts.next()?))
     }
@@ -79,7 +83,7 @@ impl Forward {
         self.cursor = self.parts.messages.last().and_then(|message| message.id).unwrap_or(cursor);
     }
 
-    /// `end`: the last id that the stream had given when the read began.
+    /// `end`: the last id that the stream had given when the read started.
     pub(super) fn finish(self, end: Option<StreamId>) -> Page {
         Page { messages: self.parts.messages, more: self.more, end }
     }
@@ -97,7 +101,8 @@ impl Backward {
         Self { parts: Parts::new(limits), whole: true }
     }
 
-    /// What the next part comes before (`None`: the end), and its count; `None` when the read is complete.
+    /// The position before which the next part lies (`None`: the end), and its number of entries; `None` when the read
+    /// is complete.
     pub(super) fn next(&self) -> Option<(Option<StreamId>, usize)> {
         let before = self.parts.messages.last().and_then(|message| message.id);
         Some((before, self.parts.next()?))
@@ -126,50 +131,57 @@ mod tests {
 
     use super::*;
 
-    fn entry(epoch: u64, seq: u64) -> Arc<Message> {
+    fn entry(epoch: u64, seq: u64, bytes: usize) -> Arc<Message> {
         Arc::new(Message {
             id: Some(StreamId::new(epoch, seq)),
             prev: None,
             published_ms: 0,
             channel: None,
-            content: Content::Data(Bytes::from_static(b"{}")),
+            content: Content::Data(Bytes::from(vec![b' '; bytes])),
         })
     }
 
-    /// Reads a stream of `count` entries after its first one; the sizes of the parts, and the page.
-    fn forward(count: u64, limits: ReadLimits) -> (Vec<usize>, Page) {
+    /// Reads a stream of `count` entries of `bytes` bytes after its first one. Returns the sizes of the parts, and the page.
+    fn forward((count, bytes): (u64, usize), limits: ReadLimits) -> (Vec<usize>, Page) {
         let (mut read, mut asked) = (Forward::new(StreamId::new(5, 0), limits), Vec::new());
         while let Some((cursor, part)) = read.next() {
             asked.push(part);
             let last = (cursor.seq + part as u64 + 1).min(count);
-            read.add((cursor.seq + 1..=last).map(|seq| entry(5, seq)).collect());
+            read.add((cursor.seq + 1..=last).map(|seq| entry(5, seq, bytes)).collect());
         }
         (asked, read.finish(None))
     }
 
     #[test]
-    fn a_read_goes_on_in_parts_until_a_limit_or_the_end() {
+    fn a_read_continues_in_parts_until_a_limit_or_the_end() {
         let bytes = usize::MAX;
         let seen = |count, limits| {
-            let (asked, page) = forward(count, limits);
+            let (asked, page) = forward((count, 2), limits);
             assert!(page.messages.iter().zip(1..).all(|(message, seq)| message.id == Some(StreamId::new(5, seq))));
             (asked, page.messages.len(), page.more)
         };
-        assert_eq!(seen(10, ReadLimits::new(500, bytes)), (vec![16], 10, false));
-        assert_eq!(seen(16, ReadLimits::new(500, bytes)), (vec![16], 16, false));
-        assert_eq!(seen(17, ReadLimits::new(500, bytes)), (vec![16, 128], 17, false));
-        assert_eq!(seen(700, ReadLimits::new(300, bytes)), (vec![16, 128, 128, 28], 300, true));
-        assert_eq!(seen(700, ReadLimits::new(500, 200)), (vec![16, 84, 1], 100, true), "two bytes each");
+        assert_eq!(seen(4, ReadLimits::new(500, bytes)), (vec![4], 4, false));
+        assert_eq!(seen(5, ReadLimits::new(500, bytes)), (vec![4, 496], 5, false));
+        assert_eq!(seen(700, ReadLimits::new(300, bytes)), (vec![4, 296], 300, true));
+        assert_eq!(seen(700, ReadLimits::new(600, bytes)), (vec![4, 500, 96], 600, true));
+        assert_eq!(seen(700, ReadLimits::new(500, 200)), (vec![4, 96, 1], 100, true), "two bytes each");
         assert_eq!(seen(700, ReadLimits::ONE), (vec![1], 1, true));
     }
 
     #[test]
-    fn the_newest_are_read_backwards_and_come_oldest_first() {
+    fn parts_of_large_entries_are_small() {
+        let (asked, page) = forward((1_000, 60_000), ReadLimits::new(500, 1 << 20));
+        assert_eq!((page.messages.len(), page.more), (17, true));
+        assert_eq!(asked, [4, 2, 2, 2, 2, 2, 2, 1, 1]);
+    }
+
+    #[test]
+    fn the_newest_are_read_backwards_and_returned_oldest_first() {
         let newest = |count: u64, limits| {
             let mut read = Backward::new(limits);
             while let Some((before, part)) = read.next() {
                 let end = before.map_or(count, |before| before.seq);
-                read.add((0..end).rev().take(part).map(|seq| entry(5, seq)).collect());
+                read.add((0..end).rev().take(part).map(|seq| entry(5, seq, 2)).collect());
             }
             let Newest { messages, whole } = read.finish();
             assert!(messages.is_sorted_by_key(|message| message.id));

@@ -1,5 +1,5 @@
-//! Reads streams: pages after a cursor, the newest entries, their ends. Always through the pool, whose size limits how many
-//! reads a mass reconnect causes at once. Never judges what the entries prove, and never brings anything from another
+//! Reads streams: pages after a cursor, the newest entries, their ends. Always through the pool, whose size limits
+//! concurrent reads after a mass reconnect. Never judges what the entries prove, and never returns data of another
 //! server than the one that the replica is attached to.
 
 use std::sync::Arc;
@@ -18,14 +18,14 @@ use crate::{
     redis_link::{Failure, Pooled, RedisCommand, RedisLink, RefusalKind},
 };
 
-/// Streams asked in one pipeline.
+/// Number of streams queried in one pipeline.
 const HEADS_CHUNK: usize = 256;
-/// How long the position of a topic without a stream is kept for whoever comes back to it: that of a user's own topic, and
-/// that of any other, since strangers may make names up.
+/// Lifetime of the position of a topic without a stream: for a user's own topic, and for any other, whose names
+/// strangers can make up.
 const OWN_ANCHOR_MS: u64 = 30 * 86_400_000;
 const ANCHOR_MS: u64 = 600_000;
 
-/// One server, as readers see it.
+/// One server, for readers.
 #[derive(Clone, Copy)]
 pub(super) struct Source<'a> {
     pub(super) link: &'a RedisLink,
@@ -33,7 +33,7 @@ pub(super) struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// What follows `after`, within the limits.
+    /// Reads what follows `after`, within the limits.
     pub(super) async fn page(self, topic: &Topic, after: StreamId, limits: ReadLimits) -> Result<Page, Unavailable> {
         let key = self.link.keys().stream(topic);
         let mut reader = Reader::open(self.link, RedisCommand::Read).await?;
@@ -41,7 +41,7 @@ impl Source<'_> {
         while let Some((cursor, count)) = read.next() {
             let mut pipe = redis::pipe();
             if first {
-                // Before the entries: what is added meanwhile is among them.
+                // Before the entries: what is added meanwhile is then among them.
                 pipe.add_command(self.ends(&[&key]));
             }
             pipe.cmd("XRANGE").arg(&key).arg(format!("({cursor}")).arg("+").arg("COUNT").arg(count.saturating_add(1));
@@ -58,7 +58,7 @@ impl Source<'_> {
         Ok(read.finish(end))
     }
 
-    /// The newest messages, within the limits.
+    /// Reads the newest messages, within the limits.
     pub(super) async fn newest(self, topic: &Topic, limits: ReadLimits) -> Result<Newest, Unavailable> {
         let key = self.link.keys().stream(topic);
         let mut reader = Reader::open(self.link, RedisCommand::Read).await?;
@@ -81,8 +81,8 @@ impl Source<'_> {
         Ok(read.finish())
     }
 
-    /// The last ids of many streams of one server, in the order of `topics`; `None` where there is no stream. One that can't
-    /// be read fails alone.
+    /// The last ids of many streams of one server, in the order of `topics`; `None` if there is no stream. A failure
+    /// affects only its own stream.
     pub(super) async fn heads(
         self,
         topics: &[&Topic],
@@ -100,8 +100,8 @@ impl Source<'_> {
         Ok(heads)
     }
 
-    /// Gives topics without a stream positions that nobody else has; those that are there last for longer. Returns the last
-    /// ids of their streams, which somebody else may have begun.
+    /// Gives topics without a stream unique positions, and extends the lifetime of existing ones. Returns the last ids
+    /// of their streams, which another replica may have started.
     pub(super) async fn anchors(self, topics: &[&Topic]) -> Vec<Result<StreamId, Unavailable>> {
         let mut anchors = Vec::with_capacity(topics.len());
         for chunk in topics.chunks(HEADS_CHUNK) {
@@ -131,7 +131,7 @@ impl Source<'_> {
         let answer = |value| match value {
             Value::BulkString(id) => {
                 let id = id_of(&id).ok_or_else(strange)?;
-                // Also that of the first entry behind it.
+                // Also the epoch of the first entry after it.
                 self.membership.gave(generation, id.next().epoch);
                 Ok(id)
             }
@@ -149,7 +149,7 @@ impl Source<'_> {
         }
     }
 
-    /// Forgets the positions of topics that nobody has published to.
+    /// Deletes the positions of topics without publications.
     pub(super) async fn forget(self, topics: &[&Topic]) -> Result<(), Unavailable> {
         let mut command = script::FORGET.call(topics.len());
         for topic in topics {
@@ -173,7 +173,7 @@ impl Source<'_> {
         command
     }
 
-    /// The answer of `ends`, if it comes from where the replica is attached.
+    /// The response of `ends`, if it comes from the server that the replica is attached to.
     fn found(self, answer: Option<Value>) -> Result<Vec<Result<Option<StreamId>, HeadError>>, Unavailable> {
         let values = match answer {
             Some(Value::Array(values)) => values,
@@ -188,7 +188,7 @@ impl Source<'_> {
         };
         if here.as_ref() != Some(&known) {
             self.membership.wake();
-            return Err(Unavailable("redis is in another generation than this replica knows".into()));
+            return Err(Unavailable("redis is in another generation than this replica".into()));
         }
         Ok(values.map(|value| self.end(value)).collect())
     }
@@ -213,7 +213,7 @@ impl Source<'_> {
 }
 
 fn strange() -> Unavailable {
-    Unavailable("unexpected answer of redis".into())
+    Unavailable("unexpected response from redis".into())
 }
 
 fn id_of(bytes: &[u8]) -> Option<StreamId> {
@@ -241,8 +241,8 @@ impl<'a> Reader<'a> {
         Ok(Self { link, kind, connection })
     }
 
-    /// Runs a pipeline; errors of single commands stay in their place. Runs it again where the server had to be told the
-    /// scripts first: nothing in it changes anything twice.
+    /// Runs a pipeline, keeping errors of single commands in place. Runs it again if the scripts had to be loaded
+    /// first: all its commands are idempotent.
     async fn ask(self, pipe: &Pipeline) -> Result<(Self, Vec<Value>), Unavailable> {
         let (reader, replies) = self.send(pipe).await?;
         if !replies.iter().any(script::is_unknown) {
@@ -260,7 +260,7 @@ impl<'a> Reader<'a> {
         match answer {
             Ok(replies) => Ok((Self { link, kind, connection }, replies)),
             Err(error) => {
-                // The next reader must not receive a late answer: the connection is not given back.
+                // The next reader must not receive a late response: the connection is not returned to the pool.
                 connection.discard();
                 Err(failed(link, &Failure::of(&error)))
             }
@@ -273,22 +273,22 @@ fn failed(link: &RedisLink, failure: &Failure) -> Unavailable {
     Unavailable(failure.to_string().into())
 }
 
-/// The answer to a range read of a topic's stream.
+/// Decodes the response to a range read of a topic's stream.
 fn messages(entries: Option<Value>, link: &RedisLink, topic: &Topic) -> Result<Vec<Arc<Message>>, Unavailable> {
     match entries {
         Some(Value::Array(entries)) => Ok(entries.into_iter().filter_map(message).map(Arc::new).collect()),
         Some(Value::ServerError(error)) => {
             let failure = Failure::of(&error.into());
             if !failure.is_passing() {
-                tracing::debug!(topic = topic.as_str(), %failure, "a stream can't be read");
+                tracing::debug!(topic = topic.as_str(), %failure, "cannot read a stream");
             }
             Err(failed(link, &failure))
         }
-        _ => Err(Unavailable("unexpected answer to a range read".into())),
+        _ => Err(Unavailable("unexpected response to a range read".into())),
     }
 }
 
-/// One entry of a range. `None`: not an entry at all.
+/// Decodes one entry of a range. `None`: not an entry.
 fn message(entry: Value) -> Option<Message> {
     let Value::Array(parts) = entry else { return None };
     let mut parts = parts.into_iter();

@@ -1,5 +1,5 @@
-//! What a member makes of the `{gen}` hash: attaches and reports, joins, counts out, decides, leaves. Pure: `member` reads and
-//! writes, this decides.
+//! Decides how a member changes the `{gen}` hash: attach and report, join, remove silent members, decide boundaries,
+//! leave. Pure: `member` reads and writes.
 //!
 //! The protocol, its reasons and its limits are in docs/adr; `tests/model` searches it for mistakes.
 
@@ -10,18 +10,18 @@ use tickgate_wire::model::StreamId;
 use super::generation::{Border, Entry, MARK_KEPT_S, State, Stored};
 use crate::history::BorderState;
 
-/// How long a member may be silent before one that is ready counts it out.
+/// How long a member may be silent before a ready member removes it.
 pub(super) const LEASE_MS: u64 = 10_000;
-/// The same where the one that counts it out has not been confirmed by anybody yet.
+/// The same if the removing member has not been confirmed by any other.
 pub(super) const LONE_LEASE_MS: u64 = 60_000;
-/// How long a boundary waits for those that may have acknowledged before it. Doubt is always safe; links are made again within
-/// a second or two.
+/// How long a boundary waits for members that may have acknowledged before it. Doubt is always safe; links reconnect
+/// within a second or two.
 const VERDICT_MS: u64 = 5_000;
-/// Two clocks run apart by less than a tenth.
+/// Adds a margin: clocks differ by less than a tenth.
 const fn with_margin(lease_ms: u64) -> u64 {
     lease_ms + lease_ms / 10
 }
-/// What a member keeps of itself, in its own memory.
+/// What a member remembers about itself in memory.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Me {
     base: String,
@@ -29,34 +29,34 @@ pub(super) struct Me {
     joins: u32,
     pub(super) process: String,
     pub(super) rules: Vec<String>,
-    /// Engines publish beside the roster.
+    /// Engines publish without the roster.
     engines: bool,
-    /// The generation it is attached to, and the server's identity; 0 before the first.
+    /// The generation that it is attached to, and the server's identity; 0 before the first.
     pub(super) g: u64,
     pub(super) identity: String,
-    /// The greatest epoch it has seen.
+    /// The greatest epoch that it has seen.
     pub(super) known: u64,
-    /// Every member it has ever confirmed.
+    /// Every member that it has ever confirmed.
     view: BTreeMap<String, Known>,
-    /// Whose claims it took over.
+    /// The members whose claims it took over.
     pub(super) heirs: BTreeSet<String>,
     /// Its copy of the state.
     pub(super) copy: State,
-    /// Beats of the others: the number, and since when it has not moved.
+    /// The beats of other members: the number, and since when it is unchanged.
     seen: HashMap<String, (u64, u64)>,
     /// Since when the last boundary has been pending.
     waits: Option<(u64, u64)>,
 }
 
-/// What is remembered of a member.
+/// What is remembered about a member.
 #[derive(Clone, Debug, Default)]
 struct Known {
     process: String,
-    /// When it was marked gone, in seconds since 1970; 0: never seen so.
+    /// When it was marked as gone, in seconds since 1970; 0: never seen so.
     gone: u64,
 }
 
-/// What attaching finds at the server, besides the hash.
+/// The state of the server on attaching, apart from the hash.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Place {
     /// The server's replication id.
@@ -65,13 +65,13 @@ pub(super) struct Place {
     pub(super) random: u64,
     /// The dataset went back although its identity is the same.
     pub(super) went_back: bool,
-    /// Somebody has beaten in it since this member left it.
+    /// Another member has sent beats since this member left it.
     pub(super) went_on: bool,
-    /// How long ago the last answered beat was sent; `None`: never.
+    /// Time since the last answered beat was sent; `None`: never.
     pub(super) silent_ms: Option<u64>,
-    /// Acknowledged ids that are not in this dataset.
+    /// Acknowledged ids that are missing from this dataset.
     pub(super) lost: Vec<(String, StreamId)>,
-    /// Nobody can say which of them are: what was acknowledged is no longer remembered.
+    /// It is unknown which are missing, because acknowledged ids were dropped.
     pub(super) forgot: bool,
 }
 
@@ -80,7 +80,7 @@ impl Me {
         Self { base: base.to_owned(), process, rules, engines, ..Self::default() }
     }
 
-    /// The name under which it stands in the roster. Each join has one of its own: a mark says nothing of a later one.
+    /// The name in the roster. Each join has a new name: a mark says nothing about a later one.
     pub(super) fn name(&self) -> String {
         format!("{}.{}", self.base, self.joins)
     }
@@ -89,7 +89,7 @@ impl Me {
         (0..=self.joins).map(|join| format!("{}.{join}", self.base))
     }
 
-    /// Whether it has to attach: it is elsewhere than it was, or the others no longer count on it.
+    /// Whether it must attach: its server or generation changed, or the others no longer rely on it.
     pub(super) fn must_attach(&self, stored: Option<&Stored>, place: &Place) -> bool {
         let Some(stored) = stored else { return true };
         place.went_back
@@ -100,7 +100,7 @@ impl Me {
             || !stored.state.is_present(&self.name())
     }
 
-    /// Learns where it is, joins the roster, and reports what it knows of the generations before.
+    /// Attaches: adopts the server's state, joins the roster, and reports what it knows about earlier generations.
     pub(super) fn attach(&mut self, stored: Option<Stored>, place: &Place) -> Stored {
         let same = stored.as_ref().is_some_and(|stored| {
             stored.identity == place.identity
@@ -118,12 +118,12 @@ impl Me {
             Some(stored) if same => stored,
             stored => self.begin(stored, place),
         };
-        // Before the report: who is accounted for was needed.
+        // Before the report: members that have reported were needed.
         let was_ready = next.state.counts_on(&self.name());
         if self.g != 0 && self.g != next.g {
             self.report(&mut next, place);
         }
-        // One that was brought pending behind a boundary that is decided would wait for a verdict for ever.
+        // A pending boundary behind a decided one would never get a verdict.
         if is_foreign || is_late || next.state.last_pending().is_none() {
             next.state.resolve(BorderState::Doubt);
         }
@@ -138,18 +138,18 @@ impl Me {
         self.g != 0 && !stored.knows(self.g) && !pending
     }
 
-    /// Whether it brings a loss of a generation whose end is decided: it went on alone where the others had left, and those
-    /// who began since stand above what it acknowledged.
+    /// Whether it reports a loss of a generation whose end is decided: it continued alone where the others had left,
+    /// and later readers have positions above what it acknowledged.
     fn is_late(&self, stored: &Stored, place: &Place) -> bool {
         let known = |(topic, id): &(String, StreamId)| stored.state.lost.get(topic).is_some_and(|ids| ids.contains(id));
         let lacks = place.forgot || !place.lost.iter().all(known);
         lacks && stored.has_decided(self.g)
     }
 
-    /// A generation above every number that was ever shown.
+    /// Starts a generation above every number that was ever seen.
     fn begin(&self, stored: Option<Stored>, place: &Place) -> Stored {
         let is_mine = self.identity == place.identity && place.silent_ms.is_some_and(|ms| ms < LEASE_MS);
-        // The dataset can't have gone back where its identity is the one it was made for.
+        // The dataset cannot have gone back if its identity is the one for which it was created.
         let intact = !place.went_back && stored.as_ref().map_or(is_mine, |stored| stored.identity == place.identity);
         let known = stored.as_ref().map_or(0, |stored| stored.alloc).max(self.known).max(place.now_s << 21);
         let g = known + 1 + place.random % (1 << 28);
@@ -169,7 +169,7 @@ impl Me {
         if was_missing {
             state.members.values_mut().for_each(|entry| entry.ready = false);
         }
-        // Engines report to nobody.
+        // Engines do not report.
         let doubt = !intact && (state.engines || self.copy.engines);
         state.engines = self.engines;
         if doubt {
@@ -188,15 +188,15 @@ impl Me {
         Stored { g, identity: place.identity.clone(), alloc: g, state }
     }
 
-    /// Where the hash was removed and nothing else: what this member remembers of it.
+    /// This member's copy, if only the hash was removed.
     fn copy_of_mine(&self, intact: bool) -> State {
         let mut state = if intact { self.copy.clone() } else { State::default() };
         state.v = self.copy.v;
         state
     }
 
-    /// Tells what it knows of the generations before. To report is to promise: from now on it acknowledges nothing that an
-    /// earlier generation answers.
+    /// Reports what it knows about earlier generations. A report is a promise: from now on it acknowledges no response
+    /// of an earlier generation.
     fn report(&self, next: &mut Stored, place: &Place) {
         let g = next.g;
         let state = &mut next.state;
@@ -225,7 +225,7 @@ impl Me {
         }
     }
 
-    /// Boundaries and lost ids live in Redis and with every member: the copy in Redis may be lost with the tail.
+    /// Boundaries and lost ids are stored in Redis and by every member: the copy in Redis may be lost with the tail.
     fn bring_borders(&self, state: &mut State, g: u64) {
         for border in self.copy.borders.iter().filter(|border| border.g < g && border.g > state.floor) {
             match state.borders.iter_mut().find(|known| known.g == border.g) {
@@ -261,7 +261,7 @@ impl Me {
         entry.heirs = self.heirs.clone();
     }
 
-    /// What a beat makes of the roster: confirms, lets in, counts out, decides. True when it changed.
+    /// How a beat changes the roster: confirms, admits, removes, decides. True if it changed.
     pub(super) fn tend(
         &mut self,
         state: &mut State,
@@ -282,7 +282,7 @@ impl Me {
             own.ready |= own.present && may_be_ready;
         }
         state.engines |= self.engines;
-        // Nothing can bring a member back that left longer ago than a dataset may go back.
+        // A member that left longer ago than a dataset may go back cannot return.
         self.view.retain(|_, known| known.gone == 0 || now_s < known.gone + MARK_KEPT_S);
         self.decide(state, &is_dead, (now_ms, now_s));
         state.prune(now_s);
@@ -312,7 +312,7 @@ impl Me {
             let silent = now_ms - seen.1 > with_margin(lease);
             if silent || is_dead(&entry.process) {
                 (entry.present, entry.ready) = (false, false);
-                // Of a pending boundary only the verdict decides.
+                // For a pending boundary, only the verdict decides.
                 if !open.contains(name) {
                     entry.gone = now_s.max(1);
                 }
@@ -320,7 +320,7 @@ impl Me {
         }
     }
 
-    /// The verdict: nothing waits for long, nor for those that have surely ended.
+    /// The verdict: waits only for a limited time, and not for members that have certainly ended.
     fn decide(&mut self, state: &mut State, is_dead: impl Fn(&str) -> bool, (now_ms, now_s): (u64, u64)) {
         let open = state.open();
         let ended = |name| self.view.get(name).is_some_and(|known| is_dead(&known.process));
@@ -338,7 +338,7 @@ impl Me {
         }
     }
 
-    /// The first topic rule on which this replica and one that is ready disagree.
+    /// The first topic rule that differs between this replica and a ready one.
     pub(super) fn disagreement(&self, state: &State) -> Option<String> {
         let name = self.name();
         let own = state.members.get(&name)?;
@@ -350,14 +350,14 @@ impl Me {
         Some(format!("{} here, {} at {other}", rule(&own.rules), rule(&entry.rules)))
     }
 
-    /// Its place in the roster is what it has just read or written.
+    /// Adopts the roster entry that was just read or written.
     pub(super) fn settled(&mut self, stored: &Stored) {
         (self.g, self.identity) = (stored.g, stored.identity.clone());
         self.known = self.known.max(stored.alloc);
         self.note(&stored.state);
     }
 
-    /// Takes over what it has read.
+    /// Adopts what it has read.
     pub(super) fn note(&mut self, state: &State) {
         let open = state.open();
         let counts = |name: &String| state.is_present(name) || open.contains(name);
@@ -377,14 +377,14 @@ impl Me {
         self.copy.members.get(&self.name()).is_some_and(|entry| entry.present && entry.ready)
     }
 
-    /// Leaves: all that it acknowledged lies before this mark.
+    /// Leaves: everything that it acknowledged precedes this mark.
     pub(super) fn leave(&self, state: &mut State, now_s: u64) {
         if let Some(entry) = state.members.get_mut(&self.name()) {
             (entry.present, entry.ready, entry.gone) = (false, false, now_s.max(1));
         }
     }
 
-    /// The gateways that are to take over what this one acknowledged, and whether each has.
+    /// The gateways that should take over what this one acknowledged, and whether each has.
     pub(super) fn heirs_of_mine(&self, state: &State) -> Vec<(String, bool)> {
         let own = self.name();
         let others = state.members.iter().filter(|(name, entry)| **name != own && entry.present);

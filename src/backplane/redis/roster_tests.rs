@@ -1,7 +1,7 @@
 use super::*;
 use crate::backplane::redis::generation::{BORDERS_MAX, LOST_MAX};
 
-/// A dataset of one server and the members that know it; time is a number.
+/// A dataset of one server and the members that know it, with simulated time.
 struct Scene {
     stored: Option<Stored>,
     identity: String,
@@ -37,7 +37,7 @@ impl Scene {
         }
     }
 
-    /// A beat of a member: what it makes of the roster.
+    /// Sends a beat of a member.
     fn beat(&mut self, me: &mut Me) {
         *self.beats.entry(me.name()).or_default() += 1;
         let mut stored = self.stored.clone().unwrap();
@@ -47,14 +47,14 @@ impl Scene {
         self.stored = Some(stored);
     }
 
-    /// Beats until everybody has seen everybody.
+    /// Sends beats until all members have seen each other.
     fn settle(&mut self, members: &mut [&mut Me]) {
         for _ in 0..3 {
             members.iter_mut().for_each(|me| self.beat(me));
         }
     }
 
-    /// The server is restarted with the dataset as it was then.
+    /// Restarts the server with the dataset as it was then.
     fn restart(&mut self, with: Option<Stored>) {
         self.stored = with;
         self.identity.push('\'');
@@ -73,35 +73,35 @@ fn me(name: &str) -> Me {
     Me::new(name, String::new(), vec!["* (reliable, retained)".into()], false)
 }
 
-/// Two members that are ready, in a dataset whose beginning is decided.
+/// Two ready members of a dataset whose first boundary is decided.
 fn two() -> (Scene, Me, Me) {
     let (mut scene, mut a, mut b) = (Scene::new(), me("a"), me("b"));
     scene.attach(&mut a);
-    assert!(a.is_ready(), "there is nobody to ask");
+    assert!(a.is_ready(), "there is no other member");
     scene.attach(&mut b);
     assert!(!b.is_ready(), "a has not confirmed it");
     scene.settle(&mut [&mut a, &mut b]);
     assert!(b.is_ready());
     scene.now_ms += VERDICT_MS + 1;
     scene.settle(&mut [&mut a, &mut b]);
-    assert_eq!(scene.border(), BorderState::Doubt, "nobody vouches for what was before");
+    assert_eq!(scene.border(), BorderState::Doubt, "no member certifies what was before");
     (scene, a, b)
 }
 
 #[test]
-fn a_restart_that_lost_nothing_is_proven_when_all_have_reported() {
+fn a_restart_without_losses_is_proven_when_all_have_reported() {
     let (mut scene, mut a, mut b) = two();
     let whole = scene.stored.clone();
     scene.restart(whole);
     scene.attach(&mut a);
-    assert!(a.is_ready(), "all know it");
+    assert!(a.is_ready(), "all members know it");
     assert_eq!(scene.border(), BorderState::Pending, "b may have acknowledged");
     scene.attach(&mut b);
     assert_eq!((scene.border(), scene.lost()), (BorderState::Proven, 0));
 }
 
 #[test]
-fn what_was_lost_with_the_server_is_told_and_the_boundary_proven() {
+fn a_loss_of_the_server_is_reported_and_the_boundary_proven() {
     let (mut scene, mut a, mut b) = two();
     let older = scene.stored.clone();
     scene.restart(older);
@@ -115,7 +115,7 @@ fn what_was_lost_with_the_server_is_told_and_the_boundary_proven() {
 }
 
 #[test]
-fn a_member_that_is_missing_leaves_doubt_after_a_while() {
+fn a_missing_member_leaves_doubt_after_a_while() {
     let (mut scene, mut a, _b) = two();
     let older = scene.stored.clone();
     scene.restart(older);
@@ -129,8 +129,8 @@ fn a_member_that_is_missing_leaves_doubt_after_a_while() {
 }
 
 #[test]
-fn who_is_missing_leaves_one_boundary_in_doubt_and_not_those_that_follow() {
-    // One that the dataset knows, and one of which it says nothing.
+fn a_missing_member_leaves_one_boundary_in_doubt_but_not_later_ones() {
+    // One that the dataset knows, and one that it does not.
     for is_known in [true, false] {
         let (mut scene, mut a, mut b) = two();
         let mut c = me("c");
@@ -154,21 +154,25 @@ fn who_is_missing_leaves_one_boundary_in_doubt_and_not_those_that_follow() {
             let whole = scene.stored.clone();
             scene.restart(whole);
             survivors(&mut scene, &mut a, &mut b);
-            assert_eq!(scene.border(), BorderState::Proven, "all that it acknowledged lies before the doubt");
+            assert_eq!(
+                scene.border(),
+                BorderState::Proven,
+                "everything that it acknowledged precedes the doubtful boundary"
+            );
         }
         assert!(a.is_ready() && b.is_ready());
     }
 }
 
 #[test]
-fn branches_that_did_not_know_of_each_other_end_in_doubt() {
-    // One that knows nothing comes first to an empty server; its numbers may be below those of the others.
+fn branches_that_did_not_know_each_other_end_in_doubt() {
+    // A member without knowledge comes first to an empty server; its numbers may be below those of the others.
     let on_an_empty_server = |scene: &mut Scene| {
         let mut newcomer = me("c");
         scene.restart(None);
         let place = Place { now_s: 1_799_999_000, ..scene.place() };
         scene.attach_with(&mut newcomer, &place);
-        assert!(newcomer.is_ready(), "there is nobody to ask");
+        assert!(newcomer.is_ready(), "there is no other member");
         newcomer
     };
     let (mut scene, mut a, mut b) = two();
@@ -178,7 +182,7 @@ fn branches_that_did_not_know_of_each_other_end_in_doubt() {
         scene.attach(member);
         assert_eq!(scene.border(), BorderState::Doubt);
     }
-    // The same where the server is emptied again before they meet.
+    // The same if the server is emptied again before they meet.
     let (mut scene, mut a, mut b) = two();
     let mut c = on_an_empty_server(&mut scene);
     scene.restart(None);
@@ -188,7 +192,7 @@ fn branches_that_did_not_know_of_each_other_end_in_doubt() {
         scene.attach(member);
         assert_eq!(scene.border(), BorderState::Doubt);
     }
-    // A branch that ended below where the other one begins hides nothing: its member reports what it acknowledged.
+    // A branch that ended below the start of the other one hides nothing: its member reports what it acknowledged.
     let (mut scene, mut a, mut b) = two();
     let before = scene.stored.clone();
     scene.restart(before.clone());
@@ -199,7 +203,7 @@ fn branches_that_did_not_know_of_each_other_end_in_doubt() {
     assert!(b.g > a.g);
     scene.attach(&mut a);
     assert_eq!(scene.border(), BorderState::Proven);
-    // Whatever is found, no boundary is left without a verdict behind one that has it.
+    // In every case, no boundary stays pending behind a decided one.
     let (mut scene, mut a, mut b) = two();
     let before = scene.stored.clone();
     scene.restart(before.clone());
@@ -212,7 +216,7 @@ fn branches_that_did_not_know_of_each_other_end_in_doubt() {
     scene.attach(&mut a);
     let borders = &scene.stored.as_ref().unwrap().state.borders;
     assert!(borders.iter().all(|border| border.state == BorderState::Doubt), "{borders:?}");
-    // And whoever merely was away for a boundary is no stranger.
+    // A member that was merely absent for a boundary is not foreign.
     let (mut scene, mut a, mut b) = two();
     for _ in 0..2 {
         let whole = scene.stored.clone();
@@ -224,9 +228,9 @@ fn branches_that_did_not_know_of_each_other_end_in_doubt() {
 }
 
 #[test]
-fn whoever_comes_back_to_a_server_that_went_on_leaves_doubt() {
-    // An address led one of them to a copy of the dataset, and leads back: readers began there, above what the other one
-    // acknowledged meanwhile. The server is the one that it was, or was restarted since and shows the other's beats.
+fn a_member_that_returns_to_a_server_that_continued_leaves_doubt() {
+    // An address led one of them to a copy of the dataset, and leads back: readers started there, above what the other
+    // one acknowledged meanwhile. The server is the original one, or was restarted since and shows the other's beats.
     for was_restarted in [false, true] {
         let (mut scene, mut a, _) = two();
         let (went_on, identity) = (scene.stored.clone(), scene.identity.clone());
@@ -243,7 +247,7 @@ fn whoever_comes_back_to_a_server_that_went_on_leaves_doubt() {
 }
 
 #[test]
-fn a_loss_that_is_reported_after_the_verdict_is_told_to_those_who_began_since() {
+fn a_loss_reported_after_the_verdict_reaches_readers_that_started_since() {
     for (lost, is_told) in [(vec![("orders".to_owned(), StreamId::new(9, 3))], true), (Vec::new(), false)] {
         let (mut scene, mut a, mut b) = two();
         let copy = scene.stored.clone();
@@ -256,7 +260,7 @@ fn a_loss_that_is_reported_after_the_verdict_is_told_to_those_who_began_since() 
         scene.attach_with(&mut b, &place);
         assert_eq!((b.g > generation, scene.border()), (is_told, BorderState::Doubt));
         scene.attach_if_due(&mut a);
-        // Once.
+        // Only once.
         let at = (a.g, scene.stored.as_ref().unwrap().state.borders.len());
         scene.settle(&mut [&mut a, &mut b]);
         assert_eq!(at, (b.g, scene.stored.as_ref().unwrap().state.borders.len()));
@@ -264,7 +268,7 @@ fn a_loss_that_is_reported_after_the_verdict_is_told_to_those_who_began_since() 
 }
 
 #[test]
-fn a_newcomer_of_which_the_surviving_roster_says_nothing_is_remembered_by_who_confirmed_it() {
+fn a_newcomer_unknown_to_the_surviving_roster_is_remembered_by_the_member_that_confirmed_it() {
     let (mut scene, mut a, mut b) = two();
     let older = scene.stored.clone();
     let mut c = me("c");
@@ -296,13 +300,13 @@ fn a_mark_that_was_lost_with_the_dataset_proves_nothing() {
         assert_eq!(
             scene.border(),
             BorderState::Pending,
-            "what it acknowledged before its mark may be gone with the mark"
+            "what it acknowledged before its mark may be lost with the mark"
         );
     }
 }
 
 #[test]
-fn nobody_waits_for_those_that_have_surely_ended() {
+fn members_that_have_certainly_ended_are_not_waited_for() {
     let (mut scene, mut a, _b) = two();
     let older = scene.stored.clone();
     scene.restart(older);
@@ -313,7 +317,7 @@ fn nobody_waits_for_those_that_have_surely_ended() {
 }
 
 #[test]
-fn who_hands_on_what_it_acknowledged_is_accounted_for() {
+fn a_member_that_handed_over_its_ids_is_accounted_for() {
     let (mut scene, mut a, b) = two();
     let older = scene.stored.clone();
     a.heirs.insert(b.name());
@@ -328,7 +332,7 @@ fn who_hands_on_what_it_acknowledged_is_accounted_for() {
 }
 
 #[test]
-fn who_left_before_the_point_to_which_the_dataset_went_back_is_accounted_for_by_its_mark() {
+fn a_member_that_left_before_the_restored_point_is_accounted_for_by_its_mark() {
     let (mut scene, mut a, b) = two();
     let mut stored = scene.stored.clone().unwrap();
     b.leave(&mut stored.state, 1_800_000_000);
@@ -341,7 +345,7 @@ fn who_left_before_the_point_to_which_the_dataset_went_back_is_accounted_for_by_
 }
 
 #[test]
-fn nobody_vouches_after_its_lease_unless_all_do() {
+fn no_member_certifies_after_its_lease_unless_all_do() {
     for (silent_ms, expected) in [(30_000, BorderState::Proven), (60_000, BorderState::Pending)] {
         let (mut scene, mut a, mut b) = two();
         let whole = scene.stored.clone();
@@ -355,7 +359,7 @@ fn nobody_vouches_after_its_lease_unless_all_do() {
 }
 
 #[test]
-fn a_silent_member_is_counted_out_and_joins_again_under_another_name() {
+fn a_silent_member_is_removed_and_joins_again_under_another_name() {
     let (mut scene, mut a, mut b) = two();
     scene.beat(&mut a);
     scene.now_ms += with_margin(LEASE_MS) + 1;
@@ -364,13 +368,13 @@ fn a_silent_member_is_counted_out_and_joins_again_under_another_name() {
     assert!(!state.is_present("b.0") && state.members["b.0"].gone > 0);
     scene.attach(&mut b);
     assert_eq!(b.name(), "b.1");
-    assert!(!b.is_ready(), "what was confirmed before does not count");
+    assert!(!b.is_ready(), "earlier confirmations do not count");
     scene.settle(&mut [&mut a, &mut b]);
     assert!(b.is_ready());
 }
 
 #[test]
-fn who_is_not_ready_counts_nobody_out_before_the_long_lease() {
+fn a_member_that_is_not_ready_removes_others_only_after_the_long_lease() {
     let (mut scene, mut a) = (Scene::new(), me("a"));
     scene.attach(&mut a);
     let mut late = me("late");
@@ -384,7 +388,7 @@ fn who_is_not_ready_counts_nobody_out_before_the_long_lease() {
 }
 
 #[test]
-fn an_emptied_server_is_proven_by_who_knows_it() {
+fn an_emptied_server_is_proven_by_a_member_that_knows_it() {
     let (mut scene, mut a, mut b) = two();
     let before = scene.stored.as_ref().unwrap().g;
     scene.stored = None;
@@ -399,7 +403,7 @@ fn an_emptied_server_is_proven_by_who_knows_it() {
 }
 
 #[test]
-fn an_epoch_that_was_shown_is_never_below_a_generation() {
+fn a_new_generation_is_above_every_epoch_seen() {
     let (mut scene, mut a, _) = two();
     let shown = scene.stored.as_ref().unwrap().alloc + 1_000;
     a.known = shown;
@@ -425,7 +429,7 @@ fn verdicts_and_lost_ids_outlive_the_copy_in_redis() {
 }
 
 #[test]
-fn what_is_no_longer_remembered_leaves_doubt() {
+fn dropped_ids_leave_doubt() {
     let (mut scene, mut a, _) = two();
     let older = scene.stored.clone();
     scene.restart(older);
@@ -435,7 +439,7 @@ fn what_is_no_longer_remembered_leaves_doubt() {
 }
 
 #[test]
-fn engines_beside_the_roster_leave_doubt_at_each_change_of_server() {
+fn engines_outside_the_roster_leave_doubt_at_each_change_of_server() {
     let mut scene = Scene::new();
     let mut a = Me::new("a", String::new(), Vec::new(), true);
     scene.attach(&mut a);
@@ -447,7 +451,7 @@ fn engines_beside_the_roster_leave_doubt_at_each_change_of_server() {
 }
 
 #[test]
-fn a_replica_with_other_rules_is_not_let_in_and_says_which() {
+fn a_replica_with_other_rules_is_refused_with_the_first_difference() {
     let (mut scene, mut a, mut b) = two();
     let mut other = Me::new("other", String::new(), vec!["* (event, retained)".into()], false);
     scene.attach(&mut other);
@@ -466,7 +470,7 @@ fn the_roster_round_trips_through_its_text() {
 }
 
 #[test]
-fn boundaries_and_lost_ids_are_bounded_by_doubt_and_never_by_silence() {
+fn too_many_boundaries_or_lost_ids_lead_to_doubt_and_never_to_silence() {
     let (mut scene, mut a, _) = two();
     for _ in 0..BORDERS_MAX + 5 {
         let whole = scene.stored.clone();

@@ -1,4 +1,4 @@
-//! The scripts that read, called by their digests: whoever asks in few bytes has Redis asked in few bytes.
+//! The read scripts, called by their digests to keep commands short.
 
 use std::sync::OnceLock;
 
@@ -6,7 +6,7 @@ use redis::{Cmd, Pipeline, Script, Value};
 
 use crate::redis_link::RefusalKind;
 
-/// A script, and its digest since that was first needed.
+/// A script, and its digest once computed.
 #[derive(Debug)]
 pub(super) struct ReadScript {
     text: &'static str,
@@ -17,7 +17,7 @@ pub(super) static ENDS: ReadScript = ReadScript::new(include_str!("scripts/ends.
 pub(super) static ANCHOR: ReadScript = ReadScript::new(include_str!("scripts/anchor.lua"));
 pub(super) static FORGET: ReadScript = ReadScript::new(include_str!("scripts/forget.lua"));
 
-/// The texts of all, to be loaded into every server.
+/// The texts of all scripts, to be loaded into every server.
 pub(super) fn texts() -> impl Iterator<Item = &'static str> {
     [&ENDS, &ANCHOR, &FORGET].into_iter().map(|script| script.text)
 }
@@ -27,7 +27,8 @@ impl ReadScript {
         Self { text, digest: OnceLock::new() }
     }
 
-    /// A call with so many keys, which follow. It fails alone where the server does not know the script: see [`is_unknown`].
+    /// A call with this many keys, which follow. Fails separately if the server does not have the script: see
+    /// [`is_unknown`].
     pub(super) fn call(&self, keys: usize) -> Cmd {
         let digest = self.digest.get_or_init(|| Script::new(self.text).get_hash().to_owned());
         let mut command = redis::cmd("EVALSHA");
@@ -36,12 +37,12 @@ impl ReadScript {
     }
 }
 
-/// Whether a call was refused because the server does not know its script: SCRIPT FLUSH, or another server.
+/// Whether a call was refused because the server does not have its script, after SCRIPT FLUSH or on another server.
 pub(super) fn is_unknown(answer: &Value) -> bool {
     matches!(answer, Value::ServerError(error) if error.code() == RefusalKind::NoScript.code())
 }
 
-/// Loads all of them.
+/// A pipeline that loads all scripts.
 pub(super) fn load() -> Pipeline {
     let mut pipe = redis::pipe();
     for text in texts() {

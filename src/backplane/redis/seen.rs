@@ -1,27 +1,27 @@
-//! What a member sees with a beat, and what it remembers of the beats of others. Pure.
+//! What a member learns from a beat, and the beats of others that it remembers. Pure.
 
 use std::collections::BTreeMap;
 
 use super::generation::Stored;
 
-/// What a beat brings.
+/// The response to a beat.
 pub(super) struct Seen {
     pub(super) identity: String,
-    /// The beat of this member that the dataset has.
+    /// The dataset's last beat of this member.
     pub(super) beat: Option<u64>,
-    /// Why the beat could not be written.
+    /// Why the beat was not written.
     pub(super) refused: String,
     pub(super) stored: Option<Stored>,
     pub(super) revision: String,
     pub(super) beats: BTreeMap<String, u64>,
 }
 
-/// The greatest beat that was seen of each member.
+/// The greatest beat seen of each member.
 #[derive(Debug, Default)]
 pub(super) struct Beats(BTreeMap<String, u64>);
 
 impl Beats {
-    /// Remembers what a dataset has, and forgets who is no longer in it.
+    /// Remembers the beats of a dataset, and removes members that are no longer in it.
     pub(super) fn note(&mut self, seen: &BTreeMap<String, u64>) {
         self.0.retain(|name, _| seen.contains_key(name));
         for (name, beat) in seen {
@@ -30,7 +30,7 @@ impl Beats {
         }
     }
 
-    /// Whether a dataset has a later beat of anybody but this member.
+    /// Whether a dataset has a later beat of any other member.
     pub(super) fn are_behind(&self, seen: &BTreeMap<String, u64>, own: &str) -> bool {
         seen.iter().any(|(name, beat)| name != own && self.0.get(name).is_some_and(|known| known < beat))
     }
@@ -41,12 +41,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dataset_that_went_on_shows_later_beats_of_others() {
+    fn a_dataset_that_continued_shows_later_beats_of_others() {
         let seen = |b: u64| BTreeMap::from([("a".to_owned(), b), ("b".to_owned(), b)]);
         let mut beats = Beats::default();
-        assert!(!beats.are_behind(&seen(5), "a"), "nobody is known yet");
+        assert!(!beats.are_behind(&seen(5), "a"), "no member is known yet");
         beats.note(&seen(5));
-        // A copy that lags tells nothing.
+        // A copy that lags proves nothing.
         beats.note(&seen(3));
         assert!(!beats.are_behind(&seen(5), "a"));
         assert!(beats.are_behind(&seen(6), "a"));

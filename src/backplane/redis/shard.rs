@@ -1,4 +1,4 @@
-//! One server's part of the backplane: the membership in its dataset, the lanes that publish to it, and the sweep of its
+//! The backplane of one server: the membership in its dataset, the lanes that publish to it, and the sweep of its
 //! streams.
 
 use std::{sync::Arc, time::Duration};
@@ -8,7 +8,7 @@ use tickgate_wire::model::Publication;
 use tokio::{sync::oneshot, time::timeout};
 
 use super::{
-    Identity,
+    ReplicaIdentity,
     durable::Dedicated,
     lane::{self, Lane, LaneParts, Route},
     ledger::Ledger,
@@ -22,14 +22,14 @@ use crate::{
     tasks::Tasks,
 };
 
-/// How long leaving may take.
+/// Maximum duration of leaving.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// The server of a part of the topics, as publishers see it.
+/// One server, for publishers.
 #[derive(Debug)]
 pub(super) struct BackplaneShard {
     lane: Lane,
-    /// For topics that are acknowledged only when copies or the disk have them. No topic uses both lanes.
+    /// For topics that are acknowledged only when copies or the disk have them. A topic uses only one of the lanes.
     durable: Lane,
     pub(super) membership: Arc<Membership>,
     leave: Mutex<Option<oneshot::Sender<Leave>>>,
@@ -40,7 +40,7 @@ impl BackplaneShard {
     pub(super) fn start(
         link: &RedisLink,
         placement: Placement,
-        (shards, identity): (usize, &Identity),
+        (shards, identity): (usize, &ReplicaIdentity),
         tasks: &Tasks,
     ) -> Self {
         link.preload(lane::SCRIPT);
@@ -69,12 +69,12 @@ impl BackplaneShard {
         lane.publish(publication, turn)
     }
 
-    /// Hands on what was acknowledged, and leaves the roster.
+    /// Hands over what was acknowledged, and leaves the roster.
     pub(super) async fn leave(&self) {
         let Some(leave) = self.leave.lock().take() else { return };
         let (left, done) = oneshot::channel();
         if leave.send(left).is_ok() && timeout(LEAVE_TIMEOUT, done).await.is_err() {
-            tracing::debug!("left without waiting for redis any longer");
+            tracing::debug!("timed out waiting for redis on leaving");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Empties the streams that nothing was published to for as long as their topic is kept. Their last ids stay, so that
-//! nothing is reported where nothing is missing. One replica at a time does it. Never decides alone: the script looks again.
+//! Empties streams that were not published to within their topic's retention. Their last ids are kept, so that no false
+//! gap is reported. One replica at a time sweeps. The script repeats the check.
 
 use std::time::Duration;
 
@@ -7,24 +7,24 @@ use redis::Value;
 use tickgate_wire::model::Topic;
 use tokio::time::sleep;
 
-use super::Identity;
+use super::ReplicaIdentity;
 use crate::{
     redis_link::{Failure, RedisLink},
     tasks::Stop,
 };
 
-/// How often, at most and at least; in between an eighth of the shortest life of a topic.
+/// Minimum and maximum interval; in between, an eighth of the shortest retention of a topic.
 const INTERVAL: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(60)];
-/// How long an empty stream is kept: a cursor from before is told.
+/// How long an empty stream is kept: older cursors receive a gap.
 const EMPTY_KEPT: Duration = Duration::from_hours(30 * 24);
-/// Keys looked at in one step, and streams in one call of the script.
+/// Number of keys examined in one step, and of streams per script call.
 const SCAN: usize = 500;
 const CALL: usize = 100;
 
 const SCRIPT: &str = include_str!("scripts/sweep.lua");
 
 /// Sweeps until the replica stops.
-pub(super) async fn run(link: RedisLink, identity: Identity, mut stop: Stop) {
+pub(super) async fn run(link: RedisLink, identity: ReplicaIdentity, mut stop: Stop) {
     let lives = identity.rules.all().map(|rule| rule.retain_ttl).filter(|ttl| !ttl.is_zero());
     let interval = lives.min().unwrap_or(INTERVAL[1]) / 8;
     let interval = interval.clamp(INTERVAL[0], INTERVAL[1]);
@@ -39,11 +39,11 @@ pub(super) async fn run(link: RedisLink, identity: Identity, mut stop: Stop) {
     }
 }
 
-async fn sweep(link: &RedisLink, identity: &Identity, interval: Duration) -> Result<(), Failure> {
+async fn sweep(link: &RedisLink, identity: &ReplicaIdentity, interval: Duration) -> Result<(), Failure> {
     let mut connection = link.pooled().await?;
     let lease = link.keys().lease("streams");
     let ms = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
-    // Ends by itself before the next round; whoever is first then sweeps.
+    // Expires before the next round, in which any replica may be first.
     let mut take = redis::cmd("SET");
     take.arg(&lease).arg(identity.replica.as_str()).arg("NX").arg("PX").arg(ms - ms / 8);
     if take.query_async::<Value>(&mut *connection).await? == Value::Nil {

@@ -1,11 +1,11 @@
-//! The topic rules as engines find them in Redis. Never read by a replica: each has its own configuration.
+//! The topic rules that engines find in Redis. Never read by a replica: each uses its own configuration.
 
 use serde::Serialize;
 use tickgate_wire::model::{TopicRule, TopicRules};
 
 #[derive(Serialize)]
 struct Table<'a> {
-    /// In the order in which they are tried.
+    /// In the order in which they are matched.
     topics: Vec<Row<'a>>,
     user_stream: &'a TopicRule,
 }
@@ -34,7 +34,7 @@ mod tests {
     use crate::backplane::redis::for_tests::rule;
 
     #[test]
-    fn engines_find_each_rule_in_its_order_and_the_users_own_stream() {
+    fn engines_find_each_rule_in_order_and_the_users_own_stream() {
         let (hour, five) = (Duration::from_secs(3_600), Duration::from_secs(5));
         let kept = |retain_max| (*rule(retain_max, hour)).clone();
         let pattern = |text| Pattern::new(text).unwrap();

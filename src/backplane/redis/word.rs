@@ -1,14 +1,14 @@
-//! A private channel's name as a word of what Redis holds: of a message's header, whose words end at a blank, and of an
-//! entry. Pure. Most names are their own word.
+//! Escapes a private channel's name for Redis: for message headers, whose fields end at a blank, and for entries. Pure.
+//! Most names need no escape.
 
 use std::borrow::Cow;
 
-/// The word of no channel.
+/// Stands for no channel.
 pub(super) const NONE: &str = "-";
-/// What a blank and the word of no channel are written as. No name contains `%`.
+/// The escapes of a blank and of the word that stands for no channel. No name contains `%`.
 const ESCAPES: [(&str, &str); 2] = [(" ", "%20"), (NONE, "%2D")];
 
-/// The word that stands for a channel.
+/// The escaped name of a channel.
 pub(super) fn of_channel(name: &str) -> Cow<'_, str> {
     let [(blank, blank_word), (_, none_word)] = ESCAPES;
     if name == NONE {
@@ -17,7 +17,7 @@ pub(super) fn of_channel(name: &str) -> Cow<'_, str> {
     if name.contains(blank) { name.replace(blank, blank_word).into() } else { name.into() }
 }
 
-/// The channel that a word stands for.
+/// The channel of an escaped name.
 pub(super) fn channel(word: &str) -> Option<Cow<'_, str>> {
     if word == NONE {
         return None;
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_channel_comes_back_and_its_word_has_no_blank_and_no_other_meaning() {
+    fn a_channel_survives_escaping_and_its_word_is_unambiguous() {
         for name in ["orders", "BRK B", "-", "--", "!lost", "!", "a!", " -", "M&M.NS", "a  b c"] {
             let word = of_channel(name);
             assert!(!word.contains(' ') && word != NONE, "{name}: {word}");

@@ -121,6 +121,8 @@ fn invalid_feed_settings_are_reported() {
             "feeds.binance.rest_url = \"https://h/api\"",
             "feeds.binance.rest_url: must be an address such as \"https://example.com\"",
         ),
+        ("limits.payload_bytes_max = 1048576", "limits.payload_bytes_max: must be between 256 and 1047552"),
+        ("limits.json_depth_max = 128", "limits.json_depth_max: must be between 2 and 127"),
         ("feeds.binance.symbols_max = 341", "feeds.binance.symbols_max: must be between 1 and 340, got 341"),
         ("feeds.binance.linger = \"0s\"", "feeds.binance.linger: must be between 1s and 1h"),
         ("feeds.binance.stale_after = \"1s\"", "feeds.binance.stale_after: must be between 2s and 1m"),

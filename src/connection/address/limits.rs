@@ -1,4 +1,4 @@
-//! What one address may take of a replica. Never more memory than its bound, whoever asks.
+//! Limits per address on connections and handshakes, within bounded memory.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -16,9 +16,9 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{bucket::Bucket, config::Rate, hub::Reader};
 
-/// When the limit on connections refuses: nobody knows when one closes.
+/// Retry delay after the connection limit refused: it is unknown when a connection will close.
 const CONNECTIONS_RETRY: Duration = Duration::from_secs(5);
-/// Entries looked at, for each new one, to find some that can go.
+/// Entries examined for removal when one is added.
 const SWEEP: usize = 4;
 
 /// Counts and buckets by address. Cheap to clone.
@@ -32,7 +32,7 @@ struct Inner {
     handshakes: Rate,
     entries_max: usize,
     began: Instant,
-    /// Permits that are out.
+    /// Permits in use.
     connections: AtomicUsize,
     // Held for one lookup and a few comparisons, never across I/O.
     table: Mutex<Table>,
@@ -41,7 +41,7 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Table {
     entries: IndexMap<IpAddr, Usage>,
-    /// Where the sweep goes on.
+    /// Where the next sweep starts.
     hand: usize,
 }
 
@@ -52,45 +52,45 @@ struct Usage {
     handshakes: Bucket,
 }
 
-/// Why, and after which time it is worth to try again.
+/// The reason, and when to retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refused {
+pub struct AddressRefusal {
     pub by: RefusedBy,
     pub retry_after: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefusedBy {
-    /// Too many handshakes a second.
+    /// Too many handshakes per second.
     Rate,
-    /// Too many connections at once.
+    /// Too many concurrent connections.
     Connections,
-    /// More addresses are connected than can be counted.
+    /// The table of addresses is full of connected ones.
     Addresses,
 }
 
-/// One connection's place; given back when dropped.
+/// The place of one connection, released when dropped.
 #[derive(Debug)]
 pub struct Permit {
     limits: AddressLimits,
     address: IpAddr,
-    /// The place at an endpoint whose connections are bounded. On the heap: few endpoints are.
+    /// The place at an endpoint with a connection limit. Boxed, because few endpoints have one.
     endpoint: Option<Box<OwnedSemaphorePermit>>,
 }
 
 impl Permit {
-    /// Gives the connection's place at its endpoint back with this one.
+    /// Ties the endpoint's place to this permit.
     pub fn hold(&mut self, endpoint: OwnedSemaphorePermit) {
         self.endpoint = Some(Box::new(endpoint));
     }
 
-    /// The address that is counted: of IPv6 its /64.
+    /// The counted address: a /64 for IPv6.
     #[must_use]
     pub const fn address(&self) -> IpAddr {
         self.address
     }
 
-    /// All connections of the address are one reader of what was missed.
+    /// All connections of an address share one reader for replays.
     #[must_use]
     pub fn reader(&self) -> Reader {
         let mut hasher = DefaultHasher::new();
@@ -100,8 +100,8 @@ impl Permit {
 }
 
 impl AddressLimits {
-    /// `connections_max` at once and `handshakes` a second, each 0 for no limit; for `entries_max` addresses, which
-    /// should be well above the connections that the replica takes in all.
+    /// `connections_max` concurrent connections and `handshakes` per second, 0 for no limit, for at most `entries_max`
+    /// addresses, which should be well above the replica's connection limit.
     #[must_use]
     pub fn new(connections_max: u32, handshakes: Rate, entries_max: usize, now: Instant) -> Self {
         let inner = Inner {
@@ -115,11 +115,11 @@ impl AddressLimits {
         Self(Arc::new(inner))
     }
 
-    /// Counts a handshake and a connection of the address as of `now`.
+    /// Counts a handshake and a connection of the address at `now`.
     ///
     /// # Errors
-    /// [`Refused`] when over a limit; the handshake does not count then.
-    pub fn admit(&self, address: IpAddr, now: Instant) -> Result<Permit, Refused> {
+    /// [`AddressRefusal`] if over a limit; the handshake is then not counted.
+    pub fn admit(&self, address: IpAddr, now: Instant) -> Result<Permit, AddressRefusal> {
         let inner = &*self.0;
         let address = counted(address);
         let now = now.saturating_duration_since(inner.began);
@@ -129,28 +129,28 @@ impl AddressLimits {
         }
         let usage = table.entries.entry(address).or_default();
         if inner.connections_max > 0 && usage.connections >= inner.connections_max {
-            return Err(Refused { by: RefusedBy::Connections, retry_after: CONNECTIONS_RETRY });
+            return Err(AddressRefusal { by: RefusedBy::Connections, retry_after: CONNECTIONS_RETRY });
         }
         let taken = usage.handshakes.take(1, now, inner.handshakes);
-        taken.map_err(|retry_after| Refused { by: RefusedBy::Rate, retry_after })?;
+        taken.map_err(|retry_after| AddressRefusal { by: RefusedBy::Rate, retry_after })?;
         usage.connections += 1;
         inner.connections.fetch_add(1, Ordering::Relaxed);
         Ok(Permit { limits: self.clone(), address, endpoint: None })
     }
 
-    /// Connections of all addresses, those that are still being let in among them.
+    /// Connections of all addresses, including those being admitted.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.0.connections.load(Ordering::Relaxed)
     }
 
-    /// Addresses that are counted now.
+    /// Number of counted addresses.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.table.lock().entries.len()
     }
 
-    /// Whether no address is counted now.
+    /// Whether no address is counted.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -168,9 +168,9 @@ impl Drop for Permit {
 }
 
 impl Table {
-    /// Makes room for one more address. Takes out some that have no connection and a full bucket; at the bound also
-    /// one whose bucket is not full, if need be. A few steps of work, however many addresses there are.
-    fn make_room(&mut self, now: Duration, entries_max: usize) -> Result<(), Refused> {
+    /// Makes room for one more address: removes some without connections and with a full bucket, and at the bound also
+    /// one whose bucket is not full. A constant number of steps.
+    fn make_room(&mut self, now: Duration, entries_max: usize) -> Result<(), AddressRefusal> {
         for _ in 0..SWEEP.min(self.entries.len()) {
             let full = self.entries.len() >= entries_max;
             self.hand %= self.entries.len();
@@ -187,11 +187,11 @@ impl Table {
         if self.entries.len() < entries_max {
             return Ok(());
         }
-        Err(Refused { by: RefusedBy::Addresses, retry_after: CONNECTIONS_RETRY })
+        Err(AddressRefusal { by: RefusedBy::Addresses, retry_after: CONNECTIONS_RETRY })
     }
 }
 
-/// What counts as one address: an IPv6 host commonly owns a whole /64 and can pick any address in it.
+/// The counted form of an address: an IPv6 host commonly owns a /64 and can use any address in it.
 fn counted(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & !u128::from(u64::MAX)).into()),
@@ -212,27 +212,27 @@ mod tests {
     }
 
     #[test]
-    fn connections_at_once_are_bounded_per_address() {
+    fn concurrent_connections_are_limited_per_address() {
         let now = Instant::now();
         let limits = AddressLimits::new(2, FREE, 100, now);
         let first = limits.admit(ip("192.0.2.1"), now).unwrap();
         let _second = limits.admit(ip("::ffff:192.0.2.1"), now).unwrap();
         let refused = limits.admit(ip("192.0.2.1"), now).unwrap_err();
         assert_eq!((refused.by, refused.retry_after.is_zero()), (RefusedBy::Connections, false));
-        assert!(limits.admit(ip("192.0.2.2"), now).is_ok(), "another address has its own count");
+        assert!(limits.admit(ip("192.0.2.2"), now).is_ok(), "another address is counted separately");
         drop(first);
-        assert!(limits.admit(ip("192.0.2.1"), now).is_ok(), "a closed connection gives its place back");
+        assert!(limits.admit(ip("192.0.2.1"), now).is_ok(), "a closed connection releases its place");
     }
 
     #[test]
-    fn handshakes_follow_the_bucket() {
+    fn handshakes_are_limited_by_a_token_bucket() {
         let now = Instant::now();
         let limits = AddressLimits::new(0, Rate { per_second: 10, burst: 3 }, 100, now);
         let after = |ms| limits.admit(ip("192.0.2.1"), now + Duration::from_millis(ms)).map(drop);
-        let refused = |ms| Err(Refused { by: RefusedBy::Rate, retry_after: Duration::from_millis(ms) });
+        let refused = |ms| Err(AddressRefusal { by: RefusedBy::Rate, retry_after: Duration::from_millis(ms) });
         assert_eq!([after(0), after(0), after(0)], [Ok(()); 3], "the burst");
         assert_eq!(after(0), refused(100));
-        assert_eq!(after(40), refused(60), "a refused handshake costs nothing");
+        assert_eq!(after(40), refused(60), "a refused handshake is not counted");
         assert_eq!(after(100), Ok(()));
         assert_eq!(after(100), refused(100));
         assert_eq!([after(1_000), after(1_000), after(1_000)], [Ok(()); 3], "full again");
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_never_outgrows_its_bound() {
+    fn the_table_stays_within_its_bound() {
         let now = Instant::now();
         let limits = AddressLimits::new(5, Rate { per_second: 1, burst: 1 }, 50, now);
         let held: Vec<_> = (0..20).map(|i| limits.admit(Ipv4Addr::new(10, 0, 0, i).into(), now).unwrap()).collect();
@@ -258,13 +258,13 @@ mod tests {
             refused += u32::from(limits.admit(Ipv4Addr::from(0x0b00_0000 + i).into(), now).is_err());
             assert!(limits.len() <= 50);
         }
-        assert!(refused < 5_000, "{refused}: a flood of addresses does not keep others out");
-        assert!(limits.admit(Ipv4Addr::new(10, 0, 0, 7).into(), now).is_err(), "connected ones are never forgotten");
+        assert!(refused < 5_000, "{refused}: a flood of addresses does not block others");
+        assert!(limits.admit(Ipv4Addr::new(10, 0, 0, 7).into(), now).is_err(), "connected addresses are never removed");
         drop(held);
     }
 
     #[test]
-    fn addresses_that_went_quiet_are_forgotten() {
+    fn idle_addresses_are_removed() {
         let now = Instant::now();
         let limits = AddressLimits::new(5, Rate { per_second: 1, burst: 10 }, 10_000, now);
         for i in 0..1_000_u32 {
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn when_all_are_connected_a_new_address_waits() {
+    fn a_new_address_waits_when_all_entries_are_connected() {
         let now = Instant::now();
         let limits = AddressLimits::new(0, FREE, 2, now);
         let _held = [limits.admit(ip("192.0.2.1"), now), limits.admit(ip("192.0.2.2"), now)].map(Result::unwrap);

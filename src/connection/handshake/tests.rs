@@ -1,4 +1,4 @@
-//! Handshakes, good and bad, each by its result.
+//! Tests of valid and invalid handshakes by their results.
 
 use hyper::Request;
 use tickgate_wire::{code::ProblemKind, command::Since, model::StreamId};
@@ -8,7 +8,7 @@ use super::*;
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-/// A request to `path` with a good handshake's headers, changed by `changes`: an empty value takes a header out.
+/// A valid handshake to `path`, modified by `changes`: an empty value removes the header.
 fn request(path: &str, changes: &[(&str, &str)]) -> Parts {
     let good = [
         ("upgrade", "websocket"),
@@ -26,21 +26,21 @@ fn request(path: &str, changes: &[(&str, &str)]) -> Parts {
     request.body(()).unwrap().into_parts().0
 }
 
-fn outcome(path: &str, changes: &[(&str, &str)]) -> Result<Handshake, Refusal> {
+fn outcome(path: &str, changes: &[(&str, &str)]) -> Result<Handshake, HandshakeRefusal> {
     check(&request(path, changes), &["*".into()])
 }
 
 fn malformed(changes: &[(&str, &str)]) -> Malformed {
     match outcome("/ws", changes) {
-        Err(Refusal::Malformed(malformed)) => malformed,
+        Err(HandshakeRefusal::Malformed(malformed)) => malformed,
         other => panic!("{changes:?}: {other:?}"),
     }
 }
 
-/// Of a request that could be upgraded: how it is refused, and why.
+/// How and why an upgradable request is refused.
 fn refused(path: &str, changes: &[(&str, &str)]) -> (Told, Malformed) {
     match outcome(path, changes) {
-        Err(Refusal::Refused { told, why: Why::Malformed(malformed), .. }) => (told, malformed),
+        Err(HandshakeRefusal::Refused { told, why: Why::Malformed(malformed), .. }) => (told, malformed),
         other => panic!("{changes:?}: {other:?}"),
     }
 }
@@ -58,7 +58,7 @@ fn bearer(text: &str) -> Credential {
 }
 
 #[test]
-fn a_good_request_is_accepted_with_the_proof_of_the_rfc() {
+fn a_valid_request_is_accepted_with_the_key_of_the_rfc() {
     let handshake = outcome("/ws", &[]).unwrap();
     assert_eq!(handshake.upgrade, Upgrade { accept: HeaderValue::from_static(ACCEPT), protocol: None });
     assert_eq!(handshake.credential, Credential::None);
@@ -73,12 +73,12 @@ fn a_good_request_is_accepted_with_the_proof_of_the_rfc() {
 }
 
 #[test]
-fn only_a_get_over_http_1_1_begins_a_socket() {
+fn a_handshake_requires_a_get_over_http_1_1() {
     let with = |method: Method, version: Version| {
         let mut parts = request("/ws", &[]);
         (parts.method, parts.version) = (method, version);
         match check(&parts, &[]) {
-            Err(Refusal::Malformed(malformed)) => (malformed.kind().status(), malformed.headers()),
+            Err(HandshakeRefusal::Malformed(malformed)) => (malformed.kind().status(), malformed.headers()),
             other => panic!("{other:?}"),
         }
     };
@@ -92,7 +92,7 @@ fn only_a_get_over_http_1_1_begins_a_socket() {
 }
 
 #[test]
-fn a_request_that_is_no_upgrade_is_a_bad_request() {
+fn a_request_without_an_upgrade_is_a_bad_request() {
     for changes in [
         [("upgrade", ""), ("x", "y")],
         [("upgrade", "h2c"), ("x", "y")],
@@ -108,7 +108,7 @@ fn a_request_that_is_no_upgrade_is_a_bad_request() {
 }
 
 #[test]
-fn another_version_is_told_which_is_right() {
+fn another_version_is_refused_with_the_supported_one() {
     for version in ["", "12", "8", "013", "13, 8"] {
         let refused = malformed(&[("sec-websocket-version", version)]);
         assert_eq!(refused.kind(), ProblemKind::UpgradeRequired, "{version:?}");
@@ -117,7 +117,7 @@ fn another_version_is_told_which_is_right() {
 }
 
 #[test]
-fn the_key_is_sixteen_bytes() {
+fn the_key_must_have_sixteen_bytes() {
     for key in [
         "",
         "abc",
@@ -137,13 +137,13 @@ fn the_key_is_sixteen_bytes() {
 }
 
 #[test]
-fn sub_protocols_need_ours_among_them() {
+fn offered_sub_protocols_must_include_the_supported_one() {
     let protocol = |offered| outcome("/ws", &[("sec-websocket-protocol", offered)]).map(|ok| ok.upgrade.protocol);
     for offered in ["tickgate.v1", "graphql-ws, tickgate.v1", "tickgate.v1,bearer.a.b.c", "bearer.a.b.c , tickgate.v1"]
     {
         assert_eq!(protocol(offered), Ok(Some(PROTOCOL)), "{offered}");
     }
-    assert_eq!(protocol(","), Ok(None), "an empty offer is none");
+    assert_eq!(protocol(","), Ok(None), "an empty offer is ignored");
     for offered in [
         "graphql-ws",
         "bearer.a.b.c",
@@ -179,19 +179,20 @@ fn a_page_of_a_foreign_origin_is_closed_after_the_upgrade() {
         "null",
         "*",
     ] {
-        let refused = Refusal::Refused { upgrade: upgrade.clone(), told: Told::Close, why: Why::ForeignOrigin };
+        let refused =
+            HandshakeRefusal::Refused { upgrade: upgrade.clone(), told: Told::Close, why: Why::ForeignOrigin };
         assert_eq!(from(origin).err(), Some(refused), "{origin}");
     }
     let no_page = check(&request("/ws", &[]), &origins).unwrap();
-    assert_eq!(no_page.told, Told::Status, "no browser, no origin to check");
-    assert!(check(&request("/ws", &[("origin", "https://a")]), &[]).is_err(), "an empty list allows nobody");
+    assert_eq!(no_page.told, Told::Status, "only browsers send an origin");
+    assert!(check(&request("/ws", &[("origin", "https://a")]), &[]).is_err(), "an empty list allows no origin");
     assert!(outcome("/ws", &[("origin", "null")]).is_ok(), "`*` allows all");
     let twice = [("origin", "https://desk.example"), ("origin", "https://evil.example")];
     assert_eq!(malformed(&twice), Malformed::Header("origin"));
 }
 
 #[test]
-fn the_first_credential_in_order_counts() {
+fn the_first_credential_in_order_is_used() {
     let header = ("authorization", "Bearer header.token");
     let protocol = ("sec-websocket-protocol", "tickgate.v1, bearer.protocol.token");
     let key = ("x-api-key", "backend");
@@ -207,7 +208,7 @@ fn the_first_credential_in_order_counts() {
 }
 
 #[test]
-fn what_is_empty_or_of_another_scheme_is_no_credential() {
+fn empty_values_and_other_schemes_are_not_credentials() {
     for value in ["Basic dXNlcjpwYXNz", "Bearer", "Bearer ", "header.token"] {
         assert_eq!(credential_of("/ws", &[("authorization", value)]), Credential::None, "{value}");
         assert_eq!(credential_of("/ws?token=q", &[("authorization", value)]), token("q"), "{value}");
@@ -219,7 +220,7 @@ fn what_is_empty_or_of_another_scheme_is_no_credential() {
 }
 
 #[test]
-fn a_session_and_a_beginning_are_read_from_the_query() {
+fn the_session_and_the_starting_position_are_read_from_the_query() {
     let session = SessionSecret::random();
     let handshake = outcome(&format!("/ws?session={session}&since=7-9&last=5"), &[]).unwrap();
     let begin = Options { since: Some(Since::After(StreamId::new(7, 9))), last: Some(5), ..Options::default() };
@@ -227,7 +228,7 @@ fn a_session_and_a_beginning_are_read_from_the_query() {
 }
 
 #[test]
-fn who_could_be_upgraded_is_told_what_is_wrong_in_the_way_it_can_hear() {
+fn an_upgradable_request_is_refused_in_a_way_that_the_client_can_see() {
     let native = ("sec-websocket-protocol", "tickgate.v2, tickgate.v1, something.else");
     let page = ("origin", "https://desk.example");
     for (changes, told) in [
@@ -239,11 +240,11 @@ fn who_could_be_upgraded_is_told_what_is_wrong_in_the_way_it_can_hear() {
         assert_eq!(outcome("/ws", &changes).unwrap().told, told);
         assert_eq!(refused("/ws?since=yesterday", &changes), (told, Malformed::Parameter("since")));
     }
-    assert_eq!(outcome("/ws", &[native]).unwrap().upgrade.protocol, Some(PROTOCOL), "the first that is known");
+    assert_eq!(outcome("/ws", &[native]).unwrap().upgrade.protocol, Some(PROTOCOL), "the first supported one");
 }
 
 #[test]
-fn no_form_of_a_handshake_shows_a_token() {
+fn debug_output_never_shows_a_token() {
     let offered = [("authorization", "Bearer SECRET1"), ("sec-websocket-protocol", "tickgate.v1, bearer.SECRET2")];
     let path = "/ws?token=SECRET3&ticket=SECRET4";
     let shown = [
@@ -259,7 +260,7 @@ fn no_form_of_a_handshake_shows_a_token() {
 }
 
 #[test]
-fn plain_http_shows_the_same_credentials() {
+fn plain_http_accepts_the_same_credentials() {
     let parts = |path: &str, headers: &[(&str, &str)]| request(path, headers);
     assert_eq!(http_credential(&parts("/sse?token=q", &[])), Ok(token("q")));
     assert_eq!(http_credential(&parts("/sse", &[("authorization", "Bearer h")])), Ok(bearer("h")));
@@ -267,7 +268,7 @@ fn plain_http_shows_the_same_credentials() {
 }
 
 #[test]
-fn an_origin_that_is_the_host_of_the_request_is_not_foreign() {
+fn an_origin_that_equals_the_host_of_the_request_is_not_foreign() {
     let allowed = |origin: &str, host: &str| {
         let headers = request("/ws", &[("host", host)]).headers;
         is_allowed(origin, &headers, &["https://app.example".into()])

@@ -1,4 +1,4 @@
-//! A subscription that is about to start: what it wants, and what it receives first. Never pushes anything.
+//! A subscription that is about to start: what it requests, and its backlog. Never pushes anything.
 
 use std::{sync::Arc, time::Instant};
 
@@ -15,13 +15,13 @@ use crate::{
     session::Refused,
 };
 
-/// One channel, and where it begins.
+/// One channel, and where it starts.
 pub(super) struct Wish {
     pub(super) channel: Arc<str>,
     start: Start,
-    /// The position before everything that it gets, once loaded.
+    /// The position before its first message, once loaded.
     begins: StreamId,
-    /// Nothing of the past follows, once loaded.
+    /// Whether no backlog follows, once loaded.
     live: bool,
 }
 
@@ -31,19 +31,19 @@ impl Wish {
     }
 }
 
-/// A subscription on its way.
+/// A subscription that is about to start.
 pub(super) struct PendingSubscription {
     pub(super) wishes: Vec<Wish>,
     pub(super) in_user_stream: bool,
     pub(super) interest: Interest,
-    /// The one of its wishes that misses most.
+    /// The start of the channel that misses most.
     pub(super) start: Start,
     pub(super) max_rate: Option<u32>,
-    /// The number of the subscription to which its channels are added, if it does not become one of its own.
+    /// The number of the subscription to which its channels are added, if it does not become a separate one.
     pub(super) extends: Option<usize>,
     /// Where the extended subscription was paused.
     paused: Option<StreamId>,
-    /// Up to where the client has everything.
+    /// The position up to which the client has everything.
     pub(super) has: StreamId,
     pub(super) backlog: Backlog,
     pub(super) past: Past,
@@ -73,7 +73,7 @@ impl PendingSubscription {
         }
     }
 
-    /// Waits until the topic is in step with its stream, at most until `until`, and reads what comes first. Pauses the
+    /// Waits until the topic is consistent with its stream, at most until `until`, and reads the backlog. Pauses the
     /// subscription that is extended.
     pub(super) async fn load(
         &mut self,
@@ -89,7 +89,7 @@ impl PendingSubscription {
             Start::Since(cursor) => cursor,
             Start::Earliest => self.backlog.from,
             Start::Snapshot { least } => self.backlog.cursor.max(least),
-            // The last publications are an extra: what is owed starts with the live ones.
+            // The last publications are extra: guaranteed delivery starts with the live ones.
             Start::Live | Start::Last(_) => self.backlog.cursor,
         };
         for wish in &mut self.wishes {
@@ -109,7 +109,7 @@ impl PendingSubscription {
         Ok(())
     }
 
-    /// Whether nothing of the past follows.
+    /// Whether no backlog follows.
     fn is_live(&self, wish: &Wish) -> bool {
         let own = |m: &Arc<Message>| m.channel.as_ref() == Some(&wish.channel) && m.id > Some(wish.begins);
         let (backlog, shared) = (&self.backlog, self.in_user_stream);
@@ -118,14 +118,14 @@ impl PendingSubscription {
         wish.start == Start::Live || !told && !has_own
     }
 
-    /// The position that the beginning reaches.
+    /// The end position of the backlog.
     pub(super) fn end(&self) -> StreamId {
         self.paused.or(self.backlog.cut.map(|cut| cut.cursor)).unwrap_or(self.backlog.cursor)
     }
 
-    /// What the client is told about one of the channels, before anything is pushed.
+    /// The reply for one channel, sent before any push.
     pub(super) fn answer(&self, wish: &Wish) -> SubscribedChannel {
-        // Where the stream was read for other channels, this one was not sent what lies between.
+        // If the stream was read for other channels, this one skips what lies between.
         let moves = wish.live && self.backlog.is_empty() && self.end() != StreamId::ZERO;
         let cursor = if moves { self.end() } else { wish.begins };
         SubscribedChannel {
@@ -138,9 +138,9 @@ impl PendingSubscription {
     }
 }
 
-/// The refusal of a channel whose stream can't be read, or that would be one topic too many.
+/// The refusal of a channel whose stream cannot be read, or that exceeds the number of topics.
 pub(super) fn unavailable(channel: &str) -> Refused {
-    let message = "the channel can't be followed now";
+    let message = "the channel is currently unavailable";
     let retry_after_ms = Some(RESUBSCRIBE_AFTER_MS);
     Refused { retry_after_ms, ..Refused::new(channel, ErrorCode::TryAgainLater, message) }
 }

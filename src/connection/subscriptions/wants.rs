@@ -1,4 +1,4 @@
-//! What one subscription wants of its topic: by which names, and from where on. Never knows where the topic stands.
+//! What one subscription requests of its topic: which names, and from which position. Never knows the topic's position.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,10 +6,10 @@ use tickgate_wire::{model::Start, protocol::Protocol};
 
 use crate::hub::{Form, Interest, Pacer};
 
-/// What is subscribed of a topic.
+/// The subscribed part of a topic.
 #[derive(Debug)]
 pub(super) enum Wants {
-    /// All of it, by this name.
+    /// All of it, under this name.
     Topic(Arc<str>),
     /// These channels of the user's stream.
     OfUser(Arc<[Arc<str>]>),
@@ -35,18 +35,18 @@ impl Wants {
     }
 }
 
-/// Limits a subscription to `max_rate` values per second; without a limit it costs the fan-out nothing.
+/// Limits a subscription to `max_rate` values per second; `None` without a limit, at no cost for the fan-out.
 pub(super) fn pacer(max_rate: Option<u32>) -> Option<Arc<Pacer>> {
     max_rate.filter(|rate| *rate > 0).map(|rate| Pacer::new(Duration::from_secs(1) / rate))
 }
 
-/// The channel's name: the topic's own copy where both are called the same, so that a crowd shares one.
+/// The channel's name, sharing the topic's own copy if both are equal, so that many subscribers share one.
 pub(super) fn shared(channel: Arc<str>, interest: &Interest) -> Arc<str> {
     let topic = &interest.topic().topic;
     if *channel == *topic.as_str() { topic.shared() } else { channel }
 }
 
-/// Of two beginnings of one stream, the one that misses less.
+/// The earlier of two starting positions of one stream.
 pub(super) fn earlier(one: Start, other: Start) -> Start {
     match (one, other) {
         (Start::Since(a), Start::Since(b)) => Start::Since(a.min(b)),

@@ -1,15 +1,15 @@
-//! How the end of a connection comes about. Never sends anything.
+//! How a connection closes. Never sends anything.
 
 use crate::metrics;
 
 impl Close {
-    /// Without a delay.
+    /// A close without a reconnect delay.
     #[must_use]
     pub fn new(code: u16, reason: impl Into<String>, cause: metrics::Disconnect) -> Self {
         Self { code, reason: reason.into(), after_ms: None, cause }
     }
 
-    /// The connection ended without the server's wish.
+    /// A close that the server did not initiate.
     #[must_use]
     pub fn none(cause: metrics::Disconnect) -> Self {
         Self::new(0, "", cause)
@@ -20,9 +20,9 @@ impl Close {
 pub(super) enum Ending {
     #[default]
     Open,
-    /// Someone wants the connection closed: its task has not seen it yet.
+    /// A close was requested, and the connection's task has not seen it yet.
     Asked(Box<Close>),
-    /// The last frame is queued (or the socket is broken): nothing more is taken.
+    /// The last frame is queued (or the socket is broken): nothing more is accepted.
     Shut,
 }
 
@@ -31,8 +31,8 @@ pub(super) enum Ending {
 pub struct Close {
     pub code: u16,
     pub reason: String,
-    /// When the client may reconnect.
+    /// The delay after which the client may reconnect.
     pub after_ms: Option<u64>,
-    /// Label of the disconnect in the metrics.
+    /// The metric label of the disconnect.
     pub cause: metrics::Disconnect,
 }

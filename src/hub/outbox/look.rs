@@ -1,4 +1,4 @@
-//! What others may know of an outbox: its connection's task above all. Changes nothing.
+//! Read-only accessors of an outbox, mainly for its connection's task.
 
 use std::task::{Context, Poll};
 
@@ -7,55 +7,55 @@ use tickgate_wire::model::StreamId;
 use super::{super::queue::SlotId, Close, Outbox, State, ending::Ending};
 use crate::clock;
 
-/// What an outbox wants of its connection's task.
+/// What an outbox needs from its connection's task.
 #[derive(Debug)]
 pub struct Look {
-    /// Someone wants the connection closed.
+    /// The requested close.
     pub asked: Option<Close>,
     /// Nothing more can be sent.
     pub shut: bool,
-    /// More waits than the limit: replies pile up, so no more commands are read.
+    /// The queue exceeds its limit: replies pile up, so no more commands are read.
     pub full: bool,
-    /// What waits has to wait for a pong, which has to be read.
+    /// The queue waits for a pong, which must be read.
     pub held: bool,
-    /// A subscription is to be caught up, and there is room for it.
+    /// A subscription has to catch up, and there is room.
     pub lagging: bool,
 }
 
-/// How far an outbox has come.
+/// The progress of an outbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// Grows with the bytes that were written and with those that the client confirmed: a slow client whose buffers are full
-    /// reads on although nothing can be written to it.
+    /// Increases with bytes written and with bytes that the client confirmed: a slow client with full buffers keeps
+    /// reading although nothing can be written to it.
     pub position: u64,
     /// The socket is behind.
     pub blocked: bool,
-    /// How long ago something was written, to within a tick of the wheel.
+    /// Time since the last write, with the resolution of the wheel.
     pub quiet_ms: u32,
 }
 
-/// How an outbox is doing, for an operator.
+/// The state of an outbox, for operators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutboxDetail {
     pub waiting_messages: usize,
     pub waiting_bytes: usize,
     pub written_bytes: u64,
-    /// The socket takes less than there is.
+    /// The socket accepts less than is queued.
     pub behind: bool,
-    /// A subscription waits to be caught up.
+    /// A subscription is waiting to catch up.
     pub lagging: bool,
     /// Subscriptions with a position.
     pub subscriptions: usize,
 }
 
 impl Outbox {
-    /// Bytes that wait for the socket.
+    /// Queued bytes.
     #[must_use]
     pub fn waiting_bytes(&self) -> usize {
         self.state.lock().queue.bytes()
     }
 
-    /// How it is doing.
+    /// The state for operators.
     #[must_use]
     pub fn detail(&self) -> OutboxDetail {
         let state = self.state.lock();
@@ -69,7 +69,7 @@ impl Outbox {
         }
     }
 
-    /// What the connection's task has to know, under one lock.
+    /// The state that the connection's task needs, under one lock.
     #[must_use]
     pub fn look(&self) -> Look {
         let state = self.state.lock();
@@ -77,50 +77,50 @@ impl Outbox {
         Look {
             asked: if let Ending::Asked(close) = &state.ending { Some(Close::clone(close)) } else { None },
             shut: state.ending == Ending::Shut,
-            // Where a pong is awaited, it has to be read.
+            // A pending pong must be read.
             full: state.queue.bytes() > self.shared.limits.bytes_max && !held,
             held,
             lagging: !self.is_half_full(&state) && state.queue.lagging().is_some(),
         }
     }
 
-    /// The first subscription to be caught up, once the socket has taken what waited before.
+    /// The first subscription that has to catch up, once the socket has accepted earlier output.
     #[must_use]
     pub fn lagging(&self) -> Option<(SlotId, StreamId)> {
         let state = self.state.lock();
         if state.ending != Ending::Open || self.is_half_full(&state) { None } else { state.queue.lagging() }
     }
 
-    /// Where a subscription stands: the last position queued.
+    /// The last queued position of a subscription.
     #[must_use]
     pub fn queued(&self, id: SlotId) -> Option<StreamId> {
         self.state.lock().queue.slot(id).map(|slot| slot.queued)
     }
 
-    /// The last position that the client surely has, or came with.
+    /// The last position that the client certainly has.
     #[must_use]
     pub fn known(&self, id: SlotId) -> Option<StreamId> {
         self.state.lock().queue.slot(id).map(|slot| slot.written)
     }
 
-    /// Whether a subscription goes before everything public.
+    /// Whether a subscription has priority over public ones.
     #[must_use]
     pub fn is_urgent(&self, id: SlotId) -> bool {
         self.state.lock().queue.slot(id).is_some_and(|slot| slot.urgent)
     }
 
-    /// Whether nothing of a subscription waits to be written.
+    /// Whether a subscription has nothing queued.
     #[must_use]
     pub fn is_drained(&self, id: SlotId) -> bool {
         !self.state.lock().queue.waits_for(id)
     }
 
-    /// Moves a subscription on over what its client has.
+    /// Advances a subscription past messages that its client has.
     pub fn pass(&self, id: SlotId, to: StreamId) {
         self.state.lock().queue.pass(id, to);
     }
 
-    /// The cursors of a client that has all that was written, in the order of its subscriptions.
+    /// The cursors of a client that has received everything written, in the order of its subscriptions.
     #[must_use]
     pub fn cursors(&self) -> Vec<StreamId> {
         self.state.lock().queue.cursors().collect()
@@ -144,21 +144,21 @@ impl Outbox {
         !self.is_half_full(&state)
     }
 
-    /// Whether what waits has to wait for a pong.
+    /// Whether the queue waits for a pong.
     #[must_use]
     pub fn is_held(&self) -> bool {
         self.state.lock().is_held()
     }
 
-    /// Whether more waits for a pong than the limit: nothing is to be added before that is read.
+    /// Whether the queue waits for a pong and exceeds its limit: nothing must be added before the pong is read.
     #[must_use]
     pub fn is_held_full(&self) -> bool {
         let state = self.state.lock();
         state.queue.bytes() > self.shared.limits.bytes_max && state.is_held()
     }
 
-    /// For a catch-up between two pages: ready when there is room for the next, nothing more can be sent, or a pong is
-    /// awaited, which is not read as long as somebody waits here.
+    /// For a catch-up between two pages: ready when there is room for the next page, when nothing more can be sent, or
+    /// when a pong is pending, which is not read while the caller waits here.
     pub fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.register(cx);
         let flushed = self.poll_flush(cx);
@@ -169,7 +169,7 @@ impl Outbox {
         Poll::Pending
     }
 
-    /// How far it has come.
+    /// The current progress.
     #[must_use]
     pub fn progress(&self) -> Progress {
         let state = self.state.lock();

@@ -1,4 +1,4 @@
-//! How what waits in an outbox goes to its socket. Never decides what waits.
+//! Writes an outbox's queue to its socket. Never decides what is queued.
 
 use std::{
     io::{self, IoSlice},
@@ -16,15 +16,15 @@ use super::{
 use crate::clock;
 
 impl State {
-    /// Whether what waits has to wait until the client has confirmed more.
+    /// Whether the queue waits until the client has confirmed more.
     pub(super) fn is_held(&self) -> bool {
         self.public_max() == 0 && !self.queue.is_pressing()
     }
 
-    /// The most that may be written of what is public.
+    /// Maximum size of a write of public messages.
     fn public_max(&self) -> usize {
         match &self.flow {
-            // The last words: what is confirmed from here on is not heard.
+            // Final messages: later confirmations are not read.
             Some(flow) if self.ending != Ending::Shut => flow.bytes_max(self.progress),
             _ => usize::MAX,
         }
@@ -32,7 +32,7 @@ impl State {
 }
 
 impl Outbox {
-    /// The one place that writes. Everything that may go out goes in as few system calls as the socket allows.
+    /// The only place that writes: in as few system calls as the socket allows.
     pub(super) fn write(&self, state: &mut State) -> Written {
         let mut written = Written::default();
         while !state.queue.is_empty() {
@@ -91,7 +91,7 @@ impl Outbox {
         written
     }
 
-    /// Writes what comes next in one system call. Returns how many bytes that was meant to be, and how many it was.
+    /// Writes the next part in one system call. Returns its intended and its actual size in bytes.
     fn write_once(&self, state: &mut State, public_max: usize) -> (usize, io::Result<usize>) {
         let State { queue, flow, .. } = state;
         let (behind, public) = (queue.blocked, public_max > 0);
@@ -99,7 +99,7 @@ impl Outbox {
             Some(flow) if !public => flow.chunk(),
             _ => public_max,
         };
-        // By far the most frequent: what was published just now.
+        // By far the most frequent case: a single new publication.
         if let Some(bytes) = queue.only().filter(|_| public) {
             let bytes = &bytes[..bytes.len().min(bytes_max)];
             return (bytes.len(), self.put(flow, behind, &[IoSlice::new(bytes)], bytes.len()));
@@ -143,7 +143,7 @@ impl Outbox {
             if flow.fell_behind() {
                 self.socket.limit_unsent(flow.unsent_max());
             }
-            // Before all that waits: how much of what was written the client has read.
+            // Before the queue: how much of what was written the client has read.
             send_probe(state);
         }
     }
@@ -155,7 +155,7 @@ impl Outbox {
         self.waker.wake();
     }
 
-    /// For the connection's task: goes on writing while the socket is behind. Ready when nothing waits.
+    /// For the connection's task: keeps writing while the socket is behind. Ready when the queue is empty.
     pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             {
@@ -174,14 +174,14 @@ impl Outbox {
             }
             match self.socket.poll_writable(cx) {
                 Poll::Pending => return Poll::Pending,
-                // A failed write clears the readiness, so that polling again registers.
+                // A failed write clears the readiness, so that polling registers again.
                 Poll::Ready(Ok(())) => self.write(&mut self.state.lock()).count(&self.shared.metrics),
                 Poll::Ready(Err(_)) => self.broken(&mut self.state.lock()),
             }
         }
     }
 
-    /// The client answered the probe that was sent when so many bytes had been written.
+    /// The client answered the probe for this position.
     pub fn confirm(&self, position: u64) {
         let mut state = self.state.lock();
         let behind = state.queue.blocked;
@@ -193,7 +193,7 @@ impl Outbox {
     }
 }
 
-/// Asks the client by a ping whether it has read what was written.
+/// Sends a ping that measures how much the client has read.
 fn send_probe(state: &mut State) {
     if let Some(flow) = &mut state.flow
         && state.ending != Ending::Shut

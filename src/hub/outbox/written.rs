@@ -1,8 +1,8 @@
-//! What writes bring to the counters, which all cores share: so they are added to seldom. Never kept.
+//! Collects statistics of writes before adding them to the counters, which all cores share.
 
 use crate::metrics::Metrics;
 
-/// What went out.
+/// The statistics of some writes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::hub) struct Written {
     pub(super) bytes: u64,
@@ -10,7 +10,7 @@ pub(in crate::hub) struct Written {
 }
 
 impl Written {
-    /// Adds to the counters: once for many writes, where there are many.
+    /// Adds them to the counters.
     pub(in crate::hub) fn count(self, metrics: &Metrics) {
         if self.writes > 0 {
             metrics.sent_bytes_total.inc_by(self.bytes);

@@ -1,8 +1,8 @@
-//! How much waits in a queue, in half the space of a `usize`: every connection has two of them. Never wraps.
+//! A saturating counter in half the size of a `usize`, because every connection has two. Never wraps.
 
 use std::ops::{AddAssign, SubAssign};
 
-/// A number of things that wait; it stays at `u32::MAX` where there are more.
+/// A number of queued items; stays at `u32::MAX` once it is reached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Amount(u32);
 
@@ -15,7 +15,7 @@ impl Amount {
         self.0 as usize
     }
 
-    /// Takes so many off, or all there are.
+    /// Subtracts a number, saturating at zero.
     pub(super) fn take(&mut self, number: usize) {
         self.0 = self.0.saturating_sub(Self::of(number).0);
     }

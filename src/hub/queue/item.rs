@@ -1,4 +1,4 @@
-//! One thing that waits in a queue, and what stands for several that gave way. Never knows when it is written.
+//! One item of a queue, and the gap that replaces several dropped ones. Never knows when it is written.
 
 use std::sync::Arc;
 
@@ -12,13 +12,13 @@ use super::{
 
 #[derive(Debug)]
 pub(super) enum Item {
-    /// A reply, a heartbeat, a control frame.
+    /// A reply, a heartbeat or a control frame.
     Frame(Bytes),
     Batch {
         batch: Arc<Batch>,
         slot: SlotId,
     },
-    /// The newest value of a `state` topic, standing for `skipped` others.
+    /// The newest value of a `state` topic, replacing `skipped` others.
     Newest {
         batch: Arc<Batch>,
         slot: SlotId,
@@ -28,13 +28,13 @@ pub(super) enum Item {
     /// Events that were dropped here.
     Dropped {
         slot: SlotId,
-        /// On the heap, so that what is rare does not make every item large.
+        /// Boxed, so that this rare variant does not make every item large.
         lost: Box<Lost>,
         bytes: Option<Bytes>,
     },
 }
 
-/// What a gap stands for, and how it is told.
+/// The events that a gap replaces, and its encoding.
 #[derive(Debug)]
 pub(super) struct Lost {
     pub(super) gap: Gap,
@@ -49,7 +49,7 @@ impl Item {
         }
     }
 
-    /// Bytes of the batch that waits with it.
+    /// Size of the batch that it holds, in bytes.
     pub(super) fn batch_bytes(&self) -> usize {
         match self {
             Self::Batch { batch, .. } | Self::Newest { batch, .. } => batch.bytes.len(),
@@ -57,7 +57,7 @@ impl Item {
         }
     }
 
-    /// Whether a newer value of the subscription takes its place.
+    /// Whether a newer value of the subscription replaces it.
     pub(super) fn is_value_of(&self, id: SlotId) -> bool {
         match self {
             Self::Batch { slot, batch } => *slot == id && batch.count > 0,
@@ -67,14 +67,14 @@ impl Item {
     }
 }
 
-/// Bytes on their way out, and the position they complete.
+/// Partially written bytes, and the position that they complete.
 #[derive(Debug)]
 pub(super) struct Partial {
     pub(super) bytes: Bytes,
     pub(super) mark: Option<(SlotId, StreamId)>,
 }
 
-/// The bytes of an item, once [`super::Queue::front`] has made them.
+/// The encoded bytes of an item, once [`super::Queue::front`] has created them.
 pub(super) fn ready(item: &Item) -> Option<&[u8]> {
     match item {
         Item::Frame(bytes) => Some(bytes),
@@ -84,7 +84,7 @@ pub(super) fn ready(item: &Item) -> Option<&[u8]> {
     }
 }
 
-/// The gap that stands for `batch`, and for the `count` events dropped between it and `after`.
+/// The gap that replaces `batch` and the `count` events dropped between it and `after`.
 pub(super) fn dropped(after: StreamId, count: u64, batch: &Batch) -> Gap {
     let reason = GapReason::SlowConsumer;
     let count = count + u64::from(batch.count);
@@ -96,8 +96,8 @@ pub(super) fn dropped(after: StreamId, count: u64, batch: &Batch) -> Gap {
     Gap { after, before: Some(before), count: Some(count), reason, cursor: batch.last }
 }
 
-/// The newest value alone, where the client has one that is newer than the first of the batch: it was read from the
-/// stream while these were on their way, and values do not go back.
+/// The newest value only, if the client has one that is newer than the first of the batch: that one was read from the
+/// stream while these were in flight, and values must not go back.
 pub(super) fn behind(has: StreamId, batch: &Batch) -> Option<Arc<Batch>> {
     if batch.count < 2 || !batch.has_ids() || batch.after >= has {
         return None;

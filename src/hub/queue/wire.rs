@@ -1,5 +1,4 @@
-//! How a queue goes out: as slices of one vectored write, taken off by the bytes that were written. Never a torn frame,
-//! never a copy.
+//! Writes a queue as the slices of one vectored write, and removes what was written. Never splits or copies a frame.
 
 use std::{io::IoSlice, sync::Arc};
 
@@ -14,7 +13,7 @@ use super::{
 };
 
 impl Queue {
-    /// Fills `slices` with what is to be written next, in order; nothing that is public unless asked for.
+    /// Fills `slices` with what is to be written next, in order; without public messages unless requested.
     pub(in crate::hub) fn front<'a>(&'a mut self, slices: &mut Slices<'a>, public: bool) {
         let public_max = if public { Slices::MAX } else { 0 };
         for item in self.urgent.iter_mut().chain(self.public.iter_mut().take(public_max)).take(Slices::MAX) {
@@ -34,7 +33,7 @@ impl Queue {
         }
     }
 
-    /// The bytes of what waits, where that is a single item.
+    /// The bytes of the queue, if it is a single item.
     pub(in crate::hub) fn only(&self) -> Option<&[u8]> {
         match (&self.partial, self.urgent.len(), self.public.len()) {
             (Some(partial), 0, 0) => Some(&partial.bytes),
@@ -44,13 +43,13 @@ impl Queue {
         }
     }
 
-    /// Whether something waits that is not public, or a message is half written.
+    /// Whether a private message or a partially written one is queued.
     #[must_use]
     pub(in crate::hub) fn is_pressing(&self) -> bool {
         self.partial.is_some() || !self.urgent.is_empty()
     }
 
-    /// Whether something of a subscription is still to be written.
+    /// Whether messages of a subscription are still queued.
     #[must_use]
     pub fn waits_for(&self, id: SlotId) -> bool {
         let partial = self.partial.as_ref().and_then(|partial| partial.mark).map(|(slot, _)| slot);
@@ -58,7 +57,7 @@ impl Queue {
         partial == Some(id) || waiting.any(|slot| slot == id)
     }
 
-    /// Takes `count` bytes off the front: they were written. Returns how many items went out whole.
+    /// Removes `count` written bytes from the front. Returns how many items are complete.
     pub(in crate::hub) fn consume(&mut self, mut count: usize) -> usize {
         let mut items = 0;
         if let Some(mut partial) = self.partial.take() {
@@ -75,7 +74,7 @@ impl Queue {
         }
         loop {
             let lane = if self.urgent.is_empty() { &mut self.public } else { &mut self.urgent };
-            // What was not made ready was not among the slices.
+            // An item that was not encoded was not among the slices.
             let Some(len) = lane.front().and_then(ready).map(<[u8]>::len) else { break };
             if count == 0 && len > 0 {
                 break;
@@ -120,7 +119,7 @@ impl Queue {
         0
     }
 
-    /// A position is wholly written; `told`: with bytes from which the client learns it.
+    /// Records a position that is completely written; `told`: the bytes contain it for the client.
     fn mark(&mut self, mark: Option<(SlotId, StreamId)>, told: bool) {
         if let Some((id, last)) = mark
             && let Some(slot) = self.slot_mut(id)
@@ -133,14 +132,15 @@ impl Queue {
         }
     }
 
-    /// An idle connection holds no queue.
+    /// Releases memory: an idle connection holds no queue.
     fn shrink(&mut self) {
         const KEEP: usize = 8;
         self.urgent.shrink_to(KEEP);
         self.public.shrink_to(KEEP);
     }
 
-    /// An idle connection holds no queue. Not after every write: the next one would have to make it anew.
+    /// Releases memory: an idle connection holds no queue. Not called after every write, because the next one would
+    /// allocate again.
     pub(in crate::hub) fn release(&mut self) {
         if self.is_empty() {
             self.urgent = std::collections::VecDeque::new();
@@ -149,7 +149,7 @@ impl Queue {
     }
 }
 
-/// The bytes of an item on its way out: an own piece, or those of a batch that others share.
+/// The bytes of an item being written: its own, or those of a shared batch.
 enum Out {
     Own(Bytes),
     Shared(Arc<Batch>),
@@ -171,7 +171,7 @@ impl Out {
     }
 }
 
-/// The bytes of an item that needs nothing to be made for it.
+/// The bytes of an item that need not be created.
 fn plain(item: &Item) -> Option<&[u8]> {
     match item {
         Item::Frame(_) | Item::Batch { .. } | Item::Newest { skipped: 0, .. } => {
@@ -181,7 +181,7 @@ fn plain(item: &Item) -> Option<&[u8]> {
     }
 }
 
-/// Room for one vectored write, on the stack.
+/// The slices of one vectored write, on the stack.
 #[derive(Debug)]
 pub(in crate::hub) struct Slices<'a> {
     all: [IoSlice<'a>; Slices::MAX],
@@ -194,21 +194,21 @@ pub(in crate::hub) struct Slices<'a> {
 impl<'a> Slices<'a> {
     pub(super) const MAX: usize = 64;
 
-    /// For so many bytes at the most.
+    /// For at most this many bytes.
     pub(in crate::hub) fn new(bytes_max: usize) -> Self {
         Self { all: [IoSlice::new(&[]); Self::MAX], len: 0, bytes: 0, bytes_max, whole: false }
     }
 
-    /// The same without cutting anything: the first piece may be longer.
+    /// The same without cutting: the first piece may exceed the limit.
     pub(in crate::hub) fn whole(bytes_max: usize) -> Self {
         Self { whole: true, ..Self::new(bytes_max) }
     }
 
-    /// Only the first piece is cut: what is cut can't be replaced by a newer value any more.
+    /// Only the first piece is cut: a cut one can no longer be replaced by a newer value.
     fn push(&mut self, bytes: &'a [u8]) {
         let room = self.bytes_max.saturating_sub(self.bytes);
         if self.len == Self::MAX || self.len > 0 && bytes.len() > room {
-            // Nothing goes out before what is in front of it.
+            // Nothing may overtake what precedes it.
             self.bytes_max = self.bytes;
             return;
         }
@@ -222,7 +222,7 @@ impl<'a> Slices<'a> {
         &self.all[..self.len]
     }
 
-    /// All bytes together.
+    /// Total size in bytes.
     pub(in crate::hub) fn bytes(&self) -> usize {
         self.bytes
     }

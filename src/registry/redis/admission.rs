@@ -1,7 +1,7 @@
-//! Admission over Redis: a user's slots, single-use tickets. What is waited for goes out at once over the
-//! command link, which pipelines it.
+//! Admission over Redis: a user's places, and single-use tickets. Awaited commands are sent at once over the command
+//! link, which pipelines them.
 //!
-//! Never leaves a slot taken by an admission whose answer nobody received.
+//! Never leaves a place taken by an admission whose response was not received.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::{
     registry::{Admission, Revoked, Unavailable, Verdict, superseded},
 };
 
-/// What the script returns: verdict, count, evicted members, replaced members, stamp.
+/// The script's response: verdict, count, evicted members, replaced members, stamp.
 type Answer = (i8, u32, Vec<String>, Vec<String>, u64);
 
 impl Redis {
@@ -30,7 +30,7 @@ impl Redis {
             return Verdict::Revoked(revoked);
         }
         self.0.admit(admission).await.unwrap_or_else(|failure| {
-            tracing::debug!(%failure, "a connection is counted by this replica alone");
+            tracing::debug!(%failure, "a connection is counted by this replica only");
             self.0.admit_alone(admission)
         })
     }
@@ -51,19 +51,19 @@ impl Redis {
         let sealed = SealedTicket::of(ticket)?;
         let key = self.0.keys().ticket(&sealed.name);
         let token: Option<Vec<u8>> = ask(self.0.topology.at(&sealed.name), redis::cmd("GETDEL").arg(key)).await?;
-        // What this ticket does not open was not stored for it.
+        // A token that this ticket does not open was not stored for it.
         Ok(token.and_then(|token| sealed.open(token).ok()))
     }
 }
 
 impl From<NotSealed> for Unavailable {
     fn from(_: NotSealed) -> Self {
-        Self("the ticket can't be sealed".into())
+        Self("the ticket cannot be sealed".into())
     }
 }
 
 impl Inner {
-    /// Counts the session among its user's over all replicas.
+    /// Counts the session against its user's limit on all replicas.
     async fn admit(&self, admission: &Admission) -> Result<Verdict, Failure> {
         let Admission { user, session, .. } = admission;
         let (keys, times, stamp) = (self.keys(), &self.lifetimes, self.stamp());
@@ -82,7 +82,7 @@ impl Inner {
         match verdict {
             1 => self.admitted(admission, self.clock.saw(stamp)),
             0 => return Ok(Verdict::Refused { connections }),
-            // In the place of the stamp is the time of the revocation.
+            // The field of the stamp contains the time of the revocation.
             _ => {
                 let revoked = Revoked::judge(admission.issued_at, stamp);
                 return Ok(Verdict::Revoked(revoked.unwrap_or(Revoked::Surely)));
@@ -98,7 +98,7 @@ impl Inner {
         Ok(Verdict::Admitted { connections, evicted })
     }
 
-    /// Counts the session among its user's on this replica, while Redis can't.
+    /// Counts the session against its user's limit on this replica, while Redis is unavailable.
     fn admit_alone(&self, admission: &Admission) -> Verdict {
         let stamp = self.stamp();
         match self.leases.own.admit(admission, stamp) {
@@ -112,12 +112,12 @@ impl Inner {
         }
     }
 
-    /// The session has a slot.
+    /// Records that the session has a place.
     fn admitted(&self, admission: &Admission, stamp: u64) {
         let (session, user) = (admission.session, Some(&admission.user));
         let was_anonymous = self.leases.admitted(admission, stamp);
         if was_anonymous && self.session_shard(session, user) != self.record_shard(session) {
-            // Where it was indexed until now.
+            // Its previous index.
             self.push(self.record_shard(session), Op::Opened(session));
         }
     }
@@ -127,8 +127,8 @@ fn count(connections: usize) -> u32 {
     u32::try_from(connections).unwrap_or(u32::MAX)
 }
 
-/// An admission under way. When it ends without an answer (time-out, or the client left and nobody waits any more), its
-/// member may be in the user's set all the same: it is taken out.
+/// A pending admission. If it ends without a response (timeout, or the client left), its member may nevertheless be in
+/// the user's set, so it is removed.
 struct Doubt<'a> {
     inner: &'a Inner,
     admission: &'a Admission,

@@ -1,8 +1,8 @@
-//! What one shard is sent for queued changes, renewals and rewrites, and what its answers ask for. Pure: `writer` sends,
-//! this decides.
+//! Turns queued changes, renewals and rewrites into the steps for one shard, and evaluates the responses. Pure:
+//! `writer` sends.
 //!
-//! Every step may be done twice: after a time-out the whole batch is sent again. And any step may be the last one that
-//! arrives, when this replica is killed: a session is put into the index before its lease is extended, and taken out of it
+//! Every step is idempotent: after a timeout the whole batch is sent again. And any step may be the last one that
+//! arrives, if this replica is killed: a session is indexed before its lease is extended, and removed from the index
 //! after its lease has ended, so that a sweep by the index misses no lease.
 
 use std::{
@@ -18,46 +18,46 @@ use crate::{
     registry::{revocations::Revocation, standings::Standing},
 };
 
-/// A change that waits to be written.
+/// A queued change.
 ///
-/// A session's data stay in the table and are read when the change is written, so a session waits at most once for its
-/// opening and once for its record, however often they change.
+/// A session's data stay in the table and are read when the change is written, so a session is queued at most once for
+/// its opening and once for its record, however often they change.
 #[derive(Clone, Debug)]
 pub(super) enum Op {
-    /// Put the session into this replica's index where it belongs, and take it out where it no longer does.
+    /// Add the session to this replica's index where it belongs, and remove it where it no longer does.
     Opened(SessionId),
     /// Write the session's record.
     Record(SessionId),
-    /// Take the session out of everything.
+    /// Remove the session from everything.
     Closed(SessionId, Ended),
-    /// Take a member out whose admission ended in doubt.
+    /// Remove a member whose admission ended without a response.
     Release { session: SessionId, user: UserId, stamp: u64 },
     /// Send a message to one replica.
     Tell(ReplicaId, String),
     /// End the record that a connection of the session left.
     EndRecord(SessionId, u64),
-    /// Refuse a user's tokens.
+    /// Store the revocation of a user's tokens.
     Revoke(UserId, Revocation),
-    /// Keep whether a user is inactive.
+    /// Store whether a user is inactive.
     Stand(UserId, Standing),
-    /// Send a message to all replicas, and keep it for those that are cut off.
+    /// Send a message to all replicas, and store it for those that are disconnected.
     TellAll(Word),
 }
 
 /// A message to all replicas.
 #[derive(Clone, Debug)]
 pub(super) struct Word {
-    /// As it is published.
+    /// As published.
     pub(super) message: String,
-    /// As it is kept: the field and the text.
+    /// As stored: the field and the text.
     pub(super) field: &'static str,
     pub(super) kept: String,
     /// Its place in the order.
     pub(super) sent: u64,
 }
 
-/// One shard's part of the names. A session belongs where its user does, or by itself when it is anonymous; its record
-/// belongs where the session's own name does, since it is looked up by that alone.
+/// One shard's share of the names. A session belongs to its user's shard, or to that of its own id if it is anonymous;
+/// its record belongs to the shard of the session id, by which it is looked up.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Part {
     placement: Placement,
@@ -77,27 +77,27 @@ impl Part {
         record_shard(self.placement, session) == self.shard
     }
 
-    /// Whether the session's lease and its place in the index are here.
+    /// Whether the session's lease and index entry are on this shard.
     pub(super) fn has_session(self, session: SessionId, user: Option<&UserId>) -> bool {
         session_shard(self.placement, session, user) == self.shard
     }
 }
 
-/// Where a session's lease and its place in the index are.
+/// The shard of a session's lease and index entry.
 pub(super) fn session_shard(placement: Placement, session: SessionId, user: Option<&UserId>) -> usize {
     user.map_or_else(|| record_shard(placement, session), |user| placement.shard(user.as_str()))
 }
 
-/// Where a session's record is.
+/// The shard of a session's record.
 pub(super) fn record_shard(placement: Placement, session: SessionId) -> usize {
     if placement == Placement::ONE { 0 } else { placement.shard(&session.to_string()) }
 }
 
-/// Which of this replica's indexes on a shard.
+/// One of this replica's indexes on a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Index {
     Current,
-    /// The one that is being rewritten, until it takes the place of the current one.
+    /// The one that is being rewritten, until it replaces the current one.
     Next,
 }
 
@@ -106,86 +106,87 @@ pub(super) enum Index {
 pub(super) enum RegistryCommand {
     /// Add sessions to an index.
     Index(Index, Vec<(SessionId, String)>),
-    /// Have an index live on.
+    /// Extend the lifetime of an index.
     KeepIndex(Index),
-    /// Take sessions out of the current index.
+    /// Remove sessions from the current index.
     Unindex(Vec<SessionId>),
     /// Remove a whole index.
     DropIndex(Index),
-    /// Put the next index in the place of the current one.
+    /// Replace the current index with the next one.
     ReplaceIndex,
-    /// Take a lease out of its user's set.
+    /// Remove a lease from its user's set.
     Leave { user: UserId, session: SessionId, stamp: u64 },
-    /// Have a lease run for its full time from now on, if it still stands.
+    /// Renew a lease for its full time, if it still exists.
     Extend { user: UserId, session: SessionId, stamp: u64 },
-    /// Have a user's set live on.
+    /// Extend the lifetime of a user's set.
     KeepMembers(UserId),
-    /// Add a lease to its user's set where it is missing.
+    /// Add a lease to its user's set if it is missing.
     Readmit { user: UserId, session: SessionId, stamp: u64, issued_ms: Option<u64> },
-    /// Refuse a user's tokens.
+    /// Store the revocation of a user's tokens.
     Revoke { user: UserId, revocation: Revocation },
-    /// Keep whether a user is inactive, unless a later word is kept.
+    /// Store whether a user is inactive, unless a later report is stored.
     Stand { user: UserId, standing: Standing },
-    /// Send a message to all replicas, and keep it for those that are cut off.
+    /// Send a message to all replicas, and store it for those that are disconnected.
     TellAll(Word),
-    /// Write a record unless the session has one. Nearly every session is new, and a plain command costs Redis a third of
-    /// the script.
+    /// Write a record unless the session has one. Nearly every session is new, and a plain command costs Redis a third
+    /// of the script.
     Claim(RecordWrite),
     /// Write a record unless the session has a newer connection elsewhere.
     Write(RecordWrite),
-    /// Have a record live on while its session is connected.
+    /// Extend the lifetime of a record while its session is connected.
     KeepRecord(SessionId),
-    /// Have a record live on for the resume window, or end, unless the session has a newer connection elsewhere.
+    /// Keep a record for the resume window, or end it, unless the session has a newer connection elsewhere.
     EndRecord { session: SessionId, stamp: u64, stays: bool },
     /// Send a message to a replica.
     Tell(ReplicaId, String),
 }
 
-/// A session's record under way.
+/// A session's record to write.
 #[derive(Clone, Debug)]
 pub(super) struct RecordWrite {
     pub(super) session: SessionId,
     pub(super) stamp: u64,
     pub(super) record: Box<str>,
-    /// The session is closed: the record stays for the resume window only.
+    /// The session is closed: the record stays only for the resume window.
     pub(super) is_last: bool,
 }
 
-/// What a shard answered to a step.
+/// A shard's response to a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum CommandAnswer {
     Nil,
     Number(i64),
     Text(String),
-    /// The session is in its user's set, and these members are out: its former self, and those that were too many.
+    /// The session is in its user's set, and these members are removed: its previous connection, and those over the
+    /// limit.
     GaveWay {
         replaced: Vec<String>,
         over: Vec<String>,
     },
-    /// Anything else, or an error that sending again would not mend.
+    /// Anything else, or an error that a retry would not fix.
     Other,
 }
 
-/// What the answers ask for.
+/// The consequences of the responses.
 #[derive(Debug, Default)]
 pub(super) struct BatchOutcome {
-    /// Records of sessions that have one already: whose the session is has to be settled by stamp.
+    /// Records of sessions that already have one: the stamps decide whose the session is.
     pub(super) contested: Vec<RecordWrite>,
-    /// Sessions whose leases were gone.
+    /// Sessions whose leases were missing.
     pub(super) missing: Vec<SessionId>,
-    /// Users of whom Redis has a later word.
+    /// Users about whom Redis has a later report.
     pub(super) standings: Vec<(UserId, String)>,
-    /// Connections that continue elsewhere, or lost their slot.
+    /// Connections whose session continues elsewhere, or that lost their place.
     pub(super) superseded: Vec<(SessionId, u64)>,
-    /// Connections for which there was no room any more when they could be counted.
+    /// Connections for which there was no more room when they could be counted.
     pub(super) too_many: Vec<(SessionId, u64)>,
     /// Sessions that are in their user's set again.
     pub(super) counted: Vec<SessionId>,
-    /// Connections whose token was revoked, which they did not hear.
+    /// Connections whose token was revoked without their replica having been notified.
     pub(super) revoked: Vec<(SessionId, u64)>,
-    /// Former owners of sessions that were taken over here.
+    /// Previous owners of sessions that were taken over here.
     pub(super) former: Vec<(SessionId, Owner)>,
-    /// Connections that made room for one that was counted late.
+    /// Connections that were evicted for one that was counted late.
     pub(super) made_room: Vec<(SessionId, Owner)>,
 }
 
@@ -193,14 +194,14 @@ pub(super) struct BatchOutcome {
 #[derive(Debug, Default)]
 pub(super) struct ShardBatch {
     steps: Vec<RegistryCommand>,
-    /// To be indexed, before the other steps.
+    /// Sessions to index before the other steps.
     index: HashMap<SessionId, String>,
-    /// To be taken out of the index, after the other steps.
+    /// Sessions to remove from the index after the other steps.
     unindex: HashSet<SessionId>,
 }
 
 impl ShardBatch {
-    /// A batch of steps that are in their order already.
+    /// A batch of steps that are already in order.
     pub(super) fn of(steps: impl IntoIterator<Item = RegistryCommand>) -> Self {
         Self { steps: steps.into_iter().collect(), ..Self::default() }
     }
@@ -241,7 +242,7 @@ impl ShardBatch {
     fn opened(&mut self, part: Part, leases: &LeaseTable, session: SessionId) {
         let entry = leases.get(session);
         let Some(entry) = entry.filter(|entry| part.has_session(session, entry.user.as_ref())) else {
-            // Closed since, or the anonymous session has a user now, who is elsewhere.
+            // Closed since, or the anonymous session now has a user on another shard.
             return self.remove(session);
         };
         if self.index(leases, session, &entry)
@@ -283,7 +284,7 @@ impl ShardBatch {
         self.steps.push(if first { RegistryCommand::Claim(write) } else { RegistryCommand::Write(write) });
     }
 
-    /// Adds the session to the index, when it is open.
+    /// Adds the session to the index, if it is open.
     pub(super) fn index(&mut self, leases: &LeaseTable, session: SessionId, entry: &LeaseEntry) -> bool {
         if let Some(profile) = entry.profile {
             self.unindex.remove(&session);
@@ -292,7 +293,7 @@ impl ShardBatch {
         entry.profile.is_some()
     }
 
-    /// Renews the lease of a session and the life of its record, as far as they are here.
+    /// Renews the lease of a session and the lifetime of its record, as far as they are on this shard.
     pub(super) fn renew(&mut self, part: Part, renewal: &Renewal) {
         let Renewal { session, stamp, recorded, .. } = *renewal;
         if let Some(user) = renewal.user.as_ref().filter(|user| part.has_user(user)) {
@@ -304,7 +305,7 @@ impl ShardBatch {
         }
     }
 
-    /// Adds what the shard should know of a session that is in its index, or that has its record here.
+    /// Writes again what the shard should contain about a session that has its index entry or record there.
     pub(super) fn restore(&mut self, part: Part, session: SessionId, entry: &LeaseEntry) {
         self.readmit(part, session, entry);
         if let Some(record) = entry.record.clone().filter(|_| entry.owns_record && part.has_record(session)) {
@@ -317,7 +318,7 @@ impl ShardBatch {
         }
     }
 
-    /// Adds the session to its user's set where it is missing.
+    /// Adds the session to its user's set if it is missing.
     pub(super) fn readmit(&mut self, part: Part, session: SessionId, entry: &LeaseEntry) {
         if let Some(user) = entry.user.clone().filter(|user| part.has_user(user)) {
             let (stamp, issued_ms) = (entry.stamp, entry.issued_ms.map(NonZeroU64::get));
@@ -325,7 +326,7 @@ impl ShardBatch {
         }
     }
 
-    /// The steps in their order. `index`: where sessions are added.
+    /// The steps in order. `index`: where sessions are added.
     pub(super) fn seal(self, index: Index) -> Vec<RegistryCommand> {
         let Self { steps, index: indexed, unindex } = self;
         let mut all = Vec::with_capacity(steps.len() + 3);
@@ -342,7 +343,7 @@ impl ShardBatch {
 }
 
 impl BatchOutcome {
-    /// Reads the answers to the steps.
+    /// Evaluates the responses to the steps.
     pub(super) fn of(steps: &[RegistryCommand], answers: impl IntoIterator<Item = CommandAnswer>) -> Self {
         let mut outcome = Self::default();
         for (step, answer) in steps.iter().zip(answers) {
@@ -379,7 +380,7 @@ impl BatchOutcome {
         outcome
     }
 
-    /// What is to be sent next: contested records by stamp, and missing leases again.
+    /// The follow-up steps: contested records by stamp, and missing leases again.
     pub(super) fn rest(&self, part: Part, leases: &LeaseTable) -> ShardBatch {
         let mut rest = ShardBatch::of(self.contested.iter().cloned().map(RegistryCommand::Write));
         for session in &self.missing {
@@ -434,14 +435,14 @@ mod tests {
         batch.seal(Index::Current)
     }
 
-    /// The kinds of the steps, in their order.
+    /// The kinds of the steps, in order.
     fn kinds(steps: &[RegistryCommand]) -> Vec<String> {
         let name = |step| format!("{step:?}").split(|char: char| !char.is_alphanumeric()).next().unwrap().to_owned();
         steps.iter().map(name).collect()
     }
 
     #[test]
-    fn a_session_is_in_the_index_for_longer_than_its_lease_runs() {
+    fn a_session_is_indexed_for_longer_than_its_lease() {
         let (leases, session) = (LeaseTable::new(), SessionId::random());
         open(&leases, Some("alice"), session);
         leases.record(session, "{}".into());
@@ -455,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn each_shard_gets_its_part_of_a_session() {
+    fn each_shard_gets_its_share_of_a_session() {
         let (placement, leases) = (Placement::over(2), LeaseTable::new());
         let parts = [0, 1].map(|shard| Part::new(placement, shard));
         let session = loop {
@@ -465,7 +466,7 @@ mod tests {
             }
         };
         let (of_user, of_record) = (parts[placement.shard("alice")], parts[record_shard(placement, session)]);
-        // Anonymous first: the index is where the record is. Then the user is known.
+        // Anonymous first: the index is on the record's shard. Then the user is known.
         open(&leases, None, session);
         assert_eq!(kinds(&steps(of_record, &leases, &[Op::Opened(session)])), ["Index", "KeepIndex"]);
         open(&leases, Some("alice"), session);
@@ -494,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn the_answers_say_who_gave_way() {
+    fn the_responses_contain_who_was_evicted() {
         let (leases, [kept, lost, revoked, moved, gone, late, over]) =
             (LeaseTable::new(), [(); 7].map(|()| SessionId::random()));
         let r2 = |stamp| Owner::new(stamp, &ReplicaId::new("r2").unwrap());

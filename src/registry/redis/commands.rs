@@ -1,6 +1,6 @@
-//! How the registry speaks to a Redis server: its scripts, the commands of a batch's steps, and the answers.
+//! The registry's commands for a Redis server: its scripts, the commands of a batch's steps, and the responses.
 //!
-//! Never calls a script in a form that only one server knows: EVALSHA, and loaded again where a server forgot.
+//! Calls scripts by EVALSHA, and loads them again if a server lost them.
 
 use redis::{Cmd, FromRedisValue, Pipeline, RedisError, RedisResult, Script, Value};
 use tickgate_wire::model::UserId;
@@ -59,7 +59,7 @@ pub(super) async fn ask_all<T: FromRedisValue>(link: &RedisLink, pipeline: &Pipe
     pipeline.query_async(&mut commands).await.map_err(|error| failed(link, &error))
 }
 
-/// Runs a pipeline whose answers do not matter.
+/// Runs a pipeline and ignores its responses.
 pub(super) async fn tell_all(link: &RedisLink, pipeline: &Pipeline) -> Result<(), Failure> {
     if pipeline.is_empty() {
         return Ok(());
@@ -67,12 +67,12 @@ pub(super) async fn tell_all(link: &RedisLink, pipeline: &Pipeline) -> Result<()
     ask_all(link, pipeline).await
 }
 
-/// Runs one call of a script, and loads it first where Redis forgot it.
+/// Runs one call of a script, loading it first if Redis lost it.
 pub(super) async fn run<T: FromRedisValue>(link: &RedisLink, script: &Script, call: &Cmd) -> Result<T, Failure> {
     run_for(RedisCommand::Registry, link, script, call).await
 }
 
-/// Runs a call of a script that is timed as of this kind.
+/// Runs a call of a script, timed as this kind of command.
 pub(super) async fn run_for<T: FromRedisValue>(
     kind: RedisCommand,
     link: &RedisLink,
@@ -89,19 +89,19 @@ pub(super) async fn run_for<T: FromRedisValue>(
     answer.map_err(|error| failed(link, &error))
 }
 
-/// Names a failure and reports it to the link.
+/// Classifies a failure and reports it to the link.
 pub(super) fn failed(link: &RedisLink, error: &RedisError) -> Failure {
     let failure = Failure::of(error);
     link.report(&failure);
     failure
 }
 
-/// The scripts' form of when a token was issued, in milliseconds.
+/// The scripts' form of the time at which a token was issued, in milliseconds.
 pub(super) fn issued_text(issued_ms: Option<u64>) -> String {
     issued_ms.map(|ms| ms.to_string()).unwrap_or_default()
 }
 
-/// The call that refuses a user's tokens, for what is left of the time.
+/// The call that stores a revocation for its remaining time.
 pub(super) fn revoke(inner: &Inner, user: &UserId, revocation: Revocation) -> Cmd {
     let life_ms = revocation.until_ms.saturating_sub(clock::unix_ms()).max(1);
     let mut cmd = call(&inner.scripts.revoke, &[&inner.keys().user_revoked(user)]);
@@ -109,7 +109,7 @@ pub(super) fn revoke(inner: &Inner, user: &UserId, revocation: Revocation) -> Cm
     cmd
 }
 
-/// The call that keeps whether a user is inactive, for what is left of the time.
+/// The call that stores a standing for its remaining time.
 pub(super) fn keep_standing(inner: &Inner, user: &UserId, standing: Standing) -> Cmd {
     let Standing { inactive, until_ms, sent } = standing;
     let life_ms = until_ms.saturating_sub(clock::unix_ms()).max(1);
@@ -118,7 +118,7 @@ pub(super) fn keep_standing(inner: &Inner, user: &UserId, standing: Standing) ->
     cmd
 }
 
-/// The command that keeps a message for replicas that are cut off.
+/// The command that stores a message for replicas that are disconnected.
 pub(super) fn keep(inner: &Inner, field: &str, message: &str, sent: u64) -> Cmd {
     let mut cmd = redis::cmd("XADD");
     cmd.arg(inner.keys().controls()).arg("MAXLEN").arg("~").arg(KEPT_MIN).arg("*");
@@ -126,7 +126,7 @@ pub(super) fn keep(inner: &Inner, field: &str, message: &str, sent: u64) -> Cmd 
     cmd
 }
 
-/// A command of these words.
+/// A command from its parts.
 fn command(words: &[&str]) -> Cmd {
     let mut cmd = redis::cmd(words[0]);
     cmd.arg(&words[1..]);
@@ -224,7 +224,7 @@ fn record_life(inner: &Inner, write: &RecordWrite) -> u64 {
     if write.is_last { inner.lifetimes.resume } else { inner.lifetimes.record() }
 }
 
-/// What an answer to a step says.
+/// Decodes the response to a step.
 pub(super) fn answer(value: RedisResult<Value>) -> CommandAnswer {
     match value {
         Ok(Value::Nil) => CommandAnswer::Nil,
@@ -236,7 +236,7 @@ pub(super) fn answer(value: RedisResult<Value>) -> CommandAnswer {
     }
 }
 
-/// The connections that gave way to one that was counted late.
+/// The connections that were evicted for one that was counted late.
 fn gave_way(value: Value) -> Option<CommandAnswer> {
     let (replaced, over): (Vec<String>, Vec<String>) = redis::from_redis_value(value).ok()?;
     Some(CommandAnswer::GaveWay { replaced, over })

@@ -1,6 +1,6 @@
-//! Control messages over Redis: published at once and kept for a while, so that a replica whose link was down reads what it
-//! missed. Never concerns a connection that was opened later: messages and connections have one order, that of their
-//! stamps, and whoever hears of a message gives greater ones from then on. No clock decides.
+//! Control messages over Redis: published at once and stored for a while, so that a replica whose link was down reads
+//! what it missed. Never affects a connection that was opened later: messages and connections are ordered by their
+//! stamps, and a replica that received a message assigns greater ones from then on. No clock decides.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -20,7 +20,7 @@ use crate::{
     registry::{Carried, Control, Unavailable, superseded},
 };
 
-/// Kept messages that are read in one go.
+/// Number of stored messages read at once.
 const KEPT_PAGE: usize = 1_000;
 
 impl Redis {
@@ -32,7 +32,7 @@ impl Redis {
         let message = ControlMessage { control: control.clone(), stamp: None, sent: Some(sent) };
         let carried = inner.spread((WORD, &word, sent), &channel, &ChannelMessage::Control(message)).await;
         if carried.told.is_err() {
-            // What is here can be closed without anybody's help.
+            // Local connections can be closed without other replicas.
             (inner.local.control)(control);
         }
         carried
@@ -40,7 +40,7 @@ impl Redis {
 }
 
 impl Inner {
-    /// Takes this replica's control messages.
+    /// Subscribes to this replica's control messages.
     pub(super) fn listen(self: &Arc<Self>) {
         for channel in [self.keys().control(&self.local.replica), self.keys().control_all()] {
             let inner = Arc::downgrade(self);
@@ -53,7 +53,7 @@ impl Inner {
         }
     }
 
-    /// The place of a message that is sent now: behind all connections that were opened, wherever, since stamps never run
+    /// The stamp of a message that is sent now: after all opened connections on all replicas, because stamps are never
     /// ahead of Redis's clock.
     pub(super) async fn place_in_order(&self) -> u64 {
         let time: Result<(u64, u64), Failure> = ask(self.replicas_link(), &redis::cmd("TIME")).await;
@@ -63,7 +63,7 @@ impl Inner {
         self.stamp()
     }
 
-    /// The channel on which whom it concerns hears it: the replica that has the session, as far as that can be found out.
+    /// The channel of the replica that has the session, if known, or of all replicas.
     async fn channel_of(&self, control: &Control) -> String {
         let keys = self.keys();
         let Control::Close { session, .. } = control else { return keys.control_all() };
@@ -77,12 +77,12 @@ impl Inner {
             .map_or_else(|| keys.control_all(), |(owner, _)| keys.control(&owner.replica))
     }
 
-    /// Keeps a message (its field, its text, and when it was sent) and publishes it, as far as Redis takes either.
+    /// Stores a message (its field, text and stamp) and publishes it, as far as Redis accepts either.
     pub(super) async fn spread(&self, kept: (&str, &str, u64), channel: &str, message: &ChannelMessage) -> Carried {
         let (field, text, sent) = kept;
         let link = self.control_link();
         let mut pipeline = redis::pipe();
-        // Kept before it is published, so that a replica that subscribes later finds it.
+        // Stored before it is published, so that a replica that subscribes later finds it.
         pipeline.add_command(keep(self, field, text, sent));
         pipeline.cmd("PEXPIRE").arg(self.keys().controls()).arg(millis(KEPT));
         pipeline.cmd("PUBLISH").arg(channel).arg(message.encode());
@@ -103,13 +103,13 @@ impl Inner {
         }
     }
 
-    /// Takes a message of the control channels, in the link's own task.
+    /// Handles a message of the control channels, in the link's own task.
     fn receive(&self, message: ChannelMessage) {
         match message {
             ChannelMessage::Control(message) => self.deliver(message),
             ChannelMessage::Revoked(message) => self.hear_revocation(&message, true),
             ChannelMessage::Standing(message) => self.hear_standing(&message),
-            // A replica that is asked too much answers nothing.
+            // An overloaded replica does not answer.
             ChannelMessage::Ask(ask) => drop(self.asked.try_send(ask)),
             ChannelMessage::Answer(reply) => self.questions.answer(reply),
             ChannelMessage::Inquire(question) => drop(self.inquired.try_send(question)),
@@ -117,7 +117,7 @@ impl Inner {
         }
     }
 
-    /// Hands a control message to this replica, unless it means a connection that is gone.
+    /// Passes a control message to this replica, unless it is for a connection that has closed.
     fn deliver(&self, message: ControlMessage) {
         if let Some(sent) = message.sent {
             self.clock.saw(sent);
@@ -136,12 +136,12 @@ impl Inner {
         self.deliver(ControlMessage { control, stamp: Some(stamp), sent: None });
     }
 
-    /// Tells the owner of a connection that another one took its place.
+    /// Notifies the owner of a connection that another one took its place.
     pub(super) fn supersede(&self, session: SessionId, owner: &Owner) {
         self.tell_owner(owner, superseded(session));
     }
 
-    /// Tells the owner of a connection what concerns that one only.
+    /// Sends the owner of a connection a message for only that connection.
     pub(super) fn tell_owner(&self, owner: &Owner, control: Control) {
         let message = ControlMessage { control, stamp: Some(owner.stamp), sent: None };
         if owner.replica == self.local.replica {
@@ -152,18 +152,18 @@ impl Inner {
     }
 }
 
-/// The last message for each user and session, with when it was sent, and all revocations and standings.
+/// The last message for each user and session with its stamp, and all revocations and standings.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     users: HashMap<String, (u64, Control)>,
     sessions: HashMap<String, (u64, Control)>,
     revocations: Vec<RevokedMessage>,
     standings: Vec<StandingMessage>,
-    /// The last one of all.
+    /// The greatest stamp.
     sent: u64,
 }
 
-/// Reads what is kept.
+/// Reads the stored messages.
 pub(super) async fn kept(inner: &Inner) -> Result<Kept, Failure> {
     let (mut kept, mut after) = (Kept::default(), "-".to_owned());
     loop {
@@ -182,7 +182,7 @@ pub(super) async fn kept(inner: &Inner) -> Result<Kept, Failure> {
 }
 
 impl Kept {
-    /// Takes an entry over, whoever wrote it.
+    /// Adds an entry, whichever replica wrote it.
     fn take(&mut self, fields: &HashMap<String, String>) {
         if let Some(message) = fields.get(REVOKED).and_then(|json| serde_json::from_str::<RevokedMessage>(json).ok()) {
             self.sent = self.sent.max(message.sent);
@@ -207,7 +207,7 @@ impl Kept {
         map.insert(name, (sent, control));
     }
 
-    /// The message that concerns the connection, sent since it was opened.
+    /// The message for the connection that was sent since it was opened.
     fn of(&self, session: SessionId, entry: &LeaseEntry) -> Option<ControlMessage> {
         let name = session.to_string();
         let of_user = entry.user.as_ref().and_then(|user| self.users.get(user.as_str()));
@@ -218,7 +218,7 @@ impl Kept {
         Some(ControlMessage { control, stamp: Some(entry.stamp), sent: None })
     }
 
-    /// Hands them to the connections that were open at that stamp.
+    /// Delivers them to the connections that were open at that stamp.
     pub(super) fn deliver(&self, inner: &Inner, begun: u64) {
         inner.clock.saw(self.sent);
         self.revocations.iter().for_each(|message| inner.hear_revocation(message, false));
@@ -241,7 +241,7 @@ mod tests {
     use crate::registry::{ConnectionInfo, redis::leases::LeaseTable};
 
     #[test]
-    fn a_kept_message_concerns_the_connections_that_were_open_when_it_was_sent() {
+    fn a_stored_message_concerns_connections_that_were_open_when_it_was_sent() {
         let (leases, session) = (LeaseTable::new(), SessionId::random());
         let open = |stamp| {
             let info = ConnectionInfo {

@@ -1,6 +1,5 @@
-//! Which sessions of this replica follow a topic: an index, so that a question for presence costs what its answer holds, and
-//! not a look at every session, and a change what it changes, however much else the session follows. Never knows users or
-//! what a record says beyond its topics.
+//! An index of this replica's sessions by topic, so that presence costs only as much as its result, and a change only
+//! as much as it changes, however many topics the session has. Never knows users, or records beyond their topics.
 
 use std::{
     collections::{
@@ -13,13 +12,14 @@ use std::{
 use parking_lot::Mutex;
 use tickgate_wire::model::{SessionId, Topic};
 
-/// Locks, so that connections that change their subscriptions seldom wait for each other.
+/// Number of locks, so that connections that change their subscriptions rarely wait for each other.
 const PARTS: usize = 16;
 
-/// A topic's name, shortened to what nobody can make collide: the key of the hash is this process's own.
+/// A hash of a topic's name with a key of this process, so that collisions cannot be provoked.
 type TopicHash = u64;
 
-/// Sessions by topic, and topics by session. 16 bytes and a session's id for each subscription, and what the tables add.
+/// Sessions by topic, and topics by session. Takes 16 bytes and a session id per subscription, plus the overhead of the
+/// tables.
 #[derive(Debug, Default)]
 pub(super) struct Followers {
     hasher: RandomState,
@@ -28,7 +28,7 @@ pub(super) struct Followers {
     sessions: [Mutex<HashMap<SessionId, ByPlace>>; PARTS],
 }
 
-/// Most topics of users have one follower.
+/// Most topics of users have one subscriber.
 #[derive(Debug)]
 enum Sessions {
     One(SessionId),
@@ -36,7 +36,7 @@ enum Sessions {
 }
 
 impl Followers {
-    /// The session follows these topics, and no others.
+    /// Sets the session's topics to exactly these.
     pub(super) fn set(&self, session: SessionId, topics: Vec<Topic>) {
         let new = ByPlace::new(topics);
         let mut sessions = self.sessions[self.part(&session)].lock();
@@ -52,7 +52,7 @@ impl Followers {
         }
     }
 
-    /// The sessions that follow a topic.
+    /// The sessions that subscribe to a topic.
     pub(super) fn of(&self, topic: &str) -> Vec<SessionId> {
         let topic = self.hasher.hash_one(topic);
         match self.topics[part_of(topic)].lock().get(&topic) {
@@ -106,7 +106,7 @@ impl Followers {
     }
 }
 
-/// Topics in the order of where their names are in memory: what is in the same place is the same, and need not be read.
+/// Topics ordered by the address of their names: equal addresses are equal names, which need not be compared.
 #[derive(Debug, Default)]
 struct ByPlace(Box<[Topic]>);
 
@@ -117,7 +117,7 @@ impl ByPlace {
         Self(topics.into())
     }
 
-    /// Those that are not among the others, under whatever copy of their names.
+    /// Those that are not among the others, comparing names if addresses differ.
     fn without<'a>(&'a self, others: &'a Self) -> impl Iterator<Item = &'a Topic> {
         let elsewhere = |topic: &&Topic| others.0.binary_search_by_key(&place(topic), place).is_err();
         self.0.iter().filter(elsewhere).filter(|topic| !others.0.contains(topic))
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_topic_has_those_that_follow_it_now() {
+    fn a_topic_has_its_current_subscribers() {
         let (followers, [alice, bob, carol]) = (Followers::default(), [(); 3].map(|()| SessionId::random()));
         let of = |topic: &str| followers.of(topic).into_iter().collect::<HashSet<_>>();
         let topics = |names: &[&str]| names.iter().map(|name| Topic::from_wire(name)).collect::<Vec<_>>();

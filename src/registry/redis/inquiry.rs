@@ -1,5 +1,5 @@
-//! Inquiries over Redis: a question to all replicas over the control channels, and their answers, as far as they come in
-//! time. What concerns one connection is looked for here first, and asks nobody where it is found.
+//! Inquiries over Redis: a question to all replicas over the control channels, and the answers that arrive in time. An
+//! inquiry about one connection is first tried locally, and completed if the connection is here.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -25,14 +25,15 @@ use crate::{
     tasks::Stop,
 };
 
-/// How long the replicas may take to answer.
+/// Time limit for the answers of the replicas.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
-/// Inquiries of others that wait to be answered; beyond that they get no answer.
+/// Maximum number of queued inquiries of other replicas; further ones get no answer.
 pub(super) const ASKED_MAX: usize = 64;
-/// Answers that may wait for one inquiry: more replicas than anybody runs. The one that answers bounds each.
+/// Maximum number of queued answers to one inquiry: more than the number of replicas in practice. The answering replica
+/// bounds the size of each.
 const ANSWERS_MAX: usize = 1_024;
 
-/// Inquiries under way.
+/// Pending inquiries.
 #[derive(Debug, Default)]
 pub(super) struct Inquiries {
     next: AtomicU64,
@@ -40,16 +41,16 @@ pub(super) struct Inquiries {
 }
 
 impl Inquiries {
-    /// Takes one replica's answer.
+    /// Handles one replica's answer.
     pub(super) fn answer(&self, reply: InquiryAnswer) {
         if let Some(sender) = self.waiting.lock().get(&reply.number) {
-            // Full only when nobody reads any more.
+            // Full only if no longer read.
             let _ = sender.try_send(reply.answer);
         }
     }
 }
 
-/// An inquiry that is forgotten when nobody waits for its answers any more.
+/// Removes an inquiry when its answers are no longer awaited.
 struct Open<'a> {
     inquiries: &'a Inquiries,
     number: u64,
@@ -61,7 +62,7 @@ impl Drop for Open<'_> {
     }
 }
 
-/// Answers what replicas inquire, this one among them, until the replica stops.
+/// Answers inquiries of all replicas, including this one, until the replica stops.
 pub(super) async fn answer_all(inner: Arc<Inner>, mut asked: mpsc::Receiver<InquiryQuestion>, mut stop: Stop) {
     loop {
         let question = tokio::select! {
@@ -87,7 +88,7 @@ impl Redis {
         }
         let answers = inner.ask_replicas(inquiry).await;
         if answers.is_err() && matches!(inquiry, Inquiry::Close { .. }) {
-            // What is here can be closed without anybody's help.
+            // Local connections can be closed without other replicas.
             inner.answer_inquiry(inquiry);
         }
         answers
@@ -110,7 +111,7 @@ impl Inner {
         let question = ChannelMessage::Inquire(InquiryQuestion { number, replica, inquiry: inquiry.clone() });
         let mut publish = redis::cmd("PUBLISH");
         publish.arg(self.keys().control_all()).arg(question.encode());
-        // As many as listened when the question was asked; this replica is one of them.
+        // The number of subscribers when the question was published, including this replica.
         let listeners: usize = commands::ask(self.control_link(), &publish).await?;
         let mut answers = Vec::new();
         while answers.len() < listeners {

@@ -1,10 +1,10 @@
-//! The lease base: this replica's sessions, with what to renew and what to write again after Redis lost it, and the forms
-//! in which leases are stored. Pure, and compact, since it holds an entry per connection.
+//! The lease table: this replica's sessions, what to renew, and what to write again after Redis lost it; and the forms
+//! in which leases are stored. Pure, and compact, because it has an entry per connection.
 //!
-//! The buckets are locks and the slots of a wheel at once: one bucket is renewed per tick, and because sessions fall into
-//! buckets by a random hash, the renewals of all replicas spread evenly over time by themselves.
+//! The buckets are both locks and the slots of a wheel: one bucket is renewed per tick, and because a random hash
+//! assigns sessions to buckets, the renewals of all replicas are spread evenly over time.
 //!
-//! Never spells a key.
+//! Never builds a key.
 
 use std::{
     collections::{HashMap, hash_map::RandomState},
@@ -21,13 +21,13 @@ use tickgate_wire::model::{IssuedAt, ReplicaId, SessionId, UserId};
 use super::own_count::OwnCount;
 use crate::registry::{Admission, ConnectionInfo, presence::Audience};
 
-/// Buckets of the table: ticks in one round of renewals.
+/// Number of buckets: ticks per round of renewals.
 pub(super) const BUCKETS: usize = 64;
 
-/// The sessions that this replica holds leases for.
+/// The sessions for which this replica holds leases.
 #[derive(Debug)]
 pub(super) struct LeaseTable {
-    /// The entries are on the heap: a table has up to twice the places that it uses.
+    /// Boxed, because a table has up to twice as many slots as entries.
     buckets: [Mutex<HashMap<SessionId, Box<LeaseEntry>>>; BUCKETS],
     hasher: RandomState,
     /// One copy of each profile's name.
@@ -42,27 +42,27 @@ pub(super) struct LeaseEntry {
     pub user: Option<UserId>,
     /// `None` until a connection is opened.
     pub profile: Option<ProfileIndex>,
-    /// As the operator sees it, milliseconds since 1970.
+    /// For operators, in milliseconds since 1970.
     pub connected_ms: u64,
-    /// Tells the connections of one session apart; microseconds by Redis's clock as far as it is known.
+    /// Distinguishes the connections of one session; microseconds by Redis's clock, as far as it is known.
     pub stamp: u64,
-    /// When the token was issued at the earliest, in milliseconds since 1970, as far as it is known.
+    /// The earliest time at which the token was issued, in milliseconds since 1970, if known.
     pub issued_ms: Option<NonZeroU64>,
     /// Connections that were admitted and not yet opened.
     pending: u16,
     /// Whether the record in Redis was taken over for this connection.
     pub owns_record: bool,
-    /// Whether the record waits to be written.
+    /// Whether the record is queued for writing.
     pub record_queued: bool,
     /// The last record, as JSON.
     pub record: Option<Box<str>>,
 }
 
-/// Which of the replica's profiles.
+/// Index of one of the replica's profiles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ProfileIndex(u16);
 
-/// A session that was opened.
+/// The result of opening a connection.
 #[derive(Debug)]
 pub(super) struct Opened {
     pub user: Option<UserId>,
@@ -70,24 +70,25 @@ pub(super) struct Opened {
     pub was_anonymous: bool,
 }
 
-/// What is left to do when the last connection of a session closed.
+/// What is left to do when the last connection of a session has closed.
 #[derive(Clone, Debug)]
 pub(super) struct Ended {
     pub user: Option<UserId>,
     pub stamp: u64,
     pub had_record: bool,
-    /// The record that had not been written yet.
+    /// The record, if it was not written yet.
     pub unwritten: Option<PendingRecord>,
-    /// The record stays for the resume window. Not a stranger's: that one has no place that could be lost.
+    /// Whether the record stays for the resume window. Not for anonymous sessions, which have no place that could be
+    /// lost.
     pub leaves_record: bool,
 }
 
-/// A session's record on its way to Redis.
+/// A session's record to write to Redis.
 #[derive(Clone, Debug)]
 pub(super) struct PendingRecord {
     pub stamp: u64,
     pub record: Box<str>,
-    /// Nothing of this connection's was written yet.
+    /// Nothing was written for this connection yet.
     pub first: bool,
 }
 
@@ -102,15 +103,15 @@ impl LeaseTable {
     }
 
     fn bucket(&self, session: SessionId) -> &Mutex<HashMap<SessionId, Box<LeaseEntry>>> {
-        // The low bits choose the place inside of the bucket's map, under another key; any bits serve here.
+        // The low bits choose the slot inside the bucket's map, under another key; any bits serve here.
         let index = usize::try_from(self.hasher.hash_one(session) % BUCKETS as u64).unwrap_or_default();
         &self.buckets[index]
     }
 
-    /// An admission was granted under `stamp`. True when the session had an anonymous connection here until now.
+    /// Records an admission under `stamp`. True if the session had an anonymous connection here until now.
     pub(super) fn admitted(&self, admission: &Admission, stamp: u64) -> bool {
         let mut bucket = self.bucket(admission.session).lock();
-        // Under the bucket's lock: the session can't end meanwhile.
+        // Under the bucket's lock, so that the session cannot end meanwhile.
         self.own.admitted(admission, stamp);
         let entry = bucket.entry(admission.session).or_insert_with(|| LeaseEntry::new(stamp));
         let was_anonymous = entry.is_anonymous();
@@ -122,7 +123,7 @@ impl LeaseTable {
         was_anonymous
     }
 
-    /// The session's client has a newer token.
+    /// Records a newer token of the session's client.
     pub(super) fn reissued(&self, session: SessionId, issued_at: Option<IssuedAt>) {
         if let Some(entry) = self.bucket(session).lock().get_mut(&session) {
             entry.issued_ms = earliest(issued_at);
@@ -135,7 +136,7 @@ impl LeaseTable {
         sessions.filter_map(|session| Some((session, self.get(session)?))).collect()
     }
 
-    /// A connection was opened. `stamp` is used when it was not admitted before.
+    /// Records an opened connection. `stamp` is used if it was not admitted before.
     pub(super) fn opened(&self, session: SessionId, info: &ConnectionInfo, stamp: u64) -> Opened {
         let profile = self.profile(&info.profile);
         let mut bucket = self.bucket(session).lock();
@@ -157,11 +158,11 @@ impl LeaseTable {
         Opened { user: entry.user.clone(), was_anonymous }
     }
 
-    /// A connection closed. `None` while another one of the session is about to open here.
+    /// Records a closed connection. `None` while another one of the session is about to open here.
     pub(super) fn closed(&self, session: SessionId) -> Option<Ended> {
         let mut bucket = self.bucket(session).lock();
         let entry = bucket.get_mut(&session)?;
-        // A connection that is about to open keeps the session: the open one goes first.
+        // A connection that is about to open keeps the session: the open one is removed first.
         if entry.profile.take().is_none() {
             entry.pending = entry.pending.saturating_sub(1);
         }
@@ -183,7 +184,7 @@ impl LeaseTable {
         Some(Ended { user: entry.user, stamp, had_record, unwritten, leaves_record })
     }
 
-    /// Keeps a session's record. True when it has to be queued for writing.
+    /// Stores a session's record. True if it must be queued for writing.
     pub(super) fn record(&self, session: SessionId, record: Box<str>) -> bool {
         let mut bucket = self.bucket(session).lock();
         let Some(entry) = bucket.get_mut(&session) else { return false };
@@ -194,7 +195,7 @@ impl LeaseTable {
         !std::mem::replace(&mut entry.record_queued, true)
     }
 
-    /// The session's record for writing; it is no longer queued.
+    /// Takes the session's record for writing; it is no longer queued.
     pub(super) fn take_record(&self, session: SessionId) -> Option<PendingRecord> {
         let mut bucket = self.bucket(session).lock();
         let entry = bucket.get_mut(&session)?;
@@ -207,7 +208,7 @@ impl LeaseTable {
         self.bucket(session).lock().get(&session).map(|entry| LeaseEntry::clone(entry))
     }
 
-    /// The session's record as it was last kept.
+    /// The session's last record.
     pub(super) fn own_record(&self, session: SessionId) -> Option<Box<str>> {
         self.bucket(session).lock().get(&session)?.record.clone()
     }
@@ -216,12 +217,12 @@ impl LeaseTable {
         self.bucket(session).lock().contains_key(&session)
     }
 
-    /// Whether the connection of that stamp is the session's newest here.
+    /// Whether the connection with this stamp is the session's newest here.
     pub(super) fn is_newest(&self, session: SessionId, stamp: u64) -> bool {
         self.bucket(session).lock().get(&session).is_some_and(|entry| entry.stamp == stamp)
     }
 
-    /// The sessions that are open, as far as they are no newer than that stamp.
+    /// The open sessions that are not newer than this stamp.
     pub(super) fn open(&self, newest: u64) -> Vec<SessionId> {
         let mut open = Vec::new();
         for bucket in &self.buckets {
@@ -232,7 +233,7 @@ impl LeaseTable {
         open
     }
 
-    /// What a round of renewals needs of one bucket, without copying records.
+    /// The data for renewing one bucket, without copying records.
     pub(super) fn renewals(&self, index: usize) -> Vec<Renewal> {
         let bucket = self.buckets[index].lock();
         let renewal = |(session, entry): (&SessionId, &LeaseEntry)| {
@@ -244,7 +245,7 @@ impl LeaseTable {
         bucket.iter().map(|(session, entry)| (session, &**entry)).filter_map(renewal).collect()
     }
 
-    /// Counts these sessions, as far as they are open here.
+    /// Counts those of these sessions that are open here.
     pub(super) fn audience(&self, sessions: &[SessionId]) -> Audience {
         let mut audience = Audience::default();
         for session in sessions {
@@ -262,7 +263,7 @@ impl LeaseTable {
             profiles.push(name.into());
             profiles.len() - 1
         });
-        // A configuration has some tens of profiles.
+        // A configuration has a few dozen profiles.
         ProfileIndex(u16::try_from(index).unwrap_or(u16::MAX))
     }
 
@@ -272,13 +273,13 @@ impl LeaseTable {
     }
 }
 
-/// One session's part in a round of renewals.
+/// The data for renewing one session.
 #[derive(Debug)]
 pub(super) struct Renewal {
     pub session: SessionId,
     pub user: Option<UserId>,
     pub stamp: u64,
-    /// Whether a record of it is kept in Redis.
+    /// Whether it has a record in Redis.
     pub recorded: bool,
     /// Whether its newest connection was admitted and not yet opened.
     pub opening: bool,
@@ -308,18 +309,18 @@ fn earliest(issued_at: Option<IssuedAt>) -> Option<NonZeroU64> {
     NonZeroU64::new(issued_at?.earliest_ms())
 }
 
-/// A lease, as a member of its user's set. At most 64 bytes, which Redis stores in its compact form.
+/// A lease as a member of its user's set. At most 64 bytes, which Redis stores in its compact form.
 pub(super) fn member(stamp: u64, replica: &ReplicaId, session: SessionId) -> String {
     format!("{stamp}:{replica}:{}", session.compact())
 }
 
-/// Takes a member apart.
+/// Parses a member.
 pub(super) fn split_member(member: &str) -> Option<(Owner, SessionId)> {
     let (owner, session) = member.rsplit_once(':')?;
     Some((Owner::parse(owner)?, SessionId::parse(session)?))
 }
 
-/// One connection of a session: where it is, and which of several.
+/// One connection of a session: its replica and its stamp.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Owner {
     pub stamp: u64,
@@ -336,7 +337,7 @@ impl Owner {
         Some(Self { stamp: stamp.parse().ok()?, replica: ReplicaId::new(replica).ok()? })
     }
 
-    /// Takes a record's value apart into its owner and its JSON.
+    /// Splits a record's value into its owner and its JSON.
     pub(super) fn split(value: &str) -> Option<(Self, &str)> {
         let (owner, json) = value.split_once(' ')?;
         Some((Self::parse(owner)?, json))
@@ -349,7 +350,7 @@ impl fmt::Display for Owner {
     }
 }
 
-/// A session in its replica's index: what sweeping and the operator's view need.
+/// A session in its replica's index: the data for sweeping and for operators.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct IndexEntry {
     #[serde(rename = "u", default, skip_serializing_if = "Option::is_none")]
@@ -431,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_is_renewed_from_its_opening_to_its_end() {
+    fn a_lease_is_renewed_from_opening_to_closing() {
         let leases = LeaseTable::new();
         leases.admitted(&admission("alice"), 10);
         assert!(renewals(&leases)[0].opening, "admitted, and not in the index yet");
@@ -464,7 +465,7 @@ mod tests {
     }
 
     #[test]
-    fn an_anonymous_session_says_so_when_it_gets_a_user() {
+    fn an_anonymous_session_is_reported_when_it_gets_a_user() {
         let leases = LeaseTable::new();
         let opened = |user, stamp| leases.opened(session(), &info(user), stamp).was_anonymous;
         assert!(!opened(None, 10));
@@ -472,12 +473,12 @@ mod tests {
         assert!(!opened(Some("alice"), 99));
         leases.closed(session()).unwrap();
         assert!(!opened(None, 30));
-        assert!(opened(Some("alice"), 40), "let in without being counted");
+        assert!(opened(Some("alice"), 40), "admitted without being counted");
         assert!(!opened(Some("alice"), 50));
     }
 
     #[test]
-    fn a_member_comes_apart_as_it_was_put_together_and_fits_the_compact_form() {
+    fn a_member_survives_encoding_and_fits_the_compact_form() {
         let (replica, session) = (ReplicaId::random(), SessionId::random());
         let text = member(1_763_700_000_000_000, &replica, session);
         assert!(text.len() <= 64, "{} bytes", text.len());
@@ -486,7 +487,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_names_its_owner_before_its_json() {
+    fn a_record_starts_with_its_owner() {
         let owner = Owner::new(7, &ReplicaId::new("r1").unwrap());
         let value = format!("{owner} {{\"profile\":\"a b\"}}");
         assert_eq!(Owner::split(&value), Some((owner, "{\"profile\":\"a b\"}")));

@@ -1,4 +1,4 @@
-//! What replicas send each other over the control channels.
+//! The messages that replicas send each other over the control channels.
 
 use std::time::Duration;
 
@@ -6,16 +6,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::registry::{Answer, Control, Inquiry, presence::Audience};
 
-/// How long, and at least how many are kept: a link that was down for longer is that of a replica that was not ready.
+/// How long, and at least how many messages are stored: a replica whose link was down for longer was not ready.
 pub(super) const KEPT: Duration = Duration::from_secs(600);
 pub(super) const KEPT_MIN: usize = 10_000;
-/// The field of an operator's word in what is kept, of a revocation, of a user's standing, and of when each was sent.
+/// The fields of stored messages: operator commands, revocations, standings, and the stamp of each.
 pub(super) const WORD: &str = "c";
 pub(super) const REVOKED: &str = "r";
 pub(super) const STANDING: &str = "i";
 pub(super) const SENT: &str = "s";
 
-/// What goes over the control channels.
+/// A message on the control channels.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum ChannelMessage {
@@ -35,15 +35,14 @@ impl ChannelMessage {
     }
 }
 
-/// A control message under way.
+/// A control message in transit.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct ControlMessage {
     pub(super) control: Control,
-    /// Only the connection of this stamp is meant, not a newer one of the same session.
+    /// If set, only the connection with this stamp is meant, not a newer one of the same session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) stamp: Option<u64>,
-    /// Its place in the order, where it is an operator's: connections that are opened after it was heard have greater
-    /// stamps.
+    /// The stamp of an operator's message: connections opened after it was received have greater stamps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) sent: Option<u64>,
 }
@@ -52,10 +51,10 @@ pub(super) struct ControlMessage {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct RevokedMessage {
     pub(super) user: String,
-    /// Those that were issued at this time or before, in milliseconds since 1970.
+    /// Tokens issued not later than this, in milliseconds since 1970.
     pub(super) at_ms: u64,
     pub(super) until_ms: u64,
-    /// Its place in the order: connections with smaller stamps were there before.
+    /// Its stamp: connections with smaller stamps were open before.
     pub(super) sent: u64,
 }
 
@@ -65,15 +64,15 @@ pub(super) struct StandingMessage {
     pub(super) user: String,
     pub(super) inactive: bool,
     pub(super) until_ms: u64,
-    /// Its place in the order: the last word counts.
+    /// Its stamp: the last report counts.
     pub(super) sent: u64,
 }
 
-/// A question to all replicas: who follows these topics?
+/// A question to all replicas about the subscribers of these topics.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct PresenceQuestion {
     pub(super) number: u64,
-    /// Who asks.
+    /// The asking replica.
     pub(super) replica: String,
     pub(super) topics: Vec<String>,
 }
@@ -90,7 +89,7 @@ pub(super) struct PresenceAnswer {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct InquiryQuestion {
     pub(super) number: u64,
-    /// Who asks.
+    /// The asking replica.
     pub(super) replica: String,
     pub(super) inquiry: Inquiry,
 }

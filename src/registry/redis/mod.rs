@@ -1,15 +1,14 @@
 //! The registry of many replicas over Redis.
 //!
-//! - `leases` is the base: this replica's sessions, and what Redis should know of them, with `own_count` by user; `times`
-//!   its clock and lifetimes.
-//! - `admission`, `sessions`, `control`, `revocation`, `standing`, `presence` and `inquiry` are the parts of the contract over
-//!   it.
-//! - Each shard has a `writer`, which sends it what `batch` puts together; `replica` keeps the replica's own lease and
-//!   sweeps after others, as `sweep` decides; `commands` knows how it all looks in Redis.
+//! - `leases` is the base: this replica's sessions, and what Redis should contain about them, with `own_count` by user;
+//!   `times` has its clock and lifetimes.
+//! - `admission`, `sessions`, `control`, `revocation`, `standing`, `presence` and `inquiry` are the parts of the
+//!   contract on top of it.
+//! - Each shard has a `writer`, which sends the steps of `batch`; `replica` renews the replica's own lease and sweeps
+//!   after others, as `sweep` decides; `commands` encodes everything for Redis.
 //!
-//! A session's lease and its entry in the replica's index are on its user's shard, its record is on the session's own.
-//! `batch`, `leases`, `left`, `own_count`, `sweep` and `times` decide without I/O. Never keeps a lease that nobody renews:
-//! every key ends by itself.
+//! A session's lease and its entry in the replica's index are on its user's shard; its record is on the session's own.
+//! `batch`, `leases`, `left`, `own_count`, `sweep` and `times` decide without I/O. Every key expires.
 
 mod admission;
 mod batch;
@@ -66,10 +65,10 @@ use crate::{
     tasks::Tasks,
 };
 
-/// How long the last changes may take to be written when the replica leaves.
+/// Time limit for writing the last changes when the replica leaves.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What places the leases of the replicas, the one clock that gives stamps, and the control channels.
+/// The shard of the replicas' leases, of the clock that determines stamps, and of the control channels.
 const REPLICAS: &str = "replicas";
 
 /// The registry of many replicas over Redis. Cheap to clone.
@@ -87,15 +86,15 @@ struct Inner {
     standings: Standings,
     left_records: LeftRecords,
     followers: Followers,
-    /// What waits to be written, by shard.
+    /// Queued changes by shard.
     queues: Vec<ShardQueue>,
     started: Instant,
     clock: StampClock,
     questions: Questions,
-    /// Questions to this replica about its sessions.
+    /// Questions about this replica's sessions.
     asked: mpsc::Sender<PresenceQuestion>,
     inquiries: Inquiries,
-    /// Inquiries about its connections.
+    /// Inquiries about this replica's connections.
     inquired: mpsc::Sender<InquiryQuestion>,
     /// Names of the exclusive leases that were taken, to be ended when the replica leaves.
     held: Mutex<HashSet<String>>,
@@ -109,7 +108,7 @@ impl From<Failure> for Unavailable {
 }
 
 impl Redis {
-    /// Works over the topology's links; its tasks start at once, whether the servers answer or not.
+    /// Starts the registry over the topology's links, whether the servers respond or not.
     #[must_use]
     pub fn start_on(topology: &Topology, local: Local, tasks: &Tasks) -> Self {
         let (queues, queued): (Vec<_>, Vec<_>) = topology.links().iter().map(|_| ShardQueue::new()).unzip();
@@ -183,7 +182,7 @@ impl Inner {
         self.topology.at(REPLICAS).keys()
     }
 
-    /// The link to the leases of the replicas, and to the clock that gives stamps.
+    /// The link to the server with the replicas' leases and the clock that determines stamps.
     fn replicas_link(&self) -> &RedisLink {
         self.topology.at(REPLICAS)
     }
@@ -205,12 +204,12 @@ impl Inner {
         batch::record_shard(self.topology.placement(), session)
     }
 
-    /// Hands a change to a shard's writer.
+    /// Queues a change for a shard's writer.
     fn push(&self, shard: usize, op: Op) {
         self.queues[shard].push(Queued::Op(op));
     }
 
-    /// Hands a change to the writers of both shards, once where they are the same.
+    /// Queues a change for the writers of both shards, once if they are the same.
     fn push_both(&self, shard: usize, other: usize, op: Op) {
         if other != shard {
             self.push(other, op.clone());
@@ -218,7 +217,7 @@ impl Inner {
         self.push(shard, op);
     }
 
-    /// Waits until everything that is queued now has been written.
+    /// Waits until everything queued so far has been written.
     async fn flush(&self) {
         let wait = self.queues.iter().map(|queue| {
             let (sender, flushed) = oneshot::channel();

@@ -1,6 +1,6 @@
-//! Which sessions each user has on this replica: what holds a user's limit while Redis can't. Pure.
+//! The sessions of each user on this replica, by which the limit is enforced while Redis is unavailable. Pure.
 //!
-//! Never knows what the user has on other replicas.
+//! Never knows a user's sessions on other replicas.
 
 use std::{
     collections::{HashMap, hash_map::Entry, hash_map::RandomState},
@@ -13,7 +13,7 @@ use tickgate_wire::model::{SessionId, UserId};
 
 use crate::registry::Admission;
 
-/// Locks of the table.
+/// Number of locks of the table.
 const PARTS: usize = 16;
 
 /// The sessions of each user on this replica.
@@ -21,15 +21,15 @@ const PARTS: usize = 16;
 pub(super) struct OwnCount {
     parts: [Mutex<HashMap<UserId, Sessions>>; PARTS],
     hasher: RandomState,
-    /// Sessions whose clients wanted the place of another one while Redis was not there to give it: which one.
+    /// Sessions that could not take the place of another one while Redis was unavailable, with that other one.
     replacing: Mutex<HashMap<SessionId, SessionId>>,
-    /// The limit of the last admission: the replica has one for all users.
+    /// The limit of the last admission: a replica has one limit for all users.
     connections_max: AtomicU32,
-    /// Whether the oldest gives way when there are too many.
+    /// Whether the oldest is evicted at the limit.
     evicts_oldest: AtomicBool,
 }
 
-/// A user's sessions. Nearly every user has one, which takes no memory of its own.
+/// A user's sessions. Nearly every user has one, which takes no extra memory.
 #[derive(Debug)]
 enum Sessions {
     One(Slot),
@@ -42,10 +42,10 @@ struct Slot {
     stamp: u64,
 }
 
-/// What the replica's own count says.
+/// The decision of the replica's own count.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum OwnVerdict {
-    /// `connections` counts the new one; the evicted have to be closed.
+    /// `connections` includes the new one; the evicted must be closed.
     Admitted {
         connections: usize,
         evicted: Vec<SessionId>,
@@ -73,7 +73,7 @@ impl OwnCount {
         &self.parts[usize::try_from(self.hasher.hash_one(user) % PARTS as u64).unwrap_or_default()]
     }
 
-    /// A session was admitted.
+    /// Records an admission.
     pub(super) fn admitted(&self, admission: &Admission, stamp: u64) {
         self.connections_max.store(admission.connections_max, Ordering::Relaxed);
         self.evicts_oldest.store(admission.evict_oldest, Ordering::Relaxed);
@@ -83,27 +83,27 @@ impl OwnCount {
         self.add(&admission.user, admission.session, stamp);
     }
 
-    /// Greatest number of a user's connections, as far as it is known.
+    /// The limit of a user's connections, as far as it is known.
     pub(super) fn connections_max(&self) -> u32 {
         self.connections_max.load(Ordering::Relaxed)
     }
 
-    /// Whether the oldest of a user's connections gives way when there are too many.
+    /// Whether a user's oldest connection is evicted at the limit.
     pub(super) fn evicts_oldest(&self) -> bool {
         self.evicts_oldest.load(Ordering::Relaxed)
     }
 
-    /// The session whose place this one is to take.
+    /// The session whose place this one should take.
     pub(super) fn replaces(&self, session: SessionId) -> Option<SessionId> {
         self.replacing.lock().get(&session).copied()
     }
 
-    /// The session has its place among all of its user's.
+    /// Records that the session has its place among all of its user's.
     pub(super) fn placed(&self, session: SessionId) {
         self.replacing.lock().remove(&session);
     }
 
-    /// Notes a session, or its newer connection.
+    /// Adds a session, or its newer connection.
     pub(super) fn add(&self, user: &UserId, session: SessionId, stamp: u64) {
         let slot = Slot { session, stamp };
         match self.part(user).lock().entry(user.clone()) {
@@ -120,7 +120,7 @@ impl OwnCount {
         part.get(user).map_or_else(Vec::new, |sessions| sessions.slots().iter().map(|slot| slot.session).collect())
     }
 
-    /// The session ended.
+    /// Removes a session.
     pub(super) fn remove(&self, user: &UserId, session: SessionId) {
         self.placed(session);
         let mut part = self.part(user).lock();
@@ -133,7 +133,7 @@ impl OwnCount {
         }
     }
 
-    /// Takes a slot for a session by this replica's count alone, in one step.
+    /// Takes a place for a session by this replica's count only, in one step.
     pub(super) fn admit(&self, admission: &Admission, stamp: u64) -> OwnVerdict {
         let (session, max) = (admission.session, admission.connections_max as usize);
         let mut part = self.part(&admission.user).lock();
@@ -172,7 +172,7 @@ impl Sessions {
         }
     }
 
-    /// Takes a session out. True when none is left.
+    /// Removes a session. True if none is left.
     fn take(&mut self, session: SessionId) -> bool {
         match self {
             Self::One(only) => only.session == session,
@@ -197,12 +197,12 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_holds_and_a_session_counts_once() {
+    fn the_limit_is_enforced_and_a_session_counts_once() {
         let (own, alice) = (OwnCount::default(), UserId::new("alice").unwrap());
         let sessions: Vec<SessionId> = (0..3).map(|_| SessionId::random()).collect();
         own.add(&alice, sessions[0], 1);
         let admitted = |connections| OwnVerdict::Admitted { connections, evicted: Vec::new() };
-        assert_eq!(own.admit(&admission(sessions[0], 2, false), 2), admitted(1), "its own ghost");
+        assert_eq!(own.admit(&admission(sessions[0], 2, false), 2), admitted(1), "its own previous connection");
         assert_eq!(own.admit(&admission(sessions[1], 2, false), 3), admitted(2));
         assert_eq!(own.admit(&admission(sessions[2], 2, false), 4), OwnVerdict::Refused { connections: 2 });
         own.remove(&alice, sessions[0]);
@@ -212,11 +212,11 @@ mod tests {
         for session in sessions {
             own.remove(&alice, session);
         }
-        assert!(own.parts.iter().all(|part| part.lock().is_empty()), "nothing is left of a user who left");
+        assert!(own.parts.iter().all(|part| part.lock().is_empty()), "nothing is left of a user without sessions");
     }
 
     #[test]
-    fn the_oldest_gives_way_where_that_is_the_rule() {
+    fn the_oldest_is_evicted_if_configured() {
         let (own, alice) = (OwnCount::default(), UserId::new("alice").unwrap());
         let [old, older, new] = [(); 3].map(|()| SessionId::random());
         own.add(&alice, old, 20);
@@ -224,6 +224,6 @@ mod tests {
         let evicted = |session| OwnVerdict::Admitted { connections: 2, evicted: vec![session] };
         assert_eq!(own.admit(&admission(new, 2, true), 30), evicted(older));
         own.add(&alice, old, 40);
-        assert_eq!(own.admit(&admission(older, 2, true), 50), evicted(new), "it is newer since it came back");
+        assert_eq!(own.admit(&admission(older, 2, true), 50), evicted(new), "it is newer since it returned");
     }
 }

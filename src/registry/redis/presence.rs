@@ -1,8 +1,8 @@
-//! Presence over Redis: a question to all replicas over the control channels; each counts its own followers, and the one
-//! that asked adds up.
+//! Presence over Redis: a question to all replicas over the control channels; each counts its own subscribers, and the
+//! asking replica adds them up.
 //!
-//! Whoever asks waits for the next question, which is about all topics that are asked for by then: many who ask about many
-//! topics cost no more questions than one. Never asks twice within a second for the same topic, however many clients do.
+//! Callers wait for the next question, which covers all topics requested by then: many callers with many topics cost no
+//! more questions than one. A replica asks at most once a second for the same topic.
 
 use std::{
     collections::HashMap,
@@ -33,36 +33,37 @@ use crate::{
     tasks::Stop,
 };
 
-/// How long an answer serves others who ask.
+/// How long a result is shared.
 const CACHE_TTL: Duration = Duration::from_secs(1);
-/// Topics whose answers are kept at once.
+/// Maximum number of cached topics.
 const CACHE_MAX: usize = 1_024;
-/// Time between two questions of one replica.
+/// Minimum time between two questions of one replica.
 const ASK_INTERVAL: Duration = Duration::from_millis(50);
-/// How long the replicas may take to answer, the wait for a question's turn included.
+/// Time limit for the answers of the replicas, including the wait for a question.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
-/// Topics of one question.
+/// Maximum number of topics per question.
 const TOPICS_MAX: usize = 64;
-/// Topics that wait for their turn to be asked about; beyond that clients are asked to retry.
+/// Maximum number of topics waiting for a question; beyond it clients are asked to retry.
 const WAITING_MAX: usize = 4_096;
-/// Questions of others that wait to be answered; beyond that they get no answer, and try again later.
+/// Maximum number of queued questions of other replicas; further ones get no answer, and are retried later.
 pub(super) const ASKED_MAX: usize = 64;
-/// Answers that may wait for one question: more replicas than anybody runs. Each is bounded by [`Audience`].
+/// Maximum number of queued answers to one question: more than the number of replicas in practice. [`Audience`] bounds
+/// the size of each.
 const ANSWERS_MAX: usize = 1_024;
 
 type Cached = Arc<tokio::sync::Mutex<Option<(Instant, Presence)>>>;
 
-/// Questions under way, and recent answers.
+/// Pending questions, and recent results.
 #[derive(Debug)]
 pub(super) struct Questions {
     next: AtomicU64,
     waiting: Mutex<HashMap<u64, mpsc::Sender<Vec<Audience>>>>,
-    /// The call that holds a topic's lock asks; the others wait for it and take its answer.
+    /// The call that holds a topic's lock asks; the others wait for it and share its result.
     recent: Mutex<HashMap<Topic, Cached>>,
     to_ask: mpsc::Sender<Wanted>,
 }
 
-/// A topic that somebody asks about.
+/// A topic that was requested.
 #[derive(Debug)]
 pub(super) struct Wanted {
     topic: Topic,
@@ -70,32 +71,40 @@ pub(super) struct Wanted {
 }
 
 impl Questions {
-    /// The other end is for [`ask_all`].
+    /// The receiver is for [`ask_all`].
     pub(super) fn new() -> (Self, mpsc::Receiver<Wanted>) {
         let (to_ask, wanted) = mpsc::channel(WAITING_MAX);
         (Self { next: AtomicU64::new(0), waiting: Mutex::default(), recent: Mutex::default(), to_ask }, wanted)
     }
 
-    /// Takes one replica's answer.
+    /// Handles one replica's answer.
     pub(super) fn answer(&self, reply: PresenceAnswer) {
         if let Some(sender) = self.waiting.lock().get(&reply.number) {
-            // Full only when nobody reads any more.
+            // Full only if no longer read.
             let _ = sender.try_send(reply.audiences);
         }
     }
 
+    /// Where the answer about a topic is kept, as long as there is room for it.
     fn cached(&self, topic: &Topic) -> Cached {
         let mut recent = self.recent.lock();
+        if let Some(cached) = recent.get(topic) {
+            return Arc::clone(cached);
+        }
         if recent.len() >= CACHE_MAX {
             let now = Instant::now();
             recent.retain(|_, cached| {
                 cached.try_lock().map_or(true, |kept| kept.is_some_and(|(at, _)| now - at < CACHE_TTL))
             });
         }
+        if recent.len() >= CACHE_MAX {
+            // Nobody else takes this answer.
+            return Cached::default();
+        }
         Arc::clone(recent.entry(topic.clone()).or_default())
     }
 
-    /// What all replicas answer about a topic.
+    /// The result of all replicas for a topic.
     async fn ask(&self, topic: &Topic) -> Result<Presence, Failure> {
         let (answer, answered) = oneshot::channel();
         self.to_ask.try_send(Wanted { topic: topic.clone(), answer }).map_err(|_| Failure::PoolWait)?;
@@ -103,7 +112,7 @@ impl Questions {
     }
 }
 
-/// Answers what other replicas ask, and this one, until the replica stops.
+/// Answers questions of all replicas, including this one, until the replica stops.
 pub(super) async fn answer_all(inner: Arc<Inner>, mut asked: mpsc::Receiver<PresenceQuestion>, mut stop: Stop) {
     loop {
         let ask = tokio::select! {
@@ -119,7 +128,7 @@ pub(super) async fn answer_all(inner: Arc<Inner>, mut asked: mpsc::Receiver<Pres
     }
 }
 
-/// A question that is forgotten when nobody waits for its answers any more.
+/// Removes a question when its answers are no longer awaited.
 struct Open<'a> {
     questions: &'a Questions,
     number: u64,
@@ -149,7 +158,7 @@ impl Redis {
     }
 }
 
-/// Asks about whatever topics are wanted, so often, until the replica stops.
+/// Asks about requested topics at the interval, until the replica stops.
 pub(super) async fn ask_all(inner: Arc<Inner>, mut wanted: mpsc::Receiver<Wanted>, mut stop: Stop) {
     let (mut under_way, mut turn) = (FuturesUnordered::new(), Instant::now());
     let mut batch = Vec::new();
@@ -171,17 +180,17 @@ pub(super) async fn ask_all(inner: Arc<Inner>, mut wanted: mpsc::Receiver<Wanted
     }
 }
 
-/// Asks all replicas about these topics. Where the answers don't come, whoever wants them hears so.
+/// Asks all replicas about these topics. If answers are missing, the callers get an error.
 async fn ask(inner: &Inner, batch: Vec<Wanted>) {
     let topics = batch.iter().map(|wanted| wanted.topic.to_string()).collect();
     match tokio::time::timeout(ANSWER_TIMEOUT, answers(inner, topics, batch.len())).await {
         Ok(Ok(all)) => {
             for (wanted, audience) in batch.into_iter().zip(all) {
-                // Nobody waits any more.
+                // The caller may have stopped waiting.
                 let _ = wanted.answer.send(audience.presence());
             }
         }
-        Ok(Err(error)) => tracing::debug!(%error, "presence can't be asked"),
+        Ok(Err(error)) => tracing::debug!(%error, "presence is unavailable"),
         Err(_) => tracing::debug!("not all replicas answered about presence"),
     }
 }
@@ -194,7 +203,7 @@ async fn answers(inner: &Inner, topics: Vec<String>, count: usize) -> Result<Vec
     let ask = PresenceQuestion { number, replica: inner.local.replica.to_string(), topics };
     let mut publish = redis::cmd("PUBLISH");
     publish.arg(inner.keys().control_all()).arg(ChannelMessage::Ask(ask).encode());
-    // As many as listened when the question was asked; this replica is one of them.
+    // The number of subscribers when the question was published, including this replica.
     let listeners: usize = commands::ask(inner.control_link(), &publish).await?;
     let mut all = vec![Audience::default(); count];
     for _ in 0..listeners {
@@ -202,4 +211,26 @@ async fn answers(inner: &Inner, topics: Vec<String>, count: usize) -> Result<Vec
         all.iter_mut().zip(&one).for_each(|(all, one)| all.merge(one));
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_answers_are_kept_than_there_may_be() {
+        let (questions, _wanted) = Questions::new();
+        let topic = |number: usize| Topic::public(&format!("t:{number}")).unwrap();
+        let ask = |number: usize| questions.cached(&topic(number)).try_lock_owned().unwrap();
+        // Each is being asked about: none can go.
+        let mut asked: Vec<_> = (0..CACHE_MAX).map(ask).collect();
+        let beyond = [ask(CACHE_MAX), ask(CACHE_MAX)];
+        assert_eq!(questions.recent.lock().len(), CACHE_MAX);
+        assert!(questions.cached(&topic(0)).try_lock().is_err(), "who asks the same waits for the same answer");
+        drop(beyond);
+        *asked[0] = Some((Instant::now(), Presence::default()));
+        drop(asked);
+        drop(ask(CACHE_MAX));
+        assert_eq!(questions.recent.lock().len(), 2, "those without an answer make room");
+    }
 }

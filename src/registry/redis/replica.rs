@@ -1,5 +1,5 @@
-//! The replica's own lease to its end, the figures renewed with it, named leases, and sweeping after replicas whose lease
-//! has ended.
+//! The replica's own lease, the statistics renewed with it, named leases, and sweeping after replicas whose lease has
+//! expired.
 //!
 //! Never touches the sessions of another replica that renews its lease.
 
@@ -60,7 +60,7 @@ pub(super) async fn keep(inner: Arc<Inner>, mut stop: Stop) {
     }
 }
 
-/// The replicas whose lease runs, with their figures.
+/// The replicas with a valid lease, and their statistics.
 pub(super) async fn cluster(inner: &Inner) -> Result<ClusterFigures, Failure> {
     let call = call(&inner.scripts.cluster, &[&inner.keys().replicas(), &inner.keys().replica_figures()]);
     let found: Vec<(String, String)> = run(inner.replicas_link(), &inner.scripts.cluster, &call).await?;
@@ -70,14 +70,15 @@ pub(super) async fn cluster(inner: &Inner) -> Result<ClusterFigures, Failure> {
     Ok(ClusterFigures { replicas: found.iter().filter_map(parse).collect() })
 }
 
-/// Takes or renews a named lease. The number of its turn, which exceeds `above`; `None` while another replica holds it.
+/// Takes or renews a named lease. Returns the number of its turn, which exceeds `above`; `None` while another replica
+/// holds it.
 pub(super) async fn hold(inner: &Inner, name: &str, ttl: Duration, above: u64) -> Result<Option<u64>, Failure> {
     let mut hold = call(&inner.scripts.hold, &[&inner.keys().lease(name)]);
     hold.arg(inner.local.replica.as_str()).arg(millis(ttl)).arg(above);
     run(inner.topology.at(name), &inner.scripts.hold, &hold).await
 }
 
-/// Writes under a lease what this replica wants of a feed, and returns what any of them wants where that is asked for.
+/// Registers under a lease what this replica requests from a feed, and returns what any replica requests, if asked for.
 pub(super) async fn want(
     inner: &Inner,
     feed: &str,
@@ -97,7 +98,7 @@ async fn release(inner: &Inner, name: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Takes everything of this replica out of Redis, except the records of its sessions.
+/// Removes everything of this replica from Redis, except the records of its sessions.
 pub(super) async fn end_all(inner: &Inner) -> Result<(), Failure> {
     let own = &inner.local.replica;
     for (shard, link) in inner.topology.links().iter().enumerate() {
@@ -120,7 +121,7 @@ pub(super) async fn end_all(inner: &Inner) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Forgets a replica; `how`: "now" to forget it although its lease runs.
+/// Removes a replica; `how`: "now" to remove it although its lease is valid.
 async fn bury(inner: &Inner, replica: &ReplicaId, how: &str) -> Result<(), Failure> {
     let mut bury = call(&inner.scripts.bury, &[&inner.keys().replicas(), &inner.keys().replica_figures()]);
     bury.arg(replica.as_str()).arg(how);
@@ -130,7 +131,7 @@ async fn bury(inner: &Inner, replica: &ReplicaId, how: &str) -> Result<(), Failu
 
 struct Renewal {
     was_running: bool,
-    /// Other replicas whose lease has ended.
+    /// Other replicas whose lease has expired.
     ended: Vec<ReplicaId>,
 }
 
@@ -147,7 +148,7 @@ async fn renew(inner: &Inner) -> Result<Renewal, Failure> {
     for link in inner.topology.links() {
         let mut expire = redis::cmd("PEXPIRE");
         expire.arg(inner.keys().replica_sessions(&inner.local.replica)).arg(times.index());
-        // A dead shard keeps no index anyway; its writer makes a new one.
+        // A dead shard has no index anyway; its writer creates a new one.
         let _ = ask::<Value>(link, &expire).await;
     }
     let ended = ended.iter().filter_map(|name| ReplicaId::new(name).ok());
@@ -160,13 +161,13 @@ async fn sweep_logged(inner: &Inner, replica: &ReplicaId) {
         Ok(None) => {}
         Ok(Some(sessions)) => {
             inner.replicas_link().metrics().sessions_swept_total.inc_by(sessions as u64);
-            tracing::info!(%replica, sessions, "removed the sessions of a replica that is gone");
+            tracing::info!(%replica, sessions, "removed the sessions of a replica that has ended");
         }
         Err(failure) => tracing::debug!(%replica, %failure, "a sweep was interrupted"),
     }
 }
 
-/// Takes the sessions of a replica that is gone out of their users' sets. `None` while another replica does.
+/// Removes the sessions of an ended replica from their users' sets. `None` while another replica does.
 async fn sweep(inner: &Inner, replica: &ReplicaId) -> Result<Option<usize>, Failure> {
     let name = format!("sweep:{replica}");
     if hold(inner, &name, SWEEP_TTL, 0).await?.is_none() {
@@ -176,7 +177,7 @@ async fn sweep(inner: &Inner, replica: &ReplicaId) -> Result<Option<usize>, Fail
     for link in inner.topology.links() {
         match sweep_shard(inner, link, replica).await {
             Ok((swept, clean)) => (sessions, is_clean) = (sessions + swept, is_clean && clean),
-            // A dead shard does not keep the slots on the others.
+            // A dead shard must not keep the places on the others.
             Err(failure) => failed = Some(failure),
         }
     }
@@ -190,13 +191,13 @@ async fn sweep(inner: &Inner, replica: &ReplicaId) -> Result<Option<usize>, Fail
     Ok(Some(sessions))
 }
 
-/// Sweeps one shard: how many sessions, and whether nothing is left there.
+/// Sweeps one shard. Returns the number of sessions, and whether nothing is left there.
 async fn sweep_shard(inner: &Inner, link: &RedisLink, replica: &ReplicaId) -> Result<(usize, bool), Failure> {
     let (index, swept) = (inner.keys().replica_sessions(replica), inner.keys().replica_swept(replica));
     let mut sweep = Sweep::new(replica.clone());
     loop {
         match sweep.next() {
-            // Fails where there is no index.
+            // Fails if there is no index.
             SweepStep::MoveAside => sweep.moved(ask(link, redis::cmd("RENAMENX").arg(&index).arg(&swept)).await.ok()),
             SweepStep::Scan { cursor } => {
                 let mut scan = redis::cmd("HSCAN");
@@ -217,7 +218,7 @@ async fn sweep_shard(inner: &Inner, link: &RedisLink, replica: &ReplicaId) -> Re
     }
 }
 
-/// Takes leases out of the sets of their users, who are on that shard.
+/// Removes leases from the sets of their users on that shard.
 async fn remove(inner: &Inner, link: &RedisLink, leases: &[(UserId, String)]) -> Result<(), Failure> {
     let mut pipeline = Pipeline::new();
     for (user, member) in leases {

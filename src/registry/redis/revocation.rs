@@ -1,5 +1,6 @@
-//! Revoked tokens over Redis. Every replica keeps what it heard, checks it before it asks Redis, and writes it again where
-//! Redis may have lost it; so neither a full, an emptied nor an absent Redis lets a revoked token in where it was heard.
+//! Revoked tokens over Redis. Every replica stores the revocations that it received, checks them before it asks Redis,
+//! and writes them again if Redis may have lost them; so neither a full, an emptied nor an absent Redis admits a token
+//! whose revocation was received.
 //!
 //! Never decides by Redis's clock.
 
@@ -37,7 +38,7 @@ impl Redis {
         let carried =
             Carried { stored: written.map(drop).map_err(Unavailable::from).and(told.stored), told: told.told };
         if carried.stored.is_err() || carried.told.is_err() {
-            // This replica has it, and hands it on as soon as Redis takes it.
+            // This replica has it, and passes it on as soon as Redis accepts it.
             inner.queue_revocation(user, revocation, sent);
         }
         carried
@@ -69,7 +70,7 @@ impl Redis {
 }
 
 impl Inner {
-    /// Whether this replica heard that such a token was revoked, or that its user is inactive.
+    /// Whether this replica knows that such a token was revoked, or that its user is inactive.
     pub(super) fn refuses(&self, user: &UserId, issued_at: Option<IssuedAt>) -> Option<Revoked> {
         if self.standings.is_inactive(user, clock::unix_ms()) == Some(true) {
             return Some(Revoked::Surely);
@@ -77,7 +78,7 @@ impl Inner {
         self.revocations.refuses(user, issued_at, clock::unix_ms())
     }
 
-    /// Another replica, or this one, revoked a user's tokens. `live`: just now.
+    /// Handles a revocation by any replica. `live`: it was just made.
     pub(super) fn hear_revocation(&self, message: &RevokedMessage, live: bool) {
         self.clock.saw(message.sent);
         let Ok(user) = UserId::new(&message.user) else { return };
@@ -89,9 +90,9 @@ impl Inner {
         }
     }
 
-    /// Remembers a revocation and closes the user's connections here that were opened before it, or with such tokens.
-    /// `live`: it is raised to the newest token of those: whoever had it then must not come back with it. Later the user may
-    /// have renewed a token since.
+    /// Records a revocation and closes the user's connections here that were opened before it, or with such tokens. If
+    /// `live`, it is raised to the newest token of those, which must not be accepted again; later the user may have a
+    /// new token.
     fn take_revocation(&self, user: &UserId, heard: Revocation, (sent, live): (u64, bool)) -> Revocation {
         let own = self.leases.of_user(user);
         let before = |entry: &LeaseEntry| entry.stamp < sent;
@@ -107,7 +108,7 @@ impl Inner {
         Revocation { at_ms, ..heard }
     }
 
-    /// Closes a session that came in, or got another token, while its user's tokens were revoked.
+    /// Closes a session that was admitted or got another token while its user's tokens were being revoked.
     pub(super) fn close_if_revoked(&self, session: SessionId) {
         let Some(entry) = self.leases.get(session) else { return };
         let Some(user) = &entry.user else { return };
@@ -117,7 +118,7 @@ impl Inner {
         }
     }
 
-    /// Has it written and told when Redis takes it.
+    /// Queues it to be stored and sent when Redis accepts it.
     fn queue_revocation(&self, user: &UserId, revocation: Revocation, sent: u64) {
         let shard = self.session_shard_of(user);
         self.push(shard, Op::Revoke(user.clone(), revocation));

@@ -1,6 +1,7 @@
-//! What Redis is given of a ticket: a name that does not tell it, and its token, which only the ticket opens. Pure.
+//! What is stored in Redis for a ticket: a name that does not reveal it, and its token, which only the ticket can
+//! decrypt. Pure.
 //!
-//! Never stores what would let a reader of the append-only file, of a backup or of MONITOR connect as somebody else.
+//! Never stores what would let a reader of the append-only file, of a backup or of MONITOR connect as another user.
 
 use std::fmt::Write as _;
 
@@ -9,19 +10,19 @@ use aws_lc_rs::{
     digest::{Context, Digest, SHA256},
 };
 
-/// A ticket, as far as Redis is concerned.
+/// The stored form of a ticket.
 pub(super) struct SealedTicket {
-    /// By which it is found.
+    /// The name by which it is found.
     pub(super) name: String,
     key: LessSafeKey,
 }
 
-/// Not to be sealed, or not what was sealed under this ticket.
+/// It cannot be sealed, or was not sealed with this ticket.
 #[derive(Debug)]
 pub(super) struct NotSealed;
 
 impl SealedTicket {
-    /// The digests of a ticket, which is random and used once. The two know nothing of each other.
+    /// Derives name and key from a ticket, which is random and used once. Neither reveals the other.
     pub(super) fn of(ticket: &str) -> Result<Self, NotSealed> {
         let name = digest("name", ticket).as_ref().iter().fold(String::new(), |mut text, byte| {
             let _ = write!(text, "{byte:02x}");
@@ -31,21 +32,21 @@ impl SealedTicket {
         Ok(Self { name, key: LessSafeKey::new(key) })
     }
 
-    /// Its token, sealed.
+    /// Encrypts its token.
     pub(super) fn seal(&self, token: &str) -> Result<Vec<u8>, NotSealed> {
         let mut sealed = token.as_bytes().to_vec();
         self.key.seal_in_place_append_tag(nonce(), Aad::empty(), &mut sealed).map_err(|_| NotSealed)?;
         Ok(sealed)
     }
 
-    /// The token that was sealed.
+    /// Decrypts its token.
     pub(super) fn open(&self, mut sealed: Vec<u8>) -> Result<String, NotSealed> {
         let token = self.key.open_in_place(nonce(), Aad::empty(), &mut sealed).map_err(|_| NotSealed)?;
         String::from_utf8(token.to_vec()).map_err(|_| NotSealed)
     }
 }
 
-/// A key seals one token only, so it needs no other.
+/// A key seals only one token, so the nonce can be constant.
 fn nonce() -> Nonce {
     Nonce::assume_unique_for_key([0; NONCE_LEN])
 }
@@ -62,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ticket_opens_what_was_sealed_under_it_and_nothing_else() {
+    fn a_ticket_opens_only_what_was_sealed_with_it() {
         let (ticket, other) = (SealedTicket::of("one").unwrap(), SealedTicket::of("other").unwrap());
         let sealed = ticket.seal("a.b.c").unwrap();
         assert!(!sealed.windows(3).any(|bytes| bytes == b"a.b"));

@@ -1,5 +1,5 @@
-//! Sessions over Redis: connections as they open and close, records to resume by, and the operator's view over all replicas,
-//! right to within a replica's lease.
+//! Sessions over Redis: opening and closing connections, records for resuming, and the operator's view of all replicas,
+//! accurate to within a replica's lease.
 //!
 //! Never waits for Redis when a connection opens, changes or closes: that goes through the queues to the writers.
 
@@ -29,7 +29,7 @@ impl Redis {
         let Some(session) = SessionId::parse(&info.session) else { return };
         let opened = inner.leases.opened(session, &info, inner.stamp());
         let shard = inner.session_shard(session, opened.user.as_ref());
-        // An anonymous session was indexed by its own name until now.
+        // An anonymous session was indexed by its own id until now.
         let former = if opened.was_anonymous { inner.record_shard(session) } else { shard };
         inner.push_both(shard, former, Op::Opened(session));
         inner.close_if_revoked(session);
@@ -63,16 +63,16 @@ impl Redis {
         let inner = &*self.0;
         let ((seconds, micros), value) = match inner.time_and_record(session).await {
             Ok(found) => found,
-            // Whoever has a session of this replica can come back to it without anybody's help.
+            // A client with a session of this replica can resume it without Redis.
             Err(failure) => {
                 let own = inner.leases.own_record(session).ok_or(failure)?;
                 return Ok(serde_json::from_str(&own).ok());
             }
         };
-        // A connection that continues the session is newer than all that wrote its record, or are about to.
+        // The connection that resumes the session must be newer than all that wrote its record, or are about to.
         inner.clock.saw(seconds * 1_000_000 + micros);
         let Some((owner, json)) = value.as_deref().and_then(Owner::split) else {
-            // The record of a connection that was just let in is on its way there.
+            // The record of a connection that was just admitted may not be written yet.
             let own = inner.leases.own_record(session);
             return Ok(own.and_then(|own| serde_json::from_str(&own).ok()));
         };
@@ -104,7 +104,7 @@ impl Redis {
 }
 
 impl Inner {
-    /// Whether the record of an ended connection may stay. Where there are too many, the oldest goes.
+    /// Whether the record of a closed connection may stay. If there are too many, the oldest is removed.
     fn leave_record(&self, session: SessionId, stamp: u64) -> bool {
         let link = &self.topology.links()[self.record_shard(session)];
         if link.is_tight() {
@@ -118,14 +118,14 @@ impl Inner {
         true
     }
 
-    /// Ends the records of all connections that have ended: publications need the room.
+    /// Ends the records of all closed connections, because publications need the memory.
     pub(super) fn make_room(&self) {
         for (session, stamp) in self.left_records.take() {
             self.push(self.record_shard(session), Op::EndRecord(session, stamp));
         }
     }
 
-    /// The time of the one clock that gives stamps, and a session's record: together where both are on one server.
+    /// The time of the clock that determines stamps, and a session's record: together if both are on one server.
     async fn time_and_record(&self, session: SessionId) -> Result<((u64, u64), Option<String>), Failure> {
         let (clock, link) = (self.replicas_link(), &self.topology.links()[self.record_shard(session)]);
         let (time, get) = (redis::cmd("TIME"), redis::cmd("GET").arg(self.keys().session(session)).to_owned());

@@ -1,7 +1,7 @@
-//! Users whom the platform reported as inactive, over Redis. As with revocations, every replica keeps what it heard, checks it
-//! before it asks Redis, and writes it again where Redis may have lost it.
+//! Users whom the platform reported as inactive, over Redis. As with revocations, every replica stores the reports that
+//! it received, checks them before it asks Redis, and writes them again if Redis may have lost them.
 //!
-//! Never decides by the order in which words arrive: each has its place in the order of all, and the last one counts.
+//! Never decides by the order of arrival: reports are ordered by their stamps, and the last one counts.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ impl Redis {
         let told = inner.spread((STANDING, &kept, standing.sent), &channel, &ChannelMessage::Standing(message)).await;
         let carried = Carried { stored: written.map_err(Unavailable::from).and(told.stored), told: told.told };
         if carried.stored.is_err() || carried.told.is_err() {
-            // This replica has it, and hands it on as soon as Redis takes it.
+            // This replica has it, and passes it on as soon as Redis accepts it.
             inner.queue_standing(user, standing);
         }
         carried
@@ -51,7 +51,7 @@ impl Redis {
 }
 
 impl Inner {
-    /// Another replica, or this one, was told of a user's standing.
+    /// Handles a report by any replica.
     pub(super) fn hear_standing(&self, message: &StandingMessage) {
         self.clock.saw(message.sent);
         let Ok(user) = UserId::new(&message.user) else { return };
@@ -59,14 +59,14 @@ impl Inner {
         self.take_standing(&user, Standing { inactive, until_ms, sent });
     }
 
-    /// Redis has a later word, of which this replica did not hear.
+    /// Handles a later report of Redis that this replica did not receive.
     pub(super) fn hear_later(&self, user: &UserId, later: Option<&str>) {
         let Some(later) = later.and_then(parse_kept) else { return };
         self.clock.saw(later.sent);
         self.take_standing(user, later);
     }
 
-    /// Remembers it where it counts, and closes the connections of a user who is inactive.
+    /// Records a report if it counts, and closes the connections of an inactive user.
     fn take_standing(&self, user: &UserId, heard: Standing) {
         if !self.standings.add(user, heard, clock::unix_ms()) || !heard.inactive {
             return;
@@ -76,7 +76,7 @@ impl Inner {
         }
     }
 
-    /// Has it written and told when Redis takes it.
+    /// Queues it to be stored and sent when Redis accepts it.
     fn queue_standing(&self, user: &UserId, standing: Standing) {
         self.push(self.topology.placement().shard(user.as_str()), Op::Stand(user.clone(), standing));
         let message = message_of(user, standing);
@@ -91,7 +91,7 @@ fn message_of(user: &UserId, standing: Standing) -> StandingMessage {
     StandingMessage { user: user.to_string(), inactive, until_ms, sent }
 }
 
-/// What the script says of a later word.
+/// Parses a later report returned by the script.
 fn parse_kept(text: &str) -> Option<Standing> {
     let mut parts = text.split(':');
     let (sent, state, left_ms) = (parts.next()?, parts.next()?, parts.next()?);

@@ -1,5 +1,5 @@
-//! The lease of a replica: what follows when it was renewed, and how a replica sweeps after another one whose lease has
-//! ended. Pure: `replica` asks Redis, this decides.
+//! Decides what follows a renewal of the replica's lease, and the steps of sweeping after another replica whose lease
+//! has expired. Pure: `replica` talks to Redis.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -7,22 +7,22 @@ use tickgate_wire::model::{ReplicaId, SessionId, UserId};
 
 use super::leases::{IndexEntry, member};
 
-/// Pause after a failed renewal: short, because until the lease stands nobody would sweep after this replica.
+/// Pause after a failed renewal: short, because before the first lease this replica would not be swept.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
 /// This replica's own lease.
 #[derive(Debug)]
 pub(super) struct OwnLease {
     ttl: Duration,
-    /// It has stood since the start.
+    /// Whether it was renewed since the start.
     stood: bool,
 }
 
-/// What follows an attempt to renew it.
+/// The consequences of an attempt to renew it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Renewed {
     pub(super) pause: Duration,
-    /// The lease had ended, and other replicas may have swept: all sessions have to be registered again.
+    /// The lease had expired, and other replicas may have swept: all sessions must be registered again.
     pub(super) rewrite: bool,
 }
 
@@ -31,20 +31,20 @@ impl OwnLease {
         Self { ttl, stood: false }
     }
 
-    /// It was renewed. `was_running`: it had not ended before.
+    /// It was renewed. `was_running`: it had not expired before.
     pub(super) fn renewed(&mut self, was_running: bool) -> Renewed {
         let rewrite = self.stood && !was_running;
         self.stood = true;
         Renewed { pause: self.ttl / 3, rewrite }
     }
 
-    /// Redis did not answer.
+    /// Redis did not respond.
     pub(super) fn failed(&self) -> Renewed {
         Renewed { pause: (self.ttl / 3).min(RETRY_PAUSE), rewrite: false }
     }
 }
 
-/// A sweep of one shard after a replica that is gone. Whatever step is the last, another sweep may start over.
+/// A sweep of one shard after an ended replica. It may be interrupted at any step, and another sweep starts over.
 #[derive(Debug)]
 pub(super) struct Sweep {
     replica: ReplicaId,
@@ -54,19 +54,19 @@ pub(super) struct Sweep {
     sessions: usize,
 }
 
-/// What to do next.
+/// The next step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum SweepStep {
-    /// Move the index aside, unless an interrupted sweep left one there. First, because a replica that only slept and wakes
-    /// up writes a new index, which stays.
+    /// Move the index aside, unless an interrupted sweep left one there. First, because a replica that only slept
+    /// writes a new index, which must stay.
     MoveAside,
     /// Read a page of it.
     Scan { cursor: u64 },
-    /// Take these leases out of their users' sets, and go on there.
+    /// Remove these leases from their users' sets, and continue there.
     Remove { leases: Vec<(UserId, String)>, cursor: u64 },
-    /// Remove what was moved aside.
+    /// Remove the index that was moved aside.
     Drop,
-    /// Done: how many sessions were swept, and whether nothing is left.
+    /// Finished: the number of swept sessions, and whether nothing is left.
     Done { sessions: usize, is_clean: bool },
 }
 
@@ -79,7 +79,7 @@ impl Sweep {
         self.next.clone()
     }
 
-    /// Whether the index could be moved; `None` where there is none.
+    /// Whether the index was moved; `None` if there is none.
     pub(super) fn moved(&mut self, moved: Option<bool>) {
         self.left_over = moved == Some(false);
         self.next = SweepStep::Scan { cursor: 0 };
@@ -95,12 +95,12 @@ impl Sweep {
         self.next = SweepStep::Remove { leases: page.iter().filter_map(lease).collect(), cursor };
     }
 
-    /// The leases of a page are out. Reading ends where it began.
+    /// The leases of a page were removed. The scan ends when the cursor is back at its start.
     pub(super) fn removed(&mut self, cursor: u64) {
         self.next = if cursor == 0 { SweepStep::Drop } else { SweepStep::Scan { cursor } };
     }
 
-    /// What was moved aside is gone.
+    /// The index that was moved aside is removed.
     pub(super) fn dropped(&mut self) {
         self.next = SweepStep::Done { sessions: self.sessions, is_clean: !self.left_over };
     }
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lease_that_ended_means_that_all_is_written_again() {
+    fn after_an_expired_lease_everything_is_written_again() {
         let mut lease = OwnLease::new(Duration::from_secs(9));
         let renewed = |rewrite| Renewed { pause: Duration::from_secs(3), rewrite };
         assert_eq!(lease.renewed(false), renewed(false), "the first one");
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_interrupted_sweep_left_is_not_all() {
+    fn what_an_interrupted_sweep_left_is_only_a_part() {
         assert_eq!(sweep(Some(false)).1, SweepStep::Done { sessions: 2, is_clean: false });
         assert_eq!(
             sweep(None).1,

@@ -1,7 +1,6 @@
-//! The registry's times: how long its keys live, and what time it is on Redis's clock, without asking. Pure: it takes as
-//! an argument how long this process has been running.
+//! The lifetimes of the registry's keys, and the time on Redis's clock without asking. Pure: the uptime is an argument.
 //!
-//! Never a key without an end, and never this machine's wall clock, except before Redis first answered.
+//! Every key expires, and this machine's wall clock is used only before Redis first responds.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
@@ -10,10 +9,10 @@ use std::{
 
 use crate::config;
 
-/// How long each key lives, in milliseconds.
+/// The lifetime of each kind of key, in milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lifetimes {
-    /// Lease of a connection that is in its replica's index.
+    /// Lease of a connection in its replica's index.
     pub(super) session: u64,
     /// Lease of a replica.
     pub(super) replica: u64,
@@ -30,7 +29,7 @@ impl Lifetimes {
         }
     }
 
-    /// Lease of a connection until it is in the index: no replica could sweep it, so it ends when a sweep would come.
+    /// Lease of a connection until it is indexed: a sweep would not find it, so it expires when a sweep would come.
     pub(super) fn admission(self) -> u64 {
         self.replica.min(self.session)
     }
@@ -45,8 +44,8 @@ impl Lifetimes {
         self.session + self.resume
     }
 
-    /// A replica's index after its last renewal: long enough for another replica to sweep by it, and no longer than the
-    /// sessions' own leases make that useful.
+    /// A replica's index after its last renewal: long enough for another replica to sweep by it, but no longer than the
+    /// leases of the sessions in it.
     pub(super) const fn index(self) -> u64 {
         self.session + self.replica * 3
     }
@@ -56,23 +55,23 @@ pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Follows the clock of one Redis server from its last reading, and gives connections their stamps. All times are in
-/// microseconds; `uptime_us` is for how long this process has been running.
+/// Tracks the clock of one Redis server from its last reading, and assigns stamps to connections. All times are in
+/// microseconds; `uptime_us` is the uptime of this process.
 ///
-/// What is read here never runs ahead of Redis: an answer was under way for a while. So a stamp that Redis's clock gives
-/// later (`recall`, the admission) is above every one that was given before.
+/// A reading is never ahead of Redis, because a response takes time to arrive. So a stamp that Redis's clock determines
+/// later (`recall`, admission) is greater than every earlier one.
 #[derive(Debug)]
 pub(super) struct StampClock {
     /// Redis's time at uptime zero, since 1970.
     start_us: AtomicU64,
-    /// The greatest stamp that was given or seen.
+    /// The greatest stamp that was assigned or seen.
     stamp: AtomicU64,
-    /// Redis has answered.
+    /// Whether Redis has responded.
     is_read: AtomicBool,
 }
 
 impl StampClock {
-    /// `start_us`: this machine's time at uptime zero, until Redis first answers.
+    /// `start_us`: this machine's time at uptime zero, used until Redis first responds.
     pub(super) const fn new(start_us: u64) -> Self {
         Self { start_us: AtomicU64::new(start_us), stamp: AtomicU64::new(0), is_read: AtomicBool::new(false) }
     }
@@ -82,8 +81,8 @@ impl StampClock {
         self.start_us.load(Ordering::Relaxed) + uptime_us
     }
 
-    /// Takes over a reading that has just come from Redis. Where its clock went back, stamps go on from where they were:
-    /// they are an order.
+    /// Takes a reading that has just arrived from Redis. If its clock went back, stamps still increase: they define an
+    /// order.
     pub(super) fn set(&self, now_us: u64, uptime_us: u64) {
         if self.is_read.swap(true, Ordering::Relaxed) {
             self.saw(self.now_us(uptime_us));
@@ -91,15 +90,15 @@ impl StampClock {
         self.start_us.store(now_us.saturating_sub(uptime_us), Ordering::Relaxed);
     }
 
-    /// The stamp of a new connection: now, and above every stamp that was given or seen here. So the newest connection of
-    /// a session has the greatest one, wherever the older ones were.
+    /// The stamp of a new connection: the current time, but greater than every stamp assigned or seen here. So the
+    /// newest connection of a session has the greatest one, wherever the older ones were.
     pub(super) fn stamp(&self, uptime_us: u64) -> u64 {
         let now_us = self.now_us(uptime_us);
         let next = |stamp: u64| now_us.max(stamp + 1);
         self.stamp.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |stamp| Some(next(stamp))).map_or(now_us, next)
     }
 
-    /// A stamp was seen, or Redis's clock itself: all stamps given from now on are above it.
+    /// Records a stamp, or a reading of Redis's clock: later stamps are greater.
     pub(super) fn saw(&self, stamp: u64) -> u64 {
         self.stamp.fetch_max(stamp, Ordering::Relaxed);
         stamp
@@ -111,19 +110,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stamps_only_grow_and_follow_redis() {
+    fn stamps_increase_and_follow_redis() {
         let clock = StampClock::new(1_000);
         assert_eq!((clock.stamp(5), clock.stamp(5)), (1_005, 1_006));
         // Redis's clock is behind this machine's, then ahead of it.
         clock.set(100, 10);
-        assert_eq!((clock.now_us(20), clock.stamp(20)), (110, 1_007), "this machine's clock was no reading");
+        assert_eq!(
+            (clock.now_us(20), clock.stamp(20)),
+            (110, 1_007),
+            "this machine's clock does not count as a reading"
+        );
         clock.set(5_000, 20);
         clock.set(200, 30);
-        assert_eq!((clock.now_us(30), clock.stamp(30)), (200, 5_011), "it went back");
+        assert_eq!((clock.now_us(30), clock.stamp(30)), (200, 5_011), "the clock went back");
         clock.set(9_000, 30);
         assert_eq!((clock.now_us(30), clock.stamp(40)), (9_000, 9_010));
         clock.saw(20_000);
-        assert_eq!(clock.stamp(50), 20_001, "above what another replica gave");
+        assert_eq!(clock.stamp(50), 20_001, "greater than a stamp of another replica");
     }
 
     #[test]

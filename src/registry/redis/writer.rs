@@ -1,8 +1,8 @@
-//! The task that keeps one shard up to date on this replica's sessions: it writes queued changes in batches, renews leases
-//! bucket by bucket, and writes everything again after Redis or this replica lost it. One task per shard, so that these
-//! never overtake each other there, and so that a dead shard delays no other.
+//! The task that keeps one shard up to date with this replica's sessions: writes queued changes in batches, renews
+//! leases bucket by bucket, and writes everything again after Redis or this replica lost it. One task per shard, so
+//! that operations never overtake each other there, and a dead shard delays no other.
 //!
-//! Never decides: `batch` does, and the scripts' answers.
+//! Never decides: `batch` and the scripts do.
 
 use std::{
     sync::{
@@ -33,30 +33,31 @@ use crate::{
     tasks::Stop,
 };
 
-/// Changes that wait at once. Beyond it they are dropped, and everything is written again when Redis has caught up.
+/// Maximum number of queued changes. Beyond it they are dropped, and everything is written again when Redis has caught
+/// up.
 const QUEUE_MAX: usize = 65_536;
-/// Changes, or renewals, of one batch.
+/// Maximum number of changes or renewals per batch.
 const BATCH_MAX: usize = 200;
-/// How long a single change waits for others: thousands of events per second become a few hundred batches.
+/// How long a single change waits for others, so that thousands of events per second become a few hundred batches.
 const GATHER: Duration = Duration::from_millis(4);
-/// Pause between two batches when everything is written again, so that other work gets its turn.
+/// Pause between two batches of a rewrite, so that other work gets a turn.
 const REWRITE_PAUSE: Duration = Duration::from_millis(5);
 /// Pause before a batch is sent again.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
-/// Something in a shard's queue.
+/// An element of a shard's queue.
 #[derive(Debug)]
 pub(super) enum Queued {
     Op(Op),
-    /// CommandAnswer when everything before is written.
+    /// Answered when everything before is written.
     Flush(oneshot::Sender<()>),
 }
 
-/// The changes that wait for one shard. Bounded; handing over never waits.
+/// The queued changes of one shard. Bounded; adding never waits.
 #[derive(Debug)]
 pub(super) struct ShardQueue {
     sender: mpsc::Sender<Queued>,
-    /// Whether something was dropped or may have been lost, so that everything has to be written again.
+    /// Whether something was dropped or may have been lost, so that everything must be written again.
     stale: AtomicBool,
     rewrite: Notify,
 }
@@ -67,21 +68,21 @@ impl ShardQueue {
         (Self { sender, stale: AtomicBool::new(false), rewrite: Notify::new() }, receiver)
     }
 
-    /// Hands something over.
+    /// Adds an element.
     pub(super) fn push(&self, queued: Queued) {
         if self.sender.try_send(queued).is_err() {
             self.mark_stale();
         }
     }
 
-    /// Asks for everything to be written again.
+    /// Requests a complete rewrite.
     pub(super) fn mark_stale(&self) {
         if !self.stale.swap(true, Ordering::AcqRel) {
             self.rewrite.notify_one();
         }
     }
 
-    /// A rewrite begins; what happens from now on may ask for another.
+    /// Starts a rewrite; later events may request another one.
     fn begin_rewrite(&self) {
         self.stale.store(false, Ordering::Release);
     }
@@ -130,7 +131,7 @@ impl Writer {
                 () = queue.rewrite.notified() => self.rewrite().await,
                 // Another server may have lost anything.
                 Ok(()) = changes.changed() => queue.mark_stale(),
-                // Control messages may have been missed: they are read again, and the scripts say who gave way.
+                // Control messages may have been missed: they are read again, and the scripts report who was evicted.
                 Ok(()) = pubsub_links.changed() => queue.mark_stale(),
                 Ok(()) = tightness.changed() => {
                     if *tightness.borrow_and_update() {
@@ -142,7 +143,7 @@ impl Writer {
         }
     }
 
-    /// Lets a small batch grow.
+    /// Collects further changes for a small batch.
     async fn gather(&mut self, waiting: &mut Vec<Queued>) {
         if waiting.len() < BATCH_MAX / 4 && !waiting.iter().any(|queued| matches!(queued, Queued::Flush(_))) {
             sleep(GATHER).await;
@@ -164,7 +165,7 @@ impl Writer {
         self.settle(batch).await;
         for queued in waiting.drain(..) {
             if let Queued::Flush(flushed) = queued {
-                // The caller may have given up.
+                // The caller may have stopped waiting.
                 let _ = flushed.send(());
             }
         }
@@ -179,7 +180,7 @@ impl Writer {
         }
         for chunk in renewals.chunks(BATCH_MAX) {
             let mut batch = ShardBatch::default();
-            // The lease of a connection that is still opening gets its full time when it is in the index.
+            // The lease of a connection that is still opening is renewed for the full time once it is indexed.
             for renewal in chunk.iter().filter(|renewal| !renewal.opening) {
                 batch.renew(self.part, renewal);
             }
@@ -187,13 +188,13 @@ impl Writer {
         }
     }
 
-    /// Sends a batch, and what its answers ask for.
+    /// Sends a batch and its follow-up steps.
     async fn settle(&self, batch: ShardBatch) {
         let outcome = self.send(batch, Index::Current).await;
         self.send(outcome.rest(self.part, &self.inner.leases), Index::Current).await;
     }
 
-    /// Writes everything again, a bit at a time. Not what comes in meanwhile: that is queued for this Redis already.
+    /// Writes everything again, in parts. Later changes are queued for this Redis anyway.
     async fn rewrite(&mut self) {
         self.inner.queues[self.shard].begin_rewrite();
         let begun = self.inner.stamp();
@@ -223,19 +224,19 @@ impl Writer {
         }
     }
 
-    /// Writes again whose tokens are refused: Redis may have lost it, but every replica that received it has it.
+    /// Writes revocations again: Redis may have lost them, but every replica that received them has them.
     async fn rewrite_revocations(&self) {
         let all = self.inner.revocations.all(clock::unix_ms());
         self.write_again(&all, |batch, user, revocation| batch.revoke(user, revocation)).await;
     }
 
-    /// Writes again which users are inactive, and learns where Redis has a later report.
+    /// Writes standings again, and learns where Redis has a later report.
     async fn rewrite_standings(&self) {
         let all = self.inner.standings.all(clock::unix_ms());
         self.write_again(&all, |batch, user, standing| batch.stand(user, standing)).await;
     }
 
-    /// Writes again what is known of this shard's users, a batch at a time.
+    /// Writes what is known about this shard's users again, in batches.
     async fn write_again<T: Copy>(&self, all: &[(UserId, T)], add: impl Fn(&mut ShardBatch, UserId, T)) {
         for chunk in all.chunks(BATCH_MAX) {
             let mut batch = ShardBatch::default();
@@ -247,8 +248,8 @@ impl Writer {
         }
     }
 
-    /// Writes the index again. The new one takes the place of the old one when it is complete: what is no longer connected
-    /// goes, and at no moment would a sweep find less than all sessions.
+    /// Rewrites the index. The new one replaces the old one when it is complete: closed sessions disappear, and a sweep
+    /// would find all sessions at any time.
     async fn rewrite_index(&self, begun: u64) {
         self.send(ShardBatch::of([RegistryCommand::DropIndex(Index::Next)]), Index::Next).await;
         let mut indexed = false;
@@ -266,15 +267,15 @@ impl Writer {
         self.send(ShardBatch::of([swap]), Index::Current).await;
     }
 
-    /// The control messages of the last minutes, once Redis answers; none when the replica stops, or where they can't be
-    /// read and nothing that passes is the reason: whatever else there is to write must not wait for them.
+    /// The control messages of the last minutes, once Redis responds; none if the replica stops, or if reading them
+    /// fails permanently: other writes must not wait for them.
     async fn kept(&self) -> Kept {
         let mut stop = self.stop.clone();
         loop {
             match control::kept(&self.inner).await {
                 Ok(kept) => return kept,
                 Err(failure) if !failure.is_passing() => {
-                    tracing::error!(%failure, "the last control messages can't be read: some may have been missed");
+                    tracing::error!(%failure, "cannot read the last control messages: some may have been missed");
                     return Kept::default();
                 }
                 Err(failure) => tracing::debug!(%failure, "reading the last control messages waits for redis"),
@@ -286,8 +287,8 @@ impl Writer {
         }
     }
 
-    /// Sends a batch until Redis has answered, or the replica stops, and acts on the answers. `index`: where sessions are
-    /// added.
+    /// Sends a batch until Redis has responded or the replica stops, and handles the responses. `index`: where sessions
+    /// are added.
     async fn send(&self, batch: ShardBatch, index: Index) -> BatchOutcome {
         let steps = batch.seal(index);
         if steps.is_empty() {
@@ -311,7 +312,7 @@ impl Writer {
         }
     }
 
-    /// One attempt; fails when the batch has to be sent again.
+    /// One attempt; fails if the batch must be sent again.
     async fn attempt(&self, pipeline: &redis::Pipeline) -> Result<Vec<RedisResult<Value>>, Failure> {
         let link = &self.link;
         let mut commands = link.command()?;

@@ -7,7 +7,7 @@ use tickgate::{
     config::{AddressHeader, Proxies},
     connection::{
         address::client_address,
-        handshake::{self, Refusal, Told, Why},
+        handshake::{self, HandshakeRefusal, Told, Why},
     },
 };
 
@@ -29,9 +29,11 @@ pub(super) fn heads(data: &[u8]) {
             assert!(parts.headers.contains_key("sec-websocket-key"));
             assert!(taken.told != Told::Close || parts.headers.contains_key("origin"));
         }
-        Err(Refusal::Malformed(malformed)) => assert!([400, 405, 426].contains(&malformed.kind().status())),
-        Err(Refusal::Refused { why: Why::ForeignOrigin, .. }) => assert!(parts.headers.contains_key("origin")),
-        Err(Refusal::Refused { why: Why::Malformed(malformed), .. }) => assert_eq!(malformed.kind().status(), 400),
+        Err(HandshakeRefusal::Malformed(malformed)) => assert!([400, 405, 426].contains(&malformed.kind().status())),
+        Err(HandshakeRefusal::Refused { why: Why::ForeignOrigin, .. }) => assert!(parts.headers.contains_key("origin")),
+        Err(HandshakeRefusal::Refused { why: Why::Malformed(malformed), .. }) => {
+            assert_eq!(malformed.kind().status(), 400);
+        }
     }
     let _ = handshake::http_credential(&parts);
     let proxies = Proxies { ranges: Vec::new(), hops: 0, header: AddressHeader::ForwardedFor };

@@ -1,4 +1,4 @@
-//! Too much of what is allowed: it is answered or refused by its limit, at a bounded cost.
+//! Excessive use within the protocol: served or refused by its limit, at bounded cost.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ async fn a_thousand_messages_in_one_segment_are_limited() {
 }
 
 #[tokio::test]
-async fn who_waits_as_told_is_heard_again() {
+async fn a_client_that_waits_as_asked_is_served_again() {
     let replica = Replica::alone_with("[limits]\nmessages_per_connection = { per_second = 5, burst = 2 }").await;
     let mut client = replica.market().await;
     for _ in 0..2 {
@@ -67,20 +67,21 @@ async fn ten_thousand_pings_are_answered_in_few_writes() {
 }
 
 #[tokio::test]
-async fn who_sends_and_never_reads_is_not_read_from_either() {
+async fn a_client_that_never_reads_is_not_read_from() {
     let replica = Replica::alone_with(
         "[limits]\nmessages_per_connection = { per_second = 0, burst = 1 }\n[session]\nwrite_timeout = \"2s\"",
     )
     .await;
     let mut bystander = Bystander::at(&replica).await;
     for bytes in [frame(TEXT, br#"{"type":"ping","timestamp":"2023-12-01T12:00:00Z"}"#), frame(PING, &[b'x'; 125])] {
-        // With the kernel's own receive buffer: one that is far too small drops what is under way, acknowledgements among
-        // it, and then neither side hears of the other for half a minute.
+        // With the kernel's own receive buffer: one that is far too small drops packets in flight, including
+        // acknowledgements, and then neither side hears from the other for half a minute.
         let mut wire = Wire::connect(replica.address()).await;
         wire.send(upgrade_request("/ws/market", "").as_bytes()).await;
         let flood = bytes.repeat(1_000);
         let before = replica.metric("tickgate_received_bytes_total").await;
-        // Nobody waits for what this client does not take: the gateway stops reading, and in the end hangs up.
+        // No one waits for what this client does not accept: the gateway stops reading, and finally closes the
+        // connection.
         eventually("the gateway to hang up", async || {
             while wire.send_some(&flood) > 0 {}
             (replica.metric("tickgate_connections").await == 1.0).then_some(())
@@ -93,7 +94,7 @@ async fn who_sends_and_never_reads_is_not_read_from_either() {
 }
 
 #[tokio::test]
-async fn whatever_an_address_asks_for_counts_against_its_limit() {
+async fn every_request_of_an_address_counts_against_its_limit() {
     let settings = "[server]\nallowed_origins = [\"https://app.example\"]\n\
                     [limits]\nhandshakes_per_address = { per_second = 1, burst = 3 }";
     let malformed = upgrade_request("/ws/market", "").replace("Version: 13", "Version: 12");
@@ -110,14 +111,14 @@ async fn whatever_an_address_asks_for_counts_against_its_limit() {
             statuses.push(wire.answer_head().await.expect("an answer").0);
         }
         assert!(statuses[..3] == [status; 3], "{what}: {statuses:?}");
-        // A page hears of the limit by a Close frame: its status stays.
+        // A page sees the limit as a Close frame: its status stays.
         assert!(status == 101 || statuses[3..].contains(&429), "{what}: {statuses:?}");
         assert!(replica.metric("tickgate_rate_limited_total").await > 0.0, "{what}");
     }
 }
 
 #[tokio::test]
-async fn a_forwarded_address_is_believed_from_a_trusted_proxy_only() {
+async fn a_forwarded_address_is_accepted_from_a_trusted_proxy_only() {
     let limit = "mode = \"production\"\n[limits]\nhandshakes_per_address = { per_second = 1, burst = 3 }";
     let upgrade = async |replica: &Replica, number: u32| {
         let mut wire = Wire::connect(replica.address()).await;
@@ -150,7 +151,7 @@ async fn a_forwarded_address_is_believed_from_a_trusted_proxy_only() {
 }
 
 #[tokio::test]
-async fn connections_of_one_address_are_bounded_and_given_back() {
+async fn connections_of_one_address_are_limited_and_released() {
     let settings = "[limits]\nconnections_per_address_max = 5\nhandshakes_per_address = { per_second = 0, burst = 1 }";
     let replica = Replica::alone_with(settings).await;
     let mut bystander = Bystander::at(&replica).await;
@@ -168,10 +169,10 @@ async fn connections_of_one_address_are_bounded_and_given_back() {
 }
 
 #[tokio::test]
-async fn clients_that_never_read_while_ten_megabytes_arrive_cost_what_their_outboxes_may_hold() {
+async fn the_memory_of_clients_that_never_read_is_limited_by_their_outboxes() {
     const CLIENTS: usize = 20;
     let server = RedisServer::start();
-    // In a process of its own, whose memory is its alone.
+    // In a separate process, whose memory can be measured.
     let gateway = Replica::process(&server, "").await;
     let channels = ["ticker:BIG", "trades:BIG"];
     let text = "x".repeat(10_000);
@@ -185,7 +186,7 @@ async fn clients_that_never_read_while_ten_megabytes_arrive_cost_what_their_outb
     reader.send(&frame(TEXT, br#"{"type":"subscribe","channels":["trades:BIG"]}"#)).await;
     assert_eq!(reader.hear_json().await["type"], "connection_established");
     assert_eq!(reader.hear_json().await["type"], "subscribed");
-    // What the replica remembers of the topics themselves is there before anybody is slow.
+    // Fills the replica's memory of the topics before any client is slow.
     for number in 0..1_100 {
         publish(number).await;
         assert_eq!(numbered(&mut reader).await, number);
@@ -213,12 +214,12 @@ async fn clients_that_never_read_while_ten_megabytes_arrive_cost_what_their_outb
     assert!(gateway.metric("tickgate_dropped_total").await > 1_000.0, "events gave way");
     assert!(gateway.metric("tickgate_conflated_total").await > 1_000.0, "values were replaced");
     assert_eq!(gateway.metric("tickgate_panics_total").await, 0.0);
-    // An outbox holds 1 MiB at the most; unbounded, each would have been left with 22 MB.
+    // An outbox holds at most 1 MiB; without a limit, each would hold 22 MB.
     let bound = (CLIENTS as f64) * 1.2e6 + 8e6;
     assert!(grown < bound, "{:.1} MB for {CLIENTS} clients", grown / 1e6);
 }
 
-/// The number of the next message. A slow machine takes longer than a heartbeat's interval.
+/// The number of the next message. A slow machine may take longer than a heartbeat interval.
 async fn numbered(reader: &mut Wire) -> Value {
     loop {
         let mut heard = reader.hear_json().await;

@@ -1,4 +1,5 @@
-//! Frames that break the protocol: each is answered by a Close frame with its code, never by a bare end.
+//! Frames that violate the protocol: each is answered with a Close frame and its code, never by just ending the
+//! connection.
 
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ fn close(code: u16, reason: &[u8]) -> Vec<u8> {
     frame(CLOSE, &[&code.to_be_bytes(), reason].concat())
 }
 
-/// What breaks the protocol, by what it is, and the code that answers it.
+/// Protocol violations by name, with the code of the response.
 fn violations() -> Vec<(&'static str, Vec<u8>, u16)> {
     let ping = br#"{"type":"ping"}"#;
     let kib = vec![b' '; 1_024];
@@ -72,14 +73,14 @@ fn violations() -> Vec<(&'static str, Vec<u8>, u16)> {
 }
 
 #[tokio::test]
-async fn a_violation_is_answered_by_its_code() {
+async fn a_violation_is_answered_with_its_code() {
     let replica = Replica::alone().await;
     let mut bystander = Bystander::at(&replica).await;
     for (what, bytes, code) in violations() {
         for path in ENDPOINTS {
             let mut wire = Wire::upgraded(replica.address(), path).await;
             wire.send(&bytes).await;
-            // Whatever follows is not read as a message any more.
+            // What follows is no longer read as a message.
             wire.send(&frame(TEXT, br#"{"type":"ping","id":"late"}"#)).await;
             let said = wire.expect_close(code, what).await;
             assert!(!said.iter().any(|text| text.contains("late")), "{what} at {path}: {said:?}");
@@ -89,7 +90,7 @@ async fn a_violation_is_answered_by_its_code() {
 }
 
 #[tokio::test]
-async fn a_violation_in_the_same_segment_as_the_request_is_answered_by_its_code() {
+async fn a_violation_in_the_same_segment_as_the_request_is_answered_with_its_code() {
     let replica = Replica::alone().await;
     let mut bystander = Bystander::at(&replica).await;
     for (what, bytes, code) in violations() {
@@ -102,7 +103,7 @@ async fn a_violation_in_the_same_segment_as_the_request_is_answered_by_its_code(
 }
 
 #[tokio::test]
-async fn a_violation_byte_by_byte_is_answered_by_its_code() {
+async fn a_violation_byte_by_byte_is_answered_with_its_code() {
     let replica = Replica::alone().await;
     let mut bystander = Bystander::at(&replica).await;
     for (what, bytes, code) in violations().into_iter().filter(|(_, bytes, _)| bytes.len() < 200) {
@@ -127,7 +128,7 @@ async fn messages_before_a_violation_are_answered() {
 }
 
 #[tokio::test]
-async fn a_close_is_answered_by_the_same_code() {
+async fn a_close_is_answered_with_the_same_code() {
     let replica = Replica::alone().await;
     let mut bystander = Bystander::at(&replica).await;
     for code in [1000, 1001, 1003, 1011, 3000, 4000, 4999] {
@@ -142,7 +143,7 @@ async fn a_close_is_answered_by_the_same_code() {
 }
 
 #[tokio::test]
-async fn what_is_unusual_but_allowed_is_answered() {
+async fn unusual_but_valid_frames_are_answered() {
     let replica = Replica::alone().await;
     let mut bystander = Bystander::at(&replica).await;
     let mut wire = Wire::upgraded(replica.address(), "/ws/market").await;
@@ -170,7 +171,7 @@ async fn what_is_unusual_but_allowed_is_answered() {
 }
 
 #[tokio::test]
-async fn who_leaves_without_a_word_is_noticed() {
+async fn a_client_that_leaves_without_a_close_is_detected() {
     let replica = Replica::alone().await;
     let mut bystander = Bystander::at(&replica).await;
     let request = upgrade_request("/ws/market", "");
@@ -188,7 +189,7 @@ async fn who_leaves_without_a_word_is_noticed() {
 }
 
 #[tokio::test]
-async fn a_close_reaches_whoever_still_sends() {
+async fn a_close_reaches_a_client_that_still_sends() {
     let replica = Replica::alone().await;
     let mut bystander = Bystander::at(&replica).await;
     let mut wire = Wire::upgraded(replica.address(), "/ws/market").await;

@@ -1,4 +1,4 @@
-//! Requests that are no handshakes, or that take their time: plain HTTP answers, and an end.
+//! Requests that are not handshakes, or that are slow: HTTP responses, and a timeout.
 
 use std::time::{Duration, Instant};
 
@@ -10,14 +10,14 @@ use crate::support::{
     wire::{KEY, TEXT, Wire, frame, upgrade_request},
 };
 
-/// The head of a good request, with one of its lines replaced (by nothing, or by several).
+/// The head of a valid request, with one of its lines replaced (by none, or by several).
 fn changed(line: &str, by: &str) -> String {
     let good = upgrade_request("/ws/market", "");
     assert!(good.contains(line), "{line}");
     good.replacen(&format!("{line}\r\n"), by, 1)
 }
 
-/// What is no handshake, by what it is, and the statuses that may answer it.
+/// Invalid handshakes by name, with the permitted statuses.
 fn malformed() -> Vec<(&'static str, String, &'static [u16])> {
     let key = format!("Sec-WebSocket-Key: {KEY}");
     let (version, upgrade) = ("Sec-WebSocket-Version: 13", "Upgrade: websocket");
@@ -72,7 +72,7 @@ fn malformed() -> Vec<(&'static str, String, &'static [u16])> {
 }
 
 #[tokio::test]
-async fn a_malformed_handshake_is_answered_by_plain_http() {
+async fn an_invalid_handshake_is_answered_by_plain_http() {
     let replica = Replica::alone().await;
     let mut bystander = Bystander::at(&replica).await;
     for (what, request, statuses) in malformed() {
@@ -93,7 +93,7 @@ async fn a_malformed_handshake_is_answered_by_plain_http() {
 }
 
 #[tokio::test]
-async fn sub_protocols_with_ours_among_them_are_taken() {
+async fn sub_protocols_that_include_the_supported_one_are_accepted() {
     let replica = Replica::alone().await;
     for offered in ["tickgate.v1", "mqtt, tickgate.v1", "tickgate.v1,bearer.x.y.z"] {
         let mut wire = Wire::connect(replica.address()).await;
@@ -108,7 +108,7 @@ async fn sub_protocols_with_ours_among_them_are_taken() {
 }
 
 #[tokio::test]
-async fn a_page_from_elsewhere_is_closed_with_1008_and_sees_nothing_before() {
+async fn a_page_of_a_foreign_origin_is_closed_with_1008_and_receives_nothing_before() {
     let replica = Replica::alone_with("[server]\nallowed_origins = [\"https://app.example\"]").await;
     let mut bystander = Bystander::at(&replica).await;
     for origin in ["https://evil.example", "null", "http://app.example", "https://app.example.evil.example", "*"] {
@@ -124,9 +124,9 @@ async fn a_page_from_elsewhere_is_closed_with_1008_and_sees_nothing_before() {
     replica.connect("/ws/market").origin("https://app.example").open().await.greeted().await;
 }
 
-/// Programs that are no browsers send the host that they connect to.
+/// Some non-browser clients send the host that they connect to as the origin.
 #[tokio::test]
-async fn an_origin_that_is_the_gateway_itself_is_admitted() {
+async fn an_origin_that_equals_the_gateways_host_is_admitted() {
     let replica =
         Replica::alone_with("[server]\nmode = \"production\"\nallowed_origins = [\"https://app.example\"]").await;
     let host = replica.address().to_string();
@@ -143,7 +143,7 @@ async fn an_origin_that_is_the_gateway_itself_is_admitted() {
 }
 
 #[tokio::test]
-async fn a_request_that_takes_its_time_is_ended() {
+async fn a_slow_request_times_out() {
     let replica = Replica::alone_with("[server]\nheader_timeout = \"700ms\"\nidle_timeout = \"1s\"").await;
     let mut bystander = Bystander::at(&replica).await;
     let request = upgrade_request("/ws/market", "");
@@ -158,7 +158,7 @@ async fn a_request_that_takes_its_time_is_ended() {
     half.expect_end_within(long, "half a head").await;
     bystander.is_alone_after("half a head").await;
 
-    // Answered by nothing: whoever speaks HTTP/2 would not understand it.
+    // No response: a client that uses HTTP/2 would not understand it.
     let mut newer = Wire::connect(replica.address()).await;
     newer.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
     newer.expect_end_within(long, "HTTP/2 without being asked").await;
@@ -196,12 +196,12 @@ async fn by_default_a_head_has_five_seconds() {
 }
 
 #[tokio::test]
-async fn an_open_websocket_is_not_ended_by_the_time_for_a_head() {
+async fn the_timeout_of_a_head_does_not_end_an_open_websocket() {
     let replica = Replica::alone_with("[server]\nheader_timeout = \"300ms\"").await;
     let mut market = replica.market().await;
     market.subscribe(&["trades:CALM"]).await;
     let mut silent = Wire::connect(replica.address()).await;
-    // A head that began after this one was over has timed out as well, twice.
+    // A head that started after this one was complete has also timed out, twice.
     silent.expect_end_within(PATIENCE, "silence").await;
     let mut silent = Wire::connect(replica.address()).await;
     silent.expect_end_within(PATIENCE, "silence").await;

@@ -1,4 +1,4 @@
-//! Text that is no command: an error message, and the connection stays; too much of it, and the connection ends.
+//! Texts that are not commands: an error message, and the connection stays open; too many of them close it.
 
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ use crate::support::{
 /// A limit that no test reaches.
 const PATIENT: &str = "[limits]\ninvalid_messages_max = 10000";
 
-/// Fields of requests in each wrong form, by what it is.
+/// Request fields in each invalid form, by name.
 fn bad_fields() -> Vec<(&'static str, String)> {
     let text = |text: &str| text.to_owned();
     vec![
@@ -56,7 +56,7 @@ fn bad_fields() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// What a client of the JSON dialect can get wrong beside them, by what it is.
+/// Other mistakes of a client of the JSON dialect, by name.
 fn bad_commands() -> Vec<(&'static str, String)> {
     let nested = |open: &str, close: &str| format!("{}1{}", open.repeat(10_000), close.repeat(10_000));
     let text = |text: &str| text.to_owned();
@@ -126,7 +126,7 @@ async fn a_bad_command_is_answered_4004_and_the_connection_stays() {
     }
 }
 
-/// What can be wrong with one option, by the field that the answer names.
+/// Invalid options, with the field that the response names.
 const BAD_OPTIONS: &[(&str, &str)] = &[
     (r#""since":7"#, "since"),
     (r#""since":"yesterday""#, "since"),
@@ -152,14 +152,14 @@ const BAD_OPTIONS: &[(&str, &str)] = &[
     (r#""where":{"price":1}"#, "where"),
     (r#""depth":10"#, "depth"),
     (r#""type":"subscribe""#, "type"),
-    // Right by itself, and not for this channel.
+    // Valid by itself, but not for this channel.
     (r#""last":5"#, "last"),
     (r#""max_rate":5"#, "max_rate"),
     (r#""snapshot":false"#, "snapshot"),
 ];
 
 #[tokio::test]
-async fn a_wrong_option_refuses_its_element_by_name_and_no_other() {
+async fn an_invalid_option_refuses_only_its_element_by_name() {
     let replica = Replica::alone_with(PATIENT).await;
     let mut bystander = Bystander::at(&replica).await;
     let [mut alice, mut native] = replica.trading_in_both_modes("alice").await;
@@ -186,7 +186,7 @@ async fn a_wrong_option_refuses_its_element_by_name_and_no_other() {
 }
 
 #[tokio::test]
-async fn fields_that_mean_nothing_are_named_in_the_answer_whatever_it_is() {
+async fn unknown_fields_are_listed_in_every_response() {
     let replica = Replica::alone_with(PATIENT).await;
     let mut alice = replica.trading("alice").await;
     for request in [
@@ -209,7 +209,7 @@ async fn fields_that_mean_nothing_are_named_in_the_answer_whatever_it_is() {
     assert_eq!(answer["ignored"], Value::Null, "null counts as absent: {answer}");
 }
 
-/// What a producer can get wrong beyond what every client can.
+/// Mistakes of a producer beyond those of every client.
 fn bad_envelopes() -> Vec<(&'static str, String)> {
     let event = json!({
         "msg_id": "m-1", "msg_type": "ingest_event", "source": "test", "timestamp": "2024-01-15T10:30:00Z",
@@ -279,7 +279,7 @@ async fn the_tenth_bad_message_within_a_minute_ends_the_connection() {
 }
 
 #[tokio::test]
-async fn another_users_channel_is_forbidden_whatever_it_is_called() {
+async fn another_users_channel_is_forbidden_under_any_name() {
     let replica = Replica::alone_with(PATIENT).await;
     let mut bystander = Bystander::at(&replica).await;
     let (mut alice, mut bob) = (replica.trading("alice").await, replica.trading("bob").await);
@@ -326,7 +326,7 @@ async fn ten_thousand_subscriptions_are_too_many() {
 }
 
 #[tokio::test]
-async fn many_subscriptions_in_one_segment_are_too_many_as_well() {
+async fn too_many_subscriptions_in_one_segment_are_refused() {
     let replica = Replica::alone_with("[limits]\nsubscriptions_max = 10").await;
     let mut wire = Wire::upgraded(replica.address(), "/ws/market").await;
     wire.hear_json().await;
@@ -358,7 +358,7 @@ async fn what_follows_the_token_in_one_segment_is_allowed_by_it() {
 }
 
 #[tokio::test]
-async fn the_same_channel_again_is_no_second_subscription() {
+async fn the_same_channel_again_is_not_a_second_subscription() {
     let replica = Replica::alone_with("[limits]\nsubscriptions_max = 3").await;
     let mut alice = replica.trading("alice").await;
     for _ in 0..5 {
@@ -389,7 +389,7 @@ async fn reserved_keys_of_a_publication_are_refused() {
 }
 
 #[tokio::test]
-async fn a_token_in_the_wrong_place_is_not_told_back() {
+async fn a_token_in_the_wrong_place_is_not_repeated() {
     let replica = Replica::alone_with(PATIENT).await;
     let mut alice = replica.trading("alice").await;
     let secret = token("alice");

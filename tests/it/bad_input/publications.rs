@@ -1,4 +1,4 @@
-//! Requests to the HTTP API that are refused, each by its status and as problem details.
+//! Refused requests to the HTTP API, each with its status and problem details.
 
 use serde_json::{Value, json};
 
@@ -105,7 +105,7 @@ async fn a_body_of_the_wrong_size_type_or_content_is_refused() {
 }
 
 #[tokio::test]
-async fn a_body_that_does_not_come_holds_nothing_up() {
+async fn a_body_that_does_not_arrive_blocks_nothing() {
     let replica = Replica::alone().await;
     let mut bystander = Bystander::at(&replica).await;
     let head = format!(
@@ -117,7 +117,7 @@ async fn a_body_that_does_not_come_holds_nothing_up() {
     let mut half = Wire::connect(replica.operations()).await;
     half.send(format!("{head}Content-Length: 100\r\n\r\n{{\"channel\"").as_bytes()).await;
     half.finish().await;
-    // Whatever it is answered, nothing was published and nobody is harmed.
+    // Whatever the response, nothing was published and no one is affected.
     let _ = half.answer_head().await;
     let mut endless = Wire::connect(replica.operations()).await;
     endless.send(format!("{head}Transfer-Encoding: chunked\r\n\r\n").as_bytes()).await;
@@ -130,7 +130,7 @@ async fn a_body_that_does_not_come_holds_nothing_up() {
 }
 
 #[tokio::test]
-async fn the_same_msg_id_is_published_once_by_whichever_door() {
+async fn the_same_msg_id_is_published_once_over_any_transport() {
     let replica = Replica::alone().await;
     let mut market = replica.market().await;
     market.subscribe(&["trades:CALM"]).await;
@@ -148,7 +148,7 @@ async fn the_same_msg_id_is_published_once_by_whichever_door() {
     }
     market.expect(json!({"type": "trade"})).await;
     market.expect_nothing().await;
-    // Somebody else's is another one.
+    // Another publisher's is a different one.
     let right = crate::support::replica::Token::of("engine").publish(&["trades:*"]).sign();
     let mut by_socket = publication.clone();
     by_socket["type"] = json!("publish");

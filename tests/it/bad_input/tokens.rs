@@ -1,4 +1,5 @@
-//! Tokens that are none, or not for us: nobody comes in, however the token is shown, and nobody learns why exactly.
+//! Invalid tokens, or tokens for another gateway: never accepted in any place, and without a precise reason in
+//! production.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -20,7 +21,7 @@ fn signed(algorithm: Algorithm, secret: &str, claims: &Value) -> String {
     jsonwebtoken::encode(&Header::new(algorithm), claims, &key).expect("a token")
 }
 
-/// Header and claims as they are given, under a signature that is right for them where the algorithm is HS256.
+/// A header and claims as given, with a signature that is valid for them if the algorithm is HS256.
 fn spliced(header: &Value, claims: &Value) -> String {
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let message = format!("{}.{}", part(header), part(claims));
@@ -29,7 +30,7 @@ fn spliced(header: &Value, claims: &Value) -> String {
     format!("{message}.{signature}")
 }
 
-/// What is no token for this gateway, by what it is.
+/// Invalid tokens for this gateway, by name.
 fn bad_tokens() -> Vec<(&'static str, String)> {
     let alice = |more: Value| {
         let mut claims = json!({"sub": "alice", "exp": LATER});
@@ -81,7 +82,7 @@ fn bad_tokens() -> Vec<(&'static str, String)> {
 }
 
 #[tokio::test]
-async fn a_bad_token_lets_nobody_in_whichever_way_it_comes() {
+async fn an_invalid_token_is_refused_in_every_place() {
     let replica = Replica::alone_with("[limits]\nhandshakes_per_address = { per_second = 0, burst = 1 }").await;
     let mut bystander = Bystander::at(&replica).await;
     for (what, bad) in bad_tokens() {
@@ -116,7 +117,7 @@ async fn a_bad_token_lets_nobody_in_whichever_way_it_comes() {
 }
 
 #[tokio::test]
-async fn a_missing_token_is_asked_for() {
+async fn a_missing_token_is_requested() {
     let replica = Replica::alone().await;
     let mut bystander = Bystander::at(&replica).await;
     let refusal = replica.connect("/ws/trading").expect_refused(401).await;
@@ -128,7 +129,7 @@ async fn a_missing_token_is_asked_for() {
     bystander.is_alone_after("missing tokens").await;
 }
 
-/// Programs that expect close codes, and an error before them, get both where the endpoint is configured so.
+/// Clients that expect close codes preceded by an error get both if the endpoint is configured so.
 #[tokio::test]
 async fn an_endpoint_can_close_every_client_that_it_refuses() {
     let settings = r#"
@@ -146,7 +147,7 @@ async fn an_endpoint_can_close_every_client_that_it_refuses() {
     let closed = async |what: &str, request: Request, code: u16, reason: &str| {
         let mut client = request.name(what).open().await;
         let error = client.expect_error(code).await;
-        // In development mode it says more.
+        // In development mode it contains more.
         assert!(error["message"].as_str().unwrap().starts_with(reason), "{what}: {error}");
         assert_eq!(client.expect_close(code).await, reason, "{what}");
     };
@@ -162,12 +163,12 @@ async fn an_endpoint_can_close_every_client_that_it_refuses() {
     let mut native = at().header("sec-websocket-protocol", "tickgate.v1, bearer.x.y.z").open().await;
     native.expect_type("closing").await;
     native.expect_close(1008).await;
-    // What is no handshake is answered as everywhere.
+    // An invalid handshake is answered like everywhere else.
     assert_eq!(replica.get("/ws/old").await.status, 400);
 }
 
 #[tokio::test]
-async fn a_configured_audience_and_issuer_are_asked_for() {
+async fn a_configured_audience_and_issuer_are_required() {
     let replica = Replica::alone_with("[auth]\naudience = \"gateway\"\nissuer = \"bank\"").await;
     let claims = |more: &Value| {
         let mut claims = json!({"sub": "alice", "exp": LATER});
@@ -192,7 +193,7 @@ async fn a_configured_audience_and_issuer_are_asked_for() {
 }
 
 #[tokio::test]
-async fn a_token_of_100_kb_is_refused_wherever_it_is() {
+async fn a_token_of_100_kb_is_refused_in_every_place() {
     let replica = Replica::alone().await;
     let mut bystander = Bystander::at(&replica).await;
     let long = format!("{}.e30.{}", URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256"}"#), "A".repeat(100_000));
@@ -223,9 +224,9 @@ async fn a_token_of_100_kb_is_refused_wherever_it_is() {
     bystander.is_alone_after("a long token that fits a message").await;
 }
 
-/// In development mode the client is told the cause; in production only the log and the metric know it.
+/// In development mode the client receives the cause; in production only the log and the metric contain it.
 #[tokio::test]
-async fn the_cause_of_a_refusal_is_told_in_development_only() {
+async fn the_cause_of_a_refusal_is_sent_in_development_only() {
     let expired = Token::of("alice").expires_in(-600).sign();
     for (mode, detail) in [("development", "Invalid token: the token is expired"), ("production", "Invalid token")] {
         let replica = Replica::alone_with(&format!("[server]\nmode = \"{mode}\"\n")).await;

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tickgate::{
-    backplane::{Backplane, Event, Identity, Redis},
+    backplane::{Backplane, Event, Redis, ReplicaIdentity},
     config,
     redis_link::{RedisLink, Topology},
     tasks::Tasks,
@@ -126,10 +126,10 @@ pub fn backplane_over(link: &RedisLink, tasks: &Tasks) -> Backplane {
 }
 
 /// A separate replica, with these rules before the catch-all one.
-pub fn member(rules: &[Arc<TopicRule>]) -> Identity {
+pub fn member(rules: &[Arc<TopicRule>]) -> ReplicaIdentity {
     let rules = rules.iter().map(|rule| (**rule).clone()).collect();
     let rules = TopicRules::new(rules, (*retain(1000)).clone(), (*retain(1000)).clone()).into();
-    Identity { replica: ReplicaId::random(), rules }
+    ReplicaIdentity { replica: ReplicaId::random(), rules }
 }
 
 /// Waits until the backplane acknowledges.

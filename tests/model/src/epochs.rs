@@ -1,73 +1,73 @@
 //! The protocol: generations, a roster, boundaries that are proven or in doubt. One server at a time, one topic.
 //!
-//! What is abstract: time (a lease may end whenever its holder is out of contact), numbers (a new generation is any
-//! unused number above all that were shown), the search of a client's socket (a client has what its replica delivered).
+//! Abstracted: time (a lease may expire whenever its holder is disconnected), numbers (a new generation is any unused
+//! number above all that were seen), and a client's socket (a client has what its replica delivered).
 
 use crate::search::Model;
 
-/// (epoch, n): n = 0 is the beginning of the epoch, its first entry has n = 1.
+/// (epoch, n): n = 0 is the start of the epoch, its first entry has n = 1.
 type Id = (u8, u8);
-/// In the place of a message: the stream begins here, nothing is delivered.
+/// Instead of a message: the stream starts here, nothing is delivered.
 const ANCHOR: u8 = 255;
-/// Predecessor of the first entry of a stream whose past is not known.
+/// Predecessor of the first entry of a stream whose past is unknown.
 const UNKNOWN: Id = (255, 255);
-/// Gateways: 0 and 1 are there from the beginning, 2 starts later.
+/// Gateways: 0 and 1 exist from the start, 2 starts later.
 const MEMBERS: usize = 3;
-/// Generations are multiples of it; what lies between is for streams that begin.
+/// Generations are multiples of it; numbers in between are for streams that start.
 const STRIDE: u8 = 4;
 
 const fn bit(member: usize) -> u8 {
     1 << member
 }
 
-/// Safeguards that can be left out, to see what each of them is for.
+/// Safeguards that can be left out, to show what each of them is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Defect {
     None,
-    /// A new member acknowledges before the others have confirmed that they know it.
+    /// A new member acknowledges before the others have confirmed it.
     NoConfirm,
-    /// Whoever stands in the roster counts as confirmed after a change of server.
+    /// Listed members count as confirmed after a change of server.
     ListedIsConfirmed,
-    /// As soon as the members of the present generation have confirmed, not those of an open border.
+    /// Confirmation by the members of the current generation suffices, without those of an open border.
     ConfirmByPresentOnly,
-    /// A border is proven when all whom Redis's copy of the roster names have reported.
+    /// A border is proven when all members in Redis's copy of the roster have reported.
     TrustDataset,
     /// A certificate does not end with the lease.
     CertForEver,
-    /// A member forgets whom it saw dropped.
+    /// A member forgets which members it saw removed.
     ForgetDropped,
-    /// A member that was dropped joins again under the same name.
+    /// A removed member joins again under the same name.
     SameNameAgain,
-    /// A drained replica leaves without handing on its claims.
+    /// A drained replica leaves without handing over its claims.
     DrainWithoutClaims,
-    /// A generation that this dataset does not know is ignored when its member arrives.
+    /// A generation that is unknown to this dataset is ignored when its member arrives.
     IgnoreSideBranch,
-    /// Nobody looks whether a generation went on where others had left it.
+    /// It is not checked whether a generation continued where others had left it.
     OnePrimary,
-    /// Branches that had not heard of each other are judged by their reports alone where they meet.
+    /// Branches that did not know each other are judged only by their reports where they meet.
     MeetAsKnown,
     /// An open border is forgotten when the server changes again.
     ForgetOpenBorder,
-    /// Earlier verdicts live in Redis only.
+    /// Earlier verdicts are stored only in Redis.
     VerdictsInRedisOnly,
     /// The publish script compares the generation, not the server's identity.
     NoIdentityFence,
     /// A new generation is the greatest known number plus one.
     PlainCounter,
-    /// A stream that begins again does so in the present generation's epoch.
+    /// A stream that starts again uses the current generation's epoch.
     BeginAtGeneration,
     /// A first entry without a known predecessor counts as the first ever.
     UnknownIsFirst,
     /// Only the first step of a replay is checked.
     FirstStepOnly,
-    /// A stream that goes empty forgets its last id.
+    /// A stream that becomes empty loses its last id.
     NoTombstone,
-    /// A member acknowledges although its own lease has ended.
+    /// A member acknowledges although its own lease has expired.
     AckAfterLapse,
-    /// A replica that finds no stream goes on from the beginning of the generation.
+    /// A replica that finds no stream continues from the start of the generation.
     NoAnchor,
-    /// None: also counts what the protocol does not promise (two primaries, and the one that acknowledged on the
-    /// abandoned one dies before it comes back).
+    /// None: also counts what the protocol does not promise (two primaries, and the member that acknowledged on the
+    /// abandoned one ends before it returns).
     CountOrphans,
 }
 
@@ -103,7 +103,7 @@ impl Defect {
     }
 }
 
-/// How much of what may happen in one run.
+/// How many events of each kind may happen in one run.
 #[derive(Clone, Copy, Hash, PartialEq, Eq, Debug)]
 pub struct Budget {
     pub publish: u8,
@@ -156,7 +156,7 @@ pub struct Epochs {
 #[derive(Clone, Hash, PartialEq, Eq, Debug)]
 struct Entry {
     id: Id,
-    /// Named where an epoch begins.
+    /// Recorded where an epoch starts.
     prev: Option<Id>,
     message: u8,
 }
@@ -181,13 +181,13 @@ struct Border {
     g: u8,
     /// Generations, divided by the stride, that end here.
     parents: u32,
-    /// Who may have acknowledged in them, and who of those is accounted for.
+    /// Members that may have acknowledged in them, and those that have reported.
     need: u8,
     accounted: u8,
-    /// Somebody vouches that `need` is complete.
+    /// A member certifies that `need` is complete.
     certified: bool,
     status: Status,
-    /// Ids that were acknowledged or seen, and are gone.
+    /// Ids that were acknowledged or seen, and are lost.
     claims: Vec<Id>,
 }
 
@@ -198,14 +198,14 @@ struct Gen {
     identity: u8,
     alloc: u8,
     active: u8,
-    /// May acknowledge: all who had to have confirmed that they know it.
+    /// Members that may acknowledge: all required members have confirmed them.
     confirmed: u8,
-    /// Left or dropped: all that they acknowledged lies before this mark.
+    /// Left or removed members: everything that they acknowledged precedes this mark.
     marks: u8,
     /// Incarnation of each member: as listed, and as marked.
     listed: [u8; MEMBERS],
     marked: [u8; MEMBERS],
-    /// Whom each member has confirmed to know.
+    /// The members that each member has confirmed.
     seen: [u8; MEMBERS],
     chain: Vec<Border>,
 }
@@ -226,7 +226,7 @@ enum Role {
 #[derive(Clone, Hash, PartialEq, Eq, Debug)]
 struct Server {
     role: Role,
-    /// Replication id: changes with a restart, a promotion, another dataset.
+    /// Replication id: changes with a restart, a promotion or another dataset.
     identity: u8,
     data: Data,
 }
@@ -238,17 +238,17 @@ struct Member {
     identity: u8,
     g: u8,
     ready: bool,
-    /// Nobody can have joined without its knowledge.
+    /// No member can have joined without its knowledge.
     cert: bool,
-    /// Whoever may have acknowledged, as far as it knows.
+    /// The members that may have acknowledged, as far as it knows.
     view: u8,
-    /// Raised when it joins again after it was dropped; and those that it has seen of others.
+    /// Incremented when it joins again after it was removed; and those that it has seen of others.
     incarnation: u8,
     seen: [u8; MEMBERS],
-    /// Left, and this member took over their claims.
+    /// Members that left and whose claims this one took over.
     heirs: u8,
     known: u8,
-    /// How many messages there were when it attached; the product compares beats.
+    /// Number of messages when it attached; the product compares beats.
     fork: u8,
     acked: Option<Id>,
     handed: Option<Id>,
@@ -280,11 +280,11 @@ struct Message {
     id: Id,
     acked: bool,
     by: u8,
-    /// Two primaries at once, and whoever acknowledged it has spoken to nobody since.
+    /// Two primaries at once, and the member that acknowledged it has had no contact since.
     orphan: bool,
-    /// Two primaries when it was given: positions of the other branch may come to lie above it.
+    /// Two primaries when it was given: positions of the other branch may be above it.
     split: bool,
-    /// Clients whose position was above it already, and those of them that were told a doubt since: no range names it.
+    /// Clients whose position was already above it, and those of them that received a doubt since: no range covers it.
     above: u8,
     told: u8,
 }
@@ -298,7 +298,7 @@ pub struct State {
     messages: Vec<Message>,
     identities: u8,
     generations: u32,
-    /// Ghosts: something was removed by hand; somebody who may have acknowledged is gone.
+    /// Something was removed manually; a member that may have acknowledged has ended.
     removed: bool,
     unaccounted: bool,
     /// Two primaries at once: a position may be of a branch that the other has not heard of.
@@ -311,19 +311,19 @@ pub struct State {
 pub enum Action {
     /// Stored and acknowledged.
     Publish(usize),
-    /// Stored; the answer is lost.
+    /// Stored; the response is lost.
     Unknown(usize),
-    /// The member learns where it is, joins the roster and reports what it knows of the generations before.
+    /// The member reads the server's state, joins the roster and reports what it knows about earlier generations.
     Attach(usize),
     /// The same; a greater number is drawn.
     AttachHigh(usize),
-    /// All who must have confirmed it have.
+    /// All required members have confirmed it.
     Ready(usize),
     /// Reads the roster and confirms it.
     Beat(usize),
-    /// The member has been out of contact for a lease; the others go on without it.
+    /// The member was disconnected for a lease; the others continue without it.
     Drop(usize),
-    /// The lease of those who are missing has ended.
+    /// The lease of missing members has expired.
     Doubt,
     Compare(usize),
     Take(usize),
@@ -335,11 +335,11 @@ pub enum Action {
     Sync,
     RestartWhole,
     RestartOlder,
-    /// Nothing is left of the dataset.
+    /// The dataset is lost completely.
     RestartEmpty,
     ReplaceInside,
     Promote,
-    /// The old primary lives on, with its links or without.
+    /// The old primary continues, with or without its links.
     PromoteKeepOld,
     PromoteMoveAll,
     OldReturns,
@@ -352,7 +352,7 @@ pub enum Action {
     Resume(usize, usize),
 }
 
-/// What a read brings.
+/// The result of a read.
 enum Step {
     Deliver(Id, u8),
     Gap { after: Id, before: Id, kind: Kind },
@@ -362,7 +362,7 @@ enum Step {
 enum Kind {
     Lost,
     Doubt,
-    /// The position is of no branch that is known here.
+    /// The position belongs to no known branch.
     Foreign,
     Retention,
 }
@@ -382,13 +382,13 @@ impl Gen {
     }
 }
 
-/// Whether a generation begins or ends at one of these.
+/// Whether a generation starts or ends at one of these.
 fn named(chain: &[Border], g: u8) -> bool {
     chain.iter().any(|border| border.g == g || border.parents & (1 << (g / STRIDE)) != 0)
 }
 
 impl Stream {
-    /// Whether the id is here, or was and went by design.
+    /// Whether the id is here, or was here and was removed by design.
     fn had(&self, id: Id) -> bool {
         match self.entries.iter().find(|entry| entry.id >= id) {
             Some(entry) if entry.id == id => true,
@@ -468,7 +468,8 @@ impl State {
         let same = old
             .as_ref()
             .is_some_and(|roster| roster.identity == identity && roster.alloc >= member.known && !side(roster));
-        // A loss of a generation whose end is decided: it went on alone, below the positions of those who began since.
+        // A loss of a generation whose end is decided: it continued alone, below the positions of clients that started
+        // since.
         let late = old.as_ref().is_some_and(|roster| {
             let told = |id: &Id| roster.chain.iter().any(|border| border.claims.contains(id));
             let stream = self.servers[server].data.stream.as_ref();
@@ -481,7 +482,7 @@ impl State {
         let mut roster = if same {
             old.clone().unwrap()
         } else {
-            // The dataset cannot have gone back where its identity is the one that this member saw last.
+            // The dataset cannot have gone back if its identity is the one that this member saw last.
             let intact = match &old {
                 Some(roster) => roster.identity == identity,
                 None => member.cert && member.identity == identity,
@@ -531,7 +532,7 @@ impl State {
             report(&mut roster, m, &member, identity, stream.as_ref(), defect);
         }
         let decided = roster.chain.last().is_none_or(|border| border.status != Status::Pending);
-        // The generation that ended where this member was went on here.
+        // The generation that ended where this member was continued here.
         let given = self.messages.len() as u8;
         let went_on = |old: &Gen| {
             let ended = |border: &Border| border.g > old.g && border.parents & (1 << (old.g / STRIDE)) != 0;
@@ -551,7 +552,7 @@ impl State {
         settle(&mut roster, defect);
         let again = roster.active & bit(m) == 0 && roster.marks & bit(m) != 0 && defect != Defect::SameNameAgain;
         if roster.active & bit(m) == 0 && defect != Defect::SameNameAgain {
-            // What was confirmed before this join does not count for it.
+            // Confirmations from before this join do not count for it.
             roster.seen.iter_mut().for_each(|seen| *seen &= !bit(m));
         }
         roster.active |= bit(m);
@@ -600,7 +601,7 @@ impl State {
                 ((epoch, 1), Some(UNKNOWN))
             }
             Some(stream) if stream.last.0 > roster.alloc => {
-                // The stream knows more than the key: its number is shown at the next attach.
+                // The stream knows more than the key: its number is reported at the next attach.
                 let known = stream.last.0;
                 self.members[m].known = known;
                 self.detach(m);
@@ -632,7 +633,7 @@ impl State {
         }
     }
 
-    /// Reads on from `at`: what a subscriber with that position gets, and where it stands then.
+    /// Reads after `at`: what a subscriber with that position receives, and its position afterwards.
     fn read(&self, roster: &Gen, at: Id, defect: Defect) -> (Vec<Step>, Id) {
         let stream = self.servers[self.address].data.stream.as_ref();
         let (mut at, mut steps, mut first) = (at, Vec::new(), true);
@@ -654,7 +655,7 @@ impl State {
         }
         let end = (roster.g, 0);
         if at < stream.last {
-            // All behind the position was trimmed.
+            // Everything after the position was trimmed.
             steps.push(Step::Gap { after: at, before: (stream.last.0, stream.last.1 + 1), kind: Kind::Retention });
             at = stream.last;
         }
@@ -758,7 +759,7 @@ impl State {
     fn compare(&mut self, m: usize, defect: Defect) {
         let at = self.members[m].position;
         if let (None, true) = (&self.data().stream, defect != Defect::NoAnchor) {
-            // A position that nobody else can have: what was removed lies before it.
+            // A unique position: what was removed precedes it.
             let roster = self.data().roster.as_mut().unwrap();
             roster.alloc += 1;
             let (id, g) = ((roster.alloc, 0), roster.g);
@@ -789,7 +790,7 @@ impl State {
             return;
         }
         let follows = entry.id == (at.0, at.1 + 1) || entry.prev == Some(at);
-        // The link has been unbroken since the position was the head: nothing can lie between.
+        // The link has not been interrupted since the position was the head: nothing can lie between.
         let unbroken = entry.prev == Some(UNKNOWN) && g == member.g;
         if follows && g == member.g || unbroken {
             let steps = if entry.message == ANCHOR { vec![] } else { vec![Step::Deliver(entry.id, entry.message)] };
@@ -799,7 +800,7 @@ impl State {
         }
     }
 
-    /// Everybody alive is here, nothing is under way.
+    /// Every living member is attached, and nothing is in flight.
     fn quiet(&self) -> bool {
         let server = &self.servers[self.address];
         let Some(roster) = &server.data.roster else { return false };
@@ -818,8 +819,8 @@ impl State {
     }
 }
 
-/// Whether a member comes from a branch of which this one has not heard, and what one of them gave may lie below positions
-/// that readers of the other have: no claim names it to them.
+/// Whether a member comes from a branch unknown to this one, and ids given by one of them may be below positions of
+/// readers of the other: no claim covers them.
 fn is_foreign(member: &Member, old: &Gen) -> bool {
     if member.g == 0 || old.knows(member.g) {
         return false;
@@ -827,7 +828,7 @@ fn is_foreign(member: &Member, old: &Gen) -> bool {
     let mine = |g: u8| g == member.g || named(&member.chain, g);
     let given_there = old.chain.iter().map(|border| border.g).chain([old.g]);
     let mut below_mine = given_there.filter(|g| *g < member.g && !mine(*g));
-    // Readers wait before the first boundary that has no verdict.
+    // Readers wait before the first boundary without a verdict.
     let open = old.chain.iter().position(|border| border.status == Status::Pending);
     let reached = open.map_or(old.g, |at| {
         let ends = (1..32).rev().find(|slot| old.chain[at].parents & (1 << slot) != 0).unwrap_or(0) as u8 * STRIDE;
@@ -838,7 +839,7 @@ fn is_foreign(member: &Member, old: &Gen) -> bool {
     below_mine.next().or(below_theirs.next()).is_some()
 }
 
-/// What a member tells of the generations before.
+/// Reports what a member knows about earlier generations.
 fn report(roster: &mut Gen, m: usize, member: &Member, identity: u8, stream: Option<&Stream>, defect: Defect) {
     if defect != Defect::VerdictsInRedisOnly {
         for border in &member.chain {
@@ -858,7 +859,7 @@ fn report(roster: &mut Gen, m: usize, member: &Member, identity: u8, stream: Opt
         roster.chain.sort_by_key(|border| border.g);
     }
     let inherited = roster.open();
-    // A mark says nothing of a later incarnation.
+    // A mark says nothing about a later incarnation.
     let valid = (0..MEMBERS).filter(|m| roster.marked[*m] >= member.seen[*m]).fold(0, |all, m| all | bit(m));
     let marks = roster.marks & valid;
     let Some(border) = roster.chain.last_mut() else { return };
@@ -883,7 +884,7 @@ fn report(roster: &mut Gen, m: usize, member: &Member, identity: u8, stream: Opt
     }
 }
 
-/// All are accounted for, and somebody vouches that they are all.
+/// Decides a border if all members have reported and one certifies that the list is complete.
 fn settle(roster: &mut Gen, _: Defect) {
     let Some(last) = roster.chain.last() else { return };
     if last.status == Status::Pending && last.certified && roster.open() & !last.accounted == 0 {
@@ -893,17 +894,17 @@ fn settle(roster: &mut Gen, _: Defect) {
     }
 }
 
-/// The generation that an id of this branch belongs to.
+/// The generation of an id in this branch.
 fn generation_of(roster: &Gen, id: Id) -> u8 {
     roster.chain.iter().map(|border| border.g).filter(|g| *g <= id.0).max().unwrap_or(0)
 }
 
-/// What the borders between two positions say to whoever stands at the first.
+/// What the borders between two positions mean for a reader at the first.
 fn crossed(roster: &Gen, at: Id, to: Id) -> Option<Kind> {
     let (from, until) = (generation_of(roster, at), generation_of(roster, to).max(if to.1 == 0 { to.0 } else { 0 }));
     let mut kind = None;
     for border in &roster.chain {
-        // What is lost is missing to whoever steps over it, whichever border told of it.
+        // A lost id is missing for every reader that passes it, whichever border recorded it.
         if border.claims.iter().any(|claim| at < *claim && *claim < to) {
             kind = kind.or(Some(Kind::Lost));
         }
@@ -914,14 +915,14 @@ fn crossed(roster: &Gen, at: Id, to: Id) -> Option<Kind> {
     kind
 }
 
-/// Whether a position ahead of `last` belongs to this branch: the server went back, the client did not go astray.
+/// Whether a position ahead of `last` belongs to this branch: then the server went back, and the client is right.
 fn on_branch(roster: &Gen, at: Id, last: Id) -> bool {
     at.0 == last.0
         || at.1 == 0
         || roster.chain.iter().any(|border| border.claims.iter().any(|claim| claim.0 == at.0 && *claim >= at))
 }
 
-/// What is missing between a position and the next entry that is here.
+/// What is missing between a position and the next existing entry.
 fn hole(roster: &Gen, at: Id, entry: &Entry, defect: Defect) -> Option<Kind> {
     match entry.prev {
         _ if entry.id == (at.0, at.1 + 1) => None,
@@ -939,7 +940,7 @@ impl Model for Epochs {
 
     fn initial(&self) -> State {
         let active = bit(0) | bit(1);
-        // One number below is free: a newcomer that knows nothing may draw it.
+        // One number below is free: a newcomer without knowledge may draw it.
         let g = 2 * STRIDE;
         let roster = Gen {
             g,
@@ -1025,7 +1026,7 @@ impl Model for Epochs {
                     });
                 }
             }
-            // A link that leads elsewhere, or that finds another generation, is made anew.
+            // A link that leads elsewhere, or that finds another generation, reconnects.
             if up && !current && (member.at.is_none() || here) {
                 add(Action::Attach(m), &|s| s.attach(m, false, defect));
                 if budget.order > 0 {
@@ -1110,7 +1111,7 @@ impl Model for Epochs {
                 let listed = (roster.active | roster.open()) & bit(m) != 0;
                 let watched = (0..MEMBERS).any(|w| w != m && state.members[w].at == Some(address as u8));
                 let away = !member.alive || budget.lapse > 0;
-                // Of an open border only the verdict decides.
+                // For an open border, only the verdict decides.
                 if roster.active & bit(m) != 0 && listed && watched && away {
                     add(Action::Drop(m), &|s| {
                         let roster = s.data().roster.as_mut().unwrap();
@@ -1152,7 +1153,7 @@ impl Model for Epochs {
                     let began = |m: usize| m < 2;
                     let dead = (0..MEMBERS).any(|m| !s.members[m].alive && began(m)) || late;
                     let started = s.budget.start < self.budget.start;
-                    // Later boundaries do not need those who are missing again.
+                    // Later boundaries do not need the missing members again.
                     let seen = (0..MEMBERS).map(|m| s.members.iter().map(|own| own.seen[m]).max().unwrap_or(0));
                     let seen: Vec<u8> = seen.collect();
                     let roster = s.data().roster.as_mut().unwrap();
@@ -1166,7 +1167,7 @@ impl Model for Epochs {
                         border.status = Status::Doubt;
                     }
                     if !dead && !started {
-                        s.bad = Some("in doubt although nobody is missing");
+                        s.bad = Some("in doubt although no member is missing");
                     }
                 });
             }
@@ -1194,7 +1195,7 @@ impl Model for Epochs {
                 let covered = message.told & bit(c) != 0 || client.gaps.iter().any(in_range);
                 let has = client.has(number);
                 if message.acked && !has && !covered && !(message.orphan && self.defect != Defect::CountOrphans) {
-                    return Some("acknowledged, neither delivered nor told");
+                    return Some("acknowledged, neither delivered nor reported");
                 }
             }
         }

@@ -1,5 +1,5 @@
-//! A checker of the protocol by which the gateways keep what they acknowledged (docs/adr/0010): a model of servers, gateways
-//! and clients, and a search of every order of events within a budget. README.md says how to read it.
+//! A checker of the protocol by which the gateways keep what they acknowledged (docs/adr/0010): a model of servers,
+//! gateways and clients, and a search of every order of events within a budget. README.md explains how to read it.
 #![allow(
     clippy::all,
     clippy::pedantic,
@@ -27,7 +27,7 @@ const fn scope(name: &'static str, clients: usize, budget: Budget) -> Scope {
     Scope { name, budget, clients }
 }
 
-/// What may happen in one run, in any order, at any point.
+/// The events of one run, in any order, at any point.
 pub const SCOPES: &[Scope] = &[
     scope("zone", 1, Budget { publish: 2, server: 2, crash: 1, leave: 1, ..NOTHING }),
     scope("two-clients", 2, Budget { publish: 3, server: 1, crash: 1, leave: 1, ..NOTHING }),
@@ -50,7 +50,7 @@ pub const SCOPES: &[Scope] = &[
     scope("holes", 1, Budget { publish: 4, xdel: 1, trim: 1, server: 1, leave: 1, ..NOTHING }),
 ];
 
-/// A safeguard left out, the bounds in which that shows, and within how many states.
+/// Safeguards that are left out, the scope in which that is detected, and within how many states.
 pub const DEFECTS: &[(Defect, &str, usize)] = &[
     (Defect::NoConfirm, "newcomer", 500_000),
     (Defect::ListedIsConfirmed, "newcomer-twice", 2_500_000),
@@ -75,13 +75,13 @@ pub const DEFECTS: &[(Defect, &str, usize)] = &[
     (Defect::NoAnchor, "removed", 10_000_000),
 ];
 
-/// The scope of that name.
+/// The scope with that name.
 #[must_use]
 pub fn named(name: &str) -> Option<&'static Scope> {
     SCOPES.iter().find(|scope| scope.name == name)
 }
 
-/// Searches a scope, with a safeguard left out or none, up to so many states.
+/// Searches at most this many states of a scope, without one safeguard or with all.
 #[must_use]
 pub fn run(scope: &Scope, defect: Defect, states: usize) -> Outcome<epochs::Action> {
     let model = Epochs { budget: scope.budget, clients: scope.clients, defect };
@@ -92,11 +92,11 @@ pub fn run(scope: &Scope, defect: Defect, states: usize) -> Outcome<epochs::Acti
 mod tests {
     use super::*;
 
-    /// States of each scope in the short form.
+    /// Number of states of each scope in the short form.
     const STATES: usize = 40_000;
 
     #[test]
-    fn nothing_is_wrong_in_the_first_states_of_every_scope() {
+    fn the_first_states_of_every_scope_have_no_violation() {
         for scope in SCOPES {
             let outcome = run(scope, Defect::None, STATES);
             assert!(outcome.violation.is_none(), "{}: {:?}", scope.name, outcome.violation);
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_shows() {
+    fn each_missing_safeguard_is_detected() {
         for (defect, name, states) in DEFECTS.iter().filter(|(.., states)| *states <= 200_000) {
             let outcome = run(named(name).expect("a scope"), *defect, *states);
             assert!(outcome.violation.is_some(), "{defect:?} does not show in {name}");

@@ -9,7 +9,7 @@ use tickgate_model::{
     search::print_trace,
 };
 
-/// States of one search: about 30 bytes each for what is kept, 1 KB each for what waits.
+/// Maximum number of states of one search: about 30 bytes each when visited, 1 KB each while pending.
 const STATES_MAX: usize = 6_000_000;
 
 fn main() {

@@ -1,7 +1,7 @@
-//! One client over all its connections: subscribes to every channel, keeps the cursors that it is sent, and comes back with
-//! them. What it was told is its story. Of the channels that share a stream the first client moves the cursors together, as
-//! the wire contract allows, and subscribes them together; the second one moves each by its own pushes, and adds one to the
-//! other.
+//! One client over all its connections: subscribes to every channel, stores the cursors that it receives, and resumes
+//! with them. What it received is its story. Of the channels that share a stream, the first client moves the cursors
+//! together, as the wire contract allows, and subscribes them together; the second one moves each only by its own
+//! pushes, and adds one to the other.
 
 use std::{future::poll_fn, sync::Arc, time::Duration};
 
@@ -22,17 +22,17 @@ use crate::{
     places::Seat,
 };
 
-/// Bytes that a client takes that reads.
+/// Bytes that a reading client accepts.
 const ROOM: usize = usize::MAX / 2;
-/// Publications that wait for a client that does not.
+/// Maximum number of publications queued for a client that does not read.
 const QUEUE_MAX: usize = 4;
 /// Pause after a failed read.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
-/// What the client was told of one topic, in its order.
+/// One event that the client received about a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
-    /// The answer to a subscribe: the position, and how many publications had begun.
+    /// The reply to a subscribe: the position, and how many publications had started.
     Subscribed {
         cursor: StreamId,
         begun: usize,
@@ -43,7 +43,7 @@ pub enum Seen {
         number: usize,
         snapshot: bool,
         replayed: bool,
-        /// So many values were left out before it.
+        /// The number of values that were left out before it.
         conflated: u64,
     },
     Gap {
@@ -59,19 +59,19 @@ pub enum Seen {
     },
 }
 
-/// What one topic is to the client.
+/// The client's history of one topic.
 #[derive(Clone, Debug, Default)]
 pub struct Story {
     pub seen: Vec<Seen>,
     pub cursor: Option<StreamId>,
-    /// Its past has been sent.
+    /// Its backlog was sent completely.
     live: bool,
 }
 
-/// Of each channel.
+/// By channel.
 pub type Stories = [Story; TOPICS.len()];
 
-/// A subscription that has started: told by the connection's task.
+/// A subscription that has started, reported by the connection's task.
 #[derive(Clone, Copy, Debug)]
 struct Started {
     topic: usize,
@@ -80,15 +80,15 @@ struct Started {
     begun: usize,
 }
 
-/// The connection that stands.
+/// The current connection.
 struct Connection {
     gateway: usize,
     outbox: Arc<Outbox>,
     started: Arc<Mutex<Vec<Started>>>,
     task: JoinHandle<()>,
-    /// What was written and is not a whole frame yet.
+    /// Bytes of an incomplete frame.
     rest: Vec<u8>,
-    /// Subscriptions whose beginning is known.
+    /// Number of subscriptions whose start is known.
     begun: usize,
     seat: Arc<Seat>,
 }
@@ -96,9 +96,9 @@ struct Connection {
 #[derive(Default)]
 pub struct Client {
     pub stories: Stories,
-    /// Gaps that it heard.
+    /// Number of gaps received.
     pub gaps: u64,
-    /// What one channel hears moves the others of its stream.
+    /// Whether a push of one channel moves the others of its stream.
     together: bool,
     connection: Option<Connection>,
     /// The session that it was told last.
@@ -138,14 +138,14 @@ impl Drop for Subscription {
     }
 }
 
-/// How a connection begins on one channel.
+/// Where a connection starts on one channel.
 #[derive(Clone, Copy, Debug)]
 struct Wish {
     topic: usize,
     start: Start,
 }
 
-/// Of two beginnings of one stream, the one that misses less.
+/// The earlier of two starting positions of one stream.
 fn earlier(one: Start, other: Start) -> Start {
     match (one, other) {
         (Start::Since(one), Start::Since(other)) => Start::Since(one.min(other)),
@@ -154,7 +154,7 @@ fn earlier(one: Start, other: Start) -> Start {
     }
 }
 
-/// Whether what one channel hears moves the others of its stream, to this client.
+/// Whether a push of one channel moves the others of its stream for this client.
 pub const fn moves_together(client: usize) -> bool {
     client.is_multiple_of(2)
 }
@@ -173,7 +173,7 @@ impl Client {
         self.connection.as_ref().is_some_and(|own| own.begun == TOPICS.len())
     }
 
-    /// Connects, and takes its place wherever it was before.
+    /// Connects, replacing its previous connection.
     pub fn connect(&mut self, gateway: usize, own: &Gateway, publications: &Publications) {
         self.leave();
         self.open(gateway, own, publications);
@@ -232,11 +232,11 @@ impl Client {
         self.stories.iter_mut().for_each(|story| story.live = false);
     }
 
-    /// Makes a cursor up. Only a client that never had one.
+    /// Invents a cursor. Only for a client that never had one.
     pub fn make_up(&mut self, cursor: StreamId) -> bool {
         let is_new = self.stories.iter().all(|story| story.seen.is_empty());
         if is_new {
-            // Of a value, a position that nobody has reached hides what comes until then, from that client alone.
+            // For a value, a position that was never reached hides what arrives until then, from this client only.
             for (topic, story) in self.stories.iter_mut().enumerate() {
                 story.cursor = (TOPICS[topic].1 != Class::State && !is_plain(topic)).then_some(cursor);
             }
@@ -276,7 +276,7 @@ impl Client {
         connection.outbox.wake();
     }
 
-    /// Takes in what was written to the client.
+    /// Reads what was written to the client.
     pub fn read(&mut self) {
         if self.connection.as_ref().is_some_and(|own| own.seat.is_closed()) {
             self.displaced += 1;
@@ -339,7 +339,7 @@ impl Client {
         let topic = place(channel);
         let id = id(&meta["id"]);
         assert!(id.is_some() != is_plain(topic), "what is kept has an id: {frame}");
-        // What no engine of ours wrote has no number of ours.
+        // What the engine of this run did not write has no number.
         let number = frame["n"].as_u64().map_or(usize::MAX, |number| number as usize);
         let (snapshot, replayed) = (meta["snapshot"] == true, meta["replayed"] == true);
         let conflated = meta["conflated"].as_u64().unwrap_or(0);
@@ -374,7 +374,7 @@ async fn serve(
     let mut all = Vec::new();
     for wishes in wishes {
         while subscribe((&hub, &rules), &outbox, &wishes, (&started, &publications), &mut all).await.is_none() {
-            // What was paused for it goes on.
+            // Continues subscriptions that were paused for it.
             catch_up(&outbox, &mut all).await;
             sleep(RETRY_AFTER).await;
         }
@@ -406,7 +406,7 @@ async fn catch_up(outbox: &Outbox, all: &mut [Subscription]) {
     }
 }
 
-/// As a connection does it, for channels of one stream; `None` when it can't be done now.
+/// Subscribes channels of one stream like a connection does; `None` if that fails now.
 async fn subscribe(
     (hub, rules): (&Arc<Hub>, &TopicRules),
     outbox: &Arc<Outbox>,
@@ -481,7 +481,7 @@ async fn subscribe(
     Some(())
 }
 
-/// The text of the first whole frame, and what follows it.
+/// The text of the first complete frame, and the rest.
 fn frame(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (len, header) = match *bytes.get(1)? {
         126 => (usize::from(u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?])), 4),

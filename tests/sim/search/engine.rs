@@ -1,4 +1,4 @@
-//! An engine that publishes by the script, as `docs/publishing-from-redis.md` tells it to.
+//! An engine that publishes with the script, as described in `docs/publishing-from-redis.md`.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::gateway::{Outcome, PREFIX, RETAIN_MAX, TOPICS, is_private, stream, st
 
 const PUBLISH: &str = include_str!("../../../src/backplane/redis/scripts/publish.lua");
 
-/// What an engine keeps.
+/// The state of an engine.
 #[derive(Debug, Default)]
 pub struct Engine {
     generation: Option<String>,
@@ -18,7 +18,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Publishes to the server that its address leads to; asks for the generation where it has none, or another one.
+    /// Publishes to the server at its address; reads the generation if it has none, or after a refusal.
     pub fn publish(&mut self, server: &mut Server, (at, number): (usize, usize), is_odd: bool) -> Outcome {
         let (gen_key, stream, own) = (Keys::new(PREFIX).generation(), stream(at), stream_of(at));
         let payload = if is_odd { "not JSON".to_owned() } else { format!("{{\"n\":{number}}}") };
@@ -33,7 +33,7 @@ impl Engine {
             let epoch = self.epochs.get(&own).copied().unwrap_or(0).to_string();
             let call = ["EVAL", PUBLISH, "2", &gen_key, stream, generation, &payload, &keep, &epoch, "0", channel, "1"];
             let Some(id) = text_of(&server.run(&call)) else {
-                // STALE, or another refusal: in both cases nothing was stored.
+                // STALE, or another refusal: nothing was stored in either case.
                 self.generation = None;
                 continue;
             };

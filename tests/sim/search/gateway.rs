@@ -9,7 +9,7 @@ use crate::{net, places::Places};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tickgate::{
-    backplane::{Backplane, Identity, Published, Redis},
+    backplane::{Backplane, Published, Redis, ReplicaIdentity},
     config::{self, Config, Sources},
     history::BorderState,
     hub::{Hub, RingLimits, Settings, TurnLimits},
@@ -20,18 +20,18 @@ use tickgate::{
 };
 use tickgate_wire::model::{Class, Pattern, ReplicaId, StreamId, Topic, TopicRule, TopicRules, UserId};
 
-/// What every key begins with.
+/// The prefix of every key.
 pub const PREFIX: &str = "tg2:";
-/// How long an idle stream is kept.
+/// Retention of an idle stream.
 pub const RETAIN_TTL: Duration = Duration::from_secs(75);
 /// How long the `msg_id` of a publication is remembered.
 pub const DEDUPE_TTL: Duration = Duration::from_secs(190);
-/// Entries kept of a stream.
+/// Maximum number of entries in a stream.
 pub const RETAIN_MAX: u32 = 12;
 
-/// The channels of a run: two private ones of one user, which share a stream and whose every message is owed, a public one
-/// whose newest value is, a public one of which those who read too slowly miss the oldest and which waits for a follower of
-/// Redis, and a public one of which nothing is kept.
+/// The channels of a run: two private ones of one user, which share a stream and guarantee every message; a public one
+/// that guarantees the newest value; a public one of which slow readers miss the oldest messages, and which waits for a
+/// follower of Redis; and a public one without retention.
 pub const TOPICS: [(&str, Class); 5] = [
     ("orders", Class::Reliable),
     ("price", Class::State),
@@ -42,22 +42,22 @@ pub const TOPICS: [(&str, Class); 5] = [
 /// Whose the private ones are.
 pub const USER: &str = "alice";
 
-/// Whether a channel is its user's own.
+/// Whether a channel is private.
 pub const fn is_private(at: usize) -> bool {
     matches!(at, 0 | 2)
 }
 
-/// Whether nothing of a channel is kept.
+/// Whether a channel has no retention.
 pub const fn is_plain(at: usize) -> bool {
     at == 4
 }
 
-/// The stream of a channel, by the first channel that is in it.
+/// The first channel in the stream of a channel.
 pub const fn stream_of(at: usize) -> usize {
     if is_private(at) { 0 } else { at }
 }
 
-/// Where a channel lives, by the rules of a gateway.
+/// The place of a channel by the rules of a gateway.
 pub struct Home {
     pub topic: Topic,
     pub rule: Arc<TopicRule>,
@@ -75,18 +75,18 @@ pub fn home(rules: &TopicRules, at: usize) -> Home {
     Home { topic, rule: rules.of_name(name).clone(), in_user_stream: false }
 }
 
-/// Where the channels live by the right rules.
+/// The places of the channels by the correct rules.
 static STREAMS: LazyLock<[String; TOPICS.len()]> = LazyLock::new(|| {
     let rules = rules(false);
     std::array::from_fn(|at| Keys::new(PREFIX).stream(&home(&rules, at).topic))
 });
 
-/// The key of a channel's stream by the right rules.
+/// The key of a channel's stream by the correct rules.
 pub fn stream(at: usize) -> &'static str {
     &STREAMS[at]
 }
 
-/// The rules of a gateway; `other`: those of one that was configured otherwise.
+/// The rules of a gateway; `other`: those of a wrongly configured one.
 pub fn rules(other: bool) -> Arc<TopicRules> {
     static RULES: [LazyLock<Arc<TopicRules>>; 2] =
         [LazyLock::new(|| make_rules(false)), LazyLock::new(|| make_rules(true))];
@@ -117,40 +117,40 @@ fn make_rules(other: bool) -> Arc<TopicRules> {
     Arc::new(TopicRules::new(all.into(), rule("*", Class::Reliable), rule("*", Class::Event)))
 }
 
-/// What became of a publication.
+/// The result of a publication.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Pending,
     Acknowledged(StreamId),
-    /// Acknowledged, and not kept.
+    /// Acknowledged, without retention.
     Sent,
-    /// Its `msg_id` was seen before: the id of the publication that was stored.
+    /// A duplicate: the id of the stored publication with the same `msg_id`.
     Repeat(StreamId),
     Refused,
     Unknown,
 }
 
-/// One publication, by its number: what its content is.
+/// One publication, whose content is its number.
 #[derive(Clone, Debug)]
 pub struct Publication {
     pub topic: usize,
     pub outcome: Outcome,
     pub by: String,
-    /// No client can read its payload.
+    /// Whether its payload is invalid.
     pub is_odd: bool,
-    /// The first of the publications with its `msg_id`, where it has one.
+    /// The first of the publications with its `msg_id`, if it has one.
     pub first: Option<usize>,
-    /// When it began.
+    /// When it started.
     pub at: Duration,
 }
 
 impl Publication {
-    /// Whether its publisher was told that it is done.
+    /// Whether its publisher received an acknowledgement.
     pub const fn is_accepted(&self) -> bool {
         matches!(self.outcome, Outcome::Acknowledged(_) | Outcome::Repeat(_) | Outcome::Sent)
     }
 
-    /// The id under which it was acknowledged.
+    /// The id with which it was acknowledged.
     pub fn id(&self) -> Option<StreamId> {
         match self.outcome {
             Outcome::Acknowledged(id) | Outcome::Repeat(id) => Some(id),
@@ -159,19 +159,19 @@ impl Publication {
     }
 }
 
-/// All publications of a run; the number is the place.
+/// All publications of a run, by number.
 pub type Publications = Arc<Mutex<Vec<Publication>>>;
 
-/// A gateway that runs.
+/// A running gateway.
 pub struct Gateway {
     pub hub: Arc<Hub>,
     backplane: Backplane,
     pub metrics: Arc<Metrics>,
     publisher: Publisher,
     tasks: Tasks,
-    /// Suspends it, with the drivers of its connections and the tasks of its clients'.
+    /// Suspends it, with the drivers of its connections and the tasks of its clients.
     pub frost: Frost,
-    /// While it is suspended: what it has been asked to publish, by its number.
+    /// While it is suspended: the publications requested from it.
     asked: Mutex<Option<Vec<Asked>>>,
     number: usize,
     pub rules: Arc<TopicRules>,
@@ -179,14 +179,14 @@ pub struct Gateway {
     pub places: Option<Places>,
 }
 
-/// A publication: its channel, the first with its `msg_id`, its own number.
+/// A requested publication: its channel, the first with its `msg_id`, its number.
 type Asked = (usize, Option<usize>, usize);
 
-/// How a gateway is configured.
+/// The configuration of a gateway.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Setup {
     pub database: usize,
-    /// Its topic rules are other ones than those of the rest.
+    /// Its topic rules differ from those of the others.
     pub other_rules: bool,
     pub engines: bool,
     /// Connections have sessions, whose places are counted.
@@ -224,7 +224,7 @@ impl Gateway {
         net::with(|net| net.frosts.insert(number, frost.clone()));
         let link = RedisLink::start(&config, &tasks, metrics.clone());
         let (identity, topology) =
-            (Identity { replica: ReplicaId::random(), rules: rules.clone() }, Topology::one(link));
+            (ReplicaIdentity { replica: ReplicaId::random(), rules: rules.clone() }, Topology::one(link));
         let backplane = Backplane::Redis(Redis::start_on(&topology, &identity, &tasks));
         let places = setup.sessions.then(|| Places::start(&topology, &identity.replica, &tasks));
         let settings = Settings {
@@ -249,7 +249,7 @@ impl Gateway {
         Self { hub, backplane, metrics, publisher, tasks, frost, asked: Mutex::default(), number, rules, places }
     }
 
-    /// Suspends its process, or lets it go on.
+    /// Suspends its process, or continues it.
     pub fn suspend(&self, is_suspended: bool, all: &Publications) {
         self.frost.set(is_suspended);
         let mut asked = self.asked.lock();
@@ -263,8 +263,8 @@ impl Gateway {
         waiting.into_iter().flatten().for_each(|asked| self.begin(asked, all));
     }
 
-    /// Publishes the next number; its outcome is noted when it is known. `first`: with the `msg_id` and the content of that
-    /// publication, which may be this one.
+    /// Publishes the next number, and records the result when it is known. `first`: with the `msg_id` and the content
+    /// of that publication, which may be this one.
     pub fn publish(&self, topic: usize, first: Option<usize>, all: &Publications) {
         let number = note(all, topic, format!("gateway {}", self.number));
         all.lock()[number].first = first;
@@ -299,7 +299,7 @@ impl Gateway {
         }));
     }
 
-    /// Whether it acknowledges publications now, and every boundary has its verdict.
+    /// Whether it acknowledges publications, and every boundary has its verdict.
     pub fn is_settled(&self) -> bool {
         let history = self.backplane.history(&home(&self.rules, 0).topic);
         let is_pending = history.borders.iter().any(|(_, state)| *state == BorderState::Pending);
@@ -321,7 +321,7 @@ impl Gateway {
     }
 }
 
-/// A publication begins; returns its number.
+/// Records the start of a publication. Returns its number.
 pub fn note(all: &Publications, topic: usize, by: String) -> usize {
     let mut all = all.lock();
     let at = net::with(|net| net.now());

@@ -1,5 +1,5 @@
-//! The judge: it knows every publication and what became of it, and everything that each client was told. Never forgives
-//! silence.
+//! The judge: knows every publication with its result, and everything that each client received. Never accepts a silent
+//! loss.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,12 +14,12 @@ use crate::{
     step::{Keep, MadeUp, Old, Step},
 };
 
-/// What is wrong, the worst first.
+/// The kinds of faults, the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
-    /// An acknowledged publication that a client neither got nor was told of.
+    /// An acknowledged publication that a client neither received nor was notified about.
     Silent,
-    /// A client that waits forever, or a gateway that takes nothing any more.
+    /// A client that waits for ever, or a gateway that no longer accepts publications.
     Stuck,
     /// One id for two contents.
     TwoContents,
@@ -30,15 +30,15 @@ pub enum Kind {
     GapOverHad,
     /// A gap where nothing is missing.
     GapOverNothing,
-    /// A gap with the wrong reason: what a client or an engine did wrong is told as Redis's loss.
+    /// A gap with the wrong reason: a mistake of a client or an engine is reported as Redis's loss.
     Blamed,
-    /// More gaps heard than counted.
+    /// More gaps received than counted.
     Uncounted,
     /// `conflated` is not the number of values that were left out.
     Miscounted,
 }
 
-/// A fault, and what it is seen by.
+/// A fault and its evidence.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fault {
     pub kind: Kind,
@@ -51,26 +51,27 @@ impl Fault {
     }
 }
 
-/// Cursors that nobody was ever given.
+/// Cursors that were never given.
 const MADE_UP: [StreamId; 2] = [MadeUp::Early.id(), MadeUp::Late.id()];
 
-/// Time between two beats, with what is under way.
+/// Time between two beats, including those in flight.
 const BEAT: Duration = Duration::from_millis(1_400);
 
-/// What the promise does not cover, as docs/guarantees.md says it.
+/// What the promise does not cover, according to docs/guarantees.md.
 #[derive(Debug, Default)]
 pub struct Excuses {
-    /// Somebody could not say what it acknowledged: a gateway was killed, or its links led nowhere, or engines publish. A
-    /// change of server is in doubt.
+    /// It is unknown what a gateway acknowledged: it was killed, or its links led nowhere, or engines publish. A change
+    /// of server is doubtful.
     pub doubtful: bool,
     /// A server was changed, stopped or replaced.
     changed: bool,
     /// The `msg_id` of a publication may be forgotten: with a dataset, or by a clock, or in time.
     forgets: bool,
-    /// A message was lost on a link that stands. Where its stream goes before anybody looks, nobody can know of it.
+    /// A message was lost on an established link. If its stream is lost before the next comparison, the loss cannot be
+    /// detected.
     loses: bool,
     idled: Duration,
-    /// A stream is gone, and with it the knowledge of what it gave: whoever comes back is told `retention`.
+    /// Streams that were lost together with the knowledge of their ids: returning clients receive `retention`.
     pub vanished: [bool; TOPICS.len()],
     /// The last gateway drained: nobody took over what it acknowledged, and a dataset without its mark does not know that it
     /// left.
@@ -81,17 +82,17 @@ pub struct Excuses {
     removed: bool,
     /// A server is stopped; a gateway vouches for what it does not see for a minute at the most.
     stopped: bool,
-    /// Two servers may have taken publications at once: what one of them did lies below positions that clients have of the
-    /// other, and a doubt is told behind it.
+    /// Two servers may have accepted publications at the same time: those of one are below the positions of clients of
+    /// the other, which receive a gap in doubt after them.
     branches: bool,
-    /// The first publication that was made when all was calm again.
+    /// The first publication of the calm phase.
     pub calm_from: usize,
-    /// When the dataset was replaced under the same identity, which shows with the next beat.
+    /// When the dataset was replaced under the same identity, which is detected with the next beat.
     pub replaced: Vec<Duration>,
 }
 
 impl Excuses {
-    /// `engines`: some publish beside the roster.
+    /// `engines`: engines publish without the roster.
     pub fn new(engines: bool) -> Self {
         Self { doubtful: engines, ..Self::default() }
     }
@@ -117,7 +118,7 @@ impl Excuses {
             _ => {}
         }
         let splits = matches!(step, Step::Lead { .. } | Step::Promote { old: Old::Alive, .. });
-        // Of more than two branches nobody can say in what order they meet.
+        // With more than two branches, the order in which they meet is unknown.
         self.doubtful |= splits && self.branches;
         self.branches |= splits;
         // Without a server there is nobody to leave.
@@ -161,7 +162,8 @@ impl Excuses {
         !self.branches
     }
 
-    /// Whether nothing is promised of it: it was published less than a beat before or after its dataset was replaced.
+    /// Whether nothing is promised about it: it was published less than a beat before or after its dataset was
+    /// replaced.
     fn covers(&self, publication: &Publication) -> bool {
         self.replaced.iter().any(|at| at.abs_diff(publication.at) < BEAT)
     }
@@ -171,8 +173,8 @@ fn fault<T>(kind: Kind, text: String) -> Result<T, Fault> {
     Err(Fault { kind, text })
 }
 
-/// Judges a whole run: everybody is connected, and what was published last was acknowledged on a calm system. `gaps`: how many
-/// were heard, and counted. Returns all that is wrong, the worst first.
+/// Judges a whole run: every client is connected, and the last publications were acknowledged on a calm system. `gaps`:
+/// how many were received, and counted. Returns all faults, the worst first.
 pub fn judge(
     clients: &[&Stories],
     publications: &[Publication],
@@ -218,12 +220,12 @@ pub fn judge(
     faults
 }
 
-/// What stands for a publication and its repeats.
+/// The first of a publication and its duplicates.
 fn group(publications: &[Publication], number: usize) -> usize {
     publications.get(number).and_then(|own| own.first).unwrap_or(number)
 }
 
-/// Every id has one content, whoever says so.
+/// Checks that every id has one content, whoever reports it.
 fn contents(clients: &[&Stories], publications: &[Publication], excuses: &Excuses) -> Result<(), Fault> {
     let is_certain = |number: usize| publications.get(number).is_none_or(|own| !excuses.covers(own));
     let mut known = BTreeMap::new();
@@ -255,7 +257,7 @@ fn contents(clients: &[&Stories], publications: &[Publication], excuses: &Excuse
     Ok(())
 }
 
-/// What has one `msg_id` is stored once.
+/// Checks that publications with one `msg_id` are stored once.
 fn repeats(publications: &[Publication], excuses: &Excuses) -> Result<(), Fault> {
     let mut stored = BTreeMap::new();
     for (number, own) in publications.iter().enumerate() {
@@ -269,7 +271,7 @@ fn repeats(publications: &[Publication], excuses: &Excuses) -> Result<(), Fault>
     Ok(())
 }
 
-/// Nothing twice, and ids only grow. A value that a subscription begins with is shown again.
+/// Checks that nothing arrives twice, and ids only increase. The value with which a subscription starts may repeat.
 fn order(story: &Story, publications: &[Publication], excuses: &Excuses) -> Result<(), Fault> {
     let (mut had, mut last) = (BTreeSet::new(), None::<StreamId>);
     for seen in &story.seen {
@@ -278,7 +280,7 @@ fn order(story: &Story, publications: &[Publication], excuses: &Excuses) -> Resu
         }
         let Seen::Message { id, number, snapshot, .. } = seen else { continue };
         let Some(own) = publications.get(*number).filter(|own| !excuses.covers(own)) else { continue };
-        // What was repeated may be stored again where its `msg_id` was forgotten.
+        // A duplicate may be stored again if its `msg_id` was lost.
         let may_repeat = own.first.is_some() && excuses.forgets;
         if !had.insert(*number) && !snapshot && !may_repeat {
             return fault(Kind::Twice, format!("{number} ({id}) came twice"));
@@ -291,7 +293,7 @@ fn order(story: &Story, publications: &[Publication], excuses: &Excuses) -> Resu
     Ok(())
 }
 
-/// Between two values of one epoch, as many are said to be left out as their ids say.
+/// Checks that `conflated` between two values of one epoch equals the difference of their ids.
 fn left_out(story: &Story, excuses: &Excuses) -> Result<(), Fault> {
     let mut last = None::<StreamId>;
     for seen in &story.seen {
@@ -314,8 +316,8 @@ fn left_out(story: &Story, excuses: &Excuses) -> Result<(), Fault> {
     Ok(())
 }
 
-/// What was called complete has no gap in it: none was told before its end, and none later over what had been published
-/// before the connection began.
+/// Checks that a backlog reported as complete has no gap: none before its end, and none later over what had been
+/// published before the connection started.
 fn ends(story: &Story, topic: usize, publications: &[Publication]) -> Result<(), Fault> {
     let (mut connection, mut told) = (0, None);
     for (at, seen) in story.seen.iter().enumerate() {
@@ -346,8 +348,8 @@ fn ends(story: &Story, topic: usize, publications: &[Publication]) -> Result<(),
     Ok(())
 }
 
-/// A cursor that nobody was given, and a payload that nobody can read, are no loss of Redis; and who reads too slowly misses
-/// something of one class only.
+/// Checks that invented cursors and invalid payloads are not reported as losses of Redis, and that slow readers miss
+/// messages of one class only.
 fn blamed(story: &Story, topic: usize, publications: &[Publication], excuses: &Excuses) -> Result<(), Fault> {
     for (range, seen) in ranges(story).iter().map(|range| (range, &story.seen[range.at])) {
         let Seen::Gap { reason, count, .. } = seen else { continue };
@@ -367,8 +369,8 @@ fn blamed(story: &Story, topic: usize, publications: &[Publication], excuses: &E
     Ok(())
 }
 
-/// Everything that was acknowledged came, or was told as missing. Owed is what was published after the client heard that
-/// its first subscription stands.
+/// Checks that everything acknowledged arrived or was reported as missing. Guaranteed is what was published after the
+/// client's first subscription was confirmed.
 fn owed(story: &Story, topic: usize, publications: &[Publication], excuses: &Excuses) -> Result<(), Fault> {
     let begun = story.seen.iter().find_map(|seen| match seen {
         Seen::Subscribed { begun, .. } => Some(*begun),
@@ -426,7 +428,7 @@ fn came(story: &Story, number: usize) -> bool {
     story.seen.iter().any(|seen| matches!(seen, Seen::Message { number: own, .. } if *own == number))
 }
 
-/// Whether it came; what was sent more than once, under the id that its publisher was told.
+/// Whether it arrived; duplicates arrive with the id that the publisher received.
 fn has(story: &Story, number: usize, publication: &Publication) -> bool {
     match publication.id().filter(|_| publication.first.is_some()) {
         Some(id) => came_as(story, id),
@@ -438,7 +440,7 @@ fn came_as(story: &Story, id: StreamId) -> bool {
     story.seen.iter().any(|seen| matches!(seen, Seen::Message { id: own, .. } if *own == id))
 }
 
-/// A range that was told as missing.
+/// A range that was reported as missing.
 #[derive(Debug)]
 struct Range {
     at: usize,
@@ -452,7 +454,7 @@ impl Range {
     }
 }
 
-/// One without an end reaches to what came next.
+/// An open range ends at the next message.
 fn ranges(story: &Story) -> Vec<Range> {
     let gap = |(at, seen): (usize, &Seen)| {
         let Seen::Gap { after, before, .. } = seen else { return None };
@@ -466,7 +468,7 @@ fn ranges(story: &Story) -> Vec<Range> {
     story.seen.iter().enumerate().filter_map(gap).collect()
 }
 
-/// No gap names what the client has.
+/// Checks that no gap covers what the client has.
 fn over_had(story: &Story, is_certain: impl Fn(&usize) -> bool) -> Result<(), Fault> {
     for Range { at, after, before, .. } in ranges(story) {
         let since = story.seen[..at].iter().rposition(is_sent_back).unwrap_or(0);
@@ -483,8 +485,8 @@ fn over_had(story: &Story, is_certain: impl Fn(&usize) -> bool) -> Result<(), Fa
     Ok(())
 }
 
-/// Each gap names something of the stream that the client has not. One from `0-0` may be told always, one in doubt wherever
-/// something may be missing.
+/// Checks that each gap covers something of the stream that the client does not have. One from `0-0` is always
+/// permitted, one in doubt wherever something may be missing.
 fn over_nothing(
     (client, who): (&Stories, usize),
     topic: usize,
@@ -505,7 +507,8 @@ fn over_nothing(
     let is_free = |range: &&Range| range.after == StreamId::ZERO || MADE_UP.contains(&range.after);
     for range in ranges(story).iter().filter(|range| !is_free(range)) {
         let mut own = publications.iter().enumerate().filter(|(_, own)| in_stream(own));
-        // What was taken out of a stream may have been another channel's: who moves each by itself is told all the same.
+        // What was removed from a stream may have belonged to another channel: a client that moves each channel
+        // separately is notified anyway.
         let by_another = |own: &Publication| own.topic != topic && !moves_together(who);
         let is_missing = own.any(|(number, own)| match own.outcome {
             Outcome::Acknowledged(id) | Outcome::Repeat(id) if range.covers(id) => {
@@ -523,7 +526,7 @@ fn over_nothing(
     Ok(())
 }
 
-/// Of what is not kept nothing comes twice, and what is published when all is calm comes.
+/// Checks that without retention nothing arrives twice, and what is published in the calm phase arrives.
 fn passed(story: &Story, topic: usize, publications: &[Publication], excuses: &Excuses) -> Result<(), Fault> {
     let (mut had, mut from) = (BTreeSet::new(), usize::MAX);
     for seen in &story.seen {
@@ -544,7 +547,7 @@ fn passed(story: &Story, topic: usize, publications: &[Publication], excuses: &E
     }
 }
 
-/// Of a topic whose newest value is all that is owed, or nothing, nobody is told a gap.
+/// Checks that topics that guarantee only the newest value, or nothing, have no gaps.
 fn no_gap(story: &Story, why: &str) -> Result<(), Fault> {
     // A slow reader is told what it missed of any event.
     let is_wrong = |seen: &&Seen| matches!(seen, Seen::Gap { reason, .. } if reason != "slow_consumer");
@@ -554,7 +557,7 @@ fn no_gap(story: &Story, why: &str) -> Result<(), Fault> {
     }
 }
 
-/// The last value came.
+/// Checks that the last value arrived.
 fn newest(story: &Story, topic: usize, publications: &[Publication]) -> Result<(), Fault> {
     let last = publications.iter().enumerate().rev().find(|(_, own)| own.topic == topic);
     match last {

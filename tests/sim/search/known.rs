@@ -1,4 +1,4 @@
-//! Traces that the search found, shrunk: each shows what `found.md` tells of it, until it is mended.
+//! Traces that the search found, shrunk: each shows what `found.md` describes until it is fixed.
 
 use crate::{
     judge::Kind,
@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// One trace, and what it shows.
+/// A trace and its fault.
 pub struct Known {
     /// Its heading in `found.md`.
     pub name: &'static str,
@@ -43,10 +43,10 @@ const fn link(gateway: usize, kind: crate::net::Kind, machine: usize) -> Step {
     Lead { gateway, kind: Some(kind), machine, cut: true }
 }
 
-/// What the gateway does wrong today.
+/// Faults that the gateway still has.
 pub const OPEN: &[Known] = &[];
 
-/// What it did wrong once, and never again.
+/// Faults that are fixed and must not return.
 pub const MENDED: &[Known] = &[
     known(
         "L1, another database",

@@ -1,8 +1,8 @@
-//! The search for silent loss over the whole path: the real scripts on a model of Redis, the real links, backplane, hub and
-//! publisher, with time, randomness and wires under the control of a trace of steps.
+//! The search for silent loss on the whole path: the real scripts on a model of Redis, and the real links, backplane,
+//! hub and publisher, with time, randomness and connections controlled by a trace of steps.
 //!
-//! What it found once is played in every run: `found.md` tells of it. `just search` is the long form;
-//! `TICKGATE_SEARCH_SEED` plays one of its seeds again and shrinks it.
+//! Every run plays the traces found earlier, which `found.md` describes. `just search` is the long form;
+//! `TICKGATE_SEARCH_SEED` plays one seed again and shrinks its trace.
 #![allow(clippy::disallowed_methods, reason = "what a run starts ends with its runtime")]
 #![allow(unreachable_pub, reason = "a test binary exports nothing; `pub` means shared between its files")]
 
@@ -24,17 +24,17 @@ use search::{Limits, Survey, shrink, survey, try_out};
 use step::Group;
 use tickgate::defect::Defect;
 
-/// Every run has a thread of its own, and would begin with an arena of its own: page by page from the kernel.
+/// Every run has a separate thread, for which the system allocator would create an arena page by page.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Longest trace of the random search if nothing else is said.
+/// Default maximum length of a random trace.
 const STEPS_MAX: u64 = 24;
-/// How long each part of the search takes if neither a time nor a number of steps is said.
+/// Default duration of each part of the search.
 const SECONDS: u64 = 20;
 /// Depth of the exhaustive search.
 const DEPTH: usize = 6;
-/// Random traces after which a deliberate defect must have been found.
+/// Number of random traces within which a deliberate defect must be found.
 const DEFECT_RUNS: u64 = 60;
 
 #[expect(clippy::disallowed_methods, reason = "a test's own knobs")]
@@ -46,7 +46,7 @@ fn knob(name: &str) -> Option<u64> {
     text(name).map(|value| value.parse().expect("a number"))
 }
 
-/// The groups of faults that `TICKGATE_SEARCH_GROUPS` names, or all.
+/// The groups of faults in `TICKGATE_SEARCH_GROUPS`, or all.
 fn groups() -> Vec<Group> {
     let named = |names: String| {
         let is_named = |group: &Group| names.split(',').any(|name| name == format!("{group:?}"));
@@ -59,7 +59,7 @@ fn random(seed: u64, groups: &[Group]) -> Vec<step::Step> {
     step::random(seed, knob("TICKGATE_SEARCH_LENGTH").unwrap_or(STEPS_MAX), groups)
 }
 
-/// Searches for as long as the knobs say.
+/// Searches until the configured limit.
 fn search(trace: impl Fn(u64) -> Option<Option<Vec<step::Step>>> + Sync) -> Survey {
     let (seconds, total) = (knob("TICKGATE_SEARCH_SECONDS"), knob("TICKGATE_SEARCH_TOTAL"));
     let seconds = seconds.unwrap_or(if total.is_some() { u64::from(u32::MAX) } else { SECONDS });
@@ -73,7 +73,7 @@ fn search(trace: impl Fn(u64) -> Option<Option<Vec<step::Step>>> + Sync) -> Surv
 }
 
 #[test]
-fn a_trace_is_one_course_of_events() {
+fn a_trace_is_deterministic() {
     for seed in 0..10 {
         let steps = random(seed, &Group::ALL);
         let [first, second] = [0, 1].map(|_| world::play(seed, &steps));
@@ -96,14 +96,14 @@ fn nothing_is_ever_silently_wrong() {
 }
 
 #[test]
-fn no_short_course_of_events_is_silently_wrong() {
+fn no_short_trace_is_silently_wrong() {
     let survey = search(|number| step::numbered(number, DEPTH));
     assert!(survey.found.is_empty(), "{} traces of {DEPTH} steps fail", survey.found.len());
 }
 
 #[test]
 fn a_deliberate_defect_is_found() {
-    // Each with the groups whose steps lead to it. The fault suite finds those that take what a trace has no step for.
+    // Each with the groups whose steps lead to it. The fault suite covers those that need steps a trace does not have.
     let defects = [(Defect::NoRepeatFilter, Group::ALL.as_slice()), (Defect::NoReport, &[Group::Failover])];
     for (defect, groups) in defects {
         let finds = |seed: &u64| {
@@ -117,7 +117,7 @@ fn a_deliberate_defect_is_found() {
 }
 
 #[test]
-fn each_known_trace_is_as_it_is_told() {
+fn each_known_trace_behaves_as_described() {
     let told = include_str!("../found.md");
     let mut wrong = Vec::new();
     for (all, is_open) in [(known::OPEN, true), (known::MENDED, false)] {

@@ -1,5 +1,5 @@
-//! Servers, addresses, and the wires between gateways and servers. A wire is a connection of the real `redis` crate: what
-//! is written to it is executed at once by the model of the server that it leads to, unless the wire is held.
+//! Servers, addresses, and the connections between gateways and servers. Each is a connection of the real `redis`
+//! crate: what is written to it is executed at once by the model of its server, unless the connection is held.
 
 use std::{
     cell::RefCell,
@@ -23,7 +23,7 @@ use tokio::{
 
 use crate::still;
 
-/// What a connection is for.
+/// The purpose of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     Commands,
@@ -43,20 +43,20 @@ impl Kind {
     }
 }
 
-/// One kind of connections of one gateway.
+/// One kind of connection of one gateway.
 pub type Link = (usize, Kind);
 
-/// A machine with a Redis on it.
+/// A machine with a Redis server.
 pub struct Machine {
     pub server: Server,
     pub up: bool,
-    /// How far its clock is off, in milliseconds.
+    /// The offset of its clock, in milliseconds.
     pub clock_ms: i64,
     /// A copy of its dataset: the last dump.
     pub saved: History,
-    /// It does not follow now.
+    /// It does not replicate now.
     pub lagging: bool,
-    /// What it had when it stopped.
+    /// Its dataset when it stopped.
     pub stopped: History,
 }
 
@@ -64,7 +64,7 @@ struct Connection {
     link: Link,
     machine: usize,
     client: ClientId,
-    /// On the way to the server, and to the gateway.
+    /// Bytes in flight to the server, and to the gateway.
     to_server: Vec<u8>,
     to_gateway: Vec<u8>,
     closed: bool,
@@ -74,38 +74,38 @@ struct Connection {
 /// Everything between the gateways' links and the datasets.
 pub struct Net {
     pub machines: Vec<Machine>,
-    /// Where each link's address leads.
+    /// The machine at each link's address.
     routes: BTreeMap<Link, usize>,
     connections: BTreeMap<u64, Connection>,
-    /// Which connection a client of a machine is.
+    /// The connection of each client of a machine.
     of_client: BTreeMap<(usize, ClientId), u64>,
-    /// Connections on which something may have come up.
+    /// Connections with possible new data.
     touched: Vec<u64>,
     held: BTreeSet<Link>,
-    /// The machine that the followers follow.
+    /// The machine that the followers replicate.
     pub leader: usize,
-    /// Gateways to which the next message of a stream is lost on its way.
+    /// Gateways that lose the next message of a stream.
     losing: BTreeSet<usize>,
-    /// What suspends the gateways, with the drivers of their connections.
+    /// Handles that suspend the gateways, with the drivers of their connections.
     pub frosts: BTreeMap<usize, Frost>,
-    /// Gateways that are gone: nothing of theirs reaches anybody.
+    /// Gateways that have ended: nothing from them is delivered.
     gone: BTreeSet<usize>,
     last: u64,
     identities: u64,
     began: Instant,
-    /// How often something was written in one moment, and whether that was without end.
+    /// The number of writes at one moment, and whether the maximum was exceeded.
     writes: (Duration, u64),
     pub spins: bool,
 }
 
-/// What gateways write in one moment at the most. More is a loop in which no time passes: it would burn a real server.
+/// Maximum number of writes at one moment. More is a loop without progress of time, which would overload a real server.
 const WRITES_MAX: u64 = 20_000;
 
 thread_local! {
     static NET: RefCell<Option<Net>> = const { RefCell::new(None) };
 }
 
-/// The network of this thread, as the links see it.
+/// The network of this thread, for the links.
 pub struct Dialler;
 
 impl Network for Dialler {
@@ -124,7 +124,7 @@ impl Network for Dialler {
     }
 }
 
-/// Runs `act` on the network; whoever then has something to read is woken when it is done.
+/// Runs `act` on the network, then wakes everything that has something to read.
 pub fn with<T>(act: impl FnOnce(&mut Net) -> T) -> T {
     let (result, wakers) = NET.with_borrow_mut(|net| {
         let net = net.as_mut().expect("a run has a network");
@@ -136,7 +136,7 @@ pub fn with<T>(act: impl FnOnce(&mut Net) -> T) -> T {
     result
 }
 
-/// Begins with so many servers, of which all but the first follow it.
+/// Starts with this many servers, of which all but the first follow it.
 pub fn begin(machines: usize) {
     let engine = Engine::new();
     let machine = |number: usize| {
@@ -201,12 +201,12 @@ impl Net {
         identity(self.identities)
     }
 
-    /// Where a link's address leads.
+    /// The machine at a link's address.
     pub fn route(&self, link: Link) -> usize {
         self.routes.get(&link).copied().unwrap_or(0)
     }
 
-    /// The address of a link leads elsewhere from now on; connections that stand go on.
+    /// Points the address of a link to another machine; existing connections stay.
     pub fn lead(&mut self, link: Link, machine: usize) {
         self.routes.insert(link, machine);
     }
@@ -225,7 +225,7 @@ impl Net {
         Some(self.last)
     }
 
-    /// Cuts what stands of the links that the test names.
+    /// Cuts existing connections of matching links.
     pub fn cut(&mut self, test: impl Fn(Link, usize) -> bool) {
         let Self { connections, machines, of_client, touched, .. } = self;
         for (id, own) in connections.iter_mut().filter(|(_, own)| !own.closed && test(own.link, own.machine)) {
@@ -237,18 +237,18 @@ impl Net {
         }
     }
 
-    /// A gateway is gone for good.
+    /// Ends a gateway permanently.
     pub fn lose(&mut self, gateway: usize) {
         self.gone.insert(gateway);
         self.cut(|link, _| link.0 == gateway);
     }
 
-    /// Nothing passes on a link, in either direction, and nothing is lost.
+    /// Holds a link: nothing passes in either direction, and nothing is lost.
     pub fn hold(&mut self, link: Link) {
         self.held.insert(link);
     }
 
-    /// The next message of a stream is lost on its way to a gateway; the link stands.
+    /// Loses the next message of a stream to a gateway, without breaking the link.
     pub fn lose_next(&mut self, gateway: usize) {
         self.losing.insert(gateway);
     }
@@ -280,7 +280,7 @@ impl Net {
         self.replicate_to(followers);
     }
 
-    /// Who takes at once what a machine writes.
+    /// The servers that immediately replicate what a machine writes.
     fn followers(&self, of: usize) -> Vec<usize> {
         let follows = |(at, own): (usize, &Machine)| {
             let takes = at != of && own.up && !own.lagging && !own.server.is_primary();
@@ -297,7 +297,7 @@ impl Net {
         }
     }
 
-    /// What the servers have for their clients goes on its way; returns whom to wake.
+    /// Sends the servers' output to their clients. Returns what to wake.
     fn distribute(&mut self) -> Vec<Waker> {
         for (at, machine) in self.machines.iter_mut().enumerate() {
             let told = machine.server.take_told();
@@ -309,7 +309,7 @@ impl Net {
         touched.into_iter().filter_map(|id| self.hand_over(id)).collect()
     }
 
-    /// What a server has for one connection; whom to wake.
+    /// Passes a server's output to one connection. Returns what to wake.
     fn hand_over(&mut self, id: u64) -> Option<Waker> {
         let own = self.connections.get_mut(&id)?;
         if !own.closed {
@@ -324,14 +324,14 @@ impl Net {
         if readable || own.closed { own.reader.take() } else { None }
     }
 
-    /// Followers take what they do not have, unless they lag.
+    /// Followers replicate, unless they lag.
     pub fn replicate(&mut self, primary: usize) {
         self.leader = primary;
         self.replicate_to(self.followers(primary));
     }
 }
 
-/// Takes the first message of a stream out of what a server sends.
+/// Removes the first message of a stream from a server's output.
 fn lose_message(bytes: &mut Vec<u8>) -> bool {
     let mut at = 0;
     while let Some(len) = read_reply(&bytes[at..]) {
@@ -346,7 +346,7 @@ fn lose_message(bytes: &mut Vec<u8>) -> bool {
     false
 }
 
-/// One connection, as the real links hold it.
+/// One connection, as held by the real links.
 struct Wire(u64);
 
 impl fmt::Debug for Wire {
@@ -414,7 +414,7 @@ impl Drop for Wire {
     }
 }
 
-/// The network under this thread's links.
+/// The network for this thread's links.
 pub fn dialler() -> Rc<dyn Network> {
     Rc::new(Dialler)
 }

@@ -1,4 +1,4 @@
-//! The search: traces from seeds, and all traces over a small alphabet; a trace that fails is shrunk to the fewest steps
+//! The search: traces from seeds, and all traces over a small alphabet; a failing trace is shrunk to the fewest steps
 //! that still fail in the same way.
 
 use std::{
@@ -16,7 +16,7 @@ use crate::{
     world::{Played, play},
 };
 
-/// A trace that fails, and why.
+/// A failing trace and its faults.
 #[derive(Clone, Debug)]
 pub struct Found {
     pub seed: u64,
@@ -32,18 +32,18 @@ impl Found {
         format!("{kind:?} (seed {}): {text}\n    {}\n{}", self.seed, steps.join("\n    "), self.told)
     }
 
-    /// What it is, whatever the seed: the kind, and the kinds of its steps.
+    /// Identifies the fault independently of the seed: its kind, and the kinds of its steps.
     pub fn signature(&self) -> (Kind, BTreeSet<String>) {
         (self.fault.kind, self.steps.iter().filter(|step| !is_ordinary(step)).map(name).collect())
     }
 }
 
-/// What everybody does, and is in every trace.
+/// Steps that are part of every trace.
 fn is_ordinary(step: &Step) -> bool {
     matches!(step, Step::Wait(_) | Step::Publish { .. } | Step::Connect { .. } | Step::Leave { .. })
 }
 
-/// What kind of a step it is.
+/// The kind of a step.
 fn name(step: &Step) -> String {
     if let Step::BeginOther { rules: true, .. } = step {
         return "BeginOtherRules".to_owned();
@@ -51,13 +51,13 @@ fn name(step: &Step) -> String {
     step.to_string().split([' ', '(']).next().unwrap_or_default().to_owned()
 }
 
-/// What a search comes to.
+/// The result of a search.
 #[derive(Debug, Default)]
 pub struct Survey {
     pub runs: u64,
     pub steps: u64,
     pub seconds: f64,
-    /// One shrunken trace of each signature, in the order of its discovery.
+    /// One shrunk trace per signature, in the order of discovery.
     pub found: Vec<Found>,
 }
 
@@ -68,18 +68,18 @@ impl Survey {
     }
 }
 
-/// When a search ends that does not run out of traces.
+/// When a search without a last trace ends.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     pub time: Duration,
     pub steps: u64,
 }
 
-/// How often a long search says how far it is.
+/// How often a long search reports its progress.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
 
-/// Plays one trace after the other, from that number on, until there are no more, or a limit is reached. A fault is known when the steps of a kind
-/// of trace that is known show it alone.
+/// Plays traces from the given number on, until there are no more, or a limit is reached. A fault is known if the steps
+/// of a known signature reproduce it.
 pub fn survey(
     threads: u64,
     from: u64,
@@ -148,15 +148,15 @@ pub fn survey(
     Survey { runs, steps, seconds: begun.elapsed().as_secs_f64(), found: known.into_inner().1 }
 }
 
-/// Plays a trace; what it shows of one kind, or the worst of all.
+/// Plays a trace. Returns its fault of the given kind, or its worst one.
 pub fn try_out(seed: u64, steps: &[Step], kind: Option<Kind>) -> Option<Found> {
     let Played { faults, told } = play(seed, steps);
     let fault = faults.into_iter().find(|fault| kind.is_none_or(|kind| fault.kind == kind))?;
     Some(Found { seed, steps: steps.to_vec(), fault, told })
 }
 
-/// The fewest steps that fail in the same way: first halves are left out, then quarters, then single steps, until no
-/// single one can be; then each step is made as simple as it can be.
+/// The fewest steps that fail in the same way: halves are removed first, then quarters, then single steps, until none
+/// can be removed; then each step is simplified.
 pub fn shrink(found: &Found) -> Found {
     let mut best = found.clone();
     let fails = |steps: &[Step]| try_out(found.seed, steps, Some(found.fault.kind));
@@ -188,7 +188,7 @@ pub fn shrink(found: &Found) -> Found {
     best
 }
 
-/// The same step with less in it.
+/// Simpler variants of a step.
 fn simpler(step: Step) -> Vec<Step> {
     match step {
         Step::Crash { machine, keep } => {

@@ -1,5 +1,5 @@
-//! What can happen: the alphabet of the search. Every step can be taken at any moment; where it has no object it does
-//! nothing, so that any part of a trace is a trace.
+//! The steps: the alphabet of the search. Every step is possible at any moment; without an object it does nothing, so
+//! that any part of a trace is a trace.
 
 use std::fmt;
 
@@ -12,54 +12,54 @@ pub const MACHINES: usize = 3;
 pub const GATEWAYS: usize = 2;
 pub const CLIENTS: usize = 2;
 
-/// What a server that comes back still has.
+/// What a restarted server still has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Keep {
     /// `appendfsync always`, or a clean stop.
     All,
-    /// `appendfsync everysec`: all but so many of the last writes.
+    /// `appendfsync everysec`: all but this many of the last writes.
     But(usize),
     /// The last dump.
     Saved,
     Nothing,
 }
 
-/// What becomes of the old primary.
+/// What happens to the old primary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Old {
     Down,
-    /// It goes on as a primary, and the connections to it stand.
+    /// It continues as a primary with its connections.
     Alive,
     Follows,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Pause {
-    /// Long enough for what is under way.
+    /// Long enough for everything in flight.
     Moment,
-    /// About as long as one link takes to be made again, and perhaps not another.
+    /// About as long as one link takes to reconnect, and perhaps not another.
     Breath,
-    /// Long enough for links to be made again.
+    /// Long enough for links to reconnect.
     While,
     /// Longer than a lease.
     Long,
 }
 
-/// What somebody writes into a channel by mistake.
+/// A mistaken message on a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stray {
     Nonsense,
-    /// A message of another set-up: its epoch is far above ours.
+    /// A message of another deployment, with a much greater epoch.
     Foreign,
     NotJson,
 }
 
-/// A cursor that nobody was ever given.
+/// A cursor that was never given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MadeUp {
-    /// From before everything.
+    /// Before all ids.
     Early,
-    /// Of an epoch that nobody has reached.
+    /// Of an epoch that was never reached.
     Late,
 }
 
@@ -75,25 +75,25 @@ impl MadeUp {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
     Wait(Pause),
-    /// Nothing happens for longer than an idle stream is kept.
+    /// Nothing happens for longer than an idle stream is retained.
     Idle,
     Publish {
         gateway: usize,
         topic: usize,
     },
-    /// A publication that its publisher can repeat: it has a `msg_id`.
+    /// A publication with a `msg_id`, which its publisher can repeat.
     Once {
         gateway: usize,
         topic: usize,
     },
-    /// The publisher repeats the last one that has a `msg_id`, whatever it was told.
+    /// The publisher repeats the last publication with a `msg_id`, whatever its result was.
     Again {
         gateway: usize,
     },
     Engine {
         topic: usize,
     },
-    /// The engine publishes what no client can read.
+    /// The engine publishes an invalid payload.
     Odd {
         topic: usize,
     },
@@ -101,7 +101,7 @@ pub enum Step {
         client: usize,
         gateway: usize,
     },
-    /// A stranger comes with a cursor that it made up.
+    /// A stranger connects with an invented cursor.
     MadeUp {
         client: usize,
         gateway: usize,
@@ -115,7 +115,7 @@ pub enum Step {
     Leave {
         client: usize,
     },
-    /// The client takes nothing more from its connection, and goes on.
+    /// The client stops reading from its connection, and continues later.
     Stall {
         client: usize,
     },
@@ -143,7 +143,7 @@ pub enum Step {
         machine: usize,
         old: Old,
     },
-    /// An address leads to another machine: that of one link of a gateway, or all of its.
+    /// An address is pointed to another machine: that of one link of a gateway, or all of its.
     Lead {
         gateway: usize,
         kind: Option<Kind>,
@@ -189,14 +189,14 @@ pub enum Step {
     Begin {
         gateway: usize,
     },
-    /// The process of a gateway stands still (SIGSTOP), and goes on.
+    /// The process of a gateway is suspended (SIGSTOP) or continued.
     Suspend {
         gateway: usize,
     },
     Resume {
         gateway: usize,
     },
-    /// A gateway of another configuration, in database 1 or with other rules.
+    /// A gateway with another configuration, in database 1 or with other rules.
     BeginOther {
         gateway: usize,
         database: usize,
@@ -211,13 +211,13 @@ pub enum Step {
         kind: Kind,
     },
     Release,
-    /// The next message of a stream is lost on its way to a gateway; the link stands.
+    /// The next message of a stream to a gateway is lost, without breaking the link.
     Lose {
         gateway: usize,
     },
 }
 
-/// Rights that are taken away together.
+/// Rights that are revoked together.
 pub const RIGHTS: [&[&str]; 4] = [&["xrange", "xrevrange"], &["evalsha"], &["xadd"], &["publish"]];
 
 impl fmt::Display for Step {
@@ -226,7 +226,7 @@ impl fmt::Display for Step {
     }
 }
 
-/// Groups of steps: a run draws from some of them, so that few kinds of faults meet often.
+/// Groups of steps: a run draws from some of them, so that few kinds of faults are combined often.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
     Crashes,
@@ -356,7 +356,7 @@ fn fault(group: Group, dice: &mut Dice) -> Step {
     }
 }
 
-/// A trace of so many steps at the most, from a seed, with faults of up to three of these groups.
+/// A trace of at most this many steps from a seed, with faults of up to three of these groups.
 pub fn random(seed: u64, len: u64, from: &[Group]) -> Vec<Step> {
     let mut dice = Dice::new(seed);
     let count = dice.between(1, 3);
@@ -376,8 +376,8 @@ pub fn random(seed: u64, len: u64, from: &[Group]) -> Vec<Step> {
     steps
 }
 
-/// The alphabets of the exhaustive search, on one topic: a failover between machines whose clocks differ, and what happens
-/// most: two gateways, two servers, one client.
+/// The alphabets of the exhaustive search, on one topic: a failover between machines with different clocks, and the
+/// most frequent steps: two gateways, two servers, one client.
 pub const ALPHABETS: [&[Step]; 2] = [
     &[
         Step::Publish { gateway: 0, topic: 0 },
@@ -402,9 +402,8 @@ pub const ALPHABETS: [&[Step]; 2] = [
     ],
 ];
 
-/// The trace with this number, over all alphabets, of one step, then of two, and so on: the outer `None` when there is none
-/// of so many steps at the most, the inner one where a shorter or an equal trace stands for it: nothing is published, or a
-/// step changes nothing.
+/// The trace with this number, over all alphabets, ordered by length. The outer `None`: there is none within `len_max`;
+/// the inner `None`: a shorter or equal trace replaces it, because nothing is published, or a step changes nothing.
 pub fn numbered(mut number: u64, len_max: usize) -> Option<Option<Vec<Step>>> {
     let count = |alphabet: &[Step], len: usize| (alphabet.len() as u64).pow(u32::try_from(len).expect("short traces"));
     let mut all = (1..=len_max).flat_map(|len| ALPHABETS.map(|alphabet| (alphabet, len)));
@@ -425,12 +424,12 @@ pub fn numbered(mut number: u64, len_max: usize) -> Option<Option<Vec<Step>>> {
     Some((publishes && !is_over && Shape::new().changes_with_each(&steps)).then_some(steps))
 }
 
-/// As much of a set-up as says whether a step of the alphabets has an object.
+/// The part of the state that decides whether a step of the alphabets has an object.
 struct Shape {
     gateways: [bool; GATEWAYS],
     client: Option<usize>,
     lags: bool,
-    /// Where most commands go.
+    /// The destination of most commands.
     primary: usize,
     last: Option<Step>,
 }
@@ -442,7 +441,7 @@ impl Shape {
 
     fn changes_with_each(mut self, steps: &[Step]) -> bool {
         steps.iter().all(|step| {
-            // What happens twice in one moment, happens once.
+            // A repetition at the same moment has no effect.
             let repeats = matches!(step, Step::Publish { .. } | Step::Crash { .. } | Step::Wait(_));
             let again = self.last.replace(*step) == Some(*step);
             self.change(*step) && (repeats || !again)

@@ -1,5 +1,5 @@
-//! Time and randomness of the operating system, taken from a run of the simulation: the C library's functions, which the
-//! standard library and its hash tables, `uuid` and everything else end in. Only threads that run a simulation see it.
+//! Simulated time and randomness of the operating system: replaces the C library's functions, which the standard
+//! library and its hash tables, `uuid` and everything else use. Only for threads that run a simulation.
 #![allow(unsafe_code, reason = "stands in for two functions of the C library")]
 
 use std::{
@@ -7,16 +7,16 @@ use std::{
     ffi::{c_int, c_uint, c_void},
 };
 
-/// The time of day at which every run begins, in seconds since 1970.
+/// The wall-clock time at which every run starts, in seconds since 1970.
 pub const BEGINNING_S: u64 = 1_763_700_000;
 
 thread_local! {
-    /// Nanoseconds since the run began; `None` on threads without one.
+    /// Nanoseconds since the run started; `None` on threads without one.
     static NOW: Cell<Option<u64>> = const { Cell::new(None) };
     static RANDOM: Cell<u64> = const { Cell::new(0) };
 }
 
-/// From here on this thread has its own time and randomness.
+/// From here on this thread has simulated time and randomness.
 pub fn begin(seed: u64) {
     NOW.set(Some(0));
     RANDOM.set(seed);
@@ -54,7 +54,7 @@ pub unsafe extern "C" fn clock_gettime(clock: c_int, into: *mut Timespec) -> c_i
             Timespec { seconds: time.tv_sec, nanoseconds: time.tv_nsec }
         }
     };
-    // SAFETY: the caller gives a place for it.
+    // SAFETY: the caller supplies a valid pointer.
     unsafe { into.write(time) };
     0
 }
@@ -64,10 +64,10 @@ pub unsafe extern "C" fn clock_gettime(clock: c_int, into: *mut Timespec) -> c_i
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn getrandom(into: *mut c_void, len: usize, _: c_uint) -> isize {
     if len == 0 {
-        // Only asks whether there is such a function.
+        // Only checks whether the function exists.
         return 0;
     }
-    // SAFETY: the caller gives so many bytes.
+    // SAFETY: the caller supplies this many bytes.
     let bytes = unsafe { std::slice::from_raw_parts_mut(into.cast::<u8>(), len) };
     if NOW.try_with(Cell::get).ok().flatten().is_some() {
         let mut dice = tickgate_kit::dice::Dice::new(RANDOM.get());

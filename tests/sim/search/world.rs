@@ -1,5 +1,5 @@
-//! One run: servers, gateways, an engine and clients; a trace that happens to them; then calm, and the verdict. A trace is
-//! one course of events: the same steps and the same seed give the same run.
+//! One run: servers, gateways, an engine and clients; a trace of events; then a calm phase, and the verdict. The same
+//! steps and the same seed give the same run.
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,12 +25,12 @@ use crate::{
     still,
 };
 
-/// How long a set-up has to be as it should be before it counts as calm: two beats, and each link looked at.
+/// How long a state must be as it should before the system counts as calm: two beats, and a probe of each link.
 const SETTLED: Duration = Duration::from_millis(2_500);
-/// Rounds over all tasks that are ready within which what takes no time is over.
+/// Rounds over all ready tasks, within which everything that takes no time is finished.
 const ROUNDS: usize = 40;
 
-/// How long everybody still listens in the end: each topic is compared with its stream once more.
+/// How long clients keep listening at the end: each topic is compared with its stream once more.
 const LATE: Duration = Duration::from_millis(1_200);
 /// How long a connection may stand whose place was taken while nobody could be told: a lease is renewed in three parts.
 const PLACES_LATE: Duration = Duration::from_secs(8);
@@ -43,13 +43,13 @@ static IDLE: Mutex<Vec<Arc<Metrics>>> = Mutex::new(Vec::new());
 /// What was made of a trace.
 #[derive(Clone, Debug)]
 pub struct Played {
-    /// What is wrong, the worst first.
+    /// All faults, the worst first.
     pub faults: Vec<Fault>,
-    /// The stories, for whoever has to find out what went wrong.
+    /// The stories, for debugging.
     pub told: String,
 }
 
-/// Plays a trace. On a thread of its own: what the operating system says is part of the run.
+/// Plays a trace, in a separate thread because the state of the operating system is part of the run.
 pub fn play(seed: u64, steps: &[Step]) -> Played {
     play_with(None, seed, steps)
 }
@@ -88,9 +88,9 @@ struct World {
     numbers: [usize; GATEWAYS],
     last_number: usize,
     refusals: Refusals,
-    /// Gateways of another configuration: an operator's mistake, which is mended in the end.
+    /// Wrongly configured gateways, which are corrected at the end.
     others: [bool; GATEWAYS],
-    /// Topics whose stream some server had.
+    /// Topics whose stream existed on some server.
     streams: [bool; TOPICS.len()],
     excuses: Excuses,
     /// Engines may publish by themselves, or connections have sessions.
@@ -155,7 +155,7 @@ impl World {
         self.gateways[at] = Some(gateway);
     }
 
-    /// Where most of the commands go: the server that operators work on.
+    /// The destination of most commands: the server that operators work on.
     fn primary(&self) -> usize {
         let living = (0..GATEWAYS).find(|at| self.gateways[*at].is_some());
         net::with(|net| living.map_or(net.leader, |at| net.route((self.numbers[at], Kind::Commands))))
@@ -164,7 +164,7 @@ impl World {
     fn connect(&mut self, client: usize, gateway: usize) {
         let Some(own) = &self.gateways[gateway] else { return };
         if self.others[gateway] {
-            // Not ready, by its rules: nobody is led to it.
+            // Not ready: no clients are sent to it.
             return;
         }
         self.clients[client].connect(gateway, own, &self.publications);
@@ -193,7 +193,7 @@ impl World {
         self.look();
     }
 
-    /// Followers take what is new, and clients read.
+    /// Followers replicate, and clients read.
     fn look(&mut self) {
         let primary = self.primary();
         net::with(|net| net.replicate(primary));
@@ -201,7 +201,7 @@ impl World {
         self.clients.iter_mut().for_each(Client::read);
     }
 
-    /// Streams that are gone: with them goes the knowledge of what they gave.
+    /// Records lost streams, and with them the knowledge of their ids.
     fn notice(&mut self) {
         net::with(|net| {
             for at in 0..TOPICS.len() {
@@ -289,7 +289,7 @@ impl World {
         self.settle().await;
     }
 
-    /// Lets everything happen that takes no time: wires carry at once what they are given.
+    /// Lets everything happen that takes no time: connections deliver at once.
     async fn settle(&mut self) {
         for _ in 0..ROUNDS {
             yield_now().await;
@@ -297,7 +297,7 @@ impl World {
         self.look();
     }
 
-    /// The publisher sends its last publication with a `msg_id` once more.
+    /// The publisher repeats its last publication with a `msg_id`.
     fn repeat(&self, gateway: usize) {
         let Some(gateway) = &self.gateways[gateway] else { return };
         let last = self.publications.lock().iter().rev().find_map(|own| Some((own.topic, own.first?)));
@@ -335,13 +335,13 @@ impl World {
         let Some(own) = self.gateways[gateway].take() else { return };
         self.leave(gateway);
         net::with(|net| net.lose(self.numbers[gateway]));
-        // What is left of it reaches nobody.
+        // Whatever it still does is delivered to no one.
         own.suspend(false, &self.publications);
         own.end().await;
     }
 
     async fn drain(&mut self, gateway: usize) {
-        // A suspended process hears nothing of it before it goes on.
+        // A suspended process notices it only when it continues.
         self.suspend(gateway, false);
         let Some(own) = self.gateways[gateway].take() else { return };
         self.excuses.deserted |= self.gateways.iter().all(Option::is_none);
@@ -350,7 +350,7 @@ impl World {
         net::with(|net| net.lose(self.numbers[gateway]));
     }
 
-    /// Whoever is connected there is not any more.
+    /// Disconnects the clients of a gateway.
     fn leave(&mut self, gateway: usize) {
         self.clients.iter_mut().for_each(|client| client.lose(gateway));
     }
@@ -394,7 +394,7 @@ impl World {
                     net.cut(|known, _| known == link);
                 }
             }
-            // Where an address leads to a follower, somebody believed that it is the primary.
+            // If an address leads to a follower, an operator believed that it is the primary.
             let identity = net.new_identity();
             let led = &mut net.machines[machine];
             if led.up && !led.server.is_primary() {
@@ -430,7 +430,7 @@ impl World {
                     let channel = if is_private(topic) { TOPICS[topic].0 } else { "-" };
                     let payload = match stray {
                         Stray::Nonsense => "",
-                        // As the same product would write it elsewhere, in the year 2060.
+                        // As the same product in another deployment would write it, in the year 2060.
                         Stray::Foreign => "{\"n\":\"stray\"}",
                         Stray::NotJson => "{\"n\"",
                     };
@@ -442,8 +442,8 @@ impl World {
         });
     }
 
-    /// Everything is mended: one primary, which the others follow, all rights, all links. Then there is time, everybody
-    /// comes back, and each topic gets a last publication.
+    /// Repairs everything: one primary that the others follow, all rights, all links. Then, after some time, every
+    /// client reconnects, and each topic gets a last publication.
     async fn calm(&mut self) {
         self.refusals = Refusals::default();
         self.refuse();
@@ -490,7 +490,7 @@ impl World {
         }
         self.pause(Pause::Moment).await;
         for topic in (0..TOPICS.len()).rev() {
-            // One that waits for followers may find out now that its own connection was lost.
+            // A publisher that waits for followers may only now detect that its connection was lost.
             for _ in 1..LAST_ATTEMPTS {
                 if !self.is_accepted(topic) {
                     self.pause(Pause::While).await;
@@ -506,14 +506,14 @@ impl World {
         self.pass(if self.setup.sessions { LATE + PLACES_LATE } else { LATE }).await;
     }
 
-    /// A last publication to a topic.
+    /// Publishes the last publication of a topic.
     fn offer(&self, topic: usize) {
         if let Some(gateway) = &self.gateways[0] {
             gateway.publish(topic, None, &self.publications);
         }
     }
 
-    /// Waits for the clients' subscriptions, for a while at the most.
+    /// Waits for the clients' subscriptions, for a limited time.
     async fn subscribed(&mut self) {
         for _ in 0..40 {
             self.pass(Duration::from_millis(50)).await;
@@ -523,8 +523,8 @@ impl World {
         }
     }
 
-    /// Waits until every gateway has acknowledged for a while and every boundary has its verdict: seconds, and a minute where
-    /// all gateways were killed, since those that come after them have only their silence to go by.
+    /// Waits until every gateway has acknowledged for a while and every boundary has its verdict: a few seconds, or a
+    /// minute if all gateways were killed, because later ones can rely only on their silence.
     async fn recover(&mut self) {
         let now = || net::with(|net| net.now());
         let (until, mut since) = (now() + Duration::from_secs(90), now());
@@ -536,7 +536,7 @@ impl World {
         }
     }
 
-    /// Whether the last publication to a topic was acknowledged.
+    /// Whether the last publication of a topic was acknowledged.
     fn is_accepted(&self, topic: usize) -> bool {
         let publications = self.publications.lock();
         publications.iter().rev().find(|own| own.topic == topic).is_some_and(Publication::is_accepted)
@@ -601,7 +601,7 @@ fn start(net: &mut Net, at: usize, history: History) {
     machine.server.restart(history, identity);
 }
 
-/// What is left of a history.
+/// What remains of a history.
 fn kept(machine: &Machine, history: &History, keep: Keep) -> History {
     match keep {
         Keep::All => history.clone(),

@@ -116,7 +116,7 @@ class Engine:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stops for good, and saves the cursors. Takes a second at most if the gateway does not answer."""
+        """Stops permanently, and saves the cursors. Takes at most a second if the gateway does not respond."""
         with self.lock:
             if self._stopped:
                 return
@@ -128,7 +128,7 @@ class Engine:
 
     @property
     def closed(self) -> Closed | None:
-        """Why the connection has ended for good; `None` while it has not, or if the application ended it."""
+        """Why the connection has closed permanently; `None` while it has not, or if the application ended it."""
         status = self.status
         if status.state != "closed" or self._stopped:
             return None
@@ -211,7 +211,7 @@ class Engine:
 
 
 class _Source:
-    """A token function, called on a thread of its own. One that hangs blocks nothing else, and is not called a second time."""
+    """A token function, called on a separate thread. One that hangs blocks nothing else, and is not called a second time."""
 
     def __init__(self, function: TokenSource, resolve: Callable[[Awaitable[str]], str]) -> None:
         self._function = function

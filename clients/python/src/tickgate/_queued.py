@@ -18,7 +18,7 @@ class Stats:
     Attributes:
         queued: wait, or are being sent.
         sent: are stored.
-        failed: are not stored, or nobody knows; `failures` and `on_error` say why.
+        failed: are not stored, or may be stored; `failures` and `on_error` say why.
         rejected: were not taken, because the outbox was full and raises then.
         blocked: had to wait for room.
         retried: were sent more than once.

@@ -69,7 +69,7 @@ class LogHandler(logging.Handler):
     the HTTP client under it stay out, since each would cause another one.
 
     Args:
-        outbox: an `Outbox`, which should raise when it is full; by default one of its own to the gateway that the
+        outbox: an `Outbox`, which should raise when it is full; by default a separate one to the gateway that the
             environment names.
         channel: the topic.
         level: the lowest level.

@@ -63,7 +63,7 @@ class _Base:
 
 
 class AsyncConnection(_Base):
-    """A connection for `asyncio`. It reads on a thread of its own: an event loop that is busy for a minute loses nothing."""
+    """A connection for `asyncio`. It reads on a separate thread: an event loop that is busy for a minute loses nothing."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -163,7 +163,7 @@ class AsyncConnection(_Base):
         return presence_of(await self._request("presence", {"channel": channel}, within))
 
     async def close(self) -> None:
-        """Stops for good, and saves the cursors."""
+        """Stops permanently, and saves the cursors."""
         await asyncio.to_thread(self._engine.stop)
 
     async def _request(self, *arguments: Any, **options: Any) -> Json:
@@ -243,7 +243,7 @@ class Connection(_Base):
         return presence_of(self._engine.request("presence", {"channel": channel}, within).result())
 
     def close(self) -> None:
-        """Stops for good, and saves the cursors."""
+        """Stops permanently, and saves the cursors."""
         self._engine.stop()
 
 

@@ -108,7 +108,7 @@ class Connector:
 
     async def connect(self) -> None:
         """Begins to connect, and waits at most ten seconds for a connection. It keeps trying after that, and messages wait.
-        Raises `Unauthorized` or `Refused` if the gateway refuses it for good."""
+        Raises `Unauthorized` or `Refused` if the gateway permanently refuses it."""
         if self.running:
             return
         self.running = True

@@ -187,7 +187,7 @@ class Consumer(Generic[T]):
         self._look_interval = min(_LOOK_INTERVAL, claim_after or _LOOK_INTERVAL)
         self._failures = 0
         self._closed = False
-        # How many calls are under way: nobody closes the client under them.
+        # Number of running calls: the client must not be closed during one.
         self._users = 0
         self._unused = threading.Condition()
 

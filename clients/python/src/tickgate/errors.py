@@ -18,7 +18,7 @@ __all__ = [
 
 
 class TickgateError(Exception):
-    """Everything that this package raises by itself."""
+    """The base class of all errors that this package raises."""
 
 
 class GatewayError(TickgateError):
@@ -79,7 +79,7 @@ class OutboxFull(TickgateError):
 
 
 class Closed(TickgateError):
-    """The connection has ended for good; it will not reconnect.
+    """The connection has closed permanently; it will not reconnect.
 
     Attributes:
         code: the close code; `None` if there was none.

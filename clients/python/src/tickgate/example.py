@@ -1,4 +1,4 @@
-"""A backtest that two tabs watch: `python -m tickgate.example`. Starts a gateway of its own, unless `TICKGATE_API` and
+"""A backtest that two tabs watch: `python -m tickgate.example`. Starts a gateway, unless `TICKGATE_API` and
 `TICKGATE_URL` name one."""
 
 from __future__ import annotations

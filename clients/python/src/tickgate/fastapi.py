@@ -29,7 +29,7 @@ def token_dependency(
 
     Args:
         current_user: the platform's own dependency. It returns the user's id, or an object with an attribute `id` or
-            `username`; it raises, or returns `None`, where nobody is logged in, which is answered with 401.
+            `username`; it raises, or returns `None`, if no user is logged in, which is answered with 401.
         secret: one of the gateway's `auth.hs256_secrets`; `TICKGATE_TOKEN_SECRET` by default.
         ttl: for how many seconds a token is valid; a client gets another one in time.
         channels: as of `tickgate.token.mint`.
@@ -49,7 +49,7 @@ def token_dependency(
         user = await user if inspect.isawaitable(user) else user
         name = user if isinstance(user, str | int) else getattr(user, "id", None) or getattr(user, "username", None)
         if name is None or isinstance(name, bool):
-            raise HTTPException(401, "nobody is logged in")
+            raise HTTPException(401, "no user is logged in")
         may_reach = list(of_user(str(name))) if of_user else of_all
         return mint(str(name), secret=key, ttl=ttl, channels=may_read, publish=may_publish, commands=commands, runs=may_reach)
 

@@ -125,11 +125,11 @@ class Gateway(Calls):
 
     def set_active(self, user: str, active: bool, *, seconds: int | None = None) -> None:
         """Reports a user as inactive: all tokens are refused, whenever they were issued, and the user's connections are
-        closed with 4002, on every replica; until the user is reported as active, and for `seconds` or a year at the most.
+        closed with 4002, on every replica; until the user is reported as active, and for `seconds` or at most a year.
 
         Raises:
             Invalid, Unauthorized: nothing was done.
-            Refused: not all replicas could be told, or Redis does not take it now; the gateway repeats it by itself.
+            Refused: not all replicas could be reached, or Redis does not accept it now; the gateway retries automatically.
         """
         self._call(self._report(user, active, seconds))
 

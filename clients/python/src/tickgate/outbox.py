@@ -41,11 +41,11 @@ _EXIT_TIMEOUT = 5.0
 
 
 class Outbox:
-    """A bounded queue of publications, sent in their order by a thread of its own, as lines of one request after the other.
+    """A bounded queue of publications, sent in order by a separate thread, as lines of one request after another.
 
     `put` takes microseconds, and may be called from any thread. A publication keeps its `msg_id` over all attempts, so that
     it is published once. While the gateway refuses for a moment or is away, everything waits; what could not be sent within
-    `max_age` fails instead of being sent late. What the gateway refuses for good fails at once, and the others go on.
+    `max_age` fails instead of being sent late. What the gateway permanently refuses fails at once, and the others continue.
 
     Args:
         gateway: a `Gateway` or an `AsyncGateway`, or the address of one; `TICKGATE_API` and `TICKGATE_API_KEY` by default.
@@ -282,7 +282,7 @@ class Outbox:
 
     def _expire(self, entry: Entry) -> None:
         if entry.maybe_done:
-            self._fail(entry, Unknown("no answer in time", msg_id=entry.msg_id, error="outcome_unknown"))
+            self._fail(entry, Unknown("no response in time", msg_id=entry.msg_id, error="outcome_unknown"))
         else:
             self._fail(entry, entry.error or Refused("not sent in time", msg_id=entry.msg_id))
 

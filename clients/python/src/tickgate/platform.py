@@ -13,7 +13,7 @@ from .shared import default_outbox
 
 __all__ = ["Platform"]
 
-# A price or a book that could not be sent within this time is of no use to anybody, in seconds.
+# A price or a book that could not be sent within this time is useless, in seconds.
 PRICE_AGE_MAX = 5.0
 
 Number = Any

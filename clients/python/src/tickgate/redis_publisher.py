@@ -96,7 +96,7 @@ class RedisPublisher:
     for orders.
 
     Args:
-        url: of Redis, or a client of the package `redis` that does not retry by itself.
+        url: of Redis, or a client of the package `redis` without automatic retries.
         prefix: `redis.prefix` of the gateway.
         attempts: how often a publication with a `msg_id` is tried whose outcome is not known.
     """

@@ -60,7 +60,7 @@ def _listen(url: str, token: str | None, channels: list[str], seconds: float) ->
 
 
 def market(arguments: argparse.Namespace) -> None:
-    """The public endpoint. Silence is no failure: prices come when somebody publishes them."""
+    """The public endpoint. Silence is not a failure: prices arrive when they are published."""
     symbols = arguments.symbols.split(",")
     channels = [f"{kind}:{symbol}" for symbol in symbols for kind in ("ticker", "trades", "orderbook")]
     _listen(f"{arguments.url}/ws/market", None, channels, arguments.seconds)

@@ -14,9 +14,9 @@ use crate::{
 
 /// The bound of the first wait, in milliseconds; it doubles with each failure.
 const BOUND_MS: u64 = 500;
-/// Runs of one scenario at a time, since starting a client may be expensive.
+/// Concurrent runs of one scenario, because starting a client may be expensive.
 const RUNS: usize = 4;
-/// How long a state that must not come is waited for.
+/// How long to wait for a state that must not occur.
 const QUIET: Duration = Duration::from_millis(500);
 
 async fn opened(suite: &Suite) -> Verdict<(Stage, usize)> {
@@ -239,7 +239,7 @@ pub(super) async fn live_state(suite: Suite) -> Verdict {
     stage.nothing(expected, QUIET, |stage| is_live(stage).map(|(_, event)| event.to_string())).await?;
     stage.command(&json!({ "command": "unsubscribe", "channels": ["orders"] })).await?;
     stage.state("live").await?;
-    // A client may tell the gateway that it does not want the channel any more.
+    // A client may unsubscribe the channel.
     stage.watch(QUIET, |_| false).await?;
     stage.lines[line].requests.clear();
     stage.finish().await?;

@@ -121,7 +121,7 @@ pub(super) async fn left_channel(suite: Suite) -> Verdict {
     stage.send(line, &json!({ "type": "unsubscribed", "id": asked.body["id"], "channels": ["orders"] })).await;
     stage.push(line, "risk", "7-43").await;
     stage.go().await?;
-    // What waits for the application may be delivered or dropped.
+    // Messages that wait for the application may be delivered or dropped.
     let waits = |stage: &mut Stage| stage.data.pop_front_if(|event| event["id"] == "7-41");
     stage.watch(PATIENCE, |stage| !stage.data.is_empty()).await?;
     waits(&mut stage);
@@ -266,7 +266,7 @@ pub(super) async fn options_changed(suite: Suite) -> Verdict {
     let is = element["max_rate"] == 9 && element["since"] == since;
     stage.check(is, &format!("{expected} and `since` {since}"), &asked.body.to_string())?;
     if !left {
-        // Of the subscription before: the replay repeats it.
+        // From the previous subscription: the replay repeats it.
         stage.push(line, name, "7-41").await;
         stage.delivers_nothing(Duration::from_millis(300)).await?;
     }

@@ -1,4 +1,4 @@
-//! The scenarios, in the order of the rules. Each plays a gateway for one rule, and begins and ends its own runs.
+//! The scenarios, in the order of the rules. Each plays a gateway for one rule, and starts and ends its own runs.
 
 mod channels;
 mod coming_back;
@@ -51,9 +51,9 @@ scenarios! {
     1 "anonymous" connecting::anonymous "a connection without a token";
     1 "protocol-not-selected" connecting::protocol_not_selected "the answer selects no sub-protocol";
     2 "late-token" connecting::late_token "the token is sent as the first message";
-    2 "late-token-refused" connecting::late_token_refused "an `error` before the welcome: temporarily, then for good";
+    2 "late-token-refused" connecting::late_token_refused "an `error` before the welcome: temporary, then permanent";
     3 "opening-timeout" connecting::opening_timeout "the handshake is never answered";
-    3 "no-welcome" connecting::no_welcome "the welcome never comes";
+    3 "no-welcome" connecting::no_welcome "the welcome never arrives";
     4 "limits" connecting::limits "five channels, two at once, four a second";
     4 "too-large" requests::too_large "a publication over the limit, then one within it";
     5 "session" connecting::session "each connection sends the session of the previous one";
@@ -77,7 +77,7 @@ scenarios! {
     16 "caught-up" replay::caught_up "a replay without messages";
     16 "heartbeat-cursors" cursors::heartbeat_cursors "cursors that move without a push";
     17 "handled" cursors::handled "the application is slower than the messages";
-    17 "stored-cursors" cursors::stored_cursors "the application begins with a cursor of its own";
+    17 "stored-cursors" cursors::stored_cursors "the application starts with a stored cursor";
     18 "options" cursors::options "`last`, `max_rate` and `snapshot` over a reconnect";
     18 "options-changed" cursors::options_changed "other options for a subscribed channel, and a message before the reply";
     19 "unsubscribe" cursors::unsubscribe "a channel is left and subscribed again";

@@ -1,4 +1,4 @@
-//! Rules 6 to 10: what a frame may hold, and what cannot be read.
+//! Rules 6 to 10: what a frame may contain, and what cannot be read.
 
 use std::time::Duration;
 
@@ -130,7 +130,7 @@ pub(super) async fn malformed(suite: Suite) -> Verdict {
     try_join_all(frames.chunks(3).map(|frames| unreadable(&suite, frames))).await.map(drop)
 }
 
-/// One run, since starting a client costs more than a connection.
+/// One run for all frames, because starting a client costs more than a connection.
 async fn unreadable(suite: &Suite, frames: &[(Opcode, &[u8])]) -> Verdict {
     let mut stage = suite.start(json!(["orders"])).await?;
     let (mut line, _) = stage.opened(&[live("orders", "8-0")]).await?;

@@ -1,4 +1,4 @@
-//! Rules 13, 14 and 16 while the past is replayed.
+//! Rules 13, 14 and 16 during replays.
 
 use serde_json::json;
 
@@ -17,7 +17,7 @@ pub(super) async fn gap_in_replay(suite: Suite) -> Verdict {
     });
     stage.send(line, &gap).await;
     stage.reports_gap(&gap).await?;
-    // Nothing of the rest has come: the loss must not be reported again.
+    // The rest was not received: the loss must not be reported again.
     stage.cut(line);
     let line = stage.connected().await?;
     let asked = stage.resumes(line, &json!({ "orders": "7-50" })).await?;

@@ -53,7 +53,7 @@ pub(super) async fn replies_in_any_order(suite: Suite) -> Verdict {
     publish(&mut stage, "second", 2, 9000).await?;
     let second = published(&mut stage, line, 2).await?;
     let differ = first.body["msg_id"] != second.body["msg_id"];
-    stage.check(differ, "a `msg_id` of its own for each publication", &second.body.to_string())?;
+    stage.check(differ, "a different `msg_id` for each publication", &second.body.to_string())?;
     accept(&mut stage, line, &second, "3-2", false).await;
     let outcome = stage.reports_outcome("second", "accepted").await?;
     stage.check(outcome["id"] == "3-2", "`id` 3-2", &outcome.to_string())?;

@@ -113,10 +113,10 @@ pub(super) async fn busy_application(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-/// Published in vain: far more than the buffers of both machines and a thousand waiting messages hold.
+/// Published without being handled: far more than the buffers of both machines and a thousand queued messages hold.
 const FLOOD: u64 = 8_000;
 const PADDING: usize = 8 << 10;
-/// A client that takes nothing for this long has stopped reading.
+/// A client that accepts nothing for this long has stopped reading.
 const TAKES_NOTHING: Duration = Duration::from_secs(2);
 
 pub(super) async fn slow_application(suite: Suite) -> Verdict {
@@ -145,7 +145,7 @@ pub(super) async fn slow_application(suite: Suite) -> Verdict {
         return comes_back_to_the_channel(stage, slow, sent).await;
     }
     if !ended {
-        // Time in which the client does not read is no silence.
+        // Time in which the client does not read is not silence.
         stage.stays_away(INTERVAL * 5 / 2).await?;
     }
     stage.cut(slow);
@@ -159,8 +159,8 @@ pub(super) async fn slow_application(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-/// A client that cannot stop reading has left the channel: it subscribes again on the same connection, and drops what is
-/// repeated after the reply.
+/// A client that cannot stop reading has left the channel: it subscribes again on the same connection, and drops what
+/// the reply repeats.
 async fn comes_back_to_the_channel(mut stage: Stage, line: usize, sent: u64) -> Verdict {
     let left = stage.request(line, "unsubscribe", "`unsubscribe` of orders").await?;
     stage.go().await?;

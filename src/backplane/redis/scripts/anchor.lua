@@ -1,8 +1,8 @@
--- Gives topics without a stream positions that nobody else can have: empty streams, which are forgotten by themselves when
--- nothing is published and nobody asks again. One that is gone is never restored: its next number may have been given.
+-- Gives topics without a stream unique positions: empty streams, which expire if nothing is published and no replica asks
+-- again. An expired one is never restored, because its next number may have been given.
 --
 -- KEYS  1 {prefix}{gen}, 2… streams
--- ARGV  1 the generation, 2… for each stream the milliseconds until it is forgotten
+-- ARGV  1 the generation, 2… for each stream the milliseconds until it expires
 --
 -- Returns the last id of each stream, or an error in its place.
 local gen = redis.call('HMGET', KEYS[1], 'g', 'identity')

@@ -1,13 +1,13 @@
--- A member's beat: reads where it is, and leaves a number that proves later how far the dataset came.
+-- A member's beat: reads the state of the server, and stores a number that later proves how recent the dataset is.
 --
 -- KEYS[1]  {prefix}{gen}
--- ARGV     1 the member's name, 2 the number of this beat, 3 the generation and 4 the revision that it knows, 5 its last beat
---          that was answered here or else "", 6… members whose beats are wanted
+-- ARGV     1 the member's name, 2 the number of this beat, 3 the generation and 4 the revision that it knows, 5 its last
+--          answered beat on this server or "", 6… members whose beats are requested
 --
--- Returns {the server's replication id, format, generation, identity, alloc, revision, the member's last beat that is here,
--- the state where its revision is another one or else "", an error where the beat could not be written or else "", beats of
--- those that were named…}; "" for what is missing. The beat is written only where server and generation are as they should
--- and the dataset has not gone back behind the last one: what it lacks would look proven.
+-- Returns {the server's replication id, format, generation, identity, alloc, revision, the member's last stored beat,
+-- the state if its revision differs or "", an error if the beat could not be written or "", the requested beats…}; "" for
+-- what is missing. The beat is written only if server and generation are as expected and the dataset has not gone back
+-- before the last one: otherwise missing entries would look proven.
 local identity = string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)') or ''
 local gen = redis.call('HMGET', KEYS[1], 'format', 'g', 'identity', 'alloc', 'rev', 'beat:' .. ARGV[1])
 for at = 1, 6 do

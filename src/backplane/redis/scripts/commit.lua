@@ -1,12 +1,12 @@
--- Writes what a member made of the roster, unless somebody else wrote meanwhile or the server is another one.
+-- Writes a member's change of the roster, unless it was changed meanwhile or the server was replaced.
 --
 -- KEYS[1]  {prefix}{gen}
--- ARGV     1 the revision that was read, "" where there was none, 2 the server's replication id, 3 the new revision,
+-- ARGV     1 the revision that was read, "" if there was none, 2 the server's replication id, 3 the new revision,
 --          4 generation, 5 greatest epoch given, 6 state, 7 the control channel,
---          8 1 where engines may publish by themselves or else 0, 9 the topic rules or "" to leave those that are there,
---          10… beats to be forgotten
+--          8 1 if engines may publish directly, else 0, 9 the topic rules or "" to keep the stored ones,
+--          10… beats to delete
 --
--- Returns "OK", or "AGAIN" when it has to be read again. An error means that nothing was written.
+-- Returns "OK", or "AGAIN" if it must be read again. An error means that nothing was written.
 if not string.find(redis.call('INFO', 'replication'), 'master_replid:' .. ARGV[2], 1, true) then
   return 'AGAIN'
 end
@@ -17,7 +17,7 @@ end
 local alloc = math.max(tonumber(gen[2] or '0'), tonumber(ARGV[5]))
 redis.call('HSET', KEYS[1], 'format', '2', 'g', ARGV[4], 'identity', ARGV[2], 'alloc', string.format('%.0f', alloc), 'rev',
   ARGV[3], 'state', ARGV[6])
--- Where engines find the generation.
+-- The generation for engines.
 if ARGV[8] == '1' then
   redis.call('HSET', KEYS[1], 'open', ARGV[4])
 else

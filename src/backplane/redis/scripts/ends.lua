@@ -2,8 +2,8 @@
 --
 -- KEYS  1 {prefix}{gen}, 2… streams
 --
--- Returns {the generation, or "" where it was not made for this server, an id for each stream, "" where there is none, an
--- error where it is no stream}.
+-- Returns {the generation, or "" if it was not created for this server, an id for each stream, "" if there is none, an
+-- error if it is not a stream}.
 local gen = redis.call('HMGET', KEYS[1], 'g', 'identity')
 local here = gen[2] and string.find(redis.call('INFO', 'replication'), 'master_replid:' .. gen[2], 1, true)
 local answer = {here and gen[1] or ''}

@@ -1,7 +1,7 @@
--- Forgets positions that nobody needs: empty streams that would end by themselves. What was published to is left alone.
+-- Deletes positions that are not needed: empty streams that would expire anyway. Never touches a stream with entries.
 --
 -- KEYS  streams
--- Returns how many are gone.
+-- Returns how many were deleted.
 
 local gone = 0
 for _, stream in ipairs(KEYS) do

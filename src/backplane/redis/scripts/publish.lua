@@ -1,28 +1,28 @@
 -- Appends publications to their topics' streams and publishes each on the channel of the same name, in one atomic step.
 -- Gateways and engines use the same script; docs/publishing-from-redis.md shows how.
 --
--- KEYS[1]  {prefix}{gen}      what generation the dataset is in, and for which server it was made
--- ARGV[1]  generation         the one that the caller is attached to; under a lease, behind blanks, its name and the
---                             number of the caller's turn
+-- KEYS[1]  {prefix}{gen}      the dataset's generation, and the server for which it was created
+-- ARGV[1]  generation         the one that the caller is attached to; under a lease followed, after blanks, by its
+--                             name and the number of the caller's turn
 --
 -- Then for each publication, in their order:
--- KEYS  1  stream             {prefix}{t:<topic>}:s, the channel's name as well
---       2  dedupe key         {prefix}{t:<topic>}:i:…  the msg_id, and whose it is   (only with a msg_id)
+-- KEYS  1  stream             {prefix}{t:<topic>}:s, also the channel's name
+--       2  dedupe key         {prefix}{t:<topic>}:i:…  msg_id and publisher          (only with a msg_id)
 -- ARGV  1  payload            one JSON object
---       2  retain_max         entries kept in the stream, about; 0: no stream, only publish
---       3  epoch              that of the last id got for this topic in this generation; 0 when there is none
---       4  published_ms       when, in milliseconds since 1970; 0 when it does not matter
+--       2  retain_max         approximate number of entries kept; 0: no stream, only publish
+--       3  epoch              the epoch of the last id received for this topic in this generation; 0 if none
+--       4  published_ms       milliseconds since 1970; 0 if irrelevant
 --       5  channel            the private channel inside a user's stream; - elsewhere
---       6  keep               1: an empty stream that was about to be forgotten stays; 0: it was published to lately
+--       6  keep               1: keep an empty stream that is about to expire; 0: it was published to recently
 --       7  dedupe_ttl         milliseconds the msg_id is remembered    (only with a msg_id)
 --       8  content            a digest of the payload, without blanks  (only with a msg_id)
 --
--- Several publications all have a msg_id or none has.
+-- Of several publications, all have a msg_id or none has.
 --
--- Returns the id ("-" without a stream), or the first id and " duplicate" when the msg_id was seen before; then nothing
--- is published. For several publications an array, an answer or error for each. An error means that nothing was stored.
--- REUSED: the msg_id was seen before, with another content. STALE: the server or its dataset is not the one that the
--- caller is attached to; attach again, then publish. FENCED: a publication of a later turn was here before.
+-- Returns the id ("-" without a stream), or the first id and " duplicate" if the msg_id was used before; then nothing
+-- is published. For several publications an array with a result or error for each. An error means that nothing was stored.
+-- REUSED: the msg_id was used with another content. STALE: the caller is not attached to this server or dataset; attach
+-- again, then publish. FENCED: a publication of a later turn arrived before.
 
 -- The greatest number of an epoch: the position before the next one's first entry.
 local END = '9007199254740991'
@@ -68,7 +68,7 @@ local time = call('TIME')
 local now = time[1] .. string.format('%03d', time[2] / 1000)
 local middle = ' ' .. generation .. ' '
 
--- The id to ask for where the epoch does not simply go on, and the predecessor to name.
+-- The id to request if the epoch does not simply continue, and the predecessor to record.
 local function place(stream)
   local info, last = pcall('XINFO', 'STREAM', stream), nil
   if info.err and not string.find(info.err, 'no such key', 1, true) then
@@ -80,7 +80,7 @@ local function place(stream)
     end
   end
   if not last then
-    -- What begins again must never repeat a number.
+    -- A stream that starts again must never repeat an id.
     local epoch = pcall('HINCRBY', KEYS[1], 'alloc', 1)
     if type(epoch) ~= 'number' then
       return nil, nil, epoch
@@ -100,7 +100,7 @@ local function place(stream)
   return epoch .. '-*'
 end
 
--- Called as often as there are publications; what it captures is made anew for each call of the script.
+-- Called once per publication; what it captures is created for each call of the script.
 local function publish(stream, dedupe, payload, keep, epoch, published, channel, persist, dedupe_ttl, content)
   if dedupe then
     local first = pcall('GET', dedupe)
@@ -152,7 +152,7 @@ local function publish(stream, dedupe, payload, keep, epoch, published, channel,
     end
   end
 
-  -- From here on nothing is refused: what is stored stays, and the gateways find it when they compare.
+  -- From here on nothing is refused: what is stored stays, and gateways find it when they compare.
   pcall('PUBLISH', stream, id .. ' ' .. prev .. middle .. published .. ' ' .. channel .. '\n' .. payload)
   if dedupe then
     pcall('SET', dedupe, id .. ' ' .. content, 'PX', dedupe_ttl)

@@ -1,7 +1,7 @@
--- Forgets the entries of streams that nothing was published to for long. Their last ids stay for a while longer.
+-- Deletes the entries of streams past their retention. Their last ids are kept longer.
 --
 -- KEYS  streams
--- ARGV  1 milliseconds that an empty stream is kept, 2… milliseconds of each stream's own time to live
+-- ARGV  1 milliseconds that an empty stream is kept, 2… the retention of each stream in milliseconds
 --
 -- Returns how many were emptied.
 local time = redis.call('TIME')

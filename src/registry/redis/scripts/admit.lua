@@ -1,18 +1,18 @@
--- Lets a session into its user's set, or refuses it, in one step over all replicas.
+-- Adds a session to its user's set, or refuses it, in one step over all replicas.
 --
 -- KEYS 1  the user's leases: a sorted set of <stamp>:<replica>:<session>, scored by the lease's end in ms
 -- KEYS 2  the user's revocation: tokens issued at this time (in ms) or before are refused
 -- KEYS 3  the user's standing: <sent>:inactive or <sent>:active
--- ARGV    1 the new member, 2 lease in ms, 3 life of the set in ms, 4 greatest count, 5 "evict" or "refuse",
+-- ARGV    1 the new member, 2 lease in ms, 3 lifetime of the set in ms, 4 limit, 5 "evict" or "refuse",
 --         6 when the token was issued in ms, or ""
--- Returns {verdict, count, evicted members, replaced members, stamp}; verdict 1 in, 0 refused, -1 revoked, with the time of
+-- Returns {verdict, count, evicted members, replaced members, stamp}; verdict 1 admitted, 0 refused, -1 revoked, with the time of
 -- the revocation in the place of the stamp. The stamp is
 -- the new member's, or one above that of the members it replaces, if that is greater: the newest connection of a session
 -- has the greatest one.
 
 local standing = redis.call('GET', KEYS[3])
 if standing and string.find(standing, ':inactive', 1, true) then
-  -- Whenever a token was issued.
+  -- Whatever the token's time.
   return {-1, 0, {}, {}, 9007199254740991}
 end
 local revoked = redis.call('GET', KEYS[2])
@@ -58,7 +58,7 @@ for _, member in ipairs(replaced) do
   stamp = math.max(stamp, tonumber(string.match(member, '^%d+')) + 1)
 end
 
--- Numbers go as text: Redis prints those of a script to 17 digits, which takes longer than the command.
+-- Numbers are passed as text: Redis formats those of a script with 17 digits, which takes longer than the command.
 local score = string.format('%d', now + tonumber(ARGV[2]))
 redis.call('ZADD', KEYS[1], score, #replaced == 0 and ARGV[1] or string.format('%d', stamp) .. rest)
 redis.call('PEXPIRE', KEYS[1], ARGV[3])

@@ -1,8 +1,8 @@
--- Forgets a replica, unless its lease runs (again).
+-- Removes a replica, unless its lease is valid (again).
 --
 -- KEYS 1  leases of the replicas   2  their figures
--- ARGV    1 the replica, 2 "now" to forget it although its lease runs: it leaves by itself
--- Returns 1 when it is forgotten.
+-- ARGV    1 the replica, 2 "now" to remove it although its lease is valid, because it leaves
+-- Returns 1 if it was removed.
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

@@ -1,4 +1,4 @@
--- The replicas whose lease runs, each followed by its figures.
+-- The replicas with a valid lease, each followed by its statistics.
 --
 -- KEYS 1  leases of the replicas   2  their figures
 

@@ -1,8 +1,8 @@
 -- Takes or renews an exclusive lease.
 --
 -- KEYS 1  the lease: the name of its holder, and the number of its turn
--- ARGV    1 who asks, 2 lease in ms, 3 what the number must exceed
--- Returns the number when the lease is held by who asks, else nothing. Each turn's is greater than that of the one before
+-- ARGV    1 the caller, 2 lease in ms, 3 what the number must exceed
+-- Returns the number when the lease is held by the caller, else nothing. Each turn's is greater than that of the one before
 -- it, by the server's clock.
 
 local held, turn = redis.call('GET', KEYS[1]), nil

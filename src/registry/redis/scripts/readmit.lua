@@ -1,19 +1,19 @@
--- Renews a member that its replica found missing: the replica slept through the lease, Redis lost data or took no
--- writes, or the slot went to somebody else.
+-- Adds a member again that its replica found missing: the replica slept through the lease, Redis lost data or accepted no
+-- writes, or another connection took the place.
 --
 -- KEYS 1  the user's leases
 -- KEYS 2  the user's revocation: tokens issued at this time (in ms) or before are refused
 -- KEYS 3  the user's standing: <sent>:inactive or <sent>:active
--- KEYS 4  the user's sessions whose places others took by name: a sorted set by the stamps of those
--- ARGV    1 the member, 2 lease in ms, 3 life of the set in ms, 4 greatest count, 5 when the token was issued in ms, or "",
+-- KEYS 4  the user's sessions that lost their places to named replacements: a sorted set by the stamps of those
+-- ARGV    1 the member, 2 lease in ms, 3 lifetime of the set in ms, 4 limit, 5 when the token was issued in ms, or "",
 --         6 "evict" or "refuse", 7 the session whose place the member takes, or ""
--- Returns 1 when the member is in (again); {members of the session whose place it took, members that were too many} when
--- others gave way to it; 0 when the session has a newer connection on another replica, or another one took its place; 2 when there is no room; -1 when
--- the token was revoked, or the user became inactive, meanwhile.
+-- Returns 1 if the member is in the set (again); {members of the session whose place it took, members over the limit} if
+-- others were removed for it; 0 if the session has a newer connection on another replica, or another one took its place;
+-- 2 if there is no room; -1 if the token was revoked, or the user became inactive, meanwhile.
 --
--- Whoever is too many is decided by age, so that the order in which replicas come back does not matter: with "refuse" the
--- newest go, with "evict" the oldest. A server that lost its last writes may name an older connection of the session: that
--- one has to give way.
+-- Age decides which members are over the limit, so that the order in which replicas return does not matter: "refuse"
+-- removes the newest, "evict" the oldest. A server that lost its last writes may contain an older connection of the
+-- session, which is then replaced.
 
 local revoked = redis.call('GET', KEYS[2])
 local standing = redis.call('GET', KEYS[3])
@@ -48,7 +48,7 @@ for _, member in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
     local stamp, replica = string.match(member, '^(%d+):([^:]*):')
     stamp = tonumber(stamp)
     if stamp > own or stamp == own and replica >= here then
-      -- A newer connection of the same session here is no rival: this member is about to be forgotten.
+      -- A newer connection of the same session on this replica does not conflict: this member is about to be removed.
       return replica == here and 1 or 0
     end
     older[#older + 1] = member
@@ -88,7 +88,7 @@ end
 redis.call('ZADD', KEYS[1], string.format('%d', now + tonumber(ARGV[2])), ARGV[1])
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 if ARGV[7] ~= '' then
-  -- Its replica may not have told of the former connection yet.
+  -- Its replica may not have reported the previous connection yet.
   redis.call('ZADD', KEYS[4], string.format('%d', own), ARGV[7])
   redis.call('PEXPIRE', KEYS[4], ARGV[3])
 end

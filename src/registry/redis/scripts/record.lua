@@ -2,8 +2,8 @@
 -- An older one may be named there, because it is the former owner, or because the server lost its last writes.
 --
 -- KEYS 1  the record: "<stamp>:<replica> <json>"
--- ARGV    1 <stamp>:<replica> of the connection that writes, 2 the json, or "" to leave it, 3 its life in ms, 0 to end it
--- Returns 0 when the session lives elsewhere, the older connection that gives way, or 1.
+-- ARGV    1 <stamp>:<replica> of the connection that writes, 2 the json, or "" to leave it, 3 its lifetime in ms, 0 to end it
+-- Returns 0 if the session continues elsewhere, the older connection that is replaced, or 1.
 
 local held = string.match(redis.call('GETRANGE', KEYS[1], 0, 127), '^(%d+:[^ ]*) ')
 if held then

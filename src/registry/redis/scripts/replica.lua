@@ -1,8 +1,8 @@
--- Renews a replica's lease and figures, and tells whose lease has ended.
+-- Renews a replica's lease and statistics, and returns the replicas whose lease has expired.
 --
 -- KEYS 1  leases of the replicas, scored by their end in ms   2  their figures, a hash
 -- ARGV    1 the replica, 2 its figures, 3 lease in ms, 4 how long both keys outlive the last renewal, in ms
--- Returns {Redis's time in us, 1 when the lease was still running or else 0, replicas whose lease has ended, how many leases run}.
+-- Returns {Redis's time in us, 1 if the lease was still valid, else 0, replicas whose lease has expired, the number of valid leases}.
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

@@ -1,4 +1,4 @@
--- Refuses a user's tokens issued until a time; a later call never shortens or takes back an earlier one.
+-- Refuses a user's tokens issued until a time; a later call never shortens or revokes an earlier one.
 --
 -- KEYS 1  the user's revocation: tokens issued at this time (in ms) or before are refused
 -- ARGV    1 the time, by the clock of the replica that was asked, 2 how long it is remembered, in ms

@@ -1,11 +1,11 @@
--- Keeps whether a user is inactive, unless a word that was sent later is kept.
+-- Stores whether a user is inactive, unless a later report is stored.
 --
 -- KEYS 1  the user's standing: <sent>:inactive or <sent>:active
 -- ARGV    1 when it was sent, 2 "inactive" or "active", 3 how long it is remembered, in ms
--- Returns 1 when it is kept, or the later word with what is left of its time: <sent>:<state>:<ms>.
+-- Returns 1 if it was stored, or the later report with its remaining time: <sent>:<state>:<ms>.
 --
--- A word that a user is active lives at least as long as the one that it takes back: a replica that was cut off may write
--- that one again.
+-- A report that a user is active lives at least as long as the one that it replaces, which a disconnected replica may
+-- write again.
 
 local kept = redis.call('GET', KEYS[1])
 local left = redis.call('PTTL', KEYS[1])

@@ -1,6 +1,6 @@
--- Keeps a message for replicas that are cut off, and publishes it to all others; neither where it can't be kept.
+-- Stores a message for replicas that are disconnected, and publishes it to all others; neither if it cannot be stored.
 --
--- KEYS 1  the kept messages: a stream
+-- KEYS 1  the stored messages: a stream
 -- ARGV    1 the channel, 2 the message, 3 its field and 4 its text in the stream, 5 when it was sent, 6 how many are kept,
 --         7 how long the last one is, in ms
 

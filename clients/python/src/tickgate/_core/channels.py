@@ -49,7 +49,7 @@ class Wanted:
 
 @dataclass(slots=True)
 class Channels:
-    """Calls `moved` for each cursor that moves without a message of its own."""
+    """Calls `moved` for each cursor that moves without a message."""
 
     moved: Callable[[str, str | None], None]
     _wanted: dict[str, Wanted] = field(default_factory=dict)

@@ -21,5 +21,5 @@ class Pace:
         self._left -= count
 
     def next(self, now: float) -> float:
-        """When at least one is available; a millisecond later, so that rounding wakes nobody early."""
+        """When at least one is available; a millisecond later, so that rounding never wakes a caller early."""
         return now if self._left >= 1 else now + (1 - self._left) / self._rate + 0.001

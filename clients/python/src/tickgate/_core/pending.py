@@ -74,7 +74,7 @@ class Pending:
 
     def next(self, now: float, number: int, size: int) -> str | None:
         """The next request to send under this number. One of more than `size` bytes has its result here: sent, it would
-        end the connection for good."""
+        end the connection permanently."""
         for one in list(self._all):
             if one.sent or one.not_before > now:
                 continue

@@ -11,7 +11,7 @@ class Status:
 
     Attributes:
         state: `connecting`, `catching_up`, `live`, `stale` (nothing was received for longer than a heartbeat interval),
-            `waiting` (for the next attempt) or `closed` (for good).
+            `waiting` (for the next attempt) or `closed` (permanently).
         reason: why it is `waiting` or `closed`.
         code: of `closing` or of the Close frame, if there was one.
         retry_in: seconds until the next attempt.

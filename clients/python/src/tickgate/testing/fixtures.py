@@ -1,4 +1,4 @@
-"""Fixtures of pytest, which finds them by itself where this package is installed."""
+"""Fixtures that pytest finds automatically if this package is installed."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ from .process import GatewayProcess
 
 @pytest.fixture(scope="session")
 def tickgate_gateway() -> Iterator[GatewayProcess]:
-    """A gateway of its own for all tests of the session, in memory."""
+    """A separate gateway for all tests of the session, in memory."""
     with GatewayProcess() as gateway:
         yield gateway

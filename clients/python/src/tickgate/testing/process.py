@@ -1,4 +1,4 @@
-"""A gateway as a process of its own, in development mode, which ends with the test."""
+"""A gateway as a separate process in development mode, which ends with the test."""
 
 from __future__ import annotations
 
