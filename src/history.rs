@@ -157,14 +157,15 @@ impl History {
             any = true;
             count = count.and_then(|_| StreamId::missing_between(at, lost.next()));
         }
+        let doubt = self.crossed(at, to).any(|state| state == BorderState::Doubt);
         if any {
-            let whole = hole.is_none();
+            // What is known to be lost is all of it only where nothing is in doubt.
+            let whole = hole.is_none() && !doubt;
             return Verdict::Gap(Missing::Lost(count.filter(|_| whole)));
         }
         if let Some(missing) = hole {
             return Verdict::Gap(missing);
         }
-        let doubt = self.crossed(at, to).any(|state| state == BorderState::Doubt);
         if doubt { Verdict::Gap(Missing::Doubt) } else { Verdict::Direct }
     }
 
@@ -260,6 +261,14 @@ mod tests {
         assert_eq!(over(id(4, 5)), Verdict::Gap(Missing::Lost(None)), "and something was trimmed");
         assert_eq!(history.end("t", id(4, 6), id(4, 6)), Ok(Some((Missing::Lost(Some(3)), id(8, 0).previous()))));
         assert_eq!(history.end("other", id(4, 6), id(4, 6)), Ok(None));
+    }
+
+    #[test]
+    fn a_loss_at_a_boundary_in_doubt_has_no_count() {
+        let history = history(&[(8, BorderState::Doubt)], &[id(4, 9)]);
+        assert_eq!(step(&history, id(4, 8), id(8, 0), Some(id(4, 8))), Verdict::Gap(Missing::Lost(None)));
+        assert_eq!(history.end("t", id(4, 8), id(4, 8)), Ok(Some((Missing::Lost(None), id(8, 0).previous()))));
+        assert_eq!(step(&history, id(4, 8), id(4, 10), None), Verdict::Gap(Missing::Lost(None)), "and one was removed");
     }
 
     #[test]

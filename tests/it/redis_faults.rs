@@ -283,6 +283,24 @@ async fn what_an_ended_replica_had_acknowledged_leaves_doubt_at_the_boundary() {
 }
 
 #[tokio::test]
+async fn a_replica_that_leaves_while_redis_restarts_waits_for_it() {
+    let (mut server, orders) = (RedisServer::durable(), topic("orders"));
+    let one = Replica::following(&server.url(), &orders).await;
+    let two = Replica::following(&server.url(), &orders).await;
+    let kept = one.accepted(&orders, 1).await;
+    server.kill();
+    eventually("the end is noticed", async || one.link.command().is_err().then_some(())).await;
+    server.restart();
+    // Its links are not there yet.
+    one.backplane.leave().await;
+    drop(one);
+    two.insist(&orders, 2).await;
+    let (messages, missing) = two.page(&orders, kept).await;
+    assert_eq!(missing, None, "it reported, so nobody is in doubt");
+    assert_eq!(messages.iter().map(|message| text(message)).collect::<Vec<_>>(), [r#"{"n":2}"#]);
+}
+
+#[tokio::test]
 async fn an_emptied_server_is_reported_to_readers_without_messages() {
     let (mut server, orders) = (RedisServer::start(), topic("orders"));
     let replica = Replica::following(&server.url(), &orders).await;

@@ -4,8 +4,8 @@
 use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use redis::{Script, Value, aio::MultiplexedConnection};
-use tickgate_wire::model::{StreamId, Topic};
+use redis::{Script, aio::MultiplexedConnection};
+use tickgate_wire::model::StreamId;
 use tokio::{
     sync::oneshot,
     time::{Instant, sleep},
@@ -29,16 +29,13 @@ use crate::{
     tasks::Stop,
 };
 
-/// The version of the format that this replica reads and writes.
+mod leave;
+
+/// The format that this replica reads and writes.
 const FORMAT: &str = "2";
 const BEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// Delay before a retry.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
-/// Maximum number of consecutive conflicts on writing the roster.
-const ATTEMPTS_MAX: usize = 32;
-/// How long a leaving replica waits for others to take over what it acknowledged.
-const HANDOVER_TIMEOUT: Duration = Duration::from_secs(2);
-const HANDOVER_PAUSE: Duration = Duration::from_millis(50);
 
 /// A request to leave; answered when it has.
 pub(super) type Leave = oneshot::Sender<()>;
@@ -58,6 +55,8 @@ pub(super) struct Member {
     written: Option<u64>,
     /// The dataset may have gone back, until this member has attached again.
     doubts: bool,
+    /// It acknowledges nothing any more.
+    is_leaving: bool,
     revision: String,
     stored: Option<Stored>,
     beats: Beats,
@@ -98,6 +97,7 @@ impl Member {
             answered: None,
             written: None,
             doubts: false,
+            is_leaving: false,
             revision: String::new(),
             stored: None,
             beats: Beats::default(),
@@ -329,7 +329,7 @@ impl Member {
 
     /// Takes the right to acknowledge, or records why there is none.
     fn stand(&self, identity: &Arc<str>) {
-        let Some(answered) = self.answered else { return };
+        let Some(answered) = self.answered.filter(|_| !self.is_leaving) else { return };
         if self.me.is_ready() && self.link.is_one_server() {
             self.shared.grant(Standing {
                 generation: self.me.g,
@@ -344,50 +344,5 @@ impl Member {
             None => "the other replicas have not confirmed this one yet".to_owned(),
         };
         self.shared.revoke(Some(why.into()));
-    }
-
-    /// Hands over what was acknowledged, then leaves the roster.
-    async fn leave(&mut self) {
-        self.shared.revoke(Some("the replica is leaving".into()));
-        let left = async {
-            let (claims, until) = (self.ledger.lock().claims(None), Instant::now() + HANDOVER_TIMEOUT);
-            if let Some(claims) = claims {
-                self.hand_over(&claims, until).await?;
-            }
-            for _ in 0..ATTEMPTS_MAX {
-                let Attached { mut connection, .. } = self.link.attached()?;
-                let seen = self.look(&mut connection).await?;
-                let Some(mut next) = seen.stored.filter(|stored| stored.g == self.me.g) else { return Ok(()) };
-                (self.revision, self.stored) = (seen.revision, Some(next.clone()));
-                self.me.leave(&mut next.state, clock::unix_ms() / 1000);
-                self.commit(&mut connection, next).await?;
-                if self.stored.is_some() {
-                    return Ok(());
-                }
-            }
-            Ok::<(), Failure>(())
-        };
-        if let Err(failure) = left.await {
-            tracing::debug!(%failure, "left without a mark in redis");
-        }
-    }
-
-    async fn hand_over(&mut self, claims: &[(Topic, StreamId)], until: Instant) -> Result<(), Failure> {
-        let Attached { mut connection, .. } = self.link.attached()?;
-        let channel = self.link.keys().generation_control();
-        for message in handover::messages(&self.me.name(), claims) {
-            redis::cmd("PUBLISH").arg(&channel).arg(message).query_async::<Value>(&mut connection).await?;
-        }
-        while Instant::now() < until {
-            let seen = self.look(&mut connection).await?;
-            let Some(stored) = seen.stored else { return Ok(()) };
-            if self.me.heirs_of_mine(&stored.state).iter().all(|(_, took)| *took) {
-                return Ok(());
-            }
-            (self.revision, self.stored) = (seen.revision, Some(stored));
-            sleep(HANDOVER_PAUSE).await;
-        }
-        tracing::warn!("no other replica took over the acknowledged ids in time");
-        Ok(())
     }
 }

@@ -263,7 +263,16 @@ struct Client {
     on: Option<u8>,
     cursor: Id,
     log: Vec<(Id, u8)>,
+    /// What it had of another branch above the position that it was sent back to: it may come again, and in no order to
+    /// what comes now.
+    left: Vec<(Id, u8)>,
     gaps: Vec<(Id, Id)>,
+}
+
+impl Client {
+    fn has(&self, message: usize) -> bool {
+        self.log.iter().chain(&self.left).any(|(_, had)| usize::from(*had) == message)
+    }
 }
 
 #[derive(Clone, Hash, PartialEq, Eq, Debug)]
@@ -292,6 +301,8 @@ pub struct State {
     /// Something was removed manually; a member that may have acknowledged has ended.
     removed: bool,
     unaccounted: bool,
+    /// Two primaries at once: a position may be of a branch that the other has not heard of.
+    parted: bool,
     budget: Budget,
     bad: Option<&'static str>,
 }
@@ -663,7 +674,9 @@ impl State {
             match *step {
                 Step::Deliver(id, message) => {
                     let client = &mut self.clients[c];
-                    if let Some((_, had)) = client.log.iter().find(|(had, _)| *had == id) {
+                    if client.left.iter().any(|(had, other)| *had == id && *other != message) {
+                        self.bad = Some("two contents for one id");
+                    } else if let Some((_, had)) = client.log.iter().find(|(had, _)| *had == id) {
                         self.bad = Some(if *had == message { "delivered twice" } else { "two contents for one id" });
                     } else if client.log.last().is_some_and(|(last, _)| *last > id) {
                         self.bad = Some("ids go down");
@@ -681,7 +694,7 @@ impl State {
         let client = &mut self.clients[c];
         let between = |id: Id| after < id && id < before;
         let had = client.log.iter().any(|(id, _)| between(*id));
-        let has = |number: usize| client.log.iter().any(|(_, had)| *had as usize == number);
+        let has = |number: usize| client.has(number);
         let missed = self.messages.iter().enumerate().any(|(number, message)| between(message.id) && !has(number));
         let excused = match kind {
             Kind::Doubt => true,
@@ -705,10 +718,38 @@ impl State {
         client.gaps.dedup();
     }
 
-    fn deliver(&mut self, m: usize, steps: &[Step], at: Id) {
+    /// Where a reader goes on whose position nobody can have been given here: it comes from another branch.
+    fn goes_back(&self, roster: &Gen, at: Id) -> Option<Id> {
+        let last = self.servers[self.address].data.stream.as_ref()?.last;
+        (at > last && at > (roster.g, 0)).then_some(last.max((roster.g, 0)))
+    }
+
+    /// The client is told a gap without an end, and goes on from a lower position.
+    fn send_back(&mut self, c: usize, to: Id) {
+        if !self.parted && !self.removed {
+            self.bad = Some("sent back although there was one branch");
+        }
+        let client = &mut self.clients[c];
+        let (log, left) = client.log.iter().partition(|(id, _)| *id <= to);
+        client.log = log;
+        client.left.extend::<Vec<_>>(left);
+        client.left.sort_unstable();
+        client.left.dedup();
+        client.cursor = to;
+    }
+
+    fn deliver(&mut self, m: usize, steps: &[Step], at: Id, defect: Defect) {
+        let before = self.members[m].position;
         let on: Vec<_> = (0..self.clients.len()).filter(|c| self.clients[*c].on == Some(m as u8)).collect();
         for c in on {
-            self.give(c, steps, at);
+            let cursor = self.clients[c].cursor;
+            if cursor == before {
+                self.give(c, steps, at);
+            } else if let Some(roster) = self.servers[self.address].data.roster.clone() {
+                // It is not where the gateway is: it reads on from its own position.
+                let (steps, at) = self.read(&roster, cursor, defect);
+                self.give(c, &steps, at);
+            }
         }
         let member = &mut self.members[m];
         member.position = at;
@@ -730,18 +771,18 @@ impl State {
                     follower.queue.push((entry.clone(), g));
                 }
             }
-            self.deliver(m, &[Step::Gap { after: at, before: id, kind: Kind::Retention }], id);
+            self.deliver(m, &[Step::Gap { after: at, before: id, kind: Kind::Retention }], id, defect);
         }
         let roster = self.servers[self.address].data.roster.clone().unwrap();
         let (steps, at) = self.read(&roster, self.members[m].position, defect);
-        self.deliver(m, &steps, at);
+        self.deliver(m, &steps, at, defect);
         let member = &mut self.members[m];
         member.live = true;
         member.queue.retain(|(entry, _)| entry.id > at);
         member.chain = roster.chain;
     }
 
-    fn take(&mut self, m: usize) {
+    fn take(&mut self, m: usize, defect: Defect) {
         let (entry, g) = self.members[m].queue.remove(0);
         let member = &self.members[m];
         let at = member.position;
@@ -753,7 +794,7 @@ impl State {
         let unbroken = entry.prev == Some(UNKNOWN) && g == member.g;
         if follows && g == member.g || unbroken {
             let steps = if entry.message == ANCHOR { vec![] } else { vec![Step::Deliver(entry.id, entry.message)] };
-            self.deliver(m, &steps, entry.id);
+            self.deliver(m, &steps, entry.id, defect);
         } else {
             self.members[m].live = false;
         }
@@ -930,7 +971,7 @@ impl Model for Epochs {
         let mut members: [Member; MEMBERS] = Default::default();
         members[0] = member.clone();
         members[1] = member;
-        let client = |on| Client { on: Some(on), cursor: (g, 0), log: Vec::new(), gaps: Vec::new() };
+        let client = |on| Client { on: Some(on), cursor: (g, 0), log: Vec::new(), left: Vec::new(), gaps: Vec::new() };
         State {
             servers: [
                 Server { role: Role::Primary, identity: 1, data: data.clone() },
@@ -944,6 +985,7 @@ impl Model for Epochs {
             generations: 0b101,
             removed: false,
             unaccounted: false,
+            parted: false,
             budget: self.budget,
             bad: None,
         }
@@ -1048,7 +1090,7 @@ impl Model for Epochs {
                 }
             }
             if member.live && !member.queue.is_empty() {
-                add(Action::Take(m), &|s| s.take(m));
+                add(Action::Take(m), &|s| s.take(m, defect));
             }
             if budget.cut > 0 && here {
                 add(Action::Cut(m), &|s| {
@@ -1151,7 +1193,7 @@ impl Model for Epochs {
             for (number, message) in state.messages.iter().enumerate() {
                 let in_range = |(after, before): &(Id, Id)| *after < message.id && message.id < *before;
                 let covered = message.told & bit(c) != 0 || client.gaps.iter().any(in_range);
-                let has = client.log.iter().any(|(_, had)| *had as usize == number);
+                let has = client.has(number);
                 if message.acked && !has && !covered && !(message.orphan && self.defect != Defect::CountOrphans) {
                     return Some("acknowledged, neither delivered nor reported");
                 }
@@ -1273,6 +1315,7 @@ impl Epochs {
                     if !keep {
                         s.servers[address].role = Role::Down;
                     }
+                    s.parted |= keep;
                     if !links {
                         s.detach_all(address);
                     }
@@ -1353,6 +1396,9 @@ impl Epochs {
                 if here && member.queue.is_empty() {
                     add(Action::Resume(c, m), &|s| {
                         let roster = s.data().roster.clone().unwrap();
+                        if let Some(to) = s.goes_back(&roster, s.clients[c].cursor) {
+                            s.send_back(c, to);
+                        }
                         let position = s.members[m].position;
                         let (cursor, before) = (s.clients[c].cursor, (position.0, position.1 + 1));
                         let (steps, at) = if cursor == position {

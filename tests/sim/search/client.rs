@@ -12,12 +12,15 @@ use tickgate::hub::{
     Socket, caught_up,
 };
 use tickgate_wire::{
-    model::{Class, Message, Start, StreamId, TopicRules},
+    model::{Class, Message, SessionId, Start, StreamId, TopicRules},
     protocol::Protocol,
 };
 use tokio::{task::JoinHandle, time::sleep};
 
-use crate::gateway::{Gateway, Home, Publications, TOPICS, home, is_plain, stream_of};
+use crate::{
+    gateway::{Gateway, Home, Publications, TOPICS, home, is_plain, stream_of},
+    places::Seat,
+};
 
 /// Bytes that a reading client accepts.
 const ROOM: usize = usize::MAX / 2;
@@ -87,6 +90,7 @@ struct Connection {
     rest: Vec<u8>,
     /// Number of subscriptions whose start is known.
     begun: usize,
+    seat: Arc<Seat>,
 }
 
 #[derive(Default)]
@@ -97,6 +101,12 @@ pub struct Client {
     /// Whether a push of one channel moves the others of its stream.
     together: bool,
     connection: Option<Connection>,
+    /// The session that it was told last.
+    session: Option<SessionId>,
+    /// Connections whose place it took while they stood.
+    former: Vec<Connection>,
+    /// How often a gateway closed the connection that it had.
+    pub displaced: usize,
 }
 
 /// Ends with the connection's task.
@@ -165,8 +175,21 @@ impl Client {
 
     /// Connects, replacing its previous connection.
     pub fn connect(&mut self, gateway: usize, own: &Gateway, publications: &Publications) {
-        let Gateway { hub, rules, metrics, frost, .. } = own;
         self.leave();
+        self.open(gateway, own, publications);
+    }
+
+    /// Connects while the connection before stands, and takes its place: whatever reaches that one is not read any more.
+    pub fn take_over(&mut self, gateway: usize, own: &Gateway, publications: &Publications) {
+        if let Some(connection) = self.connection.take() {
+            self.session = connection.seat.session().or(self.session);
+            self.former.push(connection);
+        }
+        self.open(gateway, own, publications);
+    }
+
+    fn open(&mut self, gateway: usize, own: &Gateway, publications: &Publications) {
+        let Gateway { hub, rules, metrics, frost, places, .. } = own;
         let memory = MemorySocket { written: Vec::new(), room: ROOM, keep: true };
         let limits = QueueLimits { messages_max: QUEUE_MAX, bytes_max: 1 << 16 };
         let shared = Shared::new(limits, metrics.clone(), "trading");
@@ -191,8 +214,21 @@ impl Client {
             }
         }
         let parts = ((hub.clone(), rules.clone()), (started.clone(), publications.clone()));
-        let task = tokio::spawn(frost.over(serve(parts.0, outbox.clone(), wishes, parts.1)));
-        self.connection = Some(Connection { gateway, outbox, started, task, rest: Vec::new(), begun: 0 });
+        let (seat, serving) = (Arc::<Seat>::default(), serve(parts.0, outbox.clone(), wishes, parts.1));
+        let place = places.clone().map(|places| places.enter(seat.clone(), self.session));
+        let whole = async {
+            let entered = match place {
+                Some(place) => Some(place.await),
+                None => None,
+            };
+            // Whoever is refused is not served.
+            if !matches!(entered, Some(None)) {
+                serving.await;
+            }
+        };
+        let task = tokio::spawn(frost.over(whole));
+        seat.task.set(task.abort_handle()).expect("a new one");
+        self.connection = Some(Connection { gateway, outbox, started, task, rest: Vec::new(), begun: 0, seat });
         self.stories.iter_mut().for_each(|story| story.live = false);
     }
 
@@ -212,11 +248,26 @@ impl Client {
     pub fn leave(&mut self) {
         self.read();
         if let Some(connection) = self.connection.take() {
+            self.session = connection.seat.session().or(self.session);
             connection.task.abort();
         }
     }
 
-    /// Lets the client stop or continue reading.
+    /// A gateway ends, and with it all connections to it.
+    pub fn lose(&mut self, gateway: usize) {
+        if self.gateway() == Some(gateway) {
+            self.leave();
+        }
+        self.former.extract_if(.., |own| own.gateway == gateway).for_each(|own| own.task.abort());
+    }
+
+    /// Whether a connection still stands whose place the present one took.
+    pub fn lingers(&self) -> bool {
+        let replaced = |own: &&Connection| self.connection.as_ref().is_some_and(|by| by.seat.replaces(&own.seat));
+        self.former.iter().filter(replaced).any(|own| !own.seat.is_closed())
+    }
+
+    /// From now on the client takes nothing from its connection, or everything again.
     pub fn take(&self, takes: bool) {
         let Some(connection) = &self.connection else { return };
         if let Socket::Memory(memory) = connection.outbox.socket() {
@@ -227,6 +278,10 @@ impl Client {
 
     /// Reads what was written to the client.
     pub fn read(&mut self) {
+        if self.connection.as_ref().is_some_and(|own| own.seat.is_closed()) {
+            self.displaced += 1;
+            self.session = self.connection.take().and_then(|own| own.seat.session());
+        }
         let Some(connection) = &mut self.connection else { return };
         let Socket::Memory(memory) = connection.outbox.socket() else { unreachable!("made of memory") };
         let written = std::mem::take(&mut memory.lock().written);

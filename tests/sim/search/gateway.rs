@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use crate::net;
+use crate::{net, places::Places};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tickgate::{
@@ -39,8 +39,8 @@ pub const TOPICS: [(&str, Class); 5] = [
     ("news", Class::Event),
     ("ticks", Class::Event),
 ];
-/// The owner of the private channels.
-const USER: &str = "alice";
+/// Whose the private ones are.
+pub const USER: &str = "alice";
 
 /// Whether a channel is private.
 pub const fn is_private(at: usize) -> bool {
@@ -175,6 +175,8 @@ pub struct Gateway {
     asked: Mutex<Option<Vec<Asked>>>,
     number: usize,
     pub rules: Arc<TopicRules>,
+    /// The places of its clients' sessions, where a run has them.
+    pub places: Option<Places>,
 }
 
 /// A requested publication: its channel, the first with its `msg_id`, its number.
@@ -187,6 +189,8 @@ pub struct Setup {
     /// Its topic rules differ from those of the others.
     pub other_rules: bool,
     pub engines: bool,
+    /// Connections have sessions, whose places are counted.
+    pub sessions: bool,
 }
 
 fn settings(number: usize, Setup { database, engines, .. }: Setup) -> config::Redis {
@@ -198,8 +202,8 @@ fn settings(number: usize, Setup { database, engines, .. }: Setup) -> config::Re
         pool_wait_timeout: Duration::from_millis(500),
         connect_timeout: Duration::from_millis(300),
         response_timeout: Duration::from_millis(300),
-        canary_interval: Duration::from_millis(500),
-        canary_timeout: Duration::from_millis(1_000),
+        canary_interval: Duration::from_millis(1_000),
+        canary_timeout: Duration::from_millis(1_500),
         compare_interval: Duration::from_millis(900),
         engines,
         ca_file: None,
@@ -214,13 +218,15 @@ pub fn is_refused(database: usize) -> bool {
 }
 
 impl Gateway {
-    pub fn start(number: usize, setup: Setup) -> Self {
-        let (tasks, metrics, rules) = (Tasks::new(), Metrics::new(), rules(setup.other_rules));
+    pub fn start(number: usize, setup: Setup, metrics: &Arc<Metrics>) -> Self {
+        let (tasks, metrics, rules) = (Tasks::new(), metrics.clone(), rules(setup.other_rules));
         let (config, frost) = (settings(number, setup), tasks.frost());
         net::with(|net| net.frosts.insert(number, frost.clone()));
         let link = RedisLink::start(&config, &tasks, metrics.clone());
-        let identity = ReplicaIdentity { replica: ReplicaId::random(), rules: rules.clone() };
-        let backplane = Backplane::Redis(Redis::start_on(&Topology::one(link), &identity, &tasks));
+        let (identity, topology) =
+            (ReplicaIdentity { replica: ReplicaId::random(), rules: rules.clone() }, Topology::one(link));
+        let backplane = Backplane::Redis(Redis::start_on(&topology, &identity, &tasks));
+        let places = setup.sessions.then(|| Places::start(&topology, &identity.replica, &tasks));
         let settings = Settings {
             shards: 1,
             topics_max: 99,
@@ -240,7 +246,7 @@ impl Gateway {
         let hub = Hub::start(backplane.clone(), settings, metrics.clone(), &tasks);
         let limits = PublishLimits { payload_bytes_max: 1 << 16, json_depth_max: 8, development: false };
         let publisher = Publisher::new(backplane.clone(), rules.clone(), limits, metrics.clone());
-        Self { hub, backplane, metrics, publisher, tasks, frost, asked: Mutex::default(), number, rules }
+        Self { hub, backplane, metrics, publisher, tasks, frost, asked: Mutex::default(), number, rules, places }
     }
 
     /// Suspends its process, or continues it.
@@ -303,6 +309,9 @@ impl Gateway {
     /// Leaves the others, as a drain does when all connections are closed, and ends its tasks.
     pub async fn leave(&self) {
         self.backplane.leave().await;
+        if let Some(places) = &self.places {
+            places.leave().await;
+        }
         self.end().await;
     }
 

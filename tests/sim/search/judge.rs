@@ -65,8 +65,7 @@ pub struct Excuses {
     pub doubtful: bool,
     /// A server was changed, stopped or replaced.
     changed: bool,
-    changed_at: Option<Duration>,
-    /// The `msg_id` of a publication may be lost: with a dataset, by a clock, or by expiry.
+    /// The `msg_id` of a publication may be forgotten: with a dataset, or by a clock, or in time.
     forgets: bool,
     /// A message was lost on an established link. If its stream is lost before the next comparison, the loss cannot be
     /// detected.
@@ -74,7 +73,14 @@ pub struct Excuses {
     idled: Duration,
     /// Streams that were lost together with the knowledge of their ids: returning clients receive `retention`.
     pub vanished: [bool; TOPICS.len()],
-    /// A server is stopped; a gateway certifies what it does not see for a minute at most.
+    /// The last gateway drained: nobody took over what it acknowledged, and a dataset without its mark does not know that it
+    /// left.
+    pub deserted: bool,
+    /// The key of the generation was evicted; where no gateway remembers it, every cursor is from before everything.
+    evicted: bool,
+    /// Something was taken out of a stream by hand.
+    removed: bool,
+    /// A server is stopped; a gateway vouches for what it does not see for a minute at the most.
     stopped: bool,
     /// Two servers may have accepted publications at the same time: those of one are below the positions of clients of
     /// the other, which receive a gap in doubt after them.
@@ -115,25 +121,45 @@ impl Excuses {
         // With more than two branches, the order in which they meet is unknown.
         self.doubtful |= splits && self.branches;
         self.branches |= splits;
-        // Without a server, leaving is impossible.
-        let is_unheard = self.changed_at.is_some_and(|at| now < at + SETTLES);
-        self.doubtful |= matches!(step, Step::Drain { .. }) && is_unheard;
-        let changes = matches!(
+        // Without a server there is nobody to leave.
+        self.doubtful |= matches!(step, Step::Drain { .. }) && self.stopped;
+        self.changed |= matches!(
             step,
-            Step::Crash { .. } | Step::Stop { .. } | Step::Promote { .. } | Step::Lead { .. } | Step::Replace { .. }
+            Step::Crash { .. }
+                | Step::Stop { .. }
+                | Step::Promote { .. }
+                | Step::Lead { .. }
+                | Step::Replace { .. }
+                | Step::Evict
         );
-        self.changed |= changes;
-        self.changed_at = if changes { Some(now) } else { self.changed_at };
-        self.forgets |= match step {
+        self.evicted |= matches!(step, Step::Evict | Step::Replace { .. });
+        self.removed |= matches!(
+            step,
+            Step::Delete { .. } | Step::Trim { .. } | Step::Xdel { .. } | Step::Retype { .. } | Step::Replace { .. }
+        );
+        let goes_back = match step {
             Step::Crash { keep, .. } | Step::Start { keep, .. } => *keep != Keep::All,
-            Step::Promote { .. } | Step::Lead { .. } | Step::Replace { .. } | Step::Clock { .. } => true,
-            _ => self.idled * 2 > DEDUPE_TTL,
+            Step::Promote { .. } | Step::Lead { .. } | Step::Replace { .. } => true,
+            _ => false,
         };
+        self.doubtful |= goes_back && self.deserted;
+        self.forgets |= goes_back || matches!(step, Step::Clock { .. }) || self.idled * 2 > DEDUPE_TTL;
     }
 
-    /// Whether a change of server may be doubtful.
+    /// Whether a change of server may be in doubt, or the loss of the generation's key together with what somebody removed.
     const fn may_doubt(&self) -> bool {
-        self.doubtful && self.changed
+        self.doubtful && self.changed || self.evicted && self.removed
+    }
+
+    /// Whether a position may be of a branch that another gateway has not heard of: a value then goes back unseen, since of
+    /// values no gap is told.
+    const fn may_go_back(&self) -> bool {
+        self.branches || self.evicted || self.changed && self.doubtful
+    }
+
+    /// Whether the newest connection of a session is known to all: there is one order of them.
+    pub const fn keeps_places(&self) -> bool {
+        !self.branches
     }
 
     /// Whether nothing is promised about it: it was published less than a beat before or after its dataset was
@@ -142,9 +168,6 @@ impl Excuses {
         self.replaced.iter().any(|at| at.abs_diff(publication.at) < BEAT)
     }
 }
-
-/// Maximum time for which a change of server keeps gateways from writing.
-const SETTLES: Duration = Duration::from_secs(3);
 
 fn fault<T>(kind: Kind, text: String) -> Result<T, Fault> {
     Err(Fault { kind, text })
@@ -173,8 +196,11 @@ pub fn judge(
                 add(no_gap(story, "nothing is kept"), &who);
                 continue;
             }
-            add(order(story, publications, excuses), &who);
-            if TOPICS[at].1 == Class::State {
+            let is_value = TOPICS[at].1 == Class::State;
+            if !(is_value && excuses.may_go_back()) {
+                add(order(story, publications, excuses), &who);
+            }
+            if is_value {
                 add(newest(story, at, publications), &who);
                 add(no_gap(story, "only the newest value is owed"), &who);
                 add(left_out(story, excuses), &who);
@@ -249,6 +275,9 @@ fn repeats(publications: &[Publication], excuses: &Excuses) -> Result<(), Fault>
 fn order(story: &Story, publications: &[Publication], excuses: &Excuses) -> Result<(), Fault> {
     let (mut had, mut last) = (BTreeSet::new(), None::<StreamId>);
     for seen in &story.seen {
+        if is_sent_back(seen) {
+            (had, last) = (BTreeSet::new(), None);
+        }
         let Seen::Message { id, number, snapshot, .. } = seen else { continue };
         let Some(own) = publications.get(*number).filter(|own| !excuses.covers(own)) else { continue };
         // A duplicate may be stored again if its `msg_id` was lost.
@@ -357,6 +386,8 @@ fn owed(story: &Story, topic: usize, publications: &[Publication], excuses: &Exc
             || excuses.loses && excuses.vanished[topic]
             || has(story, number, publication)
             || ranges.iter().any(|range| range.covers(id))
+            || was_sent_back_behind(story, number)
+            || publications.iter().any(|other| other.id() == Some(id) && excuses.covers(other))
             || excuses.branches && doubts_behind(story, id)
         {
             continue;
@@ -367,7 +398,25 @@ fn owed(story: &Story, topic: usize, publications: &[Publication], excuses: &Exc
     Ok(())
 }
 
-/// Whether the client received, at a position above this one, a gap in doubt.
+/// Whether the client was told that its position is of no branch that is known: whatever it has is another one's, and only a
+/// snapshot says what there is.
+fn is_sent_back(seen: &Seen) -> bool {
+    matches!(seen, Seen::Gap { after, before: None, reason, cursor: Some(cursor), .. }
+        if reason == "retention" && cursor < after)
+}
+
+/// Whether that was after this publication had begun.
+fn was_sent_back_behind(story: &Story, number: usize) -> bool {
+    let mut begun = 0;
+    story.seen.iter().any(|seen| {
+        if let Seen::Subscribed { begun: now, .. } = seen {
+            begun = *now;
+        }
+        is_sent_back(seen) && number < begun
+    })
+}
+
+/// Whether the client was told, at a position above this one, that nobody can say what it lacks.
 fn doubts_behind(story: &Story, id: StreamId) -> bool {
     story
         .seen
@@ -422,7 +471,8 @@ fn ranges(story: &Story) -> Vec<Range> {
 /// Checks that no gap covers what the client has.
 fn over_had(story: &Story, is_certain: impl Fn(&usize) -> bool) -> Result<(), Fault> {
     for Range { at, after, before, .. } in ranges(story) {
-        for seen in &story.seen[..at] {
+        let since = story.seen[..at].iter().rposition(is_sent_back).unwrap_or(0);
+        for seen in &story.seen[since..at] {
             if let Seen::Message { id, number, .. } = seen
                 && after < *id
                 && *id < before
@@ -448,7 +498,8 @@ fn over_nothing(
     let is_excused = |range: &Range| match &story.seen[range.at] {
         Seen::Gap { count: None, reason, .. } if reason == "failover" && excuses.may_doubt() => true,
         Seen::Gap { reason, .. } if reason == "retention" && excuses.vanished[topic] => true,
-        // It came with the cursor of a branch unknown to its gateway.
+        Seen::Gap { reason, .. } if reason == "retention" && excuses.evicted && excuses.doubtful => true,
+        // It came with the cursor of a branch that its gateway has not heard of.
         Seen::Gap { reason, before: None, .. } if reason == "retention" && excuses.branches => true,
         Seen::Gap { .. } => publications.iter().any(|own| in_stream(own) && excuses.covers(own)),
         _ => false,
@@ -498,7 +549,9 @@ fn passed(story: &Story, topic: usize, publications: &[Publication], excuses: &E
 
 /// Checks that topics that guarantee only the newest value, or nothing, have no gaps.
 fn no_gap(story: &Story, why: &str) -> Result<(), Fault> {
-    match story.seen.iter().find(|seen| matches!(seen, Seen::Gap { .. })) {
+    // A slow reader is told what it missed of any event.
+    let is_wrong = |seen: &&Seen| matches!(seen, Seen::Gap { reason, .. } if reason != "slow_consumer");
+    match story.seen.iter().find(is_wrong) {
         Some(gap) => fault(Kind::GapOverNothing, format!("{why}: {gap:?}")),
         None => Ok(()),
     }

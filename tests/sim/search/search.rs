@@ -202,6 +202,7 @@ fn simpler(step: Step) -> Vec<Step> {
             simpler.map(|(gateway, topic)| Step::Publish { gateway, topic }).collect()
         }
         Step::Once { gateway, topic } => vec![Step::Publish { gateway, topic }],
+        Step::TakeOver { client, gateway } => vec![Step::Connect { client, gateway }],
         Step::Connect { client, gateway: 1 } => vec![Step::Connect { client, gateway: 0 }],
         Step::Xdel { topic, at } if at > 0 => vec![Step::Xdel { topic, at: 0 }],
         Step::Lead { gateway, kind: None, machine, cut } => {

@@ -107,6 +107,11 @@ pub enum Step {
         gateway: usize,
         cursor: MadeUp,
     },
+    /// The client connects while its connection stands, and takes over the place of its session.
+    TakeOver {
+        client: usize,
+        gateway: usize,
+    },
     Leave {
         client: usize,
     },
@@ -166,6 +171,8 @@ pub enum Step {
     Retype {
         topic: usize,
     },
+    /// The key of the generation is evicted.
+    Evict,
     Deny(usize),
     Fill,
     Allow,
@@ -238,9 +245,11 @@ pub enum Group {
     Slowness,
     Repeats,
     Suspension,
+    Places,
 }
 
 impl Group {
+    /// Those that every search draws from; `Places` is searched by its name.
     pub const ALL: [Self; 16] = [
         Self::Crashes,
         Self::Failover,
@@ -297,10 +306,11 @@ fn fault(group: Group, dice: &mut Dice) -> Step {
             }
         }
         Group::Clocks => Step::Clock { machine, ms: *dice.choose(&[-5_000, -3_600_000, 5_000, 3_600_000]) },
-        Group::Removal => match dice.below(4) {
+        Group::Removal => match dice.below(5) {
             0 => Step::Delete { topic },
             1 => Step::Trim { topic },
             2 => Step::Retype { topic },
+            3 => Step::Evict,
             _ => Step::Xdel { topic, at: dice.index(3) },
         },
         Group::Rights => match dice.below(3) {
@@ -342,6 +352,7 @@ fn fault(group: Group, dice: &mut Dice) -> Step {
             1 => Step::Resume { gateway },
             _ => Step::Suspend { gateway },
         },
+        Group::Places => Step::TakeOver { client: dice.index(CLIENTS), gateway },
     }
 }
 

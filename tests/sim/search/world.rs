@@ -3,10 +3,11 @@
 
 use std::{sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use tickgate::{
     defect::{Defect, with},
     metrics::Metrics,
-    redis_link::with_network,
+    redis_link::{Keys, with_network},
 };
 use tickgate_redis_model::{History, Refusals, Reply, Role};
 use tokio::{runtime::Builder, task::yield_now, time::sleep};
@@ -15,7 +16,8 @@ use crate::{
     client::Client,
     engine::Engine,
     gateway::{
-        self, Gateway, Outcome, Publication, Publications, RETAIN_TTL, Setup, TOPICS, is_plain, is_private, stream,
+        self, Gateway, Outcome, PREFIX, Publication, Publications, RETAIN_TTL, Setup, TOPICS, is_plain, is_private,
+        stream,
     },
     judge::{self, Excuses, Fault, Kind as FaultKind},
     net::{self, Kind, Machine, Net},
@@ -30,10 +32,15 @@ const ROUNDS: usize = 40;
 
 /// How long clients keep listening at the end: each topic is compared with its stream once more.
 const LATE: Duration = Duration::from_millis(1_200);
-/// Maximum number of attempts for each topic's last publication.
+/// How long a connection may stand whose place was taken while nobody could be told: a lease is renewed in three parts.
+const PLACES_LATE: Duration = Duration::from_secs(8);
+/// How often each topic is offered its last publication.
 const LAST_ATTEMPTS: usize = 3;
 
-/// The result of a trace.
+/// Metrics of runs that are over: to declare them costs more than to play a step. They count on.
+static IDLE: Mutex<Vec<Arc<Metrics>>> = Mutex::new(Vec::new());
+
+/// What was made of a trace.
 #[derive(Clone, Debug)]
 pub struct Played {
     /// All faults, the worst first.
@@ -54,8 +61,11 @@ pub fn play_with(defect: Option<Defect>, seed: u64, steps: &[Step]) -> Played {
     let run = move || {
         still::begin(seed);
         let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
-        let played = with(defect, || with_network(net::dialler(), || runtime.block_on(run(&steps))));
+        let metrics = IDLE.lock().pop().unwrap_or_else(Metrics::new);
+        let whole = run(&steps, &metrics);
+        let played = with(defect, || with_network(net::dialler(), || runtime.block_on(whole)));
         drop(runtime);
+        IDLE.lock().push(metrics);
         net::end();
         played
     };
@@ -71,8 +81,10 @@ struct World {
     clients: [Client; CLIENTS],
     engine: Engine,
     publications: Publications,
-    metrics: Vec<Arc<Metrics>>,
-    /// The network's numbers of the gateways: a new gateway in the same place is another process with another address.
+    /// Of all gateways together, and how many gaps they had counted before.
+    metrics: Arc<Metrics>,
+    gaps_before: u64,
+    /// What the network knows the gateways by: a new one in the same place is another process with another address.
     numbers: [usize; GATEWAYS],
     last_number: usize,
     refusals: Refusals,
@@ -81,14 +93,20 @@ struct World {
     /// Topics whose stream existed on some server.
     streams: [bool; TOPICS.len()],
     excuses: Excuses,
-    /// Engines may publish directly.
-    engines: bool,
+    /// Engines may publish by themselves, or connections have sessions.
+    setup: Setup,
 }
 
-async fn run(steps: &[Step]) -> Played {
+async fn run(steps: &[Step], metrics: &Arc<Metrics>) -> Played {
     net::begin(MACHINES);
-    // Without engines, the gateways refuse them.
-    let mut world = World::new(steps.iter().any(|step| matches!(step, Step::Engine { .. } | Step::Odd { .. })));
+    // Without any the gateways let none in.
+    let has = |wanted: fn(&Step) -> bool| steps.iter().any(wanted);
+    let setup = Setup {
+        engines: has(|step| matches!(step, Step::Engine { .. } | Step::Odd { .. })),
+        sessions: has(|step| matches!(step, Step::TakeOver { .. })),
+        ..Setup::default()
+    };
+    let mut world = World::new(setup, metrics);
     for gateway in 0..GATEWAYS {
         world.begin(gateway, Setup::default());
     }
@@ -104,21 +122,22 @@ async fn run(steps: &[Step]) -> Played {
 }
 
 impl World {
-    fn new(engines: bool) -> Self {
+    fn new(setup: Setup, metrics: &Arc<Metrics>) -> Self {
         Self {
             gateways: std::array::from_fn(|_| None),
             clients: std::array::from_fn(Client::new),
             engine: Engine::default(),
             publications: Publications::default(),
-            metrics: Vec::new(),
+            gaps_before: metrics.gaps_total.total(),
+            metrics: metrics.clone(),
             numbers: [0; GATEWAYS],
             last_number: 0,
             refusals: Refusals::default(),
             others: [false; GATEWAYS],
             streams: [false; TOPICS.len()],
-            // It is unknown what they acknowledged.
-            excuses: Excuses::new(engines),
-            engines,
+            // What they acknowledged, nobody can say.
+            excuses: Excuses::new(setup.engines),
+            setup,
         }
     }
 
@@ -130,8 +149,8 @@ impl World {
         self.last_number += 1;
         self.numbers[at] = self.last_number;
         net::with(|net| Kind::ALL.iter().for_each(|kind| net.lead((self.last_number, *kind), primary)));
-        let gateway = Gateway::start(self.last_number, Setup { engines: self.engines, ..setup });
-        self.metrics.push(gateway.metrics.clone());
+        let Setup { engines, sessions, .. } = self.setup;
+        let gateway = Gateway::start(self.last_number, Setup { engines, sessions, ..setup }, &self.metrics);
         self.others[at] = setup.database != 0 || setup.other_rules;
         self.gateways[at] = Some(gateway);
     }
@@ -149,6 +168,14 @@ impl World {
             return;
         }
         self.clients[client].connect(gateway, own, &self.publications);
+    }
+
+    async fn take_over(&mut self, client: usize, gateway: usize) {
+        // A client notices first that its connection is dead.
+        self.pause(Pause::Moment).await;
+        if let Some(own) = self.gateways[gateway].as_ref().filter(|_| !self.others[gateway]) {
+            self.clients[client].take_over(gateway, own, &self.publications);
+        }
     }
 
     async fn pause(&mut self, pause: Pause) {
@@ -211,6 +238,7 @@ impl World {
                 }
             }
             Step::Connect { client, gateway } => self.connect(client, gateway),
+            Step::TakeOver { client, gateway } => self.take_over(client, gateway).await,
             Step::Leave { client } => self.clients[client].leave(),
             Step::Stall { client } => self.clients[client].take(false),
             Step::Read { client } => self.clients[client].take(true),
@@ -234,9 +262,12 @@ impl World {
                 self.refusals = Refusals::default();
                 self.refuse();
             }
-            Step::Delete { .. } | Step::Trim { .. } | Step::Xdel { .. } | Step::Retype { .. } | Step::Stray { .. } => {
-                self.operate(step);
-            }
+            Step::Delete { .. }
+            | Step::Trim { .. }
+            | Step::Xdel { .. }
+            | Step::Retype { .. }
+            | Step::Evict
+            | Step::Stray { .. } => self.operate(step),
             Step::Promote { machine, old } => self.promote(machine, old),
             Step::Lead { gateway, kind, machine, cut } => self.lead(gateway, kind, machine, cut),
             Step::Cut { gateway, kind } => {
@@ -313,6 +344,7 @@ impl World {
         // A suspended process notices it only when it continues.
         self.suspend(gateway, false);
         let Some(own) = self.gateways[gateway].take() else { return };
+        self.excuses.deserted |= self.gateways.iter().all(Option::is_none);
         self.leave(gateway);
         own.leave().await;
         net::with(|net| net.lose(self.numbers[gateway]));
@@ -320,7 +352,7 @@ impl World {
 
     /// Disconnects the clients of a gateway.
     fn leave(&mut self, gateway: usize) {
-        self.clients.iter_mut().filter(|client| client.gateway() == Some(gateway)).for_each(Client::leave);
+        self.clients.iter_mut().for_each(|client| client.lose(gateway));
     }
 
     fn promote(&mut self, to: usize, old: Old) {
@@ -392,6 +424,7 @@ impl World {
                         server.run(&["XDEL", stream(topic), &id.to_string()]);
                     }
                 }
+                Step::Evict => drop(server.remove(0, Keys::new(PREFIX).generation().as_bytes())),
                 Step::Retype { topic } => drop(server.run(&["SET", stream(topic), "x"])),
                 Step::Stray { topic, stray } => {
                     let channel = if is_private(topic) { TOPICS[topic].0 } else { "-" };
@@ -470,7 +503,7 @@ impl World {
             self.come_back(client);
         }
         self.subscribed().await;
-        self.pass(LATE).await;
+        self.pass(if self.setup.sessions { LATE + PLACES_LATE } else { LATE }).await;
     }
 
     /// Publishes the last publication of a topic.
@@ -529,8 +562,14 @@ impl World {
         if let Some(own) = connected.clone().find(|client| !client.is_subscribed()) {
             return stuck(format!("a client at {:?} waits for its subscription", own.gateway()));
         }
+        if let Some(at) = (0..CLIENTS).find(|at| self.clients[*at].lingers()) {
+            return stuck(format!("client {at} has two connections: it took the place of one that still stands"));
+        }
+        if self.clients.iter().any(|client| client.displaced > 0) && self.excuses.keeps_places() {
+            return stuck("the newest connection of a session was closed".to_owned());
+        }
         let stories: Vec<_> = connected.by_ref().map(|client| &client.stories).collect();
-        let counted = self.metrics.iter().map(|metrics| counted_gaps(metrics)).sum();
+        let counted = self.metrics.gaps_total.total() - self.gaps_before;
         let heard = self.clients.iter().map(|client| client.gaps).sum();
         judge::judge(&stories, &publications, (heard, counted), &self.excuses)
     }
@@ -547,10 +586,6 @@ impl World {
         }
         text
     }
-}
-
-fn counted_gaps(metrics: &Metrics) -> u64 {
-    metrics.gaps_total.total()
 }
 
 fn stop(net: &mut Net, at: usize) {
