@@ -27,6 +27,9 @@ pub struct Profile {
     pub closes_refused: bool,
     /// Open connections of this endpoint on this replica; `None`: as many as the replica takes in all.
     pub connections_max: Option<u32>,
+    /// Open connections of one user at this endpoint on all replicas, which then count only here; `None`: they count
+    /// against `limits.connections_per_user_max`.
+    pub connections_per_user_max: Option<u32>,
     /// Text of `connection_established`.
     pub welcome: String,
     pub channels: Vec<Channel>,
@@ -155,6 +158,9 @@ impl Profile {
             refusal_code: s.take("refusal_code", refusal_code(raw.refusal_code), 4001),
             closes_refused: s.choice("refusals", raw.refusals.as_deref().unwrap_or("auto"), &REFUSALS),
             connections_max: raw.connections_max.map(|max| s.number("connections_max", max, 1..=10_000_000)),
+            connections_per_user_max: raw
+                .connections_per_user_max
+                .map(|max| s.number("connections_per_user_max", max, 1..=100_000)),
             welcome: raw.welcome.clone().unwrap_or_else(|| WELCOME.into()),
             channels: raw.channels.iter().filter_map(|channel| Channel::check(channel, parameter, s)).collect(),
             commands_topic: s.take("commands_topic", commands_topic(raw.commands_topic.as_deref(), parameter), None),
@@ -186,6 +192,12 @@ impl Profile {
             if self.channels[..at].iter().any(|other| other.pattern == channel.pattern) {
                 section.report(&key, "appears twice");
             }
+        }
+        if self.connections_per_user_max.is_some() && !has_user {
+            section.report(
+                "connections_per_user_max",
+                "requires token = \"required\", \"optional\" or \"auto\": the endpoint's connections have no user",
+            );
         }
         for SymbolVerb { verb, prefix } in &self.symbol_verbs {
             let example = format!("{prefix}SYMBOL");

@@ -295,6 +295,8 @@ pub(super) struct Profile {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connections_max: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections_per_user_max: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub welcome: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commands_topic: Option<String>,

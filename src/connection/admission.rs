@@ -166,7 +166,7 @@ impl Endpoint {
         let user = identity.as_ref().map(|identity| &identity.user);
         let chosen = user_place::session_for(replica, &self.profile, wanted, user).await;
         if let Some(identity) = &identity {
-            user_place::admit_user(&self.replica, identity, chosen).await?;
+            user_place::admit_user(&self.replica, &self.profile, identity, chosen).await?;
         }
         let user_place::SessionChoice { session, secret, resumed, .. } = chosen;
         Ok(Admitted { since, identity, key, session, secret, resumed, takes_over, deferred, permit, attempt })

@@ -192,7 +192,7 @@ impl Connection {
         let profile = self.session.profile.clone();
         let wanted = self.arrival.as_ref().and_then(|arrival| arrival.takes_over);
         let chosen = user_place::session_for(&replica, &profile, wanted, Some(&user)).await;
-        if let Err(refusal) = user_place::admit_user(&replica, &identity, chosen).await {
+        if let Err(refusal) = user_place::admit_user(&replica, &profile, &identity, chosen).await {
             let refused = admission::Refused::from(refusal);
             self.log_refusal(refused.outcome, &refused);
             let after_ms = refused.retry_after_s.map(|s| s * 1_000);

@@ -91,9 +91,10 @@ fn session_of(secret: SessionSecret) -> SessionId {
     SessionId::of_digest(bytes)
 }
 
-/// Counts a connection against its user's limit on all replicas.
+/// Counts a connection against its user's limit on all replicas: the endpoint's own, or the one over all others.
 pub(super) async fn admit_user(
     replica: &Replica,
+    profile: &Profile,
     identity: &Identity,
     chosen: SessionChoice,
 ) -> Result<(), UserRefusal> {
@@ -102,7 +103,8 @@ pub(super) async fn admit_user(
         user: identity.user.clone(),
         session: chosen.session,
         replaces: chosen.replaces,
-        connections_max: limits.connections_per_user_max,
+        apart: profile.connections_per_user_max.map(|_| profile.name.as_str().into()),
+        connections_max: profile.connections_per_user_max.unwrap_or(limits.connections_per_user_max),
         evict_oldest: limits.over_limit == OverLimit::EvictOldest,
         issued_at: identity.issued_at,
     };

@@ -81,10 +81,19 @@ impl Keys {
         format!("{}canary:{link}", self.prefix)
     }
 
-    /// Sorted set of a user's sessions, by the expiry of their leases.
+    /// Sorted set of a user's sessions, by the expiry of their leases: those at one endpoint with a limit of its own, or
+    /// at all others.
     #[must_use]
-    pub fn user_sessions(&self, user: &UserId) -> String {
-        format!("{}{{u:{}}}:l", self.prefix, escaped(user.as_str()))
+    pub fn user_sessions(&self, user: &UserId, apart: Option<&str>) -> String {
+        self.of_places(user, apart, "l")
+    }
+
+    fn of_places(&self, user: &UserId, apart: Option<&str>, kind: &str) -> String {
+        let shared = format!("{}{{u:{}}}:{kind}", self.prefix, escaped(user.as_str()));
+        match apart {
+            Some(profile) => format!("{shared}:{profile}"),
+            None => shared,
+        }
     }
 
     /// Until when a user's tokens are refused.
@@ -102,8 +111,8 @@ impl Keys {
     /// Sorted set of a user's sessions that lost their places while Redis was unreachable, by the timestamps of the
     /// replacing sessions.
     #[must_use]
-    pub fn user_replaced(&self, user: &UserId) -> String {
-        format!("{}{{u:{}}}:p", self.prefix, escaped(user.as_str()))
+    pub fn user_replaced(&self, user: &UserId, apart: Option<&str>) -> String {
+        self.of_places(user, apart, "p")
     }
 
     /// The record of a session that can be resumed.

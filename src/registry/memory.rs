@@ -48,13 +48,21 @@ struct Inner {
 #[derive(Debug, Default)]
 struct State {
     /// Sessions of each user in order of admission.
-    users: HashMap<UserId, Vec<SessionId>>,
+    users: HashMap<UserId, Vec<Place>>,
     connections: HashMap<SessionId, Connection>,
     records: HashMap<SessionId, Kept>,
     /// Records of closed sessions in order of expiry; some were resumed since.
     ends: VecDeque<(Instant, SessionId)>,
     tickets: HashMap<String, Ticket>,
     ticket_order: VecDeque<String>,
+}
+
+/// A session's place among its user's.
+#[derive(Debug)]
+struct Place {
+    session: SessionId,
+    /// The profile, if its sessions compete only with each other.
+    apart: Option<Arc<str>>,
 }
 
 /// The connection of one session.
@@ -293,27 +301,30 @@ impl Inner {
 impl State {
     /// The user's sessions, with the times at which their tokens were issued.
     fn sessions_of(&self, user: &UserId) -> Vec<(SessionId, Option<IssuedAt>)> {
-        let sessions = self.users.get(user).into_iter().flatten();
+        let sessions = self.users.get(user).into_iter().flatten().map(|place| &place.session);
         let issued_at = |session| self.connections.get(session).and_then(|connection| connection.issued_at);
         sessions.map(|session| (*session, issued_at(session))).collect()
     }
 
     fn admit(&mut self, admission: &Admission) -> (Verdict, Vec<SessionId>) {
-        let sessions = self.users.entry(admission.user.clone()).or_default();
+        let places = self.users.entry(admission.user.clone()).or_default();
         let max = admission.connections_max as usize;
-        let others = sessions.iter().filter(|session| **session != admission.session).count();
+        let competes = |place: &Place| place.apart == admission.apart;
+        let others = places.iter().filter(|place| place.session != admission.session && competes(place)).count();
         let over = (others + 1).saturating_sub(max);
         if over > 0 && (max == 0 || !admission.evict_oldest) {
             let connections = u32::try_from(others).unwrap_or(u32::MAX);
-            if sessions.is_empty() {
+            if places.is_empty() {
                 self.users.remove(&admission.user);
             }
             return (Verdict::Refused { connections }, Vec::new());
         }
-        sessions.retain(|session| *session != admission.session);
-        let evicted: Vec<SessionId> = sessions.drain(..over).collect();
-        sessions.push(admission.session);
-        let connections = u32::try_from(sessions.len()).unwrap_or(u32::MAX);
+        places.retain(|place| place.session != admission.session);
+        let oldest = places.iter().filter(|place| competes(place)).take(over);
+        let evicted: Vec<SessionId> = oldest.map(|place| place.session).collect();
+        places.retain(|place| !evicted.contains(&place.session));
+        places.push(Place { session: admission.session, apart: admission.apart.clone() });
+        let connections = u32::try_from(others + 1 - over).unwrap_or(u32::MAX);
         let connection = self.connections.entry(admission.session).or_default();
         connection.pending += 1;
         connection.user = Some(admission.user.clone());
@@ -337,7 +348,7 @@ impl State {
             return self.forget_ended(now);
         };
         if let Entry::Occupied(mut sessions) = self.users.entry(user) {
-            sessions.get_mut().retain(|other| *other != session);
+            sessions.get_mut().retain(|other| other.session != session);
             if sessions.get().is_empty() {
                 sessions.remove();
             }
@@ -373,6 +384,7 @@ mod tests {
         let admission = Admission {
             user: UserId::new("alice").unwrap(),
             session,
+            apart: None,
             connections_max: 5,
             evict_oldest: false,
             issued_at: None,

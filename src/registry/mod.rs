@@ -53,13 +53,33 @@ pub struct Admission {
     pub session: SessionId,
     /// The session that this one replaces but that could not be looked up: its place is taken as soon as possible.
     pub replaces: Option<SessionId>,
-    /// Maximum number of the user's connections, including the new one.
+    /// The endpoint, if it has a limit of its own: then only the user's connections there count against
+    /// `connections_max`, and they do not count elsewhere.
+    pub apart: Option<Arc<str>>,
+    /// Maximum number of the user's connections that count, including the new one.
     pub connections_max: u32,
     /// Whether the oldest connection is closed at the limit (otherwise the new one is refused).
     pub evict_oldest: bool,
     /// When the token was issued; refused if not later than the user's revocation. A token without this time counts as
     /// older.
     pub issued_at: Option<IssuedAt>,
+}
+
+impl Admission {
+    /// The places of which it takes one.
+    #[must_use]
+    pub fn places(&self) -> Places {
+        Places { user: self.user.clone(), apart: self.apart.clone() }
+    }
+}
+
+/// The places for which a user's connections compete: all of them, except those at an endpoint with a limit of its own,
+/// which has its own.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Places {
+    pub user: UserId,
+    /// Name of that endpoint's profile.
+    pub apart: Option<Arc<str>>,
 }
 
 /// The result of [`Registry::admit`].

@@ -130,11 +130,24 @@ impl Seat {
     }
 
     async fn admit(&self, user: &str, session: SessionId, max: u32, evict_oldest: bool) -> Verdict {
+        self.admit_at(None, user, session, max, evict_oldest).await
+    }
+
+    /// Admits a session at an endpoint with a limit of its own, if one is given.
+    async fn admit_at(
+        &self,
+        apart: Option<&str>,
+        user: &str,
+        session: SessionId,
+        max: u32,
+        evict_oldest: bool,
+    ) -> Verdict {
         let user = UserId::new(user).unwrap();
         let admission = Admission {
             user,
             session,
             replaces: None,
+            apart: apart.map(Into::into),
             connections_max: max,
             evict_oldest,
             issued_at: Some(IssuedAt::in_second(u32::MAX.into())),
@@ -195,8 +208,12 @@ async fn written(server: &RedisServer, session: SessionId) {
 
 /// Number of the user's leases on the server; none while it does not respond.
 async fn slots(server: &RedisServer, user: &str) -> u32 {
+    leases(server, &format!("tg2:{{u:{user}}}:l")).await
+}
+
+async fn leases(server: &RedisServer, key: &str) -> u32 {
     let mut commands = server.connect().await;
-    redis::cmd("ZCARD").arg(format!("tg2:{{u:{user}}}:l")).query_async(&mut commands).await.unwrap_or_default()
+    redis::cmd("ZCARD").arg(key).query_async(&mut commands).await.unwrap_or_default()
 }
 
 fn admitted(connections: u32) -> Verdict {
@@ -231,6 +248,7 @@ macro_rules! over_all {
 
 over_all! {
     the_connections_of_a_user_are_limited => limits;
+    an_endpoint_with_its_own_limit_counts_apart => counts_apart;
     the_oldest_connection_is_evicted_if_configured => evicts;
     a_session_replaces_its_own_previous_connection => ghosts;
     the_newest_connection_of_a_session_keeps_it => overlaps;
@@ -242,6 +260,40 @@ over_all! {
     a_later_revocation_never_shortens_an_earlier_one => revokes_twice;
     an_inactive_user_is_refused_until_reported_as_active => goes_inactive;
     the_operator_sees_connections => views;
+}
+
+async fn counts_apart(mut seat: Seat) {
+    let [first, second, third, shared, elsewhere] = [(); 5].map(|()| SessionId::random());
+    let connect = async |apart, session, max| seat.admit_at(apart, "alice", session, max, false).await;
+    let (own, refused) = (Some("tabs"), |connections| Verdict::Refused { connections });
+    assert_eq!(connect(None, shared, 1).await, admitted(1));
+    assert_eq!(connect(own, first, 2).await, admitted(1), "whatever the user has elsewhere");
+    assert_eq!(connect(own, second, 2).await, admitted(2));
+    assert_eq!(connect(own, third, 2).await, refused(2));
+    assert_eq!(connect(None, third, 1).await, refused(1), "the others count without them");
+    assert_eq!(connect(Some("more"), elsewhere, 1).await, admitted(1), "each endpoint for itself");
+    assert_eq!(connect(own, first, 2).await, admitted(2), "its own previous connection");
+    let evicting = seat.admit_at(own, "alice", third, 2, true).await;
+    let Verdict::Admitted { connections: 2, evicted: Some(oldest) } = evicting else { panic!("{evicting:?}") };
+    assert!([first, second].contains(&oldest), "only of the endpoint's own");
+    seat.told_to_close(oldest, 4501).await;
+    // Once for each connection that was admitted.
+    (0..2).for_each(|_| seat.registry.closed(oldest));
+    seat.registry.closed(third);
+    eventually("the closed connection's slot", async || {
+        (seat.admit_at(own, "alice", third, 2, false).await == admitted(2)).then_some(())
+    })
+    .await;
+    assert_eq!(seat.admit_at(None, "alice", SessionId::random(), 1, false).await, refused(1));
+    // A revocation concerns them all.
+    seat.registry.revoke(&UserId::new("alice").unwrap(), Duration::from_secs(60)).await.done().unwrap();
+    let mut closed = HashSet::new();
+    while closed.len() < 4 {
+        let Control::Close { session, code: 4002, .. } = seat.told().await else { continue };
+        closed.insert(session);
+    }
+    let left = if oldest == first { second } else { first };
+    assert_eq!(closed, HashSet::from([shared, elsewhere, third, left].map(|session| session.to_string())));
 }
 
 async fn limits(seat: Seat) {
@@ -393,6 +445,7 @@ async fn revokes_twice(seat: Seat) {
             user: user.clone(),
             session: SessionId::random(),
             replaces: None,
+            apart: None,
             connections_max: 5,
             evict_oldest: false,
             issued_at: Some(IssuedAt::in_second(1)),
@@ -446,6 +499,7 @@ async fn revokes(mut seat: Seat) {
             user: user.clone(),
             session,
             replaces: None,
+            apart: None,
             connections_max: 5,
             evict_oldest: false,
             issued_at,
@@ -648,6 +702,42 @@ async fn a_killed_replica_is_swept_by_another() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_endpoint_with_its_own_limit_counts_over_replicas_and_without_redis() {
+    let mut server = RedisServer::start();
+    let (one, other) = (Seat::redis(&server).await, Seat::redis(&server).await);
+    let own = Some("trading");
+    let connect = async |seat: &Seat, apart, max| {
+        let session = SessionId::random();
+        let verdict = seat.admit_at(apart, "alice", session, max, false).await;
+        if matches!(verdict, Verdict::Admitted { .. }) {
+            seat.opened(Some("alice"), session);
+        }
+        verdict
+    };
+    let refused = |connections| Verdict::Refused { connections };
+    assert_eq!(connect(&one, own, 2).await, admitted(1));
+    assert_eq!(connect(&other, own, 2).await, admitted(2));
+    assert_eq!(connect(&other, None, 1).await, admitted(1));
+    assert_eq!(connect(&one, own, 2).await, refused(2));
+    eventually("the index", async || (other.registry.connections(9).await.ok()?.len() == 3).then_some(())).await;
+    let killed = tokio::time::Instant::now();
+    one.die().await;
+    eventually("the place of the killed one", async || (connect(&other, own, 2).await == admitted(2)).then_some(()))
+        .await;
+    assert!(killed.elapsed() < session_times().session_ttl, "by the sweep, not by the end of the session's own lease");
+    server.kill();
+    assert_eq!(connect(&other, own, 2).await, refused(2), "by its own count");
+    assert_eq!(connect(&other, None, 1).await, refused(1));
+    server.restart();
+    eventually("all to be counted again", async || {
+        let counts = [leases(&server, "tg2:{u:alice}:l:trading").await, slots(&server, "alice").await];
+        (counts == [2, 1]).then_some(())
+    })
+    .await;
+    assert_eq!(connect(&other, own, 2).await, refused(2));
+}
+
 /// The index used by a sweep is written shortly after a connection was admitted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_killed_while_admitting_connections_leaves_no_place_taken() {
@@ -804,6 +894,7 @@ async fn connections_closed_while_redis_was_away_are_released_when_it_is_back() 
         user,
         session: SessionId::random(),
         replaces: None,
+        apart: None,
         connections_max: 1,
         evict_oldest: false,
         issued_at: None,
@@ -996,6 +1087,7 @@ async fn replicas_over_two_servers_sweep_both_and_lose_only_what_a_dead_one_has(
             user: UserId::new(user).unwrap(),
             session: SessionId::random(),
             replaces: None,
+            apart: None,
             connections_max: 1,
             evict_oldest: false,
             issued_at: None,
@@ -1130,6 +1222,7 @@ async fn when_redis_is_back_a_connection_takes_the_place_of_the_session_it_named
         user: UserId::new("alice").unwrap(),
         session: late,
         replaces: Some(former),
+        apart: None,
         connections_max: 2,
         evict_oldest: false,
         issued_at: Some(IssuedAt::in_second(1)),

@@ -152,6 +152,18 @@ async fn or_the_oldest_connection_is_evicted() {
 }
 
 #[tokio::test]
+async fn an_endpoint_may_have_a_limit_of_its_own() {
+    let settings = "[limits]\nconnections_per_user_max = 1\n[[profiles]]\nname = \"tabs\"\npath = \"/tabs\"\n\
+                    token = \"required\"\nconnections_per_user_max = 2";
+    let replica = Replica::alone_with(settings).await;
+    let at = |path| replica.connect(path).token(&token("alice"));
+    let _open = [at("/tabs").open().await, at("/ws/trading").open().await, at("/tabs").open().await];
+    for path in ["/tabs", "/ws/trading"] {
+        at(path).expect_refused(429).await;
+    }
+}
+
+#[tokio::test]
 async fn the_limit_applies_over_all_replicas() {
     let server = RedisServer::start();
     let replicas = [Replica::on(&server).await, Replica::on(&server).await, Replica::on(&server).await];

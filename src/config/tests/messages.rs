@@ -241,6 +241,14 @@ fn invalid_topics_and_profiles_are_reported() {
             "profiles.own.connections_max: must be between 1 and 10000000, got 0",
         ),
         (
+            profile("path = \"/x\"\ntoken = \"required\"\nconnections_per_user_max = 0"),
+            "profiles.own.connections_per_user_max: must be between 1 and 100000, got 0",
+        ),
+        (
+            profile("path = \"/x\"\ntoken = \"ignored\"\nconnections_per_user_max = 3"),
+            "profiles.own.connections_per_user_max: requires token = \"required\", \"optional\" or \"auto\"",
+        ),
+        (
             profile("path = \"/x\"\ntoken = \"ignored\"\nrefusal_code = 4003"),
             "profiles.own.refusal_code: must be 4001 or 1008",
         ),

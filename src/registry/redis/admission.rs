@@ -67,7 +67,8 @@ impl Inner {
     async fn admit(&self, admission: &Admission) -> Result<Verdict, Failure> {
         let Admission { user, session, .. } = admission;
         let (keys, times, stamp) = (self.keys(), &self.lifetimes, self.stamp());
-        let of_user = [keys.user_sessions(user), keys.user_revoked(user), keys.user_standing(user)];
+        let of_user =
+            [keys.user_sessions(user, admission.apart.as_deref()), keys.user_revoked(user), keys.user_standing(user)];
         let mut call = call(&self.scripts.admit, &of_user.each_ref().map(String::as_str));
         call.arg(member(stamp, &self.local.replica, *session));
         call.arg(times.admission()).arg(times.members()).arg(admission.connections_max);
@@ -101,7 +102,7 @@ impl Inner {
     /// Counts the session against its user's limit on this replica, while Redis is unavailable.
     fn admit_alone(&self, admission: &Admission) -> Verdict {
         let stamp = self.stamp();
-        match self.leases.own.admit(admission, stamp) {
+        match self.leases.admit_alone(admission, stamp) {
             OwnVerdict::Refused { connections } => Verdict::Refused { connections: count(connections) },
             OwnVerdict::Admitted { connections, evicted } => {
                 self.admitted(admission, stamp);
@@ -139,9 +140,9 @@ struct Doubt<'a> {
 impl Drop for Doubt<'_> {
     fn drop(&mut self) {
         if !self.ended {
-            let Admission { session, user, .. } = self.admission;
-            let op = Op::Release { session: *session, user: user.clone(), stamp: self.stamp };
-            self.inner.push(self.inner.session_shard(*session, Some(user)), op);
+            let (session, places) = (self.admission.session, self.admission.places());
+            let shard = self.inner.session_shard(session, Some(&places.user));
+            self.inner.push(shard, Op::Release { session, places, stamp: self.stamp });
         }
     }
 }

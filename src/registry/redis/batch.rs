@@ -15,7 +15,7 @@ use tickgate_wire::model::{ReplicaId, SessionId, UserId};
 use super::leases::{Ended, IndexEntry, LeaseEntry, LeaseTable, Owner, PendingRecord, Renewal, split_member};
 use crate::{
     redis_link::Placement,
-    registry::{revocations::Revocation, standings::Standing},
+    registry::{Places, revocations::Revocation, standings::Standing},
 };
 
 /// A queued change.
@@ -31,7 +31,7 @@ pub(super) enum Op {
     /// Remove the session from everything.
     Closed(SessionId, Ended),
     /// Remove a member whose admission ended without a response.
-    Release { session: SessionId, user: UserId, stamp: u64 },
+    Release { session: SessionId, places: Places, stamp: u64 },
     /// Send a message to one replica.
     Tell(ReplicaId, String),
     /// End the record that a connection of the session left.
@@ -115,13 +115,13 @@ pub(super) enum RegistryCommand {
     /// Replace the current index with the next one.
     ReplaceIndex,
     /// Remove a lease from its user's set.
-    Leave { user: UserId, session: SessionId, stamp: u64 },
+    Leave { places: Places, session: SessionId, stamp: u64 },
     /// Renew a lease for its full time, if it still exists.
-    Extend { user: UserId, session: SessionId, stamp: u64 },
+    Extend { places: Places, session: SessionId, stamp: u64 },
     /// Extend the lifetime of a user's set.
-    KeepMembers(UserId),
+    KeepMembers(Places),
     /// Add a lease to its user's set if it is missing.
-    Readmit { user: UserId, session: SessionId, stamp: u64, issued_ms: Option<u64> },
+    Readmit { places: Places, session: SessionId, stamp: u64, issued_ms: Option<u64> },
     /// Store the revocation of a user's tokens.
     Revoke { user: UserId, revocation: Revocation },
     /// Store whether a user is inactive, unless a later report is stored.
@@ -216,8 +216,8 @@ impl ShardBatch {
                 }
             }
             Op::Closed(session, ended) => self.closed(part, *session, ended),
-            Op::Release { session, user, stamp } => {
-                self.steps.push(RegistryCommand::Leave { user: user.clone(), session: *session, stamp: *stamp });
+            Op::Release { session, places, stamp } => {
+                self.steps.push(RegistryCommand::Leave { places: places.clone(), session: *session, stamp: *stamp });
             }
             Op::Tell(replica, message) => self.steps.push(RegistryCommand::Tell(replica.clone(), message.clone())),
             Op::EndRecord(session, stamp) => {
@@ -246,17 +246,17 @@ impl ShardBatch {
             return self.remove(session);
         };
         if self.index(leases, session, &entry)
-            && let Some(user) = entry.user
+            && let Some(places) = leases.places(&entry)
         {
-            self.steps.push(RegistryCommand::Extend { user, session, stamp: entry.stamp });
+            self.steps.push(RegistryCommand::Extend { places, session, stamp: entry.stamp });
         }
     }
 
     fn closed(&mut self, part: Part, session: SessionId, ended: &Ended) {
-        if part.has_session(session, ended.user.as_ref()) {
+        if part.has_session(session, ended.user()) {
             self.remove(session);
-            if let Some(user) = ended.user.clone() {
-                self.steps.push(RegistryCommand::Leave { user, session, stamp: ended.stamp });
+            if let Some(places) = ended.places.clone() {
+                self.steps.push(RegistryCommand::Leave { places, session, stamp: ended.stamp });
             }
         }
         if part.has_record(session) {
@@ -296,9 +296,9 @@ impl ShardBatch {
     /// Renews the lease of a session and the lifetime of its record, as far as they are on this shard.
     pub(super) fn renew(&mut self, part: Part, renewal: &Renewal) {
         let Renewal { session, stamp, recorded, .. } = *renewal;
-        if let Some(user) = renewal.user.as_ref().filter(|user| part.has_user(user)) {
-            self.steps.push(RegistryCommand::Extend { user: user.clone(), session, stamp });
-            self.steps.push(RegistryCommand::KeepMembers(user.clone()));
+        if let Some(places) = renewal.places.as_ref().filter(|places| part.has_user(&places.user)) {
+            self.steps.push(RegistryCommand::Extend { places: places.clone(), session, stamp });
+            self.steps.push(RegistryCommand::KeepMembers(places.clone()));
         }
         if recorded && part.has_record(session) {
             self.steps.push(RegistryCommand::KeepRecord(session));
@@ -306,8 +306,8 @@ impl ShardBatch {
     }
 
     /// Writes again what the shard should contain about a session that has its index entry or record there.
-    pub(super) fn restore(&mut self, part: Part, session: SessionId, entry: &LeaseEntry) {
-        self.readmit(part, session, entry);
+    pub(super) fn restore(&mut self, part: Part, leases: &LeaseTable, session: SessionId, entry: &LeaseEntry) {
+        self.readmit(part, leases, session, entry);
         if let Some(record) = entry.record.clone().filter(|_| entry.owns_record && part.has_record(session)) {
             self.steps.push(RegistryCommand::Write(RecordWrite {
                 session,
@@ -319,10 +319,10 @@ impl ShardBatch {
     }
 
     /// Adds the session to its user's set if it is missing.
-    pub(super) fn readmit(&mut self, part: Part, session: SessionId, entry: &LeaseEntry) {
-        if let Some(user) = entry.user.clone().filter(|user| part.has_user(user)) {
+    pub(super) fn readmit(&mut self, part: Part, leases: &LeaseTable, session: SessionId, entry: &LeaseEntry) {
+        if let Some(places) = leases.places(entry).filter(|places| part.has_user(&places.user)) {
             let (stamp, issued_ms) = (entry.stamp, entry.issued_ms.map(NonZeroU64::get));
-            self.steps.push(RegistryCommand::Readmit { user, session, stamp, issued_ms });
+            self.steps.push(RegistryCommand::Readmit { places, session, stamp, issued_ms });
         }
     }
 
@@ -385,7 +385,7 @@ impl BatchOutcome {
         let mut rest = ShardBatch::of(self.contested.iter().cloned().map(RegistryCommand::Write));
         for session in &self.missing {
             if let Some(entry) = leases.get(*session) {
-                rest.readmit(part, *session, &entry);
+                rest.readmit(part, leases, *session, &entry);
             }
         }
         rest
@@ -407,12 +407,17 @@ mod tests {
         UserId::new(name).unwrap()
     }
 
+    fn places(name: &str) -> Places {
+        Places { user: user(name), apart: None }
+    }
+
     fn open(leases: &LeaseTable, name: Option<&str>, session: SessionId) {
         if let Some(name) = name {
             let admission = Admission {
                 user: user(name),
                 session,
                 replaces: None,
+                apart: None,
                 connections_max: 5,
                 evict_oldest: false,
                 issued_at: Some(tickgate_wire::model::IssuedAt::in_second(3)),
@@ -484,7 +489,7 @@ mod tests {
         assert_eq!(renewed(of_record), ["KeepRecord"]);
         let restored = |part| {
             let mut batch = ShardBatch::default();
-            batch.restore(part, session, &leases.get(session).unwrap());
+            batch.restore(part, &leases, session, &leases.get(session).unwrap());
             kinds(&batch.seal(Index::Next))
         };
         assert_eq!(restored(of_user), ["Readmit"]);
@@ -501,7 +506,8 @@ mod tests {
         let r2 = |stamp| Owner::new(stamp, &ReplicaId::new("r2").unwrap());
         let of = |stamp, session: SessionId| format!("{}:{}", r2(stamp), session.compact());
         let write = |session| RecordWrite { session, stamp: 10, record: "{}".into(), is_last: false };
-        let readmit = |session| RegistryCommand::Readmit { user: user("alice"), session, stamp: 10, issued_ms: None };
+        let readmit =
+            |session| RegistryCommand::Readmit { places: places("alice"), session, stamp: 10, issued_ms: None };
         open(&leases, Some("bob"), gone);
         let steps = [
             (RegistryCommand::Claim(write(kept)), CommandAnswer::Text("OK".into())),
@@ -516,9 +522,9 @@ mod tests {
                 readmit(late),
                 CommandAnswer::GaveWay { replaced: vec![of(8, gone)], over: vec![of(12, over), of(11, moved)] },
             ),
-            (RegistryCommand::Extend { user: user("bob"), session: gone, stamp: 10 }, CommandAnswer::Number(0)),
-            (RegistryCommand::Extend { user: user("bob"), session: kept, stamp: 10 }, CommandAnswer::Number(1)),
-            (RegistryCommand::KeepMembers(user("bob")), CommandAnswer::Number(0)),
+            (RegistryCommand::Extend { places: places("bob"), session: gone, stamp: 10 }, CommandAnswer::Number(0)),
+            (RegistryCommand::Extend { places: places("bob"), session: kept, stamp: 10 }, CommandAnswer::Number(1)),
+            (RegistryCommand::KeepMembers(places("bob")), CommandAnswer::Number(0)),
             (RegistryCommand::Write(write(kept)), CommandAnswer::Other),
         ];
         let (steps, answers): (Vec<_>, Vec<_>) = steps.into_iter().unzip();

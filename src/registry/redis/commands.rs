@@ -170,21 +170,37 @@ fn encode(inner: &Inner, step: &RegistryCommand) -> Cmd {
         }
         RegistryCommand::DropIndex(which) => command(&["UNLINK", &index(which)]),
         RegistryCommand::ReplaceIndex => command(&["RENAME", &index(&Index::Next), &index(&Index::Current)]),
-        RegistryCommand::Leave { user, session, stamp } => {
-            command(&["ZREM", &keys.user_sessions(user), &member(*stamp, own, *session)])
-        }
-        RegistryCommand::Extend { user, session, stamp } => {
+        RegistryCommand::Leave { places, session, stamp } => command(&[
+            "ZREM",
+            &keys.user_sessions(&places.user, places.apart.as_deref()),
+            &member(*stamp, own, *session),
+        ]),
+        RegistryCommand::Extend { places, session, stamp } => {
             let ends = (inner.now_ms() + times.session).to_string();
-            command(&["ZADD", &keys.user_sessions(user), "XX", "CH", &ends, &member(*stamp, own, *session)])
+            command(&[
+                "ZADD",
+                &keys.user_sessions(&places.user, places.apart.as_deref()),
+                "XX",
+                "CH",
+                &ends,
+                &member(*stamp, own, *session),
+            ])
         }
-        RegistryCommand::KeepMembers(user) => expire(&keys.user_sessions(user), times.members()),
-        RegistryCommand::Readmit { user, session, stamp, issued_ms } => {
-            let (revoked, standing) = (keys.user_revoked(user), keys.user_standing(user));
-            let of_user = [keys.user_sessions(user), revoked, standing, keys.user_replaced(user)];
+        RegistryCommand::KeepMembers(places) => {
+            expire(&keys.user_sessions(&places.user, places.apart.as_deref()), times.members())
+        }
+        RegistryCommand::Readmit { places, session, stamp, issued_ms } => {
+            let (revoked, standing) = (keys.user_revoked(&places.user), keys.user_standing(&places.user));
+            let of_user = [
+                keys.user_sessions(&places.user, places.apart.as_deref()),
+                revoked,
+                standing,
+                keys.user_replaced(&places.user, places.apart.as_deref()),
+            ];
             let mut cmd = call(&scripts.readmit, &of_user.each_ref().map(String::as_str));
             cmd.arg(member(*stamp, own, *session)).arg(times.session).arg(times.members());
             let own = &inner.leases.own;
-            cmd.arg(own.connections_max()).arg(issued_text(*issued_ms));
+            cmd.arg(own.connections_max(places.apart.as_deref())).arg(issued_text(*issued_ms));
             cmd.arg(if own.evicts_oldest() { "evict" } else { "refuse" });
             cmd.arg(own.replaces(*session).map(|place| place.compact().to_string()).unwrap_or_default());
             cmd

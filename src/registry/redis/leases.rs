@@ -10,7 +10,7 @@ use std::{
     collections::{HashMap, hash_map::RandomState},
     fmt,
     hash::BuildHasher,
-    num::NonZeroU64,
+    num::{NonZeroU16, NonZeroU64},
     sync::Arc,
 };
 
@@ -18,8 +18,8 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tickgate_wire::model::{IssuedAt, ReplicaId, SessionId, UserId};
 
-use super::own_count::OwnCount;
-use crate::registry::{Admission, ConnectionInfo, presence::Audience};
+use super::own_count::{OwnCount, OwnVerdict, Slot};
+use crate::registry::{Admission, ConnectionInfo, Places, presence::Audience};
 
 /// Number of buckets: ticks per round of renewals.
 pub(super) const BUCKETS: usize = 64;
@@ -42,6 +42,8 @@ pub(super) struct LeaseEntry {
     pub user: Option<UserId>,
     /// `None` until a connection is opened.
     pub profile: Option<ProfileIndex>,
+    /// The profile, if it has a limit of its own for each user.
+    pub apart: Option<ProfileIndex>,
     /// For operators, in milliseconds since 1970.
     pub connected_ms: u64,
     /// Distinguishes the connections of one session; microseconds by Redis's clock, as far as it is known.
@@ -58,9 +60,9 @@ pub(super) struct LeaseEntry {
     pub record: Option<Box<str>>,
 }
 
-/// Index of one of the replica's profiles.
+/// Number of one of the replica's profiles, from 1, so that an absent one takes no memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ProfileIndex(u16);
+pub(super) struct ProfileIndex(NonZeroU16);
 
 /// The result of opening a connection.
 #[derive(Debug)]
@@ -73,7 +75,7 @@ pub(super) struct Opened {
 /// What is left to do when the last connection of a session has closed.
 #[derive(Clone, Debug)]
 pub(super) struct Ended {
-    pub user: Option<UserId>,
+    pub places: Option<Places>,
     pub stamp: u64,
     pub had_record: bool,
     /// The record, if it was not written yet.
@@ -112,15 +114,23 @@ impl LeaseTable {
     pub(super) fn admitted(&self, admission: &Admission, stamp: u64) -> bool {
         let mut bucket = self.bucket(admission.session).lock();
         // Under the bucket's lock, so that the session cannot end meanwhile.
-        self.own.admitted(admission, stamp);
+        let apart = admission.apart.as_deref().map(|profile| self.profile(profile));
+        self.own.admitted(admission, apart, stamp);
         let entry = bucket.entry(admission.session).or_insert_with(|| LeaseEntry::new(stamp));
         let was_anonymous = entry.is_anonymous();
         entry.user = Some(admission.user.clone());
+        entry.apart = apart;
         entry.stamp = stamp;
         entry.issued_ms = earliest(admission.issued_at);
         entry.owns_record = false;
         entry.pending += 1;
         was_anonymous
+    }
+
+    /// Takes a place by this replica's count only.
+    pub(super) fn admit_alone(&self, admission: &Admission, stamp: u64) -> OwnVerdict {
+        let apart = admission.apart.as_deref().map(|profile| self.profile(profile));
+        self.own.admit(admission, apart, stamp)
     }
 
     /// Records a newer token of the session's client.
@@ -148,9 +158,10 @@ impl LeaseTable {
             entry.stamp = stamp;
             entry.issued_ms = None;
             entry.user = info.user.as_deref().and_then(|user| UserId::new(user).ok());
+            entry.apart = None;
             entry.owns_record = false;
             if let Some(user) = &entry.user {
-                self.own.add(user, session, stamp);
+                self.own.add(user, Slot { session, stamp, apart: None });
             }
         }
         entry.profile = Some(profile);
@@ -181,7 +192,9 @@ impl LeaseTable {
         let leaves_record = had_record && entry.user.is_some();
         let unwritten =
             entry.record.filter(|_| entry.record_queued).map(|record| PendingRecord { stamp, record, first });
-        Some(Ended { user: entry.user, stamp, had_record, unwritten, leaves_record })
+        let apart = entry.apart.map(|profile| self.profile_name(profile));
+        let places = entry.user.map(|user| Places { user, apart });
+        Some(Ended { places, stamp, had_record, unwritten, leaves_record })
     }
 
     /// Stores a session's record. True if it must be queued for writing.
@@ -238,9 +251,10 @@ impl LeaseTable {
         let bucket = self.buckets[index].lock();
         let renewal = |(session, entry): (&SessionId, &LeaseEntry)| {
             let recorded = entry.owns_record && entry.record.is_some();
-            let user = entry.user.clone();
-            let renewal = Renewal { session: *session, user, stamp: entry.stamp, recorded, opening: entry.pending > 0 };
-            (renewal.user.is_some() || recorded).then_some(renewal)
+            let places = self.places(entry);
+            let renewal =
+                Renewal { session: *session, places, stamp: entry.stamp, recorded, opening: entry.pending > 0 };
+            (renewal.places.is_some() || recorded).then_some(renewal)
         };
         bucket.iter().map(|(session, entry)| (session, &**entry)).filter_map(renewal).collect()
     }
@@ -264,12 +278,18 @@ impl LeaseTable {
             profiles.len() - 1
         });
         // A configuration has a few dozen profiles.
-        ProfileIndex(u16::try_from(index).unwrap_or(u16::MAX))
+        ProfileIndex(u16::try_from(index).unwrap_or(u16::MAX).saturating_add(1).try_into().unwrap_or(NonZeroU16::MAX))
     }
 
     /// The name of a profile.
     pub(super) fn profile_name(&self, profile: ProfileIndex) -> Arc<str> {
-        self.profiles.lock().get(usize::from(profile.0)).cloned().unwrap_or_default()
+        self.profiles.lock().get(usize::from(profile.0.get()) - 1).cloned().unwrap_or_default()
+    }
+
+    /// The places among which a session has one; `None` for an anonymous one.
+    pub(super) fn places(&self, entry: &LeaseEntry) -> Option<Places> {
+        let apart = entry.apart.map(|profile| self.profile_name(profile));
+        Some(Places { user: entry.user.clone()?, apart })
     }
 }
 
@@ -277,12 +297,18 @@ impl LeaseTable {
 #[derive(Debug)]
 pub(super) struct Renewal {
     pub session: SessionId,
-    pub user: Option<UserId>,
+    pub places: Option<Places>,
     pub stamp: u64,
     /// Whether it has a record in Redis.
     pub recorded: bool,
     /// Whether its newest connection was admitted and not yet opened.
     pub opening: bool,
+}
+
+impl Ended {
+    pub(super) fn user(&self) -> Option<&UserId> {
+        self.places.as_ref().map(|places| &places.user)
+    }
 }
 
 impl LeaseEntry {
@@ -294,6 +320,7 @@ impl LeaseEntry {
         Box::new(Self {
             user: None,
             profile: None,
+            apart: None,
             connected_ms: 0,
             stamp,
             issued_ms: None,
@@ -357,6 +384,9 @@ pub(super) struct IndexEntry {
     pub user: Option<String>,
     #[serde(rename = "p")]
     pub profile: String,
+    /// Whether the profile has a limit of its own for each user.
+    #[serde(rename = "a", default, skip_serializing_if = "std::ops::Not::not")]
+    pub apart: bool,
     #[serde(rename = "c")]
     pub connected_ms: u64,
     #[serde(rename = "s")]
@@ -368,14 +398,17 @@ impl IndexEntry {
         let slot = Self {
             user: entry.user.as_ref().map(ToString::to_string),
             profile: profile.to_owned(),
+            apart: entry.apart.is_some(),
             connected_ms: entry.connected_ms,
             stamp: entry.stamp,
         };
         serde_json::to_string(&slot).unwrap_or_default()
     }
 
-    pub(super) fn user(&self) -> Option<UserId> {
-        self.user.as_deref().and_then(|user| UserId::new(user).ok())
+    /// The places among which the session has one.
+    pub(super) fn places(&self) -> Option<Places> {
+        let user = UserId::new(self.user.as_deref()?).ok()?;
+        Some(Places { user, apart: self.apart.then(|| self.profile.as_str().into()) })
     }
 
     pub(super) fn into_info(self, session: String, replica: &ReplicaId) -> ConnectionInfo {
@@ -415,6 +448,7 @@ mod tests {
             user,
             session: session(),
             replaces: None,
+            apart: None,
             connections_max: 5,
             evict_oldest: false,
             issued_at: Some(IssuedAt::in_second(3)),

@@ -5,12 +5,16 @@
 use std::{
     collections::{HashMap, hash_map::Entry, hash_map::RandomState},
     hash::BuildHasher,
-    sync::atomic::{AtomicBool, AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use parking_lot::Mutex;
 use tickgate_wire::model::{SessionId, UserId};
 
+use super::leases::ProfileIndex;
 use crate::registry::Admission;
 
 /// Number of locks of the table.
@@ -23,8 +27,8 @@ pub(super) struct OwnCount {
     hasher: RandomState,
     /// Sessions that could not take the place of another one while Redis was unavailable, with that other one.
     replacing: Mutex<HashMap<SessionId, SessionId>>,
-    /// The limit of the last admission: a replica has one limit for all users.
-    connections_max: AtomicU32,
+    /// The limits of the last admissions: of an endpoint with its own, and of all others.
+    limits: Mutex<HashMap<Option<Arc<str>>, u32>>,
     /// Whether the oldest is evicted at the limit.
     evicts_oldest: AtomicBool,
 }
@@ -36,10 +40,13 @@ enum Sessions {
     Several(Vec<Slot>),
 }
 
+/// The place of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Slot {
-    session: SessionId,
-    stamp: u64,
+pub(super) struct Slot {
+    pub(super) session: SessionId,
+    pub(super) stamp: u64,
+    /// The profile, if its sessions compete only with each other.
+    pub(super) apart: Option<ProfileIndex>,
 }
 
 /// The decision of the replica's own count.
@@ -61,8 +68,7 @@ impl Default for OwnCount {
             parts: std::array::from_fn(|_| Mutex::default()),
             hasher: RandomState::new(),
             replacing: Mutex::default(),
-            // No limit is known before the first admission.
-            connections_max: AtomicU32::new(u32::MAX),
+            limits: Mutex::default(),
             evicts_oldest: AtomicBool::new(false),
         }
     }
@@ -74,18 +80,19 @@ impl OwnCount {
     }
 
     /// Records an admission.
-    pub(super) fn admitted(&self, admission: &Admission, stamp: u64) {
-        self.connections_max.store(admission.connections_max, Ordering::Relaxed);
+    pub(super) fn admitted(&self, admission: &Admission, apart: Option<ProfileIndex>, stamp: u64) {
+        self.limits.lock().insert(admission.apart.clone(), admission.connections_max);
         self.evicts_oldest.store(admission.evict_oldest, Ordering::Relaxed);
         if let Some(place) = admission.replaces {
             self.replacing.lock().insert(admission.session, place);
         }
-        self.add(&admission.user, admission.session, stamp);
+        self.add(&admission.user, Slot { session: admission.session, stamp, apart });
     }
 
-    /// The limit of a user's connections, as far as it is known.
-    pub(super) fn connections_max(&self) -> u32 {
-        self.connections_max.load(Ordering::Relaxed)
+    /// The limit of a user's connections, at an endpoint with its own or at all others. None is known before the first
+    /// admission.
+    pub(super) fn connections_max(&self, apart: Option<&str>) -> u32 {
+        self.limits.lock().get(&apart.map(Arc::from)).copied().unwrap_or(u32::MAX)
     }
 
     /// Whether a user's oldest connection is evicted at the limit.
@@ -104,8 +111,7 @@ impl OwnCount {
     }
 
     /// Adds a session, or its newer connection.
-    pub(super) fn add(&self, user: &UserId, session: SessionId, stamp: u64) {
-        let slot = Slot { session, stamp };
+    pub(super) fn add(&self, user: &UserId, slot: Slot) {
         match self.part(user).lock().entry(user.clone()) {
             Entry::Vacant(vacant) => {
                 vacant.insert(Sessions::One(slot));
@@ -134,20 +140,21 @@ impl OwnCount {
     }
 
     /// Takes a place for a session by this replica's count only, in one step.
-    pub(super) fn admit(&self, admission: &Admission, stamp: u64) -> OwnVerdict {
+    pub(super) fn admit(&self, admission: &Admission, apart: Option<ProfileIndex>, stamp: u64) -> OwnVerdict {
         let (session, max) = (admission.session, admission.connections_max as usize);
         let mut part = self.part(&admission.user).lock();
-        let mut others: Vec<Slot> =
-            part.get(&admission.user).map_or_else(Vec::new, |sessions| sessions.slots().to_vec());
-        others.retain(|slot| slot.session != session);
+        let known = part.get(&admission.user).map_or(&[][..], Sessions::slots);
+        let (mut others, mut elsewhere): (Vec<Slot>, Vec<Slot>) =
+            known.iter().copied().filter(|slot| slot.session != session).partition(|slot| slot.apart == apart);
         let over = (others.len() + 1).saturating_sub(max);
         if over > 0 && (max == 0 || !admission.evict_oldest) {
             return OwnVerdict::Refused { connections: others.len() };
         }
         others.sort_unstable_by_key(|slot| slot.stamp);
         let evicted = others.drain(..over).map(|slot| slot.session).collect();
-        others.push(Slot { session, stamp });
+        others.push(Slot { session, stamp, apart });
         let connections = others.len();
+        others.append(&mut elsewhere);
         part.insert(admission.user.clone(), Sessions::Several(others));
         OwnVerdict::Admitted { connections, evicted }
     }
@@ -193,22 +200,22 @@ mod tests {
 
     fn admission(session: SessionId, connections_max: u32, evict_oldest: bool) -> Admission {
         let user = UserId::new("alice").unwrap();
-        Admission { user, session, replaces: None, connections_max, evict_oldest, issued_at: None }
+        Admission { user, session, replaces: None, apart: None, connections_max, evict_oldest, issued_at: None }
     }
 
     #[test]
     fn the_limit_is_enforced_and_a_session_counts_once() {
         let (own, alice) = (OwnCount::default(), UserId::new("alice").unwrap());
         let sessions: Vec<SessionId> = (0..3).map(|_| SessionId::random()).collect();
-        own.add(&alice, sessions[0], 1);
+        own.add(&alice, Slot { session: sessions[0], stamp: 1, apart: None });
         let admitted = |connections| OwnVerdict::Admitted { connections, evicted: Vec::new() };
-        assert_eq!(own.admit(&admission(sessions[0], 2, false), 2), admitted(1), "its own previous connection");
-        assert_eq!(own.admit(&admission(sessions[1], 2, false), 3), admitted(2));
-        assert_eq!(own.admit(&admission(sessions[2], 2, false), 4), OwnVerdict::Refused { connections: 2 });
+        assert_eq!(own.admit(&admission(sessions[0], 2, false), None, 2), admitted(1), "its own previous connection");
+        assert_eq!(own.admit(&admission(sessions[1], 2, false), None, 3), admitted(2));
+        assert_eq!(own.admit(&admission(sessions[2], 2, false), None, 4), OwnVerdict::Refused { connections: 2 });
         own.remove(&alice, sessions[0]);
         own.remove(&alice, sessions[0]);
-        assert_eq!(own.admit(&admission(sessions[2], 2, false), 5), admitted(2));
-        assert_eq!(own.admit(&admission(sessions[0], 0, true), 6), OwnVerdict::Refused { connections: 2 });
+        assert_eq!(own.admit(&admission(sessions[2], 2, false), None, 5), admitted(2));
+        assert_eq!(own.admit(&admission(sessions[0], 0, true), None, 6), OwnVerdict::Refused { connections: 2 });
         for session in sessions {
             own.remove(&alice, session);
         }
@@ -219,11 +226,11 @@ mod tests {
     fn the_oldest_is_evicted_if_configured() {
         let (own, alice) = (OwnCount::default(), UserId::new("alice").unwrap());
         let [old, older, new] = [(); 3].map(|()| SessionId::random());
-        own.add(&alice, old, 20);
-        own.add(&alice, older, 10);
+        own.add(&alice, Slot { session: old, stamp: 20, apart: None });
+        own.add(&alice, Slot { session: older, stamp: 10, apart: None });
         let evicted = |session| OwnVerdict::Admitted { connections: 2, evicted: vec![session] };
-        assert_eq!(own.admit(&admission(new, 2, true), 30), evicted(older));
-        own.add(&alice, old, 40);
-        assert_eq!(own.admit(&admission(older, 2, true), 50), evicted(new), "it is newer since it returned");
+        assert_eq!(own.admit(&admission(new, 2, true), None, 30), evicted(older));
+        own.add(&alice, Slot { session: old, stamp: 40, apart: None });
+        assert_eq!(own.admit(&admission(older, 2, true), None, 50), evicted(new), "it is newer since it returned");
     }
 }

@@ -6,7 +6,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use redis::{Pipeline, Value};
-use tickgate_wire::model::{ReplicaId, UserId};
+use tickgate_wire::model::ReplicaId;
 use tokio::time::sleep;
 
 use super::{
@@ -20,7 +20,7 @@ use super::{
 use crate::{
     defect::{self, Defect},
     redis_link::{Failure, RedisLink},
-    registry::ClusterFigures,
+    registry::{ClusterFigures, Places},
     tasks::Stop,
 };
 
@@ -106,7 +106,10 @@ pub(super) async fn end_all(inner: &Inner) -> Result<(), Failure> {
         for bucket in 0..BUCKETS {
             let renewals = inner.leases.renewals(bucket).into_iter();
             let leases = renewals.filter_map(|renewal| {
-                Some((renewal.user.filter(|user| part.has_user(user))?, member(renewal.stamp, own, renewal.session)))
+                Some((
+                    renewal.places.filter(|places| part.has_user(&places.user))?,
+                    member(renewal.stamp, own, renewal.session),
+                ))
             });
             remove(inner, link, &leases.collect::<Vec<_>>()).await?;
         }
@@ -219,10 +222,14 @@ async fn sweep_shard(inner: &Inner, link: &RedisLink, replica: &ReplicaId) -> Re
 }
 
 /// Removes leases from the sets of their users on that shard.
-async fn remove(inner: &Inner, link: &RedisLink, leases: &[(UserId, String)]) -> Result<(), Failure> {
+async fn remove(inner: &Inner, link: &RedisLink, leases: &[(Places, String)]) -> Result<(), Failure> {
     let mut pipeline = Pipeline::new();
-    for (user, member) in leases {
-        pipeline.cmd("ZREM").arg(inner.keys().user_sessions(user)).arg(member).ignore();
+    for (places, member) in leases {
+        pipeline
+            .cmd("ZREM")
+            .arg(inner.keys().user_sessions(&places.user, places.apart.as_deref()))
+            .arg(member)
+            .ignore();
     }
     tell_all(link, &pipeline).await
 }

@@ -40,7 +40,7 @@ impl Redis {
         if let Some(mut ended) = inner.leases.closed(session) {
             inner.followers.set(session, Vec::new());
             ended.leaves_record = ended.leaves_record && inner.leave_record(session, ended.stamp);
-            let shard = inner.session_shard(session, ended.user.as_ref());
+            let shard = inner.session_shard(session, ended.user());
             inner.push_both(shard, inner.record_shard(session), Op::Closed(session, ended));
         }
     }

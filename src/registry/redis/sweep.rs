@@ -3,9 +3,10 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use tickgate_wire::model::{ReplicaId, SessionId, UserId};
+use tickgate_wire::model::{ReplicaId, SessionId};
 
 use super::leases::{IndexEntry, member};
+use crate::registry::Places;
 
 /// Pause after a failed renewal: short, because before the first lease this replica would not be swept.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
@@ -63,7 +64,7 @@ pub(super) enum SweepStep {
     /// Read a page of it.
     Scan { cursor: u64 },
     /// Remove these leases from their users' sets, and continue there.
-    Remove { leases: Vec<(UserId, String)>, cursor: u64 },
+    Remove { leases: Vec<(Places, String)>, cursor: u64 },
     /// Remove the index that was moved aside.
     Drop,
     /// Finished: the number of swept sessions, and whether nothing is left.
@@ -90,7 +91,7 @@ impl Sweep {
         self.sessions += page.len();
         let lease = |(session, slot): (&String, &String)| {
             let (session, slot) = (SessionId::parse(session)?, serde_json::from_str::<IndexEntry>(slot).ok()?);
-            Some((slot.user()?, member(slot.stamp, &self.replica, session)))
+            Some((slot.places()?, member(slot.stamp, &self.replica, session)))
         };
         self.next = SweepStep::Remove { leases: page.iter().filter_map(lease).collect(), cursor };
     }
@@ -108,6 +109,8 @@ impl Sweep {
 
 #[cfg(test)]
 mod tests {
+    use tickgate_wire::model::UserId;
+
     use super::*;
 
     #[test]
@@ -129,7 +132,9 @@ mod tests {
             let step = sweep.next();
             match &step {
                 SweepStep::MoveAside => sweep.moved(moved),
-                SweepStep::Scan { cursor: 0 } => sweep.scanned(7, &page(r#"{"u":"alice","p":"trading","c":1,"s":10}"#)),
+                SweepStep::Scan { cursor: 0 } => {
+                    sweep.scanned(7, &page(r#"{"u":"alice","p":"trading","a":true,"c":1,"s":10}"#))
+                }
                 SweepStep::Scan { .. } => sweep.scanned(0, &page(r#"{"p":"market","c":1,"s":11}"#)),
                 SweepStep::Remove { cursor, .. } => sweep.removed(*cursor),
                 SweepStep::Drop => sweep.dropped(),
@@ -143,7 +148,8 @@ mod tests {
     #[test]
     fn a_sweep_removes_every_lease_of_the_index_page_by_page() {
         let (steps, done) = sweep(Some(true));
-        let lease = (UserId::new("alice").unwrap(), "10:gone:6f1e0e5e7f1c4a439f5f0b8a4ab5a0f1".to_owned());
+        let places = Places { user: UserId::new("alice").unwrap(), apart: Some("trading".into()) };
+        let lease = (places, "10:gone:6f1e0e5e7f1c4a439f5f0b8a4ab5a0f1".to_owned());
         let expected = [
             SweepStep::MoveAside,
             SweepStep::Scan { cursor: 0 },

@@ -212,7 +212,7 @@ impl Writer {
             let mut batch = ShardBatch::default();
             for session in chunk {
                 if let Some(entry) = self.inner.leases.get(*session).filter(|entry| entry.stamp <= begun) {
-                    batch.restore(self.part, *session, &entry);
+                    batch.restore(self.part, &self.inner.leases, *session, &entry);
                 }
             }
             self.send(batch, Index::Current).await;
