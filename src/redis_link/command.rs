@@ -41,7 +41,10 @@ pub(super) async fn supervise(shared: Arc<Shared>, mut stop: Stop) {
                     backoff.reset();
                 }
             }
-            Err(failure) => drop(outage.report(&shared, &failure)),
+            Err(failure) => {
+                outage.report(&shared, &failure);
+                *shared.obstacle.lock() = (!failure.is_passing()).then(|| failure.to_string().into());
+            }
         }
         tokio::select! {
             () = sleep(backoff.next()) => {}
@@ -107,6 +110,7 @@ async fn watch(shared: &Shared, attached: Attached, ended: &Notify) -> Failure {
 impl Shared {
     fn install(&self, attached: &Attached) {
         self.pool.renew();
+        *self.obstacle.lock() = None;
         *self.command_since.lock() = Instant::now();
         self.command.store(Some(Arc::new(attached.clone())));
         self.identities.send_replace(Some(Arc::clone(&attached.identity)));

@@ -11,7 +11,7 @@ use redis::{
 
 use super::{
     Failure, Keys, RefusalKind,
-    server::{self, Server},
+    server::{self, Mode, Server},
     transport,
 };
 use crate::config::{self, Access};
@@ -94,12 +94,24 @@ pub(super) async fn establish(
     let mut connection = connecting.map_err(|error| Failure::of_connecting(&error, tls))?;
     // Informational, for CLIENT LIST; missing rights are no reason to fail.
     let _ = redis::cmd("CLIENT").arg("SETNAME").arg(name).query_async::<Value>(&mut connection).await;
-    let identity = identity(&mut connection).await?;
     let server = Server::parse(&redis::cmd("INFO").arg("server").query_async::<String>(&mut connection).await?);
     if !server.is_supported {
         return Err(Failure::TooOld(server.version));
     }
+    check_mode(server.mode)?;
+    let identity = identity(&mut connection).await?;
     Ok(Established { connection, identity, server })
+}
+
+/// A node of a cluster refuses what other nodes hold; a sentinel holds nothing.
+fn check_mode(mode: Mode) -> Result<(), Failure> {
+    match mode {
+        Mode::Standalone => Ok(()),
+        Mode::Cluster => Err(Failure::WrongMode(
+            "the server is a node of a Redis Cluster, which is not supported: use a server with cluster-enabled no",
+        )),
+        Mode::Sentinel => Err(Failure::WrongMode("the address is that of a sentinel, not of a Redis server")),
+    }
 }
 
 /// Connects once, and checks that the server is a master with a supported version. Writes nothing.

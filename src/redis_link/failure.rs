@@ -37,6 +37,9 @@ pub enum Failure {
     /// The server is older than the gateway requires.
     #[error("redis {0} is too old: 7.0 (or valkey 7.2) is required")]
     TooOld(Arc<str>),
+    /// A server of another kind than the configuration names; nothing was sent.
+    #[error("{0}")]
+    WrongMode(&'static str),
     /// Redis holds a format other than this program's.
     #[error("{0}")]
     OtherFormat(Arc<str>),
@@ -125,7 +128,7 @@ impl Failure {
     pub const fn is_passing(&self) -> bool {
         match self {
             Self::Refused { kind, .. } => kind.is_passing(),
-            Self::TooOld(_) | Self::OtherFormat(_) | Self::Other(_) => false,
+            Self::TooOld(_) | Self::WrongMode(_) | Self::OtherFormat(_) | Self::Other(_) => false,
             Self::Disconnected | Self::Unreachable(_) | Self::Closed | Self::TimedOut | Self::PoolWait => true,
         }
     }
@@ -146,7 +149,7 @@ impl Failure {
             Self::TimedOut => Label::Timeout,
             Self::Refused { kind, .. } => kind.label(),
             Self::PoolWait => Label::PoolWait,
-            Self::TooOld(_) | Self::OtherFormat(_) | Self::Other(_) => Label::Other,
+            Self::TooOld(_) | Self::WrongMode(_) | Self::OtherFormat(_) | Self::Other(_) => Label::Other,
         }
     }
 }

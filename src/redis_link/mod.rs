@@ -87,6 +87,8 @@ struct Shared {
     metrics: Arc<Metrics>,
     pool: pool::Reads,
     command: ArcSwapOption<Attached>,
+    /// Why there is no command link, if it does not pass by itself.
+    obstacle: Mutex<Option<Arc<str>>>,
     /// Since when the command link has been in its current state, up or down.
     command_since: Mutex<Instant>,
     pubsub_down_since: Mutex<Option<Instant>>,
@@ -135,6 +137,7 @@ impl RedisLink {
             pool: pool::Reads::new(config, Arc::clone(&metrics)),
             metrics,
             command: ArcSwapOption::empty(),
+            obstacle: Mutex::new(None),
             command_since: Mutex::new(now),
             pubsub_down_since: Mutex::new(Some(now)),
             suspicion: Notify::new(),
@@ -312,6 +315,12 @@ impl RedisLink {
     /// must not block. Messages sent while the link is down are missed; see [`RedisLink::pubsub_links`].
     pub fn subscribe_control(&self, channel: &str, callback: ControlCallback) {
         self.shared.subscriptions.subscribe_control(channel, callback);
+    }
+
+    /// Why no command link can be established, if it does not pass by itself: for operators.
+    #[must_use]
+    pub fn obstacle(&self) -> Option<Arc<str>> {
+        self.shared.obstacle.lock().clone()
     }
 
     /// The state of the links.

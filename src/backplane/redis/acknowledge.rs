@@ -135,7 +135,7 @@ fn verdict(failure: &Failure, was_sent: bool) -> PublishError {
         Failure::Disconnected | Failure::Unreachable(_) | Failure::Closed | Failure::TimedOut => Refusal::Disconnected,
         Failure::Refused { kind, .. } => refusal(*kind),
         Failure::PoolWait => Refusal::Overloaded,
-        Failure::TooOld(_) | Failure::OtherFormat(_) | Failure::Other(_) => Refusal::Denied,
+        Failure::TooOld(_) | Failure::WrongMode(_) | Failure::OtherFormat(_) | Failure::Other(_) => Refusal::Denied,
     })
 }
 
