@@ -221,10 +221,12 @@ impl Council {
         self.answers[at] = word;
         let answering = self.answers.iter().filter(|answer| answer.is_ok()).count();
         shared.metrics.redis_sentinels.set(i64::try_from(answering).unwrap_or(i64::MAX));
+        // At the start all are heard before one is believed: the first to answer may be wrong.
+        if self.answers.contains(&UNHEARD) {
+            return;
+        }
         match judge(&self.answers, sentinels, self.seen).cloned() {
             Ok(answer) => self.follow(shared, sentinels, &answer),
-            // The others are asked for the first time.
-            Err((Doubt::Silence, _)) if self.answers.contains(&UNHEARD) => {}
             Err((doubt, failure)) => self.doubt(shared, doubt, failure),
         }
     }
