@@ -54,7 +54,11 @@ def value_rows(text: str) -> list[tuple[str, str, str]]:
 # Keys that the chart sets itself, or for which it has separate values: addresses, secrets, the drain.
 SET_ELSEWHERE = {
     "server": {"mode", "name", "listen", "ops_listen", "tls", "ops_tls"},
-    "redis": {"url", "url_file", "client_cert_file", "client_key_file"},
+    "redis": {
+        *("url", "url_file", "client_cert_file", "client_key_file"),
+        # The chart leads to one address; with sentinels, use a configuration of your own.
+        *("mode", "addresses", "user", "password_file", "address_map", "sentinel"),
+    },
     "auth": {"hs256_secrets", "hs256_secrets_file", "api_keys", "api_keys_file"},
     "drain": {"delay", "spread"},
 }

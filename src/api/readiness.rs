@@ -148,8 +148,8 @@ pub enum NotReady {
     KeysMissing,
     /// The replica is at its connection limit.
     Overloaded,
-    /// Redis commands have failed for longer than the grace period.
-    CommandsDown(Duration),
+    /// Redis commands have failed for longer than the grace period; and why, if it does not pass by itself.
+    CommandsDown(Duration, Option<Arc<str>>),
     /// The pub/sub link has been silent for longer than the grace period.
     PubSubDown(Duration),
     /// Redis answers, but publications cannot be acknowledged: the reason.
@@ -168,7 +168,7 @@ impl NotReady {
             Self::Held => "held",
             Self::KeysMissing => "keys_missing",
             Self::Overloaded => "overloaded",
-            Self::CommandsDown(_) => "redis_down",
+            Self::CommandsDown(..) => "redis_down",
             Self::PubSubDown(_) => "redis_pubsub_down",
             Self::NotAcknowledging(_) => "redis_membership",
             Self::QueueStalled(_) => "work_queue_stalled",
@@ -184,7 +184,10 @@ impl fmt::Display for NotReady {
             Self::Held => f.write_str("an operator drained the replica"),
             Self::KeysMissing => f.write_str("no key set has arrived yet, so no token can be verified"),
             Self::Overloaded => f.write_str("the replica is at its connection limit"),
-            Self::CommandsDown(down) => write!(f, "redis has not answered for {} s", down.as_secs()),
+            Self::CommandsDown(down, None) => write!(f, "redis has not answered for {} s", down.as_secs()),
+            Self::CommandsDown(down, Some(why)) => {
+                write!(f, "redis has not been usable for {} s: {why}", down.as_secs())
+            }
             Self::PubSubDown(down) => write!(f, "redis pub/sub has been silent for {} s", down.as_secs()),
             Self::NotAcknowledging(why) => write!(f, "nothing can be acknowledged: {why}"),
             Self::QueueStalled(wait) => write!(f, "topics have waited to be read for {} s", wait.as_secs()),
@@ -221,6 +224,7 @@ impl Readiness {
         // to Redis there is nothing to replay.
         let grace = if facts.backplane.reached { config.redis_grace } else { Duration::ZERO };
         let outlasted = |down: Duration| config.redis_required && down > grace;
+        let why = facts.backplane.commands_obstacle.clone();
         let (commands, pubsub) = (facts.backplane.commands_down, facts.backplane.pubsub_down);
         // Without a command link nothing can be read: the check of Redis reports that.
         let stalled = commands.is_zero() && facts.queue_wait > config.queue_grace;
@@ -229,7 +233,7 @@ impl Readiness {
             checks: [
                 Check { name: "lifecycle", failed: lifecycle },
                 Check { name: "keys", failed: facts.awaits_keys.then_some(NotReady::KeysMissing) },
-                Check { name: "redis", failed: outlasted(commands).then_some(NotReady::CommandsDown(commands)) },
+                Check { name: "redis", failed: outlasted(commands).then_some(NotReady::CommandsDown(commands, why)) },
                 Check { name: "redis_pubsub", failed: outlasted(pubsub).then_some(NotReady::PubSubDown(pubsub)) },
                 Check { name: "redis_membership", failed: obstacle.map(NotReady::NotAcknowledging) },
                 Check { name: "work_queue", failed: stalled.then_some(NotReady::QueueStalled(facts.queue_wait)) },
@@ -260,6 +264,7 @@ mod tests {
             kind: "redis",
             reached: true,
             commands_down: Duration::ZERO,
+            commands_obstacle: None,
             pubsub_down: Duration::ZERO,
             obstacle: None,
             acknowledges: true,
@@ -287,12 +292,13 @@ mod tests {
             kind: "redis",
             reached: false,
             commands_down: never,
+            commands_obstacle: Some("wrong server".into()),
             pubsub_down: never,
             obstacle: None,
             acknowledges: false,
         };
         let facts = Facts { backplane: health, ..running() };
-        assert_eq!(reason(&facts), Some(NotReady::CommandsDown(never)));
+        assert_eq!(reason(&facts), Some(NotReady::CommandsDown(never, Some("wrong server".into()))));
     }
 
     #[test]
@@ -334,7 +340,7 @@ mod tests {
             Facts { backplane: Health { commands_down, pubsub_down, ..running().backplane }, ..running() }
         };
         assert_eq!(reason(&with(10, 10)), None);
-        assert_eq!(reason(&with(11, 0)), Some(NotReady::CommandsDown(Duration::from_secs(11))));
+        assert_eq!(reason(&with(11, 0)), Some(NotReady::CommandsDown(Duration::from_secs(11), None)));
         assert_eq!(reason(&with(0, 11)), Some(NotReady::PubSubDown(Duration::from_secs(11))));
         let optional = config::Readiness { redis_required: false, ..CONFIG };
         assert_eq!(Readiness::decide(&with(99, 99), &optional).reason(), None);

@@ -33,7 +33,7 @@ pub async fn connect(config: &Config) -> Result<(), Problems> {
     if let Some(redis) = &config.redis
         && let Err(failure) = redis_link::probe(redis).await
     {
-        problems.report(if redis.url_file.is_some() { "redis.url_file" } else { "redis.url" }, failure.to_string());
+        problems.report(redis.place_key(), failure.to_string());
     }
     match Verifier::new(&config.auth) {
         Ok(verifier) => {

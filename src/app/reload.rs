@@ -210,8 +210,8 @@ fn panicked() -> Problems {
 async fn take_redis_over(replica: &Replica, config: &Config) {
     let (Some(ours), Some(read)) = (&replica.config.redis, &config.redis) else { return };
     // A changed address in the configuration itself may be another Redis.
-    if ours.url_file.is_none() && ours.access().url != read.access().url {
-        tracing::warn!(settings = "redis.url", "reloaded, but these settings require a restart");
+    if !ours.leads_where(read) {
+        tracing::warn!(settings = ours.place_key(), "reloaded, but these settings require a restart");
         return;
     }
     if ours.take_access(read)

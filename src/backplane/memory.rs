@@ -186,6 +186,7 @@ impl Memory {
             kind: "memory",
             reached: true,
             commands_down: down,
+            commands_obstacle: None,
             pubsub_down: down,
             obstacle: None,
             acknowledges: true,

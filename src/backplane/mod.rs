@@ -185,6 +185,8 @@ pub struct Health {
     pub reached: bool,
     /// How long commands have been failing; zero when they work.
     pub commands_down: Duration,
+    /// Why, if it does not pass by itself.
+    pub commands_obstacle: Option<Arc<str>>,
     /// How long arrivals have been impossible; zero when they work.
     pub pubsub_down: Duration,
     /// Why nothing is acknowledged although the server responds.

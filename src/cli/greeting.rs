@@ -5,7 +5,7 @@ use std::{fmt::Write, net::SocketAddr, time::SystemTime};
 
 use crate::{
     auth::{DEMO_USER, demo_token},
-    config::{Config, without_credentials},
+    config::Config,
 };
 
 /// The text. `program` is the command that started this program, so that the lines can be copied as they are.
@@ -16,10 +16,10 @@ pub(super) fn greeting(
     now: SystemTime,
 ) -> String {
     let mut text = format!("Tickgate {}, development mode, on loopback only\n\n", env!("CARGO_PKG_VERSION"));
-    let backplane = config.redis.as_ref().map_or_else(
-        || "memory: one replica, nothing is kept after it stops".into(),
-        |redis| without_credentials(redis.access().url.expose()),
-    );
+    let backplane = config
+        .redis
+        .as_ref()
+        .map_or_else(|| "memory: one replica, nothing is kept after it stops".into(), |redis| redis.access().shown());
     let token = demo_token(&config.auth, now);
     let key = config.auth.api_keys.first().map_or("", |key| key.expose());
     let sockets = format!("{}://{public}", if config.server.tls.is_some() { "wss" } else { "ws" });

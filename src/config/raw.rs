@@ -63,9 +63,14 @@ pub(super) struct OpsTls {
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Redis {
+    pub mode: String,
     #[serde(serialize_with = "hide_credentials")]
     pub url: Secret,
     pub url_file: String,
+    pub addresses: Vec<String>,
+    pub user: String,
+    pub password_file: String,
+    pub address_map: Vec<String>,
     pub prefix: String,
     pub pool_size: u64,
     pub pool_wait_timeout: String,
@@ -78,6 +83,16 @@ pub(super) struct Redis {
     pub ca_file: String,
     pub client_cert_file: String,
     pub client_key_file: String,
+    pub sentinel: Sentinel,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Sentinel {
+    pub name: String,
+    pub user: String,
+    pub password_file: String,
+    pub ca_file: String,
 }
 
 #[derive(Debug, Deserialize, Serialize)]

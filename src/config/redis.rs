@@ -9,7 +9,8 @@ use std::{
 use arc_swap::ArcSwap;
 
 use super::{
-    Identity, Problems, Secret, named_file, raw,
+    Identity, Problems, Secret, Sentinels, named_file, raw,
+    secret::without_credentials,
     value::{Section, quoted},
 };
 
@@ -50,15 +51,35 @@ pub struct Redis {
 /// How to connect to Redis. Contains secrets. Replaced as a whole when files are read again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Access {
-    /// `redis://` or `rediss://`, with user and password.
+    /// `redis://` or `rediss://`, with user and password; empty with sentinels.
     pub url: Secret,
-    /// Private certificate authorities for `rediss://`, in PEM form.
+    /// Which servers there are, if sentinels name the primary.
+    pub sentinels: Option<Sentinels>,
+    /// Private certificate authorities of the servers, in PEM form.
     pub authority: Option<Arc<str>>,
     /// The client certificate for Redis.
     pub identity: Option<Identity>,
 }
 
 impl Access {
+    /// Whether the servers, and the sentinels, are reached over TLS.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        match &self.sentinels {
+            Some(sentinels) => sentinels.tls,
+            None => self.url.expose().starts_with("rediss://"),
+        }
+    }
+
+    /// Where Redis is, without secrets.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        match &self.sentinels {
+            Some(sentinels) => sentinels.shown(),
+            None => without_credentials(self.url.expose()),
+        }
+    }
+
     /// An address without certificates.
     #[must_use]
     pub fn by(url: &str) -> Arc<ArcSwap<Self>> {
@@ -69,11 +90,14 @@ impl Access {
 impl Redis {
     /// `None` without an address: the memory backplane. The other keys are validated in any case.
     pub(super) fn check(raw: &raw::Redis, problems: &mut Problems) -> Option<Self> {
+        let sentinels = Sentinels::check(raw, problems);
         let mut section = Section::new("redis", problems);
-        let url = address(raw, &mut section);
+        let url = if sentinels.is_some() { None } else { address(raw, &mut section) };
+        let is_used = url.is_some() || sentinels.is_some();
         let ca_file = section.take("ca_file", named_file::pem(&raw.ca_file, &["CERTIFICATE"], CA_FILE_CONTENT), None);
         let access = Access {
-            url: url.clone().unwrap_or_default(),
+            url: url.unwrap_or_default(),
+            sentinels,
             authority: ca_file.as_ref().map(|(_, text)| text.as_str().into()),
             identity: Identity::check(
                 &mut section,
@@ -81,15 +105,15 @@ impl Redis {
                 [&raw.client_cert_file, &raw.client_key_file],
             ),
         };
-        if url.is_some() && !access.url.expose().starts_with("rediss://") {
+        if is_used && !access.is_tls() {
+            let place = if access.sentinels.is_some() { "redis.addresses" } else { "redis.url" };
             if access.authority.is_some() {
-                section.report("ca_file", "requires rediss:// in redis.url: without TLS no certificate is checked");
+                let text = format!("requires rediss:// in {place}: without TLS no certificate is checked");
+                section.report("ca_file", text);
             }
             if access.identity.is_some() {
-                section.report(
-                    "client_cert_file",
-                    "requires rediss:// in redis.url: without TLS no client certificate is sent",
-                );
+                let text = format!("requires rediss:// in {place}: without TLS no client certificate is sent");
+                section.report("client_cert_file", text);
             }
         }
         let redis = Self {
@@ -113,13 +137,34 @@ impl Redis {
             );
             section.report("canary_timeout", text);
         }
-        url.map(|_| redis)
+        is_used.then_some(redis)
     }
 
     /// The settings for a connection that is opened now.
     #[must_use]
     pub fn access(&self) -> Arc<Access> {
         self.access.load_full()
+    }
+
+    /// The key that says where Redis is.
+    #[must_use]
+    pub fn place_key(&self) -> &'static str {
+        match self.access().sentinels {
+            Some(_) => "redis.addresses",
+            None if self.url_file.is_some() => "redis.url_file",
+            None => "redis.url",
+        }
+    }
+
+    /// Whether `other` leads to the same servers. A file with an address may change: it is meant to be replaced.
+    #[must_use]
+    pub fn leads_where(&self, other: &Self) -> bool {
+        let (ours, theirs) = (self.access(), other.access());
+        match (&ours.sentinels, &theirs.sentinels) {
+            (Some(ours), Some(theirs)) => ours.leads_where(theirs),
+            (None, None) => self.url_file.is_some() || ours.url == theirs.url,
+            _ => false,
+        }
     }
 
     /// Uses the settings of `other` for new connections. Returns whether they differ from the previous ones.

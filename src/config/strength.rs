@@ -82,6 +82,8 @@ pub(super) fn warn(
         ("auth.hs256_secrets_file", &raw.0.hs256_secrets_file),
         ("auth.api_keys_file", &raw.0.api_keys_file),
         ("redis.url_file", &raw.1.url_file),
+        ("redis.password_file", &raw.1.password_file),
+        ("redis.sentinel.password_file", &raw.1.sentinel.password_file),
     ];
     let open = |path: &str| fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o004 != 0);
     for (key, path) in files.into_iter().filter(|(_, path)| !path.is_empty() && open(path)) {
@@ -89,6 +91,14 @@ pub(super) fn warn(
     }
     let Some(redis) = redis else { return warnings };
     let access = redis.access();
+    if let Some(sentinels) = &access.sentinels {
+        let is_far = sentinels.addresses.iter().any(|address| !is_loopback(&address.host));
+        if !sentinels.tls && is_far {
+            let text = "tokens and messages are sent to Redis unencrypted: redis.addresses does not use rediss://";
+            warnings.push(text.to_owned());
+        }
+        return warnings;
+    }
     let (credentials, host) = authority(access.url.expose());
     let password = credentials.and_then(|text| text.split_once(':')).map(|(_, password)| Secret::new(password));
     if password.is_some_and(|password| is_published(&password)) {

@@ -318,6 +318,41 @@ fn a_secret_file_readable_by_every_user_causes_a_warning() {
 }
 
 #[test]
+fn keys_that_do_not_fit_the_mode_of_redis_are_refused() {
+    let password = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(password.path(), "secret\n").unwrap();
+    let good = format!(
+        "[redis]\nmode = 'sentinel'\naddresses = ['a:1', 'b:2']\npassword_file = '{}'\nsentinel = {{ name = 'n' }}\n",
+        password.path().display()
+    );
+    let redis = load(&file(&good).1).redis.unwrap();
+    let sentinels = redis.access().sentinels.clone().unwrap();
+    assert_eq!((&*sentinels.name, sentinels.addresses.len(), sentinels.tls), ("n", 2, false));
+    assert_eq!(sentinels.server_login.password.expose(), "secret");
+    assert_eq!((redis.place_key(), &*redis.access().shown()), ("redis.addresses", "n of sentinels a:1, b:2"));
+    let named = |text: &str| format!("mode = 'sentinel'\nsentinel = {{ name = 'n' }}\n{text}");
+    for (text, refused) in [
+        ("mode = 'cluster'".into(), "mode: must be one of standalone, sentinel"),
+        ("addresses = ['a:1']".into(), "addresses: requires redis.mode"),
+        ("address_map = ['a:1=b:1']".into(), "address_map: requires redis.mode"),
+        ("user = 'u'".into(), "user: requires redis.mode"),
+        ("sentinel = { name = 'n' }".into(), "sentinel.name: requires redis.mode"),
+        ("sentinel = { user = 'u' }".into(), "sentinel.user: requires redis.mode"),
+        ("mode = 'sentinel'\naddresses = ['a:1']".into(), "sentinel.name: must be the name"),
+        (named(""), "addresses: must have 1 to 16"),
+        (named("addresses = ['a:1']\nurl = 'redis://h'"), "url: does not fit"),
+        (named("addresses = ['a:1', 'a:1']"), "addresses: has a:1 twice"),
+        (named("addresses = ['a:1', 'rediss://b:1']"), "addresses: must all have"),
+        (named("addresses = ['a']"), "addresses: must be host:port"),
+        (named("addresses = ['a:1']\nuser = 'u'"), "password_file: is missing"),
+        (named("addresses = ['a:1']\naddress_map = ['a']"), "address_map: must be"),
+    ] {
+        let found = problems_of(&format!("[redis]\n{text}\n"));
+        assert!(found.iter().any(|problem| problem.starts_with(&format!("redis.{refused}"))), "{text}: {found:?}");
+    }
+}
+
+#[test]
 fn the_query_of_a_key_set_is_not_shown() {
     let url = "https://login.example.com/jwks?key=hunter2";
     let (_, effective) = Config::load(&environment(&[("TICKGATE__AUTH__JWKS_URL", url)])).unwrap();

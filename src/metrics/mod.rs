@@ -127,6 +127,9 @@ metrics! {
     replay_duration_seconds: Histogram [LATENCY] = "Time from a request for missed messages until they are read.";
 
     redis_up: Sparse<Link> = "1 while the link to Redis works; absent without Redis.";
+    redis_sentinels: IntGauge = "Sentinels that answer; 0 without sentinels.";
+    redis_sentinels_doubt: IntGauge = "1 while the sentinels name no primary that can be trusted.";
+    redis_primary_moves_total: IntCounter = "Changes of the primary that the sentinels named.";
     redis_reconnects_total: Family<Link, IntCounter> = "Reconnections to Redis.";
     redis_errors_total: Family<RedisError, IntCounter> = "Failures of Redis, by kind.";
     redis_publish_duration_seconds: Histogram [LATENCY] = "Time from sending a publication to Redis to its response.";

@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Attached, Failure, Shared, backoff::Backoff, connect};
+use super::{Attached, Failure, Shared, backoff::Backoff, connect, primary::Place};
 use crate::{
     metrics::{Link, RedisCommand},
     tasks::Stop,
@@ -26,39 +26,70 @@ pub(super) async fn supervise(shared: Arc<Shared>, mut stop: Stop) {
     // The pub/sub link may have connected to the server first: this link logs it as well.
     let mut logged = String::new();
     while !stop.stopping() {
-        let ended = Arc::new(Notify::new());
-        match connect(&shared, &ended, &mut logged).await {
-            Ok(attached) => {
-                outage.over();
-                shared.install(&attached);
-                let reason = tokio::select! {
-                    failure = watch(&shared, attached, &ended) => Some(failure),
-                    () = stop.wait() => None,
-                };
+        let failure = tokio::select! {
+            failure = serve(&shared, &mut outage, &mut logged) => failure,
+            () = stop.wait() => {
                 shared.uninstall();
-                let Some(failure) = reason else { return };
-                if outage.report(&shared, &failure) {
-                    backoff.reset();
-                }
+                return;
             }
-            Err(failure) => drop(outage.report(&shared, &failure)),
+        };
+        let stood = shared.command.load().is_some();
+        if stood {
+            shared.uninstall();
+        } else {
+            *shared.obstacle.lock() = failure.is_obstacle().then(|| failure.to_string().into());
         }
+        if outage.report(&shared, &failure) {
+            backoff.reset();
+        }
+        // A lost link may be a failover.
+        shared.primary.ask();
         tokio::select! {
             () = sleep(backoff.next()) => {}
+            () = shared.primary.changed() => {}
             () = stop.wait() => {}
         }
     }
 }
 
+/// One link from its start to its end, at the latest when the primary is another server; returns why it ended.
+async fn serve(shared: &Shared, outage: &mut Outage, logged: &mut String) -> Failure {
+    let place = match shared.primary.place() {
+        Ok(place) => place,
+        Err(failure) => return failure,
+    };
+    tokio::select! {
+        failure = serve_at(shared, &place, outage, logged) => failure,
+        () = shared.primary.moved_from(&place) => Failure::Superseded,
+    }
+}
+
+async fn serve_at(shared: &Shared, place: &Place, outage: &mut Outage, logged: &mut String) -> Failure {
+    let ended = Arc::new(Notify::new());
+    match connect(shared, place, &ended, logged).await {
+        Ok(attached) => {
+            outage.over();
+            shared.install(&attached);
+            watch(shared, attached, &ended).await
+        }
+        Err(failure) => failure,
+    }
+}
+
 /// `logged`: the last server that was logged.
-async fn connect(shared: &Shared, ended: &Arc<Notify>, logged: &mut String) -> Result<Attached, Failure> {
+async fn connect(
+    shared: &Shared,
+    place: &Place,
+    ended: &Arc<Notify>,
+    logged: &mut String,
+) -> Result<Attached, Failure> {
     let signal = Arc::clone(ended);
     let push = move |info: PushInfo| {
         if info.kind == PushKind::Disconnection {
             signal.notify_one();
         }
     };
-    let attempt = connect::establish(&shared.config, "tickgate-command", push);
+    let attempt = connect::establish(&shared.config, place, "tickgate-command", push);
     let bound = shared.config.connect_timeout + shared.config.response_timeout * 4;
     let connect::Established { mut connection, identity, server } =
         timeout(bound, attempt).await.map_err(|_| Failure::TimedOut)??;
@@ -74,7 +105,7 @@ async fn connect(shared: &Shared, ended: &Arc<Notify>, logged: &mut String) -> R
         }
         identity.as_ref().clone_into(logged);
         tracing::info!(
-            address = connect::shown_address(&shared.config),
+            address = connect::shown_address(&shared.config, &shared.primary),
             server = &*server.version,
             identity = &*identity,
             "connected to redis"
@@ -107,6 +138,7 @@ async fn watch(shared: &Shared, attached: Attached, ended: &Notify) -> Failure {
 impl Shared {
     fn install(&self, attached: &Attached) {
         self.pool.renew();
+        *self.obstacle.lock() = None;
         *self.command_since.lock() = Instant::now();
         self.command.store(Some(Arc::new(attached.clone())));
         self.identities.send_replace(Some(Arc::clone(&attached.identity)));
@@ -148,7 +180,7 @@ impl Outage {
         let due = |(reported, at): &(Failure, Instant)| reported != failure || now - *at >= REMINDER;
         if self.reported.as_ref().is_none_or(due) {
             let down = (now - began).as_secs();
-            let (link, address) = (self.link, connect::shown_address(&shared.config));
+            let (link, address) = (self.link, connect::shown_address(&shared.config, &shared.primary));
             tracing::warn!(link, address, down_seconds = down, %failure, "the link to redis is down");
             self.reported = Some((failure.clone(), now));
         }

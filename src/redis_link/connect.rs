@@ -11,10 +11,11 @@ use redis::{
 
 use super::{
     Failure, Keys, RefusalKind,
-    server::{self, Server},
+    primary::{Place, Primary},
+    server::{self, Mode, Server},
     transport,
 };
-use crate::config::{self, Access};
+use crate::config::{self, Access, Login, ServerAddress};
 
 /// Maximum number of commands in a connection's own queue.
 const PIPELINE_BUFFER: usize = 1024;
@@ -28,28 +29,92 @@ pub(super) struct Established {
     pub(super) server: Server,
 }
 
-/// Where Redis is now, with everything except the response timeout.
+/// The server at `place`, with everything except the response timeout.
 ///
 /// # Errors
 /// [`Failure::Unreachable`] if address or certificates are unusable.
-pub(super) fn connection_info(config: &config::Redis, access: &Access) -> Result<ConnectionInfo, Failure> {
-    read_info(config, access).map_err(|error| Failure::of_connecting(&error, false))
+pub(super) fn connection_info(
+    config: &config::Redis,
+    access: &Access,
+    place: &Place,
+) -> Result<ConnectionInfo, Failure> {
+    read_info(config, access, place.as_deref()).map_err(|error| Failure::of_connecting(&error, false))
+}
+
+/// A sentinel.
+///
+/// # Errors
+/// [`Failure::Unreachable`] if certificates are unusable.
+pub(super) fn sentinel_info(config: &config::Redis, address: &ServerAddress) -> Result<ConnectionInfo, Failure> {
+    read_sentinel_info(config, &config.access(), address).map_err(|error| Failure::of_connecting(&error, false))
 }
 
 /// The address for the log: without user and password.
-pub(super) fn shown_address(config: &config::Redis) -> String {
-    let info = config.access().url.expose().into_connection_info().ok();
-    info.map_or_else(|| "unknown".to_owned(), |info| info.addr().to_string())
+pub(super) fn shown_address(config: &config::Redis, primary: &Primary) -> String {
+    let access = config.access();
+    match (primary.place(), &access.sentinels) {
+        (Ok(Some(address)), _) => address.to_string(),
+        (_, Some(sentinels)) => sentinels.shown(),
+        _ => {
+            let info = access.url.expose().into_connection_info().ok();
+            info.map_or_else(|| "unknown".to_owned(), |info| info.addr().to_string())
+        }
+    }
 }
 
-/// The same with the library's error.
-pub(super) fn read_info(config: &config::Redis, access: &Access) -> RedisResult<ConnectionInfo> {
-    let mut info = access.url.expose().into_connection_info()?;
+/// [`connection_info`] with the library's error. `place`: required if sentinels name the server.
+pub(super) fn read_info(
+    config: &config::Redis,
+    access: &Access,
+    place: Option<&ServerAddress>,
+) -> RedisResult<ConnectionInfo> {
+    let info = match (place, &access.sentinels) {
+        (Some(address), Some(sentinels)) => addressed(address, sentinels.tls, &sentinels.server_login)?,
+        _ => access.url.expose().into_connection_info()?,
+    };
+    complete(config, access, info, access.authority.as_ref())
+}
+
+/// [`sentinel_info`] with the library's error.
+pub(super) fn read_sentinel_info(
+    config: &config::Redis,
+    access: &Access,
+    address: &ServerAddress,
+) -> RedisResult<ConnectionInfo> {
+    let sentinels = access.sentinels.clone().unwrap_or_default();
+    let info = addressed(address, sentinels.tls, &sentinels.login)?;
+    complete(config, access, info, sentinels.authority.as_ref().or(access.authority.as_ref()))
+}
+
+fn addressed(address: &ServerAddress, tls: bool, login: &Login) -> RedisResult<ConnectionInfo> {
+    let (host, port) = (address.host.clone(), address.port);
+    let address = match tls {
+        true => ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None },
+        false => ConnectionAddr::Tcp(host, port),
+    };
+    let info = address.into_connection_info()?;
+    let mut redis = info.redis_settings().clone();
+    if !login.user.is_empty() {
+        redis = redis.set_username(&login.user);
+    }
+    if !login.password.is_empty() {
+        redis = redis.set_password(login.password.expose());
+    }
+    Ok(info.set_redis_settings(redis))
+}
+
+/// Adds certificates, timeouts and the protocol.
+fn complete(
+    config: &config::Redis,
+    access: &Access,
+    mut info: ConnectionInfo,
+    authority: Option<&Arc<str>>,
+) -> RedisResult<ConnectionInfo> {
     if matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
         // Fails if a provider is already installed, which is fine.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        if access.authority.is_some() || access.identity.is_some() {
-            let root_cert = access.authority.as_ref().map(|authority| authority.as_bytes().to_vec());
+        if authority.is_some() || access.identity.is_some() {
+            let root_cert = authority.map(|authority| authority.as_bytes().to_vec());
             let client_tls = access.identity.as_ref().map(|identity| ClientTlsConfig {
                 client_cert: identity.certificate.as_bytes().to_vec(),
                 client_key: identity.key.expose().as_bytes().to_vec(),
@@ -81,6 +146,7 @@ pub(super) fn connection_config(config: &config::Redis, response_timeout: Durati
 /// server sends unprompted, and the end of the connection.
 pub(super) async fn establish(
     config: &config::Redis,
+    place: &Place,
     name: &str,
     push: impl Fn(PushInfo) + Send + Sync + 'static,
 ) -> Result<Established, Failure> {
@@ -88,28 +154,32 @@ pub(super) async fn establish(
         push(info);
         Ok::<(), ()>(())
     });
-    let info = connection_info(config, &config.access())?;
+    let info = connection_info(config, &config.access(), place)?;
     let tls = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
     let connecting = transport::open(&info, &settings, name).await;
     let mut connection = connecting.map_err(|error| Failure::of_connecting(&error, tls))?;
     // Informational, for CLIENT LIST; missing rights are no reason to fail.
     let _ = redis::cmd("CLIENT").arg("SETNAME").arg(name).query_async::<Value>(&mut connection).await;
-    let identity = identity(&mut connection).await?;
     let server = Server::parse(&redis::cmd("INFO").arg("server").query_async::<String>(&mut connection).await?);
     if !server.is_supported {
         return Err(Failure::TooOld(server.version));
     }
+    check_mode(server.mode)?;
+    let identity = identity(&mut connection).await?;
     Ok(Established { connection, identity, server })
 }
 
-/// Connects once, and checks that the server is a master with a supported version. Writes nothing.
-///
-/// # Errors
-/// Why no replica could work with it now.
-pub async fn probe(config: &config::Redis) -> Result<(), Failure> {
-    let bound = config.connect_timeout + config.response_timeout * 4;
-    let attempt = establish(config, "tickgate-probe", |_| {});
-    tokio::time::timeout(bound, attempt).await.map_err(|_| Failure::TimedOut)?.map(drop)
+/// A node of a cluster refuses what other nodes hold; a sentinel holds nothing.
+fn check_mode(mode: Mode) -> Result<(), Failure> {
+    match mode {
+        Mode::Standalone => Ok(()),
+        Mode::Cluster => Err(Failure::WrongMode(
+            "the server is a node of a Redis Cluster, which is not supported: use a server with cluster-enabled no",
+        )),
+        Mode::Sentinel => Err(Failure::WrongMode(
+            "the address is that of a sentinel: set redis.mode = \"sentinel\" and redis.addresses",
+        )),
+    }
 }
 
 /// Checks that the connection still leads to the same dataset on a master. Also probes an established link: its timeout

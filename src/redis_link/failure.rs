@@ -37,6 +37,15 @@ pub enum Failure {
     /// The server is older than the gateway requires.
     #[error("redis {0} is too old: 7.0 (or valkey 7.2) is required")]
     TooOld(Arc<str>),
+    /// The sentinels name no server: why. Nothing was sent.
+    #[error("no primary of redis is known: {0}")]
+    NoPrimary(Arc<str>),
+    /// The sentinels name another server than that of the link.
+    #[error("the sentinels name another server as the primary")]
+    Superseded,
+    /// A server of another kind than the configuration names; nothing was sent.
+    #[error("{0}")]
+    WrongMode(&'static str),
     /// Redis holds a format other than this program's.
     #[error("{0}")]
     OtherFormat(Arc<str>),
@@ -125,9 +134,21 @@ impl Failure {
     pub const fn is_passing(&self) -> bool {
         match self {
             Self::Refused { kind, .. } => kind.is_passing(),
-            Self::TooOld(_) | Self::OtherFormat(_) | Self::Other(_) => false,
-            Self::Disconnected | Self::Unreachable(_) | Self::Closed | Self::TimedOut | Self::PoolWait => true,
+            Self::TooOld(_) | Self::WrongMode(_) | Self::OtherFormat(_) | Self::Other(_) => false,
+            Self::Disconnected
+            | Self::Unreachable(_)
+            | Self::NoPrimary(_)
+            | Self::Superseded
+            | Self::Closed
+            | Self::TimedOut
+            | Self::PoolWait => true,
         }
+    }
+
+    /// Whether readiness names it: what an operator must change, or what the sentinels say.
+    #[must_use]
+    pub const fn is_obstacle(&self) -> bool {
+        matches!(self, Self::NoPrimary(_)) || !self.is_passing()
     }
 
     /// Whether the link should be probed now rather than at its next interval.
@@ -142,11 +163,13 @@ impl Failure {
     pub const fn label(&self) -> metrics::RedisError {
         use metrics::RedisError as Label;
         match self {
-            Self::Disconnected | Self::Unreachable(_) | Self::Closed => Label::Closed,
+            Self::Disconnected | Self::Unreachable(_) | Self::NoPrimary(_) | Self::Superseded | Self::Closed => {
+                Label::Closed
+            }
             Self::TimedOut => Label::Timeout,
             Self::Refused { kind, .. } => kind.label(),
             Self::PoolWait => Label::PoolWait,
-            Self::TooOld(_) | Self::OtherFormat(_) | Self::Other(_) => Label::Other,
+            Self::TooOld(_) | Self::WrongMode(_) | Self::OtherFormat(_) | Self::Other(_) => Label::Other,
         }
     }
 }

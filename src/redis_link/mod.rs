@@ -20,13 +20,17 @@ mod failure;
 mod figures;
 mod keys;
 mod pool;
+mod primary;
+mod probe;
 mod pubsub;
 mod refusal;
 mod refusal_log;
+mod sentinels;
 mod server;
 mod subscriptions;
 mod topology;
 mod transport;
+mod verdict;
 
 use std::{sync::Arc, time::Duration};
 
@@ -40,11 +44,11 @@ use tokio::{
 
 pub use crate::metrics::RedisCommand;
 pub use check::check;
-pub use connect::probe;
 pub use failure::Failure;
 pub use figures::watch_server;
 pub use keys::Keys;
 pub use pool::Pooled;
+pub use probe::probe;
 pub use refusal::RefusalKind;
 pub use subscriptions::{ControlCallback, Event, EventReceiver};
 pub use topology::{Placement, Topology};
@@ -56,6 +60,7 @@ use crate::{
     metrics::{Link, Metrics},
     tasks::Tasks,
 };
+use primary::Primary;
 use subscriptions::Subscriptions;
 
 /// The links of one replica to one server. Cheap to clone.
@@ -85,8 +90,11 @@ struct Shared {
     config: config::Redis,
     keys: Keys,
     metrics: Arc<Metrics>,
+    primary: Arc<Primary>,
     pool: pool::Reads,
     command: ArcSwapOption<Attached>,
+    /// Why there is no command link, if it does not pass by itself.
+    obstacle: Mutex<Option<Arc<str>>>,
     /// Since when the command link has been in its current state, up or down.
     command_since: Mutex<Instant>,
     pubsub_down_since: Mutex<Option<Instant>>,
@@ -128,13 +136,16 @@ impl RedisLink {
         }
         let keys = Keys::new(&config.prefix);
         let canary = keys.canary(&uuid::Uuid::new_v4().simple().to_string()[..12]);
+        let primary = Arc::new(Primary::new(config));
         let shared = Arc::new(Shared {
             config: config.clone(),
             subscriptions: Subscriptions::new(canary),
             keys,
-            pool: pool::Reads::new(config, Arc::clone(&metrics)),
+            pool: pool::Reads::new(config, Arc::clone(&primary), Arc::clone(&metrics)),
+            primary,
             metrics,
             command: ArcSwapOption::empty(),
+            obstacle: Mutex::new(None),
             command_since: Mutex::new(now),
             pubsub_down_since: Mutex::new(Some(now)),
             suspicion: Notify::new(),
@@ -151,6 +162,9 @@ impl RedisLink {
         tasks.spawn_vital("redis command link", command::supervise(Arc::clone(&shared), tasks.stop()));
         tasks.spawn_vital("redis pub/sub link", pubsub::supervise(Arc::clone(&shared), tasks.stop()));
         tasks.spawn_vital("redis canary", pubsub::publish_canaries(Arc::clone(&shared), tasks.stop()));
+        if config.access().sentinels.is_some() {
+            tasks.spawn_vital("redis sentinels", sentinels::follow(Arc::clone(&shared), tasks.stop()));
+        }
         Self { shared }
     }
 
@@ -184,7 +198,8 @@ impl RedisLink {
     /// Why it could not be established.
     pub async fn dedicated(&self, response_timeout: Duration) -> Result<Attached, Failure> {
         let shared = &self.shared;
-        let attempt = connect::establish(&shared.config, "tickgate-dedicated", |_| {});
+        let place = shared.primary.place()?;
+        let attempt = connect::establish(&shared.config, &place, "tickgate-dedicated", |_| {});
         let bound = shared.config.connect_timeout + shared.config.response_timeout * 4;
         let connect::Established { mut connection, identity, .. } =
             tokio::time::timeout(bound, attempt).await.map_err(|_| Failure::TimedOut)??;
@@ -312,6 +327,12 @@ impl RedisLink {
     /// must not block. Messages sent while the link is down are missed; see [`RedisLink::pubsub_links`].
     pub fn subscribe_control(&self, channel: &str, callback: ControlCallback) {
         self.shared.subscriptions.subscribe_control(channel, callback);
+    }
+
+    /// Why no command link can be established, if it does not pass by itself: for operators.
+    #[must_use]
+    pub fn obstacle(&self) -> Option<Arc<str>> {
+        self.shared.obstacle.lock().clone()
     }
 
     /// The state of the links.

@@ -15,7 +15,10 @@ use redis::{AsyncConnectionConfig, ConnectionInfo, RedisError, aio::MultiplexedC
 
 #[cfg(feature = "simulation")]
 use super::transport;
-use super::{Failure, connect};
+use super::{
+    Failure, connect,
+    primary::{Place, Primary},
+};
 use crate::{
     config::{self, Access},
     metrics::Metrics,
@@ -77,10 +80,11 @@ impl DerefMut for Pooled {
     }
 }
 
-/// A bounded pool that is created on first use, and again when address or certificates change.
+/// A bounded pool that is created on first use, and again when the server, its address or certificates change.
 pub(super) struct Reads {
     config: config::Redis,
     metrics: Arc<Metrics>,
+    primary: Arc<Primary>,
     pool: Mutex<Option<Made>>,
     /// Connections established before this may lead to a replaced server.
     valid_since: Arc<Mutex<Instant>>,
@@ -91,13 +95,15 @@ pub(super) struct Reads {
 struct Made {
     pool: Pool,
     access: Arc<Access>,
+    place: Place,
 }
 
 impl Reads {
-    pub(super) fn new(config: &config::Redis, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(config: &config::Redis, primary: Arc<Primary>, metrics: Arc<Metrics>) -> Self {
         Self {
             config: config.clone(),
             metrics,
+            primary,
             pool: Mutex::new(None),
             valid_since: Arc::new(Mutex::new(Instant::now())),
         }
@@ -105,7 +111,7 @@ impl Reads {
 
     /// Waits for a free connection, at most for the configured time.
     pub(super) async fn get(&self) -> Result<Pooled, Failure> {
-        let Made { pool, access } = self.pool()?;
+        let Made { pool, access, .. } = self.pool()?;
         let timer = self.metrics.redis_pool_wait_seconds.start_timer();
         let mut connection = pool.get().await;
         if matches!(connection, Err(PoolError::Backend(_))) && self.forget_changed(&access) {
@@ -133,14 +139,17 @@ impl Reads {
     }
 
     fn pool(&self) -> Result<Made, Failure> {
+        let place = self.primary.place()?;
         let mut slot = self.pool.lock();
-        if let Some(made) = &*slot {
+        if let Some(made) = &*slot
+            && made.place == place
+        {
             return Ok(made.clone());
         }
         let config = &self.config;
         let settings = connect::connection_config(config, config.response_timeout * READ_PATIENCE);
         let access = config.access();
-        let info = connect::connection_info(config, &access)?;
+        let info = connect::connection_info(config, &access, &place)?;
         let redis = deadpool_redis::Manager::new_with_config(info.clone(), settings.clone())?;
         let manager = Manager { info, settings, redis };
         let valid_since = Arc::clone(&self.valid_since);
@@ -157,6 +166,6 @@ impl Reads {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| Failure::Other(error.to_string().into()))?;
-        Ok(slot.insert(Made { pool, access }).clone())
+        Ok(slot.insert(Made { pool, access, place }).clone())
     }
 }

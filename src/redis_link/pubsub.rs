@@ -17,7 +17,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use super::{Event, Failure, Shared, backoff::Backoff, command::Outage, connect, server};
+use super::{Event, Failure, Shared, backoff::Backoff, command::Outage, connect, primary::Place, server};
 use crate::{
     clock,
     defect::{self, Defect},
@@ -67,8 +67,10 @@ pub(super) async fn supervise(shared: Arc<Shared>, mut stop: Stop) {
         if stood {
             shared.subscriptions.emit_lost();
         }
+        shared.primary.ask();
         tokio::select! {
             () = sleep(backoff.next()) => {}
+            () = shared.primary.changed() => {}
             () = stop.wait() => {}
         }
     }
@@ -76,7 +78,18 @@ pub(super) async fn supervise(shared: Arc<Shared>, mut stop: Stop) {
 
 /// One link from its start to its end; returns why it ended.
 async fn serve(shared: &Arc<Shared>, watch: &Arc<Watch>, outage: &mut Outage) -> Failure {
-    let (connection, identity) = match connect(shared, watch).await {
+    let place = match shared.primary.place() {
+        Ok(place) => place,
+        Err(failure) => return failure,
+    };
+    tokio::select! {
+        failure = serve_at(shared, watch, outage, &place) => failure,
+        () = shared.primary.moved_from(&place) => Failure::Superseded,
+    }
+}
+
+async fn serve_at(shared: &Arc<Shared>, watch: &Arc<Watch>, outage: &mut Outage, place: &Place) -> Failure {
+    let (connection, identity) = match connect(shared, watch, place).await {
         Ok(connected) => connected,
         Err(failure) => return failure,
     };
@@ -88,10 +101,14 @@ async fn serve(shared: &Arc<Shared>, watch: &Arc<Watch>, outage: &mut Outage) ->
     attend(shared, watch, connection, &identity).await
 }
 
-async fn connect(shared: &Arc<Shared>, watch: &Arc<Watch>) -> Result<(MultiplexedConnection, Arc<str>), Failure> {
+async fn connect(
+    shared: &Arc<Shared>,
+    watch: &Arc<Watch>,
+    place: &Place,
+) -> Result<(MultiplexedConnection, Arc<str>), Failure> {
     let (owner, link) = (Arc::clone(shared), Arc::clone(watch));
     let push = move |info: PushInfo| link.take(&owner, info);
-    let attempt = connect::establish(&shared.config, "tickgate-pubsub", push);
+    let attempt = connect::establish(&shared.config, place, "tickgate-pubsub", push);
     let bound = shared.config.connect_timeout + shared.config.response_timeout * 4;
     let established = timeout(bound, attempt).await.map_err(|_| Failure::TimedOut)??;
     *shared.pubsub_identity.lock() = Some(Arc::clone(&established.identity));

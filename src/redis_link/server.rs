@@ -11,6 +11,15 @@ const VERSION_MIN: (u32, u32) = (7, 0);
 pub(super) struct Server {
     pub(super) version: Arc<str>,
     pub(super) is_supported: bool,
+    pub(super) mode: Mode,
+}
+
+/// What kind of server it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    Standalone,
+    Cluster,
+    Sentinel,
 }
 
 impl Server {
@@ -22,7 +31,19 @@ impl Server {
         };
         let mut numbers = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
         let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-        Self { version: format!("{name} {version}").into(), is_supported: found >= VERSION_MIN }
+        Self { version: format!("{name} {version}").into(), is_supported: found >= VERSION_MIN, mode: Mode::of(info) }
+    }
+}
+
+impl Mode {
+    /// Parses the response to `INFO server`.
+    fn of(info: &str) -> Self {
+        // Valkey writes `server_mode` once its compatibility with Redis is switched off.
+        match (field(info, "redis_mode"), field(info, "server_mode")) {
+            ("cluster", _) | ("", "cluster") => Self::Cluster,
+            ("sentinel", _) | ("", "sentinel") => Self::Sentinel,
+            _ => Self::Standalone,
+        }
     }
 }
 
@@ -54,11 +75,20 @@ mod tests {
     #[test]
     fn versions_of_both_servers_are_parsed() {
         let redis = Server::parse("# Server\r\nredis_version:7.0.15\r\nrun_id:abc\r\n");
-        assert_eq!(redis, Server { version: "redis 7.0.15".into(), is_supported: true });
+        let expected = Server { version: "redis 7.0.15".into(), is_supported: true, mode: Mode::Standalone };
+        assert_eq!(redis, expected);
         assert!(!Server::parse("redis_version:6.2.14\r\nrun_id:x\r\n").is_supported);
         let valkey = Server::parse("redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.0.1\r\n");
         assert_eq!((&*valkey.version, valkey.is_supported), ("valkey 8.0.1", true));
         assert!(!Server::parse("").is_supported);
+    }
+
+    #[test]
+    fn the_kind_of_server_is_parsed() {
+        let mode = |line: &str| Server::parse(&format!("redis_version:7.0.15\r\n{line}\r\nos:Linux\r\n")).mode;
+        assert_eq!(mode("redis_mode:standalone"), Mode::Standalone);
+        assert_eq!((mode("redis_mode:cluster"), mode("server_mode:cluster")), (Mode::Cluster, Mode::Cluster));
+        assert_eq!(mode("redis_mode:sentinel"), Mode::Sentinel);
     }
 
     #[test]

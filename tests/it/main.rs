@@ -42,6 +42,7 @@ mod reload;
 mod replicas;
 mod resume;
 mod runs;
+mod sentinel;
 mod slow_readers;
 mod sse;
 mod status;

@@ -30,10 +30,10 @@ use crate::support::{
 };
 
 /// A replica's backplane, its link and its follower.
-struct Replica {
-    link: RedisLink,
-    backplane: Backplane,
-    follower: Follower,
+pub struct Replica {
+    pub link: RedisLink,
+    pub backplane: Backplane,
+    pub follower: Follower,
     rule: Arc<TopicRule>,
     _tasks: Tasks,
 }
@@ -43,7 +43,7 @@ impl Replica {
         Self::start_with(&redis_config(url))
     }
 
-    fn start_with(config: &config::Redis) -> Self {
+    pub fn start_with(config: &config::Redis) -> Self {
         let tasks = Tasks::new();
         let link = RedisLink::start(config, &tasks, Metrics::new());
         let backplane = backplane_over(&link, &tasks);
@@ -60,7 +60,7 @@ impl Replica {
         Self::following_with(&impatient_redis_config(url), topic).await
     }
 
-    async fn following_with(config: &config::Redis, topic: &Topic) -> Self {
+    pub async fn following_with(config: &config::Redis, topic: &Topic) -> Self {
         let replica = Self::start_with(config);
         replica.follower.begin(&replica.backplane, topic).await;
         replica.healthy().await;
@@ -68,7 +68,7 @@ impl Replica {
     }
 
     /// Waits until both links are verified.
-    async fn healthy(&self) {
+    pub async fn healthy(&self) {
         let healthy = || {
             let health = self.backplane.health();
             health.commands_down.is_zero() && health.pubsub_down.is_zero() && health.acknowledges
@@ -76,21 +76,21 @@ impl Replica {
         eventually("both links work", async || healthy().then_some(())).await;
     }
 
-    async fn publish(&self, topic: &Topic, n: usize) -> Result<Published, PublishError> {
+    pub async fn publish(&self, topic: &Topic, n: usize) -> Result<Published, PublishError> {
         self.backplane.publish(number(topic, &self.rule, n)).await
     }
 
-    async fn accepted(&self, topic: &Topic, n: usize) -> StreamId {
+    pub async fn accepted(&self, topic: &Topic, n: usize) -> StreamId {
         self.publish(topic, n).await.expect("accepted").id.expect("an id")
     }
 
     /// Publishes until it is accepted; counts refused and unknown attempts before.
-    async fn insist(&self, topic: &Topic, n: usize) -> StreamId {
+    pub async fn insist(&self, topic: &Topic, n: usize) -> StreamId {
         eventually("a publication is accepted", async || self.publish(topic, n).await.ok()).await.id.expect("an id")
     }
 
     /// What follows, and what is missing before it.
-    async fn page(&self, topic: &Topic, after: StreamId) -> (Vec<Arc<Message>>, Option<Missing>) {
+    pub async fn page(&self, topic: &Topic, after: StreamId) -> (Vec<Arc<Message>>, Option<Missing>) {
         let page = eventually("a page", async || {
             self.backplane.read_on(topic, after, None, ReadLimits::new(1000, usize::MAX)).await.ok()
         })

@@ -114,6 +114,43 @@ async fn the_link_to_a_redis_that_accepts_no_writes_stays_up() {
 }
 
 #[tokio::test]
+async fn a_session_change_that_a_redis_without_replicas_refuses_is_written_later() {
+    let server = RedisServer::start();
+    let replica = Replica::process(&server, SETTINGS).await;
+    let _alice = replica.trading("alice").await;
+    let keys = async |pattern: &str| server.run::<Vec<String>>(&["KEYS", pattern]).await;
+    let index = eventually("the index", async || keys("tg2:{r:*}:x").await.pop()).await;
+    let known = async || (server.run::<u64>(&["HLEN", &index]).await, keys("tg2:{s:*}*").await.len());
+    eventually("alice", async || (known().await == (1, 1)).then_some(())).await;
+    server.run::<()>(&["CONFIG", "SET", "min-replicas-to-write", "1"]).await;
+    refused(&replica, "noreplicas", "too few replicas").await;
+    let before = replica.metric("tickgate_redis_errors_total{kind=\"noreplicas\"}").await;
+    let _bob = replica.trading("bob").await;
+    let refusals = async || replica.metric("tickgate_redis_errors_total{kind=\"noreplicas\"}").await;
+    eventually("refused changes", async || (refusals().await >= before + 5.0).then_some(())).await;
+    assert_eq!(known().await, (1, 1));
+    server.run::<()>(&["CONFIG", "SET", "min-replicas-to-write", "0"]).await;
+    eventually("bob", async || (known().await == (2, 2)).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_server_of_another_kind_keeps_the_replica_unready_and_the_reason_is_told() {
+    // It owns every slot, so that each single command would work.
+    let node = RedisServer::start_with(&["--cluster-enabled", "yes"]);
+    node.run::<()>(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).await;
+    let replica = Replica::unready_process(&node.url(), SETTINGS).await;
+    eventually("the reason", async || {
+        let probe = replica.get("/readyz").await;
+        assert_eq!(probe.status, 503, "{}", probe.body);
+        probe.body.contains("the server is a node of a Redis Cluster").then_some(())
+    })
+    .await;
+    assert_eq!(publish(&replica).await.0, 503);
+    assert!(!lines(&replica, "the link to redis is down").is_empty(), "{}", replica.log());
+    assert_eq!(node.run::<u64>(&["DBSIZE"]).await, 0, "nothing was written");
+}
+
+#[tokio::test]
 async fn every_start_warns_about_settings_that_lose_data() {
     let server = RedisServer::start_with(&["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"]);
     for start in 1..=6 {

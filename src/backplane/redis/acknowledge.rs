@@ -132,10 +132,15 @@ fn verdict(failure: &Failure, was_sent: bool) -> PublishError {
             return PublishError::Unknown("the connection was lost before the response".into());
         }
         Failure::TimedOut if was_sent => return PublishError::Unknown("no response in time".into()),
-        Failure::Disconnected | Failure::Unreachable(_) | Failure::Closed | Failure::TimedOut => Refusal::Disconnected,
+        Failure::Disconnected
+        | Failure::Unreachable(_)
+        | Failure::NoPrimary(_)
+        | Failure::Superseded
+        | Failure::Closed
+        | Failure::TimedOut => Refusal::Disconnected,
         Failure::Refused { kind, .. } => refusal(*kind),
         Failure::PoolWait => Refusal::Overloaded,
-        Failure::TooOld(_) | Failure::OtherFormat(_) | Failure::Other(_) => Refusal::Denied,
+        Failure::TooOld(_) | Failure::WrongMode(_) | Failure::OtherFormat(_) | Failure::Other(_) => Refusal::Denied,
     })
 }
 

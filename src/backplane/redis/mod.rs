@@ -193,6 +193,7 @@ impl Redis {
             kind: "redis",
             reached: all().any(|health| health.reached),
             commands_down: least(|health| health.commands_down),
+            commands_obstacle: self.topology.links().iter().find_map(RedisLink::obstacle),
             pubsub_down: least(|health| health.pubsub_down),
             obstacle: self.shards.iter().find_map(|shard| shard.membership.obstacle()),
             acknowledges: self.shards.iter().all(|shard| shard.membership.standing().is_some()),

@@ -16,6 +16,7 @@ pub mod log;
 pub mod proxy;
 pub mod redis;
 pub mod replica;
+pub mod sentinels;
 pub mod sse;
 pub mod wire;
 

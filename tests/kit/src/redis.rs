@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use crate::PATIENCE;
 
 /// The program to run instead of the `redis-server` in the path.
-const PROGRAM: &str = "TICKGATE_TEST_REDIS_SERVER";
+pub(crate) const PROGRAM: &str = "TICKGATE_TEST_REDIS_SERVER";
 
 /// The configuration that operators use.
 const SHIPPED_SETTINGS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/redis/redis.conf");

@@ -1,0 +1,261 @@
+//! Follows the primary through sentinels: one connection to each, asked every second and at every hint. Never connects
+//! to the servers themselves: the links do, and check what they find.
+//!
+//! `+switch-master` is only a hint to ask: it may come from a sentinel that is late, and it does not come at all from
+//! one that is cut off. The verdict closes the links to any other server at once. `SENTINEL FAILOVER` leaves the previous
+//! primary accepting writes for up to 10 s, which all are lost.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::future::join_all;
+use parking_lot::Mutex;
+use redis::{AsyncConnectionConfig, PushInfo, PushKind, aio::MultiplexedConnection};
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
+
+use super::{
+    Failure, Shared,
+    backoff::Backoff,
+    connect,
+    primary::Place,
+    transport,
+    verdict::{self, Answer, Doubt},
+};
+use crate::{
+    config::{self, Sentinels, ServerAddress},
+    tasks::Stop,
+};
+
+/// How often a lasting doubt is logged again.
+const REMINDER: Duration = Duration::from_secs(30);
+
+/// The word of a sentinel that was not asked yet.
+const UNHEARD: Result<Answer, Failure> = Err(Failure::Disconnected);
+
+/// The last word of each sentinel, and what followed from it.
+struct Council {
+    answers: Vec<Result<Answer, Failure>>,
+    /// Greatest config epoch that was followed.
+    seen: u64,
+    doubt: Option<(Doubt, Instant)>,
+}
+
+/// Asks all sentinels until the replica stops. Returns at once if there are none.
+pub(super) async fn follow(shared: Arc<Shared>, mut stop: Stop) {
+    let Some(sentinels) = shared.config.access().sentinels.clone() else { return };
+    let answers = vec![UNHEARD; sentinels.addresses.len()];
+    let council = Mutex::new(Council { answers, seen: 0, doubt: None });
+    let attending = (0..sentinels.addresses.len()).map(|at| attend(&shared, &council, at));
+    tokio::select! {
+        _ = join_all(attending) => {}
+        () = stop.wait() => {}
+    }
+}
+
+/// The primary, from one round of questions.
+///
+/// # Errors
+/// Why it is not known.
+pub(super) async fn find(config: &config::Redis) -> Result<Place, Failure> {
+    let access = config.access();
+    let Some(sentinels) = &access.sentinels else { return Ok(None) };
+    let asked = sentinels.addresses.iter().map(|address| async move {
+        let bound = config.connect_timeout + config.response_timeout;
+        let question = async { ask(&mut open(config, address, |_| {}).await?, &sentinels.name).await };
+        timeout(bound, question).await.unwrap_or(Err(Failure::TimedOut))
+    });
+    judge(&join_all(asked).await, sentinels, 0).map(|answer| place(sentinels, answer)).map_err(|(_, failure)| failure)
+}
+
+fn place(sentinels: &Sentinels, answer: &Answer) -> Place {
+    Some(Arc::new(sentinels.reachable(&answer.primary)))
+}
+
+/// Keeps a connection to one sentinel and its last word.
+async fn attend(shared: &Shared, council: &Mutex<Council>, at: usize) {
+    let mut backoff = Backoff::default();
+    let mut is_logged = false;
+    loop {
+        let Some(sentinels) = shared.config.access().sentinels.clone() else { return };
+        let address = &sentinels.addresses[at];
+        let failure = converse(shared, council, (at, address), &sentinels, (&mut backoff, &mut is_logged)).await;
+        if !std::mem::replace(&mut is_logged, true) {
+            tracing::warn!(sentinel = %address, %failure, "a sentinel does not answer");
+        }
+        council.lock().heard(shared, &sentinels, at, Err(failure));
+        sleep(backoff.next()).await;
+    }
+}
+
+/// One connection from its start to its end; returns why it ended.
+async fn converse(
+    shared: &Shared,
+    council: &Mutex<Council>,
+    (at, address): (usize, &ServerAddress),
+    sentinels: &Sentinels,
+    (backoff, is_logged): (&mut Backoff, &mut bool),
+) -> Failure {
+    let config = &shared.config;
+    let (ended, primary) = (Arc::new(Notify::new()), Arc::clone(&shared.primary));
+    let signal = Arc::clone(&ended);
+    let push = move |info: PushInfo| match info.kind {
+        PushKind::Disconnection => signal.notify_one(),
+        PushKind::Message => primary.ask(),
+        _ => {}
+    };
+    let opened = timeout(config.connect_timeout, open(config, address, push)).await;
+    let mut connection = match opened.unwrap_or(Err(Failure::TimedOut)) {
+        Ok(connection) => connection,
+        Err(failure) => return failure,
+    };
+    // Before the first question: nothing happens between the two unnoticed.
+    if let Err(error) = connection.subscribe("+switch-master").await {
+        return Failure::of(&error);
+    }
+    let mut questions = shared.primary.questions();
+    loop {
+        match ask(&mut connection, &sentinels.name).await {
+            Ok(answer) => {
+                backoff.reset();
+                if std::mem::replace(is_logged, false) {
+                    tracing::info!(sentinel = %address, "a sentinel answers again");
+                }
+                council.lock().heard(shared, sentinels, at, Ok(answer));
+            }
+            Err(failure) => return failure,
+        }
+        tokio::select! {
+            () = ended.notified() => return Failure::Closed,
+            _ = questions.changed() => {}
+            () = sleep(config.canary_interval) => {}
+        }
+    }
+}
+
+async fn open(
+    config: &config::Redis,
+    address: &ServerAddress,
+    push: impl Fn(PushInfo) + Send + Sync + 'static,
+) -> Result<MultiplexedConnection, Failure> {
+    let info = connect::sentinel_info(config, address)?;
+    let settings = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(config.connect_timeout))
+        .set_response_timeout(Some(config.response_timeout))
+        .set_push_sender(move |info: PushInfo| {
+            push(info);
+            Ok::<(), ()>(())
+        });
+    let is_tls = config.access().is_tls();
+    transport::open(&info, &settings, "tickgate-sentinel").await.map_err(|error| Failure::of_connecting(&error, is_tls))
+}
+
+/// The epoch before the address: at worst the address is newer than its epoch.
+async fn ask(connection: &mut MultiplexedConnection, name: &str) -> Result<Answer, Failure> {
+    type Fields = HashMap<String, String>;
+    let question = |word: &str| redis::cmd("SENTINEL").arg(word).arg(name).to_owned();
+    let mut pipeline = redis::pipe();
+    for word in ["MASTER", "REPLICAS", "GET-MASTER-ADDR-BY-NAME"] {
+        pipeline.add_command(question(word));
+    }
+    let answered = pipeline.query_async::<(Fields, Vec<Fields>, Option<(String, u16)>)>(connection).await;
+    let (master, replicas, primary) = answered.map_err(|error| explained(&error, name))?;
+    let (host, port) = primary.ok_or_else(|| unknown(name))?;
+    let known = std::iter::once(&master).chain(&replicas).filter_map(|fields| {
+        Some(ServerAddress { host: fields.get("ip")?.clone(), port: fields.get("port")?.parse().ok()? })
+    });
+    let epoch = master.get("config-epoch").and_then(|text| text.parse().ok()).unwrap_or(0);
+    Ok(Answer { primary: ServerAddress { host, port }, epoch, known: known.collect() })
+}
+
+fn explained(error: &redis::RedisError, name: &str) -> Failure {
+    let text = error.to_string();
+    if text.contains("No such master") {
+        unknown(name)
+    } else if text.contains("unknown command") {
+        Failure::NoPrimary("redis.addresses names a server that is not a sentinel".into())
+    } else {
+        Failure::of(error)
+    }
+}
+
+fn unknown(name: &str) -> Failure {
+    Failure::NoPrimary(format!("the sentinel does not know the name {name:?}").into())
+}
+
+/// The answer to follow, or the doubt with its text.
+fn judge<'a>(
+    answers: &'a [Result<Answer, Failure>],
+    sentinels: &Sentinels,
+    seen: u64,
+) -> Result<&'a Answer, (Doubt, Failure)> {
+    let given: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().ok()).cloned().collect();
+    match verdict::decide(&given, sentinels.addresses.len(), seen) {
+        Ok(found) => {
+            let found = answers.iter().filter_map(|answer| answer.as_ref().ok()).find(|answer| *answer == found);
+            found.ok_or((Doubt::Silence, Failure::Disconnected))
+        }
+        // Why nobody answers is more useful than that nobody does.
+        Err(Doubt::Silence) => {
+            let told = |failure: &&Failure| matches!(failure, Failure::NoPrimary(_));
+            let failures = || answers.iter().filter_map(|answer| answer.as_ref().err());
+            let failure = failures().find(told).or_else(|| failures().next());
+            let text = failure.map_or_else(String::new, |failure| format!(": {failure}"));
+            Err((Doubt::Silence, Failure::NoPrimary(format!("{}{text}", Doubt::Silence).into())))
+        }
+        Err(doubt) => {
+            let failure = Failure::NoPrimary(doubt.to_string().into());
+            Err((doubt, failure))
+        }
+    }
+}
+
+impl Council {
+    /// The word of one sentinel, and what follows from all.
+    fn heard(&mut self, shared: &Shared, sentinels: &Sentinels, at: usize, word: Result<Answer, Failure>) {
+        self.answers[at] = word;
+        let answering = self.answers.iter().filter(|answer| answer.is_ok()).count();
+        shared.metrics.redis_sentinels.set(i64::try_from(answering).unwrap_or(i64::MAX));
+        // At the start all are heard before one is believed: the first to answer may be wrong.
+        if self.answers.contains(&UNHEARD) {
+            return;
+        }
+        match judge(&self.answers, sentinels, self.seen).cloned() {
+            Ok(answer) => self.follow(shared, sentinels, &answer),
+            Err((doubt, failure)) => self.doubt(shared, doubt, failure),
+        }
+    }
+
+    fn follow(&mut self, shared: &Shared, sentinels: &Sentinels, answer: &Answer) {
+        (self.seen, self.doubt) = (answer.epoch, None);
+        shared.metrics.redis_sentinels_doubt.set(0);
+        let place = place(sentinels, answer);
+        let was_known = shared.primary.place().is_ok();
+        if shared.primary.set(Ok(place)) {
+            if was_known {
+                shared.metrics.redis_primary_moves_total.inc();
+            }
+            let Answer { primary, epoch, .. } = answer;
+            tracing::info!(%primary, epoch, "the sentinels name the primary");
+        }
+    }
+
+    /// A primary that was named stays: its links are still proven by themselves.
+    fn doubt(&mut self, shared: &Shared, doubt: Doubt, failure: Failure) {
+        let now = Instant::now();
+        let is_told = matches!(&self.doubt, Some((before, at)) if *before == doubt && now - *at < REMINDER);
+        shared.metrics.redis_sentinels_doubt.set(1);
+        if shared.primary.place().is_err() {
+            shared.primary.set(Err(failure.clone()));
+        }
+        if !is_told {
+            tracing::warn!(%failure, "the sentinels name no primary");
+            self.doubt = Some((doubt, now));
+        }
+    }
+}
