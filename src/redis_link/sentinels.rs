@@ -227,7 +227,7 @@ impl Council {
         }
         match judge(&self.answers, sentinels, self.seen).cloned() {
             Ok(answer) => self.follow(shared, sentinels, &answer),
-            Err((doubt, failure)) => self.doubt(shared, doubt, failure),
+            Err((doubt, failure)) => self.doubt(shared, doubt, &failure),
         }
     }
 
@@ -246,7 +246,7 @@ impl Council {
     }
 
     /// A primary that was named stays: its links are still proven by themselves.
-    fn doubt(&mut self, shared: &Shared, doubt: Doubt, failure: Failure) {
+    fn doubt(&mut self, shared: &Shared, doubt: Doubt, failure: &Failure) {
         let now = Instant::now();
         let is_told = matches!(&self.doubt, Some((before, at)) if *before == doubt && now - *at < REMINDER);
         shared.metrics.redis_sentinels_doubt.set(1);

@@ -212,7 +212,7 @@ async fn a_name_that_no_sentinel_knows_and_a_server_that_is_none_are_told() {
         ("another", sentinel.address(), "does not know the name \"another\""),
         (NAME, at(server.port()), "names a server that is not a sentinel"),
     ] {
-        let settings = settings(&[address.clone()]);
+        let settings = settings(std::slice::from_ref(&address));
         let sentinels = Sentinels { name: name.into(), addresses: vec![address], ..Sentinels::default() };
         settings.access.store(Access { sentinels: Some(sentinels), ..Access::default() }.into());
         let probe = tickgate::redis_link::probe(&settings).await.expect_err("no primary");

@@ -3,7 +3,7 @@
 //! Calls scripts by EVALSHA, and loads them again if a server lost them.
 
 use redis::{Cmd, FromRedisValue, Pipeline, RedisError, RedisResult, Script, Value};
-use tickgate_wire::model::UserId;
+use tickgate_wire::model::{SessionId, UserId};
 
 use super::{
     Inner,
@@ -15,7 +15,7 @@ use super::{
 use crate::{
     clock,
     redis_link::{Failure, RedisCommand, RedisLink},
-    registry::{revocations::Revocation, standings::Standing},
+    registry::{Places, revocations::Revocation, standings::Standing},
 };
 
 macro_rules! scripts {
@@ -150,6 +150,7 @@ fn encode(inner: &Inner, step: &RegistryCommand) -> Cmd {
         Index::Current => keys.replica_sessions(own),
         Index::Next => keys.replica_sessions_next(own),
     };
+    let sessions_of = |places: &Places| keys.user_sessions(&places.user, places.apart.as_deref());
     match step {
         RegistryCommand::Index(which, slots) => {
             let mut cmd = redis::cmd("HSET");
@@ -170,40 +171,16 @@ fn encode(inner: &Inner, step: &RegistryCommand) -> Cmd {
         }
         RegistryCommand::DropIndex(which) => command(&["UNLINK", &index(which)]),
         RegistryCommand::ReplaceIndex => command(&["RENAME", &index(&Index::Next), &index(&Index::Current)]),
-        RegistryCommand::Leave { places, session, stamp } => command(&[
-            "ZREM",
-            &keys.user_sessions(&places.user, places.apart.as_deref()),
-            &member(*stamp, own, *session),
-        ]),
+        RegistryCommand::Leave { places, session, stamp } => {
+            command(&["ZREM", &sessions_of(places), &member(*stamp, own, *session)])
+        }
         RegistryCommand::Extend { places, session, stamp } => {
             let ends = (inner.now_ms() + times.session).to_string();
-            command(&[
-                "ZADD",
-                &keys.user_sessions(&places.user, places.apart.as_deref()),
-                "XX",
-                "CH",
-                &ends,
-                &member(*stamp, own, *session),
-            ])
+            command(&["ZADD", &sessions_of(places), "XX", "CH", &ends, &member(*stamp, own, *session)])
         }
-        RegistryCommand::KeepMembers(places) => {
-            expire(&keys.user_sessions(&places.user, places.apart.as_deref()), times.members())
-        }
+        RegistryCommand::KeepMembers(places) => expire(&sessions_of(places), times.members()),
         RegistryCommand::Readmit { places, session, stamp, issued_ms } => {
-            let (revoked, standing) = (keys.user_revoked(&places.user), keys.user_standing(&places.user));
-            let of_user = [
-                keys.user_sessions(&places.user, places.apart.as_deref()),
-                revoked,
-                standing,
-                keys.user_replaced(&places.user, places.apart.as_deref()),
-            ];
-            let mut cmd = call(&scripts.readmit, &of_user.each_ref().map(String::as_str));
-            cmd.arg(member(*stamp, own, *session)).arg(times.session).arg(times.members());
-            let own = &inner.leases.own;
-            cmd.arg(own.connections_max(places.apart.as_deref())).arg(issued_text(*issued_ms));
-            cmd.arg(if own.evicts_oldest() { "evict" } else { "refuse" });
-            cmd.arg(own.replaces(*session).map(|place| place.compact().to_string()).unwrap_or_default());
-            cmd
+            readmit(inner, places, *session, (*stamp, *issued_ms))
         }
         RegistryCommand::Claim(write) => {
             let value = format!("{} {}", Owner::new(write.stamp, own), write.record);
@@ -230,6 +207,23 @@ fn encode(inner: &Inner, step: &RegistryCommand) -> Cmd {
             cmd
         }
     }
+}
+
+fn readmit(inner: &Inner, places: &Places, session: SessionId, (stamp, issued_ms): (u64, Option<u64>)) -> Cmd {
+    let (keys, times, apart) = (inner.keys(), &inner.lifetimes, places.apart.as_deref());
+    let of_user = [
+        keys.user_sessions(&places.user, apart),
+        keys.user_revoked(&places.user),
+        keys.user_standing(&places.user),
+        keys.user_replaced(&places.user, apart),
+    ];
+    let mut cmd = call(&inner.scripts.readmit, &of_user.each_ref().map(String::as_str));
+    cmd.arg(member(stamp, &inner.local.replica, session)).arg(times.session).arg(times.members());
+    let own = &inner.leases.own;
+    cmd.arg(own.connections_max(apart)).arg(issued_text(issued_ms));
+    cmd.arg(if own.evicts_oldest() { "evict" } else { "refuse" });
+    cmd.arg(own.replaces(session).map(|place| place.compact().to_string()).unwrap_or_default());
+    cmd
 }
 
 fn expire(key: &str, life_ms: u64) -> Cmd {

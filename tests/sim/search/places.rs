@@ -120,6 +120,7 @@ impl Places {
             connections_max: CONNECTIONS_MAX,
             evict_oldest: false,
             issued_at: None,
+            apart: None,
         };
         let Verdict::Admitted { .. } = self.registry.admit(&admission).await else { return None };
         *seat.chosen.lock() = Some((session, resumed.or(replaces)));
