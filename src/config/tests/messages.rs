@@ -206,8 +206,7 @@ fn invalid_dialects_and_transports_are_reported() {
 }
 
 #[test]
-fn invalid_topics_and_profiles_are_reported() {
-    let profile = |rest: &str| format!("[[profiles]]\nname = \"own\"\n{rest}");
+fn invalid_topics_are_reported() {
     let topic = |rest: &str| format!("[[topics]]\npattern = \"x:*\"\n{rest}");
     let cases = [
         (topic("class = \"fast\""), "topics.x:*.class: must be one of state, event, reliable, got \"fast\""),
@@ -221,6 +220,22 @@ fn invalid_topics_and_profiles_are_reported() {
             "[[topics]]\npattern = \"a@b\"\nclass = \"event\"".into(),
             "topics.a@b.pattern: a pattern is a name that may contain `*`, and this is not a name: it contains `@`",
         ),
+    ];
+    assert_reported(&cases);
+}
+
+/// Each text has exactly one problem, which contains the words beside it.
+fn assert_reported(cases: &[(String, &str)]) {
+    for (text, wanted) in cases {
+        let reported = problems_of(text);
+        assert!(reported.len() == 1 && reported[0].contains(wanted), "{text}: {reported:#?}");
+    }
+}
+
+#[test]
+fn invalid_profiles_are_reported() {
+    let profile = |rest: &str| format!("[[profiles]]\nname = \"own\"\n{rest}");
+    let cases = [
         (profile("path = \"ws\"\ntoken = \"ignored\""), "profiles.own.path: must be a path such as"),
         (profile("path = \"/health\"\ntoken = \"ignored\""), "profiles.own.path: /health is reserved by the gateway"),
         (
@@ -278,10 +293,7 @@ fn invalid_topics_and_profiles_are_reported() {
         ),
         ("profiles = [{name = \"Own\", path = \"/x\", token = \"auto\"}]".into(), "must be 1 to 32 characters of a-z"),
     ];
-    for (text, wanted) in cases {
-        let reported = problems_of(&text);
-        assert!(reported.len() == 1 && reported[0].contains(wanted), "{text}: {reported:#?}");
-    }
+    assert_reported(&cases);
 }
 
 #[test]

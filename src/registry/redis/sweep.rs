@@ -133,7 +133,7 @@ mod tests {
             match &step {
                 SweepStep::MoveAside => sweep.moved(moved),
                 SweepStep::Scan { cursor: 0 } => {
-                    sweep.scanned(7, &page(r#"{"u":"alice","p":"trading","a":true,"c":1,"s":10}"#))
+                    sweep.scanned(7, &page(r#"{"u":"alice","p":"trading","a":true,"c":1,"s":10}"#));
                 }
                 SweepStep::Scan { .. } => sweep.scanned(0, &page(r#"{"p":"market","c":1,"s":11}"#)),
                 SweepStep::Remove { cursor, .. } => sweep.removed(*cursor),

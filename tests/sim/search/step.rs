@@ -279,17 +279,21 @@ fn keep(dice: &mut Dice) -> Keep {
     }
 }
 
+fn crash(machine: usize, dice: &mut Dice) -> Step {
+    match dice.below(5) {
+        0 => Step::Dump { machine },
+        1 => Step::Stop { machine },
+        2 => Step::Start { machine, keep: keep(dice) },
+        _ => Step::Crash { machine, keep: keep(dice) },
+    }
+}
+
 /// One step of a group.
 fn fault(group: Group, dice: &mut Dice) -> Step {
     let (machine, gateway, topic) = (dice.index(MACHINES), dice.index(GATEWAYS), dice.index(TOPICS.len()));
     let kind = *dice.choose(&Kind::ALL);
     match group {
-        Group::Crashes => match dice.below(5) {
-            0 => Step::Dump { machine },
-            1 => Step::Stop { machine },
-            2 => Step::Start { machine, keep: keep(dice) },
-            _ => Step::Crash { machine, keep: keep(dice) },
-        },
+        Group::Crashes => crash(machine, dice),
         Group::Failover => match dice.below(3) {
             0 => Step::Lag { machine },
             _ => Step::Promote { machine, old: *dice.choose(&[Old::Down, Old::Alive, Old::Follows]) },

@@ -250,18 +250,7 @@ impl World {
             Step::BeginOther { gateway, database, rules } => {
                 self.begin(gateway, Setup { database, other_rules: rules, ..Setup::default() });
             }
-            Step::Deny(at) => {
-                self.refusals.denied.extend(RIGHTS[at].iter().map(ToString::to_string));
-                self.refuse();
-            }
-            Step::Fill => {
-                self.refusals.full = true;
-                self.refuse();
-            }
-            Step::Allow => {
-                self.refusals = Refusals::default();
-                self.refuse();
-            }
+            Step::Deny(_) | Step::Fill | Step::Allow => self.change_refusals(step),
             Step::Delete { .. }
             | Step::Trim { .. }
             | Step::Xdel { .. }
@@ -287,6 +276,16 @@ impl World {
         }
         self.notice();
         self.settle().await;
+    }
+
+    /// Takes rights or memory away, or gives everything back.
+    fn change_refusals(&mut self, step: Step) {
+        match step {
+            Step::Deny(at) => self.refusals.denied.extend(RIGHTS[at].iter().map(ToString::to_string)),
+            Step::Fill => self.refusals.full = true,
+            _ => self.refusals = Refusals::default(),
+        }
+        self.refuse();
     }
 
     /// Lets everything happen that takes no time: connections deliver at once.
