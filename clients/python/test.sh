@@ -66,8 +66,6 @@ fresh() { # name, interpreter, environment of the dependencies, beginning of the
 build() {
     cp "$root/LICENSE" .
     cp "$root/LICENSE" socket-models/
-    # The gateway's own script, for publishing directly to Redis.
-    cp "$root/src/backplane/redis/scripts/publish.lua" src/tickgate/
     local bin=$work/tools/bin
     environment tools "$PYTHON" tests/requirements-tools.txt
     environment dependencies "$PYTHON" tests/requirements.txt
