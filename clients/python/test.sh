@@ -75,6 +75,9 @@ build() {
     rm -rf "$work/wheels" "$work/api"
     "$bin/python" -m hatchling build --target wheel --directory "$work/wheels" >/dev/null
     (cd socket-models && "$bin/python" -m hatchling build --target wheel --directory "$work/wheels" >/dev/null)
+    for wheel in "$work"/wheels/*.whl; do
+        "$bin/python" -m zipfile -l "$wheel" | grep -q licenses/LICENSE || { echo "$wheel has no licence" >&2 && false; }
+    done
     fresh fresh "$PYTHON" dependencies
     PYTHONPATH=$(echo "$work"/tools/lib/python3.*/site-packages) "$work/fresh/bin/python" -m pdoc --docformat google --output-directory "$work/api" tickgate socket_models \
         '!tickgate.testing.fixtures'
