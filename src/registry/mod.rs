@@ -46,53 +46,6 @@ const VIEW_CONNECTIONS_MAX: usize = 100_000;
 #[error("the registry is unavailable: {0}")]
 pub struct Unavailable(pub Arc<str>);
 
-/// A request to count a connection against its user's limit.
-#[derive(Clone, Debug)]
-pub struct Admission {
-    pub user: UserId,
-    pub session: SessionId,
-    /// The session that this one replaces but that could not be looked up: its place is taken as soon as possible.
-    pub replaces: Option<SessionId>,
-    /// The endpoint, if it has a limit of its own: then only the user's connections there count against
-    /// `connections_max`, and they do not count elsewhere.
-    pub apart: Option<Arc<str>>,
-    /// Maximum number of the user's connections that count, including the new one.
-    pub connections_max: u32,
-    /// Whether the oldest connection is closed at the limit (otherwise the new one is refused).
-    pub evict_oldest: bool,
-    /// When the token was issued; refused if not later than the user's revocation. A token without this time counts as
-    /// older.
-    pub issued_at: Option<IssuedAt>,
-}
-
-impl Admission {
-    /// The places of which it takes one.
-    #[must_use]
-    pub fn places(&self) -> Places {
-        Places { user: self.user.clone(), apart: self.apart.clone() }
-    }
-}
-
-/// The places for which a user's connections compete: all of them, except those at an endpoint with a limit of its own,
-/// which has its own.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Places {
-    pub user: UserId,
-    /// Name of that endpoint's profile.
-    pub apart: Option<Arc<str>>,
-}
-
-/// The result of [`Registry::admit`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// `connections` includes the new one. The registry itself closes `evicted` (4501).
-    Admitted { connections: u32, evicted: Option<SessionId> },
-    /// Over the limit (4003); `connections` are open elsewhere.
-    Refused { connections: u32 },
-    /// The user's tokens of this age were revoked (4002), or may have been.
-    Revoked(Revoked),
-}
-
 /// The result of an operator's command. Connections of this replica are closed in any case.
 #[derive(Clone, Debug)]
 pub struct Carried {
@@ -163,6 +116,7 @@ pub struct ClusterFigures {
     pub replicas: Vec<(ReplicaId, ReplicaFigures)>,
 }
 
+mod admission;
 mod endings;
 mod inquiry;
 mod memory;
@@ -171,6 +125,7 @@ mod redis;
 mod revocations;
 mod standings;
 
+pub use admission::{Admission, Places, Verdict};
 use endings::{
     INACTIVE_REASON, REVOKED_REASON, SUPERSEDED, TOO_MANY, TOO_MANY_REASON, USER_INACTIVE, revoked, superseded,
     too_many,

@@ -11,8 +11,8 @@ use super::{
     Inner, Redis,
     batch::Op,
     commands::{ask, call, issued_text, run_for},
-    leases::{member, split_member},
     own_count::OwnVerdict,
+    owner::{member, split_member},
     sealed::{NotSealed, SealedTicket},
     times::millis,
 };

@@ -12,7 +12,10 @@ use std::{
 
 use tickgate_wire::model::{ReplicaId, SessionId, UserId};
 
-use super::leases::{Ended, IndexEntry, LeaseEntry, LeaseTable, Owner, PendingRecord, Renewal, split_member};
+use super::{
+    leases::{Ended, IndexEntry, LeaseEntry, LeaseTable, PendingRecord, Renewal},
+    owner::{Owner, split_member},
+};
 use crate::{
     redis_link::Placement,
     registry::{Places, revocations::Revocation, standings::Standing},

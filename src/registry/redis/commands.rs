@@ -8,8 +8,8 @@ use tickgate_wire::model::{SessionId, UserId};
 use super::{
     Inner,
     batch::{CommandAnswer, Index, RecordWrite, RegistryCommand, Word},
-    leases::{Owner, member},
     message::{KEPT, KEPT_MIN, SENT},
+    owner::{Owner, member},
     times::millis,
 };
 use crate::{

@@ -11,8 +11,9 @@ use super::{
     Inner, Redis,
     batch::Op,
     commands::{ask, ask_all, failed, keep},
-    leases::{LeaseEntry, Owner},
+    leases::LeaseEntry,
     message::{ChannelMessage, ControlMessage, KEPT, REVOKED, RevokedMessage, SENT, STANDING, StandingMessage, WORD},
+    owner::Owner,
     times::millis,
 };
 use crate::{

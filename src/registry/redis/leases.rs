@@ -8,9 +8,8 @@
 
 use std::{
     collections::{HashMap, hash_map::RandomState},
-    fmt,
     hash::BuildHasher,
-    num::{NonZeroU16, NonZeroU64},
+    num::NonZeroU64,
     sync::Arc,
 };
 
@@ -18,7 +17,10 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tickgate_wire::model::{IssuedAt, ReplicaId, SessionId, UserId};
 
-use super::own_count::{OwnCount, OwnVerdict, Slot};
+use super::{
+    own_count::{OwnCount, OwnVerdict, Slot},
+    profiles::{ProfileIndex, Profiles},
+};
 use crate::registry::{Admission, ConnectionInfo, Places, presence::Audience};
 
 /// Number of buckets: ticks per round of renewals.
@@ -30,8 +32,7 @@ pub(super) struct LeaseTable {
     /// Boxed, because a table has up to twice as many slots as entries.
     buckets: [Mutex<HashMap<SessionId, Box<LeaseEntry>>>; BUCKETS],
     hasher: RandomState,
-    /// One copy of each profile's name.
-    profiles: Mutex<Vec<Arc<str>>>,
+    profiles: Profiles,
     /// The sessions of each user here.
     pub(super) own: OwnCount,
 }
@@ -59,10 +60,6 @@ pub(super) struct LeaseEntry {
     /// The last record, as JSON.
     pub record: Option<Box<str>>,
 }
-
-/// Number of one of the replica's profiles, from 1, so that an absent one takes no memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ProfileIndex(NonZeroU16);
 
 /// The result of opening a connection.
 #[derive(Debug)]
@@ -99,7 +96,7 @@ impl LeaseTable {
         Self {
             buckets: std::array::from_fn(|_| Mutex::default()),
             hasher: RandomState::new(),
-            profiles: Mutex::default(),
+            profiles: Profiles::default(),
             own: OwnCount::default(),
         }
     }
@@ -114,7 +111,7 @@ impl LeaseTable {
     pub(super) fn admitted(&self, admission: &Admission, stamp: u64) -> bool {
         let mut bucket = self.bucket(admission.session).lock();
         // Under the bucket's lock, so that the session cannot end meanwhile.
-        let apart = admission.apart.as_deref().map(|profile| self.profile(profile));
+        let apart = admission.apart.as_deref().map(|profile| self.profiles.index_of(profile));
         self.own.admitted(admission, apart, stamp);
         let entry = bucket.entry(admission.session).or_insert_with(|| LeaseEntry::new(stamp));
         let was_anonymous = entry.is_anonymous();
@@ -129,7 +126,7 @@ impl LeaseTable {
 
     /// Takes a place by this replica's count only.
     pub(super) fn admit_alone(&self, admission: &Admission, stamp: u64) -> OwnVerdict {
-        let apart = admission.apart.as_deref().map(|profile| self.profile(profile));
+        let apart = admission.apart.as_deref().map(|profile| self.profiles.index_of(profile));
         self.own.admit(admission, apart, stamp)
     }
 
@@ -148,7 +145,7 @@ impl LeaseTable {
 
     /// Records an opened connection. `stamp` is used if it was not admitted before.
     pub(super) fn opened(&self, session: SessionId, info: &ConnectionInfo, stamp: u64) -> Opened {
-        let profile = self.profile(&info.profile);
+        let profile = self.profiles.index_of(&info.profile);
         let mut bucket = self.bucket(session).lock();
         let entry = bucket.entry(session).or_insert_with(|| LeaseEntry::new(stamp));
         let was_anonymous = entry.is_anonymous();
@@ -270,20 +267,9 @@ impl LeaseTable {
         audience
     }
 
-    fn profile(&self, name: &str) -> ProfileIndex {
-        let mut profiles = self.profiles.lock();
-        let known = profiles.iter().position(|known| **known == *name);
-        let index = known.unwrap_or_else(|| {
-            profiles.push(name.into());
-            profiles.len() - 1
-        });
-        // A configuration has a few dozen profiles.
-        ProfileIndex(u16::try_from(index).unwrap_or(u16::MAX).saturating_add(1).try_into().unwrap_or(NonZeroU16::MAX))
-    }
-
     /// The name of a profile.
     pub(super) fn profile_name(&self, profile: ProfileIndex) -> Arc<str> {
-        self.profiles.lock().get(usize::from(profile.0.get()) - 1).cloned().unwrap_or_default()
+        self.profiles.name(profile)
     }
 
     /// The places among which a session has one; `None` for an anonymous one.
@@ -334,47 +320,6 @@ impl LeaseEntry {
 
 fn earliest(issued_at: Option<IssuedAt>) -> Option<NonZeroU64> {
     NonZeroU64::new(issued_at?.earliest_ms())
-}
-
-/// A lease as a member of its user's set. At most 64 bytes, which Redis stores in its compact form.
-pub(super) fn member(stamp: u64, replica: &ReplicaId, session: SessionId) -> String {
-    format!("{stamp}:{replica}:{}", session.compact())
-}
-
-/// Parses a member.
-pub(super) fn split_member(member: &str) -> Option<(Owner, SessionId)> {
-    let (owner, session) = member.rsplit_once(':')?;
-    Some((Owner::parse(owner)?, SessionId::parse(session)?))
-}
-
-/// One connection of a session: its replica and its stamp.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Owner {
-    pub stamp: u64,
-    pub replica: ReplicaId,
-}
-
-impl Owner {
-    pub(super) fn new(stamp: u64, replica: &ReplicaId) -> Self {
-        Self { stamp, replica: replica.clone() }
-    }
-
-    pub(super) fn parse(text: &str) -> Option<Self> {
-        let (stamp, replica) = text.split_once(':')?;
-        Some(Self { stamp: stamp.parse().ok()?, replica: ReplicaId::new(replica).ok()? })
-    }
-
-    /// Splits a record's value into its owner and its JSON.
-    pub(super) fn split(value: &str) -> Option<(Self, &str)> {
-        let (owner, json) = value.split_once(' ')?;
-        Some((Self::parse(owner)?, json))
-    }
-}
-
-impl fmt::Display for Owner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.stamp, self.replica)
-    }
 }
 
 /// A session in its replica's index: the data for sweeping and for operators.
@@ -509,22 +454,5 @@ mod tests {
         assert!(!opened(None, 30));
         assert!(opened(Some("alice"), 40), "admitted without being counted");
         assert!(!opened(Some("alice"), 50));
-    }
-
-    #[test]
-    fn a_member_survives_encoding_and_fits_the_compact_form() {
-        let (replica, session) = (ReplicaId::random(), SessionId::random());
-        let text = member(1_763_700_000_000_000, &replica, session);
-        assert!(text.len() <= 64, "{} bytes", text.len());
-        assert_eq!(split_member(&text), Some((Owner::new(1_763_700_000_000_000, &replica), session)));
-        assert_eq!(split_member("1763700000000000:nobody"), None);
-    }
-
-    #[test]
-    fn a_record_starts_with_its_owner() {
-        let owner = Owner::new(7, &ReplicaId::new("r1").unwrap());
-        let value = format!("{owner} {{\"profile\":\"a b\"}}");
-        assert_eq!(Owner::split(&value), Some((owner, "{\"profile\":\"a b\"}")));
-        assert_eq!(Owner::split("{}"), None);
     }
 }

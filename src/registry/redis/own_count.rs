@@ -14,7 +14,7 @@ use std::{
 use parking_lot::Mutex;
 use tickgate_wire::model::{SessionId, UserId};
 
-use super::leases::ProfileIndex;
+use super::profiles::ProfileIndex;
 use crate::registry::Admission;
 
 /// Number of locks of the table.

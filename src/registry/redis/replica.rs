@@ -13,7 +13,8 @@ use super::{
     Inner,
     batch::Part,
     commands::{ask, call, run, tell_all},
-    leases::{BUCKETS, member},
+    leases::BUCKETS,
+    owner::member,
     sweep::{OwnLease, Sweep, SweepStep},
     times::millis,
 };

@@ -11,7 +11,8 @@ use super::{
     Inner, Redis,
     batch::Op,
     commands::{ask, ask_all, failed},
-    leases::{IndexEntry, Owner},
+    leases::IndexEntry,
+    owner::Owner,
     replica::cluster,
 };
 use crate::{

@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 
 use tickgate_wire::model::{ReplicaId, SessionId};
 
-use super::leases::{IndexEntry, member};
+use super::{leases::IndexEntry, owner::member};
 use crate::registry::Places;
 
 /// Pause after a failed renewal: short, because before the first lease this replica would not be swept.
