@@ -3,7 +3,7 @@
 
 use std::{io, process::Stdio, time::Duration};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader},
     process::{Child, ChildStdin, Command},
@@ -61,6 +61,18 @@ impl Program {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(Fault::new("a client that reads its standard input", error.to_string())),
             Err(_) => Err(Fault::new("a client that reads its standard input", format!("{COMMAND_TIMEOUT:?} passed"))),
+        }
+    }
+
+    /// Sends it `stop`, unless it has exited already: then [`Self::ended`] judges how.
+    pub(crate) async fn stop(&mut self) -> Verdict {
+        match self.child.try_wait() {
+            Ok(Some(_)) => Ok(()),
+            _ => match self.command(&json!({ "command": "stop" })).await {
+                // It exits at this moment.
+                Err(_) if timeout(END_TIMEOUT, self.child.wait()).await.is_ok() => Ok(()),
+                written => written,
+            },
         }
     }
 

@@ -230,7 +230,8 @@ impl Stage {
         self.delivers_nothing(Duration::ZERO).await?;
         let left = self.lines.iter().flat_map(|line| &line.requests).map(|asked| asked.body.to_string()).next();
         self.check(left.is_none(), "no further request", &left.unwrap_or_default())?;
-        self.command(&json!({ "command": "stop" })).await?;
+        self.note("suite: {\"command\":\"stop\"}");
+        self.program.stop().await.inspect_err(|_| self.trace.fail())?;
         // Answers its Close frame. The scenario `stop` checks whether it sends one.
         let gone = |line: &Line| line.socket.is_none() || line.closed.is_some() || line.ended.is_some();
         self.watch(GOODBYE, |stage| stage.lines.iter().all(gone)).await?;
