@@ -3,7 +3,7 @@
 //!
 //! `+switch-master` is only a hint to ask: it may come from a sentinel that is late, and it does not come at all from
 //! one that is cut off. The verdict closes the links to any other server at once. `SENTINEL FAILOVER` leaves the previous
-//! primary accepting writes for up to 10 s, which all are lost.
+//! primary accepting writes for up to 10 s, all of which are lost.
 
 use std::{
     collections::HashMap,
@@ -35,12 +35,12 @@ use crate::{
 /// How often a lasting doubt is logged again.
 const REMINDER: Duration = Duration::from_secs(30);
 
-/// The word of a sentinel that was not asked yet.
-const UNHEARD: Result<Answer, Failure> = Err(Failure::Disconnected);
+/// The answer of a sentinel that has not been asked yet.
+const NOT_ASKED: Result<Answer, Failure> = Err(Failure::Disconnected);
 
-/// The last word of each sentinel, and what followed from it.
-struct Council {
-    answers: Vec<Result<Answer, Failure>>,
+/// The last answer of each sentinel, and the decision.
+struct Answers {
+    of_sentinels: Vec<Result<Answer, Failure>>,
     /// Greatest config epoch that was followed.
     seen: u64,
     doubt: Option<(Doubt, Instant)>,
@@ -49,11 +49,11 @@ struct Council {
 /// Asks all sentinels until the replica stops. Returns at once if there are none.
 pub(super) async fn follow(shared: Arc<Shared>, mut stop: Stop) {
     let Some(sentinels) = shared.config.access().sentinels.clone() else { return };
-    let answers = vec![UNHEARD; sentinels.addresses.len()];
-    let council = Mutex::new(Council { answers, seen: 0, doubt: None });
-    let attending = (0..sentinels.addresses.len()).map(|at| attend(&shared, &council, at));
+    let of_sentinels = vec![NOT_ASKED; sentinels.addresses.len()];
+    let answers = Mutex::new(Answers { of_sentinels, seen: 0, doubt: None });
+    let asking = (0..sentinels.addresses.len()).map(|at| keep_asking(&shared, &answers, at));
     tokio::select! {
-        _ = join_all(attending) => {}
+        _ = join_all(asking) => {}
         () = stop.wait() => {}
     }
 }
@@ -77,26 +77,26 @@ fn place(sentinels: &Sentinels, answer: &Answer) -> Place {
     Some(Arc::new(sentinels.reachable(&answer.primary)))
 }
 
-/// Keeps a connection to one sentinel and its last word.
-async fn attend(shared: &Shared, council: &Mutex<Council>, at: usize) {
+/// Keeps a connection to one sentinel, and records its last answer.
+async fn keep_asking(shared: &Shared, answers: &Mutex<Answers>, at: usize) {
     let mut backoff = Backoff::default();
     let mut is_logged = false;
     loop {
         let Some(sentinels) = shared.config.access().sentinels.clone() else { return };
         let address = &sentinels.addresses[at];
-        let failure = converse(shared, council, (at, address), &sentinels, (&mut backoff, &mut is_logged)).await;
+        let failure = ask_until_lost(shared, answers, (at, address), &sentinels, (&mut backoff, &mut is_logged)).await;
         if !std::mem::replace(&mut is_logged, true) {
             tracing::warn!(sentinel = %address, %failure, "a sentinel does not answer");
         }
-        council.lock().heard(shared, &sentinels, at, Err(failure));
+        answers.lock().record(shared, &sentinels, at, Err(failure));
         sleep(backoff.next()).await;
     }
 }
 
 /// One connection from its start to its end; returns why it ended.
-async fn converse(
+async fn ask_until_lost(
     shared: &Shared,
-    council: &Mutex<Council>,
+    answers: &Mutex<Answers>,
     (at, address): (usize, &ServerAddress),
     sentinels: &Sentinels,
     (backoff, is_logged): (&mut Backoff, &mut bool),
@@ -114,7 +114,7 @@ async fn converse(
         Ok(connection) => connection,
         Err(failure) => return failure,
     };
-    // Before the first question: nothing happens between the two unnoticed.
+    // Before the first question, so that no failover between the two is missed.
     if let Err(error) = connection.subscribe("+switch-master").await {
         return Failure::of(&error);
     }
@@ -126,7 +126,7 @@ async fn converse(
                 if std::mem::replace(is_logged, false) {
                     tracing::info!(sentinel = %address, "a sentinel answers again");
                 }
-                council.lock().heard(shared, sentinels, at, Ok(answer));
+                answers.lock().record(shared, sentinels, at, Ok(answer));
             }
             Err(failure) => return failure,
         }
@@ -200,7 +200,7 @@ fn judge<'a>(
             let found = answers.iter().filter_map(|answer| answer.as_ref().ok()).find(|answer| *answer == found);
             found.ok_or((Doubt::Silence, Failure::Disconnected))
         }
-        // Why nobody answers is more useful than that nobody does.
+        // The reason why none answers is more useful than the fact.
         Err(Doubt::Silence) => {
             let told = |failure: &&Failure| matches!(failure, Failure::NoPrimary(_));
             let failures = || answers.iter().filter_map(|answer| answer.as_ref().err());
@@ -215,17 +215,17 @@ fn judge<'a>(
     }
 }
 
-impl Council {
-    /// The word of one sentinel, and what follows from all.
-    fn heard(&mut self, shared: &Shared, sentinels: &Sentinels, at: usize, word: Result<Answer, Failure>) {
-        self.answers[at] = word;
-        let answering = self.answers.iter().filter(|answer| answer.is_ok()).count();
+impl Answers {
+    /// Records the answer of one sentinel, and acts on all of them.
+    fn record(&mut self, shared: &Shared, sentinels: &Sentinels, at: usize, answer: Result<Answer, Failure>) {
+        self.of_sentinels[at] = answer;
+        let answering = self.of_sentinels.iter().filter(|answer| answer.is_ok()).count();
         shared.metrics.redis_sentinels.set(i64::try_from(answering).unwrap_or(i64::MAX));
-        // At the start all are heard before one is believed: the first to answer may be wrong.
-        if self.answers.contains(&UNHEARD) {
+        // At the start, all are asked before one is followed: the first to answer may be wrong.
+        if self.of_sentinels.contains(&NOT_ASKED) {
             return;
         }
-        match judge(&self.answers, sentinels, self.seen).cloned() {
+        match judge(&self.of_sentinels, sentinels, self.seen).cloned() {
             Ok(answer) => self.follow(shared, sentinels, &answer),
             Err((doubt, failure)) => self.doubt(shared, doubt, &failure),
         }
@@ -248,12 +248,12 @@ impl Council {
     /// A primary that was named stays: its links are still proven by themselves.
     fn doubt(&mut self, shared: &Shared, doubt: Doubt, failure: &Failure) {
         let now = Instant::now();
-        let is_told = matches!(&self.doubt, Some((before, at)) if *before == doubt && now - *at < REMINDER);
+        let is_logged_already = matches!(&self.doubt, Some((before, at)) if *before == doubt && now - *at < REMINDER);
         shared.metrics.redis_sentinels_doubt.set(1);
         if shared.primary.place().is_err() {
             shared.primary.set(Err(failure.clone()));
         }
-        if !is_told {
+        if !is_logged_already {
             tracing::warn!(%failure, "the sentinels name no primary");
             self.doubt = Some((doubt, now));
         }

@@ -22,7 +22,7 @@ pub(super) struct Answer {
 /// Why the answers name no primary.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Doubt {
-    /// Nobody answered.
+    /// None answered.
     Silence,
     /// Those that answer missed a failover that this replica has seen.
     Stale { epoch: u64, seen: u64 },

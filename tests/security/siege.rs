@@ -186,8 +186,6 @@ impl Row {
         let Some(seen) = &self.measured else { return format!("{:<42} {:>9}", self.attack, "-") };
         let each =
             if self.sent_bytes == 0 { "-".into() } else { format!("{:.1}", seen.amplification(self.sent_bytes)) };
-        let percent = |load: f64| format!("{:.0} %", load * 100.0);
-        let ms = |time: Duration| format!("{:.1}", time.as_secs_f64() * 1e3);
         let Seen { cost, to_redis, rest, during, elsewhere } = seen;
         format!(
             "{:<42} {:>9} {:>9} {:>6} | {:>7} {:>9} | {:>7} {:>9} | {:>7} {:>7} | {:>7} {:>9} {:>7} {:>5.1}",
@@ -209,6 +207,14 @@ impl Row {
     }
 }
 
+fn percent(load: f64) -> String {
+    format!("{:.0} %", load * 100.0)
+}
+
+fn ms(time: Duration) -> String {
+    format!("{:.1}", time.as_secs_f64() * 1e3)
+}
+
 impl Row {
     /// A row of the table in SECURITY.md. `None` if nothing was measured.
     fn figures(&self) -> Option<String> {
@@ -218,8 +224,6 @@ impl Row {
         } else {
             "–".into()
         };
-        let percent = |load: f64| format!("{:.0} %", load * 100.0);
-        let ms = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
         let attack = self.attack.split_whitespace().collect::<Vec<_>>().join(" ");
         let cells = [
             attack,
@@ -230,8 +234,8 @@ impl Row {
             megabytes(cost.grown_bytes()),
             percent(cost.redis_load()),
             megabytes(cost.redis_grown_bytes()),
-            ms(rest.p99()),
-            ms(during.p99()),
+            ms(rest.p99()) + " ms",
+            ms(during.p99()) + " ms",
         ];
         Some(format!("| {} |", cells.join(" | ")))
     }

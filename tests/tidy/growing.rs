@@ -1,5 +1,5 @@
-//! Whatever can grow and lives on names its bound: a queue or table that is added here fails the test until somebody says
-//! which row of SECURITY.md bounds it. Vectors are not looked for, unless a lock guards them: most live for one call.
+//! Every collection that can grow and outlives a call has a bound: a new queue or table fails the test until it names its
+//! row of SECURITY.md. Vectors are not checked, unless a lock guards them: most live for one call.
 
 use std::collections::{BTreeMap, BTreeSet};
 
