@@ -14,7 +14,7 @@ use thiserror::Error;
 use tickgate_wire::model::ReplicaId;
 
 use crate::{
-    api::{Api, ApiState, Lifecycle, Phase},
+    api::{Addresses, Api, ApiState, Lifecycle, Phase},
     auth::Verifier,
     backplane::{self, Backplane},
     clock::{self, Uptime},
@@ -22,7 +22,8 @@ use crate::{
     connection::{
         accept::{self, PlainLimit, Serving},
         address::AddressLimits,
-        drain, inquiry,
+        drain::{self, DrainPace},
+        inquiry,
         keep_alive::KeepAliveConfig,
         loopback,
         replica::{Replica, UserBuckets},
@@ -137,6 +138,7 @@ impl App {
         verifier.start(&tasks, &metrics).await;
         tasks.spawn("event loop watch", metrics::watch_event_loop(metrics.clone(), tasks.stop()));
         let lifecycle = Lifecycle::new(&metrics);
+        let addresses = Addresses { public: public.address, operations: operations.address };
         let replica = build_replica(config, verifier, &lifecycle, metrics, tasks);
         let outside = Arc::new(Outside::default());
         let api = Api::new(ApiState {
@@ -155,6 +157,7 @@ impl App {
                 lifecycle: lifecycle.clone(),
                 outside: outside.clone(),
             }),
+            addresses,
         });
         replica.metrics.reloaded_timestamp_seconds.set(clock::unix_s() as i64);
         tls::export_expiry(&replica.config, &replica.metrics, clock::unix_s());
@@ -179,20 +182,10 @@ impl App {
         Self { reload: Some(reload), ..self }
     }
 
-    /// The bound address of the public listener.
-    ///
-    /// # Errors
-    /// If the socket does not report it.
-    pub fn public_address(&self) -> io::Result<SocketAddr> {
-        self.public.asked.local_addr()
-    }
-
-    /// The bound address of the operations listener.
-    ///
-    /// # Errors
-    /// If the socket does not report it.
-    pub fn operations_address(&self) -> io::Result<SocketAddr> {
-        self.operations.asked.local_addr()
+    /// The bound addresses: port 0 has become a free port.
+    #[must_use]
+    pub const fn addresses(&self) -> Addresses {
+        Addresses { public: self.public.address, operations: self.operations.address }
     }
 
     /// The metrics of this replica.
@@ -201,17 +194,14 @@ impl App {
         &self.replica.metrics
     }
 
-    /// Serves until `shutdown`, then drains.
+    /// Serves until `shutdown`, then drains at its pace.
     ///
     /// # Errors
     /// [`Broken`] if a vital task panicked; the replica drains in this case too.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), Broken> {
+    pub async fn run(self, shutdown: impl Future<Output = DrainPace>) -> Result<(), Broken> {
         let Self { replica, api, lifecycle, descriptors, public, operations, recording, acceptors, outside, reload } =
             self;
-        // The actual port if port 0 was configured.
-        let shown = |door: &Listeners, asked: SocketAddr| door.asked.local_addr().unwrap_or(asked).to_string();
-        let listen = shown(&public, replica.config.server.listen);
-        let ops_listen = shown(&operations, replica.config.server.ops_listen);
+        let (listen, ops_listen) = (public.address, operations.address);
         let tasks = replica.tasks.clone();
         let doors = tasks.apart();
         let server = &replica.config.server;
@@ -253,9 +243,9 @@ impl App {
         tasks.spawn_vital("wheel", replica.clone().keep_time(tasks.stop()));
         feeds::start(&replica.config.feeds, recording, &market::feed_sources(&replica), &tasks);
         lifecycle.started();
-        tracing::info!(replica = %replica.id, listen, ops_listen, backplane = replica.backplane.health().kind, "serving");
+        tracing::info!(replica = %replica.id, %listen, %ops_listen, backplane = replica.backplane.health().kind, "serving");
         let outcome = tokio::select! {
-            () = shutdown => Ok(()),
+            pace = shutdown => Ok(pace),
             task = tasks.broken() => Err(Broken { task }),
         };
         if let Err(broken) = &outcome {
@@ -263,7 +253,7 @@ impl App {
             lifecycle.fail(broken.task);
         }
         lifecycle.drain();
-        drain::drain(&replica, &doors).await;
+        drain::drain(&replica, &doors, *outcome.as_ref().unwrap_or(&DrainPace::Configured)).await;
         replica.hub.traces().end_all();
         // Before the link to Redis ends: publishers get a response, or cannot connect and use another replica.
         publishers.end(PUBLISHERS_GRACE).await;
@@ -273,7 +263,7 @@ impl App {
         }
         let left = tasks.end(TASKS_GRACE).await;
         tracing::info!(tasks_left = left, "ended");
-        outcome
+        outcome.map(|_| ())
     }
 }
 

@@ -10,6 +10,7 @@
 
 use std::{
     fmt,
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -103,6 +104,17 @@ pub struct ApiState {
     pub lifecycle: Lifecycle,
     pub audit: Arc<Audit>,
     pub operator: Arc<dyn Operator>,
+    /// The bound listeners, named to each other's callers in development mode.
+    pub addresses: Addresses,
+}
+
+/// The bound addresses of the two listeners.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// Of the listener for clients.
+    pub public: SocketAddr,
+    /// Of the listener for publishers and operators.
+    pub operations: SocketAddr,
 }
 
 impl fmt::Debug for ApiState {
@@ -175,7 +187,10 @@ impl Api {
             .route(Route::Livez.as_str(), get(probes::livez))
             .route(Route::Readyz.as_str(), get(probes::readyz))
             .route(Route::Status.as_str(), get(status::status));
-        self.observed(routes).layer(cors::layer(&self.0.config.server.allowed_origins)).with_state(Arc::clone(&self.0))
+        let elsewhere = self.elsewhere("publishing, metrics and administration", |addresses| addresses.operations);
+        self.observed(routes, elsewhere)
+            .layer(cors::layer(&self.0.config.server.allowed_origins))
+            .with_state(Arc::clone(&self.0))
     }
 
     /// The routes of the operations listener.
@@ -214,13 +229,17 @@ impl Api {
         let open = Router::new()
             .route(Route::Metrics.as_str(), get(probes::metrics))
             .route(Route::OpenApi.as_str(), get(probes::openapi));
-        self.observed(open.merge(limited)).with_state(Arc::clone(&self.0))
+        let elsewhere = self.elsewhere("WebSocket and event-stream endpoints", |addresses| addresses.public);
+        self.observed(open.merge(limited), elsewhere).with_state(Arc::clone(&self.0))
     }
 
     /// Adds what every route needs: responses for unknown paths and methods, counting, request ids, rendered problems.
-    fn observed(&self, routes: Router<Arc<Shared>>) -> Router<Arc<Shared>> {
+    fn observed(&self, routes: Router<Arc<Shared>>, elsewhere: Option<String>) -> Router<Arc<Shared>> {
         routes
-            .fallback(async || nothing_here())
+            .fallback(async move || match elsewhere {
+                Some(detail) => Problem::new(ProblemKind::NotFound, detail),
+                None => nothing_here(),
+            })
             .method_not_allowed_fallback(async || {
                 Problem::new(ProblemKind::MethodNotAllowed, "this path does not support this method")
             })
@@ -230,6 +249,15 @@ impl Api {
             .layer(PropagateRequestIdLayer::new(REQUEST_ID))
             .layer(SetRequestIdLayer::new(REQUEST_ID, observe::FreshId))
             .layer(map_request(observe::keep_plain_id))
+    }
+}
+
+impl Api {
+    /// What a caller of an unknown path is told in development mode: where to find `what`. In production, the address of
+    /// one listener is nothing for callers of the other.
+    fn elsewhere(&self, what: &str, listener: fn(Addresses) -> SocketAddr) -> Option<String> {
+        let address = listener(self.0.addresses);
+        self.0.config.development.then(|| format!("this path does not exist here; {what} are on {address}"))
     }
 }
 

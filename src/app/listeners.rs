@@ -55,15 +55,18 @@ impl Acceptors {
 /// One listener: on the configured address, and in development mode also on the other loopback address.
 #[derive(Debug)]
 pub(super) struct Listeners {
-    pub(super) asked: TcpListener,
+    /// Bound: port 0 has become a free port.
+    pub(super) address: SocketAddr,
+    asked: TcpListener,
     beside: Option<TcpListener>,
 }
 
 impl Listeners {
     pub(super) fn bind(key: &'static str, address: SocketAddr, development: bool) -> Result<Self, BuildError> {
-        let asked = accept::bind(address).map_err(|source| BuildError::Listen { key, address, source })?;
+        let failed = |source| BuildError::Listen { key, address, source };
+        let asked = accept::bind(address).map_err(failed)?;
         let beside = if development { accept::bind_beside(&asked) } else { None };
-        Ok(Self { asked, beside })
+        Ok(Self { address: asked.local_addr().map_err(failed)?, asked, beside })
     }
 
     pub(super) fn all(self) -> impl Iterator<Item = TcpListener> {

@@ -1,9 +1,10 @@
 //! The text that a gateway in development mode prints at startup: its addresses, and three commands to copy. Never
 //! printed outside development mode, because it contains a token and an API key.
 
-use std::{fmt::Write, net::SocketAddr, time::SystemTime};
+use std::{fmt::Write, time::SystemTime};
 
 use crate::{
+    api::Addresses,
     auth::{DEMO_USER, demo_token},
     config::Config,
 };
@@ -11,7 +12,7 @@ use crate::{
 /// The text. `program` is the command that started this program, so that the lines can be copied as they are.
 pub(super) fn greeting(
     config: &Config,
-    [public, operations]: [SocketAddr; 2],
+    Addresses { public, operations }: Addresses,
     program: &str,
     now: SystemTime,
 ) -> String {
@@ -62,16 +63,15 @@ fn paths(config: &Config) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::net::SocketAddr;
 
-    fn address(port: u16) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], port))
-    }
+    use super::*;
 
     #[tokio::test]
     async fn the_lines_can_be_copied() {
         let config = Config::development();
-        let text = greeting(&config, [address(8000), address(9001)], "./tickgate", SystemTime::now());
+        let [public, operations] = [8000, 9001].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let text = greeting(&config, Addresses { public, operations }, "./tickgate", SystemTime::now());
         assert!(text.contains("\n  ./tickgate tail ticker:BTCUSDT\n"), "{text}");
         assert!(text.contains("./tickgate publish --url http://127.0.0.1:9001 --api-key"), "{text}");
         assert!(text.contains("loopback only") && text.contains("memory"));

@@ -11,9 +11,13 @@ use super::{Failure, greeting::greeting, settings::Settings};
 use crate::{
     app::{self, App, Reload},
     config::Config,
+    connection::drain::DrainPace,
     descriptors,
     telemetry::{self, Logging},
 };
+
+/// The name of the signal that Ctrl+C sends.
+const INTERRUPT: &str = "SIGINT";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -23,9 +27,9 @@ Examples:
   tickgate serve --config a.toml  for production; see config/production.toml
 
 Without a key to verify tokens it is in development mode and listens on loopback
-only. SIGTERM drains: not ready at once, then connections are closed in waves. A
-second signal ends it at once. SIGHUP reads secrets, keys, certificates and the
-log filter again, as does a change of their files.";
+only; Ctrl+C then ends it at once. Otherwise it drains: it is not ready at once,
+then closes connections in waves; a second signal ends it. SIGHUP reads secrets,
+keys, certificates and the log filter again, as does a change of their files.";
 
 /// Run a replica (the default command)
 #[derive(Debug, Default, clap::Args)]
@@ -89,26 +93,25 @@ async fn serve(config: Config, logging: &Logging, reload: Reload) -> Result<(), 
     }
     let mut signals = Signals::listen().map_err(|error| Failure::new(format!("cannot listen for signals: {error}")))?;
     let shown = config.clone();
-    let failed = |error: &dyn std::fmt::Display| Failure::new(format!("cannot start: {error}"));
-    let app = App::build(config).await.map_err(|error| failed(&error))?;
+    let app = App::build(config).await.map_err(|error| Failure::new(format!("cannot start: {error}")))?;
     let app = app.reloading(reload.at(signals.hung_up.clone()));
     logging.count_dropped(&app.metrics().log_lines_dropped_total);
     if shown.development {
         let program = std::env::args().next().unwrap_or_else(|| "tickgate".into());
-        // The bound addresses, not the configured ones: port 0 becomes a free port.
-        let addresses =
-            [app.public_address().map_err(|e| failed(&e))?, app.operations_address().map_err(|e| failed(&e))?];
         // A closed standard output is no reason to stop.
-        let _ = writeln!(std::io::stdout(), "{}", greeting(&shown, addresses, &program, SystemTime::now()));
+        let _ = writeln!(std::io::stdout(), "{}", greeting(&shown, app.addresses(), &program, SystemTime::now()));
     }
     let (end, ended) = oneshot::channel();
-    let run = app.run(async move {
-        // An error means that the sender was dropped, which also ends the replica.
-        let _ = ended.await;
-    });
+    // An error means that the sender was dropped, which also ends the replica.
+    let run = app.run(async move { ended.await.unwrap_or(DrainPace::Configured) });
+    let drain = |name| {
+        let at_once = shown.development && name == INTERRUPT;
+        // An error means that the replica has ended by itself.
+        let _ = end.send(if at_once { DrainPace::AtOnce } else { DrainPace::Configured });
+    };
     tokio::select! {
         outcome = run => outcome.map_err(|broken| Failure::new(broken.to_string())),
-        name = signals.received_twice(end) => Err(Failure::new(format!("stopped at once by a second {name}, not drained"))),
+        name = signals.received_twice(drain) => Err(Failure::new(format!("stopped at once by a second {name}, not drained"))),
     }
 }
 
@@ -136,11 +139,11 @@ impl Signals {
         })
     }
 
-    /// Starts the drain at the first signal and resolves at the second one.
-    async fn received_twice(&mut self, drain: oneshot::Sender<()>) -> &'static str {
+    /// Calls `drain` with the first signal's name and resolves at the second one.
+    async fn received_twice(&mut self, drain: impl FnOnce(&'static str)) -> &'static str {
         let name = self.next().await;
         tracing::info!(signal = name, "shutting down");
-        let _ = drain.send(());
+        drain(name);
         self.next().await
     }
 
@@ -149,7 +152,7 @@ impl Signals {
         loop {
             let ignored = tokio::select! {
                 _ = self.terminate.recv() => return "SIGTERM",
-                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.interrupt.recv() => return INTERRUPT,
                 _ = self.hang_up.recv() => {
                     self.hung_up.notify_one();
                     continue;

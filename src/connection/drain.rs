@@ -17,20 +17,35 @@ use crate::{metrics::Disconnect, tasks::Tasks};
 const WAVE: Duration = Duration::from_millis(100);
 /// Time after the last wave for flushing outboxes and receiving Close frames.
 const LAST_GRACE: Duration = Duration::from_secs(7);
+/// The same for a developer who waits.
+const LAST_GRACE_AT_ONCE: Duration = Duration::from_secs(1);
 /// Maximum delay before a client should reconnect.
 const RETURN_MAX_MS: u64 = 1_000;
 
+/// How a replica stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DrainPace {
+    /// After `drain.delay`, over `drain.spread`.
+    Configured,
+    /// All connections are asked to move now, for Ctrl+C in development mode.
+    AtOnce,
+}
+
 /// Drains the replica. Returns when all connections are closed or the timeout expires. `doors` are the accept loops.
-pub async fn drain(replica: &Arc<Replica>, doors: &Tasks) {
-    let config = replica.config.drain.clone();
-    tracing::info!(connections = replica.connections.len(), delay = ?config.delay, spread = ?config.spread, "draining");
+pub async fn drain(replica: &Arc<Replica>, doors: &Tasks, pace: DrainPace) {
+    let config = &replica.config.drain;
+    let (delay, spread, grace) = match pace {
+        DrainPace::Configured => (config.delay, config.spread, LAST_GRACE),
+        DrainPace::AtOnce => (Duration::ZERO, Duration::ZERO, LAST_GRACE_AT_ONCE),
+    };
+    tracing::info!(connections = replica.connections.len(), ?delay, ?spread, "draining");
     if !replica.connections.is_empty() || !replica.config.development {
-        tokio::time::sleep(config.delay).await;
+        tokio::time::sleep(delay).await;
     }
     replica.closing.store(true, Ordering::Relaxed);
     doors.end(Duration::from_secs(1)).await;
-    close_in_waves(replica, config.spread).await;
-    let until = Instant::now() + LAST_GRACE;
+    close_in_waves(replica, spread).await;
+    let until = Instant::now() + grace;
     // Connections that were being admitted when the listeners closed open late.
     while replica.addresses.connections() > 0 && Instant::now() < until {
         unasked(replica).for_each(|handle| ask_to_move(&handle));

@@ -12,7 +12,7 @@ use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use serde_json::{Value, json};
 use tickgate::{
-    api::{Api, ApiState, ConnectionDetail, Figures, Lifecycle, Operator, TraceSubject},
+    api::{Addresses, Api, ApiState, ConnectionDetail, Figures, Lifecycle, Operator, TraceSubject},
     auth::Verifier,
     config::Config,
     metrics::Metrics,
@@ -116,6 +116,7 @@ impl Replica {
             metrics,
             figures: Arc::new(Nobody),
             lifecycle,
+            addresses: Addresses { public: ([127, 0, 0, 1], 8000).into(), operations: ([127, 0, 0, 1], 8001).into() },
         });
         Self { api, key, _tasks: tasks }
     }

@@ -4,6 +4,7 @@ use std::{
     fs::File,
     io::{BufRead, BufReader},
     process::{Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
@@ -14,13 +15,15 @@ use tokio::{
 
 use crate::support::{
     self,
-    client::Client,
+    client::{Client, Request},
     eventually,
     redis::RedisServer,
     replica::{API_KEY, Replica, token},
 };
 
 const SETTINGS: &str = "[session]\nreplica_ttl = \"2s\"\n";
+/// The default of `drain.delay`.
+const DELAY: Duration = Duration::from_secs(5);
 
 fn order(number: u32) -> Value {
     json!({"type": "order_update", "order_id": number.to_string()})
@@ -196,6 +199,30 @@ async fn sigterm_drains_and_ends_with_success() {
     assert!(left.is_empty(), "{left:?}");
     let leases: u32 = redis::cmd("ZCARD").arg("tg2:{u:alice}:l").query_async(&mut redis).await.unwrap();
     assert_eq!(leases, 0, "nobody has to wait for the lease");
+}
+
+#[tokio::test]
+async fn ctrl_c_ends_development_mode_at_once_and_says_so_to_its_clients() {
+    let mut command = Command::new(support::program());
+    command.args(["serve", "--development", "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0"]);
+    command.env("TICKGATE__LOG__FORMAT", "json");
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let log = BufReader::new(child.stderr.take().unwrap());
+    let mut lines = log.lines().map_while(Result::ok);
+    let listens = move || {
+        let line = lines.find(|line| line.contains("\"serving\"")).expect("a line that it serves");
+        let line: Value = serde_json::from_str(&line).unwrap();
+        // Kept: a program whose log nobody reads must not fail on it.
+        (line["listen"].as_str().unwrap().parse().unwrap(), lines)
+    };
+    let (address, _lines) = tokio::task::spawn_blocking(listens).await.unwrap();
+    let mut client = Request::new(address, "/ws/market").open().await;
+    let asked = Instant::now();
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    client.expect_close(1012).await;
+    let ended = eventually("its end", async || child.try_wait().unwrap()).await;
+    assert!(ended.success(), "{ended}");
+    assert!(asked.elapsed() < DELAY, "the drain's delay was not waited for");
 }
 
 #[tokio::test]

@@ -140,8 +140,10 @@ async fn l4_a_generation_is_above_every_epoch_seen() {
     run::<()>(&server, &["DEL", &stream(&server).await]).await;
     let ahead = publish(&one, 1).await;
     assert!(ahead.as_str().unwrap() > "8000000000000000", "{ahead}");
-    here.expect(order(1)).await;
-    there.expect(order(1)).await;
+    for client in [&mut here, &mut there] {
+        // A `retention` gap may precede it: an anchor that is gone may have taken publications with it.
+        while client.next().await["order_id"] != "1" {}
+    }
     run::<()>(&server, &["FLUSHALL"]).await;
     let next = publish(&other, 2).await;
     assert!(next.as_str() > ahead.as_str(), "{next} after {ahead}");

@@ -22,7 +22,7 @@ use serde_json::Value;
 use tickgate_wire::model::{IssuedAt, ReplicaId, Topic, UserId};
 use tokio::sync::mpsc;
 
-use super::{Api, ApiState, ConnectionDetail, Figures, Lifecycle, Operator, Patience, TraceSubject};
+use super::{Addresses, Api, ApiState, ConnectionDetail, Figures, Lifecycle, Operator, Patience, TraceSubject};
 use crate::{
     auth::{NewToken, Rights, Verifier, mint},
     backplane::{Backplane, Memory},
@@ -129,6 +129,7 @@ impl Replica {
             metrics,
             figures: Arc::clone(&counted) as Arc<dyn Figures>,
             lifecycle,
+            addresses: Addresses { public: ([127, 0, 0, 1], 8000).into(), operations: ([127, 0, 0, 1], 8001).into() },
         };
         Self { api: Api::new(state.clone()), state, counted, controls }
     }

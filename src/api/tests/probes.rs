@@ -211,6 +211,19 @@ async fn browsers_of_the_configured_origins_may_read_the_public_routes() {
 }
 
 #[tokio::test]
+async fn an_unknown_path_names_the_other_listener_only_in_development_mode() {
+    let (trial, production) = (Replica::new(), Replica::with(|config| config.development = false));
+    for (replica, names) in [(trial, true), (production, false)] {
+        let public = replica.get("/metrics").await;
+        let operations = replica.ops_get("/ws/market").await;
+        for (answer, other) in [(public, "127.0.0.1:8001"), (operations, "127.0.0.1:8000")] {
+            let problem = answer.problem(404, "not_found");
+            assert_eq!(problem["detail"].as_str().unwrap().contains(other), names, "{problem}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn every_response_has_a_request_id_and_keeps_the_clients_if_it_is_harmless() {
     let replica = Replica::new();
     let mut drawn = Vec::new();

@@ -14,6 +14,7 @@ use tickgate::{
     app::{App, Reload},
     auth::{NewToken, Rights, mint},
     config::{Config, Secret, Sources},
+    connection::drain::DrainPace,
 };
 use tickgate_wire::model::{IssuedAt, Pattern, UserId};
 use tokio::{
@@ -138,9 +139,10 @@ impl Replica {
             // Kept because it may be read again.
             let _settings = settings;
             let app = App::build(config).await.expect("a replica").reloading(reload);
-            let _ = built.send((app.public_address().unwrap(), app.operations_address().unwrap()));
+            let _ = built.send((app.addresses().public, app.addresses().operations));
             app.run(async {
                 let _ = asked.await;
+                DrainPace::Configured
             })
             .await
             .expect("a replica with all its parts");
