@@ -7,12 +7,10 @@ use tickgate_wire::model::{Message, StreamId};
 
 use crate::backplane::{Newest, Page, ReadLimits};
 
-/// Number of entries of the first part of a read, whose sizes are unknown, and maximum of the other parts.
-const PART_MIN: usize = 4;
-const PART_MAX: usize = 500;
-/// Approximate size of the other parts in bytes. A small read waits for at most one part of a large read: in Redis, on the
-/// link, and for the worker.
-const PART_BYTES: usize = 128 << 10;
+/// Number of entries of the first part of a read, and maximum of the others: they bound what is fetched beyond a limit
+/// in bytes.
+const PART_MIN: usize = 16;
+const PART_MAX: usize = 128;
 
 /// A read in parts, so that large messages are not all fetched only to be discarded.
 #[derive(Debug)]
@@ -43,11 +41,10 @@ impl Parts {
         all
     }
 
-    /// The estimated number of entries of the next part.
+    /// The estimated number of entries that still fit.
     fn likely_to_fit(&self) -> usize {
         let average = (self.bytes / self.messages.len().max(1)).max(1);
-        let room = self.limits.bytes_max.saturating_sub(self.bytes).min(PART_BYTES);
-        (room / average).clamp(1, PART_MAX)
+        (self.limits.bytes_max.saturating_sub(self.bytes) / average).clamp(1, PART_MAX)
     }
 }
 
@@ -131,23 +128,23 @@ mod tests {
 
     use super::*;
 
-    fn entry(epoch: u64, seq: u64, bytes: usize) -> Arc<Message> {
+    fn entry(epoch: u64, seq: u64) -> Arc<Message> {
         Arc::new(Message {
             id: Some(StreamId::new(epoch, seq)),
             prev: None,
             published_ms: 0,
             channel: None,
-            content: Content::Data(Bytes::from(vec![b' '; bytes])),
+            content: Content::Data(Bytes::from_static(b"{}")),
         })
     }
 
-    /// Reads a stream of `count` entries of `bytes` bytes after its first one. Returns the sizes of the parts, and the page.
-    fn forward((count, bytes): (u64, usize), limits: ReadLimits) -> (Vec<usize>, Page) {
+    /// Reads a stream of `count` entries after its first one. Returns the sizes of the parts, and the page.
+    fn forward(count: u64, limits: ReadLimits) -> (Vec<usize>, Page) {
         let (mut read, mut asked) = (Forward::new(StreamId::new(5, 0), limits), Vec::new());
         while let Some((cursor, part)) = read.next() {
             asked.push(part);
             let last = (cursor.seq + part as u64 + 1).min(count);
-            read.add((cursor.seq + 1..=last).map(|seq| entry(5, seq, bytes)).collect());
+            read.add((cursor.seq + 1..=last).map(|seq| entry(5, seq)).collect());
         }
         (asked, read.finish(None))
     }
@@ -156,23 +153,16 @@ mod tests {
     fn a_read_continues_in_parts_until_a_limit_or_the_end() {
         let bytes = usize::MAX;
         let seen = |count, limits| {
-            let (asked, page) = forward((count, 2), limits);
+            let (asked, page) = forward(count, limits);
             assert!(page.messages.iter().zip(1..).all(|(message, seq)| message.id == Some(StreamId::new(5, seq))));
             (asked, page.messages.len(), page.more)
         };
-        assert_eq!(seen(4, ReadLimits::new(500, bytes)), (vec![4], 4, false));
-        assert_eq!(seen(5, ReadLimits::new(500, bytes)), (vec![4, 496], 5, false));
-        assert_eq!(seen(700, ReadLimits::new(300, bytes)), (vec![4, 296], 300, true));
-        assert_eq!(seen(700, ReadLimits::new(600, bytes)), (vec![4, 500, 96], 600, true));
-        assert_eq!(seen(700, ReadLimits::new(500, 200)), (vec![4, 96, 1], 100, true), "two bytes each");
+        assert_eq!(seen(10, ReadLimits::new(500, bytes)), (vec![16], 10, false));
+        assert_eq!(seen(16, ReadLimits::new(500, bytes)), (vec![16], 16, false));
+        assert_eq!(seen(17, ReadLimits::new(500, bytes)), (vec![16, 128], 17, false));
+        assert_eq!(seen(700, ReadLimits::new(300, bytes)), (vec![16, 128, 128, 28], 300, true));
+        assert_eq!(seen(700, ReadLimits::new(500, 200)), (vec![16, 84, 1], 100, true), "two bytes each");
         assert_eq!(seen(700, ReadLimits::ONE), (vec![1], 1, true));
-    }
-
-    #[test]
-    fn parts_of_large_entries_are_small() {
-        let (asked, page) = forward((1_000, 60_000), ReadLimits::new(500, 1 << 20));
-        assert_eq!((page.messages.len(), page.more), (17, true));
-        assert_eq!(asked, [4, 2, 2, 2, 2, 2, 2, 1, 1]);
     }
 
     #[test]
@@ -181,7 +171,7 @@ mod tests {
             let mut read = Backward::new(limits);
             while let Some((before, part)) = read.next() {
                 let end = before.map_or(count, |before| before.seq);
-                read.add((0..end).rev().take(part).map(|seq| entry(5, seq, 2)).collect());
+                read.add((0..end).rev().take(part).map(|seq| entry(5, seq)).collect());
             }
             let Newest { messages, whole } = read.finish();
             assert!(messages.is_sorted_by_key(|message| message.id));
