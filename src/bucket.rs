@@ -35,6 +35,14 @@ impl Bucket {
         }
     }
 
+    /// Takes `count` tokens, even if they are not available yet. Returns the time until they are.
+    pub fn spend(&mut self, count: usize, now: Duration, rate: Rate) -> Duration {
+        let Some(cost_ns) = SECOND_NS.checked_div(rate.per_second.into()) else { return Duration::ZERO };
+        let (now_ns, room_ns) = (ns(now), cost_ns * u64::from(rate.burst.max(1)));
+        self.full_at_ns = self.full_at_ns.max(now_ns).saturating_add(cost_ns.saturating_mul(count as u64));
+        Duration::from_nanos(self.full_at_ns.saturating_sub(now_ns.saturating_add(room_ns)))
+    }
+
     /// Returns `count` tokens. The bucket never holds more than the burst.
     pub fn give_back(&mut self, count: usize, rate: Rate) {
         let cost_ns = SECOND_NS.checked_div(rate.per_second.into()).unwrap_or_default();
@@ -60,6 +68,16 @@ mod tests {
 
     fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn what_is_spent_in_advance_is_waited_for() {
+        let mut bucket = Bucket::default();
+        assert_eq!(bucket.spend(3, ms(1_000), RATE), Duration::ZERO);
+        assert_eq!(bucket.spend(4, ms(1_000), RATE), ms(400));
+        assert!(bucket.take(1, ms(1_400), RATE).is_err());
+        assert_eq!(bucket.spend(1, ms(1_500), RATE), Duration::ZERO);
+        assert_eq!(bucket.spend(1_000, ms(1_500), Rate { per_second: 0, burst: 0 }), Duration::ZERO, "no limit");
     }
 
     #[test]

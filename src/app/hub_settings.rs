@@ -25,6 +25,7 @@ pub(super) fn hub_settings(config: &Config) -> Settings {
         at_once: config.redis.as_ref().map_or(READS_MAX, |redis| redis.pool_size / 2),
         bytes_max: config.limits.replays_bytes_max,
         reader_bytes_max: config.limits.replays_per_address_bytes_max,
+        reader_rate: config.limits.bytes_read_per_address,
         timeout: config.redis.as_ref().map_or(READS_TIMEOUT, |redis| redis.pool_wait_timeout),
     };
     Settings {

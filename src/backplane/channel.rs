@@ -24,6 +24,7 @@ pub struct NewestOfChannel<'a> {
     /// Everything from here on was examined.
     oldest: Option<StreamId>,
     window: Option<Window>,
+    last_read_bytes: usize,
     whole: bool,
 }
 
@@ -64,7 +65,7 @@ impl<'a> NewestOfChannel<'a> {
     #[must_use]
     pub fn new(topic: &'a Topic, channel: &'a str, wanted: ReadLimits, looked_at: ReadLimits) -> Self {
         let (found, head, left) = (Kept::default(), StreamId::ZERO, looked_at);
-        Self { topic, channel, wanted, left, found, head, oldest: None, window: None, whole: false }
+        Self { topic, channel, wanted, left, found, head, oldest: None, window: None, last_read_bytes: 0, whole: false }
     }
 
     /// Performs one read. True when the search is complete.
@@ -89,6 +90,7 @@ impl<'a> NewestOfChannel<'a> {
                 (window, page.messages, is_read)
             }
         };
+        self.last_read_bytes = messages.iter().map(|message| message.payload_bytes()).sum();
         for message in &messages {
             let (count, bytes) = (self.left.messages_max, self.left.bytes_max);
             self.left = ReadLimits::new(count.saturating_sub(1), bytes.saturating_sub(message.payload_bytes()));
@@ -104,6 +106,12 @@ impl<'a> NewestOfChannel<'a> {
         }
         self.window = Some(window);
         Ok(is_over)
+    }
+
+    /// Bytes of the payloads that the last step read.
+    #[must_use]
+    pub const fn last_read_bytes(&self) -> usize {
+        self.last_read_bytes
     }
 
     /// Puts a window before the previous results. True if nothing more is needed.

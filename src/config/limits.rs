@@ -43,6 +43,7 @@ pub struct Limits {
     /// Bytes read for resumes and histories that wait to be sent to clients: in total, and per address.
     pub replays_bytes_max: usize,
     pub replays_per_address_bytes_max: usize,
+    pub bytes_read_per_address: Rate,
     /// Whether publications that no client can receive are refused.
     pub refuses_unknown_channels: bool,
 }
@@ -117,6 +118,7 @@ impl Limits {
                 raw.replays_per_address_bytes_max,
                 1024..=1024 * BYTES_MAX,
             ),
+            bytes_read_per_address: Rate::of_bytes("bytes_read_per_address", &raw.bytes_read_per_address, s),
             refuses_unknown_channels: s.choice("unknown_channels", &raw.unknown_channels, &unknown_channels),
         };
         limits.check_fit(s);
@@ -163,10 +165,19 @@ impl Limits {
 
 impl Rate {
     fn check(key: &str, raw: &raw::Rate, section: &mut Section<'_>) -> Self {
+        Self::within(1_000_000, 10_000_000, (key, raw), section)
+    }
+
+    /// More than a gigabyte per second is no limit.
+    fn of_bytes(key: &str, raw: &raw::Rate, section: &mut Section<'_>) -> Self {
+        Self::within(1_000_000_000, 4_000_000_000, (key, raw), section)
+    }
+
+    fn within(most: u64, burst_max: u64, (key, raw): (&str, &raw::Rate), section: &mut Section<'_>) -> Self {
         let least = u64::from(raw.per_second > 0);
         Self {
-            per_second: section.number(&format!("{key}.per_second"), raw.per_second, 0..=1_000_000),
-            burst: section.number(&format!("{key}.burst"), raw.burst, least..=10_000_000),
+            per_second: section.number(&format!("{key}.per_second"), raw.per_second, 0..=most),
+            burst: section.number(&format!("{key}.burst"), raw.burst, least..=burst_max),
         }
     }
 }

@@ -183,6 +183,7 @@ pub(super) struct Limits {
     pub replay_bytes_max: u64,
     pub replays_bytes_max: u64,
     pub replays_per_address_bytes_max: u64,
+    pub bytes_read_per_address: Rate,
     pub unknown_channels: String,
 }
 

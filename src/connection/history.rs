@@ -40,24 +40,24 @@ pub(super) async fn read(
     bounds: Bounds,
 ) -> Result<(History, Option<Hold>), Unavailable> {
     let bytes_max = bounds.page.bytes_max;
-    let held = |turn: ReadTurn, page: History| {
-        let hold = turn.end(page.messages.iter().map(|retained| retained.payload.len()).sum());
+    let held = async |turn: ReadTurn, page: History| {
+        let hold = turn.end(page.messages.iter().map(|retained| retained.payload.len()).sum()).await;
         (page, hold)
     };
     match from {
         HistoryFrom::Since(since) => {
             let turn = hub.turn(reader, bytes_max).await?;
-            Ok(held(turn, forward(backplane, resolved, since, bounds.page).await?))
+            Ok(held(turn, forward(backplane, resolved, since, bounds.page).await?).await)
         }
         HistoryFrom::Last(_) if resolved.in_user_stream => {
             let (turn, page) = newest_of_channel(backplane, (hub, reader), resolved, bounds).await?;
-            Ok(held(turn, page))
+            Ok(held(turn, page).await)
         }
         HistoryFrom::Last(_) => {
             let turn = hub.turn(reader, bytes_max).await?;
             let newest = backplane.newest(&resolved.topic, bounds.page).await?.messages;
             let cursor = newest.last().and_then(|message| message.id).unwrap_or_default();
-            Ok(held(turn, newest_page(resolved, &newest, cursor)))
+            Ok(held(turn, newest_page(resolved, &newest, cursor)).await)
         }
     }
 }
@@ -111,10 +111,12 @@ async fn newest_of_channel(
     let mut search = NewestOfChannel::new(&resolved.topic, &resolved.channel, bounds.page, bounds.looked_at);
     loop {
         let turn = hub.turn(reader, bounds.page.bytes_max).await?;
-        if search.step(backplane).await? {
+        let is_complete = search.step(backplane).await?;
+        if is_complete {
             let found = search.finish();
             return Ok((turn, newest_page(resolved, &found.messages, found.head)));
         }
+        turn.end(search.last_read_bytes()).await;
     }
 }
 

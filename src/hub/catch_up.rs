@@ -209,7 +209,7 @@ impl Interest {
         let turn = self.hub.turn(reader, page_bytes(member)).await?;
         let mut page = self.read_on(at, page_bytes(member)).await?;
         let gap = page.lack.as_ref().map(Gap::of);
-        let hold = turn.end(page.messages.iter().map(|message| message.payload_bytes()).sum());
+        let hold = turn.end(page.messages.iter().map(|message| message.payload_bytes()).sum()).await;
         if gap.as_ref().is_some_and(|gap| gap.before.is_none()) && !member.outbox.is_drained(slot) {
             // What the client has is known only when everything is written.
             return Err(Unavailable("the client has not taken all that the server lost".into()));

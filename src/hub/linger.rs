@@ -145,6 +145,7 @@ pub(super) mod tests {
     use super::*;
     use crate::{
         backplane::{Backplane, Memory},
+        config::Rate,
         hub::{Interest, Reader, RingLimits, Settings, TurnLimits},
         metrics::Metrics,
     };
@@ -176,7 +177,13 @@ pub(super) mod tests {
             linger: 10 * second,
             compare_interval: 60 * second,
             queue_grace: 10 * second,
-            reads: TurnLimits { at_once: 4, bytes_max: 1 << 30, reader_bytes_max: 1 << 30, timeout: 10 * second },
+            reads: TurnLimits {
+                at_once: 4,
+                bytes_max: 1 << 30,
+                reader_bytes_max: 1 << 30,
+                reader_rate: Rate { per_second: 0, burst: 0 },
+                timeout: 10 * second,
+            },
         };
         set(&mut settings);
         (Hub::start(Backplane::Memory(Memory::new()), settings, Metrics::new(), tasks), Arc::new(rule))

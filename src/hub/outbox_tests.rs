@@ -8,7 +8,7 @@ use tickgate_wire::{
 use super::*;
 use crate::{
     backplane::{Backplane, Memory},
-    config::Config,
+    config::{Config, Rate},
     hub::{Form, Hub, Interest, Member, MemorySocket, Reader, RingLimits, Settings, TurnLimits},
     tasks::Tasks,
 };
@@ -42,6 +42,7 @@ impl Client {
                 at_once: 4,
                 bytes_max: 1 << 30,
                 reader_bytes_max: 1 << 30,
+                reader_rate: Rate { per_second: 0, burst: 0 },
                 timeout: Duration::from_secs(10),
             },
         };

@@ -86,7 +86,7 @@ impl Interest {
             _ => {
                 let turn = self.hub.turn(limits.reader, VALUE_BYTES).await?;
                 let newest = self.hub.backplane.newest(&self.topic.topic, ReadLimits::ONE).await?.messages.pop();
-                hold = turn.end(newest.as_ref().map_or(0, |message| message.payload_bytes()));
+                hold = turn.end(newest.as_ref().map_or(0, |message| message.payload_bytes())).await;
                 newest
             }
         };
@@ -106,7 +106,7 @@ impl Interest {
                 let turn = self.hub.turn(limits.reader, bytes_max).await?;
                 let limits = ReadLimits::new(count, bytes_max);
                 let messages = self.hub.backplane.newest(&self.topic.topic, limits).await?.messages;
-                hold = turn.end(messages.iter().map(|message| message.payload_bytes()).sum());
+                hold = turn.end(messages.iter().map(|message| message.payload_bytes()).sum()).await;
                 messages
             }
         };
@@ -185,7 +185,7 @@ impl Interest {
                 break;
             };
             let page = self.read_on(backlog.cursor, page_bytes).await?;
-            backlog.keep(turn.end(page.messages.iter().map(|message| message.payload_bytes()).sum()));
+            backlog.keep(turn.end(page.messages.iter().map(|message| message.payload_bytes()).sum()).await);
             if let Some(gap) = page.lack.as_ref().map(Gap::of) {
                 if !backlog.messages.is_empty() {
                     // Lost or trimmed while it was being read: the catch-up reports it in its place.

@@ -1,7 +1,7 @@
 //! Schedules stream reads for clients, and bounds the memory of what was read. A limited number of reads run at once;
 //! readers are served round-robin, one read each; and what is read takes memory, in total and per reader, until its
-//! client has it. So a reader that requests much, or does not accept it, delays only itself. Never knows who a reader
-//! is.
+//! client has it. What a reader reads above its rate, it waits for. So a reader that requests much, or does not accept it,
+//! delays only itself. Never knows who a reader is.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -10,9 +10,12 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
-use crate::backplane::Unavailable;
+use crate::{backplane::Unavailable, bucket::Bucket, config::Rate};
+
+/// Minimum number of remembered readers before idle ones are removed.
+const SWEEP_MIN: usize = 1_024;
 
 /// A reader: all connections of one address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,6 +29,8 @@ pub struct TurnLimits {
     /// Maximum number of bytes in total and per reader.
     pub bytes_max: usize,
     pub reader_bytes_max: usize,
+    /// Bytes that one reader may read.
+    pub reader_rate: Rate,
     /// Maximum waiting time.
     pub timeout: Duration,
 }
@@ -34,6 +39,7 @@ pub struct TurnLimits {
 #[derive(Debug)]
 pub(super) struct Turns {
     limits: TurnLimits,
+    began: Instant,
     state: Mutex<State>,
 }
 
@@ -44,6 +50,7 @@ struct State {
     readers: HashMap<Reader, Usage>,
     /// Waiting readers below their own limit, in the order in which they are served.
     order: VecDeque<Reader>,
+    sweep_at: usize,
 }
 
 /// What one reader holds, and what it waits for.
@@ -51,6 +58,7 @@ struct State {
 struct Usage {
     turns: usize,
     bytes: usize,
+    read: Bucket,
     /// Oldest first. A connection waits for one turn at a time.
     waiting: VecDeque<Wanted>,
     in_order: bool,
@@ -87,7 +95,7 @@ impl TurnLimits {
 impl Turns {
     pub(super) fn new(limits: TurnLimits) -> Arc<Self> {
         let limits = TurnLimits { at_once: limits.at_once.max(1), ..limits };
-        Arc::new(Self { limits, state: Mutex::default() })
+        Arc::new(Self { limits, began: Instant::now(), state: Mutex::default() })
     }
 
     /// A turn to read at most this many bytes, if available without waiting.
@@ -146,7 +154,7 @@ impl Turns {
             let Some(bytes) = bytes.filter(|bytes| usage.has_room(*bytes, &self.limits)) else {
                 usage.in_order = false;
                 state.order.pop_front();
-                state.forget(reader);
+                state.forget(reader, self.now());
                 continue;
             };
             if !state.has_room(bytes, &self.limits) {
@@ -162,11 +170,15 @@ impl Turns {
             let turn = ReadTurn { turns: Some(Arc::clone(self)), reader, bytes };
             if let Err(mut unwanted) = wanted.sender.send(turn) {
                 unwanted.turns = None;
-                state.give_back(reader, 1, bytes);
+                state.give_back(reader, 1, bytes, self.now());
             }
             // A reader with more requests goes to the end.
             state.line_up(reader, &self.limits);
         }
+    }
+
+    fn now(&self) -> Duration {
+        self.began.elapsed()
     }
 
     /// Number of reserved bytes.
@@ -176,8 +188,8 @@ impl Turns {
     }
 
     fn give_back(self: &Arc<Self>, reader: Reader, turns: usize, bytes: usize) {
-        let mut state = self.state.lock();
-        state.give_back(reader, turns, bytes);
+        let (mut state, now) = (self.state.lock(), self.now());
+        state.give_back(reader, turns, bytes, now);
         state.line_up(reader, &self.limits);
         self.serve(&mut state);
     }
@@ -198,26 +210,37 @@ impl State {
         }
     }
 
-    fn give_back(&mut self, reader: Reader, turns: usize, bytes: usize) {
+    fn give_back(&mut self, reader: Reader, turns: usize, bytes: usize, now: Duration) {
         self.turns -= turns;
         self.bytes -= bytes;
         if let Some(usage) = self.readers.get_mut(&reader) {
             usage.turns -= turns;
             usage.bytes -= bytes;
         }
-        self.forget(reader);
+        self.forget(reader, now);
     }
 
-    /// Removes a reader that holds nothing and waits for nothing.
-    fn forget(&mut self, reader: Reader) {
-        let idle = |usage: &Usage| usage.turns == 0 && usage.bytes == 0 && usage.waiting.is_empty() && !usage.in_order;
-        if self.readers.get(&reader).is_some_and(idle) {
+    /// Removes a reader that holds nothing, waits for nothing, and may read its burst; sometimes all of them.
+    fn forget(&mut self, reader: Reader, now: Duration) {
+        if self.readers.get(&reader).is_some_and(|usage| usage.is_idle(now)) {
             self.readers.remove(&reader);
+        }
+        if self.readers.len() >= self.sweep_at.max(SWEEP_MIN) {
+            self.readers.retain(|_, usage| !usage.is_idle(now));
+            self.sweep_at = self.readers.len() * 2;
         }
     }
 }
 
 impl Usage {
+    fn holds_nothing(&self) -> bool {
+        self.turns == 0 && self.bytes == 0 && self.waiting.is_empty() && !self.in_order
+    }
+
+    fn is_idle(&self, now: Duration) -> bool {
+        self.holds_nothing() && self.read.is_full(now)
+    }
+
     fn has_room(&self, bytes: usize, limits: &TurnLimits) -> bool {
         self.turns < limits.reader_turns_max() && self.bytes + bytes <= limits.reader_bytes_max
     }
@@ -229,21 +252,45 @@ impl Usage {
 }
 
 impl ReadTurn {
-    /// Ends a read of this many bytes, which are reserved from here on.
-    #[must_use]
-    pub fn end(mut self, bytes: usize) -> Option<Hold> {
+    /// Ends a read of this many bytes, which are reserved from here on. Waits as long as the reader's rate demands; the
+    /// reader keeps its own turn meanwhile, others may read.
+    pub async fn end(mut self, bytes: usize) -> Option<Hold> {
         let turns = self.turns.take()?;
-        let mut state = turns.state.lock();
-        // A page may be a little larger than requested.
-        state.bytes = state.bytes - self.bytes + bytes;
-        if let Some(usage) = state.readers.get_mut(&self.reader) {
+        let (hold, wait) = {
+            let (mut state, now) = (turns.state.lock(), turns.now());
+            state.turns -= 1;
+            // A page may be a little larger than requested.
+            state.bytes = state.bytes - self.bytes + bytes;
+            let usage = state.readers.entry(self.reader).or_default();
             usage.bytes = usage.bytes - self.bytes + bytes;
+            let wait = usage.read.spend(bytes, now, turns.limits.reader_rate);
+            turns.serve(&mut state);
+            (Hold { turns: Arc::clone(&turns), reader: self.reader, bytes }, wait)
+        };
+        let own = OwnTurn { turns, reader: self.reader };
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
         }
-        state.give_back(self.reader, 1, 0);
-        state.line_up(self.reader, &turns.limits);
-        turns.serve(&mut state);
-        drop(state);
-        (bytes > 0).then(|| Hold { turns, reader: self.reader, bytes })
+        drop(own);
+        (bytes > 0).then_some(hold)
+    }
+}
+
+/// One of a reader's own turns, after the read.
+struct OwnTurn {
+    turns: Arc<Turns>,
+    reader: Reader,
+}
+
+impl Drop for OwnTurn {
+    fn drop(&mut self) {
+        let (mut state, now) = (self.turns.state.lock(), self.turns.now());
+        if let Some(usage) = state.readers.get_mut(&self.reader) {
+            usage.turns -= 1;
+        }
+        state.forget(self.reader, now);
+        state.line_up(self.reader, &self.turns.limits);
+        self.turns.serve(&mut state);
     }
 }
 
@@ -284,9 +331,10 @@ mod tests {
     use super::*;
 
     const PATIENCE: Duration = Duration::from_secs(60);
+    const RATE: Rate = Rate { per_second: 10, burst: 1_000 };
 
     fn turns(at_once: usize) -> Arc<Turns> {
-        Turns::new(TurnLimits { at_once, bytes_max: 100, reader_bytes_max: 40, timeout: PATIENCE })
+        Turns::new(TurnLimits { at_once, bytes_max: 100, reader_bytes_max: 40, reader_rate: RATE, timeout: PATIENCE })
     }
 
     fn wait(turns: &Arc<Turns>, reader: u64, bytes: usize) -> BoxFuture<'static, Result<ReadTurn, Unavailable>> {
@@ -298,7 +346,9 @@ mod tests {
 
     fn is_idle(turns: &Arc<Turns>) -> bool {
         let state = turns.state.lock();
-        (state.turns, state.bytes) == (0, 0) && state.readers.is_empty() && state.order.is_empty()
+        (state.turns, state.bytes) == (0, 0)
+            && state.readers.values().all(Usage::holds_nothing)
+            && state.order.is_empty()
     }
 
     #[tokio::test]
@@ -335,7 +385,15 @@ mod tests {
     #[tokio::test]
     async fn what_is_queued_for_clients_takes_memory_in_total_and_per_reader() {
         let turns = turns(8);
-        let hold = |reader| turns.try_take(Reader(reader), 20).expect("room").end(20).unwrap();
+        let hold = |reader| {
+            turns
+                .try_take(Reader(reader), 20)
+                .expect("room")
+                .end(20)
+                .now_or_never()
+                .expect("it is within its rate")
+                .unwrap()
+        };
         let mut greedy: Vec<_> = [1, 1].map(hold).into();
         let mut more = wait(&turns, 1, 20);
         let others: Vec<_> = [2, 3].map(hold).into();
@@ -349,7 +407,7 @@ mod tests {
         greedy.pop();
         drop(another);
         let more = (&mut more).now_or_never().expect("the reader is below its limit again").unwrap();
-        let mut kept = more.end(5).unwrap();
+        let mut kept = more.end(5).await.unwrap();
         kept.join(greedy.pop().unwrap());
         assert_eq!(turns.state.lock().bytes, 55);
         drop((kept, others));
@@ -370,6 +428,33 @@ mod tests {
         drop(unseen);
         drop(three);
         assert!(turns.try_take(Reader(9), 0).is_some() && is_idle(&turns));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_waits_for_what_it_reads_above_its_rate_and_others_do_not() {
+        let turns = turns(2);
+        let (mut read, began) = (0, Instant::now());
+        while read < 1_000 {
+            drop(turns.take(Reader(1), 20).await.unwrap().end(20).await);
+            read += 20;
+        }
+        assert_eq!(began.elapsed(), Duration::ZERO, "its burst");
+        let mut above = turns.take(Reader(1), 20).await.unwrap().end(20).boxed();
+        assert!((&mut above).now_or_never().is_none());
+        let mut next = wait(&turns, 1, 20);
+        drop(turns.take(Reader(2), 20).await.unwrap().end(20).await);
+        assert_eq!(began.elapsed(), Duration::ZERO, "another reader");
+        drop(above.await);
+        assert_eq!(began.elapsed().as_secs(), 2);
+        let next = (&mut next).now_or_never().expect("the reader's turn is free").unwrap();
+        drop(next.end(20).boxed());
+        assert!(is_idle(&turns), "a client that leaves while it waits");
+        tokio::time::sleep(PATIENCE * 2).await;
+        drop(turns.take(Reader(1), 0).await);
+        assert!(
+            turns.state.lock().readers.keys().all(|reader| *reader != Reader(1)),
+            "forgotten when its burst is back"
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -240,6 +240,7 @@ impl Gateway {
                 at_once: 4,
                 bytes_max: 1 << 30,
                 reader_bytes_max: 1 << 30,
+                reader_rate: config::Rate { per_second: 0, burst: 0 },
                 timeout: Duration::from_secs(10),
             },
         };
