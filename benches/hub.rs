@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tickgate::{
     auth::{NewToken, Rights, Verifier, mint},
     backplane::{Backplane, Memory},
-    config::{Auth, Config, Secret, Sources},
+    config::{Auth, Config, Rate, Secret, Sources},
     history::History,
     hub::{
         Batch, Form, Hub, Interest, Judge, Mark, Member, MemorySocket, Outbox, Position, QueueLimits, Reader,
@@ -85,6 +85,7 @@ impl Stage {
                 at_once: 4,
                 bytes_max: 1 << 30,
                 reader_bytes_max: 1 << 30,
+                reader_rate: Rate { per_second: 0, burst: 0 },
                 timeout: Duration::from_secs(10),
             },
         };

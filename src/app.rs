@@ -14,7 +14,7 @@ use thiserror::Error;
 use tickgate_wire::model::ReplicaId;
 
 use crate::{
-    api::{Addresses, Api, ApiState, Lifecycle, Phase},
+    api::{Api, ApiState, Lifecycle, Phase},
     auth::Verifier,
     backplane::{self, Backplane},
     clock::{self, Uptime},
@@ -22,8 +22,7 @@ use crate::{
     connection::{
         accept::{self, PlainLimit, Serving},
         address::AddressLimits,
-        drain::{self, DrainPace},
-        inquiry,
+        drain, inquiry,
         keep_alive::KeepAliveConfig,
         loopback,
         replica::{Replica, UserBuckets},
@@ -51,6 +50,7 @@ mod market;
 mod operator;
 mod reload;
 
+pub use crate::{api::Addresses, connection::drain::DrainPace};
 pub use connect::connect;
 use hub_settings::hub_settings;
 use listeners::{ADDRESSES_EXTRA, Acceptors, Listeners, plain_limits};

@@ -4,7 +4,7 @@
 use std::{fmt::Write, time::SystemTime};
 
 use crate::{
-    api::Addresses,
+    app::Addresses,
     auth::{DEMO_USER, demo_token},
     config::Config,
 };

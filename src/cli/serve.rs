@@ -9,9 +9,8 @@ use tokio::{
 
 use super::{Failure, greeting::greeting, settings::Settings};
 use crate::{
-    app::{self, App, Reload},
+    app::{self, App, DrainPace, Reload},
     config::Config,
-    connection::drain::DrainPace,
     descriptors,
     telemetry::{self, Logging},
 };

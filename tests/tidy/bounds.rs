@@ -49,7 +49,8 @@ const NAMES: [&str; 36] = [
 /// The maximum value of a setting, which is not a bound of what grows.
 const NOT_A_BOUND: [&str; 1] = ["src/config/limits.rs"];
 /// Settings that are bounds, in addition to those of `[limits]` and `[hub]` that end in `_max`.
-const SETTINGS: [&str; 3] = ["server.header_bytes_max", "auth.token_bytes_max", "redis.pool_size"];
+const SETTINGS: [&str; 4] =
+    ["server.header_bytes_max", "auth.token_bytes_max", "redis.pool_size", "limits.bytes_read_per_address"];
 
 #[test]
 fn the_table_of_bounds_matches_the_code() {
@@ -130,8 +131,15 @@ fn settings() -> BTreeMap<String, u64> {
         } else if let Some((name, value)) = line.split_once(" = ") {
             let key = format!("{section}.{name}");
             let is_bound = ["limits", "hub"].contains(&section.as_str()) && name.ends_with("_max");
-            if is_bound || SETTINGS.contains(&key.as_str()) {
-                found.insert(key, value.parse().expect("a number"));
+            if !is_bound && !SETTINGS.contains(&key.as_str()) {
+                continue;
+            }
+            match value.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
+                None => found.extend([(key, value.parse().expect("a number"))]),
+                Some(parts) => found.extend(parts.split(',').map(|part| {
+                    let (name, value) = part.trim().split_once(" = ").expect("a part of a rate");
+                    (format!("{key}.{name}"), value.parse().expect("a number"))
+                })),
             }
         }
     }
