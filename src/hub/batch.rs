@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use tickgate_wire::{
-    model::{Content, Message, StreamId},
+    model::{Class, Content, Message, StreamId},
     push::Meta,
 };
 
@@ -17,7 +17,7 @@ pub struct Batch {
     pub bytes: Bytes,
     /// Number of publications; 0 for a gap or for messages that the subscriber filters out.
     pub count: u32,
-    /// Number of older values that it replaces.
+    /// Number of older values that were left out before its values.
     pub skipped: u32,
     /// The position before the first.
     pub after: StreamId,
@@ -33,6 +33,16 @@ pub struct Batch {
 pub struct Mark {
     pub replayed: bool,
     pub snapshot: bool,
+    /// Only the newest value is owed: each push has the number of those left out before it.
+    pub counts: bool,
+}
+
+impl Mark {
+    /// The flags of live publications of a topic.
+    #[must_use]
+    pub const fn live(class: Class) -> Self {
+        Self { replayed: false, snapshot: false, counts: matches!(class, Class::State) }
+    }
 }
 
 impl Batch {
@@ -70,6 +80,7 @@ impl Batch {
         mark: Mark,
         newest: &mut Option<&'a Arc<Message>>,
     ) {
+        let left_out = message.id.filter(|_| mark.counts).and_then(|id| StreamId::missing_between(self.last, id));
         self.last = message.id.unwrap_or(self.last);
         let payload = match &message.content {
             Content::Data(payload) => payload,
@@ -77,9 +88,11 @@ impl Batch {
         };
         let Some(channel) = self.form.channel_of(message) else { return };
         let id = message.id.filter(|_| !(mark.replayed && defect::is(Defect::NoReplayIds)));
-        let meta = Meta { replayed: mark.replayed, snapshot: mark.snapshot, ..Meta::live(&**channel, id) };
+        let conflated = left_out.unwrap_or(0);
+        let meta = Meta { replayed: mark.replayed, snapshot: mark.snapshot, conflated, ..Meta::live(&**channel, id) };
         self.form.push(buf, &meta, payload);
         self.count += 1;
+        self.skipped = self.skipped.saturating_add(u32::try_from(conflated).unwrap_or(u32::MAX));
         *newest = Some(message);
     }
 

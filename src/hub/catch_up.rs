@@ -294,7 +294,7 @@ impl Interest {
         }
         self.count_losses(member, &messages);
         let steps: Vec<_> = messages.into_iter().map(Step::Message).collect();
-        let mut batch = Batch::encode(form, at, &steps, Mark { replayed: true, snapshot: false });
+        let mut batch = Batch::encode(form, at, &steps, Mark { replayed: true, ..Mark::live(self.class()) });
         batch.last = last.map_or(batch.last, |last| last.max(batch.last));
         self.hub.metrics.replayed_messages_total.inc_by(batch.count.into());
         member.outbox.catch_up(member.slot, Arc::new(batch));

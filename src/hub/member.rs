@@ -131,7 +131,7 @@ impl Pacer {
     /// Returns the batch if it may be sent now; otherwise holds it back, replacing what was held before.
     pub(super) fn admit(&self, batch: Arc<Batch>, now: Instant) -> Option<Arc<Batch>> {
         let mut pace = self.pace.lock();
-        let skipped = pace.skipped + batch.count.saturating_sub(1) + u32::from(pace.held.is_some());
+        let skipped = pace.skipped + batch.skipped + batch.count.saturating_sub(1) + u32::from(pace.held.is_some());
         pace.held = Some(batch);
         pace.skipped = skipped;
         pace.take(now, self.interval)

@@ -247,6 +247,7 @@ impl Outbox {
             return false;
         }
         if let Some(rest) = rest {
+            self.shared.figures.conflated.inc_by(rest.skipped.into());
             state.queue.catch_up(id, rest);
         }
         state.queue.joined(id);

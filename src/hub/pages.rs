@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn equal_requests_share_the_same_bytes() {
         let (pages, all) = (Pages::default(), messages(20));
-        let (after, replayed) = (StreamId::new(4, 0), Mark { replayed: true, snapshot: false });
+        let (after, replayed) = (StreamId::new(4, 0), Mark { replayed: true, ..Mark::default() });
         let first = pages.encode(&form("a"), after, &all, replayed);
         assert!(Arc::ptr_eq(&first, &pages.encode(&form("a"), after, &all, replayed)));
         let others = [

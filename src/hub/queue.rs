@@ -32,7 +32,7 @@ pub enum Offered {
     Queued,
     /// The subscription has ended or is catching up: the batch is not for it.
     Ignored,
-    /// A value replaced an older one; this many messages were skipped.
+    /// This many more values are left out.
     Conflated(u32),
     /// This many events were dropped and replaced by a gap.
     Dropped(u32),
@@ -241,7 +241,7 @@ impl Queue {
         }
         if !self.blocked || class == Class::Reliable {
             self.add(id, batch.clone(), urgent);
-            return Offered::Queued;
+            return if batch.skipped == 0 { Offered::Queued } else { Offered::Conflated(batch.skipped) };
         }
         if class == Class::State { self.conflate(id, batch) } else { self.make_room(id, batch, limits) }
     }
@@ -273,33 +273,35 @@ impl Queue {
         }
         let first = self.public.iter().position(|item| item.is_value_of(id)).unwrap_or(self.public.len());
         let mut skipped = batch.skipped + batch.count - 1;
+        let mut more = skipped;
         // Several are queued if they arrived before the socket fell behind.
         for at in (first..self.public.len()).rev() {
             if self.public[at].is_value_of(id) {
-                skipped += self.take_value(at);
+                let (values, skipped_before) = self.take_value(at);
+                skipped += values + skipped_before;
+                more += values;
             }
         }
         self.bytes += batch.bytes.len();
         // One queued value per subscription is bounded by the number of subscriptions, so it does not count towards the
         // limit of messages; its bytes do.
         self.public.insert(first, Item::Newest { batch: batch.clone(), slot: id, skipped, bytes: None });
-        if skipped == 0 { Offered::Queued } else { Offered::Conflated(skipped) }
+        if more == 0 { Offered::Queued } else { Offered::Conflated(more) }
     }
 
-    /// Removes a value that a newer one replaces. Returns how many publications the client does not receive because of
-    /// it.
-    fn take_value(&mut self, at: usize) -> u32 {
+    /// Removes values that a newer one replaces. Returns how many they are, and how many were left out before.
+    fn take_value(&mut self, at: usize) -> (u32, u32) {
         match self.public.remove(at) {
             Some(Item::Batch { batch, .. }) => {
                 self.messages -= batch.count as usize;
                 self.bytes -= batch.bytes.len();
-                batch.skipped + batch.count
+                (batch.count, batch.skipped)
             }
             Some(Item::Newest { batch, skipped, .. }) => {
                 self.bytes -= batch.bytes.len();
-                skipped + 1
+                (1, skipped)
             }
-            _ => 0,
+            _ => (0, 0),
         }
     }
 

@@ -144,7 +144,7 @@ fn a_value_replaces_the_queued_one_and_counts_it() {
     assert_eq!(queue.offer(a, &batch("a", 1, 1), LIMITS), Offered::Queued);
     assert_eq!(queue.offer(b, &batch("b", 1, 1), LIMITS), Offered::Queued);
     assert_eq!(queue.offer(a, &batch("a", 2, 2), LIMITS), Offered::Conflated(1));
-    assert_eq!(queue.offer(a, &batch("a", 3, 5), LIMITS), Offered::Conflated(4));
+    assert_eq!(queue.offer(a, &batch("a", 3, 5), LIMITS), Offered::Conflated(3), "in addition");
     assert_eq!(seen(&drain(&mut queue)), ["a5+4", "b1"]);
 }
 
@@ -184,6 +184,22 @@ fn values_in_flight_do_not_follow_a_newer_one_read_from_the_stream() {
 }
 
 #[test]
+fn values_that_were_left_out_before_the_topic_received_a_newer_one_are_counted() {
+    let mut queue = Queue::default();
+    let a = live(&mut queue, Class::State, 1);
+    let jump = |from: u64, to: u64| {
+        let steps = [data(Some(id(to)))];
+        Arc::new(Batch::encode(&form("a"), id(from), &steps, Mark::live(Class::State)))
+    };
+    assert_eq!(queue.offer(a, &jump(1, 4), LIMITS), Offered::Conflated(2));
+    assert_eq!(seen(&drain(&mut queue)), ["a4+2"]);
+    assert_eq!(queue.offer(a, &jump(2, 6), LIMITS), Offered::Conflated(1), "without those that it has");
+    queue.blocked = true;
+    assert_eq!(queue.offer(a, &jump(6, 8), LIMITS), Offered::Conflated(2));
+    assert_eq!(seen(&drain(&mut queue)), ["a8+3"]);
+}
+
+#[test]
 fn what_a_client_came_with_is_not_sent_again_although_the_server_had_lost_it() {
     let ahead = |class| {
         let mut queue = Queue::default();
@@ -220,7 +236,7 @@ fn what_a_paced_value_replaced_stays_counted() {
     let (mut queue, a) = blocked(Class::State);
     let paced = Arc::new(batch("a", 1, 3).only_newest(2));
     assert_eq!(queue.offer(a, &paced, LIMITS), Offered::Conflated(2));
-    assert_eq!(queue.offer(a, &batch("a", 4, 4), LIMITS), Offered::Conflated(3));
+    assert_eq!(queue.offer(a, &batch("a", 4, 4), LIMITS), Offered::Conflated(1));
     assert_eq!(seen(&drain(&mut queue)), ["a4+3"]);
 }
 

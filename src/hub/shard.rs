@@ -292,7 +292,7 @@ impl Run {
         let origin = Origin { class: class.into(), newest_ms: newest_ms.unwrap_or_default() };
         let gaps: Vec<_> = self.steps.iter().filter_map(told).collect();
         for group in groups {
-            let batch = Arc::new(Batch::encode(&group.form, self.after, &self.steps, Mark::default()));
+            let batch = Arc::new(Batch::encode(&group.form, self.after, &self.steps, Mark::live(class)));
             for member in group.members() {
                 gaps.iter().for_each(|gap| member.outbox.count_gap(class, *gap));
                 let Some(pacer) = &member.pacer else {
@@ -345,7 +345,7 @@ struct Joined {
 fn join(lane: &Lane, groups: &mut Vec<Group>, joined: Joined, rest: (StreamId, &[Step]), round: &mut Round) {
     let Joined { member, form, ticket, fresh, class } = joined;
     let (after, steps) = rest;
-    let mark = Mark::default();
+    let mark = Mark::live(class);
     let batch = (!steps.is_empty()).then(|| Arc::new(Batch::encode(&form, after, steps, mark)));
     let origin = Origin { class: class.into(), newest_ms: 0 };
     round.tally.add(&member.outbox.shared.figures, origin, batch.as_ref().map_or(0, |batch| batch.count));

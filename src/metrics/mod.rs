@@ -113,7 +113,7 @@ metrics! {
     sent_bytes_total: IntCounter = "Bytes written to clients.";
     writes_total: IntCounter = "Writes to clients: one system call each.";
     frames_per_write: Histogram [BATCH] = "Frames or batches of frames passed to the kernel in one call, if more than one.";
-    conflated_total: PerEndpoint<(), IntCounter> = "Values of state topics that a newer value replaced before they were sent.";
+    conflated_total: PerEndpoint<(), IntCounter> = "Values of state topics that a client did not receive because a newer one followed.";
     dropped_total: PerEndpoint<(), IntCounter> = "Messages of event topics dropped for slow clients.";
     lagged_total: PerEndpoint<TopicClass, IntCounter> = "Subscriptions that exceeded their outbox and caught up from the stream.";
     gaps_total: PerEndpoint<(TopicClass, Gap), IntCounter> = "Gap notices sent to clients: the only way in which messages can be missing.";

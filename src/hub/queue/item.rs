@@ -96,12 +96,18 @@ pub(super) fn dropped(after: StreamId, count: u64, batch: &Batch) -> Gap {
     Gap { after, before: Some(before), count: Some(count), reason, cursor: batch.last }
 }
 
-/// The newest value only, if the client has one that is newer than the first of the batch: that one was read from the
-/// stream while these were in flight, and values must not go back.
+/// The newest value only, if the client has one that is newer than the first of the batch or than one that was left out:
+/// it was read from the stream while these were in flight, and values must not go back.
 pub(super) fn behind(has: StreamId, batch: &Batch) -> Option<Arc<Batch>> {
-    if batch.count < 2 || !batch.has_ids() || batch.after >= has {
+    let before = batch.skipped + batch.count.saturating_sub(1);
+    if batch.count == 0 || before == 0 || !batch.has_ids() {
         return None;
     }
-    let between = StreamId::missing_between(has, batch.last).and_then(|count| u32::try_from(count).ok());
-    Some(Arc::new(batch.only_newest(batch.skipped + between.unwrap_or(batch.count - 1).min(batch.count - 1))))
+    let between = StreamId::missing_between(has, batch.last).map(|count| u32::try_from(count).unwrap_or(u32::MAX));
+    let left_out = match between {
+        Some(between) if between < before => between,
+        None if batch.count > 1 && batch.after < has => before,
+        _ => return None,
+    };
+    Some(Arc::new(batch.only_newest(left_out)))
 }
