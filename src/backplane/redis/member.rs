@@ -146,7 +146,8 @@ impl Member {
     async fn round(&mut self) -> Result<Round, Failure> {
         let Attached { mut connection, identity } = self.link.attached()?;
         // Before the read: the dataset knows everything seen until now.
-        self.me.known = self.me.known.max(self.shared.known());
+        let given = self.shared.given(self.me.g);
+        self.me.known = self.me.known.max(self.shared.known()).max(given);
         let sent = Instant::now();
         let seen = self.look(&mut connection).await?;
         if seen.identity != *identity {
@@ -154,9 +155,9 @@ impl Member {
             self.link.suspect();
             return Err(Failure::Other("the dataset of redis was replaced".into()));
         }
-        let is_where_it_was = seen.stored.as_ref().is_some_and(|stored| stored.g == self.me.g);
+        let here = seen.stored.as_ref().filter(|stored| stored.g == self.me.g);
         self.doubts |= self.shared.take_doubt();
-        let went_back = is_where_it_was && (self.doubts || seen.beat < self.written);
+        let went_back = here.is_some_and(|stored| self.doubts || seen.beat < self.written || stored.alloc < given);
         let place = self.place(&seen, went_back);
         if self.me.must_attach(seen.stored.as_ref(), &place) {
             return self.attach(connection, seen, place).await;

@@ -149,6 +149,12 @@ impl Membership {
         }
     }
 
+    /// The greatest epoch that is known to have been given in this generation; 0 if it is not the current one.
+    pub(super) fn given(&self, generation: u64) -> u64 {
+        let history = self.history.read();
+        if history.generation == generation { history.alloc } else { 0 }
+    }
+
     /// The greatest epoch that was seen.
     pub(super) fn known(&self) -> u64 {
         self.known.load(Ordering::Relaxed)
@@ -192,6 +198,7 @@ mod tests {
         assert_eq!(alloc(), 11, "neither an epoch of another generation nor an impossible one");
         assert!(!membership.learn(History { alloc: 9, ..History::single(8) }));
         assert_eq!(alloc(), 11, "the response to a beat may be older");
+        assert_eq!((membership.given(8), membership.given(7)), (11, 0), "a dataset without it went back");
         assert!(membership.learn(History { alloc: 9, ..History::single(9) }));
         assert_eq!(alloc(), 9, "another generation");
     }
