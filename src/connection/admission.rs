@@ -286,6 +286,11 @@ impl From<UserRefusal> for Refused {
             UserRefusal::TooManyConnections => {
                 (StatusCode::TOO_MANY_REQUESTS, "Maximum connections exceeded", Outcome::UserLimit)
             }
+            UserRefusal::Late => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The request waited while the replica was suspended",
+                Outcome::Unavailable,
+            ),
             UserRefusal::Revoked => (StatusCode::FORBIDDEN, "User not found or inactive", Outcome::Forbidden),
             UserRefusal::Doubtful => (StatusCode::UNAUTHORIZED, DOUBTFUL, Outcome::Unauthorized),
         };
@@ -294,6 +299,8 @@ impl From<UserRefusal> for Refused {
             UserRefusal::TooManyConnections => refused.after(5),
             // That second is over by then.
             UserRefusal::Doubtful => refused.after(1),
+            // Then it is certain that a request did not wait.
+            UserRefusal::Late => refused.after(3),
             UserRefusal::Revoked => refused,
         }
     }

@@ -19,6 +19,8 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub(super) enum UserRefusal {
     TooManyConnections,
+    /// The client may have a newer connection.
+    Late,
     /// The token was revoked.
     Revoked,
     /// The token was issued in the same second as a revocation, before or after it.
@@ -29,6 +31,7 @@ impl UserRefusal {
     pub(super) const fn code(self) -> CloseCode {
         match self {
             Self::TooManyConnections => CloseCode::TooManyConnections,
+            Self::Late => CloseCode::TryAgainLater,
             Self::Revoked => CloseCode::UserInactive,
             // The same even if the endpoint otherwise refuses tokens permanently: the next token is accepted.
             Self::Doubtful => CloseCode::AuthRequired,
@@ -38,6 +41,7 @@ impl UserRefusal {
     pub(super) const fn cause(self) -> Disconnect {
         match self {
             Self::TooManyConnections => Disconnect::UserLimit,
+            Self::Late => Disconnect::Superseded,
             Self::Revoked | Self::Doubtful => Disconnect::Revoked,
         }
     }
@@ -111,6 +115,7 @@ pub(super) async fn admit_user(
     match replica.registry.admit(&admission).await {
         Verdict::Admitted { .. } => Ok(()),
         Verdict::Refused { .. } => Err(UserRefusal::TooManyConnections),
+        Verdict::Late => Err(UserRefusal::Late),
         Verdict::Revoked(revoked) => {
             replica.metrics.auth_failures_total.of(AuthFailure::Revoked).inc();
             Err(revoked.into())

@@ -11,7 +11,8 @@ use super::Revoked;
 pub struct Admission {
     pub user: UserId,
     pub session: SessionId,
-    /// The session that this one replaces but that could not be looked up: its place is taken as soon as possible.
+    /// The session that this one replaces but that could not be looked up: its place is taken with the admission, or as
+    /// soon as Redis responds.
     pub replaces: Option<SessionId>,
     /// The endpoint, if it has a limit of its own: then only the user's connections there count against
     /// `connections_max`, and they do not count elsewhere.
@@ -49,6 +50,9 @@ pub enum Verdict {
     Admitted { connections: u32, evicted: Option<SessionId> },
     /// Over the limit (4003); `connections` are open elsewhere.
     Refused { connections: u32 },
+    /// The request may have waited while this replica's process was suspended, and a connection that it would end is newer
+    /// (1013): if its client is still there, it tries again.
+    Late,
     /// The user's tokens of this age were revoked (4002), or may have been.
     Revoked(Revoked),
 }

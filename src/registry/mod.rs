@@ -13,6 +13,8 @@
 //!   connection took its place, the replica that still serves it must close it (4501): at once by a control message,
 //!   and again when that replica next renews or records the session. So a replica that slept through its lease cannot
 //!   count twice.
+//! - The newest connection of a session keeps it: a request that waited while its replica was suspended ends no connection
+//!   that may be newer ([`Verdict::Late`]).
 //! - A [`Control`] message reaches the replica that owns a session within a second, even if that is this replica. A
 //!   replica whose link was down receives it when the link is back (within ten minutes). It never concerns a connection
 //!   that was opened later.

@@ -1204,6 +1204,33 @@ async fn when_redis_is_back_the_oldest_is_evicted_if_configured() {
     }
 }
 
+/// A connection of alice whose client named a session that could not be looked up.
+fn in_place_of(former: SessionId, session: SessionId, connections_max: u32) -> Admission {
+    Admission {
+        user: UserId::new("alice").unwrap(),
+        session,
+        replaces: Some(former),
+        apart: None,
+        connections_max,
+        evict_oldest: false,
+        issued_at: Some(IssuedAt::in_second(1)),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_takes_the_place_of_the_session_it_named_if_only_the_lookup_failed() {
+    let server = RedisServer::start();
+    let (mut one, mut other) = (Seat::redis(&server).await, Seat::redis(&server).await);
+    let [former, late] = [(); 2].map(|()| SessionId::random());
+    assert_eq!(one.connect("alice", former, 1).await, admitted(1));
+    assert_eq!(other.registry.admit(&in_place_of(former, late, 1)).await, admitted(1), "its place is the only one");
+    other.opened(Some("alice"), late);
+    one.told_to_close(former, 4501).await;
+    one.registry.closed(former);
+    eventually("the newcomer alone", async || (slots(&server, "alice").await == 1).then_some(())).await;
+    assert!(other.controls.try_recv().is_err(), "the newcomer stays");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_redis_is_back_a_connection_takes_the_place_of_the_session_it_named() {
     let server = RedisServer::start();
@@ -1218,16 +1245,7 @@ async fn when_redis_is_back_a_connection_takes_the_place_of_the_session_it_named
     eventually("the server to be away", async || other.registry.recall(former).await.err()).await;
     eventually("it to be away for both", async || one.registry.recall(late).await.err()).await;
     assert!(one.registry.recall(former).await.unwrap().is_some(), "a replica knows its own sessions without redis");
-    let admission = Admission {
-        user: UserId::new("alice").unwrap(),
-        session: late,
-        replaces: Some(former),
-        apart: None,
-        connections_max: 2,
-        evict_oldest: false,
-        issued_at: Some(IssuedAt::in_second(1)),
-    };
-    assert_eq!(other.registry.admit(&admission).await, admitted(1));
+    assert_eq!(other.registry.admit(&in_place_of(former, late, 2)).await, admitted(1));
     other.opened(Some("alice"), late);
     proxy.set(Weather::CLEAR);
     one.told_to_close(former, 4501).await;

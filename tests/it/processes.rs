@@ -113,6 +113,30 @@ async fn a_replica_that_slept_through_its_lease_neither_counts_twice_nor_keeps_m
 }
 
 #[tokio::test]
+async fn a_request_that_waited_in_a_suspended_replica_does_not_end_a_newer_connection() {
+    let server = RedisServer::start();
+    let (sleeper, other) = (Replica::process(&server, "").await, Replica::on(&server).await);
+    let session = other.trading("alice").await.session();
+    let request = |replica: &Replica| replica.connect("/ws/trading").token(&token("alice")).query("session", &session);
+    sleeper.freeze();
+    let (waited, mut newest) = tokio::join!(request(&sleeper).try_open(), async {
+        // Shorter suspensions are not noticed: clients wait longer for a welcome.
+        tokio::time::sleep(Duration::from_millis(2_600)).await;
+        let mut newest = request(&other).open().await;
+        newest.greeted().await;
+        sleeper.thaw();
+        newest
+    });
+    assert_eq!(newest.welcome["resumed"], true);
+    let refusal = waited.expect_err("the newer connection stays");
+    assert_eq!((refusal.status, refusal.retry_after.as_deref()), (503, Some("3")), "{refusal:?}");
+    newest.expect_nothing().await;
+    let again = eventually("the client that tries again", async || request(&sleeper).try_open().await.ok()).await;
+    newest.expect_close(4501).await;
+    again.close().await;
+}
+
+#[tokio::test]
 async fn unused_signals_are_logged_and_close_no_connection() {
     let server = RedisServer::start();
     let mut replica = Replica::process(&server, SETTINGS).await;

@@ -31,7 +31,8 @@ impl Redis {
         }
         self.0.admit(admission).await.unwrap_or_else(|failure| {
             tracing::debug!(%failure, "a connection is counted by this replica only");
-            self.0.admit_alone(admission)
+            // Nobody can tell whether the session has a newer connection.
+            if self.0.waiting_since().is_some() { Verdict::Late } else { self.0.admit_alone(admission) }
         })
     }
 
@@ -67,13 +68,20 @@ impl Inner {
     async fn admit(&self, admission: &Admission) -> Result<Verdict, Failure> {
         let Admission { user, session, .. } = admission;
         let (keys, times, stamp) = (self.keys(), &self.lifetimes, self.stamp());
-        let of_user =
-            [keys.user_sessions(user, admission.apart.as_deref()), keys.user_revoked(user), keys.user_standing(user)];
+        let apart = admission.apart.as_deref();
+        let of_user = [
+            keys.user_sessions(user, apart),
+            keys.user_revoked(user),
+            keys.user_standing(user),
+            keys.user_replaced(user, apart),
+        ];
         let mut call = call(&self.scripts.admit, &of_user.each_ref().map(String::as_str));
         call.arg(member(stamp, &self.local.replica, *session));
         call.arg(times.admission()).arg(times.members()).arg(admission.connections_max);
         call.arg(if admission.evict_oldest { "evict" } else { "refuse" })
-            .arg(issued_text(admission.issued_at.map(IssuedAt::earliest_ms)));
+            .arg(issued_text(admission.issued_at.map(IssuedAt::earliest_ms)))
+            .arg(admission.replaces.map(|place| place.compact().to_string()).unwrap_or_default())
+            .arg(self.waiting_since().map(|since| since.to_string()).unwrap_or_default());
         let mut doubt = Doubt { inner: self, admission, stamp, ended: false };
         let (link, script) = (self.topology.at(user.as_str()), &self.scripts.admit);
         let answer: Result<Answer, Failure> = run_for(RedisCommand::Admit, link, script, &call).await;
@@ -83,6 +91,7 @@ impl Inner {
         match verdict {
             1 => self.admitted(admission, self.clock.saw(stamp)),
             0 => return Ok(Verdict::Refused { connections }),
+            -2 => return Ok(Verdict::Late),
             // The field of the stamp contains the time of the revocation.
             _ => {
                 let revoked = Revoked::judge(admission.issued_at, stamp);

@@ -8,7 +8,7 @@
 //!   after others, as `sweep` decides; `commands` encodes everything for Redis.
 //!
 //! A session's lease and its entry in the replica's index are on its user's shard; its record is on the session's own.
-//! `batch`, `leases`, `left`, `own_count`, `sweep` and `times` decide without I/O. Every key expires.
+//! `batch`, `leases`, `left`, `own_count`, `pulse`, `sweep` and `times` decide without I/O. Every key expires.
 
 mod admission;
 mod batch;
@@ -23,6 +23,7 @@ mod own_count;
 mod owner;
 mod presence;
 mod profiles;
+mod pulse;
 mod replica;
 mod revocation;
 mod sealed;
@@ -57,7 +58,8 @@ use self::{
     left::LeftRecords,
     message::{InquiryQuestion, PresenceQuestion},
     presence::Questions,
-    times::{Lifetimes, StampClock},
+    pulse::Pulse,
+    times::{Lifetimes, StampClock, micros},
     writer::{Queued, ShardQueue, Writer},
 };
 use super::{Local, Unavailable, revocations::Revocations, standings::Standings};
@@ -92,6 +94,7 @@ struct Inner {
     queues: Vec<ShardQueue>,
     started: Instant,
     clock: StampClock,
+    pulse: Pulse,
     questions: Questions,
     /// Questions about this replica's sessions.
     asked: mpsc::Sender<PresenceQuestion>,
@@ -130,6 +133,7 @@ impl Redis {
             queues,
             started: Instant::now(),
             clock: StampClock::new(clock::unix_ms() * 1_000),
+            pulse: Pulse::default(),
             questions,
             asked,
             inquiries: Inquiries::default(),
@@ -149,6 +153,7 @@ impl Redis {
         tasks.spawn_vital("registry inquiries", inquiry::answer_all(Arc::clone(&inner), inquiries, tasks.stop()));
         tasks.spawn_vital("registry questions", presence::ask_all(Arc::clone(&inner), to_ask, tasks.stop()));
         tasks.spawn_vital("registry lease", replica::keep(Arc::clone(&inner), tasks.stop()));
+        tasks.spawn_vital("registry pulse", replica::beat(Arc::clone(&inner), tasks.stop()));
         Self(inner)
     }
 
@@ -234,12 +239,18 @@ impl Inner {
     }
 
     fn uptime_us(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
+        micros(self.started.elapsed())
     }
 
     /// Milliseconds since 1970 on Redis's clock.
     fn now_ms(&self) -> u64 {
         self.clock.now_us(self.uptime_us()) / 1_000
+    }
+
+    /// The stamp of a connection that began when the request that is processed now may have arrived, if this process was
+    /// suspended just before.
+    fn waiting_since(&self) -> Option<u64> {
+        self.pulse.waiting_since(self.uptime_us()).map(|since_us| self.clock.now_us(since_us))
     }
 
     /// The stamp of a new connection.

@@ -15,6 +15,7 @@ use super::{
     commands::{ask, call, run, tell_all},
     leases::BUCKETS,
     owner::member,
+    pulse::BEAT,
     sweep::{OwnLease, Sweep, SweepStep},
     times::millis,
 };
@@ -56,6 +57,17 @@ pub(super) async fn keep(inner: Arc<Inner>, mut stop: Stop) {
             () = sleep(renewed.pause) => {}
             // A new server does not know this replica.
             Ok(()) = changes.changed() => {}
+            () = stop.wait() => {}
+        }
+    }
+}
+
+/// Records that this process runs, until it stops.
+pub(super) async fn beat(inner: Arc<Inner>, mut stop: Stop) {
+    while !stop.stopping() {
+        inner.pulse.beat(inner.uptime_us());
+        tokio::select! {
+            () = sleep(BEAT) => {}
             () = stop.wait() => {}
         }
     }
