@@ -86,6 +86,12 @@ impl Engine {
         engine
     }
 
+    /// Whether nothing else refers to it: then it may move to another thread.
+    #[must_use]
+    pub fn is_sole(&self) -> bool {
+        Rc::strong_count(&self.compiled) == 1
+    }
+
     fn equip(&self) -> mlua::Result<()> {
         let lua = &self.lua;
         let redis = lua.create_table()?;

@@ -22,16 +22,31 @@ fn between(least: &[u8], most: &[u8]) -> Result<impl Fn(f64) -> bool + use<>, St
 }
 
 pub(super) fn zadd(core: &mut Core, call: Call, words: &[Vec<u8>]) -> Answer {
-    if !words.len().is_multiple_of(2) {
+    let (mut existing, mut changes, mut from) = (false, false, 2);
+    while from < words.len() && (is(&words[from], "xx") || is(&words[from], "ch")) {
+        existing |= is(&words[from], "xx");
+        changes |= is(&words[from], "ch");
+        from += 1;
+    }
+    if from == words.len() || !(words.len() - from).is_multiple_of(2) {
         return Err(SYNTAX.into());
     }
     let mut pairs = Vec::new();
-    for pair in words[2..].chunks_exact(2) {
+    for pair in words[from..].chunks_exact(2) {
         pairs.push((number::score(&pair[0]).ok_or("ERR value is not a valid float")?, &pair[1]));
     }
     core.write_sorted(call, &words[1], |sorted| {
-        let added = pairs.iter().filter(|(score, member)| sorted.add(*score, member)).count();
-        Ok((Reply::Int(count_of(added)), true))
+        let (mut added, mut changed) = (0, 0);
+        for (score, member) in pairs {
+            match sorted.score(member) {
+                Some(known) => changed += usize::from(known != score),
+                None if existing => continue,
+                None => added += 1,
+            }
+            sorted.add(score, member);
+        }
+        let count = if changes { added + changed } else { added };
+        Ok((Reply::Int(count_of(count)), added + changed > 0))
     })
 }
 

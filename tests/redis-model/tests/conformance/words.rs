@@ -160,8 +160,9 @@ fn of_hashes(dice: &mut Dice) -> Vec<String> {
 
 fn of_sets(dice: &mut Dice) -> Vec<String> {
     let key = key(dice, "sorted");
-    match dice.below(9) {
+    match dice.below(10) {
         0..=2 => vec!["ZADD".into(), key, score(dice), member(dice)],
+        9 => vec!["ZADD".into(), key, "XX".into(), "CH".into(), score(dice), member(dice)],
         3 => vec!["ZCARD".into(), key],
         4 => vec!["ZCOUNT".into(), key, score(dice), score(dice)],
         5 => vec!["ZREM".into(), key, member(dice), member(dice)],
