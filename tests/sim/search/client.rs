@@ -183,6 +183,7 @@ impl Client {
     pub fn take_over(&mut self, gateway: usize, own: &Gateway, publications: &Publications) {
         if let Some(connection) = self.connection.take() {
             self.session = connection.seat.session().or(self.session);
+            connection.seat.leave();
             self.former.push(connection);
         }
         self.open(gateway, own, publications);
@@ -259,6 +260,11 @@ impl Client {
             self.leave();
         }
         self.former.extract_if(.., |own| own.gateway == gateway).for_each(|own| own.task.abort());
+    }
+
+    /// Whether it waits for its welcome.
+    pub fn awaits_welcome(&self) -> bool {
+        self.connection.as_ref().is_some_and(|own| own.seat.session().is_none())
     }
 
     /// Whether a connection still stands whose place the present one took.

@@ -132,7 +132,7 @@ impl Excuses {
                 | Step::Replace { .. }
                 | Step::Evict
         );
-        self.evicted |= matches!(step, Step::Evict | Step::Replace { .. });
+        self.evicted |= matches!(step, Step::Evict);
         self.removed |= matches!(
             step,
             Step::Delete { .. } | Step::Trim { .. } | Step::Xdel { .. } | Step::Retype { .. } | Step::Replace { .. }
@@ -193,16 +193,14 @@ pub fn judge(
             let is_certain = |number: &usize| publications.get(*number).is_none_or(|own| !excuses.covers(own));
             if is_plain(at) {
                 add(passed(story, at, publications, excuses), &who);
-                add(no_gap(story, "nothing is kept"), &who);
+                add(no_gap(story, at, "nothing is kept"), &who);
                 continue;
             }
             let is_value = TOPICS[at].1 == Class::State;
-            if !(is_value && excuses.may_go_back()) {
-                add(order(story, publications, excuses), &who);
-            }
+            add(order(story, at, publications, excuses), &who);
             if is_value {
                 add(newest(story, at, publications), &who);
-                add(no_gap(story, "only the newest value is owed"), &who);
+                add(no_gap(story, at, "only the newest value is owed"), &who);
                 add(left_out(story, excuses), &who);
             } else {
                 add(owed(story, at, publications, excuses), &who);
@@ -271,11 +269,14 @@ fn repeats(publications: &[Publication], excuses: &Excuses) -> Result<(), Fault>
     Ok(())
 }
 
-/// Checks that nothing arrives twice, and ids only increase. The value with which a subscription starts may repeat.
-fn order(story: &Story, publications: &[Publication], excuses: &Excuses) -> Result<(), Fault> {
+/// Checks that nothing arrives twice, and ids only increase. The value with which a subscription starts may repeat; where
+/// there may be branches, values may go back with a new connection, which only a gap could tell.
+fn order(story: &Story, topic: usize, publications: &[Publication], excuses: &Excuses) -> Result<(), Fault> {
     let (mut had, mut last) = (BTreeSet::new(), None::<StreamId>);
+    let may_go_back = TOPICS[topic].1 == Class::State && excuses.may_go_back();
     for seen in &story.seen {
-        if is_sent_back(seen) {
+        let connects = matches!(seen, Seen::Subscribed { .. });
+        if is_sent_back(seen) || may_go_back && connects {
             (had, last) = (BTreeSet::new(), None);
         }
         let Seen::Message { id, number, snapshot, .. } = seen else { continue };
@@ -386,7 +387,7 @@ fn owed(story: &Story, topic: usize, publications: &[Publication], excuses: &Exc
             || excuses.loses && excuses.vanished[topic]
             || has(story, number, publication)
             || ranges.iter().any(|range| range.covers(id))
-            || was_sent_back_behind(story, number)
+            || was_sent_back_behind(story, number, id)
             || publications.iter().any(|other| other.id() == Some(id) && excuses.covers(other))
             || excuses.branches && doubts_behind(story, id)
         {
@@ -405,14 +406,14 @@ fn is_sent_back(seen: &Seen) -> bool {
         if reason == "retention" && cursor < after)
 }
 
-/// Whether that was after this publication had begun.
-fn was_sent_back_behind(story: &Story, number: usize) -> bool {
+/// Whether that was after this publication had begun, and covers its id.
+fn was_sent_back_behind(story: &Story, number: usize, id: StreamId) -> bool {
     let mut begun = 0;
     story.seen.iter().any(|seen| {
         if let Seen::Subscribed { begun: now, .. } = seen {
             begun = *now;
         }
-        is_sent_back(seen) && number < begun
+        is_sent_back(seen) && number < begun && matches!(seen, Seen::Gap { after, .. } if id <= *after)
     })
 }
 
@@ -548,9 +549,10 @@ fn passed(story: &Story, topic: usize, publications: &[Publication], excuses: &E
 }
 
 /// Checks that topics that guarantee only the newest value, or nothing, have no gaps.
-fn no_gap(story: &Story, why: &str) -> Result<(), Fault> {
+fn no_gap(story: &Story, topic: usize, why: &str) -> Result<(), Fault> {
     // A slow reader is told what it missed of any event.
-    let is_wrong = |seen: &&Seen| matches!(seen, Seen::Gap { reason, .. } if reason != "slow_consumer");
+    let may_drop = TOPICS[topic].1 == Class::Event;
+    let is_wrong = |seen: &&Seen| matches!(seen, Seen::Gap { reason, .. } if !may_drop || reason != "slow_consumer");
     match story.seen.iter().find(is_wrong) {
         Some(gap) => fault(Kind::GapOverNothing, format!("{why}: {gap:?}")),
         None => Ok(()),

@@ -50,7 +50,7 @@ fn knob(name: &str) -> Option<u64> {
 fn groups() -> Vec<Group> {
     let named = |names: String| {
         let is_named = |group: &Group| names.split(',').any(|name| name == format!("{group:?}"));
-        Group::ALL.into_iter().chain([Group::Places]).filter(is_named).collect()
+        Group::ALL.into_iter().filter(is_named).collect()
     };
     text("TICKGATE_SEARCH_GROUPS").map_or(Group::ALL.to_vec(), named)
 }

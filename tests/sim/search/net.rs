@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use tickgate::{
     redis_link::{Call, Network},
     tasks::Frost,
@@ -74,6 +75,8 @@ struct Connection {
 /// Everything between the gateways' links and the datasets.
 pub struct Net {
     pub machines: Vec<Machine>,
+    /// What runs their scripts.
+    engine: Engine,
     /// The machine at each link's address.
     routes: BTreeMap<Link, usize>,
     connections: BTreeMap<u64, Connection>,
@@ -137,8 +140,7 @@ pub fn with<T>(act: impl FnOnce(&mut Net) -> T) -> T {
 }
 
 /// Starts with this many servers, of which all but the first follow it.
-pub fn begin(machines: usize) {
-    let engine = Engine::new();
+pub fn begin(machines: usize, Parcel(engine): Parcel) {
     let machine = |number: usize| {
         let mut server = Server::new(identity(number as u64), engine.clone());
         server.set_node_entries(1);
@@ -150,6 +152,7 @@ pub fn begin(machines: usize) {
     };
     let net = Net {
         machines: (0..machines).map(machine).collect(),
+        engine: engine.clone(),
         routes: BTreeMap::new(),
         connections: BTreeMap::new(),
         of_client: BTreeMap::new(),
@@ -170,8 +173,29 @@ pub fn begin(machines: usize) {
 
 /// Ends the network of this thread.
 pub fn end() {
-    NET.set(None);
+    let Some(Net { engine, machines, .. }) = NET.take() else { return };
+    drop(machines);
+    if engine.is_sole() {
+        ENGINES.lock().push(Parcel(engine));
+    }
 }
+
+/// Engines of runs that are over, with their compiled scripts: to compile those costs more than to play a step.
+static ENGINES: Mutex<Vec<Parcel>> = Mutex::new(Vec::new());
+
+/// An engine on its way to another thread.
+pub struct Parcel(Engine);
+
+impl Parcel {
+    /// One of an earlier run, or a new one. Not called in a run, whose randomness it would change.
+    pub fn take() -> Self {
+        ENGINES.lock().pop().unwrap_or_else(|| Self(Engine::new()))
+    }
+}
+
+// SAFETY: nothing else refers to the engine, and a Lua does not depend on its thread.
+#[allow(unsafe_code, reason = "a Lua is reused by the runs, each of which has its own thread")]
+unsafe impl Send for Parcel {}
 
 fn identity(number: u64) -> Identity {
     Identity { run_id: format!("{number:040x}"), replid: format!("{:040x}", number + (1 << 40)), former: None }

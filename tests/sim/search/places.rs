@@ -20,13 +20,15 @@ use tickgate::{
     tasks::Tasks,
 };
 use tickgate_wire::model::{ReplicaId, SessionId, UserId};
-use tokio::task::AbortHandle;
+use tokio::{task::AbortHandle, time::sleep};
 
 use crate::gateway::USER;
 
 /// How long a session's lease lasts: it is renewed three times within.
 const SESSION_TTL: Duration = Duration::from_secs(6);
 const REPLICA_TTL: Duration = Duration::from_secs(4);
+/// How long a client waits before it tries again.
+const RETRY_AFTER: Duration = Duration::from_secs(3);
 /// More than a run has connections: nobody is refused because of others.
 const CONNECTIONS_MAX: u32 = 50;
 
@@ -53,6 +55,8 @@ pub struct Seat {
     /// The session that it has, and the one whose place it took, once that is known.
     chosen: Mutex<Option<(SessionId, Option<SessionId>)>>,
     closed: AtomicBool,
+    /// Its client has given it up.
+    left: AtomicBool,
     /// Its task.
     pub task: OnceLock<AbortHandle>,
 }
@@ -71,6 +75,11 @@ impl Seat {
 
     pub fn session(&self) -> Option<SessionId> {
         self.chosen.lock().map(|(session, _)| session)
+    }
+
+    /// The client has made another connection: it does not try this one again.
+    pub fn leave(&self) {
+        self.left.store(true, Ordering::Relaxed);
     }
 
     /// Whether it took the place of that other one.
@@ -101,8 +110,32 @@ impl Places {
     }
 
     /// Gives a connection its session: the one that its client wants, or a new one. The place is free again when what this
-    /// returns is dropped; `None` where it was refused.
+    /// returns is dropped; `None` where it was refused. Its client tries again if it is still there.
     pub async fn enter(self, seat: Arc<Seat>, wanted: Option<SessionId>) -> Option<Entered> {
+        let (session, taken) = loop {
+            match self.admit(wanted).await {
+                Some(chosen) => break chosen,
+                None if seat.left.load(Ordering::Relaxed) => return None,
+                None => sleep(RETRY_AFTER).await,
+            }
+        };
+        *seat.chosen.lock() = Some((session, taken));
+        let old = self.open.lock().insert(session, seat.clone());
+        old.into_iter().for_each(|old| old.close());
+        self.registry.opened(ConnectionInfo {
+            session: session.to_string(),
+            replica: self.replica.to_string(),
+            user: Some(USER.to_owned()),
+            profile: "trading".to_owned(),
+            connected_ms: 0,
+        });
+        let record = SessionRecord { user: Some(USER.to_owned()), profile: "trading".to_owned(), param: None };
+        self.registry.record(session, record);
+        Some(Entered { places: self, seat, session })
+    }
+
+    /// The session of a connection, and the one whose place it took; `None` if it was refused.
+    async fn admit(&self, wanted: Option<SessionId>) -> Option<(SessionId, Option<SessionId>)> {
         let user = UserId::new(USER).expect("a name");
         let recalled = match wanted {
             Some(wanted) => self.registry.recall(wanted).await.map(|record| record.map(|_| wanted)),
@@ -122,20 +155,8 @@ impl Places {
             issued_at: None,
             apart: None,
         };
-        let Verdict::Admitted { .. } = self.registry.admit(&admission).await else { return None };
-        *seat.chosen.lock() = Some((session, resumed.or(replaces)));
-        let old = self.open.lock().insert(session, seat.clone());
-        old.into_iter().for_each(|old| old.close());
-        self.registry.opened(ConnectionInfo {
-            session: session.to_string(),
-            replica: self.replica.to_string(),
-            user: Some(USER.to_owned()),
-            profile: "trading".to_owned(),
-            connected_ms: 0,
-        });
-        let record = SessionRecord { user: Some(USER.to_owned()), profile: "trading".to_owned(), param: None };
-        self.registry.record(session, record);
-        Some(Entered { places: self, seat, session })
+        let verdict = self.registry.admit(&admission).await;
+        matches!(verdict, Verdict::Admitted { .. }).then_some((session, resumed.or(replaces)))
     }
 
     pub async fn leave(&self) {

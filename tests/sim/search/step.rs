@@ -249,8 +249,8 @@ pub enum Group {
 }
 
 impl Group {
-    /// Those that every search draws from; `Places` is searched by its name.
-    pub const ALL: [Self; 16] = [
+    /// All of them.
+    pub const ALL: [Self; 17] = [
         Self::Crashes,
         Self::Failover,
         Self::Addresses,
@@ -267,6 +267,7 @@ impl Group {
         Self::Slowness,
         Self::Repeats,
         Self::Suspension,
+        Self::Places,
     ];
 }
 

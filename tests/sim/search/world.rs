@@ -34,6 +34,8 @@ const ROUNDS: usize = 40;
 const LATE: Duration = Duration::from_millis(1_200);
 /// How long a connection may stand whose place was taken while nobody could be told: a lease is renewed in three parts.
 const PLACES_LATE: Duration = Duration::from_secs(8);
+/// How long a client waits for its welcome before it connects elsewhere.
+const OPENING: Duration = Duration::from_secs(10);
 /// How often each topic is offered its last publication.
 const LAST_ATTEMPTS: usize = 3;
 
@@ -58,11 +60,12 @@ pub fn play(seed: u64, steps: &[Step]) -> Played {
 pub fn play_with(defect: Option<Defect>, seed: u64, steps: &[Step]) -> Played {
     let steps = steps.to_vec();
     let thread = std::thread::Builder::new().stack_size(4 << 20);
+    // Outside the run, whose randomness they would change.
+    let (engine, metrics) = (net::Parcel::take(), IDLE.lock().pop().unwrap_or_else(Metrics::new));
     let run = move || {
         still::begin(seed);
         let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
-        let metrics = IDLE.lock().pop().unwrap_or_else(Metrics::new);
-        let whole = run(&steps, &metrics);
+        let whole = run(&steps, &metrics, engine);
         let played = with(defect, || with_network(net::dialler(), || runtime.block_on(whole)));
         drop(runtime);
         IDLE.lock().push(metrics);
@@ -97,8 +100,8 @@ struct World {
     setup: Setup,
 }
 
-async fn run(steps: &[Step], metrics: &Arc<Metrics>) -> Played {
-    net::begin(MACHINES);
+async fn run(steps: &[Step], metrics: &Arc<Metrics>, engine: net::Parcel) -> Played {
+    net::begin(MACHINES, engine);
     // Without any the gateways let none in.
     let has = |wanted: fn(&Step) -> bool| steps.iter().any(wanted);
     let setup = Setup {
@@ -171,8 +174,12 @@ impl World {
     }
 
     async fn take_over(&mut self, client: usize, gateway: usize) {
-        // A client notices first that its connection is dead.
+        // A client notices first that its connection is dead, or waits for its welcome (docs/client.md).
         self.pause(Pause::Moment).await;
+        let until = net::with(|net| net.now()) + OPENING;
+        while self.clients[client].awaits_welcome() && net::with(|net| net.now()) < until {
+            self.pass(Duration::from_secs(1)).await;
+        }
         if let Some(own) = self.gateways[gateway].as_ref().filter(|_| !self.others[gateway]) {
             self.clients[client].take_over(gateway, own, &self.publications);
         }
