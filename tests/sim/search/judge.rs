@@ -157,6 +157,12 @@ impl Excuses {
         self.branches || self.evicted || self.changed && self.doubtful
     }
 
+    /// Whether a position may be unknown to a gateway although nothing is missing: it is of another branch, or was given
+    /// in a dataset that was replaced less than a beat ago.
+    const fn loses_positions(&self) -> bool {
+        self.branches || !self.replaced.is_empty()
+    }
+
     /// Whether the newest connection of a session is known to all: there is one order of them.
     pub const fn keeps_places(&self) -> bool {
         !self.branches
@@ -500,8 +506,8 @@ fn over_nothing(
         Seen::Gap { count: None, reason, .. } if reason == "failover" && excuses.may_doubt() => true,
         Seen::Gap { reason, .. } if reason == "retention" && excuses.vanished[topic] => true,
         Seen::Gap { reason, .. } if reason == "retention" && excuses.evicted && excuses.doubtful => true,
-        // It came with the cursor of a branch that its gateway has not heard of.
-        Seen::Gap { reason, before: None, .. } if reason == "retention" && excuses.branches => true,
+        // It came with the cursor of a branch that its gateway has not heard of, or of a dataset that was just replaced.
+        Seen::Gap { reason, before: None, .. } if reason == "retention" && excuses.loses_positions() => true,
         Seen::Gap { .. } => publications.iter().any(|own| in_stream(own) && excuses.covers(own)),
         _ => false,
     };
