@@ -94,7 +94,7 @@ def test_rows_of_a_database_become_models() -> None:
     class Side(Enum):
         BUY = "BUY"
 
-    at = datetime(2024, 1, 15, 10, 30)  # noqa: DTZ001 (as drivers return it)
+    at = datetime(2024, 1, 15, 10, 30)
     row = SimpleNamespace(
         order_id=UUID(int=7),
         run_id=12,
