@@ -105,7 +105,12 @@ struct Asked {
     param: Option<Box<str>>,
     origin: Option<HeaderValue>,
     credential: Credential,
+    /// Names of parameters without a meaning here, bounded.
+    ignored: Vec<String>,
 }
+
+/// The parameters of a stream.
+const PARAMETERS: [&str; 3] = ["channels", "token", "ticket"];
 
 impl Asked {
     fn read(parts: &Parts, endpoint: &Endpoint) -> Result<Self, Problem> {
@@ -122,7 +127,12 @@ impl Asked {
         let invalid_param = |reason| Problem::new(ProblemKind::NotFound, reason);
         let param = endpoint.param(parts.uri.path()).map_err(invalid_param)?;
         let max = config.limits.subscriptions_max;
-        let channels = query::channels(parts.uri.query().unwrap_or_default(), max)
+        let text = parts.uri.query().unwrap_or_default();
+        if let Some((name, _)) = query::pairs(text).find(|(name, _)| matches!(*name, "since" | "last")) {
+            let detail = format!("`{name}` cannot apply to an event stream: resume with Last-Event-ID");
+            return Err(Problem::invalid(detail));
+        }
+        let channels = query::channels(text, max)
             .ok_or_else(|| Problem::invalid(format!("a connection has at most {max} subscriptions")))?;
         if channels.is_empty() {
             return Err(Problem::invalid("name the channels: ?channels=ticker:BTCUSDT,trades:BTCUSDT"));
@@ -137,7 +147,8 @@ impl Asked {
             Credential::Deferred => Credential::None,
             other => other,
         };
-        Ok(Self { channels, cursors, param, origin, credential })
+        let ignored = query::others(text, &PARAMETERS);
+        Ok(Self { channels, cursors, param, origin, credential, ignored })
     }
 }
 
@@ -174,12 +185,13 @@ fn stream(endpoint: Endpoint, admitted: Admitted, asked: Asked, parts: &Parts) -
     if selection.wanted.iter().any(|wanted| wanted.resolved.rule.class == Class::State) {
         backpressure.limit();
     }
-    let request = opening::Request { param: asked.param, begin: Options::default(), explicit: false };
+    let ignored = Vec::new();
+    let request = opening::Request { param: asked.param, begin: Options::default(), ignored, explicit: false };
     let connection = opening::open(endpoint, admitted, request, Socket::Body(AtomicWaker::new()));
     let (ended, end) = oneshot::channel();
     let body = EventBody { handle: connection.handle.clone(), backpressure, cursors, _ended: ended };
     replica.tasks.spawn("event stream", async move {
-        serve(connection, selection).await;
+        serve(connection, selection, Echo { id: None, ignored: asked.ignored }).await;
         // After the timeout, the rest is discarded.
         if tokio::time::timeout(LAST_EVENTS_TIMEOUT, end).await.is_err() {
             hang_up.now();
@@ -250,10 +262,11 @@ impl Selection {
 }
 
 /// The task of one stream.
-async fn serve(mut connection: Connection, selection: Selection) {
+async fn serve(mut connection: Connection, selection: Selection, echo: Echo) {
     let Selection { wanted, refused, of_values } = selection;
     let counted = of_values.len();
-    connection.subscribe(&Echo::default(), wanted, refused).await;
+    connection.subscribe(&echo, wanted, refused).await;
+    drop(echo);
     let handle = connection.handle.clone();
     // Cursors are identified by their position: if one is missing, the reader has to retry.
     if handle.outbox.cursors().len() != counted {

@@ -34,6 +34,8 @@ pub struct Handshake {
     pub begin: Options,
     /// `?session=`: the session to take over.
     pub session: Option<SessionSecret>,
+    /// Names of unknown parameters, bounded.
+    pub ignored: Vec<String>,
 }
 
 /// How a client learns that it is refused.
@@ -121,9 +123,9 @@ pub fn check(parts: &Parts, origins: &[String]) -> Result<Handshake, HandshakeRe
     let said = query::read(parts.uri.query().unwrap_or_default())
         .and_then(|query| Ok((credential(headers, &offer, &query)?, query)));
     match said {
-        Ok((credential, Query { since, last, session, .. })) => {
+        Ok((credential, Query { since, last, session, ignored, .. })) => {
             let begin = Options { since, last, ..Options::default() };
-            Ok(Handshake { upgrade, told, credential, begin, session })
+            Ok(Handshake { upgrade, told, credential, begin, session, ignored })
         }
         Err(malformed) => Err(HandshakeRefusal::Refused { upgrade, told, why: Why::Malformed(malformed) }),
     }

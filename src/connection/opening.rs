@@ -39,6 +39,8 @@ pub(super) struct Request {
     pub(super) param: Option<Box<str>>,
     /// Where channels that the endpoint subscribes automatically start.
     pub(super) begin: Options,
+    /// Parameters of the URL without a meaning, which the welcome names.
+    pub(super) ignored: Vec<String>,
     /// Explicit mode: the client receives only what it subscribes to.
     pub(super) explicit: bool,
 }
@@ -77,7 +79,7 @@ pub(super) fn open(endpoint: Endpoint, admitted: Admitted, request: Request, soc
         session,
         allowance: Allowance::default(),
         user_bucket: None,
-        arrival: Some(Box::new(Arrival { begin: request.begin, takes_over })),
+        arrival: Some(Box::new(Arrival { begin: request.begin, ignored: request.ignored, takes_over })),
         permit,
         replica,
     };
@@ -134,7 +136,8 @@ pub(super) fn greet(connection: &Connection, (secret, resumed): (SessionSecret, 
         server: SERVER.into(),
         features: FEATURES.iter().map(|name| Cow::Borrowed(*name)).collect(),
     };
-    connection.handle.notify(&Reply::ConnectionEstablished(welcome));
+    let ignored = connection.arrival.as_ref().map_or(&[][..], |arrival| &arrival.ignored);
+    connection.handle.send(&Reply::ConnectionEstablished(welcome), ignored);
 }
 
 /// Registers a connection that authenticated by its first message under its user and admitted session.

@@ -1,8 +1,11 @@
-//! The query parameters of a handshake. Known parameters are strictly checked, others are ignored. Never logged,
-//! because they contain tokens.
+//! The query parameters of a handshake. Known parameters are strictly checked, others are ignored and named to the
+//! client. Never logged, because they contain tokens.
 
 use indexmap::IndexSet;
-use tickgate_wire::{command::Since, model::SessionSecret};
+use tickgate_wire::{
+    command::{self, Since},
+    model::SessionSecret,
+};
 
 use super::malformed::Malformed;
 
@@ -16,13 +19,17 @@ pub(super) struct Query {
     pub(super) session: Option<SessionSecret>,
     /// `auth=message`: the token follows in the first message.
     pub(super) auth_by_message: bool,
+    /// Names of unknown parameters, bounded.
+    pub(super) ignored: Vec<String>,
 }
+
+/// The known parameters of a handshake.
+const KNOWN: [&str; 6] = ["token", "ticket", "since", "last", "session", "auth"];
 
 /// Reads `a=b&c=d`, the part of the URL after `?`.
 pub(super) fn read(text: &str) -> Result<Query, Malformed> {
-    let mut query = Query::default();
-    for pair in text.split('&') {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+    let mut query = Query { ignored: others(text, &KNOWN), ..Query::default() };
+    for (name, value) in pairs(text) {
         match name {
             "token" => once(&mut query.token, "token", decode(value))?,
             "ticket" => once(&mut query.ticket, "ticket", decode(value))?,
@@ -37,6 +44,17 @@ pub(super) fn read(text: &str) -> Result<Query, Malformed> {
         }
     }
     Ok(query)
+}
+
+/// The names of parameters that are not `known`, decoded and bounded.
+pub(super) fn others(text: &str, known: &[&str]) -> Vec<String> {
+    let names = pairs(text).map(|(name, _)| name).filter(|name| !name.is_empty() && !known.contains(name));
+    command::ignored(names.map(|name| decode_name(name).unwrap_or_else(|raw| raw)))
+}
+
+/// The parameters as written: names and values.
+pub(super) fn pairs(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    text.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")))
 }
 
 /// One name of a list, decoded; as written if that is not valid UTF-8.
@@ -131,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn known_parameters_are_read_and_others_ignored() {
+    fn known_parameters_are_read_and_others_named() {
         let session = SessionSecret::random();
         let text = format!("x=%zz&token=a%2Eb.c&since=1763700000000-42&last=5&session={session}&auth=message&y");
         let query = read(&text).ok().unwrap();
@@ -141,8 +159,21 @@ mod tests {
         assert_eq!(read("since=earliest").ok().unwrap().since, Some(Since::Earliest));
         assert_eq!(query.session, Some(session));
         assert!(query.auth_by_message && query.ticket.is_none());
+        assert_eq!(query.ignored, ["x", "y"]);
         assert!(read("").is_ok_and(|query| query.token.is_none() && !query.auth_by_message));
         assert!(read("token=").is_ok_and(|query| query.token.as_deref() == Some("")), "an empty value is valid");
+    }
+
+    #[test]
+    fn ignored_parameters_are_named_within_bounds() {
+        let ignored = |text: &str| read(text).ok().unwrap().ignored;
+        assert_eq!(
+            ignored("channels=a&&=b&channels=c&Token=d&fil%74er=%zz&a%0Ab&%FF"),
+            ["channels", "Token", "filter", "ab", "%FF"]
+        );
+        let many: Vec<_> = (0..1_000).map(|number| format!("{number}{}=1", "x".repeat(1_000))).collect();
+        let named = ignored(&many.join("&"));
+        assert_eq!((named.len(), named[0].len()), (16, 64));
     }
 
     #[test]

@@ -22,6 +22,8 @@ const RECONNECT_AFTER_MS: u64 = 1_000;
 pub(super) struct Arrival {
     /// Where channels that the endpoint subscribes automatically start.
     pub(super) begin: Options,
+    /// Parameters of the URL without a meaning.
+    pub(super) ignored: Vec<String>,
     /// The session to take over, if the user is not known yet.
     pub(super) takes_over: Option<SessionSecret>,
 }

@@ -106,8 +106,9 @@ async fn answer(endpoint: Endpoint, peer: SocketAddr, request: Request, is_here:
         Ok(admitted) => {
             metrics.handshakes_total.of(Outcome::Accepted).inc();
             metrics.handshake_duration_seconds.observe(started.elapsed().as_secs_f64());
-            let request = opening::Request { param, begin: handshake.begin, explicit };
-            accept(endpoint, &mut parts, &handshake.upgrade, request, admitted)
+            let Handshake { upgrade, begin, ignored, .. } = handshake;
+            let request = opening::Request { param, begin, ignored, explicit };
+            accept(endpoint, &mut parts, &upgrade, request, admitted)
         }
         Err(refused) => {
             endpoint.note_refusal(attempt, refused.outcome, &refused);

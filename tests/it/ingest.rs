@@ -200,6 +200,22 @@ async fn subscribed(client: &mut Client, since: Option<&str>) -> Value {
 }
 
 #[tokio::test]
+async fn what_a_subscription_of_a_producer_cannot_use_is_named() {
+    let settings = "[[profiles]]\nname = \"connector\"\npath = \"/\"\ndialect = \"envelope\"\ntoken = \"publisher\"\n\
+                    channels = [{ name = \"ingest_events\" }]";
+    let replica = Replica::alone_with(settings).await;
+    let mut dashboard = both_ways(&replica, "dashboard").await;
+    for kind in ["subscribe", "unsubscribe"] {
+        let payload = json!({"channels": ["ingest_events"], "filter": "BTC*", "depth": null});
+        dashboard.send(json!({"msg_id": "s", "msg_type": kind, "source": "c", "colour": 1, "payload": payload})).await;
+        let ack = dashboard.next().await;
+        assert_eq!(ack["payload"]["ignored"], json!(["colour", "filter"]), "{ack}");
+    }
+    subscribed(&mut dashboard, None).await;
+    acknowledged(&mut dashboard, event("m-1", "run-1")).await;
+}
+
+#[tokio::test]
 async fn a_producer_that_subscribes_misses_nothing_when_it_changes_replicas() {
     const SETTINGS: &str = "[server]\nmode = \"production\"\n[[profiles]]\nname = \"connector\"\npath = \"/\"\n\
                             dialect = \"envelope\"\ntoken = \"publisher\"\nchannels = [{ name = \"ingest_events\" }]";

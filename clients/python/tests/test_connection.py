@@ -474,3 +474,9 @@ def test_threads_share_a_connection(gateway: GatewayProcess, user: str) -> None:
         thread.join(SOON)
         assert not thread.is_alive()
     assert seen["orders"] == [str(number) for number in range(1, 20, 2)]
+
+
+def test_unknown_parameters_of_the_url_are_logged(gateway: GatewayProcess, caplog: pytest.LogCaptureFixture) -> None:
+    with tickgate.connect(f"{gateway.url}/ws/market?chanels=ticker:BTCUSDT") as tg:
+        live(tg)
+        eventually("the warning", lambda: "parameters that the gateway does not know: ['chanels']" in caplog.text)

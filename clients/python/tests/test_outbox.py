@@ -14,6 +14,7 @@ from conftest import SOON, eventually
 
 import tickgate
 from tickgate import Gateway, Outbox, Publication, Published
+from tickgate._queued import answers
 from tickgate.outbox import FailedPublication
 from tickgate.testing import GatewayProcess
 
@@ -225,6 +226,12 @@ def test_twenty_thousand_a_second_from_one_core(gateway: GatewayProcess) -> None
         assert outbox.stats.sent == count
     print(f"{rate:.0f} publications a second of one core; {count / wall:.0f} a second by the clock")
     assert rate >= 20_000
+
+
+@pytest.mark.parametrize("broken", ["", "5", "null", "[]", '{"id":', "{}],[{}", "{},{}"])
+def test_answers_count_up_to_the_first_that_cannot_be_read(broken: str) -> None:
+    good = ['{"id":"1-1"}', '{"status":400}']
+    assert answers([*good, broken, *good]) == answers(good) == [{"id": "1-1"}, {"status": 400}]
 
 
 async def test_subscribers_are_counted(gateway: GatewayProcess, api: Gateway, user: str) -> None:

@@ -1,6 +1,6 @@
 //! What a client can request, in any dialect. Does not decide whether a command is allowed.
 
-use std::{ops::Deref, str::FromStr};
+use std::{borrow::Borrow, ops::Deref, str::FromStr};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,26 @@ pub struct Request {
     pub command: Command,
     /// Names of fields that have no meaning in this command, a bounded number of them.
     pub ignored: Vec<String>,
+}
+
+/// The maximum number of ignored names that a client is told, and the characters of each.
+const IGNORED_MAX: usize = 16;
+const IGNORED_CHARS_MAX: usize = 64;
+
+/// Names without a meaning, in a form that can be told to the client: a bounded number, each once, of bounded length and
+/// without control characters.
+pub fn ignored<S: Borrow<str>>(names: impl IntoIterator<Item = S>) -> Vec<String> {
+    let mut told = Vec::new();
+    for name in names {
+        let name: String = name.borrow().chars().filter(|c| !c.is_control()).take(IGNORED_CHARS_MAX).collect();
+        if told.len() == IGNORED_MAX {
+            break;
+        }
+        if !told.contains(&name) {
+            told.push(name);
+        }
+    }
+    told
 }
 
 /// The requests of clients.

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::support::{
     bystander::Bystander,
     replica::{Replica, token},
+    sse::EventStream,
     wire::{TEXT, Wire, frame},
 };
 
@@ -207,6 +208,31 @@ async fn unknown_fields_are_listed_in_every_response() {
     }
     let answer = alice.ask(json!({"type": "ping", "where": null, "timestamp": 1})).await;
     assert_eq!(answer["ignored"], Value::Null, "null counts as absent: {answer}");
+}
+
+#[tokio::test]
+async fn unknown_parameters_of_the_url_are_named_once_the_client_is_admitted() {
+    let replica = Replica::alone_with(PATIENT).await;
+    for (path, named) in [
+        ("/ws?channels=system_log&fil%74er=a&channels=logs&", json!(["channels", "filter"])),
+        ("/ws/backtest/run-1?from=earliest&since=earliest", json!(["from"])),
+        ("/ws/market", Value::Null),
+    ] {
+        let mut page = replica.connect(path).open().await;
+        assert_eq!(page.expect_type("connection_established").await["ignored"], named, "{path}");
+    }
+    let mut late = replica.connect("/ws/trading?auth=message&colour=1").open().await;
+    late.send(json!({"type": "auth", "token": token("alice")})).await;
+    assert_eq!(late.expect_type("connection_established").await["ignored"], json!(["colour"]));
+    assert_eq!(late.expect_type("authenticated").await["ignored"], Value::Null);
+    let stream = "/sse?channels=trades:A&auth=message&filter=a";
+    let mut reader = EventStream::open(replica.address(), stream, &[]).await.expect("a stream");
+    assert_eq!(reader.next().await["ignored"], json!(["auth", "filter"]));
+    for name in ["since", "last"] {
+        let refused = EventStream::open(replica.address(), &format!("/sse?channels=trades:A&{name}=1"), &[]).await;
+        let answer = refused.err().unwrap_or_else(|| panic!("{name} was not refused"));
+        assert!(answer.status == 400 && answer.body.contains("resume with Last-Event-ID"), "{name}: {answer:?}");
+    }
 }
 
 /// Mistakes of a producer beyond those of every client.

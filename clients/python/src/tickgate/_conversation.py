@@ -241,6 +241,8 @@ class Conversation:
         known = self.hub.user
         self._session = message.get("session")
         self.connection_id = message.get("connection_id")
+        if ignored := message.get("ignored"):
+            self._log(f"the URL has parameters that the gateway does not know: {ignored}")
         self._tokens_refused = 0
         self._welcome = Welcome(message, now)
         self._token.clock(message.get("server_time"), message.get("expires_at"), now)

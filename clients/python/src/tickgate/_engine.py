@@ -6,9 +6,9 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import logging
+import os
 import threading
 import time
-import uuid
 import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -245,4 +245,4 @@ class _Source:
 
 def new_msg_id() -> str:
     """128 random bits."""
-    return uuid.uuid4().hex
+    return os.urandom(16).hex()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import concurrent.futures
+import json
 import time
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from .errors import GatewayError
 from .results import Published
@@ -50,6 +51,26 @@ class PutOptions(TypedDict, total=False):
     user: str | None
     msg_id: str | None
     max_age: float | None
+
+
+def answers(lines: list[str]) -> list[dict[str, Any]]:
+    """The objects in the lines of a response, up to the first line that is not one."""
+    try:
+        whole = json.loads(f"[{','.join(lines)}]")
+    except ValueError:
+        whole = []
+    if len(whole) == len(lines) and all(type(answer) is dict for answer in whole):
+        return list(whole)
+    found: list[dict[str, Any]] = []
+    for line in lines:
+        try:
+            answer = json.loads(line)
+        except ValueError:
+            break
+        if not isinstance(answer, dict):
+            break
+        found.append(answer)
+    return found
 
 
 class Entry:

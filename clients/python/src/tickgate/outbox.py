@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures
-import json
 import logging
 import os
 import threading
@@ -19,18 +18,18 @@ import httpx
 
 from . import _http
 from ._engine import new_msg_id
-from ._queued import Entry, FailedPublication, PutOptions, Stats
+from ._queued import Entry, FailedPublication, PutOptions, Stats, answers
 from .errors import GatewayError, Invalid, OutboxFull, Refused, Unknown, problem
 from .gateway import AsyncGateway, Gateway
 from .publication import encoded
-from .results import Failed, Published, outcome_of
+from .results import Published, refusal_of, stored_of
 
 __all__ = ["FailedPublication", "Outbox", "Stats"]
 
 log = logging.getLogger("tickgate.outbox")
 
 # What one request carries. Its answers must fit into the buffers of a socket while it is still being sent.
-_LINES = 512
+_LINES = 1024
 _BYTES = 1 << 20
 # How many failures are remembered.
 _FAILURES = 100
@@ -292,7 +291,7 @@ class Outbox:
             entry.attempts += 1
         body = b"\n".join([entry.line for entry in entries])
         url = self.urls[self._url % len(self.urls)]
-        results: list[Any] = []
+        lines: list[str] = []
         broken: GatewayError | None = None
         try:
             with self._client.stream("POST", url + "/api/v1/publish", content=body) as response:
@@ -300,12 +299,13 @@ class Outbox:
                     response.read()
                     return self._refused(entries, problem(response.status_code, _http.body_of(response)))
                 for line in filter(None, response.iter_lines()):
-                    results.append(json.loads(line))  # noqa: PERF401 (what came before a broken line counts)
+                    lines.append(line)  # noqa: PERF402 (what came before the connection was lost counts)
         except httpx.HTTPError as error:
             self._url += 1
             broken = _http.failure(error, None)
-        except ValueError as error:
-            broken = Unknown(f"an answer that cannot be read: {error}", error="outcome_unknown")
+        results = answers(lines)
+        if len(results) < len(lines):
+            broken = Unknown("an answer that cannot be read", error="outcome_unknown")
         if broken is None and len(results) < len(entries):
             broken = Refused("the gateway has ended the request", error="restarting")
         return self._settle(entries, results, broken)
@@ -333,15 +333,15 @@ class Outbox:
                     entry.maybe_done = entry.maybe_done or isinstance(broken, Unknown)
                     again.append(entry)
                     continue
-                result = outcome_of(results[number], entry.msg_id)
-                if not isinstance(result, Failed):
+                result = results[number]
+                if "status" not in result:
                     self._stats.sent += 1
                     self._stats.retried += entry.attempts > 1
-                    self._stats.reordered += bool(again) and not result.duplicate
+                    self._stats.reordered += bool(again) and not result.get("duplicate")
                     if entry.result is not None:
-                        entry.result.set_result(result)
+                        entry.result.set_result(stored_of(result))
                     continue
-                error = result.error
+                error = refusal_of(result, entry.msg_id)
                 if isinstance(error, Unknown) or error.retry_after_ms is not None:
                     entry.error = why = error
                     entry.maybe_done = entry.maybe_done or isinstance(error, Unknown)

@@ -13,6 +13,8 @@ __all__ = ["Publication"]
 
 # What a publication may have, in bytes.
 DATA_MAX = 64 << 10
+# Made once: `json.dumps` makes an encoder for each call that has options.
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ def encoded_data(data: Mapping[str, Any], msg_id: str | None) -> str:
     if "_meta" in data:
         raise Invalid("`_meta` is the gateway's: no publication may have it at its top", msg_id=msg_id)
     try:
-        text = json.dumps(data if type(data) is dict else dict(data), separators=(",", ":"), allow_nan=False)
+        text = _encode(data if type(data) is dict else dict(data))
     except (TypeError, ValueError, RecursionError) as error:
         raise Invalid(f"`data` is no JSON: {error}", msg_id=msg_id) from error
     if len(text) > DATA_MAX:
@@ -50,9 +52,9 @@ def encoded_data(data: Mapping[str, Any], msg_id: str | None) -> str:
 def encoded(channel: str, data: Mapping[str, Any], user: str | None, msg_id: str, count: bool = False) -> bytes:
     """A publication as the HTTP API takes it, in one line."""
     text = encoded_data(data, msg_id)
-    head = f'{{"channel":{json.dumps(channel)},"msg_id":{json.dumps(msg_id)},'
+    head = f'{{"channel":{_encode(channel)},"msg_id":{_encode(msg_id)},'
     if user is not None:
-        head += f'"user":{json.dumps(user)},'
+        head += f'"user":{_encode(user)},'
     if count:
         head += '"count":true,'
     return f'{head}"data":{text}}}'.encode()

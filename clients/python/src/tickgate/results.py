@@ -199,9 +199,12 @@ class TopicRule:
 
 def outcome_of(body: dict[str, Any], msg_id: str | None) -> Published | Failed:
     """How one of many went."""
-    if "status" in body:
-        return Failed(problem(int(body["status"]), body, msg_id=msg_id))
-    return stored_of(body)
+    return Failed(refusal_of(body, msg_id)) if "status" in body else stored_of(body)
+
+
+def refusal_of(body: dict[str, Any], msg_id: str | None) -> GatewayError:
+    """Why one was not stored, or perhaps not."""
+    return problem(int(body["status"]), body, msg_id=msg_id)
 
 
 def stored_of(body: dict[str, Any]) -> Published:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
+from enum import Enum
 from types import SimpleNamespace
+from uuid import UUID
 
 import pytest
 import socket_models
@@ -86,6 +88,31 @@ def test_a_message_of_a_newer_gateway_is_read() -> None:
     message = SocketMessage(msg_type="weather", source="server", more=1)
     assert message.msg_type == "weather"
     assert SocketMessage.parse_raw(message.json()) == message
+
+
+def test_rows_of_a_database_become_models() -> None:
+    class Side(Enum):
+        BUY = "BUY"
+
+    at = datetime(2024, 1, 15, 10, 30)
+    row = SimpleNamespace(
+        order_id=UUID(int=7),
+        run_id=12,
+        symbol="BTCUSDT",
+        side=Side.BUY,
+        order_type="LIMIT",
+        quantity=Decimal("0.10"),
+        price=None,
+        status=None,
+        created_utc=at,
+    )
+    for order in (Order.of(row), Order(**vars(row))):
+        assert (order.order_id, order.run_id, order.side) == (str(UUID(int=7)), "12", "BUY")
+        assert order.created_utc == "2024-01-15T10:30:00"
+        assert Order.parse_raw(order.json()) == order
+        assert '"0.10"' in order.json()
+    bar = RunSeriesBar(bar_utc=at.replace(tzinfo=UTC), open=1, high=2, low=1, close=1)
+    assert datetime.fromisoformat(bar.bar_utc) == at.replace(tzinfo=UTC)
 
 
 def test_domain_models() -> None:

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     code::ErrorCode,
-    command::{Element, InvalidElement, Limits, ListedName, Options, Since},
+    command::{Element, InvalidElement, Limits, ListedName, Options, Since, ignored},
     json::{JsonError, kind_of, scan_object},
     model::{InvalidName, check_name},
 };
@@ -115,7 +115,7 @@ impl<'a> Fields<'a> {
     /// The names that are not `known`, bounded in number and length. `null` counts as absent here too.
     pub(super) fn unknown(&self, known: &[&str]) -> Vec<String> {
         let others = self.list.iter().filter(|(name, value)| *value != "null" && !known.contains(&&**name));
-        others.take(IGNORED_MAX).map(|(name, _)| printable(name)).collect()
+        ignored(others.map(|(name, _)| &**name))
     }
 
     /// A list of names, such as channels or symbols, within the limit for one message.
@@ -151,10 +151,6 @@ const CHANNEL: &str = "the name of a channel";
 
 /// Names of options that are allowed only in elements of a subscribe.
 const OPTIONS: [&str; 4] = ["since", "last", "max_rate", "snapshot"];
-
-/// Limits of the unknown fields that are named to the client: their number, and the length of a name.
-const IGNORED_MAX: usize = 16;
-const IGNORED_CHARS_MAX: usize = 64;
 
 /// One name of a list.
 fn listed(field: &str, index: usize, raw: &str) -> ListedName {
@@ -231,11 +227,6 @@ pub(super) fn not_a_name(field: impl Into<String>, error: InvalidName) -> Wrong 
     let field = field.into();
     let message = format!("`{field}` is {error}");
     Wrong::field(field, message)
-}
-
-/// A field's name, in a form that can be echoed.
-fn printable(name: &str) -> String {
-    name.chars().filter(|c| !c.is_control()).take(IGNORED_CHARS_MAX).collect()
 }
 
 const NAMES: &str = "an array of names";

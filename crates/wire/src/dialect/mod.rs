@@ -66,7 +66,7 @@ impl Dialect {
     pub fn encode(self, out: &mut BytesMut, reply: &Reply, ignored: &[String], stamp: impl FnOnce() -> Stamp) {
         match self {
             Self::Json => json::encode(out, reply, ignored),
-            Self::Envelope => envelope::encode(out, reply, stamp),
+            Self::Envelope => envelope::encode(out, reply, ignored, stamp),
         }
     }
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
+from enum import Enum
 from typing import Any, Self
+from uuid import UUID
 
 import pydantic
 
 PYDANTIC_2 = not pydantic.VERSION.startswith("1.")
+
+
+# Types of columns that JSON does not have.
+_COLUMNS = (date, Enum, UUID)
 
 
 def now() -> str:
@@ -47,6 +53,16 @@ if PYDANTIC_2:
         """A value as JSON has it: enums, times and decimals become text."""
         return from_json(to_json(value))
 
+    class Entity(Model):
+        """A model of rows, as databases return them: times, UUIDs, enums and numbers become the text of text fields."""
+
+        model_config = pydantic.ConfigDict(coerce_numbers_to_str=True)
+
+        @pydantic.field_validator("*", mode="before")
+        @classmethod
+        def _plain(cls, value: Any) -> Any:
+            return plain(value) if isinstance(value, _COLUMNS) else value
+
 else:
     import json as _json
 
@@ -76,3 +92,10 @@ else:
     def plain(value: Any) -> Any:
         """A value as JSON has it: enums, times and decimals become text."""
         return _json.loads(_json.dumps(value, default=_encoded))
+
+    class Entity(Model):  # type: ignore[no-redef]
+        """A model of rows, as databases return them: times, UUIDs, enums and numbers become the text of text fields."""
+
+        @pydantic.validator("*", pre=True)
+        def _plain(cls, value: Any) -> Any:  # noqa: N805
+            return plain(value) if isinstance(value, _COLUMNS) else value

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 from pydantic import Field
 
-from ._base import Model
+from ._base import Entity
 
 __all__ = [
     "Execution",
@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 
-class StrategyInstance(Model):
+class StrategyInstance(Entity):
     """A configured strategy."""
 
     instance_id: str | None = None
@@ -28,7 +28,7 @@ class StrategyInstance(Model):
     symbols_json: list[str] = Field(default_factory=list)
 
 
-class StrategyRun(Model):
+class StrategyRun(Entity):
     """A run of a strategy."""
 
     run_id: str
@@ -38,7 +38,7 @@ class StrategyRun(Model):
     ended_utc: str | None = None
 
 
-class Order(Model):
+class Order(Entity):
     """An order."""
 
     order_id: str
@@ -52,7 +52,7 @@ class Order(Model):
     created_utc: str | None = None
 
 
-class OrderOcoGroup(Model):
+class OrderOcoGroup(Entity):
     """Orders of which one cancels the others."""
 
     group_id: str | None = None
@@ -60,7 +60,7 @@ class OrderOcoGroup(Model):
     order_ids: list[str] = Field(default_factory=list)
 
 
-class Execution(Model):
+class Execution(Entity):
     """A fill."""
 
     execution_id: str
@@ -71,7 +71,7 @@ class Execution(Model):
     executed_utc: str | None = None
 
 
-class Trade(Model):
+class Trade(Entity):
     """A trade that was reconstructed from executions."""
 
     trade_id: str
@@ -84,7 +84,7 @@ class Trade(Model):
     pnl: Decimal | None = None
 
 
-class RunSeries(Model):
+class RunSeries(Entity):
     """A series of bars that runs share."""
 
     series_id: str | None = None
@@ -93,7 +93,7 @@ class RunSeries(Model):
     timeframe: str | None = None
 
 
-class RunSeriesBar(Model):
+class RunSeriesBar(Entity):
     """A bar of a series."""
 
     series_id: str | None = None

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 
 use crate::{
-    command::{Command, Ingest, Invalid, Json, Limits, Request},
+    command::{Command, Ingest, Invalid, Json, Limits, Request, ignored},
     dialect::fields::{Fields, Wrong, missing, not_a_name, wrong_kind},
     model::{Level, MsgId, Topic, check_name},
     payload::META_KEY,
@@ -23,10 +23,22 @@ pub(crate) fn decode(text: &str, limits: &Limits) -> Result<Option<Request>, Inv
     let msg_id = read_msg_id(&fields);
     let id = if msg_id.is_ok() { fields.raw("msg_id").and_then(Json::keep) } else { None };
     match scanned.map_err(Wrong::from).and(msg_id).and_then(|msg_id| read(text, msg_id, &fields, limits)) {
-        // Additional fields are kept and passed on.
-        Ok(command) => Ok(command.map(|command| Request { id, command, ignored: Vec::new() })),
+        Ok(command) => Ok(command.map(|command| {
+            let ignored = ignored_by(&command, &fields, limits);
+            Request { id, command, ignored }
+        })),
         Err(Wrong { code, field, message }) => Err(Invalid { id, code, field, message }),
     }
+}
+
+/// Fields without a meaning. Those of a message that is published are kept and passed on.
+fn ignored_by(command: &Command, fields: &Fields<'_>, limits: &Limits) -> Vec<String> {
+    if matches!(command, Command::Ingest(_)) {
+        return Vec::new();
+    }
+    let payload = fields.raw("payload").map_or_else(Fields::default, |raw| Fields::read(raw, limits.depth_max).0);
+    let outside = fields.unknown(&["msg_id", "msg_type", "source", "timestamp", "payload"]);
+    ignored(outside.into_iter().chain(payload.unknown(&["channels"])))
 }
 
 fn read_msg_id(fields: &Fields<'_>) -> Result<MsgId, Wrong> {

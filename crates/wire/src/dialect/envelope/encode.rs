@@ -37,6 +37,8 @@ struct SubscribedAck<'a> {
     acknowledged_msg_id: &'a Json,
     channels: &'a [SubscribedChannel],
     errors: &'a [RefusedChannel],
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    ignored: &'a [String],
 }
 
 /// Payload of the reply to an `unsubscribe`, with the requested names.
@@ -46,6 +48,8 @@ struct UnsubscribedAck<'a> {
     channels: &'a [String],
     #[serde(skip_serializing_if = "<[RefusedChannel]>::is_empty")]
     errors: &'a [RefusedChannel],
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    ignored: &'a [String],
 }
 
 #[derive(Serialize)]
@@ -70,16 +74,16 @@ struct Heartbeat {
 }
 
 /// Appends the envelope of a reply, if there is one.
-pub(crate) fn encode(out: &mut BytesMut, reply: &Reply, stamp: impl FnOnce() -> Stamp) {
+pub(crate) fn encode(out: &mut BytesMut, reply: &Reply, ignored: &[String], stamp: impl FnOnce() -> Stamp) {
     match reply {
         Reply::Ingested(Ingested { id: Some(acknowledged_msg_id) }) => {
             message(out, "ack", Ack { acknowledged_msg_id }, stamp);
         }
         Reply::Subscribed(Subscribed { id: Some(acknowledged_msg_id), channels, errors }) => {
-            message(out, "ack", SubscribedAck { acknowledged_msg_id, channels, errors }, stamp);
+            message(out, "ack", SubscribedAck { acknowledged_msg_id, channels, errors, ignored }, stamp);
         }
         Reply::Unsubscribed(Unsubscribed { id: Some(acknowledged_msg_id), channels, errors }) => {
-            message(out, "ack", UnsubscribedAck { acknowledged_msg_id, channels, errors }, stamp);
+            message(out, "ack", UnsubscribedAck { acknowledged_msg_id, channels, errors, ignored }, stamp);
         }
         Reply::CaughtUp(CaughtUp { channels }) => message(out, "caught_up", CaughtUpPayload { channels }, stamp),
         Reply::Error(failure) => {
@@ -126,7 +130,7 @@ mod tests {
 
     fn text(reply: &Reply) -> String {
         let mut out = BytesMut::new();
-        encode(&mut out, reply, stamp);
+        encode(&mut out, reply, &[], stamp);
         String::from_utf8(out.to_vec()).unwrap()
     }
 

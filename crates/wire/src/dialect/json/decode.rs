@@ -395,7 +395,7 @@ mod tests {
 
     #[test]
     fn ignored_fields_are_named_within_bounds() {
-        let many: String = (0..100).map(|n| format!(r#","{}{n}":1"#, "x".repeat(100))).collect();
+        let many: String = (0..100).map(|n| format!(r#","{n}{}":1"#, "x".repeat(100))).collect();
         let request = decode(&format!(r#"{{"type":"ping"{many}}}"#), &LIMITS).unwrap();
         assert_eq!((request.ignored.len(), request.ignored[0].len()), (16, 64));
     }
