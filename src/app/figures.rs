@@ -30,16 +30,17 @@ pub(super) async fn watch(replica: Arc<Replica>, mut stop: Stop) {
         metrics.runtime_tasks.set(gauge(runtime.num_alive_tasks()));
         metrics.runtime_queue_depth.set(gauge(runtime.global_queue_depth()));
         metrics.look_at_allocator();
-        let lag = replica.hub.stream_lag();
+        let lag = replica.hub.stream_lag().await;
         metrics.topics_behind.set(gauge(lag.topics));
         metrics.stream_lag_messages.set(i64::try_from(lag.messages_max).unwrap_or(i64::MAX));
         metrics.users.set(gauge(replica.users.len()));
         let (mut all, mut highest) = (0, 0);
-        replica.connections.visit(|handle| {
+        let visit = replica.connections.visit(|handle| {
             let waiting = handle.outbox.waiting_bytes();
             all += waiting;
             highest = highest.max(waiting);
         });
+        visit.await;
         metrics.outbox_bytes.set(gauge(all));
         metrics.outbox_bytes_highest.set(gauge(highest));
     }

@@ -94,10 +94,11 @@ impl ConnectionTable {
         self.len() == 0
     }
 
-    /// Calls `look` for each connection, in batches: it must be short.
-    pub fn visit(&self, mut look: impl FnMut(&ConnectionHandle)) {
+    /// Calls `look` for each connection, and lets other tasks run in between: it must be short.
+    pub async fn visit(&self, mut look: impl FnMut(&ConnectionHandle)) {
         for part in &self.parts {
             part.lock().values().for_each(|handle| look(handle));
+            tokio::task::yield_now().await;
         }
     }
 

@@ -192,8 +192,12 @@ impl Hub {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let retained = self.topics.all().into_iter().filter(|topic| topic.rule.retain_max > 0);
-            retained.filter(|topic| topic.is_quiet()).for_each(|topic| self.queues.compare.push(&topic));
+            let visit = self.topics.visit(|topic| {
+                if topic.is_retained() && topic.is_quiet() {
+                    self.queues.compare.push(topic);
+                }
+            });
+            visit.await;
         }
     }
 
@@ -217,13 +221,15 @@ impl Hub {
     }
 
     /// How far this replica is behind the streams of its topics. Visits all topics.
-    #[must_use]
-    pub fn stream_lag(&self) -> StreamLag {
+    pub async fn stream_lag(&self) -> StreamLag {
         let mut lag = StreamLag::default();
-        for topic in self.topics.all().iter().filter(|topic| topic.is_awaited()) {
-            lag.topics += 1;
-            lag.messages_max = lag.messages_max.max(topic.lag());
-        }
+        let visit = self.topics.visit(|topic| {
+            if topic.is_awaited() {
+                lag.topics += 1;
+                lag.messages_max = lag.messages_max.max(topic.lag());
+            }
+        });
+        visit.await;
         lag
     }
 

@@ -17,8 +17,7 @@ use std::{
     time::Duration,
 };
 
-use indexmap::IndexMap;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 mod backlog;
@@ -45,6 +44,7 @@ mod socket;
 mod standing;
 mod step;
 mod subscribe;
+mod table;
 mod tally;
 mod tickets;
 #[cfg(test)]
@@ -86,9 +86,6 @@ use crate::{
 };
 use tickgate_wire::model::{Content, Message, Topic, TopicRule};
 
-/// Locks of the topic table. A link's task looks up one topic per arrival, so contention must be rare.
-const TABLE_PARTS: usize = 16;
-
 /// Maximum number of resumes of more than one page that are in memory at once; for others, the catch-up delivers what
 /// follows the first page.
 const LONG_MAX: usize = 4;
@@ -96,7 +93,7 @@ const LONG_MAX: usize = 4;
 /// All topics that this replica follows, and its shards.
 #[derive(Debug)]
 pub struct Hub {
-    topics: Table,
+    topics: table::Table,
     shards: Vec<Arc<shard::Shard>>,
     queues: work_queue::WorkQueues,
     /// Held while a topic enters or leaves the table and the backplane is notified, so that the two never interleave.
@@ -141,35 +138,6 @@ pub struct Settings {
     pub reads: TurnLimits,
 }
 
-/// In order of first subscription, so that a simulation is reproducible.
-#[derive(Debug)]
-struct Table {
-    parts: Vec<RwLock<IndexMap<Topic, Arc<Followed>>>>,
-}
-
-impl Table {
-    fn new() -> Self {
-        Self { parts: (0..TABLE_PARTS).map(|_| RwLock::default()).collect() }
-    }
-
-    fn part(&self, name: &str) -> &RwLock<IndexMap<Topic, Arc<Followed>>> {
-        let sum = name.bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
-        &self.parts[sum % self.parts.len()]
-    }
-
-    fn get(&self, name: &str) -> Option<Arc<Followed>> {
-        self.part(name).read().get(name).cloned()
-    }
-
-    fn all(&self) -> Vec<Arc<Followed>> {
-        self.parts.iter().flat_map(|part| part.read().values().cloned().collect::<Vec<_>>()).collect()
-    }
-
-    fn len(&self) -> usize {
-        self.parts.iter().map(|part| part.read().len()).sum()
-    }
-}
-
 impl Hub {
     /// Creates a hub over this backplane, starts its tasks and registers it as the backplane's receiver.
     #[must_use]
@@ -179,7 +147,7 @@ impl Hub {
             .map(|index| shard::Shard::new(index, mail::BYTES_MAX, (metrics.clone(), traces.clone())))
             .collect();
         let hub = Arc::new(Self {
-            topics: Table::new(),
+            topics: table::Table::default(),
             shards,
             queues: work_queue::WorkQueues::new(),
             following: Mutex::default(),
@@ -358,7 +326,7 @@ impl Hub {
     #[must_use]
     pub fn followed_names(&self, prefixes: &[&str]) -> Vec<String> {
         let mut names = Vec::new();
-        for part in &self.topics.parts {
+        for part in self.topics.parts() {
             let part = part.read();
             let wanted = part.iter().filter(|(topic, followed)| {
                 prefixes.iter().any(|prefix| topic.as_str().starts_with(prefix)) && followed.interest() > 0
