@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::{random::Random, switches::time};
 
-/// The kinds of faults. Those that happen once are executed immediately by the connection or the market.
+/// The kinds of faults. One-time faults are executed immediately by the connection or the market.
 pub(crate) const KINDS: &[&str] = &[
     "cut",
     "shutdown",

@@ -212,7 +212,7 @@ impl State {
         self.faults.iter().any(|fault| fault.kind == kind && concerns(fault, connection))
     }
 
-    /// The fault of a kind, whatever it affects.
+    /// The fault of this kind, regardless of what it affects.
     pub(crate) fn fault(&self, kind: &str) -> Option<&Fault> {
         self.faults.iter().find(|fault| fault.kind == kind)
     }
