@@ -27,7 +27,7 @@ pub struct Binance {
     pub stream_url: String,
     /// Without a path.
     pub rest_url: String,
-    /// Always followed, at least one: its data proves that the connection works.
+    /// Always followed, at least one: its data shows that the connection works.
     pub symbols: Vec<String>,
     /// Whether the symbols that clients follow are followed as well.
     pub on_demand: bool,
