@@ -66,7 +66,7 @@ impl Fault {
     /// Parses `{"kind":"mute","streams":"btcusdt@*","for":"5s"}`.
     ///
     /// # Errors
-    /// A sentence that says what is expected.
+    /// A sentence that states what is expected.
     pub(crate) fn read(id: u64, body: &Value, now_ms: u64) -> Result<Self, String> {
         let text = |key: &str, instead: &str| body[key].as_str().unwrap_or(instead).to_owned();
         let kind = text("kind", "");
