@@ -296,7 +296,7 @@ impl Backplane {
         each!(self, b => b.forget(topics).await)
     }
 
-    /// The last ids that many streams have given, read together, in the order of `topics`; `None` if there is no
+    /// The last ids that many streams have assigned, read together, in the order of `topics`; `None` if there is no
     /// stream. Each has a separate result: [`Unavailable`] if its server does not respond in time.
     pub async fn heads(&self, topics: &[Topic]) -> Vec<Result<Option<StreamId>, HeadError>> {
         each!(self, b => b.heads(topics).await)

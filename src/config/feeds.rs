@@ -69,7 +69,7 @@ impl Feeds {
         let binance = Binance::check(&raw.binance, problems);
         let mut section = Section::new("feeds.synthetic", problems);
         let raw = &raw.synthetic;
-        // Synthetic prices are never mixed with real ones unless the configuration says so.
+        // Synthetic prices are never mixed with real ones unless the configuration requests it.
         let choices = [("auto", development && binance.is_none()), ("on", true), ("off", false)];
         let enabled = section.choice("enabled", &raw.enabled, &choices);
         let symbols = section.take_all("symbols", &raw.symbols, symbol);

@@ -113,7 +113,7 @@ struct Shared {
     pubsub_links: watch::Sender<u64>,
     subscriptions: Subscriptions,
     refusals: refusal_log::RefusalLog,
-    /// Its memory is almost full.
+    /// The server's memory is almost full.
     tight: watch::Sender<bool>,
     /// Loaded into every server to which a command link is established.
     scripts: Mutex<Vec<&'static str>>,

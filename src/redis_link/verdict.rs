@@ -10,7 +10,7 @@ use std::fmt;
 
 use crate::config::ServerAddress;
 
-/// What one sentinel says.
+/// The response of one sentinel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Answer {
     pub(super) primary: ServerAddress,
