@@ -146,7 +146,7 @@ impl Redis {
         self.access.load_full()
     }
 
-    /// The key that holds the address of Redis.
+    /// The configuration key that contains the address of Redis.
     #[must_use]
     pub fn place_key(&self) -> &'static str {
         match self.access().sentinels {

@@ -5,7 +5,7 @@
 pub struct Rule {
     /// Its number in the document.
     pub number: u8,
-    /// Its topic.
+    /// The subject of the rule.
     pub title: &'static str,
 }
 

@@ -12,7 +12,7 @@ use crate::history::BorderState;
 
 /// How long a member may be silent before a ready member removes it.
 pub(super) const LEASE_MS: u64 = 10_000;
-/// The same if the removing member has not been confirmed by any other.
+/// The same if no other member has confirmed the removing member.
 pub(super) const LONE_LEASE_MS: u64 = 60_000;
 /// How long a boundary waits for members that may have acknowledged before it. Doubt is always safe; links reconnect
 /// within a second or two.
@@ -40,7 +40,7 @@ pub(super) struct Me {
     view: BTreeMap<String, Known>,
     /// The members whose claims it took over.
     pub(super) heirs: BTreeSet<String>,
-    /// Its copy of the state.
+    /// The member's copy of the state.
     pub(super) copy: State,
     /// The beats of other members: the number, and since when it is unchanged.
     seen: HashMap<String, (u64, u64)>,

@@ -161,7 +161,7 @@ pub(super) async fn slow_application(suite: Suite) -> Verdict {
 }
 
 /// A client that cannot stop reading has unsubscribed instead: it subscribes again on the same connection, and drops
-/// messages that the replay repeats.
+/// messages of the old subscription, which are sent again after the reply.
 async fn comes_back_to_the_channel(mut stage: Stage, line: usize, sent: u64) -> Verdict {
     let left = stage.request(line, "unsubscribe", "`unsubscribe` of orders").await?;
     stage.go().await?;
