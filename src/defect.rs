@@ -1,5 +1,5 @@
-//! Deliberate defects that prove that the suites can fail. Only with the feature `simulation`, which tests enable and a
-//! shipped program never has.
+//! Deliberate defects, to verify that the suites detect them. Only with the feature `simulation`, which tests enable
+//! and a shipped program never has.
 
 /// Declares the defects with their descriptions.
 macro_rules! defects {

@@ -72,7 +72,7 @@ pub struct PublishRequest<'a> {
 /// Why a publication was not acknowledged.
 #[derive(Clone, Debug, Error)]
 pub enum PublishFailure {
-    /// The publisher's mistake: the sentence says what is expected.
+    /// The publisher's mistake: the sentence states what is expected.
     #[error("{0}")]
     Invalid(String),
     #[error("the payload is larger than {max} bytes")]

@@ -253,8 +253,8 @@ impl Api {
 }
 
 impl Api {
-    /// What a caller of an unknown path is told in development mode: where to find `what`. In production, the address of
-    /// one listener is nothing for callers of the other.
+    /// The hint for a caller of an unknown path in development mode: where to find `what`. In production, callers of
+    /// one listener must not learn the address of the other.
     fn elsewhere(&self, what: &str, listener: fn(Addresses) -> SocketAddr) -> Option<String> {
         let address = listener(self.0.addresses);
         self.0.config.development.then(|| format!("this path does not exist here; {what} are on {address}"))

@@ -49,7 +49,7 @@ pub(super) async fn check_text(request: Request, next: Next) -> Response {
     Problem::invalid(problem).into_response()
 }
 
-/// The response for a route that panicked, which must not end other requests on the connection.
+/// The response for a route that panicked, so that other requests on the connection continue.
 pub(super) fn panicked(_: Box<dyn Any + Send>) -> Response {
     Problem::new(ProblemKind::InternalError, "internal error of the gateway").into_response()
 }

@@ -185,7 +185,7 @@ impl KeySet {
         now.abs_diff(last.load(Ordering::Relaxed)) >= doubt.interval_seconds()
     }
 
-    /// Waits for the end of the current fetch, or requests one, whatever its result.
+    /// Waits for the end of the current fetch, or requests one, regardless of its result.
     pub(super) async fn refresh(&self, doubt: Doubt, now: u64) {
         let progress = self.progress.subscribe();
         let Progress { running, finished } = *progress.borrow();

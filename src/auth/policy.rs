@@ -10,7 +10,7 @@ pub struct Identity {
     pub user: UserId,
     /// Expiry of the token, in seconds since 1970.
     pub expires_at: u64,
-    /// When the token was issued, if it says so.
+    /// When the token was issued, if it contains that time.
     pub issued_at: Option<IssuedAt>,
     pub rights: Arc<Rights>,
 }

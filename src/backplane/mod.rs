@@ -15,7 +15,7 @@
 //! - A publication ends in one of three ways: accepted with its id, refused (certainly not stored), or unknown. One
 //!   whose `msg_id` was used with another content is refused permanently.
 //!
-//! Never knows subscribers, sessions or wire forms.
+//! Knows nothing about subscribers, sessions or wire forms.
 
 use std::{sync::Arc, time::Duration};
 
@@ -110,8 +110,8 @@ pub struct Page {
     pub messages: Vec<Arc<Message>>,
     /// Whether more follows.
     pub more: bool,
-    /// The last id that the stream had given when the read started, even if its entry is gone; `None`: there was no
-    /// stream.
+    /// The last id that the stream had assigned when the read started, even if its entry has been removed; `None`:
+    /// there was no stream.
     pub end: Option<StreamId>,
 }
 
@@ -124,7 +124,7 @@ pub struct Newest {
     pub whole: bool,
 }
 
-/// Limits of one read. At least one message is always returned, whatever its size, so that repeated reads make
+/// Limits of one read. At least one message is always returned, regardless of its size, so that repeated reads make
 /// progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadLimits {
@@ -296,7 +296,7 @@ impl Backplane {
         each!(self, b => b.forget(topics).await)
     }
 
-    /// The last ids that many streams have given, read together, in the order of `topics`; `None` if there is no
+    /// The last ids that many streams have assigned, read together, in the order of `topics`; `None` if there is no
     /// stream. Each has a separate result: [`Unavailable`] if its server does not respond in time.
     pub async fn heads(&self, topics: &[Topic]) -> Vec<Result<Option<StreamId>, HeadError>> {
         each!(self, b => b.heads(topics).await)

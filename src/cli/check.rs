@@ -1,5 +1,5 @@
 //! `tickgate check`: tests a running gateway end to end, as a client and as a publisher, and reports the step that
-//! fails. Never touches a real user's messages: it makes a token for a user of its own.
+//! fails. Never touches a real user's messages: it creates a token for a separate user.
 
 use std::{
     future::Future,

@@ -74,7 +74,7 @@ fn keep_memory_private() -> std::io::Result<()> {
     Ok(rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?)
 }
 
-/// For the suite that proves that it detects defects.
+/// For the suite that verifies that it detects defects.
 #[cfg(feature = "simulation")]
 fn work_with_deliberate_defect() -> Result<(), Failure> {
     use crate::defect::{Defect, everywhere};

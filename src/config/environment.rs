@@ -3,7 +3,7 @@
 /// Names a configuration file.
 pub(super) const FILE: &str = "TICKGATE_CONFIG";
 
-/// Names a deliberate defect, for the suite that proves that it detects defects. Read only with the feature
+/// Names a deliberate defect, for the suite that verifies that it detects defects. Read only with the feature
 /// `simulation`.
 #[cfg(feature = "simulation")]
 const DEFECT: &str = "TICKGATE_TEST_DEFECT";

@@ -27,7 +27,7 @@ pub struct Binance {
     pub stream_url: String,
     /// Without a path.
     pub rest_url: String,
-    /// Always followed, at least one: its data proves that the connection works.
+    /// Always followed, at least one: its data shows that the connection works.
     pub symbols: Vec<String>,
     /// Whether the symbols that clients follow are followed as well.
     pub on_demand: bool,
@@ -69,7 +69,7 @@ impl Feeds {
         let binance = Binance::check(&raw.binance, problems);
         let mut section = Section::new("feeds.synthetic", problems);
         let raw = &raw.synthetic;
-        // Synthetic prices are never mixed with real ones unless the configuration says so.
+        // Synthetic prices are never mixed with real ones unless the configuration requests it.
         let choices = [("auto", development && binance.is_none()), ("on", true), ("off", false)];
         let enabled = section.choice("enabled", &raw.enabled, &choices);
         let symbols = section.take_all("symbols", &raw.symbols, symbol);

@@ -71,7 +71,7 @@ fn check_channels(profile: &str, element: &mut Value, problems: &mut Problems) {
     });
 }
 
-/// Removes and reports the unknown keys of an entry, then checks the types of the others.
+/// Removes and reports the unknown keys of an entry, then checks the types of the known ones.
 fn admit<T: DeserializeOwned>(name: &str, element: &mut Value, problems: &mut Problems) -> bool {
     let Value::Table(table) = element else {
         problems.report(name, "must be a table");

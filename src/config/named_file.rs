@@ -1,4 +1,4 @@
-//! Files that a configuration names: reads them up to a size limit, and says what each should contain. Never shows
+//! Files that a configuration names: reads them up to a size limit, and describes what each should contain. Never shows
 //! contents.
 
 use std::{

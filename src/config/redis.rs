@@ -28,8 +28,8 @@ pub struct Redis {
     pub url_file: Option<PathBuf>,
     /// Prefix of every key and channel. Contains a version.
     pub prefix: String,
-    /// Connections in the pool for history reads and housekeeping: limits how many reads of a mass reconnect reach
-    /// Redis at once.
+    /// Connections in the pool for history reads and maintenance commands: limits how many reads of a mass reconnect
+    /// reach Redis at once.
     pub pool_size: usize,
     /// How long a history read may wait for a connection of the pool.
     pub pool_wait_timeout: Duration,
@@ -88,7 +88,7 @@ impl Access {
 }
 
 impl Redis {
-    /// `None` without an address: the memory backplane. The other keys are validated in any case.
+    /// `None` without an address: the memory backplane. The other keys are always validated.
     pub(super) fn check(raw: &raw::Redis, problems: &mut Problems) -> Option<Self> {
         let sentinels = Sentinels::check(raw, problems);
         let mut section = Section::new("redis", problems);
@@ -146,7 +146,7 @@ impl Redis {
         self.access.load_full()
     }
 
-    /// The key that says where Redis is.
+    /// The configuration key that contains the address of Redis.
     #[must_use]
     pub fn place_key(&self) -> &'static str {
         match self.access().sentinels {

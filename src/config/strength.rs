@@ -43,7 +43,7 @@ pub(super) fn check(raw: &raw::Auth, [tokens, keys]: [&[Secret]; 2], problems: &
     }
 }
 
-/// The same for named keys.
+/// Checks named keys in the same way.
 pub(super) fn check_keys(raw: &[raw::Key], keys: &[ApiKey], problems: &mut Problems) {
     for (raw, key) in raw.iter().zip(keys) {
         let mut section = Section::new(format!("auth.keys.{}", key.name), problems);

@@ -17,7 +17,7 @@ pub(super) fn check(raw: &[raw::Topic], user_stream: &raw::UserStream, problems:
     let mut rules: Vec<TopicRule> = raw.iter().filter_map(|rule| check_rule(rule, problems)).collect();
     let fallback = match rules.pop_if(|rule| rule.pattern.as_str() == "*") {
         Some(rule) => rule,
-        // Only without the shipped defaults, or if it could not be read, which is reported already.
+        // Absent only without the shipped defaults, or if it could not be parsed, which has already been reported.
         None => TopicRule { class: Class::Event, ..user_stream.clone() },
     };
     TopicRules::new(rules, user_stream, fallback)

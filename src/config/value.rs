@@ -1,4 +1,4 @@
-//! Parses single values: times, addresses, choices. Pure; each failure is a sentence that says what is expected.
+//! Parses single values: times, addresses, choices. Pure; each failure is a sentence that states what is expected.
 
 use std::{
     net::{IpAddr, SocketAddr},

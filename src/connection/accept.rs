@@ -192,7 +192,7 @@ struct Peer {
     hang_up: HangUp,
     /// Set if it is served from the reserve.
     place: Option<Place>,
-    /// Its place in the count of its address.
+    /// The slot in the count of its address.
     permit: Option<Permit>,
     /// Once stopped, no further request is read.
     stop: Stop,

@@ -17,7 +17,7 @@ use crate::{metrics::Disconnect, tasks::Tasks};
 const WAVE: Duration = Duration::from_millis(100);
 /// Time after the last wave for flushing outboxes and receiving Close frames.
 const LAST_GRACE: Duration = Duration::from_secs(7);
-/// The same for a developer who waits.
+/// The same in development mode, where a developer waits for the exit.
 const LAST_GRACE_AT_ONCE: Duration = Duration::from_secs(1);
 /// Maximum delay before a client should reconnect.
 const RETURN_MAX_MS: u64 = 1_000;

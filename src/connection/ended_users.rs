@@ -1,5 +1,5 @@
-//! Users whose connections were just closed, so that connections being admitted at that moment are closed too. Never
-//! affects connections admitted later.
+//! Remembers users whose connections were just closed, so that a connection that is being admitted at that moment is
+//! closed too. Never affects connections admitted later.
 
 use std::{
     collections::VecDeque,
@@ -11,7 +11,7 @@ use tickgate_wire::model::UserId;
 
 /// Upper bound on the duration of an admission.
 const KEPT: Duration = Duration::from_secs(30);
-/// Beyond this number, the oldest are removed.
+/// Maximum number of entries; the oldest are removed first.
 const KEPT_MAX: usize = 4_096;
 
 /// Users whose connections were closed recently, oldest first.

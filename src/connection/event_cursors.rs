@@ -21,7 +21,7 @@ pub(super) struct EventCursors {
 }
 
 impl EventCursors {
-    /// Creates the state for a stream; `of_values` tells which cursors belong to value channels.
+    /// Creates the state for a stream; `of_values`: which cursors belong to value channels.
     pub(super) fn new(of_values: Vec<bool>) -> Self {
         Self { of_values: of_values.into(), sent: Box::default(), own_bytes: 0, bytes_since: 0 }
     }
@@ -33,7 +33,7 @@ impl EventCursors {
 
     /// Appends the reader's cursors after this piece, if due. `more`: further pieces are waiting.
     pub(super) fn append(&mut self, piece: &mut BytesMut, cursors: &[StreamId], more: bool) {
-        // While subscriptions start, there are fewer cursors, and the reader could not tell which ones.
+        // While subscriptions start, there are fewer cursors, and the client could not know which ones are missing.
         if cursors.is_empty() || cursors.len() != self.count() {
             return;
         }

@@ -1,9 +1,9 @@
 //! Server-Sent Events: the same pushes in one direction, at `GET /sse?channels=ticker:BTCUSDT,orders`. A browser that
 //! reconnects sends `Last-Event-ID` and receives what it missed.
 //!
-//! Events are encoded once for all readers, so none has its own id. After a piece of the stream, an event without data
-//! has an id with the reader's cursors, in the order of the requested channels: all of them or none. Never keeps a TCP
-//! connection whose reader accepts nothing.
+//! Events are encoded once for all readers, so none has its own id. Instead, an event without data follows each batch;
+//! its id contains the reader's cursors in the order of the requested channels, all of them or none. Never keeps a TCP
+//! connection open if the reader does not read.
 
 use std::{
     convert::Infallible,
@@ -58,10 +58,10 @@ use crate::{
 
 const LAST_EVENT_ID: &str = "last-event-id";
 
-/// Time for a reader to read an ended stream to its end.
+/// How long a client may take to read the rest of an ended stream.
 const LAST_EVENTS_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Opens a stream or responds with a refusal over HTTP, whose reason an `EventSource` cannot see in any case.
+/// Opens a stream, or refuses it with an HTTP response. An `EventSource` cannot read the reason.
 pub(super) async fn open(
     State(endpoint): State<Endpoint>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
@@ -99,7 +99,7 @@ pub(super) async fn open(
 /// The parameters of a request.
 struct Asked {
     channels: Vec<query::Name>,
-    /// Those of a resuming reader; empty for a new one.
+    /// The cursors of a resuming client; empty for a new one.
     cursors: Vec<StreamId>,
     /// The path parameter.
     param: Option<Box<str>>,
@@ -220,12 +220,12 @@ fn allow(headers: &mut HeaderMap, origin: Option<HeaderValue>) {
 struct Selection {
     wanted: Vec<Wanted>,
     refused: Vec<Refused>,
-    /// Per cursor of the reader: whether its channel has values.
+    /// For each of the reader's cursors, whether its channel has values.
     of_values: Vec<bool>,
 }
 
 impl Selection {
-    /// Cursors belong to the channels that have one, in the same order; private channels share one.
+    /// Cursors are in the order of the channels that have one; private channels share a cursor.
     fn new(view: View<'_>, asked: &Asked) -> Self {
         let mut selection = Self::default();
         let mut cursors = asked.cursors.iter().copied();
@@ -302,12 +302,12 @@ async fn until_closed(connection: &mut Connection) -> Close {
     }
 }
 
-/// The response body, which takes events from the outbox. Dropped when the reader leaves.
+/// The response body, which takes events from the outbox. Dropped when the client disconnects.
 struct EventBody {
     handle: Arc<ConnectionHandle>,
     backpressure: Backpressure,
     cursors: EventCursors,
-    /// Closes when the body is dropped.
+    /// Closes the connection when the body is dropped.
     _ended: oneshot::Sender<()>,
 }
 

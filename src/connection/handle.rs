@@ -34,7 +34,7 @@ use crate::{
     registry::{ConnectionInfo, Sent},
 };
 
-/// One open connection, as seen by everything except its task.
+/// One open connection, as seen by every module except its own task.
 #[derive(Debug)]
 pub struct ConnectionHandle {
     pub outbox: Arc<Outbox>,
@@ -172,7 +172,7 @@ impl ConnectionHandle {
         act(&mut self.timing.lock().keep_alive)
     }
 
-    /// Sets the subscription to the user's stream: heartbeats contain its position if it moved without a push.
+    /// Sets the subscription to the user's stream: a heartbeat contains its position if that advanced without a push.
     pub fn set_private(&self, slot: Option<SlotId>) {
         self.timing.lock().private = slot;
     }
@@ -204,7 +204,7 @@ impl ConnectionHandle {
         Sent::Taken
     }
 
-    /// Handles a pong, which answers either a keep-alive ping or one that measures how far the client has read.
+    /// Handles a pong: the answer to a keep-alive ping, or to a ping that measures how far the client has read.
     pub fn pong(&self, payload: &[u8]) {
         if let Ok(number) = payload.try_into().map(u32::from_be_bytes) {
             self.timing.lock().keep_alive.pong(number);
@@ -295,8 +295,8 @@ impl ConnectionHandle {
             self.protocol.notice(&mut out, &Reply::Heartbeat(heartbeat), clock::stamp);
         }
         match actions.ping {
-            // A reader of a one-way stream cannot answer. One that has left is detected because its socket accepts
-            // nothing.
+            // The client of a one-way stream cannot answer a ping. A disconnected one is detected because its socket
+            // accepts no more data.
             Some(number) if self.protocol.transport == Transport::EventStream => {
                 timing.keep_alive.pong(number);
             }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-/// A request extension that closes the TCP connection, discarding queued output. Otherwise, a response that is never
-/// read would hold the connection as long as the client likes.
+/// A request extension that closes the TCP connection, discarding queued output. Otherwise, a client that never reads
+/// the response could keep the connection open indefinitely.
 #[derive(Clone, Debug, Default)]
 pub(super) struct HangUp(Arc<Notify>);
 

@@ -139,7 +139,7 @@ mod tests {
         assert_eq!(began.elapsed().as_millis(), SILENT_MAX.as_millis());
         drop(busy);
         let last = spares.take(&HangUp::default()).await;
-        // Its request was in flight when its place was taken away.
+        // Its request was in flight when its slot was taken away.
         last.has_asked().store(true, Ordering::Relaxed);
         let began = Instant::now();
         last.given_up().await;

@@ -66,7 +66,7 @@ impl Turns {
 
     /// The client's turn starts when the response has been read.
     pub(super) fn answer<B>(&self, response: Response<B>) -> Response<AnsweredBody<B>> {
-        // It ends when the reader leaves; a reader that shuts down its sending side is never heard from again.
+        // Ends when the client disconnects; a client that shuts down its sending side sends nothing more.
         let events = response.headers().get(header::CONTENT_TYPE);
         self.0.lock().endless = events.is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
         response.map(|body| AnsweredBody { body, turns: self.clone() })

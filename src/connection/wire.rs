@@ -70,7 +70,8 @@ impl Wire {
         wire
     }
 
-    /// Releases the wakers that the reader of the request may have left with the socket: they would keep its memory.
+    /// Releases the wakers that the reader of the request may have registered with the socket: they would keep its
+    /// memory allocated.
     fn release_stale_wakers(&self) {
         if let Some(stream) = self.outbox.socket().tcp() {
             let mut cx = Context::from_waker(Waker::noop());

@@ -1,4 +1,5 @@
-//! Everything that determines the bytes of a push, so that equal forms are encoded once. Never knows who subscribes.
+//! Everything that determines the bytes of a push, so that equal forms are encoded once. Knows nothing about
+//! subscribers.
 
 use std::sync::Arc;
 

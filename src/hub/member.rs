@@ -1,4 +1,4 @@
-//! One subscription as the fan-out sees it: its outbox and its maximum rate. Never knows its owner.
+//! One subscription as the fan-out sees it: its outbox and its maximum rate. Does not know which session owns it.
 
 use std::{
     hash::{BuildHasherDefault, DefaultHasher, Hash, Hasher},

@@ -260,7 +260,7 @@ impl Hub {
             return Some(followed);
         }
         let followed = Arc::new(Followed::new(topic.clone(), rule.clone(), self.shards.len(), self.ring));
-        // Users' own topics are always admitted, whatever strangers subscribe to.
+        // Users' own topics are always admitted, regardless of what other clients subscribe to.
         if topic.owner().is_some() {
             followed.set_published();
         } else if !self.has_room_for(&followed, reader) {

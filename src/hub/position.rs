@@ -56,7 +56,7 @@ pub struct Position {
 struct Hole {
     /// Both ends.
     range: Option<(StreamId, StreamId)>,
-    /// Identifies the hole: only a read that was started for it says anything about it.
+    /// Identifies the hole: only a read that was started for it can resolve it.
     number: u64,
     /// One read did not fill it: after another one, it becomes a gap.
     doubted: bool,

@@ -212,7 +212,8 @@ impl Shard {
         round.run = run;
     }
 
-    /// The shard had no room for some steps: subscribers that may miss messages get a gap, the others catch up.
+    /// The shard had no room for some steps: subscribers of classes that may lose messages receive a gap, the others
+    /// catch up.
     fn miss(&self, groups: &[Group], topic: &Followed, missed: &Missed, round: &mut Round) {
         let told = topic.rule.class == Class::Event || missed.last == StreamId::ZERO;
         for group in groups {

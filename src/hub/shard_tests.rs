@@ -41,7 +41,7 @@ struct Scene {
     shared: Arc<Shared>,
 }
 
-/// A dataset that was always on one server.
+/// A dataset that has never moved to another server.
 fn history() -> History {
     History { alloc: u64::MAX, ..History::single(1) }
 }
@@ -52,7 +52,7 @@ impl Scene {
         Self::with_room(class, 1 << 20)
     }
 
-    /// With a shard that has room for this many bytes.
+    /// With a shard whose queue holds at most this many bytes.
     fn with_room(class: Class, bytes: usize) -> Self {
         let metrics = Metrics::new();
         let rule = TopicRule {
@@ -172,7 +172,7 @@ async fn reliable_subscribers_catch_up_when_a_shard_has_no_room() {
     }
     stage.fan_out().await;
     assert_eq!(seen(&client.outbox), ["1", "2", "3", "4"]);
-    assert_eq!(client.outbox.lagging(), Some((client.slot, id(4))), "its connection continues from there");
+    assert_eq!(client.outbox.lagging(), Some((client.slot, id(4))), "its connection catches up from this id");
     let joining = Joining { member: &client, form: &stage.form, shard: 0, fresh: false, past: None };
     assert!(stage.topic.join(joining, id(4), false, &stage.shards));
     stage.arrive(21, Some("orders"));

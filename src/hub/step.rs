@@ -94,6 +94,6 @@ pub(super) enum Todo {
     Wait,
     /// Give the topic a position instead of a stream, and compare with that.
     Anchor,
-    /// Its server went back.
+    /// The topic's server was rolled back.
     Doubt,
 }

@@ -208,7 +208,7 @@ impl Followed {
         self.post_all(after, &steps, shards);
         if inner.position.at().is_some() {
             for waiting in inner.waiting.drain(..) {
-                let _ = waiting.send(()); // Whoever waited may have gone.
+                let _ = waiting.send(()); // The waiting task may have ended.
             }
         }
         match next {

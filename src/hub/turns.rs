@@ -1,7 +1,7 @@
 //! Schedules stream reads for clients, and bounds the memory of what was read. A limited number of reads run at once;
 //! readers are served round-robin, one read each; and what is read takes memory, in total and per reader, until its
-//! client has it. What a reader reads above its rate, it waits for. So a reader that requests much, or does not accept it,
-//! delays only itself. Never knows who a reader is.
+//! client has it. What a reader reads above its rate, it waits for. So a reader that requests much, or does not accept
+//! it, delays only itself. Does not know which client a reader belongs to.
 
 use std::{
     collections::{HashMap, VecDeque},

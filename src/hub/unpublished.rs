@@ -1,6 +1,7 @@
-//! Limits followed topics without publications. Clients can name any number of them, so they have a share of the
-//! followed topics, counted by the first address that named them; if it is used up, the address with most of them loses
-//! its newest. Pure: it decides, and the hub withdraws.
+//! Limits followed topics that have no publications. A client can subscribe to any number of them, so they may use only
+//! a share of the followed topics. Each topic counts for the first address that subscribed to it. When the share is
+//! used up, the address with the most such topics loses its newest one. Pure: decides which topic to withdraw; the hub
+//! withdraws it.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -13,7 +14,7 @@ use parking_lot::Mutex;
 
 use super::{standing::Standing, topic::Followed, turns::Reader};
 
-/// Maximum number of topics followed beyond the share, in total and per address, until it is known whether they have
+/// Maximum number of topics that may exceed the share, in total and per address, until it is known whether they have
 /// publications.
 const TRIALS_MAX: usize = 16_384;
 const TRIALS_PER_ADDRESS_MAX: usize = 1_024;
@@ -40,12 +41,12 @@ struct State {
 /// The topics of one address.
 #[derive(Debug, Default)]
 struct Owned {
-    /// Newest last, as long as none was removed.
+    /// Newest last, until one is removed.
     topics: IndexSet<ByAddress>,
     trials: HashSet<ByAddress>,
 }
 
-/// A topic identified by its address in memory: a name may be followed again.
+/// Identifies a topic by its memory address, because the same name may be followed again later.
 #[derive(Clone, Debug)]
 struct ByAddress(Arc<Followed>);
 
@@ -54,7 +55,7 @@ impl Unpublished {
         Self { max, per_address_max, state: Mutex::default() }
     }
 
-    /// Admits a topic for an address; `is_full`: the maximum number of topics is followed. False if there is no room.
+    /// Admits a topic for an address; false if there is no room. `is_full`: the limit on followed topics is reached.
     pub(super) fn begin(&self, topic: &Arc<Followed>, reader: Reader, is_full: bool) -> bool {
         let mut state = self.state.lock();
         if !is_full && state.topics < self.max && state.owned(reader) < self.per_address_max {
@@ -71,8 +72,8 @@ impl Unpublished {
         true
     }
 
-    /// Records that a topic's stream has no publications. `is_over`: more topics are followed than allowed. Returns the
-    /// topic to withdraw, if any: this one, or one of the address with most.
+    /// Records that a topic's stream has no publications. `is_over`: the limit on followed topics is exceeded. Returns
+    /// the topic to withdraw, if any: this one, or one of the address with the most.
     pub(super) fn settle(&self, topic: &Arc<Followed>, is_over: bool) -> Option<Arc<Followed>> {
         let mut state = self.state.lock();
         let Standing::OnTrial(reader) = topic.standing() else { return None };
@@ -92,12 +93,12 @@ impl Unpublished {
         gives_way
     }
 
-    /// The topic to withdraw to make room for a published one.
+    /// Chooses the topic to withdraw to make room for one with publications.
     pub(super) fn give_way(&self) -> Option<Arc<Followed>> {
         self.state.lock().newest_of_the_largest(0)
     }
 
-    /// Another address is interested too: the one with fewer topics counts it.
+    /// Another address subscribed too: the topic counts for the address with fewer topics.
     pub(super) fn share(&self, topic: &Arc<Followed>, reader: Reader) {
         let mut state = self.state.lock();
         if let Standing::Counted(owner) = topic.standing()
@@ -164,7 +165,7 @@ impl State {
         }
     }
 
-    /// Removes the newest topic of the address with most of them, if it has more than `more_than`.
+    /// Removes the newest topic of the address with the most topics, if it has more than `more_than`.
     fn newest_of_the_largest(&mut self, more_than: usize) -> Option<Arc<Followed>> {
         let (_, reader) = *self.sizes.last().filter(|(size, _)| *size > more_than)?;
         let newest = self.owners.get(&reader)?.topics.last()?.0.clone();

@@ -51,7 +51,7 @@ impl Hub {
         if topic.is_published() {
             return;
         }
-        // An empty stream that only holds a position has given no id.
+        // An empty stream that only holds a position has assigned no id.
         if end.is_some_and(|end| end > StreamId::ZERO && end.seq != StreamId::SEQ_END) {
             return self.published(topic);
         }

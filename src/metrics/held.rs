@@ -7,7 +7,7 @@ use prometheus::IntGauge;
 pub struct Held(IntGauge);
 
 impl Held {
-    /// Counts one more.
+    /// Increments the gauge until the value is dropped.
     #[must_use]
     pub fn one(gauge: &IntGauge) -> Self {
         gauge.inc();

@@ -54,7 +54,7 @@ fn system_start() -> Option<f64> {
 }
 
 fn open_descriptors() -> Option<i64> {
-    // One of them is the directory itself, which is open for reading.
+    // Subtracts the descriptor of the directory itself, which is open during the read.
     fs::read_dir("/proc/self/fd").ok().map(|entries| entries.count() as i64 - 1)
 }
 
@@ -111,7 +111,7 @@ impl Collector for Resources {
 
     fn collect(&self) -> Vec<MetricFamily> {
         let (Some(usage), Some(open_fds)) = (Usage::now(), open_descriptors()) else { return Vec::new() };
-        // Of two concurrent scrapes, the other one may already have counted more.
+        // A concurrent scrape may already have exported a newer, greater value.
         self.cpu.inc_by((usage.cpu_seconds - self.cpu.get()).max(0.0));
         self.virtual_memory.set(usage.virtual_bytes);
         self.resident_memory.set(usage.resident_bytes);

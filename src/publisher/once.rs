@@ -9,7 +9,7 @@ use tickgate_wire::model::{InvalidId, MsgId, Once};
 pub struct MsgName<'a> {
     pub msg_id: &'a str,
     pub publisher: PublisherName<'a>,
-    /// Which of the publisher's programs sent it, if the message says so.
+    /// Which of the publisher's programs sent it, if the message names it.
     pub source: Option<&'a str>,
     /// What a repetition has in common with the first publication. `None`: the payload, byte for byte.
     pub content: Option<&'a [u8]>,

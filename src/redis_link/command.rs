@@ -52,7 +52,7 @@ pub(super) async fn supervise(shared: Arc<Shared>, mut stop: Stop) {
     }
 }
 
-/// One link from its start to its end, at the latest when the primary is another server; returns why it ended.
+/// Runs one link until it ends, which it does at the latest when the primary changes. Returns the reason.
 async fn serve(shared: &Shared, outage: &mut Outage, logged: &mut String) -> Failure {
     let place = match shared.primary.place() {
         Ok(place) => place,

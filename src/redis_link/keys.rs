@@ -81,7 +81,7 @@ impl Keys {
         format!("{}canary:{link}", self.prefix)
     }
 
-    /// Sorted set of a user's sessions, by the expiry of their leases: those at one endpoint with a limit of its own, or
+    /// Sorted set of a user's sessions, by the expiry of their leases: those at one endpoint with a separate limit, or
     /// at all others.
     #[must_use]
     pub fn user_sessions(&self, user: &UserId, apart: Option<&str>) -> String {

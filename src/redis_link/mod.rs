@@ -7,7 +7,7 @@
 //! - Every new link reads the server's *identity*: which server with which dataset it is. The backplane decides what
 //!   another identity means (a generation).
 //! - A [`RedisLink`] leads to one server, a [`Topology`] to all of them, each with its share of the names.
-//! - The hot path shares one multiplexed command link. Reads with large responses, blocking and housekeeping commands
+//! - The hot path shares one multiplexed command link. Reads with large responses, blocking and maintenance commands
 //!   use the pool, whose size is their admission limit. Commands never share a link with subscriptions.
 //!
 //! Knows nothing about the contents of topics, sessions or leases.
@@ -113,7 +113,7 @@ struct Shared {
     pubsub_links: watch::Sender<u64>,
     subscriptions: Subscriptions,
     refusals: refusal_log::RefusalLog,
-    /// Its memory is almost full.
+    /// The server's memory is almost full.
     tight: watch::Sender<bool>,
     /// Loaded into every server to which a command link is established.
     scripts: Mutex<Vec<&'static str>>,
@@ -184,7 +184,7 @@ impl RedisLink {
         self.shared.command.load().as_deref().cloned().ok_or(Failure::Disconnected)
     }
 
-    /// A connection of the bounded pool, for reads with large responses and for housekeeping.
+    /// A connection of the bounded pool, for reads with large responses and for maintenance commands.
     ///
     /// # Errors
     /// [`Failure::PoolWait`] if all were busy for the configured wait, or why no connection could be established.

@@ -1,4 +1,4 @@
-//! The pool for history reads and housekeeping. Never used on the hot path: a checkout costs a round trip.
+//! The pool for history reads and maintenance commands. Never used on the hot path: a checkout costs a round trip.
 
 use std::{
     ops::{Deref, DerefMut},

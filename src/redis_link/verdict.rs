@@ -1,16 +1,16 @@
 //! Which server is the primary, judged from the sentinels' answers. Pure: `sentinels` asks, this module decides.
 //!
 //! A failover gives the primary a greater *config epoch*, for which a majority of the sentinels voted. So the answer
-//! with the greatest epoch is right even if only one sentinel gives it: the others have not heard of the failover yet.
-//! Waiting for a majority of answers would keep publishing to a server whose writes are discarded for another second.
-//! This holds only among sentinels that monitor the same servers, so the answer counts only if that sentinel knows the
-//! servers that the others name.
+//! with the greatest epoch is right even if only one sentinel gives it: the others have not yet learned of the
+//! failover. Waiting for a majority of answers would keep publishing to a server whose writes are discarded for another
+//! second. This holds only among sentinels that monitor the same servers, so the answer counts only if that sentinel
+//! knows the servers that the others name.
 
 use std::fmt;
 
 use crate::config::ServerAddress;
 
-/// What one sentinel says.
+/// The response of one sentinel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Answer {
     pub(super) primary: ServerAddress,

@@ -14,7 +14,7 @@ pub struct Admission {
     /// The session that this one replaces but that could not be looked up: its place is taken with the admission, or as
     /// soon as Redis responds.
     pub replaces: Option<SessionId>,
-    /// The endpoint, if it has a limit of its own: then only the user's connections there count against
+    /// The endpoint, if it has a separate limit: then only the user's connections there count against
     /// `connections_max`, and they do not count elsewhere.
     pub apart: Option<Arc<str>>,
     /// Maximum number of the user's connections that count, including the new one.
@@ -34,7 +34,7 @@ impl Admission {
     }
 }
 
-/// The places for which a user's connections compete: all of them, except those at an endpoint with a limit of its own,
+/// The slots for which a user's connections compete: all of them, except those at an endpoint with a separate limit,
 /// which has its own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Places {

@@ -2,30 +2,31 @@
 //! presence. One contract for all back ends.
 //!
 //! - A user's connections are counted exactly over all replicas, in one atomic step ([`Registry::admit`]). Each has a
-//!   lease that expires, so the places of a killed replica are released automatically (`session_ttl`), and sooner if
-//!   another replica sweeps them after the replica's own lease has expired (`replica_ttl`).
-//! - While the back end cannot count, each replica enforces the limit for its own connections. Afterwards a connection
-//!   whose client named a session takes that session's place, and of the others as many stay as the limit allows: the
-//!   oldest, or the newest if the oldest are evicted. The order of arrival does not matter.
-//! - A session replaces its own previous connection: a reconnect is never refused because of the connection that it
-//!   replaces.
-//! - A session lives on one replica. When it is admitted (or, if anonymous, recorded) elsewhere, or when another
-//!   connection took its place, the replica that still serves it must close it (4501): at once by a control message,
-//!   and again when that replica next renews or records the session. So a replica that slept through its lease cannot
-//!   count twice.
+//!   lease that expires, so the connections of a killed replica stop counting after `session_ttl`, or sooner if another
+//!   replica sweeps them once the replica's own lease has expired (`replica_ttl`).
+//! - While the back end is unavailable, each replica enforces the limit on its own connections only. Afterwards a
+//!   connection that resumed a session replaces that session's previous one, and of the rest only as many stay as the
+//!   limit allows: the oldest, or the newest if the policy evicts the oldest. The order in which they are counted does
+//!   not matter.
+//! - A session replaces its own previous connection: a reconnect is never refused because the connection it replaces
+//!   still counts.
+//! - A session lives on one replica. When it is admitted (or, if anonymous, recorded) on another replica, or another
+//!   connection replaces it, the replica that still serves it must close it (4501): immediately on a control message,
+//!   or when that replica next renews or records the session. So the session of a replica that was suspended past its
+//!   lease is not counted twice.
 //! - The newest connection of a session keeps it: a request that waited while its replica was suspended ends no connection
 //!   that may be newer ([`Verdict::Late`]).
 //! - A [`Control`] message reaches the replica that owns a session within a second, even if that is this replica. A
-//!   replica whose link was down receives it when the link is back (within ten minutes). It never concerns a connection
+//!   replica whose link was down receives it when the link is back (within ten minutes). It never affects a connection
 //!   that was opened later.
-//! - Users and sessions are independent of each other and of topics: each may be on another server.
+//! - Users and sessions are independent of each other and of topics: each may be on a different server.
 //!
 //! The calls of one connection: [`Registry::admit`] (users only), [`Registry::opened`], [`Registry::record`] at once if
 //! its session can be taken over, [`Registry::follows`] whenever subscriptions change, [`Registry::closed`] once. If
 //! the user becomes known later, call `admit` then, and `opened` again. A session has one connection on a replica:
 //! `opened` replaces an older one, for which `closed` must no longer be called.
 //!
-//! Never knows sockets, topics' contents or dialects.
+//! Knows nothing about sockets, dialects or the contents of topics.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -40,7 +41,7 @@ use tickgate_wire::model::{IssuedAt, ReplicaId, SessionId, Topic, UserId};
 
 use crate::config;
 
-/// Maximum number of connections that one request for the users' counts examines.
+/// Maximum number of connections that one request for connection counts per user examines.
 const VIEW_CONNECTIONS_MAX: usize = 100_000;
 
 /// The back end did not respond in time. The effect is unknown.
@@ -48,27 +49,28 @@ const VIEW_CONNECTIONS_MAX: usize = 100_000;
 #[error("the registry is unavailable: {0}")]
 pub struct Unavailable(pub Arc<str>);
 
-/// The result of an operator's command. Connections of this replica are closed in any case.
+/// The result of an operator's command. This replica always closes its own connections.
 #[derive(Clone, Debug)]
 pub struct Carried {
     /// All connected replicas received it.
     pub told: Result<(), Unavailable>,
-    /// It is stored for replicas that are disconnected now, and a revocation also for those that start later.
+    /// It is stored for replicas that are currently disconnected; a revocation also applies to replicas that start
+    /// later.
     pub stored: Result<(), Unavailable>,
 }
 
 impl Carried {
-    /// Nothing is left to do.
+    /// The result of a complete command.
     pub const DONE: Self = Self { told: Ok(()), stored: Ok(()) };
 
     /// # Errors
-    /// Why something is left to do.
+    /// The reason why the command is not complete.
     pub fn done(self) -> Result<(), Unavailable> {
         self.told.and(self.stored)
     }
 }
 
-/// The record of a session: its owner and its place.
+/// The record of a session: its user and its endpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -228,16 +230,16 @@ impl Registry {
 
     /// Refuses the user's tokens issued until now, for `ttl`, and closes the user's connections on all replicas (4002).
     /// "Now" is this replica's clock, or the time at which the newest token of the user's connections here was issued,
-    /// if that is later. Every replica that received it enforces it, whatever happens to the back end. What cannot be
-    /// sent or stored now will be when the back end is available, as long as this replica lives.
+    /// if that is later. Every replica that received it enforces it, even while the back end is unavailable. If it
+    /// cannot be sent or stored now, this replica retries for as long as it runs.
     pub async fn revoke(&self, user: &UserId, ttl: Duration) -> Carried {
         each!(self, r => r.revoke(user, ttl).await)
     }
 
     /// Reports the user as inactive: all tokens are refused, whenever they were issued, and the user's connections are
     /// closed on all replicas (4002), for `ttl` or until the user is reported as active, whichever comes first. The
-    /// last report counts. For `inactive = false`, `ttl` is the maximum remaining time of a report that this one
-    /// revokes. As with [`Registry::revoke`], what cannot be sent or stored now will be.
+    /// last report applies. For `inactive = false`, `ttl` is the maximum remaining time of a report that this one
+    /// revokes. As with [`Registry::revoke`], this replica retries for as long as it runs.
     pub async fn report(&self, user: &UserId, inactive: bool, ttl: Duration) -> Carried {
         each!(self, r => r.report(user, inactive, ttl).await)
     }
@@ -297,12 +299,12 @@ impl Registry {
         each!(self, r => r.connections(limit).await)
     }
 
-    /// Asks all replicas about their open connections, and waits at most two seconds. An inquiry that sends to or
-    /// closes one connection is completed locally if this replica has it.
+    /// Asks all replicas about their open connections, and waits at most two seconds. An inquiry that addresses a
+    /// single connection is handled locally if this replica has it.
     ///
     /// # Errors
-    /// [`Unavailable`] if the others cannot be asked. An inquiry that closes connections has then closed those of this
-    /// replica.
+    /// [`Unavailable`] if the other replicas cannot be reached. An inquiry that closes connections has then closed
+    /// those of this replica.
     pub async fn inquire(&self, inquiry: &Inquiry) -> Result<Answers, Unavailable> {
         each!(self, r => r.inquire(inquiry).await)
     }
@@ -336,11 +338,11 @@ impl Registry {
         Ok(counts)
     }
 
-    /// Takes or renews the named exclusive lease (feeds). Returns the number of its turn while this replica holds it:
-    /// greater than `above`, and than those of earlier turns.
+    /// Takes or renews the named exclusive lease (feeds). While this replica holds it, returns a fencing number, which
+    /// is greater than `above` and than the numbers of all earlier holders.
     ///
     /// # Errors
-    /// [`Unavailable`] if the back end does not respond; the caller must then stop what the lease allows.
+    /// [`Unavailable`] if the back end does not respond; the caller must then stop the work that requires the lease.
     pub async fn hold(&self, name: &str, ttl: Duration, above: u64) -> Result<Option<u64>, Unavailable> {
         each!(self, r => r.hold(name, ttl, above).await)
     }

@@ -1,4 +1,5 @@
-//! The revocations that this replica received, which apply whatever happens to Redis. Pure.
+//! The revocations that this replica received, which apply even while Redis is unavailable and after it lost them.
+//! Pure.
 //!
 //! Never removes a revocation before its time, up to a bound; a later call never shortens or revokes an earlier one.
 
@@ -64,7 +65,7 @@ impl Revocations {
         Revoked::judge(issued_at, known.at_ms)
     }
 
-    /// Those that have not expired.
+    /// Revocations that have not expired.
     pub(super) fn all(&self, now_ms: u64) -> Vec<(UserId, Revocation)> {
         let users = self.0.lock();
         let running = users.iter().filter(|(_, revocation)| revocation.until_ms > now_ms);

@@ -1,5 +1,5 @@
-//! The users whom the platform reported as inactive, as this replica received it; applies whatever happens to Redis.
-//! Pure.
+//! The users whom the platform reported as inactive, as this replica received it; applies even while Redis is
+//! unavailable and after it lost the report. Pure.
 //!
 //! The last report about a user counts, in the order of sending, not of receiving. Never removes one before its time,
 //! up to a bound.
@@ -50,7 +50,7 @@ impl Standings {
         Some(known.inactive)
     }
 
-    /// Those that have not expired.
+    /// Reports that have not expired.
     pub(super) fn all(&self, now_ms: u64) -> Vec<(UserId, Standing)> {
         let users = self.0.lock();
         let running = users.iter().filter(|(_, standing)| standing.until_ms > now_ms);

@@ -83,7 +83,7 @@ impl Limit {
         }
     }
 
-    /// The measured loop. A full socket loses the message, which the load reports.
+    /// The measured loop. If a socket is full, the message is lost, and the load generator reports it.
     fn send(&self, frame: &[u8]) {
         for peer in self.peers.iter().flatten().filter(|peer| peer.role == Role::Subscriber) {
             let _ = (&peer.socket).write(frame);

@@ -85,7 +85,8 @@ impl Line {
         }
     }
 
-    /// Bytes that arrived and are unread. `None` with TLS, where their number says little about their contents.
+    /// Bytes that arrived and are unread. `None` with TLS, where the number of encrypted bytes reveals little about the
+    /// payload.
     pub(crate) fn waiting(&self) -> Option<u64> {
         match self {
             Self::Plain(socket) => ioctl_fionread(socket).ok(),

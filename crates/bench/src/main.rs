@@ -1,4 +1,4 @@
-//! `tickgate-bench`: measures the gateway on this machine with a load generator that costs little itself.
+//! `tickgate-bench`: measures the gateway on this machine with a load generator that uses little CPU itself.
 //!
 //! Without further flags it starts everything that it measures (a new gateway and Redis for every run, the bare-send
 //! server) and stops it again. With `--target` it measures any WebSocket server with a description file. Does not use

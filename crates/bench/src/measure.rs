@@ -59,7 +59,7 @@ pub(crate) fn measured(stage: &Stage, load: &mut Load<'_>, pace: &Pace) -> Resul
     let time = Duration::from_secs_f64(stage.seconds);
     load.run(&mut pacer, WARM_UP.min(time))?;
     let before = Moment::now(stage, load);
-    // Reading the counters delayed the load and the server: what waited in the meantime is not counted.
+    // Reading the counters delayed the load and the server, so messages that waited meanwhile are not counted.
     load.run(&mut pacer, RECOVERY.min(time / 2))?;
     load.shared.tally.latency.clear();
     load.shared.tally.arrival.clear();

@@ -155,7 +155,7 @@ impl Pacer {
         Some(stream)
     }
 
-    /// When the next stream is due at the latest; `None` if only a delivery makes one due.
+    /// The latest time at which the next stream is due; `None` if that depends only on deliveries.
     pub(crate) fn next_ns(&self) -> Option<u64> {
         match self {
             Self::Window { .. } => None,

@@ -11,7 +11,7 @@ use crate::{
     target::{Call, PublishKind, Target},
 };
 
-/// Enough of a response to identify the problem.
+/// Number of response bytes to keep for an error message.
 const ANSWER_BYTES_MAX: usize = 2048;
 
 /// One publishing connection.
@@ -131,7 +131,7 @@ impl Publisher {
         Ok(())
     }
 
-    /// Whether so much waits for the socket that further publications would only queue here.
+    /// Whether the send buffer is full enough that further publications would only wait in it.
     pub(crate) fn is_full(&self) -> bool {
         self.out.len() - self.written > 1 << 20
     }

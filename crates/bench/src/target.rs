@@ -1,5 +1,5 @@
-//! Descriptions of servers under test: opening messages and publish calls, from a small TOML file. Only those files
-//! name specific servers.
+//! Descriptions of servers under test: opening messages and publish calls, from a small TOML file. Only these files
+//! contain anything specific to a server.
 
 use serde::Deserialize;
 

@@ -18,7 +18,7 @@ use crate::{
 const THOUSAND: usize = 1000;
 /// A token lifetime longer than any run.
 const LONG: Duration = Duration::from_secs(3600);
-/// Messages in flight in a saturated fan-out: fewer than an outbox holds.
+/// Messages in flight in a saturated fan-out; must be fewer than the capacity of an outbox.
 const WINDOW: u64 = 64;
 
 /// One workload.
@@ -195,12 +195,12 @@ fn idle(stage: &Stage, count: usize) -> Result<Figures, Failure> {
     let plan = quiet(stage, count);
     let tokens = tokens(stage, &plan)?;
     let mut load = Load::new(&stage.target, &plan, &stage.access)?;
-    // The first connections pay for shared memory.
+    // The first connections include the cost of shared allocations, so they are not measured.
     load.connect(0..100, &tokens, &[])?;
     load.idle(Duration::from_millis(500))?;
     let before = stage.servers.resident_bytes();
     load.connect(100..count, &tokens, &[])?;
-    // A server's housekeeping may be periodic.
+    // Time for at least one round of periodic maintenance in the server.
     load.idle(Duration::from_secs(8))?;
     let after = stage.servers.resident_bytes();
     let (cpu_ns, redis_ns, start_ns) = (stage.servers.cpu_ns(), stage.redis.cpu_ns(), load.now_ns());
@@ -234,7 +234,7 @@ fn storm(stage: &Stage) -> Result<Figures, Failure> {
 
 fn replay(stage: &Stage) -> Result<Figures, Failure> {
     let mut plan = Plan::fan_out(&stage.target.channels, Kind::Reliable, THOUSAND);
-    // The witness stays connected, which shows when everything missed has been published.
+    // One subscriber stays connected; it shows when all missed messages have been published.
     plan.subscribe([0]);
     come_back(stage, &plan, THOUSAND)
 }
@@ -295,7 +295,7 @@ fn replicas(stage: &Stage) -> Result<Figures, Failure> {
     Ok(figures)
 }
 
-/// First without the slow subscribers, then with them; the figures of the others are compared.
+/// First without the slow subscribers, then with them; compares the figures of the other subscribers.
 fn slow(stage: &Stage) -> Result<Figures, Failure> {
     let mut plan = Plan::fan_out(&stage.target.channels, Kind::Event, 900);
     (0..100).for_each(|_| plan.subscribe_slow(0));
@@ -317,10 +317,11 @@ fn slow(stage: &Stage) -> Result<Figures, Failure> {
     Ok(figures)
 }
 
-/// The age of prices when slow and steady readers read them, and when they arrived in the readers' kernels: the
-/// gateway's own part. Nearly all prices are replaced by newer ones before delivery.
+/// Measures the age of prices when slow, steady readers read them, and when they reached the readers' kernels, which is
+/// the delay caused by the gateway. Nearly all prices are replaced by newer ones before delivery.
 fn slow_prices(stage: &Stage, kib_per_s: u32) -> Result<Figures, Failure> {
-    /// By then, everything is read that the kernels held before the readers were known to be slow.
+    /// By then, the readers have read everything that the kernels buffered before the gateway detected the readers as
+    /// slow.
     const SETTLED: Duration = Duration::from_secs(30);
     let mut plan = Plan::default();
     let prices = plan.add_streams(&stage.target.channels, Kind::State, 50);

@@ -1,4 +1,4 @@
-//! HTTP as far as the handshake needs it: the head of an upgrade request, and the response.
+//! The subset of HTTP that the handshake requires: the head of an upgrade request, and the response.
 
 use std::{collections::BTreeMap, fmt::Write, io, time::Duration};
 
@@ -25,7 +25,7 @@ impl Request {
                 if head.len() == HEAD_BYTES_MAX {
                     return Err(io::Error::other("its head is too long"));
                 }
-                // Reading byte by byte takes nothing beyond the head.
+                // Reads byte by byte, so as not to consume anything after the head.
                 head.push(stream.read_u8().await?);
             }
             Ok(())

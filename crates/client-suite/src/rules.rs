@@ -5,7 +5,7 @@
 pub struct Rule {
     /// Its number in the document.
     pub number: u8,
-    /// Its topic.
+    /// The subject of the rule.
     pub title: &'static str,
 }
 
@@ -70,7 +70,7 @@ mod tests {
         for line in text.lines() {
             let number = line.split_once(". **").and_then(|(number, _)| number.parse().ok());
             if let Some(number) = number {
-                assert!(rules.insert(number, line.to_owned()).is_none(), "rule {number} is there twice");
+                assert!(rules.insert(number, line.to_owned()).is_none(), "rule {number} is listed twice");
             } else if line.starts_with("   ") {
                 rules.values_mut().next_back().unwrap().push_str(line);
             }
@@ -89,7 +89,7 @@ mod tests {
         let mut played: BTreeMap<u8, BTreeSet<String>> = BTreeMap::new();
         for scenario in SCENARIOS {
             let new = played.entry(scenario.rule).or_default().insert(scenario.name.to_owned());
-            assert!(new, "{} is there twice", scenario.name);
+            assert!(new, "{} is listed twice", scenario.name);
         }
         assert_eq!(documented(), played);
         assert_eq!(RULES.iter().map(|rule| rule.number).collect::<Vec<_>>(), played.into_keys().collect::<Vec<_>>());

@@ -216,7 +216,7 @@ impl Stage {
     /// Blocks the application on its next message.
     pub(crate) async fn hold(&mut self) -> Verdict {
         self.command(&json!({ "command": "hold" })).await?;
-        // The reply proves that `hold` was received.
+        // The reply confirms that `hold` was received.
         self.command(&json!({ "command": "cursors" })).await?;
         self.reports("`cursors`").await.map(drop)
     }

@@ -17,9 +17,9 @@ pub(crate) struct Seen {
 /// What was observed.
 #[derive(Debug)]
 pub(crate) enum What {
-    /// A connection was made and sent the head of a request. `at` is when it was accepted.
+    /// A client connected and sent the head of a request. `at` is the time at which the connection was accepted.
     Request(Request, TcpStream),
-    /// A connection was made that sent no request.
+    /// A client connected but sent no request.
     NoRequest(String),
     /// A frame arrived on the connection with this number.
     Frame(usize, Frame),

@@ -43,7 +43,7 @@ impl Socket {
         Self { writer, reader: tasks.spawn(read(reader, number, seen.clone())), closed: false }
     }
 
-    /// Writes bytes. A client that has left is not an error here.
+    /// Writes bytes. A disconnected client is not an error here.
     pub(crate) async fn bytes(&mut self, bytes: &[u8]) {
         let _ = timeout(WRITE_TIMEOUT, self.writer.write_all(bytes)).await;
     }

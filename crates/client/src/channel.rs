@@ -10,7 +10,7 @@ pub struct Channel {
     /// The cursor after which it starts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
-    /// Number of the newest publications of an `event` channel to start with if there is no cursor.
+    /// How many of the newest publications of an `event` channel to start with if there is no cursor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<u32>,
     /// Maximum number of updates per second of a `state` channel.
@@ -35,7 +35,7 @@ impl Channel {
         self
     }
 
-    /// Starts with this number of the newest publications of an `event` channel, unless there is a cursor.
+    /// Starts with this many of the newest publications of an `event` channel, unless there is a cursor.
     #[must_use]
     pub fn last(mut self, last: u32) -> Self {
         self.last = Some(last);

@@ -115,7 +115,7 @@ impl Handle {
     /// with the same `msg_id`, which is generated if there is none. Nothing is sent after the time limit.
     ///
     /// # Errors
-    /// [`RequestError`] says whether it may have been stored.
+    /// [`RequestError`] states whether it may have been stored.
     pub async fn publish(&self, publication: &Publication<'_>, within: Duration) -> Result<Accepted, RequestError> {
         let fields = Fields::new("publish").text("channel", publication.channel).json("data", publication.data.get());
         let fields = publication.user.into_iter().fold(fields, |fields, user| fields.text("user", user));
@@ -125,7 +125,7 @@ impl Handle {
     /// Sends a command to the engine of the endpoint's run, with the same retries as [`Handle::publish`].
     ///
     /// # Errors
-    /// [`RequestError`] says whether it may have been stored.
+    /// [`RequestError`] states whether it may have been stored.
     pub async fn command(
         &self,
         name: &str,
@@ -141,7 +141,7 @@ impl Handle {
     /// reply. The request is sent once: if the connection ends before the reply, the outcome is unknown.
     ///
     /// # Errors
-    /// [`RequestError`] says whether it may have been acted on; a request that is not an object is not sent.
+    /// [`RequestError`] states whether it may have been acted on; a request that is not an object is not sent.
     pub async fn request(&self, kind: &str, fields: &RawValue, within: Duration) -> Result<String, RequestError> {
         let parsed: Result<BTreeMap<String, Box<RawValue>>, _> = serde_json::from_str(fields.get());
         let parsed = parsed.map_err(|error| RequestError::NotSent(error.to_string()))?;

@@ -1,4 +1,4 @@
-//! Deliberate defects, at least one for each rule of `docs/client.md`, with which a test proves that the suite detects
+//! Deliberate defects, at least one for each rule of `docs/client.md`, used by a test to verify that the suite detects
 //! a client that breaks the rule. Present only with the feature `defects`, which only tests enable.
 
 /// Declares the defects with the numbers of their rules.

@@ -1,4 +1,4 @@
-//! Runs a client: opens its connections one after the other, and decides whether and when to reconnect. Does not read
+//! Runs a client: opens its connections one after another, and decides whether and when to reconnect. Does not read
 //! messages itself.
 
 use std::{
@@ -58,7 +58,7 @@ enum Next {
     Again { least: Option<Duration>, error: Error },
 }
 
-/// What happened first.
+/// The first of the events that the driver waits for.
 enum Step<T> {
     Worked(T),
     Command(Command),
@@ -122,7 +122,7 @@ impl Driver {
         self.lasting.queue.flush().await;
     }
 
-    /// Opens one connection after the other. Returns why there is no further one.
+    /// Opens connections one after another. Returns why the client stops.
     async fn follow(&mut self) -> Option<Error> {
         loop {
             self.lasting.queue.state(State::Connecting);

@@ -160,7 +160,7 @@ impl Request {
         self
     }
 
-    /// Sends it and reads the complete response, whatever its status.
+    /// Sends it and reads the complete response, regardless of its status.
     ///
     /// # Errors
     /// [`Error::Invalid`] if the request is invalid; [`Error::Unreachable`] if no connection could be established;

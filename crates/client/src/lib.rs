@@ -44,7 +44,7 @@
 //! ```
 //!
 //! A publication over the connection is repeated with the same `msg_id` until a reply arrives, up to its deadline; the
-//! error says whether it may have been stored.
+//! error states whether it may have been stored.
 //!
 //! ```no_run
 //! # async fn example(client: tickgate_client::Client) -> Result<(), Box<dyn std::error::Error>> {

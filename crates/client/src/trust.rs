@@ -24,7 +24,7 @@ pub(crate) struct Trust {
 /// Trusted servers.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum Servers {
-    /// Those that the operating system trusts.
+    /// The certificates that the operating system trusts.
     #[default]
     BySystem,
     /// Those with a certificate that one of these authorities signed.

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::{random::Random, switches::time};
 
-/// The kinds of faults. Those that happen once are executed immediately by the connection or the market.
+/// The kinds of faults. One-time faults are executed immediately by the connection or the market.
 pub(crate) const KINDS: &[&str] = &[
     "cut",
     "shutdown",
@@ -66,7 +66,7 @@ impl Fault {
     /// Parses `{"kind":"mute","streams":"btcusdt@*","for":"5s"}`.
     ///
     /// # Errors
-    /// A sentence that says what is expected.
+    /// A sentence that states what is expected.
     pub(crate) fn read(id: u64, body: &Value, now_ms: u64) -> Result<Self, String> {
         let text = |key: &str, instead: &str| body[key].as_str().unwrap_or(instead).to_owned();
         let kind = text("kind", "");

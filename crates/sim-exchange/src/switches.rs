@@ -82,7 +82,7 @@ impl Switches {
     /// Sets one of them.
     ///
     /// # Errors
-    /// A sentence that says what is expected.
+    /// A sentence that states what is expected.
     pub(crate) fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
         match name {
             "ping-interval" => self.ping_interval = time(value)?,

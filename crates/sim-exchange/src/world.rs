@@ -171,7 +171,7 @@ impl State {
     /// Starts a fault; immediate ones are executed now.
     ///
     /// # Errors
-    /// A sentence that says what is expected.
+    /// A sentence that states what is expected.
     pub(crate) fn begin(&mut self, body: &Value, now_ms: u64) -> Result<u64, String> {
         self.faults_made += 1;
         let mut fault = Fault::read(self.faults_made, body, now_ms)?;
@@ -212,7 +212,7 @@ impl State {
         self.faults.iter().any(|fault| fault.kind == kind && concerns(fault, connection))
     }
 
-    /// The fault of a kind, whatever it affects.
+    /// The fault of this kind, regardless of what it affects.
     pub(crate) fn fault(&self, kind: &str) -> Option<&Fault> {
         self.faults.iter().find(|fault| fault.kind == kind)
     }

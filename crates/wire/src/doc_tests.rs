@@ -199,7 +199,7 @@ fn the_tables_of_fields_match_asyncapi() {
             _ => "type",
         };
         let mut described = properties(kind, required);
-        // Every command has one, as the section says.
+        // Every command has one, as the section states.
         described.retain(|field| side == "server" || *field != "id");
         let (mut written, mut described) = (fields, described);
         written.sort_unstable();

@@ -12,7 +12,7 @@ use crate::{
 /// Typical length of a reply in bytes. It decides the size of the frame head that is reserved.
 const REPLY_BYTES: usize = 192;
 
-/// A dialect over a transport; JSON over WebSockets unless an endpoint says otherwise.
+/// A dialect over a transport; JSON over WebSockets unless an endpoint configures another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Protocol {
     /// How messages are carried.

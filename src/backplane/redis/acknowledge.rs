@@ -59,7 +59,7 @@ impl PublishOutcome {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Returned<'a> {
     pub(super) publication: &'a Publication,
-    /// Its place in the order of submission.
+    /// Its position in the order of submission.
     pub(super) number: u64,
     /// It was sent before and not stored.
     pub(super) is_repeat: bool,

@@ -34,7 +34,7 @@ pub(super) struct Job {
     pub(super) answer: oneshot::Sender<Result<Published, PublishError>>,
     pub(super) taken: Instant,
     pub(super) published_ms: u64,
-    /// Its place in the order of submission; assigned when it is first sent.
+    /// Its position in the order of submission; assigned when it is first sent.
     pub(super) number: u64,
     /// It is sent again because Redis had lost the script.
     pub(super) again: bool,
@@ -45,7 +45,7 @@ impl Job {
         self.publication.payload.len()
     }
 
-    /// Sends the result to the publisher, who may have left.
+    /// Sends the result to the publisher, who may have disconnected.
     pub(super) fn answer(self, result: Result<Published, PublishError>) {
         let _ = self.answer.send(result);
     }

@@ -53,7 +53,7 @@ pub(super) struct Member {
     /// When the last answered beat was sent, and its number in the dataset.
     answered: Option<Instant>,
     written: Option<u64>,
-    /// The dataset may have gone back, until this member has attached again.
+    /// Whether the dataset may have been rolled back since this member last attached.
     doubts: bool,
     /// It acknowledges nothing any more.
     is_leaving: bool,

@@ -80,7 +80,7 @@ impl Forward {
         self.cursor = self.parts.messages.last().and_then(|message| message.id).unwrap_or(cursor);
     }
 
-    /// `end`: the last id that the stream had given when the read started.
+    /// `end`: the last id that the stream had assigned when the read started.
     pub(super) fn finish(self, end: Option<StreamId>) -> Page {
         Page { messages: self.parts.messages, more: self.more, end }
     }

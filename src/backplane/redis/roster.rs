@@ -12,7 +12,7 @@ use crate::history::BorderState;
 
 /// How long a member may be silent before a ready member removes it.
 pub(super) const LEASE_MS: u64 = 10_000;
-/// The same if the removing member has not been confirmed by any other.
+/// The same if no other member has confirmed the removing member.
 pub(super) const LONE_LEASE_MS: u64 = 60_000;
 /// How long a boundary waits for members that may have acknowledged before it. Doubt is always safe; links reconnect
 /// within a second or two.
@@ -40,7 +40,7 @@ pub(super) struct Me {
     view: BTreeMap<String, Known>,
     /// The members whose claims it took over.
     pub(super) heirs: BTreeSet<String>,
-    /// Its copy of the state.
+    /// The member's copy of the state.
     pub(super) copy: State,
     /// The beats of other members: the number, and since when it is unchanged.
     seen: HashMap<String, (u64, u64)>,
@@ -80,7 +80,7 @@ impl Me {
         Self { base: base.to_owned(), process, rules, engines, ..Self::default() }
     }
 
-    /// The name in the roster. Each join has a new name: a mark says nothing about a later one.
+    /// The name in the roster. Each join has a new name: a mark does not apply to a later join.
     pub(super) fn name(&self) -> String {
         format!("{}.{}", self.base, self.joins)
     }
@@ -138,8 +138,8 @@ impl Me {
         self.g != 0 && !stored.knows(self.g) && !pending
     }
 
-    /// Whether it reports a loss of a generation whose end is decided: it continued alone where the others had left,
-    /// and later readers have positions above what it acknowledged.
+    /// Whether it reports a loss of a generation whose end is decided: it continued alone after the other members had
+    /// left, and later readers have positions above what it acknowledged.
     fn is_late(&self, stored: &Stored, place: &Place) -> bool {
         let known = |(topic, id): &(String, StreamId)| stored.state.lost.get(topic).is_some_and(|ids| ids.contains(id));
         let lacks = place.forgot || !place.lost.iter().all(known);
@@ -149,7 +149,7 @@ impl Me {
     /// Starts a generation above every number that was ever seen.
     fn begin(&self, stored: Option<Stored>, place: &Place) -> Stored {
         let is_mine = self.identity == place.identity && place.silent_ms.is_some_and(|ms| ms < LEASE_MS);
-        // The dataset cannot have gone back if its identity is the one for which it was created.
+        // The dataset cannot have been rolled back if its identity is the one for which it was created.
         let intact = !place.went_back && stored.as_ref().map_or(is_mine, |stored| stored.identity == place.identity);
         let known = stored.as_ref().map_or(0, |stored| stored.alloc).max(self.known).max(place.now_s << 21);
         let g = known + 1 + place.random % (1 << 28);

@@ -46,7 +46,7 @@ mod tests {
         let mut beats = Beats::default();
         assert!(!beats.are_behind(&seen(5), "a"), "no member is known yet");
         beats.note(&seen(5));
-        // A copy that lags proves nothing.
+        // A stale copy confirms nothing.
         beats.note(&seen(3));
         assert!(!beats.are_behind(&seen(5), "a"));
         assert!(beats.are_behind(&seen(6), "a"));

@@ -127,7 +127,7 @@ impl Publishers {
                 return true;
             }
             Err(Error::Refused(refusal)) if matches!(refusal.status.as_u16(), 429 | 503) => results.refused += 1,
-            // The outcome is unknown, or the replica is gone.
+            // The outcome is unknown, or the replica has stopped.
             _ => results.unknown += 1,
         }
         false

@@ -224,7 +224,7 @@ fn invalid_topics_are_reported() {
     assert_reported(&cases);
 }
 
-/// Each text has exactly one problem, which contains the words beside it.
+/// Each text has exactly one problem, which contains the words listed next to it.
 fn assert_reported(cases: &[(String, &str)]) {
     for (text, wanted) in cases {
         let reported = problems_of(text);

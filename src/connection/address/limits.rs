@@ -16,9 +16,9 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{bucket::Bucket, config::Rate, hub::Reader};
 
-/// Retry delay after the connection limit refused: it is unknown when a connection will close.
+/// Retry delay after a refusal by the connection limit, because it is unknown when a connection will close.
 const CONNECTIONS_RETRY: Duration = Duration::from_secs(5);
-/// Entries examined for removal when one is added.
+/// Number of entries examined for removal whenever one is added.
 const SWEEP: usize = 4;
 
 /// Counts and buckets by address. Cheap to clone.
@@ -48,7 +48,7 @@ struct Table {
 #[derive(Debug, Default)]
 struct Usage {
     connections: u32,
-    /// In time since `began`.
+    /// As a duration since `began`.
     handshakes: Bucket,
 }
 
@@ -65,21 +65,21 @@ pub enum RefusedBy {
     Rate,
     /// Too many concurrent connections.
     Connections,
-    /// The table of addresses is full of connected ones.
+    /// Every entry in the address table has an open connection.
     Addresses,
 }
 
-/// The place of one connection, released when dropped.
+/// The slot of one connection, released on drop.
 #[derive(Debug)]
 pub struct Permit {
     limits: AddressLimits,
     address: IpAddr,
-    /// The place at an endpoint with a connection limit. Boxed, because few endpoints have one.
+    /// The slot at an endpoint that has a connection limit. Boxed, because few endpoints have one.
     endpoint: Option<Box<OwnedSemaphorePermit>>,
 }
 
 impl Permit {
-    /// Ties the endpoint's place to this permit.
+    /// Attaches the endpoint's slot to this permit, which then releases both.
     pub fn hold(&mut self, endpoint: OwnedSemaphorePermit) {
         self.endpoint = Some(Box::new(endpoint));
     }
@@ -138,7 +138,7 @@ impl AddressLimits {
         Ok(Permit { limits: self.clone(), address, endpoint: None })
     }
 
-    /// Connections of all addresses, including those being admitted.
+    /// Number of connections of all addresses, including those being admitted.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.0.connections.load(Ordering::Relaxed)
@@ -168,8 +168,8 @@ impl Drop for Permit {
 }
 
 impl Table {
-    /// Makes room for one more address: removes some without connections and with a full bucket, and at the bound also
-    /// one whose bucket is not full. A constant number of steps.
+    /// Makes room for one more address in constant time: removes some entries without connections whose bucket is full,
+    /// and, if the table is full, also one whose bucket is not.
     fn make_room(&mut self, now: Duration, entries_max: usize) -> Result<(), AddressRefusal> {
         for _ in 0..SWEEP.min(self.entries.len()) {
             let full = self.entries.len() >= entries_max;

@@ -1,4 +1,5 @@
-//! What one subscription requests of its topic: which names, and from which position. Never knows the topic's position.
+//! What one subscription requests of its topic: which names, and from which position. Does not know the topic's current
+//! position.
 
 use std::{sync::Arc, time::Duration};
 

@@ -169,7 +169,7 @@ impl Control {
         if !request.repeated {
             return self.request(request.method, request.names, true, now);
         }
-        // Neither an acknowledgement nor its absence proves anything: only data counts.
+        // Neither an acknowledgement nor a missing one is conclusive: only data confirms a subscription.
         if request.method == Method::Subscribe {
             return Act::GiveUp;
         }

@@ -35,7 +35,8 @@ impl Demand {
         Self { rules, followed, refused: BTreeSet::new() }
     }
 
-    /// Updates the requested symbols. `has_data` says whether a symbol has data; one without takes no place.
+    /// Updates the requested symbols. `has_data`: whether a symbol has data; a symbol without data does not use up the
+    /// limit.
     pub(super) fn update(&mut self, wanted: &BTreeSet<String>, has_data: impl Fn(&str) -> bool, now: Instant) {
         let Self { rules, followed, refused } = self;
         followed.retain(|symbol, since| {

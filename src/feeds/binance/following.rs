@@ -1,5 +1,5 @@
-//! Which symbols are followed, according to demand and to the exchange's list of symbols, and how symbols that the
-//! exchange stops are marked. Pure.
+//! Decides which symbols to follow, based on demand and the exchange's list of symbols, and marks the last values of
+//! symbols that the exchange has stopped. Pure.
 
 use std::{
     collections::BTreeSet,
@@ -114,7 +114,7 @@ impl Following {
             return Changes::default();
         }
         self.due = now + INTERVAL;
-        // Until the list has been requested once, only the configured symbols.
+        // Until the list has been requested once, only the configured symbols are followed.
         let requested = if self.is_listing_tried { requested() } else { BTreeSet::new() };
         let mut all: BTreeSet<String> = requested.iter().chain(own).cloned().collect();
         let unknown = all.iter().filter(|symbol| self.status_of(symbol) != Listed::Live).cloned().collect();

@@ -1,5 +1,5 @@
-//! When to connect, and when to abandon a connection: judged by data alone, with growing delays between attempts. Pure:
-//! clock and randomness are arguments.
+//! Decides when to connect, with growing delays between attempts, and when to abandon a connection, based only on the
+//! data that it delivers. Pure: clock and randomness are arguments.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -18,11 +18,11 @@ const RESTRICTED: Duration = Duration::from_secs(90);
 /// Maximum number of attempts in [`WINDOW`].
 const ATTEMPTS_MAX: usize = 100;
 const WINDOW: Duration = Duration::from_secs(300);
-/// How long data must flow to forget earlier failures.
+/// How long data must flow before earlier failures are forgotten.
 const PROVEN: Duration = Duration::from_secs(10);
-/// Timeout of the first data of a connection.
+/// Timeout for the first data on a connection.
 const FIRST_DATA_MAX: Duration = Duration::from_secs(10);
-/// Timeout of data after resubscribing a stream.
+/// Timeout for data after resubscribing to a stream.
 const AGAIN_MAX: Duration = Duration::from_secs(3);
 /// Bounds of the delays between remedies for a stream that stays silent even on a new connection.
 const REMEDY_FIRST: Duration = Duration::from_secs(30);
@@ -37,7 +37,7 @@ pub(super) enum Failure {
     Rules,
     /// 451 or 403: waiting does not help.
     Restricted,
-    /// 429 or 418, with the demanded wait.
+    /// 429 or 418, with the delay that the exchange requests.
     Limited(Duration),
 }
 
@@ -99,8 +99,8 @@ impl Ladder {
     }
 }
 
-/// When a connection is replaced, up to a fiftieth of its maximum age earlier, so that replicas do not do so at the
-/// same time.
+/// When to replace a connection: before its maximum age, by a random margin of up to 2 %, so that replicas do not
+/// reconnect at the same time.
 pub(super) fn leaves(opened: Instant, age_max: Duration, chance: u64) -> Instant {
     let spread = Duration::from_millis(chance % ((age_max / 50).as_millis() as u64 + 1));
     opened + age_max - spread
@@ -116,7 +116,7 @@ pub(super) enum Silence {
     Replace,
 }
 
-/// Judges one connection by its data.
+/// Detects silence on one connection.
 #[derive(Debug)]
 pub(super) struct Watchdog {
     opened: Instant,
@@ -182,7 +182,7 @@ impl Watchdog {
     }
 }
 
-/// The remedies that were applied to single streams that are silent while others deliver data.
+/// The remedies applied so far to individual streams that are silent while others deliver data.
 #[derive(Debug, Default)]
 pub(super) struct Remedies {
     streams: HashMap<String, (u32, Instant)>,

@@ -42,7 +42,7 @@ struct Item {
 struct Trades {
     queue: VecDeque<Item>,
     under_way: bool,
-    /// After a failure one at a time, to keep the order whatever fails next.
+    /// After a failure one at a time, to keep the order even if a later one fails.
     careful: bool,
     ready: Option<Instant>,
     /// Ids that did not fit.

@@ -263,7 +263,7 @@ impl Tape {
             None => !full && (is_progress || hole.tries + 1 >= TRIES_MAX),
         };
         if is_closed {
-            // The exchange knows no more, whatever the ticker counted.
+            // The exchange returns no further trades, even if the ticker counted more.
             self.last_raw = self.last_raw.max(hole.reaches_raw);
             self.hole = None;
             events.extend(self.release(now));

@@ -1,4 +1,4 @@
-//! One item of a queue, and the gap that replaces several dropped ones. Never knows when it is written.
+//! One item of a queue, and the gap that replaces several dropped ones. Does not decide when the item is written.
 
 use std::sync::Arc;
 

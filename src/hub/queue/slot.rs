@@ -1,4 +1,4 @@
-//! The state of one subscription in an outbox. Never knows its owner.
+//! The state of one subscription in an outbox. Does not know which session owns it.
 
 use tickgate_wire::model::{Class, StreamId};
 

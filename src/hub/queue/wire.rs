@@ -199,7 +199,7 @@ impl<'a> Slices<'a> {
         Self { all: [IoSlice::new(&[]); Self::MAX], len: 0, bytes: 0, bytes_max, whole: false }
     }
 
-    /// The same without cutting: the first piece may exceed the limit.
+    /// The same without splitting: the first piece may exceed the limit.
     pub(in crate::hub) fn whole(bytes_max: usize) -> Self {
         Self { whole: true, ..Self::new(bytes_max) }
     }

@@ -127,7 +127,7 @@ impl Inner {
         let (session, user) = (admission.session, Some(&admission.user));
         let was_anonymous = self.leases.admitted(admission, stamp);
         if was_anonymous && self.session_shard(session, user) != self.record_shard(session) {
-            // Its previous index.
+            // The session's previous index.
             self.push(self.record_shard(session), Op::Opened(session));
         }
     }

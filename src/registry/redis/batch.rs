@@ -55,7 +55,7 @@ pub(super) struct Word {
     /// As stored: the field and the text.
     pub(super) field: &'static str,
     pub(super) kept: String,
-    /// Its place in the order.
+    /// Its position in the order.
     pub(super) sent: u64,
 }
 

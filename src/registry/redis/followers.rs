@@ -1,5 +1,6 @@
-//! An index of this replica's sessions by topic, so that presence costs only as much as its result, and a change only
-//! as much as it changes, however many topics the session has. Never knows users, or records beyond their topics.
+//! An index of this replica's sessions by topic, so that the cost of a presence request depends only on the size of its
+//! result, and the cost of a change only on the number of changed topics. Knows nothing about users, and only the
+//! topics of a record.
 
 use std::{
     collections::{
@@ -28,7 +29,7 @@ pub(super) struct Followers {
     sessions: [Mutex<HashMap<SessionId, ByPlace>>; PARTS],
 }
 
-/// Most topics of users have one subscriber.
+/// Most topics have a single subscriber.
 #[derive(Debug)]
 enum Sessions {
     One(SessionId),
@@ -117,7 +118,7 @@ impl ByPlace {
         Self(topics.into())
     }
 
-    /// Those that are not among the others, comparing names if addresses differ.
+    /// The topics of one list that are not in the other; compares names if the addresses differ.
     fn without<'a>(&'a self, others: &'a Self) -> impl Iterator<Item = &'a Topic> {
         let elsewhere = |topic: &&Topic| others.0.binary_search_by_key(&place(topic), place).is_err();
         self.0.iter().filter(elsewhere).filter(|topic| !others.0.contains(topic))

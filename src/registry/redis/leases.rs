@@ -43,7 +43,7 @@ pub(super) struct LeaseEntry {
     pub user: Option<UserId>,
     /// `None` until a connection is opened.
     pub profile: Option<ProfileIndex>,
-    /// The profile, if it has a limit of its own for each user.
+    /// The profile, if it has a separate limit for each user.
     pub apart: Option<ProfileIndex>,
     /// For operators, in milliseconds since 1970.
     pub connected_ms: u64,
@@ -329,7 +329,7 @@ pub(super) struct IndexEntry {
     pub user: Option<String>,
     #[serde(rename = "p")]
     pub profile: String,
-    /// Whether the profile has a limit of its own for each user.
+    /// Whether the profile has a separate limit for each user.
     #[serde(rename = "a", default, skip_serializing_if = "std::ops::Not::not")]
     pub apart: bool,
     #[serde(rename = "c")]

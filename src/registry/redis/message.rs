@@ -39,7 +39,7 @@ impl ChannelMessage {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct ControlMessage {
     pub(super) control: Control,
-    /// If set, only the connection with this stamp is meant, not a newer one of the same session.
+    /// If set, the message applies only to the connection with this stamp, not to a newer one of the same session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) stamp: Option<u64>,
     /// The stamp of an operator's message: connections opened after it was received have greater stamps.
@@ -64,7 +64,7 @@ pub(super) struct StandingMessage {
     pub(super) user: String,
     pub(super) inactive: bool,
     pub(super) until_ms: u64,
-    /// Its stamp: the last report counts.
+    /// Its stamp: the last report applies.
     pub(super) sent: u64,
 }
 

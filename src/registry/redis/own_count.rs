@@ -1,6 +1,6 @@
 //! The sessions of each user on this replica, by which the limit is enforced while Redis is unavailable. Pure.
 //!
-//! Never knows a user's sessions on other replicas.
+//! Does not count a user's sessions on other replicas.
 
 use std::{
     collections::{HashMap, hash_map::Entry, hash_map::RandomState},

@@ -193,7 +193,7 @@ async fn sweep(inner: &Inner, replica: &ReplicaId) -> Result<Option<usize>, Fail
     for link in inner.topology.links() {
         match sweep_shard(inner, link, replica).await {
             Ok((swept, clean)) => (sessions, is_clean) = (sessions + swept, is_clean && clean),
-            // A dead shard must not keep the places on the others.
+            // A dead shard must not delay releases on the other shards.
             Err(failure) => failed = Some(failure),
         }
     }

@@ -1,4 +1,5 @@
-//! The lifetimes of the registry's keys, and the time on Redis's clock without asking. Pure: the uptime is an argument.
+//! The lifetimes of the registry's keys, and an estimate of Redis's clock without a round trip. Pure: the uptime is an
+//! argument.
 //!
 //! Every key expires, and this machine's wall clock is used only before Redis first responds.
 
@@ -29,7 +30,8 @@ impl Lifetimes {
         }
     }
 
-    /// Lease of a connection until it is indexed: a sweep would not find it, so it expires when a sweep would come.
+    /// Lease of a connection until it is indexed: a sweep would not find it, so it expires by the time a sweep would
+    /// run.
     pub(super) fn admission(self) -> u64 {
         self.replica.min(self.session)
     }
@@ -44,8 +46,8 @@ impl Lifetimes {
         self.session + self.resume
     }
 
-    /// A replica's index after its last renewal: long enough for another replica to sweep by it, but no longer than the
-    /// leases of the sessions in it.
+    /// A replica's index after its last renewal: long enough for another replica's sweep to use it, but no longer than
+    /// the leases of its sessions.
     pub(super) const fn index(self) -> u64 {
         self.session + self.replica * 3
     }
@@ -62,8 +64,8 @@ pub(super) fn millis(duration: Duration) -> u64 {
 /// Tracks the clock of one Redis server from its last reading, and assigns stamps to connections. All times are in
 /// microseconds; `uptime_us` is the uptime of this process.
 ///
-/// A reading is never ahead of Redis, because a response takes time to arrive. So a stamp that Redis's clock determines
-/// later (`recall`, admission) is greater than every earlier one.
+/// A reading is never ahead of Redis, because a response takes time to arrive. So a stamp that Redis assigns later
+/// (`recall`, admission) is greater than every earlier stamp.
 #[derive(Debug)]
 pub(super) struct StampClock {
     /// Redis's time at uptime zero, since 1970.

@@ -12,7 +12,8 @@ use crate::{
     trace::Verdict,
 };
 
-/// How long opening a connection may take; and how much shorter it may appear here, where its start is observed late.
+/// How long opening a connection may take, and by how much the suite may underestimate that, because it observes the
+/// start late.
 const OPENING: Duration = Duration::from_secs(10);
 const SEEN_LATE: Duration = Duration::from_secs(1);
 

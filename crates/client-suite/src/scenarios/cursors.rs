@@ -254,7 +254,7 @@ pub(super) async fn options_changed(suite: Suite) -> Verdict {
     stage.command(&json!({ "command": "subscribe", "channels": [other] })).await?;
     let expected = "`subscribe` of ticker:X with `max_rate` 9";
     let first = stage.until(expected, PATIENCE, |stage| stage.lines[line].requests.pop_front()).await?;
-    // A client may leave the channel first, and then has no cursor.
+    // A client may unsubscribe first; then it has no cursor.
     let left = first.body["type"] == "unsubscribe";
     let (asked, since) = if left {
         stage.send(line, &json!({ "type": "unsubscribed", "id": first.body["id"], "channels": [name] })).await;
@@ -266,7 +266,7 @@ pub(super) async fn options_changed(suite: Suite) -> Verdict {
     let is = element["max_rate"] == 9 && element["since"] == since;
     stage.check(is, &format!("{expected} and `since` {since}"), &asked.body.to_string())?;
     if !left {
-        // From the previous subscription: the replay repeats it.
+        // Sent for the previous subscription; the replay repeats it.
         stage.push(line, name, "7-41").await;
         stage.delivers_nothing(Duration::from_millis(300)).await?;
     }

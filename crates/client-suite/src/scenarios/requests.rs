@@ -234,7 +234,7 @@ pub(super) async fn publish_ended(suite: Suite) -> Verdict {
         publish(&mut stage, "later", 2, 30_000).await?;
         let asked = published(&mut stage, line, 2).await?;
         stage.refuse(line, &asked, try_again("refused", 20_000)).await;
-        // The refusal is read before what ends the client.
+        // The client reads the refusal before the frame that stops it.
         stage.push(line, "orders", "7-41").await;
         stage.delivers("orders", "7-41").await?;
         if stops {

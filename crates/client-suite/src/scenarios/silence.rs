@@ -113,7 +113,8 @@ pub(super) async fn busy_application(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-/// Published without being handled: far more than the buffers of both machines and a thousand queued messages hold.
+/// Number of messages published while the application handles none: far more than the socket buffers on both sides and
+/// a queue of 1,000 messages can hold.
 const FLOOD: u64 = 8_000;
 const PADDING: usize = 8 << 10;
 /// A client that accepts nothing for this long has stopped reading.
@@ -159,8 +160,8 @@ pub(super) async fn slow_application(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-/// A client that cannot stop reading has left the channel: it subscribes again on the same connection, and drops what
-/// the reply repeats.
+/// A client that cannot stop reading has unsubscribed instead: it subscribes again on the same connection, and drops
+/// messages of the old subscription, which are sent again after the reply.
 async fn comes_back_to_the_channel(mut stage: Stage, line: usize, sent: u64) -> Verdict {
     let left = stage.request(line, "unsubscribe", "`unsubscribe` of orders").await?;
     stage.go().await?;
@@ -196,7 +197,7 @@ async fn delivers_up_to(stage: &mut Stage, last: u64) -> Verdict {
     Ok(())
 }
 
-/// The client has sent a Close frame, is gone, or unsubscribes.
+/// Whether the client has sent a Close frame, disconnected, or unsubscribed.
 fn leaves(stage: &Stage, line: usize) -> bool {
     let line = &stage.lines[line];
     line.closed.is_some()

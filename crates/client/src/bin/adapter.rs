@@ -73,7 +73,7 @@ fn variable(name: &str) -> Option<String> {
 }
 
 fn report(event: &Value) {
-    // If the suite is gone, nothing can be reported.
+    // If the suite has exited, nothing can be reported.
     let _ = writeln!(std::io::stdout(), "{event}");
 }
 
@@ -129,7 +129,7 @@ struct Adapter {
     answer: mpsc::Sender<Result<String, String>>,
     /// The event that the application is handling.
     held: Option<Event>,
-    /// The application does not finish handling its next event.
+    /// Whether the application should block on its next event.
     holding: bool,
     requests: FuturesUnordered<BoxFuture<'static, Value>>,
 }
@@ -153,7 +153,7 @@ impl Adapter {
                 },
                 () = &mut driver, if driving && !reading_waits(self.held.is_some()) => driving = false,
                 Some(outcome) = self.requests.next() => report(&outcome),
-                // The application is busy, and the suite is gone.
+                // The application is blocked, and the suite has exited.
                 else => return,
             }
         }
@@ -174,7 +174,7 @@ impl Adapter {
         match command {
             Command::Token { token, error } => {
                 let answer = token.ok_or_else(|| error.unwrap_or_default());
-                // A client that has stopped does not wait for it.
+                // A stopped client does not wait for the result.
                 let _ = self.answer.try_send(answer);
             }
             Command::Subscribe { channels } => self.handle.subscribe(channels).await,

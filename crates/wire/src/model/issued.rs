@@ -39,7 +39,7 @@ impl IssuedAt {
         self.ms / 1_000
     }
 
-    /// Whether it may have been issued after this moment, because it is not precise enough to tell.
+    /// Whether it may have been issued after this moment, because its time is not precise enough to decide.
     #[must_use]
     pub const fn may_be_later_than(self, ms: u64) -> bool {
         !self.is_exact && self.ms <= ms && self.second() == ms / 1_000

@@ -11,7 +11,7 @@ use crate::{
     time::Timestamp,
 };
 
-/// The server is about to close the connection; the error object says why.
+/// The server is about to close the connection; the error object contains the reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Closing {
     /// Why it closes.

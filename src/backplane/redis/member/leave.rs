@@ -75,8 +75,8 @@ impl Member {
         Ok(stored)
     }
 
-    /// Tells the others what this member acknowledged, until all have taken it over, also those that a boundary still waits
-    /// for.
+    /// Sends the other members what this member acknowledged, until all have taken it over, also those that a boundary
+    /// still waits for.
     async fn hand_over(&mut self, claims: &[(Topic, StreamId)], until: Instant) -> Result<(), Failure> {
         let mut told = None::<Instant>;
         while Instant::now() < until {
