@@ -119,9 +119,9 @@ class Hub:
             self._want(channel)
             return channel
         if reader in channel.readers:
-            raise Invalid(f"{name} is read by this reader already", channel=name)
+            raise Invalid(f"{name} is already in this reader", channel=name)
         if since is not None or options.last is not None:
-            raise Invalid(f"{name} is read already: `since` and `last` are of its first reader", channel=name)
+            raise Invalid(f"{name} is read already: only its first reader can set `since` and `last`", channel=name)
         channel.readers.append(reader)
         rate, wanted = channel.options.max_rate, options.max_rate
         if rate is not None and (wanted is None or wanted > rate):
