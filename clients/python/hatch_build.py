@@ -1,4 +1,4 @@
-"""Takes from the repository what the package shares with the gateway. A package without it is never built."""
+"""Copies the gateway's publish script into the package. The build fails if the script is missing."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-//! An exchange, a Redis and a replica that follows it, with a client.
+//! The setup of a scenario: an exchange, a Redis, a replica that follows the exchange, and a client.
 
 use crate::{
     audience::Audience,
@@ -68,7 +68,7 @@ impl Stage {
     }
 
     /// Receives until a condition holds. Returns an error if it does not hold within this time, or as soon as the
-    /// exchange has seen a violation.
+    /// exchange records a violation.
     pub async fn until(&mut self, what: &str, seconds: u64, holds: impl Fn(&Audience) -> bool) -> Vec<String> {
         for _ in 0..seconds {
             if self.audience.until(what, 1, &holds).await.is_empty() {
@@ -93,7 +93,7 @@ impl Stage {
         self.until("more trades", 35, |seen| seen.count(symbol) >= count && seen.state() == "live").await
     }
 
-    /// The errors in what the client received, and the violations that the exchange saw.
+    /// The errors in the messages that the client received, and the violations that the exchange recorded.
     pub async fn judged(&self) -> Vec<String> {
         let mut wrong = self.audience.judged(&self.exchange).await;
         wrong.extend(self.exchange.violations().await);

@@ -1,4 +1,4 @@
-//! The memory that a parser holds: the system's allocator, with statistics per thread. Enforces no limit itself.
+//! Measures the memory that a parser holds: the system's allocator with statistics per thread. Enforces no limit itself.
 #![expect(unsafe_code, reason = "the allocator trait is unsafe; every call goes straight to the system's allocator")]
 
 use std::{

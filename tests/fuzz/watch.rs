@@ -12,7 +12,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-/// The current input, and the number of those before it.
+/// The current input, and the number of inputs before it.
 #[derive(Default)]
 struct Now {
     count: u64,
@@ -26,7 +26,7 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Calls `keep` with an input that takes longer than `timeout`, and ends the program.
+    /// If an input takes longer than `timeout`, calls `keep` with it and ends the program.
     pub(crate) fn begin(name: &'static str, timeout: Duration, keep: fn(&str, &[u8])) -> Self {
         let now = Arc::new(Mutex::new(Now::default()));
         let (ends, ended) = sync_channel(0);
@@ -47,7 +47,7 @@ impl Watch {
         Self { now, _ends: ends }
     }
 
-    /// Runs `act` on an input, watched.
+    /// Runs `act` on an input under the watch.
     pub(crate) fn over(&self, input: &[u8], act: impl FnOnce()) {
         {
             let mut now = self.now.lock();

@@ -80,7 +80,7 @@ async fn a_key_is_limited_to_its_rights() {
     assert!(!replica.log().contains(ENGINE) && !replica.log().contains(WATCHER));
     assert!(used(&replica, "engine", "accepted").await >= 3.0 && used(&replica, "watcher", "forbidden").await >= 2.0);
 
-    // The old key file still grants all rights.
+    // A key from `api_keys` still grants all rights.
     assert_eq!(post(&replica, API_KEY, "/api/v1/disconnect", json!({"user": "alice"})).await.status, 202);
     assert!(used(&replica, "api_keys", "accepted").await >= 1.0);
 }

@@ -1,4 +1,4 @@
-//! Refusals over HTTP have one form.
+//! Every refusal over HTTP is a problem document with the same fields.
 
 use serde_json::Value;
 
@@ -14,7 +14,7 @@ const UPGRADE: &[(&str, &str)] = &[
     ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
 ];
 
-/// Checks the form; returns `error`.
+/// Checks that the response is a problem document; returns its `error`.
 fn name(what: &str, answer: &Answer) -> String {
     assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{what}: {answer:?}");
     assert_eq!(answer.header("cache-control"), Some("no-store"), "{what}: {answer:?}");

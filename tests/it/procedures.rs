@@ -1,5 +1,5 @@
-//! The procedures of docs/operations.md, with its own commands, on replicas with clients: each block below a comment
-//! `procedure: …` is run unchanged.
+//! Runs the procedures of docs/operations.md on replicas with clients: each code block below a comment `procedure: …` is
+//! run unchanged.
 
 use std::{fs, path::Path, process::Command};
 
@@ -35,7 +35,7 @@ fn every_procedure_of_the_page_is_tested() {
     assert!(untested.is_empty(), "{untested:?}");
 }
 
-/// Publishes like a publisher: retries with the same id until it is acknowledged.
+/// Publishes, and retries with the same id until it is acknowledged.
 async fn publish(replica: &Replica, number: u64) {
     let entry = json!({
         "channel": "orders", "user": "alice", "msg_id": format!("m-{number}"),
@@ -95,13 +95,13 @@ async fn a_backup_is_restored_and_every_loss_is_reported() {
     server.restart_with(&["--appendonly", "no"]);
     follow("restore, with Redis started", &[("REDIS", &url)]).await;
     publish(&replica, 5).await;
-    // This client had everything that is lost; it continues after it.
+    // This client had received everything that was lost; it continues from there.
     expect(&mut client, 5..6).await;
     let history = client.ask(json!({"type": "history", "channel": "orders", "last": 10})).await;
     let kept: Vec<_> = history["messages"].as_array().into_iter().flatten().map(|m| m["number"].clone()).collect();
     assert_eq!(kept, [json!(0), json!(1), json!(2), json!(5)], "{history}");
 
-    // The usual start finds everything.
+    // A regular start of the server loads everything.
     server.kill();
     server.restart();
     publish(&replica, 6).await;
@@ -200,5 +200,5 @@ async fn the_password_of_redis_is_rotated_without_an_effect_on_clients() {
     publish(&replica, 0).await;
     expect(&mut client, 0..1).await;
     let stale = redis::Client::open(before.trim()).unwrap();
-    assert!(stale.get_multiplexed_async_connection().await.is_err(), "the old password is no longer one");
+    assert!(stale.get_multiplexed_async_connection().await.is_err(), "the old password is still accepted");
 }

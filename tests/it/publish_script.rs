@@ -64,12 +64,12 @@ async fn several_publications_in_a_call_are_independent() {
     let values = [value("1", "-"), value("2", "orders"), value("3", "-"), value("4", "-")];
     let answers = call(&server, &[A, B, A, A], &values.each_ref().map(|value| &value[..])).await;
     let expected = ["9000000000001-0", "9000000000002-0", "9000000000001-1", "9000000000001-2"];
-    assert_eq!(answers, expected, "a stream that begins has an epoch of its own");
+    assert_eq!(answers, expected, "each new stream has a separate epoch");
     assert_eq!(stored(&server, A).await, ["d 1 p ?", "d 3", "d 4"]);
     assert_eq!(stored(&server, B).await, ["d 2 c orders p ?"]);
     let known = ["5", "100", "9000000000002", "0", "-", "0"];
     assert_eq!(call(&server, &[B], &[&known]).await, ["9000000000002-1"]);
-    assert_eq!(server.run::<i64>(&["PTTL", B]).await, -1, "streams end never by themselves");
+    assert_eq!(server.run::<i64>(&["PTTL", B]).await, -1, "streams never expire by themselves");
 }
 
 #[tokio::test]
@@ -91,7 +91,7 @@ async fn a_repeated_msg_id_is_detected_within_a_call_too() {
     let other = ["2", "9", "0", "0", "-", "1", "60000", "other"];
     let same = value("9");
     let answers = call(&server, &[A, one, A, two, A, "tg2:{t:a}:i:three"], &[&other, &same, &other]).await;
-    assert_eq!(answers, ["!REUSED", "- duplicate", "9000000000001-1"], "what is named alike and differs");
+    assert_eq!(answers, ["!REUSED", "- duplicate", "9000000000001-1"], "a reused msg_id with other content");
     assert_eq!(stored(&server, A).await, ["d 1 p ?", "d 2"]);
     let left: i64 = server.run(&["PTTL", one]).await;
     assert!((50_000..=60_000).contains(&left), "{left}");
@@ -163,10 +163,14 @@ async fn a_later_turn_ends_earlier_ones_on_all_topics() {
     assert_eq!(in_turn("7", A, "4").await, ["!FENCED"]);
     let value = ["5", "100", "0", "0", "-", "1"];
     let header = format!("{GENERATION} feed:a 9");
-    assert_eq!(call_in(&server, &header, &[A, B], &[&value, &value]).await, ["!FENCED"], "all of a call or none");
+    assert_eq!(
+        call_in(&server, &header, &[A, B], &[&value, &value]).await,
+        ["!FENCED"],
+        "a call stores everything or nothing"
+    );
     let header = format!("{GENERATION} feed:b 1");
     assert_eq!(call_in(&server, &header, &[B], &[&value]).await, ["9000000000002-1"], "another lease");
-    assert_eq!(call(&server, &[A], &[&value]).await, ["9000000000001-2"], "who publishes under none");
+    assert_eq!(call(&server, &[A], &[&value]).await, ["9000000000001-2"], "a publisher without a lease");
     for wrong in [format!("{GENERATION} feed:a"), format!("{GENERATION} feed:a x"), format!("8{GENERATION} feed:a 11")]
     {
         assert_eq!(call_in(&server, &wrong, &[A], &[&value]).await, ["!STALE"], "{wrong}");

@@ -1,4 +1,5 @@
-"""Checks that the chart and the plain manifests mount what they name: statically, for every rendered container."""
+"""Checks statically, for every rendered container of the chart and the plain manifests, that each file it refers to is
+mounted."""
 
 from __future__ import annotations
 
@@ -19,14 +20,14 @@ ABSOLUTE = re.compile(r"(?<![\w.:/\-])/(?:[\w.\-]+/)*[\w.\-]+")
 
 
 def sources() -> dict[str, list[dict]]:
-    """Every set of objects that reaches a cluster, by the file it comes from."""
+    """Every set of objects that is applied to a cluster, by its source file."""
     yaml = module("yaml")
     plain = [entry for path in sorted((ROOT / "deploy/k8s").glob("*.yaml")) for entry in yaml.safe_load_all(path.read_text()) if entry]
     return {path.name: objects(path) for path in values_files()} | {"deploy/k8s": plain}
 
 
 def configured_paths(text: str) -> Iterator[tuple[str, str]]:
-    """Every file that a gateway configuration names, with its key. A profile's `path` is an address, not a file."""
+    """Every file that a gateway configuration refers to, with its key. A profile's `path` is an address, not a file."""
 
     def walk(value: object, key: str) -> Iterator[tuple[str, str]]:
         if isinstance(value, dict):
@@ -58,26 +59,26 @@ def command_paths(container: dict) -> Iterator[tuple[str, str]]:
 
 
 def configuration_of(container: dict) -> str | None:
-    """The configuration file that the arguments name."""
+    """The configuration file in the arguments."""
     arguments = container.get("args", [])
     return arguments[arguments.index("--config") + 1] if "--config" in arguments else None
 
 
 def unmounted(name: str, pod: dict, world: World) -> Iterator[str]:
-    """What the containers of a pod name and do not find, one sentence each."""
+    """The files that the containers of a pod refer to but that are not mounted, one sentence each."""
     for container in containers(pod):
         seen = container_files(pod, container, world)
         for where, path in command_paths(container):
             if path not in IMAGE and not seen.has(path):
-                yield f"{name}: {container['name']}: {where} names {path}, mounted are {sorted(seen.files)}"
+                yield f"{name}: {container['name']}: {where} refers to {path}, but only {sorted(seen.files)} are mounted"
         configuration = configuration_of(container)
         if configuration and configuration in seen.files:
             for key, path in configured_paths(seen.files[configuration]):
                 if path not in seen.files:
-                    yield f"{name}: {container['name']}: {key} names {path}, mounted are {sorted(seen.files)}"
+                    yield f"{name}: {container['name']}: {key} refers to {path}, but only {sorted(seen.files)} are mounted"
 
 
-@check("helm every file that is named is mounted, every ci values file and deploy/k8s")
+@check("helm every file that a container refers to is mounted, for every ci values file and deploy/k8s")
 def mounted() -> str:
     checked = 0
     for source, entries in sources().items():
@@ -87,13 +88,13 @@ def mounted() -> str:
                 raise Failed("; ".join(problems))
             checked += len(containers(pod))
     if checked < 2 * len(values_files()):
-        raise Failed(f"only {checked} containers were found: the check does not see them")
+        raise Failed(f"the check found only {checked} containers")
     return f"{checked} containers"
 
 
-@check("helm the check of mounts finds what is not mounted")
+@check("helm the check of mounts finds files that are not mounted")
 def mounts_are_seen() -> str:
-    """The ways in which a path and its mount can part, each made on purpose."""
+    """Introduces, one at a time, each way in which a path and its mount can differ."""
     world = World({("Secret", "s"): {"a": "x"}, ("ConfigMap", "c"): {"t.toml": '[auth]\napi_keys_file = "/run/s/a"\n'}})
     container = {"name": "g", "args": ["serve", "--config", "/etc/t/t.toml"],
                  "volumeMounts": [{"name": "c", "mountPath": "/etc/t"}, {"name": "s", "mountPath": "/run/s"}]}  # fmt: skip
@@ -123,9 +124,9 @@ def mounts_are_seen() -> str:
         "a probe": lambda pod, c: c.update(livenessProbe={"exec": {"command": ["sh", "-c", "cat /run/s/b"]}}),
     }  # fmt: skip
     if problems(lambda pod, c: None):
-        raise Failed("a pod that fits is refused")
+        raise Failed("a valid pod is refused")
     if unseen := [way for way, change in ways.items() if not problems(change)]:
-        raise Failed(f"not seen: {', '.join(unseen)}")
+        raise Failed(f"the check does not find: {', '.join(unseen)}")
     return f"{len(ways)} ways"
 
 
@@ -142,7 +143,7 @@ def documented_secrets() -> None:
     told = {what: key for what, key in rows}
     for what, key in keys.items():
         if not any(name.startswith(what) and told_key == key for name, told_key in told.items()):
-            raise Failed(f"docs/operations.md: no row of secrets says that {what} are under {key}: {told}")
+            raise Failed(f"docs/operations.md: the table of secrets has no row for {what} with the key {key}: {told}")
     for document in ("helm/tickgate/README.md", "deploy/README.md"):
         text = (ROOT / document).read_text()
         if missing := [key for key in keys.values() if f"--from-literal={key}=" not in text]:

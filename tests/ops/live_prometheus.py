@@ -50,22 +50,22 @@ def prometheus() -> str:
         if empty := [title for title in empty if title not in QUIET_PANELS]:
             raise Failed(f"no data for {', '.join(sorted(set(empty)))}")
         if (connections := _ask(base, "sum(tickgate_connections)")) != [2.0]:
-            raise Failed(f"two clients are connected, Prometheus says {connections}")
-        # The replicas are the user `tickgate` of deploy/redis/users.acl: whatever it may not do shows here.
+            raise Failed(f"two clients are connected, but Prometheus reports {connections}")
+        # The replicas connect as the user `tickgate` of deploy/redis/users.acl: a missing permission is counted here.
         if (errors := _ask(base, "sum by (kind) (tickgate_redis_errors_total) > 0")) != []:
-            raise Failed(f"Redis refused something: {errors} errors, see tickgate_redis_errors_total")
+            raise Failed(f"Redis refused commands: {errors} errors, see tickgate_redis_errors_total")
         firing = _check_rules(base)
         for each in client:
             each.socket.close()
         return f"{len(queries)} dashboard queries answered, {len(rules())} rules evaluated, {firing} alerts firing"
 
 
-# Quotients of nothing, and what only faults make.
+# Panels without data in a short, healthy run: quotients whose denominator is zero, and values that only faults cause.
 QUIET_PANELS = {"Drains", "Frames per write"}
 
 
 def _traffic(cluster: Cluster) -> list[Client]:
-    """Something of everything: two clients, private and public messages, a resume."""
+    """Generates every kind of traffic: two clients, private and public messages, a resume."""
     replica, jwt = cluster.replicas[0], token("alice", secret=cluster.token_secret)
     trader = Client(f"ws://{replica.public}/ws/trading?token={jwt}")
     trader.subscribe()
@@ -77,7 +77,7 @@ def _traffic(cluster: Cluster) -> list[Client]:
         cluster.publish("orders", {"type": "order_update", "order_id": str(number)}, user="alice", replica=at)
         cluster.publish("trades:BTCUSDT", {"type": "trade", "price": "1.0"}, replica=at)
     first = trader.orders(200)[0]
-    # All of it: a client that leaves messages unread answers no heartbeat.
+    # Read all messages: a client that leaves messages unread does not respond to heartbeats.
     for _ in range(200):
         watcher.reply("trade")
     again = Client(f"ws://{cluster.replicas[2].public}/ws/trading?token={jwt}")
@@ -99,7 +99,8 @@ def _ask(base: str, query: str) -> list[float] | None:
 
 
 def _check_rules(base: str) -> int:
-    """Every rule was evaluated without an error, and recording rules have values. Answers with how many alerts fire."""
+    """Checks that every rule was evaluated without an error and that recording rules have values. Returns the number of
+    firing alerts."""
     groups = json.loads(get(f"{base}/rules")[1])["data"]["groups"]
     loaded = [rule for group in groups for rule in group["rules"]]
     if len(loaded) != len(rules()):
@@ -108,5 +109,5 @@ def _check_rules(base: str) -> int:
         raise Failed("; ".join(bad))
     firing = [rule["name"] for rule in loaded if rule["type"] == "alerting" and rule["state"] == "firing"]
     if firing:
-        raise Failed(f"a healthy cluster, and yet {', '.join(firing)}")
+        raise Failed(f"alerts fire on a healthy cluster: {', '.join(firing)}")
     return len(firing)

@@ -1,4 +1,4 @@
-"""Machines without containers: the unit is valid and hardened, and the package installs what docs/machines.md says."""
+"""Machines without containers: the systemd unit is valid and hardened, and the package installs the documented files."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def hardened() -> str:
     found = re.search(r"Overall exposure level for \S+: ([\d.]+)", done.stdout)
     if not found:
         raise Failed(f"systemd-analyze: {done.stdout}")
-    # Whether the program is installed is no matter of the unit.
+    # The unit does not depend on whether the program is installed here.
     verified = run(tool("systemd-analyze", "systemd"), "verify", "--no-pager", UNIT).stdout.splitlines()
     wrong = [line for line in verified if "tickgate.service" in line and "/usr/bin/tickgate is not executable" not in line]
     expect(UNIT, not wrong, "\n".join(wrong))
-    expect(UNIT, f"gives it {found[1]} of 10" in PAGE, f"its score is {found[1]}, and docs/machines.md says another")
+    expect(UNIT, f"gives it {found[1]} of 10" in PAGE, f"its score is {found[1]}, but docs/machines.md gives another")
     return found[1]
 
 
-@check("the systemd unit leaves a replica the time that its drain takes")
+@check("the systemd unit gives a replica enough time to drain")
 def patient() -> None:
     text = UNIT.read_text()
     (seconds,) = re.findall(r"^TimeoutStopSec=(\d+)$", text, re.MULTILINE)
@@ -53,7 +53,7 @@ def package() -> str:
     dpkg, build = tool("dpkg", "dpkg"), ROOT / "deploy/debian/build.sh"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        # The program of the checks is large, and nobody keeps this package.
+        # Compress little: the program of the checks is large, and the package is not kept.
         built = run(build, gateway_binary(), folder, env={**os.environ, "COMPRESSION": "-Zgzip -z1"})
         expect(build, built.returncode == 0, built.stdout)
         root = folder / "root"
@@ -62,7 +62,7 @@ def package() -> str:
         installed = run(dpkg, f"--root={root}", "--force-script-chrootless", "--force-depends", "--force-not-root", "-i", built.stdout.strip())
         expect(build, installed.returncode == 0, installed.stdout)
         for path, mode in FILES.items():
-            expect(path, (root / path).is_file() and (root / path).stat().st_mode & 0o777 == mode, "is not installed as it should be")
+            expect(path, (root / path).is_file() and (root / path).stat().st_mode & 0o777 == mode, "is not installed with the documented mode")
         secrets = folder / "secrets"
         secrets.mkdir()
         for secret, text in {"token-secrets": "a1" * 16, "api-keys": "b2" * 16, "redis-url": "redis://127.0.0.1"}.items():

@@ -1,4 +1,4 @@
-"""Policy: what checkov finds in everything that is rendered, and the reasons for what is left."""
+"""Policy: runs checkov on everything that is rendered, and records the reason for each accepted finding."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from checks import ROOT, Failed, check
 from rendering import rendered, values_files
 from tools import CHECKOV, checkov, remembered, run
 
-# Findings that stand, each with its reason; a reason that nothing needs any more fails the check.
+# Accepted findings, each with its reason. The check fails if a reason is no longer needed.
 REASONS = {
-    "CKV_K8S_40": "high user id, in openshift-values only: the namespace has users of its own, and a fixed one is not admitted",
+    "CKV_K8S_40": "high user id, in openshift-values only: OpenShift assigns a range of user ids to each namespace, and does not admit a fixed one",
     "CKV_K8S_43": "image by digest: the digest is the operator's to pin (image.digest, ci/production-values.yaml)",
     "CKV_K8S_15": "pull policy Always: tags are never moved, and a node with the image must start it without the registry",
 }
-# Where a reason holds, for those that do not hold everywhere.
+# Reasons that apply only to some files.
 ONLY_IN = {"CKV_K8S_40": "/openshift-values/"}
 
 
 def _manifests() -> dict[str, str]:
-    """Everything that reaches a cluster, by file name."""
+    """Everything that is applied to a cluster, by file name."""
     found = {
         f"{path.stem}/{Path(name).name}": text
         for path in values_files()
@@ -35,9 +35,9 @@ def _manifests() -> dict[str, str]:
 
 @check("policy (checkov): nothing found without a written reason")
 def policy() -> str:
-    """Slow, so its verdict is kept in the cache for as long as the manifests stay the same."""
+    """Slow, so the result is cached until the manifests change."""
     manifests = _manifests()
-    # Generated passwords differ each time and are no matter of policy.
+    # Generated passwords differ each time and do not affect policy.
     stable = {name: text for name, text in manifests.items() if not name.endswith("secret.yaml")}
     for name in stable:
         stable[name] = "\n".join(line for line in stable[name].splitlines() if "password" not in line)
@@ -70,5 +70,5 @@ def _judge(output: str) -> str:
     if left:
         raise Failed("; ".join(sorted(set(left))))
     if unused := set(REASONS) - excused:
-        raise Failed(f"a reason that nothing needs: {', '.join(sorted(unused))}")
+        raise Failed(f"these reasons are no longer needed: {', '.join(sorted(unused))}")
     return f"{passed} passed, 0 failed, {len(excused)} kinds of finding stand with a reason"

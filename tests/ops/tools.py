@@ -1,4 +1,4 @@
-"""Where the tools are: on the PATH, or installed by name into the cache. Never changes the system."""
+"""Finds the tools on the PATH, or installs them by name into the cache. Never changes the system."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CHECKOV = "checkov==3.3.30"
 
 
 def run(*command: object, **options) -> subprocess.CompletedProcess:
-    """Runs a program to its end; output is kept, both streams in one."""
+    """Runs a program until it exits; captures its output, with both streams in one."""
     return subprocess.run(
         [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600, **options
     )
@@ -45,7 +45,7 @@ def library_path() -> dict[str, str]:
 
 @functools.cache
 def debian(program: str) -> Path:
-    """A program of Debian: the installed one, or one unpacked into the cache."""
+    """A program from Debian: the installed one, or one unpacked into the cache."""
     search = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
     if found := shutil.which(program, path=search):
         return Path(found)
@@ -66,14 +66,14 @@ def unpack(program: str, packages: list[str]) -> None:
     for package in packages:
         if not _download(package, folder):
             raise Missing(f"{program} is not installed, and apt-get can't download {package}")
-    # Not before all of them are there: a program without its libraries would be taken for an installed one.
+    # Unpack only after all downloads: a program without its libraries would look installed.
     for package in reversed(packages):
         for archive in folder.glob(f"{package}_*.deb"):
             run("dpkg-deb", "-x", archive, CACHE / "root")
 
 
 def _download(package: str, folder: Path) -> bool:
-    """Whether the package is there. The index may be older than its server, and a mirror may fail for a moment."""
+    """Downloads a package; returns whether it succeeded. The local index may be out of date, and a mirror may fail briefly."""
     for pause in (0, 2, 5, 10):
         time.sleep(pause)
         if run("apt-get", "download", package, cwd=folder).returncode == 0:
@@ -83,7 +83,7 @@ def _download(package: str, folder: Path) -> bool:
 
 
 def python_tool(name: str) -> Path:
-    """A command that came with the virtual environment."""
+    """A command of the virtual environment."""
     beside = Path(sys.executable).parent / name
     if beside.exists():
         return beside
@@ -94,7 +94,7 @@ def python_tool(name: str) -> Path:
 
 @functools.cache
 def checkov() -> Path:
-    """checkov in a virtual environment of its own: it pins half of PyPI."""
+    """checkov in a separate virtual environment, because it pins many packages."""
     venv = CACHE / "checkov"
     program = venv / "bin/checkov"
     if not program.exists():
@@ -124,11 +124,11 @@ def node_modules() -> Path:
 
 
 def remembered(name: str, inputs: object, judge: Callable[[], str]) -> str:
-    """The verdict of a slow check, kept for as long as its inputs stay the same. Failures are never kept."""
+    """The result of a slow check, cached until its inputs change. Failures are never cached."""
     key = hashlib.sha256(json.dumps([name, inputs], sort_keys=True, default=str).encode()).hexdigest()
     kept = CACHE / "verdicts" / f"{name}-{key[:32]}"
     if kept.exists():
-        return f"{kept.read_text()} (kept from an earlier run)"
+        return f"{kept.read_text()} (cached from an earlier run)"
     verdict = judge()
     kept.parent.mkdir(parents=True, exist_ok=True)
     kept.write_text(verdict)

@@ -1,9 +1,9 @@
-//! Attacks within the limits: a real gateway process with default settings and a real Redis, attacked like a stranger
-//! would, while other clients use it. An attack fails if others were affected, if it cost more than its bounds, or if
-//! Redis received too much for what the attacker sent. At the end, all attacks are printed as one table.
+//! Attacks within the limits on a real gateway process with default settings and a real Redis, while other clients use
+//! it. An attack fails the test if other clients were affected, if it cost more than its bounds, or if it made the
+//! gateway send Redis too many bytes for each byte of the attacker. At the end, all attacks are printed as one table.
 //!
 //! `cargo test --test security` runs the short forms, with faster clocks in the gateway where an attack needs time.
-//! TICKGATE_SECURITY=long runs them as they were found, with default settings (`just security`).
+//! TICKGATE_SECURITY=long runs them at full length, with default settings (`just security`).
 //! TICKGATE_SECURITY_GATEWAY names another program to attack, such as an earlier release.
 #![allow(unreachable_pub, reason = "a test binary exports nothing; `pub` means shared between its files")]
 #![allow(clippy::unwrap_used, reason = "what is not there fails the test, as it should")]
@@ -104,7 +104,7 @@ fn attacks() -> Vec<Trial> {
     ]
 }
 
-/// Attacks at a moderate rate: what they do to others shows on a machine without other work only.
+/// Attacks at a moderate rate: their effect on other users is visible only on a machine without other work.
 fn moderate_attacks() -> Vec<Trial> {
     attacks![
         s05_history::s05_history_at_a_tenth_of_the_limit_delays_nobody,

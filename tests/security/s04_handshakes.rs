@@ -1,5 +1,5 @@
 //! S4: a stranger requests event streams with as many channels as a request head can hold, and sends invalid handshakes
-//! and handshakes of a foreign page. All of them count against the address before they are processed.
+//! and handshakes from a foreign page. All of them count against the address before they are processed.
 
 use std::{fmt::Write, sync::Arc, time::Instant};
 
@@ -23,7 +23,7 @@ fn event_stream() -> String {
         names
     });
     let head = format!("GET /sse?channels={names}");
-    // Whole names, with room for the rest of the head.
+    // Cut before the limit, with room for the rest of the head.
     format!("{} HTTP/1.1\r\nHost: localhost\r\n\r\n", &head[..head.len().min(16_000)])
 }
 
@@ -42,7 +42,7 @@ async fn ask_all(attacker: Arc<Attacker>, requests: usize) -> Vec<Option<u16>> {
 }
 
 pub async fn s04_whatever_a_stranger_asks_for_counts_against_its_address() {
-    // `burst` and `per_second`: limits of an address, in the short form below the default.
+    // The limits of an address, which are below the default in the short form.
     let (requests, burst, per_second) = Form::asked().or((1_500, 300, 20), (20_000, 1_000, 100));
     let settings = format!(
         "[server]\nallowed_origins = [\"https://app.example\"]\n\
@@ -53,7 +53,7 @@ pub async fn s04_whatever_a_stranger_asks_for_counts_against_its_address() {
     let (attacker, began) = (Attacker::of(scene.gateway.public), Instant::now());
     let statuses = launch(ask_all(Arc::clone(&attacker), requests)).await;
     let took = began.elapsed();
-    // A page sees the limit as a Close frame, so its status says nothing.
+    // A page receives the limit as a Close frame, so the HTTP status does not show it.
     let limited = scene.gateway.metric("tickgate_rate_limited_total").await as usize;
     let looked_at = requests - limited;
     println!("  attacker   {requests} requests in {took:.1?}, {looked_at} looked at");

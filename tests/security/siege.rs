@@ -1,5 +1,5 @@
-//! Measures one attack from the view of those affected: the gateway, Redis, and other users before and during it. Every
-//! attack is measured in the same way, judged by the same bounds, and is one row of the table.
+//! Measures the effect of one attack on the gateway, Redis and other users, before and during it. Every attack is measured
+//! in the same way, judged by the same bounds, and is one row of the table.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ use crate::{
 
 /// Maximum number of bytes to Redis per byte of the attacker.
 const AMPLIFICATION_MAX: f64 = 20.0;
-/// Attacks with fewer bytes are not judged by them: the regular traffic between the gateway and Redis is larger.
+/// Attacks that send fewer bytes are not judged by bytes: the regular traffic between the gateway and Redis is larger.
 const SENT_MIN: u64 = 20_000;
 /// Minimum time for which other users are measured in the long form, so that the 99th percentile is not the maximum.
 const ASKED_MIN: Duration = Duration::from_secs(8);
@@ -53,7 +53,7 @@ pub struct Siege {
     rest: Latencies,
     asking: Asking,
     began: Instant,
-    /// Another gateway that is not attacked, and its neighbours: they measure the machine.
+    /// Another gateway that is not attacked, and its neighbours: they show the load of the machine.
     elsewhere: (Scene, Asking),
 }
 
@@ -67,16 +67,16 @@ struct Row {
 /// The measurements of an attack.
 struct Seen {
     cost: Cost,
-    /// Bytes sent to Redis because of it.
+    /// Bytes sent to Redis because of the attack.
     to_redis: u64,
     rest: Latencies,
     during: Latencies,
-    /// At the same time, at a gateway that was not attacked.
+    /// The same measurement at the same time, on a gateway that was not attacked.
     elsewhere: Latencies,
 }
 
 impl Siege {
-    /// Measures other users at rest. From now on they keep sending requests.
+    /// Measures other users at rest. They keep sending requests until the end of the attack.
     pub async fn lay(scene: &Scene, attack: &'static str, question: Question) -> Self {
         let elsewhere = Scene::set("").await;
         let neighbours = Neighbours::at(scene.gateway.public).await;
@@ -250,8 +250,8 @@ impl Seen {
         self.to_redis as f64 / sent_bytes.max(1) as f64
     }
 
-    /// The slowdown of other users, at the 99th percentile. The short form runs beside other work, which determines the
-    /// slowest of a hundred responses: it compares medians, and with the same machine at the same time.
+    /// The slowdown of other users, at the 99th percentile. The short form runs next to other work, which determines the
+    /// slowest of a hundred responses; it therefore compares medians, also with a gateway that is not attacked.
     fn slowdown(&self) -> f64 {
         let (rest, during, machine) = Form::asked().or(
             (self.rest.median(), self.during.median(), self.elsewhere.median()),

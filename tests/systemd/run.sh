@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The Debian package on a real systemd: installed, enabled, reloaded, killed, drained, removed, with a client that
-# must miss nothing. Requires root; installs systemd and redis-server by name.
+# Installs the Debian package under a real systemd, and enables, reloads, kills, drains and removes it, with a client
+# that must not miss a message. Requires root; installs systemd, adduser, redis-server and curl if missing.
 #
 #   tests/systemd/run.sh [PROGRAM]      default: target/dist/tickgate
 #
-# systemd is process 1 of its own namespaces, on a copy-on-write view of this machine's files, so no change remains.
+# systemd is process 1 in separate namespaces, on a copy-on-write view of this machine's files, so no change remains.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)

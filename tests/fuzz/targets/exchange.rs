@@ -6,8 +6,8 @@ use tickgate_wire::model::check_name;
 
 use super::object;
 
-/// Whatever an exchange sends, each resulting publication is a message of the documents, with decimals as plain text
-/// and a topic with a valid name, and can be marked as stale.
+/// Whatever an exchange sends, each resulting publication is a documented message with decimals as plain text, has a
+/// valid topic name, and can be marked as stale.
 pub(super) fn texts(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
     if let Ok(Some((topic, message))) = exchange_text::messages(text) {

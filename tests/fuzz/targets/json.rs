@@ -1,4 +1,4 @@
-//! JSON of clients, publishers and producers: accepted text means the same to every other parser.
+//! JSON from clients, publishers and producers: every other parser decodes an accepted text to the same values.
 
 use bytes::BytesMut;
 use serde_json::Value;
@@ -20,7 +20,7 @@ const LIMITS: Limits = Limits { depth_max: DEPTH_MAX, channels_max: CHANNELS_MAX
 /// Messages for people are valid text, whatever the input is.
 const MESSAGE_BYTES_MAX: usize = 2_000;
 
-/// JSON of clients and publishers: accepted text is read alike by other parsers, and the reply is valid JSON.
+/// JSON from clients and publishers: other parsers decode an accepted text to the same values, and the reply is valid JSON.
 pub(super) fn commands(data: &[u8]) {
     let passed = check_payload(data, DEPTH_MAX);
     let Ok(text) = str::from_utf8(data) else {
@@ -37,7 +37,7 @@ pub(super) fn commands(data: &[u8]) {
         )) => assert!(tree.is_err(), "{passed:?}"),
         Err(error) => assert!(!matches!(error, PayloadError::Utf8 { .. }), "{error}"),
     }
-    // Clients must not panic either.
+    // The decoder of the clients must not panic either.
     let _ = json::read(text);
     match Dialect::Json.decode(text, &LIMITS) {
         Ok(request) => {
@@ -68,7 +68,7 @@ fn encoded(dialect: Dialect, reply: &Reply) -> serde_json::Map<String, Value> {
     object(&out)
 }
 
-/// Decoded values are those that another parser finds in the same places, within the limits.
+/// The decoded values equal those that another parser finds in the same places, and are within the limits.
 fn means_what_it_says(command: &Command, tree: &Value) {
     let kind = tree["type"].as_str().expect("a type");
     match command {
@@ -146,7 +146,7 @@ fn elements_are(elements: &[Element], tree: &Value) {
     }
 }
 
-/// The gateway adds its key to the payload, and changes nothing else.
+/// The gateway adds its key `_meta` to the payload, and changes nothing else.
 fn pushed_unchanged(payload: &[u8], tree: &Value) {
     let id = Some(StreamId::new(1_763_700_000_000, 42));
     let meta = Meta { channel: "ticker:BTCUSDT".into(), id, replayed: true, conflated: 3, snapshot: false };
@@ -157,7 +157,7 @@ fn pushed_unchanged(payload: &[u8], tree: &Value) {
     assert_eq!(Value::Object(pushed), *tree);
 }
 
-/// Envelopes of producers: an accepted one can be published unchanged, and its reply contains its own id.
+/// Envelopes from producers: an accepted one can be published unchanged, and the reply to it contains its id.
 pub(super) fn envelopes(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
     match Dialect::Envelope.decode(text, &LIMITS) {

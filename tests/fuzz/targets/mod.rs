@@ -1,5 +1,5 @@
 //! The properties that hold for any bytes: one function per parser of untrusted input. A target fails with a panic.
-//! Used by the short run of the tests and by the guided one, so it depends on neither.
+//! Used by both the short run of the tests and the guided fuzzer, so it depends on neither.
 
 mod configuration;
 mod exchange;

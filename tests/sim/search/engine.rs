@@ -18,7 +18,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Publishes to the server at its address; reads the generation if it has none, or after a refusal.
+    /// Publishes to the server at its address; reads the generation first if the engine has none, or after a refusal.
     pub fn publish(&mut self, server: &mut Server, (at, number): (usize, usize), is_odd: bool) -> Outcome {
         let (gen_key, stream, own) = (Keys::new(PREFIX).generation(), stream(at), stream_of(at));
         let payload = if is_odd { "not JSON".to_owned() } else { format!("{{\"n\":{number}}}") };

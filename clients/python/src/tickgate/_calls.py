@@ -1,4 +1,4 @@
-"""The calls of the HTTP API, and what their answers mean: what the blocking and the awaited gateway share."""
+"""The calls of the HTTP API and the meaning of their responses, shared by `Gateway` and `AsyncGateway`."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from .publication import Publication, encoded
 from .results import Failed, Published, outcome_of
 from .token import mint
 
-# How many publications one request carries.
+# Maximum number of publications in a request.
 _BATCH = 1000
-# How many connections one page has.
+# Number of connections on a page.
 _PAGE = 1000
 
 
 class ConnectionFilter(TypedDict, total=False):
-    """Which connections are meant: those that have all of what is given.
+    """Selects the connections that match all of the given values.
 
     Attributes:
-        connection_id: this one.
-        user: this user's.
-        endpoint: those at the profile of this name.
-        param: those whose path has this parameter, such as a run.
-        topic: those that follow this topic; with `user`, the user's private channel.
-        idle_seconds: those whose client has sent nothing for so long, no answer to a ping either.
+        connection_id: the connection with this id.
+        user: connections of this user.
+        endpoint: connections at the profile with this name.
+        param: connections whose path has this parameter, such as a run.
+        topic: connections that follow this topic; with `user`, the user's private channel.
+        idle_seconds: connections whose client has sent nothing for this long, not even a reply to a ping.
     """
 
     connection_id: str | None
@@ -41,16 +41,16 @@ class ConnectionFilter(TypedDict, total=False):
 
 
 class Disconnect(TypedDict, total=False):
-    """Which connections are closed, and how.
+    """The connections to close, and how.
 
     Attributes:
-        user: all of this user.
-        session: the one of this session.
-        connection_id: this one.
-        idle_seconds: all whose client has sent nothing for so long.
-        endpoint: of the silent ones, only those at the profile of this name.
-        reason: for the Close frame.
-        revoke_seconds: the tokens that the user has now are refused for that time.
+        user: all connections of this user.
+        session: the connection of this session.
+        connection_id: the connection with this id.
+        idle_seconds: all connections whose client has sent nothing for this long.
+        endpoint: with `idle_seconds`, only connections at the profile with this name.
+        reason: the text of the Close frame.
+        revoke_seconds: how long the user's current tokens are refused.
     """
 
     user: str | None
@@ -63,7 +63,7 @@ class Disconnect(TypedDict, total=False):
 
 
 class Calls:
-    """What both share: the calls, and what their answers mean."""
+    """The base of `Gateway` and `AsyncGateway`: the calls, and the meaning of their responses."""
 
     def __init__(
         self,
@@ -88,12 +88,12 @@ class Calls:
         return {"json": call.json, "content": call.content, "params": params, "headers": headers}
 
     def _failed(self, url: str) -> None:
-        """The next call begins with another address."""
+        """Makes the next call start with another address."""
         self._preferred = (self.urls.index(url) + 1) % len(self.urls)
 
     @staticmethod
     def token(user: str, *, secret: str, ttl: float = 3600.0, **rights: Any) -> str:
-        """A token for a user; `tickgate.token.mint` says what `rights` are."""
+        """A token for a user; `tickgate.token.mint` describes `rights`."""
         return mint(user, secret=secret, ttl=ttl, **rights)
 
     @staticmethod

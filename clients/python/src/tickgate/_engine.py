@@ -81,7 +81,7 @@ class Engine:
         if isinstance(token, str) and not is_token(token):
             raise Invalid("this is not a token: letters, digits, `-`, `_` and `.` only")
         if not url.startswith(("ws://", "wss://")):
-            raise Invalid("the URL of a connection begins with ws:// or wss://")
+            raise Invalid("the URL of a connection must begin with ws:// or wss://")
         self.lock = threading.RLock()
         self.status = Status("connecting")
         self.changed = threading.Condition(self.lock)

@@ -57,7 +57,7 @@ def addresses(api: str | Sequence[str] | None) -> list[str]:
     urls = given.split(",") if isinstance(given, str) else list(given)
     urls = [url.strip().rstrip("/") for url in urls if url.strip()]
     if not urls or not all(url.startswith(("http://", "https://")) for url in urls):
-        raise Invalid("`api` is an http:// or https:// address, or several")
+        raise Invalid("`api` must be an http:// or https:// address, or several")
     return urls
 
 

@@ -1,4 +1,4 @@
-"""The life of a connection: opens one WebSocket after the other, and decides whether and when to connect again."""
+"""Keeps a connection open: opens WebSockets one after another, and decides whether and when to connect again."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from ._core.backoff import after_code, back_off
 from ._core.read import Unreadable
 from ._core.status import Status
 
-# From the token at hand to the welcome, in seconds.
+# Maximum time to open a connection, from having the token to the welcome, in seconds.
 OPENING_TIMEOUT = 10.0
-# A connection that lasted this long resets the back-off, in seconds.
+# A connection that lasted this long resets the backoff, in seconds.
 HELD = 5.0
 
 
@@ -43,7 +43,7 @@ class Link(Conversation):
             await asyncio.sleep(wait)
 
     async def stop(self, run: asyncio.Task[None]) -> None:
-        """Closes with 1000, sends and delivers nothing after that."""
+        """Closes with 1000; nothing is sent or delivered afterwards."""
         with self._lock:
             socket = self._leave()
             if self._state != "closed":
@@ -122,7 +122,7 @@ class Link(Conversation):
                 self._writable.clear()
                 await self._writable.wait()
         except WebSocketException:
-            # The reader finds the reason.
+            # The reader reports the reason.
             pass
 
     async def _current_token(self) -> str | None:
@@ -142,7 +142,7 @@ class Link(Conversation):
         return socket
 
     def _after(self, ending: Ending) -> float | None:
-        """How long to wait for the next attempt; `None`: there is none."""
+        """How long to wait before the next attempt; `None` if there is none."""
         now = time.monotonic()
         welcome = self._welcome
         self._leave()

@@ -14,16 +14,16 @@ from .results import Published
 
 @dataclass(slots=True)
 class Stats:
-    """What has become of publications.
+    """The number of publications by outcome.
 
     Attributes:
-        queued: wait, or are being sent.
-        sent: are stored.
-        failed: are not stored, or may be stored; `failures` and `on_error` say why.
-        rejected: were not taken, because the outbox was full and raises then.
+        queued: waiting or being sent.
+        sent: stored.
+        failed: not stored, or possibly stored; `failures` and `on_error` give the reason.
+        rejected: not queued, because the outbox was full and `when_full` is `raise`.
         blocked: had to wait for room.
-        retried: were sent more than once.
-        reordered: were refused for a moment while later ones of the same request were stored.
+        retried: sent more than once.
+        reordered: temporarily refused while later ones of the same request were stored.
     """
 
     queued: int = 0

@@ -1,4 +1,4 @@
-"""Opens and ends WebSockets of the package `websockets`."""
+"""Opens and closes WebSockets with the package `websockets`."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
 PROTOCOL = "tickgate.v1"
-# The gateway sends at most 1 MiB; a little more is not what a connection is ended for.
+# The gateway sends at most 1 MiB; the limit is a little higher, so that it never ends a connection.
 _SIZE_MAX = 4 << 20
-# For the reply to a Close frame, in seconds.
+# How long to wait for the reply to a Close frame, in seconds.
 _CLOSE_TIMEOUT = 1.0
 
 
 async def connect(
     url: str, token: str | None, timeout: float, hear: Callable[[], None], options: dict[str, Any]
 ) -> ClientConnection:
-    """A WebSocket that offers the protocol and the token. `hear` is called for all bytes that arrive."""
+    """Opens a WebSocket that offers the protocol and the token. `hear` is called whenever bytes arrive."""
 
     class Connection(ClientConnection):
         def data_received(self, data: bytes) -> None:
@@ -55,7 +55,7 @@ async def leave(socket: ClientConnection, code: int) -> None:
 
 
 def ending(error: Exception) -> tuple[str, int | None]:
-    """Why a connection has ended, and the code of the Close frame that came."""
+    """Why a connection ended, and the code of the received Close frame."""
     if isinstance(error, ConnectionClosed) and error.rcvd is not None:
         code = None if error.rcvd.code in (1005, 1006) else error.rcvd.code
         return error.rcvd.reason or (f"closed {code}" if code is not None else "closed without a code"), code
@@ -67,5 +67,5 @@ def ending(error: Exception) -> tuple[str, int | None]:
 def failure(error: Exception) -> str:
     """Why a connection could not be opened."""
     if isinstance(error, InvalidStatus):
-        return f"the server answered HTTP {error.response.status_code}"
+        return f"the server responded with HTTP {error.response.status_code}"
     return str(error) or type(error).__name__

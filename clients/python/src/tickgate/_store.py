@@ -1,4 +1,4 @@
-"""Where cursors are kept over a restart of the program."""
+"""Stores cursors, so that they survive a restart of the program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the services of a trading system call to show positions, equity, risk and logs to every frontend."""
+"""Broadcasts of a trading system's services to every frontend: positions, equity, risk and logs."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class ConnectionManager:
 
     @property
     def outbox(self) -> Outbox:
-        """Where messages wait to be sent."""
+        """The outbox that sends the messages."""
         if self._outbox is None:
             self._outbox = default_outbox()
         return self._outbox
 
     async def active_connections(self) -> int:
-        """How many frontends are connected, over all replicas."""
+        """The number of connected frontends, over all replicas."""
         gateway = gateway_of(self.outbox)
         return len(await asyncio.to_thread(lambda: gateway.connections(endpoint="events")))
 
@@ -57,7 +57,7 @@ class ConnectionManager:
         return await self.broadcast("system_log", record)
 
     async def broadcast(self, type: str, data: Any) -> str:
-        """A message of any type to the topic of the same name."""
+        """Publishes a message of any type to the topic of the same name."""
         message = {"type": type, "timestamp": now(), "data": plain_object(data)}
         return await self.outbox.put_async(type, message)
 
@@ -65,14 +65,14 @@ class ConnectionManager:
 class LogHandler(logging.Handler):
     """Sends log records of level INFO and above to the channel `system_log`, in the background.
 
-    It never blocks and never raises: what finds no room in its outbox is counted in `dropped`. Records of this package and of
-    the HTTP client under it stay out, since each would cause another one.
+    It never blocks and never raises: records that do not fit into its outbox are counted in `dropped`. Records of this package
+    and of its HTTP client are not sent, because sending one would create another.
 
     Args:
         outbox: an `Outbox`, which should raise when it is full; by default a separate one to the gateway that the
             environment names.
         channel: the topic.
-        level: the lowest level.
+        level: the lowest level that is sent.
     """
 
     def __init__(self, outbox: Outbox | None = None, *, channel: str = "system_log", level: int = logging.INFO) -> None:
@@ -81,7 +81,7 @@ class LogHandler(logging.Handler):
         self._outbox = outbox or Outbox(size=1000, when_full="raise")
         self._channel = channel
         self._inside = threading.local()
-        #: How many records found no room or could not be sent.
+        #: The number of records that did not fit or could not be sent.
         self.dropped = 0
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -36,7 +36,7 @@ OnDirect = Callable[[dict[str, Any]], object]
 
 
 class _Base:
-    """What both share."""
+    """The base of `Connection` and `AsyncConnection`."""
 
     _engine: Engine
 
@@ -53,17 +53,17 @@ class _Base:
 
     @property
     def connection_id(self) -> str | None:
-        """What `Gateway.send` reaches this connection by, while there is one; another one after each reconnect."""
+        """The id that `Gateway.send` uses for this connection, while it is connected; it changes with each reconnect."""
         return self._engine.link.connection_id
 
     def cursors(self) -> dict[str, str]:
-        """Up to where everything was handled, by channel: what `since` takes."""
+        """The last handled position of each channel, for `since`."""
         with self._engine.lock:
             return self._engine.hub.cursors()
 
 
 class AsyncConnection(_Base):
-    """A connection for `asyncio`. It reads on a separate thread: an event loop that is busy for a minute loses nothing."""
+    """A connection for `asyncio`. It reads on a separate thread, so an event loop that is busy for a minute loses nothing."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -109,7 +109,7 @@ class AsyncConnection(_Base):
     def batches(
         self, *channels: str, type: Any = None, on_gap: OnGap | None = None, **options: Unpack[ReadOptions]
     ) -> AsyncBatches[Any]:
-        """The same as `messages`, in lists of all that has arrived meanwhile."""
+        """Like `messages`, but in lists of all messages that have arrived in the meantime."""
         return AsyncBatches(self._engine, channels, on_gap=on_gap, type=type, **options)
 
     @overload
@@ -155,11 +155,11 @@ class AsyncConnection(_Base):
     async def history(
         self, channel: str, *, since: str | None = None, last: int | None = None, within: float = WITHIN
     ) -> HistoryPage:
-        """A page of what was published before, without subscribing."""
+        """A page of past publications, without subscribing."""
         return page_of(await self._request("history", {"channel": channel, "since": since, "last": last}, within))
 
     async def presence(self, channel: str, *, within: float = WITHIN) -> Presence:
-        """Who follows a channel."""
+        """The number of clients that follow a channel."""
         return presence_of(await self._request("presence", {"channel": channel}, within))
 
     async def close(self) -> None:
@@ -301,7 +301,7 @@ class connect:
         proxy: str | bool | None = True,
     ) -> None:
         if auth not in ("handshake", "message"):
-            raise Invalid("`auth` is `handshake` or `message`")
+            raise Invalid("`auth` must be `handshake` or `message`")
         options: dict[str, Any] = {"proxy": proxy}
         if ssl is not None:
             options["ssl"] = ssl

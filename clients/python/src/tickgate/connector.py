@@ -1,5 +1,5 @@
-"""A producer that speaks `SocketMessage`: each message is acknowledged, and sent again after a lost connection. Requires the
-extra `models`."""
+"""A producer that uses the `SocketMessage` format: each message is acknowledged, and sent again after a lost connection.
+Requires the extra `models`."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Connector:
     ) -> None:
         parts = urlsplit(server_url)
         if parts.scheme not in ("ws", "wss"):
-            raise Invalid("the URL begins with ws:// or wss://")
+            raise Invalid("the URL must begin with ws:// or wss://")
         path = parts.path if parts.path not in ("", "/") else "/ws/ingest"
         self.server_url = urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
         self.client_id = client_id
@@ -166,7 +166,7 @@ class Connector:
         if not self.running:
             raise self._failure or Refused("the connector is not connected", msg_id=message.msg_id)
         if message.msg_id in self._waiting:
-            raise Invalid("a message with this `msg_id` waits already", msg_id=message.msg_id)
+            raise Invalid("a message with this `msg_id` is already waiting", msg_id=message.msg_id)
         if len(self._waiting) >= self._size:
             raise OutboxFull(f"{self._size} messages wait for their acknowledgement")
         waiting = _Waiting(message.msg_id, message.json())

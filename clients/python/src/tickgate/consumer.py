@@ -166,7 +166,7 @@ class Consumer(Generic[T]):
         prefix: str = PREFIX,
     ) -> None:
         if start not in ("earliest", "new"):
-            raise Invalid("`start` is `earliest` or `new`")
+            raise Invalid("`start` must be `earliest` or `new`")
         if isinstance(url, str):
             url = redis.Redis.from_url(url, decode_responses=True, socket_timeout=_BLOCK + 5.0)
         self._client: Any = url

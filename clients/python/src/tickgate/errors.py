@@ -1,4 +1,4 @@
-"""The exceptions of the package. Each carries what the gateway said, and none is raised for another reason than its name."""
+"""The exceptions of the package. Each contains the gateway's error, and is raised only for the reason that it names."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class TickgateError(Exception):
 
 
 class GatewayError(TickgateError):
-    """Something that the gateway was asked for has failed; `Refused` and `Unknown` say what became of it.
+    """A request to the gateway failed; `Refused` and `Unknown` give its outcome.
 
     Attributes:
-        code: the gateway's code (`docs/wire.md`, section 8); `None` if the gateway did not say one.
+        code: the gateway's code (`docs/wire.md`, section 8), if it sent one.
         error: the gateway's name of the failure, such as `rate_limited`.
         status: the HTTP status; `None` over a WebSocket.
         retry_after_ms: the same request may succeed after this time; `None`: it will not.
-        msg_id: of the publication that was refused, if it had one.
-        channel: the channel that was refused, if it is about one.
+        msg_id: the `msg_id` of the refused publication, if it had one.
+        channel: the refused channel, if the error concerns one.
     """
 
     def __init__(
@@ -59,11 +59,11 @@ class GatewayError(TickgateError):
 
 
 class Refused(GatewayError):
-    """Certainly not done: nothing was stored, nothing was sent."""
+    """The request was certainly not performed: nothing was stored or sent."""
 
 
 class Invalid(Refused, ValueError):
-    """The request itself is wrong, here or in the gateway's eyes: the same one will never succeed."""
+    """The request is invalid, according to this package or the gateway: the same request will never succeed."""
 
 
 class Unauthorized(Refused):
@@ -71,11 +71,11 @@ class Unauthorized(Refused):
 
 
 class Unknown(GatewayError):
-    """Nobody knows whether it was done: send it again with the same `msg_id`."""
+    """It is unknown whether the request was performed: send it again with the same `msg_id`."""
 
 
 class OutboxFull(TickgateError):
-    """The outbox has no room, and it was made to raise then. The publication was not taken."""
+    """The outbox is full and was created with `when_full="raise"`. The publication was not queued."""
 
 
 class Closed(TickgateError):
@@ -144,5 +144,5 @@ def problem(status: int, body: dict[str, Any], *, msg_id: str | None = None) -> 
 
 
 def milliseconds(value: object) -> int | None:
-    """A time that the gateway named, or `None`."""
+    """A time that the gateway sent, or `None`."""
     return int(value) if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 else None

@@ -1,4 +1,4 @@
-"""A backtest that two tabs watch: `python -m tickgate.example`. Starts a gateway, unless `TICKGATE_API` and
+"""A backtest watched in two tabs: `python -m tickgate.example`. Starts a gateway, unless `TICKGATE_API` and
 `TICKGATE_URL` name one."""
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ class Candle:
 
 @dataclass
 class Decision:
-    """What the engine decides."""
+    """A decision of the engine."""
 
     action: str
     confidence: float
 
 
 async def reasoning(candle: Candle) -> AsyncIterator[str]:
-    """The words of a model, one after the other."""
+    """The output of a model, word by word."""
     for word in f"The close of {candle.close} is above the open of {candle.open}.".split():
         yield f"{word} "
         await asyncio.sleep(0.005)
 
 
 async def run_backtest(manager: WebSocketManager, session_id: str) -> None:
-    """The engine: it knows nothing of connections."""
+    """The engine, which has no access to connections."""
     await manager.broadcast_to_session(session_id, create_session_initialized_event(session_id, {"symbol": "BTCUSDT"}))
     for number in range(3):
         candle = Candle(f"2024-03-15T10:{number:02}:00Z", Decimal(45_000 + number), Decimal("45_000.5") + number)
@@ -70,7 +70,7 @@ async def run_backtest(manager: WebSocketManager, session_id: str) -> None:
 
 
 async def watch(tab: str, connection: AsyncConnection) -> list[str]:
-    """A tab. It sees the whole run, also what happened before it was opened."""
+    """A tab. It receives the whole run, including the events from before it was opened."""
     seen = []
     async for message in connection.messages("events", since="earliest", on_gap=lambda gap: print(f"{tab}: {gap}")):
         seen.append(message.data["type"])

@@ -1,4 +1,4 @@
-"""The HTTP API of a gateway: `Gateway` blocks, `AsyncGateway` is awaited; nothing else differs."""
+"""The HTTP API of a gateway. `Gateway` is blocking, `AsyncGateway` is for `asyncio`; they are otherwise the same."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ __all__ = ["AsyncGateway", "Gateway"]
 
 
 class Gateway(Calls):
-    """The HTTP API of a gateway, for threads. One object serves all of them.
+    """The HTTP API of a gateway, blocking. Threads can share one object.
 
     Args:
         api: the address of an operations listener, such as `http://127.0.0.1:8001`, or several, which take turns when one
             does not answer; `TICKGATE_API` by default.
         key: an API key; `TICKGATE_API_KEY` by default.
         timeout: for one attempt, in seconds.
-        retries: how often a call is repeated whose outcome is not known, or which may succeed later. A publication is
-            repeated with the same `msg_id`, so that it is published once.
+        retries: how often a call is repeated if its outcome is unknown or it may succeed later. A publication is repeated
+            with the same `msg_id`, so that it is published once.
     """
 
     def __init__(
@@ -61,13 +61,13 @@ class Gateway(Calls):
 
         Raises:
             Invalid, Unauthorized, Refused: it is certainly not stored.
-            Unknown: it may be: publish it again with the same `msg_id`.
+            Unknown: it may be stored: publish it again with the same `msg_id`.
         """
         body = self._call(self._publish(channel, data, user, msg_id, count))
         return stored_of(body)
 
     def publish_many(self, publications: Iterable[Publication]) -> list[Published | Failed]:
-        """Publishes many, in their order; one that fails does not stop the others. Raises only if nothing was published."""
+        """Publishes several in order; one that fails does not stop the others. Raises only if the first request fails."""
         results: list[Published | Failed] = []
         for chunk in chunks(publications):
             call, msg_ids = self._batch(chunk)
@@ -80,15 +80,15 @@ class Gateway(Calls):
         return results
 
     def history(self, channel: str, *, user: str | None = None, since: str | None = None, last: int | None = None) -> History:
-        """A page of what is kept of a topic, or with `user` of a private channel."""
+        """A page of the retained publications of a topic or, with `user`, of a private channel."""
         return history_of(self._call(self._history(channel, user, since, last)))
 
     def topic(self, channel: str, *, user: str | None = None) -> TopicRule:
-        """How publications of a topic, or with `user` of a private channel, are kept."""
+        """How publications of a topic or, with `user`, of a private channel are retained."""
         return rule_of(self._call(self._topic(channel, user)))
 
     def connections(self, **which: Unpack[ConnectionFilter]) -> Connections:
-        """Who is connected, over all replicas. `ConnectionFilter` says which connections can be asked for."""
+        """The connections of all replicas. `ConnectionFilter` describes the arguments."""
         found: list[dict[str, Any]] = []
         cursor, complete = None, True
         while True:
@@ -99,15 +99,16 @@ class Gateway(Calls):
                 return connections_of(found, complete)
 
     def presence(self, channel: str, *, user: str | None = None) -> Presence:
-        """Who follows a topic, or with `user` a private channel, over all replicas; at most a second old."""
+        """The number of clients that follow a topic or, with `user`, a private channel, over all replicas; at most a second
+        old."""
         return presence_of(self._call(self._presence(channel, user)))
 
     def send(self, connection_id: str, data: Mapping[str, Any]) -> bool:
-        """Sends an object to one connection, on whatever replica it is. Nobody keeps it. False if there is none of this id.
+        """Sends an object to one connection, on any replica. It is not stored. Returns false if no connection has this id.
 
         Raises:
-            Invalid, Unauthorized, Refused: it was certainly not sent, because of the data, the key, or since too much waits
-                for the connection already.
+            Invalid, Unauthorized, Refused: it was certainly not sent, because of the data, the key, or because too much is
+                already queued for the connection.
             Unknown: it may have been sent.
         """
         try:
@@ -119,13 +120,14 @@ class Gateway(Calls):
         return True
 
     def disconnect(self, **whom: Unpack[Disconnect]) -> int | None:
-        """Closes connections: `Disconnect` says which. Returns how many, where it is one by its id, or the silent ones."""
+        """Closes connections, which `Disconnect` selects. Returns their number for `connection_id` and `idle_seconds`."""
         closed: int | None = (self._call(self._disconnect(**whom))).get("connections")
         return closed
 
     def set_active(self, user: str, active: bool, *, seconds: int | None = None) -> None:
-        """Reports a user as inactive: all tokens are refused, whenever they were issued, and the user's connections are
-        closed with 4002, on every replica; until the user is reported as active, and for `seconds` or at most a year.
+        """Reports a user as active or inactive. While a user is inactive, every replica refuses all of the user's tokens,
+        whenever they were issued, and closes the user's connections with 4002. This ends when the user is reported as active,
+        or after `seconds`, by default a year.
 
         Raises:
             Invalid, Unauthorized: nothing was done.
@@ -134,11 +136,11 @@ class Gateway(Calls):
         self._call(self._report(user, active, seconds))
 
     def is_active(self, user: str) -> bool:
-        """Whether the user was not reported as inactive."""
+        """Whether the user is active, which is true unless reported otherwise."""
         return bool(self._call(self._user(user))["active"])
 
     def ticket(self, token: str) -> str:
-        """A ticket for a token: good once, for 30 seconds, in the URL of a connection."""
+        """A ticket for a token: it can be used once within 30 seconds, in the URL of a connection."""
         return str(self._call(self._ticket(token))["ticket"])
 
     def close(self) -> None:

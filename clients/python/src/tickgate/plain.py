@@ -30,7 +30,7 @@ def plain(value: Any, depth: int = 0) -> Any:
         return value
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise Invalid(f"{value} is no number of JSON")
+            raise Invalid(f"{value} is not a valid JSON number")
         return value
     if depth >= _DEPTH_MAX:
         raise Invalid(f"nested deeper than {_DEPTH_MAX} levels")
@@ -58,7 +58,7 @@ def _attributes(value: Any, depth: int) -> dict[str, Any]:
     elif hasattr(value, "__dict__") and not isinstance(value, type):
         fields = {name: one for name, one in vars(value).items() if not name.startswith("_")}
     else:
-        raise Invalid(f"{type(value).__name__} has no form in JSON")
+        raise Invalid(f"{type(value).__name__} cannot be encoded as JSON")
     return {name: plain(one, depth + 1) for name, one in fields.items()}
 
 
@@ -66,7 +66,7 @@ def plain_object(value: Any) -> dict[str, Any]:
     """The same for what must be an object."""
     result = plain(value)
     if not isinstance(result, dict):
-        raise Invalid(f"{type(value).__name__} is no object")
+        raise Invalid(f"{type(value).__name__} cannot be encoded as a JSON object")
     return result
 
 
@@ -75,7 +75,7 @@ def text(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
-        raise Invalid(f"{value!r} is no price or quantity")
+        raise Invalid(f"{value!r} is not a price or quantity")
     if not math.isfinite(value):
-        raise Invalid(f"{value} is no price or quantity")
+        raise Invalid(f"{value} is not a price or quantity")
     return format(value, "f") if isinstance(value, Decimal) else format(Decimal(repr(value)), "f")

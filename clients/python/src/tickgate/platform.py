@@ -1,4 +1,4 @@
-"""What the services of a trading platform publish: orders, alerts, bots and portfolios of users, and prices for all. Prices and
+"""Publications of a trading platform's services: orders, alerts, bots and portfolios of users, and public prices. Prices and
 quantities may be text, `Decimal` or numbers; they are sent as text."""
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ Level = tuple[Number, Number]
 
 
 class Platform:
-    """Each call takes microseconds and returns the `msg_id`: the messages are sent in the background, in their order. Further
-    fields are sent as they are; those that are `None` are left out. Without an `outbox`, it uses the program's shared one."""
+    """Each call takes microseconds and returns the `msg_id`; messages are sent in the background, in order. Additional fields
+    are sent unchanged; those that are `None` are omitted. Without an `outbox`, it uses the program's shared one."""
 
     def __init__(self, outbox: Outbox | None = None) -> None:
         self._outbox = outbox
 
     @property
     def outbox(self) -> Outbox:
-        """Where messages wait to be sent."""
+        """The outbox that sends the messages."""
         if self._outbox is None:
             self._outbox = default_outbox()
         return self._outbox
@@ -94,7 +94,7 @@ class Platform:
         return self._send("bot_status", "bot_status", message, fields, user, msg_id)
 
     def portfolio(self, user: str, *, msg_id: str | None = None, **fields: Any) -> str:
-        """A user's whole portfolio: the channel is of class `state`, so that the newest message replaces the others."""
+        """A user's whole portfolio. The channel is of class `state`: each message replaces the previous ones."""
         return self._send("portfolio", "portfolio", {}, fields, user, msg_id)
 
     def ticker(
@@ -109,7 +109,7 @@ class Platform:
         volume: Number = None,
         **fields: Any,
     ) -> str:
-        """The price of a symbol. It is never sent after 5 seconds."""
+        """The price of a symbol. It is dropped if it cannot be sent within 5 seconds."""
         message = {
             "symbol": symbol,
             "price": text(price),
@@ -124,12 +124,13 @@ class Platform:
     def trade(self, symbol: str, *, price: Number, quantity: Number, side: str, **fields: Any) -> str:
         """A trade of a symbol; `side` is `buy` or `sell`."""
         if side not in ("buy", "sell"):
-            raise Invalid("`side` is `buy` or `sell`")
+            raise Invalid("`side` must be `buy` or `sell`")
         message = {"symbol": symbol, "price": text(price), "quantity": text(quantity), "side": side}
         return self._send(f"trades:{symbol}", "trade", message, fields)
 
     def orderbook(self, symbol: str, *, bids: Iterable[Level], asks: Iterable[Level], **fields: Any) -> str:
-        """The order book of a symbol: levels of price and quantity, the best first. It is never sent after 5 seconds."""
+        """The order book of a symbol: levels of price and quantity, best first. It is dropped if it cannot be sent within
+        5 seconds."""
         message = {
             "symbol": symbol,
             "bids": [[text(price), text(quantity)] for price, quantity in bids],

@@ -11,7 +11,7 @@ from .errors import Invalid
 
 __all__ = ["Publication"]
 
-# What a publication may have, in bytes.
+# Maximum size of a publication.
 DATA_MAX = 64 << 10
 # Made once: `json.dumps` makes an encoder for each call that has options.
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
@@ -19,13 +19,13 @@ _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """What is to be published.
+    """A message to publish.
 
     Attributes:
-        channel: a public topic, or with `user` one of the user's private channels.
+        channel: a public topic or, with `user`, one of the user's private channels.
         data: a JSON object without a top-level `_meta`, of at most 64 KiB.
-        user: whose channel it is.
-        msg_id: names it, so that it is published once however often it is sent; made up if it is `None`.
+        user: the owner of a private channel.
+        msg_id: identifies the publication, so that it is published once even if it is sent again; generated if `None`.
     """
 
     channel: str
@@ -35,22 +35,22 @@ class Publication:
 
 
 def encoded_data(data: Mapping[str, Any], msg_id: str | None) -> str:
-    """The object as JSON. Raises `Invalid` for what the gateway would never take."""
+    """The object as JSON. Raises `Invalid` if the gateway would never accept it."""
     if not isinstance(data, Mapping):
-        raise Invalid("`data` is an object", msg_id=msg_id)
+        raise Invalid("`data` must be an object", msg_id=msg_id)
     if "_meta" in data:
-        raise Invalid("`_meta` is the gateway's: no publication may have it at its top", msg_id=msg_id)
+        raise Invalid("`_meta` is reserved for the gateway: `data` must not contain it at the top level", msg_id=msg_id)
     try:
         text = _encode(data if type(data) is dict else dict(data))
     except (TypeError, ValueError, RecursionError) as error:
-        raise Invalid(f"`data` is no JSON: {error}", msg_id=msg_id) from error
+        raise Invalid(f"`data` cannot be encoded as JSON: {error}", msg_id=msg_id) from error
     if len(text) > DATA_MAX:
         raise Invalid(f"`data` has {len(text)} bytes; 65,536 are allowed", msg_id=msg_id)
     return text
 
 
 def encoded(channel: str, data: Mapping[str, Any], user: str | None, msg_id: str, count: bool = False) -> bytes:
-    """A publication as the HTTP API takes it, in one line."""
+    """A publication in the form of the HTTP API, on one line."""
     text = encoded_data(data, msg_id)
     head = f'{{"channel":{_encode(channel)},"msg_id":{_encode(msg_id)},'
     if user is not None:

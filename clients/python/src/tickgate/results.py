@@ -27,13 +27,13 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What was published or commanded is stored.
+    """A publication or command that is stored.
 
     Attributes:
-        id: `<epoch>-<seq>`; `None` where the gateway keeps nothing.
-        duplicate: the `msg_id` was published before; `id` is of that time.
-        subscribers: how many connections follow the channel, over all replicas; `None` unless that was asked for, and
-            where it cannot be counted now.
+        id: `<epoch>-<seq>`; `None` if the gateway does not retain the topic.
+        duplicate: the `msg_id` was published before; `id` is the one of that publication.
+        subscribers: the number of connections that follow the channel, over all replicas; `None` unless requested, or if it
+            cannot be counted now.
     """
 
     id: str | None
@@ -52,13 +52,13 @@ class PastMessage:
 
 @dataclass(frozen=True, slots=True)
 class HistoryPage:
-    """A page of what was published before.
+    """A page of past publications.
 
     Attributes:
         messages: oldest first.
         cursor: where the next page starts: `since` of the next call.
         more: there is a next page.
-        gap: what is missing before the first of the messages.
+        gap: the missing messages before the first of these, if any.
     """
 
     messages: list[PastMessage]
@@ -69,12 +69,12 @@ class HistoryPage:
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """Who follows a channel, over all replicas.
+    """The number of clients that follow a channel, over all replicas.
 
     Attributes:
-        connections: how many connections.
-        users: how many users; exact up to 1,024.
-        more: there are more users than that, or may be.
+        connections: the number of connections.
+        users: the number of users; exact up to 1,024.
+        more: there are, or may be, more users than `users`.
     """
 
     connections: int
@@ -83,7 +83,7 @@ class Presence:
 
 
 class ReadOptions(TypedDict, total=False):
-    """Options of `messages` and `batches`, which explain them."""
+    """Options of `messages` and `batches`, explained there."""
 
     since: str | None
     last: int | None
@@ -113,14 +113,14 @@ def presence_of(reply: Json) -> Presence:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """One of many publications that has failed; `error` says how, and is not raised."""
+    """A failed publication of `publish_many`; `error` is returned instead of raised."""
 
     error: GatewayError
 
 
 @dataclass(frozen=True, slots=True)
 class PastPublication:
-    """A publication that is kept. `data` is `None` for a place where publications were lost, between `after` and `before`."""
+    """A retained publication. If `data` is `None`, publications between `after` and `before` were lost here."""
 
     id: str | None
     channel: str | None
@@ -131,13 +131,13 @@ class PastPublication:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """A page of what is kept of a topic.
+    """A page of the retained publications of a topic.
 
     Attributes:
         messages: oldest first.
         cursor: where the next page starts: `since` of the next call.
         more: there is a next page.
-        complete: nothing between `since` and the last of these is missing.
+        complete: no message between `since` and the last of these is missing.
     """
 
     messages: list[PastPublication]
@@ -148,15 +148,15 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class OpenConnection:
-    """A client that is connected.
+    """A connected client.
 
     Attributes:
-        connection_id: as the client was told: `Gateway.send` and `disconnect` take it.
-        session: names its session; nothing can be taken over with it.
+        connection_id: the id in the client's welcome; an argument of `Gateway.send` and `disconnect`.
+        session: identifies the session; it cannot be used to resume the session.
         endpoint: the name of the profile.
         param: the parameter of its path, such as a run.
-        last_seen: when it last sent something, an answer to a ping included.
-        channels: what it has subscribed to.
+        last_seen: when it last sent something, including a reply to a ping.
+        channels: its subscriptions.
     """
 
     connection_id: str
@@ -171,22 +171,22 @@ class OpenConnection:
 
 
 class Connections(list[OpenConnection]):
-    """Clients that are connected. `complete`: all replicas have answered."""
+    """Connected clients. `complete`: all replicas have answered."""
 
     complete: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class TopicRule:
-    """How publications of a topic are kept, for engines that write to Redis themselves.
+    """How publications of a topic are retained, for engines that write directly to Redis.
 
     Attributes:
-        stored_as: the topic in Redis: a private channel has another name there.
-        stored_channel: the channel's name in a stream that it shares with others of the user.
+        stored_as: the topic's name in Redis, which differs for a private channel.
+        stored_channel: the channel's name in a stream that it shares with other channels of the user.
         cls: `state`, `event` or `reliable`.
-        retain_max: how many are kept at the least; 0: none, and there are no ids.
-        retain_ttl: for how many seconds after the last one they are kept.
-        dedupe_ttl: for how many seconds the result of a publication with a `msg_id` is remembered.
+        retain_max: the minimum number that is retained; 0: none are retained, and they have no ids.
+        retain_ttl: how long they are retained after the last one, in seconds.
+        dedupe_ttl: how long the result of a publication with a `msg_id` is remembered, in seconds.
     """
 
     stored_as: str
@@ -198,17 +198,17 @@ class TopicRule:
 
 
 def outcome_of(body: dict[str, Any], msg_id: str | None) -> Published | Failed:
-    """How one of many went."""
+    """The outcome of one publication of a batch."""
     return Failed(refusal_of(body, msg_id)) if "status" in body else stored_of(body)
 
 
 def refusal_of(body: dict[str, Any], msg_id: str | None) -> GatewayError:
-    """Why one was not stored, or perhaps not."""
+    """Why a publication was not stored, or may not have been."""
     return problem(int(body["status"]), body, msg_id=msg_id)
 
 
 def stored_of(body: dict[str, Any]) -> Published:
-    """How one went that is stored."""
+    """The result of a stored publication."""
     return Published(body.get("id"), bool(body.get("duplicate")), body.get("subscribers"))
 
 

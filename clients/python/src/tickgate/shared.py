@@ -1,4 +1,4 @@
-"""The outbox that helpers share when they are given none: of the gateway that the environment names."""
+"""The outbox that helpers share if none is passed to them. The environment names its gateway."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _gateways: weakref.WeakKeyDictionary[Outbox, Gateway] = weakref.WeakKeyDictionar
 
 
 def default_outbox() -> Outbox:
-    """One outbox for the program, to `TICKGATE_API` with `TICKGATE_API_KEY`; made when it is first needed."""
+    """The program's shared outbox, to `TICKGATE_API` with `TICKGATE_API_KEY`; created on first use."""
     global _outbox
     with _lock:
         if _outbox is None:
@@ -25,7 +25,7 @@ def default_outbox() -> Outbox:
 
 
 def gateway_of(outbox: Outbox) -> Gateway:
-    """The gateway to which an outbox publishes, for calls that need an answer; made when it is first needed."""
+    """The gateway to which an outbox publishes, for calls that need a response; created on first use."""
     with _lock:
         if outbox not in _gateways:
             gateway = _gateways[outbox] = Gateway(outbox.urls, "")

@@ -30,16 +30,16 @@ def mint(
 
     Args:
         user: 1 to 128 bytes.
-        secret: one of the gateway's `auth.secrets`.
-        ttl: for how many seconds it is valid.
-        channels: patterns of the only channels that may be subscribed to; all that an endpoint offers if `None`.
-        publish: patterns of the channels that may be published to; none if `None`.
-        commands: may send commands to runs.
-        runs: patterns of the runs that may be watched and commanded; in production none if `None`.
-        claims: further ones, such as `iss` and `aud`; they replace those above.
+        secret: one of the gateway's `auth.hs256_secrets`.
+        ttl: how long it is valid, in seconds.
+        channels: patterns of the channels that it may subscribe to; if `None`, all that an endpoint offers.
+        publish: patterns of the channels that it may publish to; if `None`, none.
+        commands: whether it may send commands to runs.
+        runs: patterns of the runs that it may watch and command; if `None`, none in production.
+        claims: additional claims, such as `iss` and `aud`; they replace those above.
     """
     if not user or len(user.encode()) > 128:
-        raise Invalid("a user has 1 to 128 bytes")
+        raise Invalid("a user must have 1 to 128 bytes")
     if not secret:
         raise Invalid("the secret is empty")
     now = int(time.time())

@@ -1,4 +1,4 @@
-"""One base class over both versions of Pydantic. Times and decimals are text in JSON."""
+"""A base class for models that works with Pydantic 1 and 2. Times and decimals are text in JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What platforms exchange. Each model declares the fields that the platform's services share; others are kept as they come."""
+"""Domain objects of a platform. Each model declares the fields that the platform's services share, and keeps any others."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Order(Entity):
 
 
 class OrderOcoGroup(Entity):
-    """Orders of which one cancels the others."""
+    """A group of orders in which a fill of one cancels the others (OCO)."""
 
     group_id: str | None = None
     run_id: str | None = None

@@ -1,4 +1,4 @@
-"""How long to wait before the next connection, and whether there is to be one. Pure: chance is an argument."""
+"""Whether to connect again, and how long to wait first. Pure: chance is an argument."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ Reconnect = Literal["yes", "no", "new_token"]
 
 
 def back_off(failures: int, chance: float) -> float:
-    """A random time in seconds between a tenth of a bound and the bound, which doubles with each failure."""
+    """A random time in seconds between a tenth of a bound and the bound; the bound doubles with each failure."""
     bound = min(FIRST * 2.0 ** min(failures, 10), LONGEST)
     return bound / 10 + chance * bound * 0.9
 
 
 def after_code(code: int | None) -> Reconnect:
-    """What a close code without `closing` asks for."""
+    """What a close code means if no `closing` notice preceded it."""
     if code == 4001:
         return "new_token"
     if code is None:

@@ -1,5 +1,5 @@
-"""The channels of a connection: who reads which, what was handled, and the cursors that follow from it. Never touches a
-socket. Callers hold the connection's lock."""
+"""The channels of a connection: the readers of each channel, what they have handled, and the resulting cursors. Never
+touches a socket. Callers hold the connection's lock."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from ..errors import GatewayError, Invalid
 from .channels import Options
 from .read import Push
 
-# From how many deliveries on they are compacted.
+# Deliveries are compacted once there are this many.
 COMPACT = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Messages are missing, and no more than these: those after `after` and before `before`, both excluded.
+    """Messages after `after` and before `before` are missing, both excluded; no others are.
 
-    What to do: take a snapshot by the platform's own means (of open orders, say), then go on.
+    Load a snapshot from the platform, for example of the open orders, and then continue.
 
     Attributes:
-        channels: the channels that it is about.
-        after: the id before the first that is missing, if it is known.
-        before: the id behind the last that is missing, if it is known.
-        count: how many are missing, where that can be known; messages of other channels of the stream count.
+        channels: the affected channels.
+        after: the id before the first missing message, if known.
+        before: the id after the last missing message, if known.
+        count: the number of missing messages, if known; it includes messages of other channels of the stream.
         reason: one of the gateway's, or `slow_application`: the application did not keep up with an `event` channel.
     """
 
@@ -39,26 +39,26 @@ class Gap:
 
 @dataclass(slots=True, eq=False)
 class Delivery:
-    """What readers have to handle before the cursor moves; `left` readers have not handled it yet."""
+    """A message or gap that readers must handle before the cursor moves; `left` readers have not handled it yet."""
 
     cursor: str | None
     left: int
 
 
 class Reader(Protocol):
-    """Who reads a channel."""
+    """A reader of channels."""
 
     def push(self, channel: Channel, push: Push, delivery: Delivery) -> None: ...
     def gap(self, channel: Channel, gap: Gap, delivery: Delivery) -> None: ...
     def refused(self, channel: Channel, error: GatewayError) -> None: ...
     def reset(self, channel: Channel) -> None:
-        """Forget everything: the user has changed."""
+        """Discards everything: the user has changed."""
 
     def changed(self) -> None:
         """The class became known, or the state of the connection or the channel has changed."""
 
     def roomy(self, channel: Channel) -> bool:
-        """Holds so little that the channel can go on."""
+        """Whether the reader has room for the channel to continue."""
 
 
 @dataclass(slots=True, eq=False)
@@ -67,7 +67,7 @@ class Channel:
 
     name: str
     options: Options
-    # Up to here everything was received, and handled.
+    # The cursors of what was received, and of what was handled.
     received: str | None
     handled: str | None
     cls: str | None = None
@@ -80,7 +80,7 @@ class Channel:
 
 
 class Wishes(Protocol):
-    """What the hub asks of the link."""
+    """The requests of the hub to the link."""
 
     def want(self, name: str, options: Options, cursor: str | None) -> None: ...
     def drop(self, name: str) -> None: ...
@@ -89,7 +89,7 @@ class Wishes(Protocol):
 
 @dataclass(slots=True)
 class Saved:
-    """Cursors that are kept over a restart, and whose they are."""
+    """Cursors that survive a restart, and their user."""
 
     user: str | None
     cursors: dict[str, str]
@@ -106,7 +106,7 @@ class Hub:
     user: tuple[str | None] | None = None
     channels: dict[str, Channel] = field(default_factory=dict)
 
-    # What the application asks for.
+    # Calls of the application.
 
     def read(self, name: str, options: Options, since: str | None, reader: Reader) -> Channel:
         """Adds a reader to a channel, and subscribes to it if it is the first one."""
@@ -119,9 +119,9 @@ class Hub:
             self._want(channel)
             return channel
         if reader in channel.readers:
-            raise Invalid(f"{name} is read by this reader already", channel=name)
+            raise Invalid(f"{name} is already in this reader", channel=name)
         if since is not None or options.last is not None:
-            raise Invalid(f"{name} is read already: `since` and `last` are of its first reader", channel=name)
+            raise Invalid(f"{name} is read already: only its first reader can set `since` and `last`", channel=name)
         channel.readers.append(reader)
         rate, wanted = channel.options.max_rate, options.max_rate
         if rate is not None and (wanted is None or wanted > rate):
@@ -133,7 +133,7 @@ class Hub:
         return channel
 
     def leave(self, channel: Channel, reader: Reader) -> None:
-        """Removes a reader that has handled everything it was given, and the channel with its last one."""
+        """Removes a reader that has handled all its messages; removes the channel with its last reader."""
         if reader not in channel.readers:
             return
         channel.readers.remove(reader)
@@ -146,7 +146,7 @@ class Hub:
             self._remove(channel)
 
     def suspend(self, channel: Channel) -> None:
-        """A reader holds more than it can take: the channel stops, and comes back from its cursor."""
+        """A reader's buffer is full: suspends the channel, which later resumes from its cursor."""
         if not channel.suspended:
             channel.suspended, channel.live = True, False
             self.link.suspend(channel.name)
@@ -159,7 +159,7 @@ class Hub:
             self._want(channel)
 
     def settle(self, channel: Channel, delivery: Delivery) -> None:
-        """A reader has handled something: moves the cursor as far as nothing unhandled is before it."""
+        """A reader has handled a delivery: moves the cursor up to the first unhandled one."""
         delivery.left -= 1
         self._settle(channel)
 
@@ -167,17 +167,17 @@ class Hub:
         return {name: channel.handled for name, channel in self.channels.items() if channel.handled}
 
     def saved(self) -> Saved | None:
-        """What is to be kept over a restart, once the user is known."""
+        """The cursors that survive a restart, once the user is known."""
         if self.user is None:
             return None
         kept = dict(self.stored.cursors) if self.stored else {}
         for name, channel in self.channels.items():
-            # A program that comes back needs the current value of a state, not what follows the last one.
+            # After a restart, a program needs the current value of a `state` channel, not the messages after the last one.
             if channel.handled and channel.cls != "state":
                 kept[name] = channel.handled
         return Saved(self.user[0], kept)
 
-    # What the link reports.
+    # Events of the link.
 
     def granted(self, name: str, cls: str, live: bool) -> None:
         if channel := self.channels.get(name):
@@ -210,7 +210,7 @@ class Hub:
             self._changed(channel)
 
     def moved(self, name: str, cursor: str | None) -> None:
-        """A cursor has moved without a message: it counts after everything received before it."""
+        """A cursor has moved without a message: it takes effect when everything received before it is handled."""
         channel = self.channels.get(name)
         if channel is None or channel.suspended:
             return
@@ -237,7 +237,7 @@ class Hub:
         if changed or (self.stored is not None and self.stored.user != user):
             self.stored = None
             for channel in list(self.channels.values()):
-                # What is being handled belongs to the user before.
+                # Deliveries being handled belong to the previous user.
                 channel.deliveries = deque()
                 channel.received = channel.handled = channel.newest = None
                 for reader in channel.readers:
@@ -252,7 +252,7 @@ class Hub:
             channel.received = cursor
         channel.deliveries.append(delivery)
         if len(channel.deliveries) > channel.compact_at:
-            # Of deliveries that were handled behind one that was not, only the last of each run counts.
+            # Of consecutive handled deliveries behind an unhandled one, only the last is needed.
             old = list(channel.deliveries)
             kept = [d for d, after in zip(old, [*old[1:], None], strict=True) if d.left or after is None or after.left]
             channel.deliveries = deque(kept)

@@ -1,4 +1,4 @@
-"""How many channels may be subscribed to now: a copy of the gateway's token bucket. Pure: the time is an argument."""
+"""How many channels may be subscribed to now: models the gateway's token bucket. Pure: the time is an argument."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ class Pace:
         self._left -= count
 
     def next(self, now: float) -> float:
-        """When at least one is available; a millisecond later, so that rounding never wakes a caller early."""
+        """When at least one is available, plus a millisecond, so that rounding never wakes a caller too early."""
         return now if self._left >= 1 else now + (1 - self._left) / self._rate + 0.001

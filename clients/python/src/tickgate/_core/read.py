@@ -1,4 +1,4 @@
-"""Reads what arrives: tells pushes, replies and notices apart, and checks what a known message must have. Pure."""
+"""Decodes incoming messages: distinguishes pushes, replies and notices, and checks their required fields. Pure."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ Json = dict[str, Any]
 Loads = Callable[[str], Any]
 
 
-# The channel of what a backend sends to one connection alone, which is none.
+# Stands for a channel in messages that a backend sends to a single connection.
 DIRECT = "@connection"
 
 
 class Unreadable(ValueError):
-    """The gateway sent something that cannot be read."""
+    """The gateway sent something that cannot be decoded."""
 
 
 class Push:
@@ -83,7 +83,7 @@ def check(message: Json) -> None:
 
 
 def messages_of(data: str | bytes, loads: Loads) -> list[Any]:
-    """The messages of a frame, not yet looked at."""
+    """The messages of a frame, not yet checked."""
     if not isinstance(data, str):
         raise Unreadable("a binary frame")
     try:
@@ -103,7 +103,7 @@ def object_of(message: object) -> Json:
 
 
 def push_of(message: Json) -> Push:
-    """A push, whose `_meta` is taken out of the message."""
+    """A push; its `_meta` is removed from the message."""
     meta = message.pop("_meta")
     if not isinstance(meta, dict):
         raise Unreadable("a push without a channel")

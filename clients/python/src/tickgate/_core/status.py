@@ -13,7 +13,7 @@ class Status:
         state: `connecting`, `catching_up`, `live`, `stale` (nothing was received for longer than a heartbeat interval),
             `waiting` (for the next attempt) or `closed` (permanently).
         reason: why it is `waiting` or `closed`.
-        code: of `closing` or of the Close frame, if there was one.
+        code: the code of `closing` or of the Close frame, if there was one.
         retry_in: seconds until the next attempt.
     """
 

@@ -10,14 +10,14 @@ from .backoff import back_off
 
 # A token is renewed this long before it expires, or when half of its time has passed; seconds.
 RENEW_BEFORE = 60.0
-# Between two `auth`, for sources that return the same token again as well.
+# Minimum time between two `auth` commands, even if the source returns the same token again.
 RENEW_INTERVAL = 1.0
-# What a sub-protocol can carry, as every JWT.
+# The characters that a sub-protocol can contain; every JWT matches.
 _TOKEN = re.compile(r"[\w.-]+", re.ASCII)
 
 
 def is_token(value: object) -> bool:
-    """The page of a login that failed is none."""
+    """Whether this can be a token: the HTML page of a failed login, for example, is not one."""
     return isinstance(value, str) and _TOKEN.fullmatch(value) is not None
 
 
@@ -31,7 +31,7 @@ def _seconds(time: object) -> float | None:
 
 
 class Token:
-    """The token of a connection; `renewable` if there is a function that returns another."""
+    """The token of a connection; `renewable` if a function can return another."""
 
     def __init__(self, renewable: bool) -> None:
         self._renewable = renewable
@@ -42,7 +42,7 @@ class Token:
         # When `auth` may be sent again.
         self._not_before = -inf
         self._failures = 0
-        # The gateway's clock minus this one's.
+        # The gateway's clock minus the local one.
         self._ahead = 0.0
 
     def current(self, now: float) -> str | None:
@@ -53,7 +53,7 @@ class Token:
         self._text, self._ends = text, inf
 
     def begin(self) -> None:
-        """A new one is being fetched, to be sent on the connection."""
+        """A new token is being fetched, to be sent on the connection."""
         self._renewing, self._renew_at = True, inf
 
     def failed(self, now: float, chance: float) -> None:
@@ -62,13 +62,13 @@ class Token:
         self._failures += 1
 
     def clock(self, server_time: object, expires_at: object, now: float) -> None:
-        """The welcome says what time it is for the gateway, and when the token expires."""
+        """Applies the gateway's time and the token's expiry, both from the welcome."""
         server = _seconds(server_time)
         self._ahead = 0.0 if server is None else server - now
         self._plan(expires_at if server is not None else None, now)
 
     def expiring(self, now: float) -> None:
-        """The gateway says that the token expires soon."""
+        """The gateway reported that the token expires soon."""
         if self._renewable and not self._renewing:
             self._renew_at = max(now, self._not_before)
 
@@ -77,7 +77,7 @@ class Token:
         self._plan(expires_at, now)
 
     def refused(self, text: str, retry: float | None, now: float) -> bool:
-        """True if another connection is needed."""
+        """Returns whether a new connection is needed."""
         self._renewing = False
         if retry is not None:
             self._renew_at = self._not_before = now + max(retry, RENEW_INTERVAL)
@@ -89,11 +89,11 @@ class Token:
         self._text = None
 
     def lost(self) -> None:
-        """The connection has ended: a renewal was for it."""
+        """The connection ended; a renewal in progress belonged to it."""
         self._renewing, self._renew_at = False, inf
 
     def due(self) -> float:
-        """When to renew it."""
+        """When to renew the token."""
         return self._renew_at
 
     def _plan(self, expires_at: object, now: float) -> None:

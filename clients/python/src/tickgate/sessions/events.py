@@ -1,5 +1,5 @@
-"""The twelve events of a run. What they are given may be a `dict`, a dataclass, a model or any object; decimals and times
-become text. An event is `{"type", "timestamp", "data"}`."""
+"""The twelve events of a run. Arguments may be a `dict`, a dataclass, a model or any object; decimals and times become text.
+An event is `{"type", "timestamp", "data"}`."""
 
 from __future__ import annotations
 
@@ -76,16 +76,16 @@ def create_session_completed_event(result_id: Any, final_stats: Any = None) -> E
 
 
 def create_countdown_update_event(seconds_remaining: float, next_candle_time: Any) -> Event:
-    """How long until the next candle."""
+    """The time until the next candle."""
     data = {"seconds_remaining": seconds_remaining, "next_candle_time": plain(next_candle_time)}
     return _event("countdown_update", data)
 
 
 def create_heartbeat_event() -> Event:
-    """A sign of life of the engine; the gateway sends its own."""
+    """A heartbeat of the engine; the gateway also sends its own."""
     return _event("heartbeat", {})
 
 
 def create_error_event(error_code: str, message: str, details: Any = None) -> Event:
-    """Something has failed."""
+    """An error occurred."""
     return _event("error", {"error_code": error_code, "message": message, "details": plain(details)})
