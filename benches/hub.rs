@@ -57,7 +57,7 @@ fn hole_check(criterion: &mut Criterion) {
 }
 
 /// A replica's hub over memory, with subscribers whose sockets accept everything.
-struct Stage {
+struct BenchHub {
     hub: Arc<Hub>,
     backplane: Backplane,
     figures: Arc<EndpointFigures>,
@@ -68,7 +68,7 @@ struct Stage {
     _tasks: Tasks,
 }
 
-impl Stage {
+impl BenchHub {
     async fn set(subscribers: usize) -> Self {
         let metrics = Metrics::new();
         let backplane = Backplane::Memory(Memory::new());
@@ -156,7 +156,7 @@ fn fan_out(criterion: &mut Criterion) {
     for together in [1_u64, 32] {
         let mut group = criterion.benchmark_group(format!("fan-out to sinks, {together} at once"));
         for subscribers in [1_u64, 100, 1_000, 10_000] {
-            let stage = runtime.block_on(Stage::set(subscribers as usize));
+            let stage = runtime.block_on(BenchHub::set(subscribers as usize));
             group.throughput(Throughput::Elements(subscribers * together));
             group.bench_function(BenchmarkId::from_parameter(subscribers), |b| {
                 b.iter_custom(|rounds| {

@@ -17,7 +17,7 @@ mod source;
 
 use std::{collections::BTreeSet, process::Command};
 
-use source::{Source, manifests, root, sources, suite};
+use source::{SourceFile, manifests, root, sources, suite};
 
 /// Modules, in the order in which they build on each other, and everything they may import. Before adding an entry,
 /// ask: does the dependency point in the direction in which messages travel, and could a value be passed instead?
@@ -198,14 +198,14 @@ fn nothing(wrong: impl IntoIterator<Item = String>) {
 }
 
 /// Fails with all errors that a rule finds in the sources, excluding tests.
-fn holds(rule: impl Fn(&Source) -> Vec<String>) {
+fn holds(rule: impl Fn(&SourceFile) -> Vec<String>) {
     nothing(sources().iter().filter(|source| !source.is_test).flat_map(|source| {
         let found = rule(source);
         found.into_iter().map(|wrong| format!("{}: {wrong}", source.shown())).collect::<Vec<_>>()
     }));
 }
 
-fn is_at(source: &Source, homes: &[&str]) -> bool {
+fn is_at(source: &SourceFile, homes: &[&str]) -> bool {
     homes.iter().any(|home| source.path == *home || (home.ends_with('/') && source.path.starts_with(home)))
 }
 
@@ -270,7 +270,7 @@ fn every_label_value_is_counted_somewhere() {
         for variant in variants {
             // The list itself maps external numbers to some labels.
             let mapped = list.contains(&format!("Self::{variant},"));
-            let counts = |source: &Source| {
+            let counts = |source: &SourceFile| {
                 source.text.contains(&format!("::{variant}"))
                     || source.names(&format!("{variant},"))
                     || source.names(&format!("{variant} "))

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tickgate_wire::model::Class;
 
-use crate::{record::Channel, support::redis::RedisServer};
+use crate::{record::TestedChannel, support::redis::RedisServer};
 
 /// Overrides of the defaults: shorter intervals, and an endpoint with channels of every class.
 pub const SETTINGS: &str = r#"
@@ -84,7 +84,7 @@ pub struct Casting<'a> {
     pub user: &'a str,
     /// It takes over its session when it reconnects.
     pub takes_over: bool,
-    pub channels: Vec<Channel>,
+    pub channels: Vec<TestedChannel>,
     pub small_buffers: bool,
     /// Connects directly to the replicas, without the proxies' buffers.
     pub direct: bool,
@@ -96,7 +96,7 @@ pub struct Casting<'a> {
 
 impl<'a> Casting<'a> {
     /// A client with cursors that uses every replica.
-    pub fn usual(name: &'a str, user: &'a str, channels: Vec<Channel>) -> Self {
+    pub fn usual(name: &'a str, user: &'a str, channels: Vec<TestedChannel>) -> Self {
         let (small_buffers, direct, only, prefers) = (false, false, None, None);
         Self { name, user, takes_over: false, channels, small_buffers, direct, only, prefers }
     }
@@ -119,29 +119,29 @@ pub fn users() -> Vec<Arc<str>> {
 }
 
 /// The channels of one client of the audience.
-pub fn channels_of(user: &Arc<str>) -> Vec<Channel> {
+pub fn channels_of(user: &Arc<str>) -> Vec<TestedChannel> {
     let mut channels = vec![
-        Channel::private("orders", user, Class::Reliable),
-        Channel::private("risk_alerts", user, Class::Reliable),
-        Channel::private("bot_status", user, Class::Reliable),
-        Channel::private("portfolio", user, Class::State),
+        TestedChannel::private("orders", user, Class::Reliable),
+        TestedChannel::private("risk_alerts", user, Class::Reliable),
+        TestedChannel::private("bot_status", user, Class::Reliable),
+        TestedChannel::private("portfolio", user, Class::State),
     ];
     channels.extend(public_channels());
     channels
 }
 
-fn public_channels() -> [Channel; 5] {
+fn public_channels() -> [TestedChannel; 5] {
     [
-        Channel::public("ticker:BTC", Class::State),
-        Channel::public("ticker:ETH", Class::State),
-        Channel::public("trades:BTC", Class::Event),
-        Channel::public("system_log", Class::Event),
-        Channel::public("position_update", Class::Reliable),
+        TestedChannel::public("ticker:BTC", Class::State),
+        TestedChannel::public("ticker:ETH", Class::State),
+        TestedChannel::public("trades:BTC", Class::Event),
+        TestedChannel::public("system_log", Class::Event),
+        TestedChannel::public("position_update", Class::Reliable),
     ]
 }
 
 /// The channels that are published to.
-pub fn channels_of_all() -> Vec<Channel> {
+pub fn channels_of_all() -> Vec<TestedChannel> {
     let mut channels: Vec<_> = users().iter().flat_map(|user| channels_of(user).into_iter().take(4)).collect();
     channels.extend(public_channels());
     channels

@@ -10,9 +10,9 @@ use tokio::time::sleep;
 
 use crate::{
     dice::Dice,
-    follower::Order,
+    follower::ClientOrder,
     redis_line::{loaded, rewritten, say},
-    stage::{self, Stage},
+    stage::{self, ChaosStage},
     standby::Standby,
     support::{
         proxy::{Proxy, Weather},
@@ -24,9 +24,9 @@ macro_rules! faults {
     ($($name:ident $text:literal $target:ident $effect:ident;)+) => {
         /// A fault.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum Fault { $($name,)+ }
+        pub enum InjectedFault { $($name,)+ }
 
-        impl Fault {
+        impl InjectedFault {
             pub const ALL: &[Self] = &[$(Self::$name,)+];
 
             /// Its name in the documentation.
@@ -34,12 +34,12 @@ macro_rules! faults {
                 match self { $(Self::$name => $text,)+ }
             }
 
-            pub const fn target(self) -> Target {
-                match self { $(Self::$name => Target::$target,)+ }
+            pub const fn target(self) -> FaultTarget {
+                match self { $(Self::$name => FaultTarget::$target,)+ }
             }
 
-            pub const fn effect(self) -> Effect {
-                match self { $(Self::$name => Effect::$effect,)+ }
+            pub const fn effect(self) -> PermittedEffect {
+                match self { $(Self::$name => PermittedEffect::$effect,)+ }
             }
 
             /// Whether it is a change of server without losses.
@@ -50,7 +50,7 @@ macro_rules! faults {
             /// Whether a change of server soon after it may be doubtful: a replica has ended, or the roster was lost
             /// with the dataset.
             pub const fn leaves_doubt(self) -> bool {
-                matches!(self, Self::ReplicaKilled) || matches!(self.effect(), Effect::Forgets)
+                matches!(self, Self::ReplicaKilled) || matches!(self.effect(), PermittedEffect::Forgets)
             }
         }
     };
@@ -58,7 +58,7 @@ macro_rules! faults {
 
 /// The target of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Target {
+pub enum FaultTarget {
     Redis,
     Link,
     Replica,
@@ -67,7 +67,7 @@ pub enum Target {
 
 /// The permitted effect of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
+pub enum PermittedEffect {
     /// Everything acknowledged is delivered, and no gap is reported.
     Nothing,
     /// Redis loses what it had acknowledged: gaps must be reported.
@@ -119,20 +119,23 @@ pub struct Injected {
 }
 
 /// Injects the fault and waits until it is over.
-pub async fn inject(stage: &Arc<Stage>, fault: Fault, dice: &mut Dice) -> Injected {
+pub async fn inject(stage: &Arc<ChaosStage>, fault: InjectedFault, dice: &mut Dice) -> Injected {
     match fault.target() {
-        Target::Redis => inject_into_redis(stage, fault, dice).await,
-        Target::Link => {
+        FaultTarget::Redis => inject_into_redis(stage, fault, dice).await,
+        FaultTarget::Link => {
             let place = &stage.places[dice.index(stage::REPLICAS)];
             let began = Instant::now();
             blow(&place.to_redis, fault, dice).await;
             Injected { began, over: Instant::now() }
         }
-        Target::Replica => inject_into_replica(stage, fault, dice).await,
-        Target::Client => {
+        FaultTarget::Replica => inject_into_replica(stage, fault, dice).await,
+        FaultTarget::Client => {
             let began = Instant::now();
             match fault {
-                Fault::ClientKilled | Fault::ClientLeaves | Fault::ClientAway | Fault::ClientSleeps => {
+                InjectedFault::ClientKilled
+                | InjectedFault::ClientLeaves
+                | InjectedFault::ClientAway
+                | InjectedFault::ClientSleeps => {
                     order_a_client(stage, fault, dice).await;
                 }
                 _ => blow(&stage.places[dice.index(stage::REPLICAS)].to_clients, fault, dice).await,
@@ -143,19 +146,19 @@ pub async fn inject(stage: &Arc<Stage>, fault: Fault, dice: &mut Dice) -> Inject
 }
 
 /// Changes the weather of a proxy for a while.
-async fn blow(proxy: &Proxy, fault: Fault, dice: &mut Dice) {
+async fn blow(proxy: &Proxy, fault: InjectedFault, dice: &mut Dice) {
     let pause = Duration::from_millis(dice.between(300, 900));
     match fault {
-        Fault::LinkCut | Fault::ClientCut => {
+        InjectedFault::LinkCut | InjectedFault::ClientCut => {
             proxy.set(Weather::Refuse);
             sleep(pause).await;
             proxy.set(Weather::CLEAR);
         }
         // Never heals: only new connections work.
-        Fault::LinkHalfOpen | Fault::ClientHalfOpen => proxy.change_old(Weather::BlackHole),
-        Fault::LinkDeaf | Fault::ClientDeaf => proxy.change_old(Weather::Deaf),
-        Fault::LinkMute | Fault::ClientMute => proxy.change_old(Weather::Mute),
-        Fault::LinkDelayed | Fault::ClientDelayed => {
+        InjectedFault::LinkHalfOpen | InjectedFault::ClientHalfOpen => proxy.change_old(Weather::BlackHole),
+        InjectedFault::LinkDeaf | InjectedFault::ClientDeaf => proxy.change_old(Weather::Deaf),
+        InjectedFault::LinkMute | InjectedFault::ClientMute => proxy.change_old(Weather::Mute),
+        InjectedFault::LinkDelayed | InjectedFault::ClientDelayed => {
             proxy.set(Weather::Pass { delay: Duration::from_millis(150) });
             sleep(pause * 2).await;
             proxy.set(Weather::CLEAR);
@@ -168,28 +171,28 @@ async fn blow(proxy: &Proxy, fault: Fault, dice: &mut Dice) {
     }
 }
 
-async fn order_a_client(stage: &Stage, fault: Fault, dice: &mut Dice) {
+async fn order_a_client(stage: &ChaosStage, fault: InjectedFault, dice: &mut Dice) {
     let number = stage.next_order();
     let pause = Duration::from_millis(1_000);
     let order = match fault {
-        Fault::ClientKilled => Order::Vanish(number),
-        Fault::ClientLeaves => Order::Leave(number),
-        Fault::ClientAway => Order::StayAway(number, pause),
-        _ => Order::Sleep(number, pause),
+        InjectedFault::ClientKilled => ClientOrder::Vanish(number),
+        InjectedFault::ClientLeaves => ClientOrder::Leave(number),
+        InjectedFault::ClientAway => ClientOrder::StayAway(number, pause),
+        _ => ClientOrder::Sleep(number, pause),
     };
     {
         let clients = stage.clients.lock();
         let here: Vec<_> = clients.iter().filter(|client| !client.dismissed).collect();
         here[dice.index(here.len())].orders.send_replace(order);
     }
-    if matches!(fault, Fault::ClientAway | Fault::ClientSleeps) {
+    if matches!(fault, InjectedFault::ClientAway | InjectedFault::ClientSleeps) {
         sleep(pause).await;
     }
 }
 
-async fn inject_into_replica(stage: &Stage, fault: Fault, dice: &mut Dice) -> Injected {
+async fn inject_into_replica(stage: &ChaosStage, fault: InjectedFault, dice: &mut Dice) -> Injected {
     let number = dice.index(stage::REPLICAS);
-    if fault == Fault::ReplicaDrained {
+    if fault == InjectedFault::ReplicaDrained {
         let began = Instant::now();
         drain(stage, number).await;
         return Injected { began, over: Instant::now() };
@@ -198,7 +201,7 @@ async fn inject_into_replica(stage: &Stage, fault: Fault, dice: &mut Dice) -> In
     let mut process = stage.places[number].process.lock().await;
     let began = Instant::now();
     match fault {
-        Fault::ReplicaKilled => {
+        InjectedFault::ReplicaKilled => {
             process.kill();
             sleep(Duration::from_millis(dice.between(100, 600))).await;
             stage.replace(number, &mut process);
@@ -213,7 +216,7 @@ async fn inject_into_replica(stage: &Stage, fault: Fault, dice: &mut Dice) -> In
 }
 
 /// Drains a replica and starts a new one in its place.
-pub async fn drain(stage: &Stage, number: usize) {
+pub async fn drain(stage: &ChaosStage, number: usize) {
     let mut process = stage.places[number].process.lock().await;
     process.signal("-TERM");
     let code = process.ended(Duration::from_secs(30)).await;
@@ -223,46 +226,46 @@ pub async fn drain(stage: &Stage, number: usize) {
     stage.replace(number, &mut process);
 }
 
-async fn inject_into_redis(stage: &Stage, fault: Fault, dice: &mut Dice) -> Injected {
+async fn inject_into_redis(stage: &ChaosStage, fault: InjectedFault, dice: &mut Dice) -> Injected {
     let mut redis = stage.redis.lock().await;
     let mut began = Instant::now();
     let pause = Duration::from_millis(dice.between(400, 1_200));
     let milliseconds = pause.as_millis().to_string();
     match fault {
-        Fault::RedisKilled => {
+        InjectedFault::RedisKilled => {
             redis.kill();
             sleep(pause / 2).await;
             blocking(|| redis.restart());
             loaded(redis.port()).await;
         }
-        Fault::RedisFrozen => {
+        InjectedFault::RedisFrozen => {
             redis.freeze();
             sleep(pause * 2).await;
             redis.thaw();
         }
-        Fault::RedisAsleep => say(redis.port(), &format!("DEBUG SLEEP {}", (pause * 2).as_secs_f64())).await,
-        Fault::RedisLoading => began = load_slowly(&mut redis).await,
-        Fault::WritesPaused | Fault::AllPaused => {
-            let which = if fault == Fault::AllPaused { "ALL" } else { "WRITE" };
+        InjectedFault::RedisAsleep => say(redis.port(), &format!("DEBUG SLEEP {}", (pause * 2).as_secs_f64())).await,
+        InjectedFault::RedisLoading => began = load_slowly(&mut redis).await,
+        InjectedFault::WritesPaused | InjectedFault::AllPaused => {
+            let which = if fault == InjectedFault::AllPaused { "ALL" } else { "WRITE" };
             say(redis.port(), &format!("CLIENT PAUSE {milliseconds} {which}")).await;
             sleep(pause).await;
         }
-        Fault::PubSubKilled => say(redis.port(), "CLIENT KILL TYPE pubsub").await,
-        Fault::CommandsKilled => say(redis.port(), "CLIENT KILL TYPE normal SKIPME yes").await,
-        Fault::OutOfMemory => {
+        InjectedFault::PubSubKilled => say(redis.port(), "CLIENT KILL TYPE pubsub").await,
+        InjectedFault::CommandsKilled => say(redis.port(), "CLIENT KILL TYPE normal SKIPME yes").await,
+        InjectedFault::OutOfMemory => {
             say(redis.port(), "CONFIG SET maxmemory 1mb").await;
             sleep(pause).await;
             say(redis.port(), "CONFIG SET maxmemory 0").await;
         }
-        Fault::ScriptsFlushed => say(redis.port(), "SCRIPT FLUSH").await,
-        Fault::RolledBack => {
+        InjectedFault::ScriptsFlushed => say(redis.port(), "SCRIPT FLUSH").await,
+        InjectedFault::RolledBack => {
             say(redis.port(), "SAVE").await;
             sleep(pause).await;
             began = roll_back(&mut redis).await;
         }
-        Fault::Emptied => blocking(|| redis.restart_empty()),
-        Fault::Flushed => say(redis.port(), "FLUSHALL").await,
-        Fault::FailoverPlanned => began = fail_over(stage, &mut redis, None).await,
+        InjectedFault::Emptied => blocking(|| redis.restart_empty()),
+        InjectedFault::Flushed => say(redis.port(), "FLUSHALL").await,
+        InjectedFault::FailoverPlanned => began = fail_over(stage, &mut redis, None).await,
         _ => began = fail_over(stage, &mut redis, Some(pause)).await,
     }
     Injected { began, over: Instant::now() }
@@ -292,7 +295,7 @@ async fn load_slowly(redis: &mut RedisServer) -> Instant {
 
 /// Another server takes over. `lag`: how long it had been disconnected from the previous one, whose later writes are
 /// then lost.
-async fn fail_over(stage: &Stage, redis: &mut RedisServer, lag: Option<Duration>) -> Instant {
+async fn fail_over(stage: &ChaosStage, redis: &mut RedisServer, lag: Option<Duration>) -> Instant {
     let standby = Standby::of(redis).await;
     match lag {
         Some(lag) => {

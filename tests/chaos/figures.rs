@@ -4,11 +4,11 @@ use std::{collections::BTreeMap, fmt::Write, fs, path::Path, time::Duration};
 
 use serde_json::{Value, json};
 
-use crate::faults::{Effect, Fault};
+use crate::faults::{InjectedFault, PermittedEffect};
 
 /// Times of one kind of fault.
 #[derive(Default)]
-pub struct Row {
+pub struct FaultTimes {
     pub injected: usize,
     /// From its start until a replica counted it.
     pub noticed: Vec<Duration>,
@@ -19,10 +19,10 @@ pub struct Row {
 }
 
 #[derive(Default)]
-pub struct Figures {
+pub struct ChaosFigures {
     pub seed: u64,
     pub seconds: f64,
-    pub faults: BTreeMap<Fault, Row>,
+    pub faults: BTreeMap<InjectedFault, FaultTimes>,
     /// Faults with separate clients.
     pub specials: usize,
     pub accepted: usize,
@@ -42,8 +42,8 @@ pub struct Figures {
     pub counted: Duration,
 }
 
-impl Figures {
-    pub fn row(&mut self, fault: Fault) -> &mut Row {
+impl ChaosFigures {
+    pub fn row(&mut self, fault: InjectedFault) -> &mut FaultTimes {
         self.faults.entry(fault).or_default()
     }
 
@@ -75,7 +75,8 @@ impl Figures {
                 "gaps": row.gaps,
             })
         });
-        let all = |of: fn(&Row) -> &Vec<Duration>| self.faults.values().flat_map(of).copied().collect::<Vec<_>>();
+        let all =
+            |of: fn(&FaultTimes) -> &Vec<Duration>| self.faults.values().flat_map(of).copied().collect::<Vec<_>>();
         let (noticed, healed) = (all(|row| &row.noticed), all(|row| &row.healed));
         json!({
             "seed": self.seed,
@@ -106,7 +107,7 @@ impl Figures {
             String::from("| Fault | injected | noticed after | healed after | gaps |\n|---|---|---|---|---|\n");
         for (fault, row) in &self.faults {
             let (noticed, healed) = (shown(&row.noticed), shown(&row.healed));
-            let gaps = if fault.effect() == Effect::Forgets { row.gaps.to_string() } else { "0".into() };
+            let gaps = if fault.effect() == PermittedEffect::Forgets { row.gaps.to_string() } else { "0".into() };
             let _ = writeln!(table, "| {} | {} | {noticed} | {healed} | {gaps} |", fault.text(), row.injected);
         }
         table

@@ -22,7 +22,7 @@ use tokio::{
 
 use crate::{
     dice::Dice,
-    record::{Channel, Ended, Heard, SharedDiary, Stream},
+    record::{ClientStream, ConnectionEnd, HeardEvent, SharedDiary, TestedChannel},
     support::replica::token,
 };
 
@@ -32,7 +32,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// An order to a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
+pub enum ClientOrder {
     /// No order yet.
     Live,
     /// Its process is killed; it reconnects elsewhere.
@@ -48,16 +48,16 @@ pub enum Order {
 }
 
 /// The parameters of one client.
-pub struct Follower {
+pub struct ClientParameters {
     pub name: String,
     pub user: Arc<str>,
     /// It takes over its session, so that its previous connection releases its place.
     pub takes_over: bool,
-    pub channels: Vec<Channel>,
+    pub channels: Vec<TestedChannel>,
     /// The address of each replica's proxy.
     pub replicas: Vec<SocketAddr>,
     pub diary: SharedDiary,
-    pub orders: watch::Receiver<Order>,
+    pub orders: watch::Receiver<ClientOrder>,
     pub dice: Dice,
     /// Uses the smallest buffers that the kernel allows, so that the gateway notices a client that does not read.
     pub small_buffers: bool,
@@ -73,17 +73,17 @@ pub struct Follower {
 }
 
 /// The result of a connection.
-enum Outcome {
+enum ConnectionOutcome {
     Closed {
         code: u16,
         reason: String,
     },
     /// Lost without a Close frame.
     Gone,
-    Ordered(Order),
+    Ordered(ClientOrder),
 }
 
-impl Outcome {
+impl ConnectionOutcome {
     fn of(error: Error) -> Self {
         match error {
             Error::Closed(closed) => Self::Closed { code: closed.code.unwrap_or(1005), reason: closed.reason },
@@ -92,7 +92,7 @@ impl Outcome {
     }
 }
 
-impl Follower {
+impl ClientParameters {
     /// Runs until it is ordered to end.
     pub async fn run(mut self, mut stop: Stop) {
         loop {
@@ -102,11 +102,15 @@ impl Follower {
             };
             self.diary.lock().connected = false;
             match outcome {
-                Outcome::Ordered(Order::End) => return,
+                ConnectionOutcome::Ordered(ClientOrder::End) => return,
                 // Any other order calls it back.
-                Outcome::Ordered(Order::StayAway(_, pause)) => drop(timeout(pause, self.orders.changed()).await),
+                ConnectionOutcome::Ordered(ClientOrder::StayAway(_, pause)) => {
+                    drop(timeout(pause, self.orders.changed()).await);
+                }
                 // The rule of the close codes: 4500 and above never reconnect.
-                Outcome::Closed { code, reason } if code >= 4500 || (1000..1011).contains(&code) && code != 1001 => {
+                ConnectionOutcome::Closed { code, reason }
+                    if code >= 4500 || (1000..1011).contains(&code) && code != 1001 =>
+                {
                     self.malformed(&format!("closed for good: {code} {reason}"));
                     return;
                 }
@@ -117,11 +121,15 @@ impl Follower {
         }
     }
 
-    async fn connect_and_follow(&mut self) -> Outcome {
+    async fn connect_and_follow(&mut self) -> ConnectionOutcome {
         self.orders.borrow_and_update();
         let Some(mut socket) = self.connect().await else {
             sleep(Duration::from_millis(self.dice.between(50, 200))).await;
-            return if *self.orders.borrow() == Order::End { Outcome::Ordered(Order::End) } else { Outcome::Gone };
+            return if *self.orders.borrow() == ClientOrder::End {
+                ConnectionOutcome::Ordered(ClientOrder::End)
+            } else {
+                ConnectionOutcome::Gone
+            };
         };
         let mut hinted = false;
         let outcome = match self.begin(&mut socket).await {
@@ -132,15 +140,15 @@ impl Follower {
             Err(outcome) => outcome,
         };
         let (code, reason) = match &outcome {
-            Outcome::Closed { code, reason } => (*code, reason.clone()),
-            Outcome::Gone => (1006, String::new()),
-            Outcome::Ordered(Order::Leave(_) | Order::End) => {
+            ConnectionOutcome::Closed { code, reason } => (*code, reason.clone()),
+            ConnectionOutcome::Gone => (1006, String::new()),
+            ConnectionOutcome::Ordered(ClientOrder::Leave(_) | ClientOrder::End) => {
                 let _ = timeout(Duration::from_millis(300), socket.close()).await;
                 return outcome;
             }
-            Outcome::Ordered(_) => return outcome,
+            ConnectionOutcome::Ordered(_) => return outcome,
         };
-        self.diary.lock().ended.push(Ended { code, reason, hinted, at: std::time::Instant::now() });
+        self.diary.lock().ended.push(ConnectionEnd { code, reason, hinted, at: std::time::Instant::now() });
         outcome
     }
 
@@ -173,14 +181,14 @@ impl Follower {
     }
 
     /// Reads the welcome and subscribes.
-    async fn begin(&mut self, socket: &mut Socket) -> Result<(), Outcome> {
+    async fn begin(&mut self, socket: &mut Socket) -> Result<(), ConnectionOutcome> {
         let welcome = self.expect(socket).await?;
         if welcome["type"] != "connection_established" {
             self.malformed(&format!("greeted with {welcome}"));
-            return Err(Outcome::Gone);
+            return Err(ConnectionOutcome::Gone);
         }
         self.diary.lock().connections += 1;
-        self.each_stream(|_| Heard::Connected);
+        self.each_stream(|_| HeardEvent::Connected);
         self.session = welcome["session"].as_str().map(str::to_owned);
         // Incomplete replays are requested again.
         self.replaying.clear();
@@ -188,14 +196,14 @@ impl Follower {
         self.subscribe(socket, &names).await
     }
 
-    async fn subscribe(&mut self, socket: &mut Socket, names: &[&str]) -> Result<(), Outcome> {
+    async fn subscribe(&mut self, socket: &mut Socket, names: &[&str]) -> Result<(), ConnectionOutcome> {
         let element = |name: &&str| match self.cursors.get(*name) {
             Some(cursor) => json!({ "channel": name, "since": cursor.to_string() }),
             None => json!(name),
         };
         let elements: Vec<_> = names.iter().map(element).collect();
         let request = json!({ "type": "subscribe", "id": "begin", "channels": elements });
-        socket.send(request.to_string()).await.map_err(|_| Outcome::Gone)
+        socket.send(request.to_string()).await.map_err(|_| ConnectionOutcome::Gone)
     }
 
     /// Stores the last cursor that the server sent for a channel; channels of one stream move together once their
@@ -213,38 +221,38 @@ impl Follower {
     }
 
     /// The next message, within the response timeout.
-    async fn expect(&mut self, socket: &mut Socket) -> Result<Value, Outcome> {
+    async fn expect(&mut self, socket: &mut Socket) -> Result<Value, ConnectionOutcome> {
         match timeout(ANSWER_TIMEOUT, socket.next()).await {
-            Ok(Ok(text)) => serde_json::from_str(&text).map_err(|_| Outcome::Gone),
-            Ok(Err(error)) => Err(Outcome::of(error)),
-            Err(_) => Err(Outcome::Gone),
+            Ok(Ok(text)) => serde_json::from_str(&text).map_err(|_| ConnectionOutcome::Gone),
+            Ok(Err(error)) => Err(ConnectionOutcome::of(error)),
+            Err(_) => Err(ConnectionOutcome::Gone),
         }
     }
 
-    async fn follow(&mut self, socket: &mut Socket, hinted: &mut bool) -> Outcome {
+    async fn follow(&mut self, socket: &mut Socket, hinted: &mut bool) -> ConnectionOutcome {
         loop {
             let next = tokio::select! {
                 biased;
                 changed = self.orders.changed() => {
                     let order = *self.orders.borrow();
                     match (changed, order) {
-                        (Err(_), _) => return Outcome::Ordered(Order::End),
-                        (Ok(()), Order::Live) => continue,
-                        (Ok(()), Order::Sleep(_, pause)) => {
+                        (Err(_), _) => return ConnectionOutcome::Ordered(ClientOrder::End),
+                        (Ok(()), ClientOrder::Live) => continue,
+                        (Ok(()), ClientOrder::Sleep(_, pause)) => {
                             // Any other order wakes it.
                             if timeout(pause, self.orders.changed()).await.is_ok() {
                                 self.orders.mark_changed();
                             }
                             continue;
                         }
-                        (Ok(()), order) => return Outcome::Ordered(order),
+                        (Ok(()), order) => return ConnectionOutcome::Ordered(order),
                     }
                 }
                 next = socket.next() => next,
             };
             let text = match next {
                 Ok(text) => text,
-                Err(error) => return Outcome::of(error),
+                Err(error) => return ConnectionOutcome::of(error),
             };
             match serde_json::from_str::<Value>(&text) {
                 Ok(message) => {
@@ -258,7 +266,7 @@ impl Follower {
         }
     }
 
-    async fn take(&mut self, socket: &mut Socket, message: &Value) -> Result<(), Outcome> {
+    async fn take(&mut self, socket: &mut Socket, message: &Value) -> Result<(), ConnectionOutcome> {
         if message["_meta"].is_object() {
             self.take_push(message);
             return Ok(());
@@ -287,7 +295,7 @@ impl Follower {
         Ok(())
     }
 
-    async fn take_subscribed(&mut self, socket: &mut Socket, message: &Value) -> Result<(), Outcome> {
+    async fn take_subscribed(&mut self, socket: &mut Socket, message: &Value) -> Result<(), ConnectionOutcome> {
         for begun in message["channels"].as_array().into_iter().flatten() {
             let Some(stream) = self.stream_of(&begun["channel"]) else { continue };
             let channel = begun["channel"].as_str().unwrap_or_default().to_owned();
@@ -304,8 +312,8 @@ impl Follower {
             let mut diary = self.diary.lock();
             let known = diary.streams.get(&stream).into_iter().flatten();
             // With a cursor it continues where it was; otherwise it starts here.
-            if known.filter(|(_, heard)| matches!(heard, Heard::Began(_))).count() == 0 {
-                diary.hear(&stream, Heard::Began(at));
+            if known.filter(|(_, heard)| matches!(heard, HeardEvent::Began(_))).count() == 0 {
+                diary.hear(&stream, HeardEvent::Began(at));
             }
         }
         let refused: Vec<_> = message["errors"].as_array().into_iter().flatten().cloned().collect();
@@ -314,7 +322,7 @@ impl Follower {
         }
         self.diary.lock().postponed += refused.len() as u64;
         sleep(Duration::from_millis(100)).await;
-        let wanted = |channel: &&Channel| refused.iter().any(|refused| refused["channel"] == channel.name);
+        let wanted = |channel: &&TestedChannel| refused.iter().any(|refused| refused["channel"] == channel.name);
         let names: Vec<_> = self.channels.iter().filter(wanted).map(|channel| channel.name).collect();
         if names.len() < refused.len() {
             self.malformed(&format!("refused: {message}"));
@@ -331,9 +339,9 @@ impl Follower {
         let id = id_of(&meta["id"]);
         let heard = match (id, message["number"].as_u64()) {
             (Some(id), Some(number)) if !foreign => {
-                Heard::Push { id, number, replayed: meta["replayed"] == true, snapshot: meta["snapshot"] == true }
+                HeardEvent::Push { id, number, replayed: meta["replayed"] == true, snapshot: meta["snapshot"] == true }
             }
-            _ => Heard::Malformed(format!("{} got {message}", self.name)),
+            _ => HeardEvent::Malformed(format!("{} got {message}", self.name)),
         };
         self.diary.lock().hear(&channel.stream, heard);
         self.store(channel.name, &meta["id"]);
@@ -343,7 +351,7 @@ impl Follower {
         let Some(stream) = self.stream_of(&message["channels"][0]) else {
             return self.malformed(&format!("a gap of a channel that is not subscribed: {message}"));
         };
-        let heard = Heard::Gap {
+        let heard = HeardEvent::Gap {
             after: id_of(&message["after"]).unwrap_or_default(),
             before: id_of(&message["before"]),
             reason: message["reason"].as_str().unwrap_or_default().to_owned(),
@@ -355,11 +363,11 @@ impl Follower {
         }
     }
 
-    fn stream_of(&self, channel: &Value) -> Option<Stream> {
+    fn stream_of(&self, channel: &Value) -> Option<ClientStream> {
         self.channels.iter().find(|known| *channel == known.name).map(|known| known.stream.clone())
     }
 
-    fn each_stream(&self, heard: impl Fn(&Stream) -> Heard) {
+    fn each_stream(&self, heard: impl Fn(&ClientStream) -> HeardEvent) {
         let mut streams: Vec<_> = self.channels.iter().map(|channel| channel.stream.clone()).collect();
         streams.dedup();
         let mut diary = self.diary.lock();
@@ -371,7 +379,7 @@ impl Follower {
 
     fn malformed(&self, text: &str) {
         let stream = self.channels[0].stream.clone();
-        self.diary.lock().hear(&stream, Heard::Malformed(format!("{}: {text}", self.name)));
+        self.diary.lock().hear(&stream, HeardEvent::Malformed(format!("{}: {text}", self.name)));
     }
 }
 

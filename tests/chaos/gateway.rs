@@ -22,7 +22,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(6);
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A running `tickgate serve`, killed when dropped.
-pub struct Gateway {
+pub struct ServeProcess {
     child: Child,
     pub public: SocketAddr,
     pub operations: SocketAddr,
@@ -30,15 +30,15 @@ pub struct Gateway {
 
 /// The resources of a replica's process.
 #[derive(Clone, Copy, Debug)]
-pub struct Footprint {
+pub struct ReplicaUsage {
     pub descriptors: usize,
     pub resident_bytes: u64,
 }
 
 /// One scrape of a replica's metrics.
-pub struct Metrics(String);
+pub struct MetricsScrape(String);
 
-impl Gateway {
+impl ServeProcess {
     /// Starts a replica of this program on free ports and waits until it reports them.
     pub fn start(program: &Path, redis_url: &str, settings: &Path, log: &Path, variables: &[(String, String)]) -> Self {
         let greeting = log.with_extension("greeting");
@@ -105,21 +105,21 @@ impl Gateway {
         !matches!(self.child.try_wait(), Ok(None))
     }
 
-    pub async fn metrics(&self) -> Option<Metrics> {
+    pub async fn metrics(&self) -> Option<MetricsScrape> {
         metrics_of(self.operations).await
     }
 
-    pub fn footprint(&self) -> Footprint {
+    pub fn footprint(&self) -> ReplicaUsage {
         let proc = format!("/proc/{}", self.id());
         let descriptors = std::fs::read_dir(format!("{proc}/fd")).map_or(0, Iterator::count);
         let status = std::fs::read_to_string(format!("{proc}/status")).unwrap_or_default();
         let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
         let resident_bytes = kilobytes.and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0) * 1024;
-        Footprint { descriptors, resident_bytes }
+        ReplicaUsage { descriptors, resident_bytes }
     }
 }
 
-impl Drop for Gateway {
+impl Drop for ServeProcess {
     fn drop(&mut self) {
         // A stopped process ends only by a kill.
         self.kill();
@@ -127,9 +127,9 @@ impl Drop for Gateway {
 }
 
 /// Scrapes the replica behind an operations address.
-pub async fn metrics_of(operations: SocketAddr) -> Option<Metrics> {
+pub async fn metrics_of(operations: SocketAddr) -> Option<MetricsScrape> {
     let answer = exchange(Request::get(format!("http://{operations}/metrics"))).await.ok()?;
-    (answer.status == 200).then_some(Metrics(answer.body))
+    (answer.status == 200).then_some(MetricsScrape(answer.body))
 }
 
 /// Requests JSON with the API key.
@@ -144,7 +144,7 @@ pub async fn exchange(request: Request) -> Result<Response, Error> {
     request.header("x-api-key", API_KEY).timeout(ANSWER_TIMEOUT).send().await
 }
 
-impl Metrics {
+impl MetricsScrape {
     /// The sum over a metric's labels.
     pub fn sum(&self, name: &str) -> f64 {
         self.sum_where(name, "")

@@ -7,11 +7,11 @@ use std::{
 
 use tickgate_wire::model::{Class, StreamId};
 
-use crate::record::{Acknowledged, Heard};
+use crate::record::{AcknowledgedPublication, HeardEvent};
 
 /// A broken promise.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Violation {
+pub enum BrokenPromise {
     /// Acknowledged, never delivered, and not covered by a gap.
     Lost(StreamId),
     /// Delivered twice: at all to a client that keeps a cursor, without `replayed` to one that does not.
@@ -43,7 +43,7 @@ pub enum Violation {
 
 /// The client's state while its diary is read.
 #[derive(Default)]
-struct Reading {
+struct DiaryState {
     /// The greatest id delivered, and the last one of this connection.
     most: Option<StreamId>,
     last: Option<StreamId>,
@@ -58,27 +58,27 @@ struct Reading {
     /// When it received a gap in doubt.
     doubts: Vec<Instant>,
     began: Option<StreamId>,
-    violations: Vec<Violation>,
+    violations: Vec<BrokenPromise>,
 }
 
 /// Judges one stream of one client. `acknowledged`: everything that publishers were told about it.
 pub fn judge<'a>(
     class: Class,
-    acknowledged: &BTreeMap<StreamId, Acknowledged>,
-    heard: impl Iterator<Item = &'a (Instant, Heard)>,
-) -> Vec<Violation> {
-    let mut reading = Reading::default();
+    acknowledged: &BTreeMap<StreamId, AcknowledgedPublication>,
+    heard: impl Iterator<Item = &'a (Instant, HeardEvent)>,
+) -> Vec<BrokenPromise> {
+    let mut reading = DiaryState::default();
     for (at, heard) in heard {
         match heard {
-            Heard::Connected => reading.last = None,
-            Heard::Began(position) => reading.begin(*position),
-            Heard::Malformed(text) => reading.violations.push(Violation::Malformed(text.clone())),
-            Heard::Gap { after, before, is_counted, .. } => {
+            HeardEvent::Connected => reading.last = None,
+            HeardEvent::Began(position) => reading.begin(*position),
+            HeardEvent::Malformed(text) => reading.violations.push(BrokenPromise::Malformed(text.clone())),
+            HeardEvent::Gap { after, before, is_counted, .. } => {
                 reading.fresh += 1;
                 reading.gaps.push((*after, *before));
                 reading.doubts.extend((!is_counted).then_some(*at));
             }
-            Heard::Push { id, number, replayed, snapshot } => {
+            HeardEvent::Push { id, number, replayed, snapshot } => {
                 reading.push(class, (*id, *number), *replayed || *snapshot);
             }
         }
@@ -88,7 +88,7 @@ pub fn judge<'a>(
     reading.violations
 }
 
-impl Reading {
+impl DiaryState {
     fn begin(&mut self, at: StreamId) {
         self.began.get_or_insert(at);
         self.last = None;
@@ -100,11 +100,11 @@ impl Reading {
             && id <= last
             && !(class == Class::State && marked)
         {
-            self.violations.push(Violation::Misordered { before: last, after: id });
+            self.violations.push(BrokenPromise::Misordered { before: last, after: id });
         }
         if self.delivered.contains_key(&id) {
             if class != Class::State || !marked {
-                self.violations.push(Violation::Repeated(id));
+                self.violations.push(BrokenPromise::Repeated(id));
             }
         } else if class != Class::State {
             self.check_hole(id);
@@ -113,7 +113,7 @@ impl Reading {
             && first != id
             && first.epoch == id.epoch
         {
-            self.violations.push(Violation::PublishedTwice { number, first, second: id });
+            self.violations.push(BrokenPromise::PublishedTwice { number, first, second: id });
         }
         for gap in self.gaps.iter_mut().filter(|(_, before)| before.is_none()) {
             gap.1 = Some(id);
@@ -138,17 +138,17 @@ impl Reading {
         let covered = |at: StreamId| self.gaps.iter().any(|gap| covers(*gap, at));
         let missing = (id.seq - skipped..id.seq).map(|seq| StreamId::new(id.epoch, seq)).filter(|at| !covered(*at));
         if missing.count() > self.fresh {
-            self.violations.push(Violation::Hole { from, to: id });
+            self.violations.push(BrokenPromise::Hole { from, to: id });
         }
     }
 
-    fn close(&mut self, class: Class, acknowledged: &BTreeMap<StreamId, Acknowledged>) {
+    fn close(&mut self, class: Class, acknowledged: &BTreeMap<StreamId, AcknowledgedPublication>) {
         let Some(began) = self.began else { return };
         for (id, number) in &self.delivered {
             if let Some(known) = acknowledged.get(id)
                 && known.number != *number
             {
-                let violation = Violation::Forked { id: *id, acknowledged: known.number, delivered: *number };
+                let violation = BrokenPromise::Forked { id: *id, acknowledged: known.number, delivered: *number };
                 self.violations.push(violation);
             }
         }
@@ -159,7 +159,7 @@ impl Reading {
             .filter(|id| class != Class::State || Some(*id) == newest)
             .filter(|id| !self.delivered.contains_key(id) && !self.gaps.iter().any(|gap| covers(*gap, **id)))
             .filter(|id| !self.is_of_another_branch(**id, acknowledged[*id].at));
-        let lost: Vec<_> = lost.map(|id| Violation::Lost(*id)).collect();
+        let lost: Vec<_> = lost.map(|id| BrokenPromise::Lost(*id)).collect();
         self.violations.extend(lost);
     }
 
@@ -186,88 +186,89 @@ mod tests {
         StreamId::new(epoch, seq)
     }
 
-    fn acknowledged(ids: &[(u64, u64)]) -> BTreeMap<StreamId, Acknowledged> {
+    fn acknowledged(ids: &[(u64, u64)]) -> BTreeMap<StreamId, AcknowledgedPublication> {
         let at = Instant::now();
         let number = |id: StreamId| id.epoch * 100 + id.seq;
-        ids.iter().map(|(e, s)| (id(*e, *s), Acknowledged { number: number(id(*e, *s)), at })).collect()
+        ids.iter().map(|(e, s)| (id(*e, *s), AcknowledgedPublication { number: number(id(*e, *s)), at })).collect()
     }
 
-    fn push(epoch: u64, seq: u64) -> Heard {
-        Heard::Push { id: id(epoch, seq), number: epoch * 100 + seq, replayed: false, snapshot: false }
+    fn push(epoch: u64, seq: u64) -> HeardEvent {
+        HeardEvent::Push { id: id(epoch, seq), number: epoch * 100 + seq, replayed: false, snapshot: false }
     }
 
-    fn replayed(epoch: u64, seq: u64) -> Heard {
-        Heard::Push { id: id(epoch, seq), number: epoch * 100 + seq, replayed: true, snapshot: false }
+    fn replayed(epoch: u64, seq: u64) -> HeardEvent {
+        HeardEvent::Push { id: id(epoch, seq), number: epoch * 100 + seq, replayed: true, snapshot: false }
     }
 
-    fn gap(after: StreamId, before: Option<StreamId>) -> Heard {
-        Heard::Gap { after, before, reason: "failover".into(), is_counted: true }
+    fn gap(after: StreamId, before: Option<StreamId>) -> HeardEvent {
+        HeardEvent::Gap { after, before, reason: "failover".into(), is_counted: true }
     }
 
-    fn now(heard: &[Heard]) -> Vec<(Instant, Heard)> {
+    fn now(heard: &[HeardEvent]) -> Vec<(Instant, HeardEvent)> {
         heard.iter().map(|heard| (Instant::now(), heard.clone())).collect()
     }
 
-    fn judged(ids: &[(u64, u64)], heard: &[Heard]) -> Vec<Violation> {
+    fn judged(ids: &[(u64, u64)], heard: &[HeardEvent]) -> Vec<BrokenPromise> {
         judge(Class::Reliable, &acknowledged(ids), now(heard).iter())
     }
 
     #[test]
     fn a_complete_stream_has_no_violations() {
-        let heard = [Heard::Began(id(1, 0)), push(1, 1), push(1, 2), push(5, 0), push(5, 1)];
+        let heard = [HeardEvent::Began(id(1, 0)), push(1, 1), push(1, 2), push(5, 0), push(5, 1)];
         assert_eq!(judged(&[(1, 0), (1, 1), (1, 2), (5, 0), (5, 1)], &heard), []);
     }
 
     #[test]
     fn an_undelivered_publication_is_lost_unless_a_gap_covers_it() {
-        let heard = [Heard::Began(id(1, 0)), push(1, 1)];
-        assert_eq!(judged(&[(1, 1), (1, 2)], &heard), [Violation::Lost(id(1, 2))]);
-        let told = [Heard::Began(id(1, 0)), push(1, 1), gap(id(1, 1), Some(id(2, 0))), push(2, 0)];
+        let heard = [HeardEvent::Began(id(1, 0)), push(1, 1)];
+        assert_eq!(judged(&[(1, 1), (1, 2)], &heard), [BrokenPromise::Lost(id(1, 2))]);
+        let told = [HeardEvent::Began(id(1, 0)), push(1, 1), gap(id(1, 1), Some(id(2, 0))), push(2, 0)];
         assert_eq!(judged(&[(1, 1), (1, 2), (2, 0)], &told), []);
-        let open = [Heard::Began(id(1, 0)), push(1, 1), gap(id(1, 1), None), push(2, 0)];
-        assert_eq!(judged(&[(1, 1), (1, 2), (2, 0), (2, 1)], &open), [Violation::Lost(id(2, 1))]);
+        let open = [HeardEvent::Began(id(1, 0)), push(1, 1), gap(id(1, 1), None), push(2, 0)];
+        assert_eq!(judged(&[(1, 1), (1, 2), (2, 0), (2, 1)], &open), [BrokenPromise::Lost(id(2, 1))]);
     }
 
     #[test]
     fn a_hole_is_detected_even_if_its_content_is_unknown() {
-        let heard = [Heard::Began(id(1, 0)), push(1, 1), push(1, 3)];
-        assert_eq!(judged(&[], &heard), [Violation::Hole { from: id(1, 1), to: id(1, 3) }]);
-        let late = [Heard::Began(id(1, 0)), push(1, 1), push(2, 1)];
-        assert_eq!(judged(&[], &late), [Violation::Hole { from: id(1, 1), to: id(2, 1) }]);
-        let marker = [Heard::Began(id(1, 0)), push(1, 1), gap(id(0, 4), Some(id(1, 0))), push(1, 3)];
+        let heard = [HeardEvent::Began(id(1, 0)), push(1, 1), push(1, 3)];
+        assert_eq!(judged(&[], &heard), [BrokenPromise::Hole { from: id(1, 1), to: id(1, 3) }]);
+        let late = [HeardEvent::Began(id(1, 0)), push(1, 1), push(2, 1)];
+        assert_eq!(judged(&[], &late), [BrokenPromise::Hole { from: id(1, 1), to: id(2, 1) }]);
+        let marker = [HeardEvent::Began(id(1, 0)), push(1, 1), gap(id(0, 4), Some(id(1, 0))), push(1, 3)];
         assert_eq!(judged(&[], &marker), []);
     }
 
     #[test]
     fn a_repetition_is_detected_even_if_it_is_marked() {
-        let again = [Heard::Began(id(1, 0)), push(1, 1), push(1, 2), Heard::Connected, replayed(1, 2), push(1, 3)];
-        assert_eq!(judged(&[], &again), [Violation::Repeated(id(1, 2))]);
+        let again =
+            [HeardEvent::Began(id(1, 0)), push(1, 1), push(1, 2), HeardEvent::Connected, replayed(1, 2), push(1, 3)];
+        assert_eq!(judged(&[], &again), [BrokenPromise::Repeated(id(1, 2))]);
     }
 
     #[test]
     fn order_and_content_are_checked() {
-        let heard = [Heard::Began(id(1, 0)), push(1, 2), push(1, 1)];
+        let heard = [HeardEvent::Began(id(1, 0)), push(1, 2), push(1, 1)];
         let found = judged(&[], &heard);
-        assert!(found.contains(&Violation::Misordered { before: id(1, 2), after: id(1, 1) }), "{found:?}");
-        let forked = Heard::Push { id: id(1, 1), number: 7, replayed: false, snapshot: false };
-        let found = judged(&[(1, 1)], &[Heard::Began(id(1, 0)), forked]);
-        assert_eq!(found, [Violation::Forked { id: id(1, 1), acknowledged: 101, delivered: 7 }]);
+        assert!(found.contains(&BrokenPromise::Misordered { before: id(1, 2), after: id(1, 1) }), "{found:?}");
+        let forked = HeardEvent::Push { id: id(1, 1), number: 7, replayed: false, snapshot: false };
+        let found = judged(&[(1, 1)], &[HeardEvent::Began(id(1, 0)), forked]);
+        assert_eq!(found, [BrokenPromise::Forked { id: id(1, 1), acknowledged: 101, delivered: 7 }]);
     }
 
     #[test]
     fn only_the_newest_value_is_guaranteed() {
-        let heard = [Heard::Began(id(1, 0)), push(1, 2), push(1, 5)];
+        let heard = [HeardEvent::Began(id(1, 0)), push(1, 2), push(1, 5)];
         let known = acknowledged(&[(1, 1), (1, 2), (1, 5)]);
         assert_eq!(judge(Class::State, &known, now(&heard).iter()), []);
         let known = acknowledged(&[(1, 5), (1, 6)]);
-        assert_eq!(judge(Class::State, &known, now(&heard).iter()), [Violation::Lost(id(1, 6))]);
+        assert_eq!(judge(Class::State, &known, now(&heard).iter()), [BrokenPromise::Lost(id(1, 6))]);
     }
 
     #[test]
     fn another_branch_is_excused_by_a_later_doubt() {
         let doubt =
-            Heard::Gap { after: id(5, 0), before: Some(id(9, 0)), reason: "failover".into(), is_counted: false };
-        let heard = [Heard::Began(id(1, 0)), push(1, 1), push(5, 0), doubt, push(9, 0)];
+            HeardEvent::Gap { after: id(5, 0), before: Some(id(9, 0)), reason: "failover".into(), is_counted: false };
+        let heard = [HeardEvent::Began(id(1, 0)), push(1, 1), push(5, 0), doubt, push(9, 0)];
         let began = Instant::now();
         let second = |number: usize| began + Duration::from_secs(number as u64);
         let heard: Vec<_> = heard.into_iter().enumerate().map(|(number, heard)| (second(number), heard)).collect();
@@ -277,7 +278,7 @@ mod tests {
             judge(Class::Reliable, &known, heard.iter())
         };
         assert_eq!(of(2), [], "it was in generation 5, and the doubt was reported later");
-        assert_eq!(of(1), [Violation::Lost(id(3, 0))], "it was before it, and passed it");
-        assert_eq!(of(3), [Violation::Lost(id(3, 0))], "the doubt was reported before");
+        assert_eq!(of(1), [BrokenPromise::Lost(id(3, 0))], "it was before it, and passed it");
+        assert_eq!(of(3), [BrokenPromise::Lost(id(3, 0))], "the doubt was reported before");
     }
 }

@@ -13,12 +13,12 @@ use tokio::time::sleep;
 use crate::{
     cast,
     dice::Dice,
-    faults::{self, Effect, Fault, Target},
-    figures::Figures,
-    follower::Order,
+    faults::{self, FaultTarget, InjectedFault, PermittedEffect},
+    figures::ChaosFigures,
+    follower::ClientOrder,
     sight::{badly_ended, connected, counts_are, eventually_published, links, watch_links},
     specials,
-    stage::{self, Stage},
+    stage::{self, ChaosStage},
 };
 
 /// How long a member may be missing before it is certainly removed (docs/adr/0010-generations.md, "Leases").
@@ -41,7 +41,7 @@ async fn never_silently_wrong() {
     });
     let seconds = number_from("TICKGATE_CHAOS_SECONDS").unwrap_or(SECONDS_DEFAULT);
     eprintln!("chaos: seed {seed}, {seconds} s");
-    let mut run = Run::begin(seed).await;
+    let mut run = ChaosRun::begin(seed).await;
     // A longer run has time to inject each fault alone repeatedly before they are combined.
     let is_long = seconds > SECONDS_DEFAULT;
     run.each_alone(is_long).await;
@@ -60,10 +60,11 @@ async fn never_silently_wrong() {
 }
 
 /// The kinds of faults whose names contain one of the words; all without words.
-fn kinds_from(words: Option<&str>) -> Vec<Fault> {
+fn kinds_from(words: Option<&str>) -> Vec<InjectedFault> {
     let words: Vec<_> = words.into_iter().flat_map(|words| words.split(',')).collect();
-    let named = |fault: &&Fault| words.is_empty() || words.iter().any(|word| format!("{fault:?}").contains(word));
-    Fault::ALL.iter().filter(named).copied().collect()
+    let named =
+        |fault: &&InjectedFault| words.is_empty() || words.iter().any(|word| format!("{fault:?}").contains(word));
+    InjectedFault::ALL.iter().filter(named).copied().collect()
 }
 
 /// A number from the environment.
@@ -76,23 +77,23 @@ fn text_from(variable: &str) -> Option<String> {
     std::env::var(variable).ok()
 }
 
-struct Run {
+struct ChaosRun {
     begun: Instant,
     /// The kinds of faults to inject.
-    kinds: Vec<Fault>,
-    stage: Arc<Stage>,
+    kinds: Vec<InjectedFault>,
+    stage: Arc<ChaosStage>,
     dice: Dice,
-    figures: Figures,
+    figures: ChaosFigures,
     violations: Vec<String>,
     /// When something happened after which a change of server may be doubtful.
     doubt: Option<Instant>,
 }
 
-impl Run {
+impl ChaosRun {
     async fn begin(seed: u64) -> Self {
         let begun = Instant::now();
         let mut dice = Dice::new(seed);
-        let stage = Stage::set(cast::durable(), None, &[]).await;
+        let stage = ChaosStage::set(cast::durable(), None, &[]).await;
         stage.seat_audience(&mut dice);
         connected(&stage).await;
         stage.start_traffic(4, &mut dice);
@@ -103,7 +104,7 @@ impl Run {
             kinds,
             stage,
             dice,
-            figures: Figures { seed, ..Figures::default() },
+            figures: ChaosFigures { seed, ..ChaosFigures::default() },
             violations,
             doubt: None,
         };
@@ -135,9 +136,10 @@ impl Run {
             order.swap(at, self.dice.index(at + 1));
         }
         let (mut of_clients, others): (Vec<_>, Vec<_>) =
-            order.into_iter().partition(|fault| fault.target() == Target::Client);
+            order.into_iter().partition(|fault| fault.target() == FaultTarget::Client);
         for fault in others {
-            let fits = !strictly && fault.effect() == Effect::Nothing && fault != Fault::ReplicaDrained;
+            let fits =
+                !strictly && fault.effect() == PermittedEffect::Nothing && fault != InjectedFault::ReplicaDrained;
             self.alone(fault, of_clients.pop_if(|_| fits)).await;
         }
         for fault in of_clients {
@@ -145,7 +147,7 @@ impl Run {
         }
     }
 
-    async fn alone(&mut self, fault: Fault, of_clients: Option<Fault>) {
+    async fn alone(&mut self, fault: InjectedFault, of_clients: Option<InjectedFault>) {
         let gaps = self.stage.total(|diary| diary.gaps());
         let links = links(&self.stage).await;
         let watch = Arc::new(Mutex::new(None));
@@ -177,13 +179,13 @@ impl Run {
         if fault.leaves_doubt() {
             self.doubt = Some(Instant::now());
         }
-        if fault.effect() == Effect::Nothing && !in_doubt {
+        if fault.effect() == PermittedEffect::Nothing && !in_doubt {
             let new = self.stage.gaps_since(began);
             if !new.is_empty() {
                 self.violations.push(format!("after {text}, where nothing was lost:\n    {}", new.join("\n    ")));
             }
         }
-        if fault == Fault::ReplicaDrained {
+        if fault == InjectedFault::ReplicaDrained {
             self.violations.extend(badly_ended(&self.stage, injected.began));
         }
         let noticed = *watch.lock();
@@ -197,7 +199,7 @@ impl Run {
             row.injected += 1;
             row.healed.extend(healed);
         }
-        if fault.effect() == Effect::Forgets {
+        if fault.effect() == PermittedEffect::Forgets {
             // The next probe detects an emptied server, and its losses are then reported.
             sleep(Duration::from_millis(1_500)).await;
         }
@@ -206,7 +208,7 @@ impl Run {
 
     /// Faults that need separate clients.
     async fn specials(&mut self) {
-        if self.kinds.len() < Fault::ALL.len() {
+        if self.kinds.len() < InjectedFault::ALL.len() {
             return;
         }
         let (stage, dice) = (Arc::clone(&self.stage), [self.dice.fork(), self.dice.fork(), self.dice.fork()]);
@@ -227,12 +229,12 @@ impl Run {
         let faults = tickgate::tasks::Tasks::new();
         let injected = Arc::new(Mutex::new(Vec::new()));
         let room = Arc::new(tokio::sync::Semaphore::new(AT_ONCE));
-        if self.kinds.len() == Fault::ALL.len() {
+        if self.kinds.len() == InjectedFault::ALL.len() {
             let (stage, mut dice) = (Arc::clone(&self.stage), self.dice.fork());
             faults.spawn("fault", async move { specials::frozen_past_its_lease(&stage, &mut dice).await });
             self.figures.specials += 1;
         }
-        let enough = if self.kinds.len() == Fault::ALL.len() { FAULTS_MIN } else { 0 };
+        let enough = if self.kinds.len() == InjectedFault::ALL.len() { FAULTS_MIN } else { 0 };
         while Instant::now() < until || self.figures.injected() + injected.lock().len() < enough {
             let fault = self.kinds[self.dice.index(self.kinds.len())];
             let permit = Arc::clone(&room).acquire_owned().await.expect("open");
@@ -242,7 +244,7 @@ impl Run {
                 injected.lock().push(fault);
                 drop(permit);
             });
-            let slow = matches!(fault.target(), Target::Redis | Target::Replica);
+            let slow = matches!(fault.target(), FaultTarget::Redis | FaultTarget::Replica);
             sleep(Duration::from_millis(self.dice.between(20, if slow { 200 } else { 100 }))).await;
         }
         if faults.end(Duration::from_secs(60)).await > 0 {
@@ -306,7 +308,7 @@ impl Run {
     /// All clients leave: nothing of them may remain.
     async fn empty(&mut self) {
         for client in self.stage.clients.lock().iter() {
-            client.orders.send_replace(Order::End);
+            client.orders.send_replace(ClientOrder::End);
         }
         for (number, place) in self.stage.places.iter().enumerate() {
             let process = place.process.lock().await;

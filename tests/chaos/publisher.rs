@@ -22,7 +22,7 @@ use tokio::time::sleep;
 use crate::{
     dice::Dice,
     gateway::exchange,
-    record::{Channel, SharedLedger},
+    record::{SharedLedger, TestedChannel},
 };
 
 /// After this time, an unacknowledged publication is given up.
@@ -30,7 +30,7 @@ const GIVE_UP_AFTER: Duration = Duration::from_secs(40);
 
 /// State shared by all publishers.
 pub struct Traffic {
-    pub channels: Vec<Channel>,
+    pub channels: Vec<TestedChannel>,
     /// The current addresses of the replicas for publishing.
     pub replicas: Arc<RwLock<Vec<SocketAddr>>>,
     pub ledger: SharedLedger,
@@ -40,7 +40,11 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    pub fn new(channels: Vec<Channel>, replicas: Arc<RwLock<Vec<SocketAddr>>>, ledger: SharedLedger) -> Arc<Self> {
+    pub fn new(
+        channels: Vec<TestedChannel>,
+        replicas: Arc<RwLock<Vec<SocketAddr>>>,
+        ledger: SharedLedger,
+    ) -> Arc<Self> {
         let pause = Mutex::new(Duration::from_millis(30));
         Arc::new(Self { channels, replicas, ledger, numbers: AtomicU64::new(1), pause })
     }
@@ -59,12 +63,18 @@ impl Traffic {
     }
 
     /// Publishes once on any replica, with as many attempts as necessary. Returns whether it was acknowledged.
-    pub async fn publish(&self, channel: &Channel, padding: usize, dice: &mut Dice) -> bool {
+    pub async fn publish(&self, channel: &TestedChannel, padding: usize, dice: &mut Dice) -> bool {
         self.publish_by(&[], channel, padding, dice).await
     }
 
     /// The same on one of these replicas; on any if the list is empty.
-    pub async fn publish_by(&self, named: &[SocketAddr], channel: &Channel, padding: usize, dice: &mut Dice) -> bool {
+    pub async fn publish_by(
+        &self,
+        named: &[SocketAddr],
+        channel: &TestedChannel,
+        padding: usize,
+        dice: &mut Dice,
+    ) -> bool {
         let (number, body) = self.next(channel, padding);
         let began = Instant::now();
         while began.elapsed() < GIVE_UP_AFTER {
@@ -83,7 +93,7 @@ impl Traffic {
     }
 
     /// Makes one attempt for one publication.
-    pub async fn attempt(&self, channel: &Channel, padding: usize, dice: &mut Dice) {
+    pub async fn attempt(&self, channel: &TestedChannel, padding: usize, dice: &mut Dice) {
         let (number, body) = self.next(channel, padding);
         let replica = {
             let replicas = self.replicas.read();
@@ -93,7 +103,7 @@ impl Traffic {
     }
 
     /// The number and the body of the next publication.
-    fn next(&self, channel: &Channel, padding: usize) -> (u64, String) {
+    fn next(&self, channel: &TestedChannel, padding: usize) -> (u64, String) {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let mut body = json!({
             "channel": channel.name,
@@ -113,7 +123,7 @@ impl Traffic {
         (number, body.to_string())
     }
 
-    fn take_answer(&self, channel: &Channel, number: u64, answer: Result<Response, Error>) -> bool {
+    fn take_answer(&self, channel: &TestedChannel, number: u64, answer: Result<Response, Error>) -> bool {
         let mut ledger = self.ledger.lock();
         let Ok(answer) = answer else {
             ledger.unanswered += 1;

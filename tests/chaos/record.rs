@@ -11,41 +11,41 @@ use tickgate_wire::model::{Class, StreamId};
 
 /// A stream of publications as one client sees it: a public topic, or the private stream of one user.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Stream(pub Arc<str>);
+pub struct ClientStream(pub Arc<str>);
 
 /// One channel that is published and subscribed.
 #[derive(Clone, Debug)]
-pub struct Channel {
+pub struct TestedChannel {
     pub name: &'static str,
     /// The owner; `None`: public.
     pub user: Option<Arc<str>>,
     pub class: Class,
-    pub stream: Stream,
+    pub stream: ClientStream,
 }
 
-impl Channel {
+impl TestedChannel {
     pub fn public(name: &'static str, class: Class) -> Self {
-        Self { name, user: None, class, stream: Stream(name.into()) }
+        Self { name, user: None, class, stream: ClientStream(name.into()) }
     }
 
     /// The reliable private channels of a user share one stream.
     pub fn private(name: &'static str, user: &Arc<str>, class: Class) -> Self {
         let stream = if class == Class::Reliable { format!("user {user}") } else { format!("{name} of {user}") };
-        Self { name, user: Some(Arc::clone(user)), class, stream: Stream(stream.into()) }
+        Self { name, user: Some(Arc::clone(user)), class, stream: ClientStream(stream.into()) }
     }
 }
 
 /// An acknowledged publication.
 #[derive(Clone, Copy, Debug)]
-pub struct Acknowledged {
+pub struct AcknowledgedPublication {
     pub number: u64,
     pub at: Instant,
 }
 
 /// What all publishers were told.
 #[derive(Default)]
-pub struct Ledger {
-    pub acknowledged: HashMap<Stream, BTreeMap<StreamId, Acknowledged>>,
+pub struct PublisherLedger {
+    pub acknowledged: HashMap<ClientStream, BTreeMap<StreamId, AcknowledgedPublication>>,
     /// Ids that were acknowledged for two publications.
     pub forks: Vec<String>,
     pub refused: u64,
@@ -58,10 +58,10 @@ pub struct Ledger {
     pub strange: Vec<String>,
 }
 
-impl Ledger {
-    pub fn acknowledge(&mut self, stream: &Stream, id: StreamId, number: u64) {
+impl PublisherLedger {
+    pub fn acknowledge(&mut self, stream: &ClientStream, id: StreamId, number: u64) {
         let ids = self.acknowledged.entry(stream.clone()).or_default();
-        let now = Acknowledged { number, at: Instant::now() };
+        let now = AcknowledgedPublication { number, at: Instant::now() };
         if let Some(before) = ids.insert(id, now)
             && before.number != number
         {
@@ -70,8 +70,8 @@ impl Ledger {
     }
 
     /// The greatest acknowledged id of each stream.
-    pub fn heads(&self) -> HashMap<Stream, (StreamId, Instant)> {
-        let head = |(stream, ids): (&Stream, &BTreeMap<_, Acknowledged>)| {
+    pub fn heads(&self) -> HashMap<ClientStream, (StreamId, Instant)> {
+        let head = |(stream, ids): (&ClientStream, &BTreeMap<_, AcknowledgedPublication>)| {
             ids.last_key_value().map(|(id, ack)| (stream.clone(), (*id, ack.at)))
         };
         self.acknowledged.iter().filter_map(head).collect()
@@ -84,7 +84,7 @@ impl Ledger {
 
 /// One event of a stream at a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Heard {
+pub enum HeardEvent {
     /// A new connection: what follows arrives over it.
     Connected,
     /// The subscription started live after this id: nothing before it is guaranteed.
@@ -106,7 +106,7 @@ pub enum Heard {
     },
 }
 
-impl Heard {
+impl HeardEvent {
     /// A short form for debugging.
     pub fn short(&self) -> String {
         match self {
@@ -125,7 +125,7 @@ impl Heard {
 
 /// How a connection ended, from the client's side.
 #[derive(Clone, Debug)]
-pub struct Ended {
+pub struct ConnectionEnd {
     pub code: u16,
     pub reason: String,
     /// Whether the `reconnect` hint was received before.
@@ -136,9 +136,9 @@ pub struct Ended {
 /// Everything that one client received.
 #[derive(Default)]
 pub struct Diary {
-    pub streams: BTreeMap<Stream, Vec<(Instant, Heard)>>,
-    pub positions: HashMap<Stream, StreamId>,
-    pub ended: Vec<Ended>,
+    pub streams: BTreeMap<ClientStream, Vec<(Instant, HeardEvent)>>,
+    pub positions: HashMap<ClientStream, StreamId>,
+    pub ended: Vec<ConnectionEnd>,
     pub connections: u64,
     pub connected: bool,
     /// Number of subscriptions that had to be requested again.
@@ -147,26 +147,26 @@ pub struct Diary {
 }
 
 pub type SharedDiary = Arc<Mutex<Diary>>;
-pub type SharedLedger = Arc<Mutex<Ledger>>;
+pub type SharedLedger = Arc<Mutex<PublisherLedger>>;
 
 impl Diary {
-    pub fn hear(&mut self, stream: &Stream, heard: Heard) {
-        if let Heard::Push { id, .. } = heard {
+    pub fn hear(&mut self, stream: &ClientStream, heard: HeardEvent) {
+        if let HeardEvent::Push { id, .. } = heard {
             let position = self.positions.entry(stream.clone()).or_default();
             *position = (*position).max(id);
         }
         self.streams.entry(stream.clone()).or_default().push((Instant::now(), heard));
     }
 
-    pub fn position(&self, stream: &Stream) -> StreamId {
+    pub fn position(&self, stream: &ClientStream) -> StreamId {
         self.positions.get(stream).copied().unwrap_or_default()
     }
 
     pub fn gaps(&self) -> usize {
-        self.streams.values().flatten().filter(|(_, heard)| matches!(heard, Heard::Gap { .. })).count()
+        self.streams.values().flatten().filter(|(_, heard)| matches!(heard, HeardEvent::Gap { .. })).count()
     }
 
     pub fn pushes(&self) -> usize {
-        self.streams.values().flatten().filter(|(_, heard)| matches!(heard, Heard::Push { .. })).count()
+        self.streams.values().flatten().filter(|(_, heard)| matches!(heard, HeardEvent::Push { .. })).count()
     }
 }

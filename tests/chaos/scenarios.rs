@@ -16,11 +16,11 @@ use crate::{
     cast::{self, Casting},
     dice::Dice,
     faults::roll_back,
-    follower::Order,
-    record::{Channel, Heard, SharedDiary},
+    follower::ClientOrder,
+    record::{HeardEvent, SharedDiary, TestedChannel},
     redis_line::{say, told},
     sight::{connected, counts_are},
-    stage::Stage,
+    stage::ChaosStage,
     standby::Standby,
     support::proxy::Weather,
 };
@@ -29,19 +29,19 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// One client that subscribes to one reliable topic on one replica.
-struct Scene {
-    stage: Arc<Stage>,
-    channel: Channel,
+struct ReliableClient {
+    stage: Arc<ChaosStage>,
+    channel: TestedChannel,
     diary: SharedDiary,
-    orders: watch::Sender<Order>,
+    orders: watch::Sender<ClientOrder>,
     dice: Dice,
 }
 
-impl Scene {
+impl ReliableClient {
     /// Quiet topics are not compared, so that this alone cannot heal a loss.
     async fn set(defect: Option<&str>) -> Self {
-        let stage = Stage::set(cast::durable(), defect, &[("TICKGATE__REDIS__COMPARE_INTERVAL", "10m")]).await;
-        let (mut dice, channel) = (Dice::new(1), Channel::public("position_update", Class::Reliable));
+        let stage = ChaosStage::set(cast::durable(), defect, &[("TICKGATE__REDIS__COMPARE_INTERVAL", "10m")]).await;
+        let (mut dice, channel) = (Dice::new(1), TestedChannel::public("position_update", Class::Reliable));
         let (diary, orders) = stage.seat(Casting { only: Some(0), ..casting(&channel, "listener") }, &mut dice);
         connected(&stage).await;
         let mut scene = Self { stage, channel, diary, orders, dice };
@@ -83,13 +83,13 @@ impl Scene {
     }
 }
 
-fn casting<'a>(channel: &Channel, name: &'a str) -> Casting<'a> {
+fn casting<'a>(channel: &TestedChannel, name: &'a str) -> Casting<'a> {
     Casting::usual(name, "user0", vec![channel.clone()])
 }
 
 /// The link for messages becomes deaf without an error: the canary must detect it.
 async fn deaf_link(defect: Option<&str>) -> Vec<String> {
-    let mut scene = Scene::set(defect).await;
+    let mut scene = ReliableClient::set(defect).await;
     scene.stage.places[0].to_redis.change_old(Weather::Deaf);
     scene.publish(10).await;
     scene.judged().await
@@ -97,7 +97,7 @@ async fn deaf_link(defect: Option<&str>) -> Vec<String> {
 
 /// Messages are published while the link is down, and none afterwards: the position must be compared.
 async fn cut_link(defect: Option<&str>) -> Vec<String> {
-    let mut scene = Scene::set(defect).await;
+    let mut scene = ReliableClient::set(defect).await;
     scene.stage.places[0].to_redis.set(Weather::Refuse);
     scene.publish(10).await;
     scene.stage.places[0].to_redis.set(Weather::CLEAR);
@@ -107,19 +107,19 @@ async fn cut_link(defect: Option<&str>) -> Vec<String> {
 /// The server returns with older data: the replica that had acknowledged the lost publications must report them to a
 /// client that was away.
 async fn rolled_back(defect: Option<&str>) -> Vec<String> {
-    let mut scene = Scene::set(defect).await;
+    let mut scene = ReliableClient::set(defect).await;
     let stage = Arc::clone(&scene.stage);
     {
         let mut redis = stage.redis.lock().await;
         say(redis.port(), "SAVE").await;
-        scene.orders.send_replace(Order::StayAway(stage.next_order(), Duration::from_secs(60)));
+        scene.orders.send_replace(ClientOrder::StayAway(stage.next_order(), Duration::from_secs(60)));
         scene.publish_here(20).await;
         roll_back(&mut redis).await;
     }
     // Longer than a replica keeps a topic without subscribers: its messages in memory are lost too.
     sleep(Duration::from_millis(2_500)).await;
     scene.publish(30).await;
-    scene.orders.send_replace(Order::Live);
+    scene.orders.send_replace(ClientOrder::Live);
     scene.judged().await
 }
 
@@ -127,7 +127,7 @@ async fn rolled_back(defect: Option<&str>) -> Vec<String> {
 /// published from then on. It has everything that was lost, so no report is required.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_ahead_of_a_failover_misses_nothing() {
-    let mut scene = Scene::set(None).await;
+    let mut scene = ReliableClient::set(None).await;
     let stage = Arc::clone(&scene.stage);
     {
         let mut redis = stage.redis.lock().await;
@@ -135,23 +135,23 @@ async fn a_client_ahead_of_a_failover_misses_nothing() {
         standby.fall_behind();
         scene.publish(20).await;
         scene.arrived().await.expect("the publications that will be lost");
-        scene.orders.send_replace(Order::StayAway(stage.next_order(), Duration::from_secs(60)));
+        scene.orders.send_replace(ClientOrder::StayAway(stage.next_order(), Duration::from_secs(60)));
         standby.take_over_from_the_dead(&stage, &mut redis).await;
     }
     scene.publish(30).await;
-    scene.orders.send_replace(Order::Live);
+    scene.orders.send_replace(ClientOrder::Live);
     assert_eq!(scene.judged().await, Vec::<String>::new());
     let diary = scene.diary.lock();
     let heard: Vec<_> = diary.streams[&scene.channel.stream].iter().map(|(_, heard)| heard).collect();
-    let all = heard.iter().filter(|heard| matches!(heard, Heard::Push { .. })).count();
+    let all = heard.iter().filter(|heard| matches!(heard, HeardEvent::Push { .. })).count();
     assert_eq!(all, 10 + 20 + 30, "what the client had is not revoked, and nothing later is missing: {heard:?}");
 }
 
 /// A client resumes with its cursor: history and live messages must join without a repetition.
 async fn joined(defect: Option<&str>) -> Vec<String> {
-    let mut scene = Scene::set(defect).await;
+    let mut scene = ReliableClient::set(defect).await;
     let number = scene.stage.next_order();
-    scene.orders.send_replace(Order::StayAway(number, Duration::from_millis(300)));
+    scene.orders.send_replace(ClientOrder::StayAway(number, Duration::from_millis(300)));
     scene.publish(10).await;
     sleep(Duration::from_millis(400)).await;
     scene.publish(5).await;
@@ -161,7 +161,7 @@ async fn joined(defect: Option<&str>) -> Vec<String> {
 
 /// Waits until this many connections are in the indexes that a sweep uses. Only those need it: connections admitted
 /// within the last milliseconds have short leases.
-async fn indexed(stage: &Stage, connections: usize) {
+async fn indexed(stage: &ChaosStage, connections: usize) {
     let port = stage.redis.lock().await.port();
     let count = "EVAL \"local n = 0 for _, key in ipairs(redis.call('KEYS', '*{r:*}:x')) do \
                  n = n + redis.call('HLEN', key) end return n\" 0";
@@ -170,8 +170,8 @@ async fn indexed(stage: &Stage, connections: usize) {
 
 /// A replica is killed while a user has the maximum number of connections on it: their places must be released in time.
 async fn slots_freed(defect: Option<&str>) -> Vec<String> {
-    let stage = Stage::set(cast::durable(), defect, &[("TICKGATE__LIMITS__CONNECTIONS_PER_USER_MAX", "3")]).await;
-    let (mut dice, channel) = (Dice::new(1), Channel::public("position_update", Class::Reliable));
+    let stage = ChaosStage::set(cast::durable(), defect, &[("TICKGATE__LIMITS__CONNECTIONS_PER_USER_MAX", "3")]).await;
+    let (mut dice, channel) = (Dice::new(1), TestedChannel::public("position_update", Class::Reliable));
     let mut seats = Vec::new();
     for name in ["one", "two", "three"] {
         seats.push(stage.seat(Casting { prefers: Some(0), ..casting(&channel, name) }, &mut dice));

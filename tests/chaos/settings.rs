@@ -14,12 +14,12 @@ use tokio::time::sleep;
 use crate::{
     cast::{self, Casting},
     dice::Dice,
-    follower::Order,
+    follower::ClientOrder,
     ordeal::target_dir,
-    record::{Channel, Heard, SharedDiary},
+    record::{HeardEvent, SharedDiary, TestedChannel},
     redis_line::{loaded, say},
     sight::connected,
-    stage::Stage,
+    stage::ChaosStage,
     standby::Standby,
 };
 
@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A configuration of Redis, and how it fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Case {
+enum FailureCase {
     AlwaysKilled,
     EverySecondKilled,
     DumpKilled,
@@ -56,7 +56,7 @@ struct Fate {
     silent: usize,
 }
 
-impl Case {
+impl FailureCase {
     const ALL: &[Self] = &[
         Self::AlwaysKilled,
         Self::EverySecondKilled,
@@ -99,22 +99,22 @@ impl Case {
         matches!(self, Self::PlannedFailover | Self::LaggingFailover | Self::LaggingFailoverWithWait)
     }
 
-    fn channel(self) -> Channel {
+    fn channel(self) -> TestedChannel {
         let name = if self == Self::LaggingFailoverWithWait { "replicated" } else { "bulk" };
-        Channel::public(name, Class::Reliable)
+        TestedChannel::public(name, Class::Reliable)
     }
 }
 
 struct Trial {
-    stage: Arc<Stage>,
-    channel: Channel,
+    stage: Arc<ChaosStage>,
+    channel: TestedChannel,
     dice: Dice,
     fate: Fate,
 }
 
 impl Trial {
-    async fn of(case: Case) -> Fate {
-        let stage = Stage::set(cast::server(case.persistence()), None, &[]).await;
+    async fn of(case: FailureCase) -> Fate {
+        let stage = ChaosStage::set(cast::server(case.persistence()), None, &[]).await;
         let (mut trial, mut standby) =
             (Self { stage, channel: case.channel(), dice: Dice::new(1), fate: Fate::default() }, None);
         if case.has_standby() {
@@ -126,14 +126,14 @@ impl Trial {
         trial.insist_on_each().await;
         trial.stage.converged(Instant::now() - PATIENCE, PATIENCE).await.expect("the first publication");
         let away_since = trial.head();
-        orders.send_replace(Order::StayAway(trial.stage.next_order(), PATIENCE * 10));
+        orders.send_replace(ClientOrder::StayAway(trial.stage.next_order(), PATIENCE * 10));
         trial.publish(HALF).await;
         trial.prepare(case, standby.as_ref()).await;
         trial.publish(HALF).await;
         let _standby = trial.fail(case, standby).await;
         let owed = trial.acknowledged_after(away_since);
         trial.insist().await;
-        orders.send_replace(Order::Live);
+        orders.send_replace(ClientOrder::Live);
         trial.stage.converged(Instant::now() - PATIENCE * 10, PATIENCE).await.expect("the traveller to catch up");
         // Replicas verify what they acknowledged once they have found the server.
         let deadline = Instant::now() + PATIENCE;
@@ -190,20 +190,20 @@ impl Trial {
     }
 
     /// Prepares the failure half-way.
-    async fn prepare(&self, case: Case, standby: Option<&Standby>) {
+    async fn prepare(&self, case: FailureCase, standby: Option<&Standby>) {
         let redis = self.stage.redis.lock().await;
         let port = redis.port();
         match case {
-            Case::DumpKilled => say(port, "SAVE").await,
-            Case::LaggingFailover | Case::LaggingFailoverWithWait => {
+            FailureCase::DumpKilled => say(port, "SAVE").await,
+            FailureCase::LaggingFailover | FailureCase::LaggingFailoverWithWait => {
                 let standby = standby.expect("a standby");
                 // Exactly half, independent of what is in flight.
                 standby.catch_up_with(&redis).await;
                 standby.fall_behind();
             }
-            Case::Full => say(port, "CONFIG SET maxmemory 1mb").await,
-            Case::FullEvictsAll | Case::FullEvictsVolatile => {
-                let policy = if case == Case::FullEvictsAll { "allkeys-lru" } else { "volatile-lru" };
+            FailureCase::Full => say(port, "CONFIG SET maxmemory 1mb").await,
+            FailureCase::FullEvictsAll | FailureCase::FullEvictsVolatile => {
+                let policy = if case == FailureCase::FullEvictsAll { "allkeys-lru" } else { "volatile-lru" };
                 say(port, &format!("CONFIG SET maxmemory-policy {policy}")).await;
                 say(port, "CONFIG SET maxmemory 1mb").await;
             }
@@ -212,12 +212,12 @@ impl Trial {
     }
 
     /// Redis fails and recovers; with another standby if publications wait for one.
-    async fn fail(&self, case: Case, standby: Option<Standby>) -> Option<Standby> {
+    async fn fail(&self, case: FailureCase, standby: Option<Standby>) -> Option<Standby> {
         let mut redis = self.stage.redis.lock().await;
         match (case, standby) {
-            (Case::PlannedFailover, Some(standby)) => standby.take_over(&self.stage, &mut redis).await,
+            (FailureCase::PlannedFailover, Some(standby)) => standby.take_over(&self.stage, &mut redis).await,
             (_, Some(standby)) => standby.take_over_from_the_dead(&self.stage, &mut redis).await,
-            (Case::Full | Case::FullEvictsAll | Case::FullEvictsVolatile, None) => {
+            (FailureCase::Full | FailureCase::FullEvictsAll | FailureCase::FullEvictsVolatile, None) => {
                 say(redis.port(), "CONFIG SET maxmemory 0").await;
             }
             (_, None) => {
@@ -226,17 +226,17 @@ impl Trial {
                 loaded(redis.port()).await;
             }
         }
-        if case == Case::LaggingFailoverWithWait { Some(Standby::of(&redis).await) } else { None }
+        if case == FailureCase::LaggingFailoverWithWait { Some(Standby::of(&redis).await) } else { None }
     }
 
     fn judge(&self, owed: &[StreamId], diary: &SharedDiary) -> Fate {
         let diary = diary.lock();
         let heard = &diary.streams[&self.channel.stream];
         let got =
-            |id: StreamId| heard.iter().any(|(_, heard)| matches!(heard, Heard::Push { id: at, .. } if *at == id));
+            |id: StreamId| heard.iter().any(|(_, heard)| matches!(heard, HeardEvent::Push { id: at, .. } if *at == id));
         let told = |id: StreamId| {
             heard.iter().any(|(_, heard)| match heard {
-                Heard::Gap { after, before, .. } => *after < id && before.is_none_or(|before| id < before),
+                HeardEvent::Gap { after, before, .. } => *after < id && before.is_none_or(|before| id < before),
                 _ => false,
             })
         };
@@ -259,7 +259,7 @@ async fn every_loss_of_a_redis_setting_is_reported() {
         "| Redis | acknowledged | refused | unknown | got | told as missing | missing and not told |\n|---|---|---|---|---|---|---|\n",
     );
     let mut fates = Vec::new();
-    for case in Case::ALL {
+    for case in FailureCase::ALL {
         let fate = Trial::of(*case).await;
         let Fate { acknowledged, refused, unknown, got, told, silent } = fate;
         let text = case.text();
@@ -269,18 +269,18 @@ async fn every_loss_of_a_redis_setting_is_reported() {
     }
     std::fs::create_dir_all(target_dir()).expect("a directory");
     std::fs::write(target_dir().join("settings.md"), &table).expect("the table to be written");
-    let of = |case: Case| fates.iter().find(|(known, _)| *known == case).map(|(_, fate)| *fate).expect("tried");
+    let of = |case: FailureCase| fates.iter().find(|(known, _)| *known == case).map(|(_, fate)| *fate).expect("tried");
     for (case, fate) in &fates {
         assert_eq!(fate.silent, 0, "{case:?}: {fate:?}");
     }
-    for case in [Case::AlwaysKilled, Case::EverySecondKilled, Case::PlannedFailover] {
+    for case in [FailureCase::AlwaysKilled, FailureCase::EverySecondKilled, FailureCase::PlannedFailover] {
         assert_eq!((of(case).got, of(case).told), (2 * HALF, 0), "{case:?}");
     }
-    for case in [Case::DumpKilled, Case::LaggingFailover] {
+    for case in [FailureCase::DumpKilled, FailureCase::LaggingFailover] {
         assert_eq!((of(case).got, of(case).told), (HALF, HALF), "{case:?}");
     }
-    assert_eq!(of(Case::NothingKilled).told, 2 * HALF);
-    for case in [Case::LaggingFailoverWithWait, Case::Full] {
+    assert_eq!(of(FailureCase::NothingKilled).told, 2 * HALF);
+    for case in [FailureCase::LaggingFailoverWithWait, FailureCase::Full] {
         assert_eq!(
             (of(case).acknowledged, of(case).got),
             (HALF, HALF),

@@ -11,8 +11,8 @@ use tokio::time::sleep;
 
 use crate::{
     gateway,
-    record::{Diary, Heard, Stream},
-    stage::{Client, Stage, eventually},
+    record::{ClientStream, Diary, HeardEvent},
+    stage::{ChaosStage, StageClient, eventually},
 };
 
 /// The close code of a client that no longer responds.
@@ -20,7 +20,7 @@ const SILENT: u16 = 4101;
 
 /// Connections that ended in a way that a drain must not cause. Without those whose path an earlier fault disturbed:
 /// nothing arrives from such a client any more, which takes two heartbeats to detect, on whichever replica it is.
-pub fn badly_ended(stage: &Stage, since: Instant) -> Vec<String> {
+pub fn badly_ended(stage: &ChaosStage, since: Instant) -> Vec<String> {
     let mut bad = Vec::new();
     for client in stage.clients.lock().iter().filter(|client| !client.dismissed) {
         let diary = client.diary.lock();
@@ -34,10 +34,10 @@ pub fn badly_ended(stage: &Stage, since: Instant) -> Vec<String> {
 }
 
 /// Waits until each client is connected.
-pub async fn connected(stage: &Stage) {
+pub async fn connected(stage: &ChaosStage) {
     eventually("every client to be connected", Duration::from_secs(20), async || {
         let clients = stage.clients.lock();
-        let begun = |client: &Client| {
+        let begun = |client: &StageClient| {
             let diary = client.diary.lock();
             diary.connected && client.channels.iter().all(|channel| has_begun(&diary, &channel.stream))
         };
@@ -46,12 +46,12 @@ pub async fn connected(stage: &Stage) {
     .await;
 }
 
-fn has_begun(diary: &Diary, stream: &Stream) -> bool {
-    diary.streams.get(stream).into_iter().flatten().any(|(_, heard)| matches!(heard, Heard::Began(_)))
+fn has_begun(diary: &Diary, stream: &ClientStream) -> bool {
+    diary.streams.get(stream).into_iter().flatten().any(|(_, heard)| matches!(heard, HeardEvent::Began(_)))
 }
 
 /// Waits until a publication after `since` was acknowledged on every stream.
-pub async fn eventually_published(stage: &Stage, since: Instant, timeout: Duration) -> bool {
+pub async fn eventually_published(stage: &ChaosStage, since: Instant, timeout: Duration) -> bool {
     let deadline = Instant::now() + timeout;
     while Instant::now() < deadline {
         let heads = stage.ledger.lock().heads();
@@ -64,7 +64,7 @@ pub async fn eventually_published(stage: &Stage, since: Instant, timeout: Durati
     false
 }
 
-pub async fn links(stage: &Stage) -> (f64, f64) {
+pub async fn links(stage: &ChaosStage) -> (f64, f64) {
     let operations = stage.operations.read().clone();
     let (mut made, mut up) = (0.0, 0.0);
     for address in operations {
@@ -77,7 +77,7 @@ pub async fn links(stage: &Stage) -> (f64, f64) {
 }
 
 /// Records when a replica first counts a lost link.
-pub async fn watch_links(stage: Arc<Stage>, before: (f64, f64), noticed: Arc<Mutex<Option<Instant>>>) {
+pub async fn watch_links(stage: Arc<ChaosStage>, before: (f64, f64), noticed: Arc<Mutex<Option<Instant>>>) {
     loop {
         let (made, up) = links(&stage).await;
         if made > before.0 || up < before.1 {
@@ -92,7 +92,7 @@ pub async fn watch_links(stage: Arc<Stage>, before: (f64, f64), noticed: Arc<Mut
 ///
 /// # Errors
 /// What is counted instead.
-pub async fn counts_are(stage: &Stage, clients: usize, timeout: Duration) -> Result<(), String> {
+pub async fn counts_are(stage: &ChaosStage, clients: usize, timeout: Duration) -> Result<(), String> {
     let deadline = Instant::now() + timeout;
     loop {
         let told = miscounted(stage, clients).await;
@@ -105,7 +105,7 @@ pub async fn counts_are(stage: &Stage, clients: usize, timeout: Duration) -> Res
 }
 
 /// What clients and replicas report about themselves.
-async fn truth(stage: &Stage) -> String {
+async fn truth(stage: &ChaosStage) -> String {
     let mut told = Vec::new();
     for client in stage.clients.lock().iter() {
         let diary = client.diary.lock();
@@ -121,7 +121,7 @@ async fn truth(stage: &Stage) -> String {
     told.join("; ")
 }
 
-async fn miscounted(stage: &Stage, clients: usize) -> Option<String> {
+async fn miscounted(stage: &ChaosStage, clients: usize) -> Option<String> {
     let mut living = 0;
     for place in &stage.places {
         living += usize::from(!place.process.lock().await.has_ended());

@@ -13,28 +13,28 @@ use crate::{
     cast::Casting,
     dice::Dice,
     faults,
-    follower::Order,
+    follower::ClientOrder,
     publisher::Traffic,
-    record::{Channel, Heard, SharedDiary},
+    record::{HeardEvent, SharedDiary, TestedChannel},
     sight::{badly_ended, connected},
-    stage::{self, Stage},
+    stage::{self, ChaosStage},
 };
 
 /// By then, everything that was held back has arrived.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A client misses more than its topic retains, and receives a gap.
-pub async fn history_trimmed(stage: &Arc<Stage>, dice: &mut Dice) -> Vec<String> {
-    let brief = Channel::public("brief", Class::Reliable);
+pub async fn history_trimmed(stage: &Arc<ChaosStage>, dice: &mut Dice) -> Vec<String> {
+    let brief = TestedChannel::public("brief", Class::Reliable);
     let casting = Casting::usual("visitor", "user0", vec![brief.clone()]);
     let (diary, orders) = stage.seat(casting, dice);
     connected(stage).await;
     flood(&stage.traffic, &brief, 10, 100, dice).await;
-    orders.send_replace(Order::StayAway(stage.next_order(), Duration::from_secs(60)));
+    orders.send_replace(ClientOrder::StayAway(stage.next_order(), Duration::from_secs(60)));
     flood(&stage.traffic, &brief, 120, 100, dice).await;
     // Longer than a replica keeps a topic without subscribers: its messages in memory are lost too.
     sleep(Duration::from_millis(2_500)).await;
-    orders.send_replace(Order::Live);
+    orders.send_replace(ClientOrder::Live);
     flood(&stage.traffic, &brief, 4, 100, dice).await;
     let mut wrong = has_all(stage, &diary, &brief).await;
     if !told_why(&diary, &brief, "retention") {
@@ -45,13 +45,14 @@ pub async fn history_trimmed(stage: &Arc<Stage>, dice: &mut Dice) -> Vec<String>
 }
 
 /// A client reads nothing for a while and then continues: it loses nothing, and keeps its connection.
-pub async fn slow_reader(stage: &Arc<Stage>, dice: &mut Dice) -> Vec<String> {
-    let (bulk, log) = (Channel::public("bulk", Class::Reliable), Channel::public("system_log", Class::Event));
+pub async fn slow_reader(stage: &Arc<ChaosStage>, dice: &mut Dice) -> Vec<String> {
+    let (bulk, log) =
+        (TestedChannel::public("bulk", Class::Reliable), TestedChannel::public("system_log", Class::Event));
     let (diary, orders) = stage.seat(casting("slow", &[&bulk, &log]), dice);
     connected(stage).await;
     let lagged = stage.metric("tickgate_lagged_total").await;
     let began = Instant::now();
-    orders.send_replace(Order::Sleep(stage.next_order(), Duration::from_millis(1_500)));
+    orders.send_replace(ClientOrder::Sleep(stage.next_order(), Duration::from_millis(1_500)));
     flood(&stage.traffic, &bulk, 240, 40_000, dice).await;
     let mut wrong = has_all(stage, &diary, &bulk).await;
     if stage.metric("tickgate_lagged_total").await <= lagged {
@@ -61,7 +62,7 @@ pub async fn slow_reader(stage: &Arc<Stage>, dice: &mut Dice) -> Vec<String> {
     if let Some(ended) = diary.ended.iter().find(|ended| ended.at >= began) {
         wrong.push(format!("a reader that moves was disconnected: {ended:?}"));
     }
-    if diary.streams[&bulk.stream].iter().any(|(_, heard)| matches!(heard, Heard::Gap { .. })) {
+    if diary.streams[&bulk.stream].iter().any(|(_, heard)| matches!(heard, HeardEvent::Gap { .. })) {
         wrong.push("a slow reader of a reliable topic was told of a gap".into());
     }
     drop(diary);
@@ -70,8 +71,8 @@ pub async fn slow_reader(stage: &Arc<Stage>, dice: &mut Dice) -> Vec<String> {
 }
 
 /// A client reads nothing for longer than the write timeout: it is closed, reconnects, and has missed nothing.
-pub async fn never_reader(stage: &Arc<Stage>, dice: &mut Dice) -> Vec<String> {
-    let bulk = Channel::public("bulk", Class::Reliable);
+pub async fn never_reader(stage: &Arc<ChaosStage>, dice: &mut Dice) -> Vec<String> {
+    let bulk = TestedChannel::public("bulk", Class::Reliable);
     let (diary, orders) = stage.seat(casting("never", &[&bulk]), dice);
     connected(stage).await;
     let hung_up = async || {
@@ -82,7 +83,7 @@ pub async fn never_reader(stage: &Arc<Stage>, dice: &mut Dice) -> Vec<String> {
         sum
     };
     let before = hung_up().await;
-    orders.send_replace(Order::Sleep(stage.next_order(), Duration::from_secs(60)));
+    orders.send_replace(ClientOrder::Sleep(stage.next_order(), Duration::from_secs(60)));
     flood(&stage.traffic, &bulk, 240, 40_000, dice).await;
     let mut wrong = Vec::new();
     let deadline = Instant::now() + PATIENCE;
@@ -93,14 +94,14 @@ pub async fn never_reader(stage: &Arc<Stage>, dice: &mut Dice) -> Vec<String> {
         }
         sleep(Duration::from_millis(50)).await;
     }
-    orders.send_replace(Order::Live);
+    orders.send_replace(ClientOrder::Live);
     wrong.extend(has_all(stage, &diary, &bulk).await);
     stage.dismiss("never");
     wrong
 }
 
 /// A replica sleeps past its lease, and wakes up.
-pub async fn frozen_past_its_lease(stage: &Arc<Stage>, dice: &mut Dice) {
+pub async fn frozen_past_its_lease(stage: &Arc<ChaosStage>, dice: &mut Dice) {
     let process = stage.places[dice.index(stage::REPLICAS)].process.lock().await;
     process.signal("-STOP");
     sleep(Duration::from_secs(13)).await;
@@ -108,7 +109,7 @@ pub async fn frozen_past_its_lease(stage: &Arc<Stage>, dice: &mut Dice) {
 }
 
 /// All replicas are restarted one after another: every client receives a reconnect hint, and none is cut off.
-pub async fn rolling_restart(stage: &Arc<Stage>) -> Vec<String> {
+pub async fn rolling_restart(stage: &Arc<ChaosStage>) -> Vec<String> {
     let began = Instant::now();
     for number in 0..stage::REPLICAS {
         faults::drain(stage, number).await;
@@ -118,13 +119,13 @@ pub async fn rolling_restart(stage: &Arc<Stage>) -> Vec<String> {
 }
 
 /// A client whose missing reads are detected.
-fn casting<'a>(name: &'a str, channels: &[&Channel]) -> Casting<'a> {
+fn casting<'a>(name: &'a str, channels: &[&TestedChannel]) -> Casting<'a> {
     let channels = channels.iter().map(|channel| (*channel).clone()).collect();
     Casting { small_buffers: true, direct: true, ..Casting::usual(name, "user0", channels) }
 }
 
 /// Publishes many messages at once.
-async fn flood(traffic: &Arc<Traffic>, channel: &Channel, count: usize, padding: usize, dice: &mut Dice) {
+async fn flood(traffic: &Arc<Traffic>, channel: &TestedChannel, count: usize, padding: usize, dice: &mut Dice) {
     let quarter = async |mut dice: Dice| {
         for _ in 0..count / 4 {
             traffic.publish(channel, padding, &mut dice).await;
@@ -136,7 +137,7 @@ async fn flood(traffic: &Arc<Traffic>, channel: &Channel, count: usize, padding:
 }
 
 /// Waits until the client has the last acknowledged publication.
-async fn has_all(stage: &Stage, diary: &SharedDiary, channel: &Channel) -> Vec<String> {
+async fn has_all(stage: &ChaosStage, diary: &SharedDiary, channel: &TestedChannel) -> Vec<String> {
     let head = stage.ledger.lock().heads().get(&channel.stream).map(|(head, _)| *head).unwrap_or_default();
     let deadline = Instant::now() + PATIENCE;
     while diary.lock().position(&channel.stream) < head {
@@ -151,8 +152,8 @@ async fn has_all(stage: &Stage, diary: &SharedDiary, channel: &Channel) -> Vec<S
     Vec::new()
 }
 
-fn told_why(diary: &SharedDiary, channel: &Channel, why: &str) -> bool {
+fn told_why(diary: &SharedDiary, channel: &TestedChannel, why: &str) -> bool {
     let diary = diary.lock();
     let told = diary.streams.get(&channel.stream).into_iter().flatten();
-    told.into_iter().any(|(_, heard)| matches!(heard, Heard::Gap { reason, .. } if reason == why))
+    told.into_iter().any(|(_, heard)| matches!(heard, HeardEvent::Gap { reason, .. } if reason == why))
 }

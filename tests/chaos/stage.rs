@@ -21,10 +21,10 @@ use tokio::{
 use crate::{
     cast::{self, Casting},
     dice::Dice,
-    follower::{Follower, Order},
-    gateway::{self, Footprint, Gateway},
+    follower::{ClientOrder, ClientParameters},
+    gateway::{self, ReplicaUsage, ServeProcess},
     publisher::Traffic,
-    record::{Channel, Diary, SharedDiary, SharedLedger},
+    record::{Diary, SharedDiary, SharedLedger, TestedChannel},
     support::{
         self,
         proxy::Proxy,
@@ -41,17 +41,17 @@ static PLACES: LazyLock<Arc<Semaphore>> = LazyLock::new(|| {
 });
 
 /// One place for a replica: its processes change, its addresses stay.
-pub struct Place {
-    pub process: AsyncMutex<Gateway>,
+pub struct ReplicaPlace {
+    pub process: AsyncMutex<ServeProcess>,
     /// Between the replica and Redis.
     pub to_redis: Proxy,
     /// Between clients and the replica.
     pub to_clients: Proxy,
     /// The resources of the process when it had just started.
-    pub fresh: Mutex<Footprint>,
+    pub fresh: Mutex<ReplicaUsage>,
 }
 
-pub struct Stage {
+pub struct ChaosStage {
     pub dir: TempDir,
     settings: PathBuf,
     /// The program of replicas that start from now on.
@@ -59,10 +59,10 @@ pub struct Stage {
     /// The environment variables of the replicas.
     variables: Vec<(String, String)>,
     pub redis: AsyncMutex<RedisServer>,
-    pub places: Vec<Place>,
+    pub places: Vec<ReplicaPlace>,
     pub operations: Arc<RwLock<Vec<SocketAddr>>>,
     pub ledger: SharedLedger,
-    pub clients: Mutex<Vec<Client>>,
+    pub clients: Mutex<Vec<StageClient>>,
     pub traffic: Arc<Traffic>,
     pub tasks: Tasks,
     publishing: Mutex<Option<Tasks>>,
@@ -71,16 +71,16 @@ pub struct Stage {
 }
 
 /// A client and its orders.
-pub struct Client {
+pub struct StageClient {
     pub name: String,
-    pub channels: Vec<Channel>,
+    pub channels: Vec<TestedChannel>,
     pub diary: SharedDiary,
-    pub orders: watch::Sender<Order>,
+    pub orders: watch::Sender<ClientOrder>,
     /// It has left permanently: its diary counts, but no one waits for it.
     pub dismissed: bool,
 }
 
-impl Stage {
+impl ChaosStage {
     /// A Redis and three replicas, without clients or traffic.
     pub async fn set(redis: RedisServer, defect: Option<&str>, variables: &[(&str, &str)]) -> Arc<Self> {
         Self::set_with(redis, &support::program(), defect, variables).await
@@ -105,10 +105,11 @@ impl Stage {
         for number in 0..REPLICAS {
             let to_redis = Proxy::start(redis.port()).await;
             let log = dir.path().join(format!("replica-{number}.log"));
-            let process = Gateway::start(program, &url_of("tickgate", to_redis.address), &settings, &log, &variables);
+            let process =
+                ServeProcess::start(program, &url_of("tickgate", to_redis.address), &settings, &log, &variables);
             let to_clients = Proxy::start(process.public.port()).await;
             let fresh = Mutex::new(process.footprint());
-            places.push(Place { process: AsyncMutex::new(process), to_redis, to_clients, fresh });
+            places.push(ReplicaPlace { process: AsyncMutex::new(process), to_redis, to_clients, fresh });
         }
         let mut operations = Vec::new();
         for place in &places {
@@ -155,13 +156,13 @@ impl Stage {
     }
 
     /// The same for a caller that holds the place.
-    pub fn replace(&self, number: usize, process: &mut Gateway) {
+    pub fn replace(&self, number: usize, process: &mut ServeProcess) {
         let place = &self.places[number];
         process.kill();
         let log = self.dir.path().join(format!("replica-{number}.log"));
         let url = url_of("tickgate", place.to_redis.address);
         let program = self.program.lock().clone();
-        let start = || Gateway::start(&program, &url, &self.settings, &log, &self.variables);
+        let start = || ServeProcess::start(&program, &url, &self.settings, &log, &self.variables);
         *process = tokio::task::block_in_place(start);
         place.to_clients.retarget(process.public.port());
         self.operations.write()[number] = process.operations;
@@ -179,15 +180,15 @@ impl Stage {
         }
     }
 
-    pub fn seat(&self, casting: Casting<'_>, dice: &mut Dice) -> (SharedDiary, watch::Sender<Order>) {
+    pub fn seat(&self, casting: Casting<'_>, dice: &mut Dice) -> (SharedDiary, watch::Sender<ClientOrder>) {
         let diary = SharedDiary::default();
-        let (orders, told) = watch::channel(Order::Live);
+        let (orders, told) = watch::channel(ClientOrder::Live);
         let through_proxies = || self.places.iter().map(|place| place.to_clients.address).collect();
         let mut replicas: Vec<_> = if casting.direct { self.direct_addresses() } else { through_proxies() };
         if let Some(only) = casting.only {
             replicas = vec![replicas[only]];
         }
-        let follower = Follower {
+        let follower = ClientParameters {
             name: casting.name.to_owned(),
             user: casting.user.into(),
             takes_over: casting.takes_over,
@@ -204,7 +205,7 @@ impl Stage {
             prefers: casting.prefers,
         };
         self.tasks.spawn("client", follower.run(self.tasks.stop()));
-        self.clients.lock().push(Client {
+        self.clients.lock().push(StageClient {
             name: casting.name.to_owned(),
             channels: casting.channels,
             diary: Arc::clone(&diary),
@@ -218,12 +219,12 @@ impl Stage {
     pub fn dismiss(&self, name: &str) {
         for client in self.clients.lock().iter_mut().filter(|client| client.name == name) {
             client.dismissed = true;
-            client.orders.send_replace(Order::End);
+            client.orders.send_replace(ClientOrder::End);
         }
     }
 
     fn direct_addresses(&self) -> Vec<SocketAddr> {
-        let address = |place: &Place| place.process.try_lock().expect("nobody restarts it now").public;
+        let address = |place: &ReplicaPlace| place.process.try_lock().expect("nobody restarts it now").public;
         self.places.iter().map(address).collect()
     }
 

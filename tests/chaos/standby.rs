@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use crate::{
     cast,
     redis_line::{answer, rewritten, say, told},
-    stage::Stage,
+    stage::ChaosStage,
     support::{
         proxy::{Proxy, Weather},
         redis::RedisServer,
@@ -45,7 +45,7 @@ impl Standby {
     }
 
     /// The other server is killed, and what this one has not received is lost.
-    pub async fn take_over_from_the_dead(self, stage: &Stage, redis: &mut RedisServer) {
+    pub async fn take_over_from_the_dead(self, stage: &ChaosStage, redis: &mut RedisServer) {
         redis.kill();
         say(self.server.port(), "REPLICAOF NO ONE").await;
         for place in &stage.places {
@@ -56,7 +56,7 @@ impl Standby {
     }
 
     /// Both servers are equal before the roles change: nothing is lost, and writes to the old one get READONLY.
-    pub async fn take_over(self, stage: &Stage, redis: &mut RedisServer) {
+    pub async fn take_over(self, stage: &ChaosStage, redis: &mut RedisServer) {
         say(redis.port(), "CLIENT PAUSE 10000 WRITE").await;
         self.catch_up_with(redis).await;
         say(self.server.port(), "REPLICAOF NO ONE").await;

@@ -10,12 +10,12 @@ use tickgate_wire::model::{Class, StreamId};
 use tokio::time::sleep;
 
 use crate::{
-    judge::{Violation, judge},
-    record::{Diary, Heard, Stream},
-    stage::{Client, Stage},
+    judge::{BrokenPromise, judge},
+    record::{ClientStream, Diary, HeardEvent},
+    stage::{ChaosStage, StageClient},
 };
 
-impl Stage {
+impl ChaosStage {
     /// Waits until every client of the audience is connected and has the last acknowledged publication on each of its
     /// streams on which something was acknowledged after `since`.
     ///
@@ -35,7 +35,7 @@ impl Stage {
     }
 
     /// The first client that is missing something.
-    fn behind(&self, heads: &HashMap<Stream, (StreamId, Instant)>, since: Instant) -> Option<String> {
+    fn behind(&self, heads: &HashMap<ClientStream, (StreamId, Instant)>, since: Instant) -> Option<String> {
         for client in self.clients.lock().iter().filter(|client| !client.dismissed) {
             let diary = client.diary.lock();
             if !diary.connected {
@@ -87,7 +87,7 @@ impl Stage {
         for client in self.clients.lock().iter() {
             for (stream, heard) in &client.diary.lock().streams {
                 for (at, (_, gap)) in heard.iter().enumerate().filter(|(_, (at, _))| *at >= since) {
-                    if let Heard::Gap { after, before, reason, .. } = gap {
+                    if let HeardEvent::Gap { after, before, reason, .. } = gap {
                         let around = &heard[at.saturating_sub(3)..(at + 3).min(heard.len())];
                         let around: Vec<_> = around.iter().map(|(_, heard)| heard.short()).collect();
                         let before = before.map_or("-".into(), |before| before.to_string());
@@ -104,31 +104,36 @@ impl Stage {
 }
 
 /// A violation in readable form, with what the client received around it.
-fn told(client: &Client, stream: &Stream, violation: &Violation, heard: &[(Instant, Heard)]) -> String {
+fn told(
+    client: &StageClient,
+    stream: &ClientStream,
+    violation: &BrokenPromise,
+    heard: &[(Instant, HeardEvent)],
+) -> String {
     let suspect = match violation {
-        Violation::Lost(id) | Violation::Repeated(id) | Violation::Forked { id, .. } => Some(*id),
-        Violation::Misordered { after: id, .. }
-        | Violation::Hole { to: id, .. }
-        | Violation::PublishedTwice { second: id, .. } => Some(*id),
-        Violation::Malformed(_) => None,
+        BrokenPromise::Lost(id) | BrokenPromise::Repeated(id) | BrokenPromise::Forked { id, .. } => Some(*id),
+        BrokenPromise::Misordered { after: id, .. }
+        | BrokenPromise::Hole { to: id, .. }
+        | BrokenPromise::PublishedTwice { second: id, .. } => Some(*id),
+        BrokenPromise::Malformed(_) => None,
     };
-    let exactly = matches!(violation, Violation::Repeated(_));
-    let is_suspect = |heard: &Heard| match heard {
-        Heard::Push { id, .. } if exactly => suspect == Some(*id),
-        Heard::Push { id, .. } => suspect <= Some(*id),
+    let exactly = matches!(violation, BrokenPromise::Repeated(_));
+    let is_suspect = |heard: &HeardEvent| match heard {
+        HeardEvent::Push { id, .. } if exactly => suspect == Some(*id),
+        HeardEvent::Push { id, .. } => suspect <= Some(*id),
         _ => false,
     };
     let (last, first) = (heard.iter().rposition(|(_, h)| is_suspect(h)), heard.iter().position(|(_, h)| is_suspect(h)));
-    let at = if matches!(violation, Violation::Repeated(_)) { last } else { first };
+    let at = if matches!(violation, BrokenPromise::Repeated(_)) { last } else { first };
     let around = &heard[at.unwrap_or(heard.len()).saturating_sub(9)..(at.unwrap_or(heard.len()) + 4).min(heard.len())];
     let around: Vec<_> = around.iter().map(|(_, heard)| heard.short()).collect();
     format!("{} on {:?}: {violation:?} in {around:?}", client.name, stream.0)
 }
 
-fn is_covered(diary: &Diary, stream: &Stream, id: StreamId) -> bool {
+fn is_covered(diary: &Diary, stream: &ClientStream, id: StreamId) -> bool {
     diary.streams.get(stream).into_iter().flatten().any(|(_, heard)| match heard {
-        Heard::Gap { after, before, .. } => *after < id && before.is_none_or(|before| id < before),
-        Heard::Began(at) => id <= *at,
+        HeardEvent::Gap { after, before, .. } => *after < id && before.is_none_or(|before| id < before),
+        HeardEvent::Began(at) => id <= *at,
         _ => false,
     })
 }

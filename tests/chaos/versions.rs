@@ -16,7 +16,7 @@ use crate::{
     dice::Dice,
     faults::drain,
     sight::connected,
-    stage::{REPLICAS, Stage},
+    stage::{ChaosStage, REPLICAS},
     support,
 };
 
@@ -28,7 +28,7 @@ const PUBLISHERS: usize = 3;
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_rolling_restart_to_another_version_and_back_loses_nothing() {
     let (new, old) = (support::program(), other_program().unwrap_or_else(support::program));
-    let stage = Stage::set_with(cast::durable(), &old, None, &[]).await;
+    let stage = ChaosStage::set_with(cast::durable(), &old, None, &[]).await;
     let mut dice = Dice::new(1);
     stage.seat_audience(&mut dice);
     connected(&stage).await;

@@ -7,15 +7,15 @@ use tickgate_wire::time::Timestamp;
 use tokio::time::Instant;
 
 use crate::{
-    exchange::Exchange,
-    support::{client::Client, replica::Replica},
+    exchange::ExchangeProcess,
+    support::{client::TestClient, replica::TestReplica},
 };
 
 /// Number of books and tickers per symbol that are compared with the truth.
 const SAMPLES: usize = 12;
 
-pub struct Audience {
-    client: Client,
+pub struct FeedClient {
+    client: TestClient,
     /// Trades and gaps by symbol, in the order of arrival.
     pub trades: BTreeMap<String, Vec<Value>>,
     pub books: BTreeMap<String, Vec<Value>>,
@@ -28,9 +28,9 @@ pub fn channels_of(symbol: &str) -> [String; 3] {
     [format!("trades:{symbol}"), format!("orderbook:{symbol}"), format!("ticker:{symbol}")]
 }
 
-impl Audience {
+impl FeedClient {
     /// Follows everything about these symbols, and the status of the feed.
-    pub async fn of(replica: &Replica, symbols: &[&str]) -> Self {
+    pub async fn of(replica: &TestReplica, symbols: &[&str]) -> Self {
         let channels: Vec<_> = symbols.iter().flat_map(|symbol| channels_of(symbol)).collect();
         let mut channels: Vec<_> = channels.iter().map(String::as_str).collect();
         channels.push("feed:binance");
@@ -148,7 +148,7 @@ impl Audience {
     }
 
     /// The errors in everything that was received.
-    pub async fn judged(&self, exchange: &Exchange) -> Vec<String> {
+    pub async fn judged(&self, exchange: &ExchangeProcess) -> Vec<String> {
         let mut wrong = self.judged_trades(exchange, true).await;
         for (symbol, books) in &self.books {
             wrong.extend(judged_books(exchange, symbol, books).await);
@@ -160,7 +160,7 @@ impl Audience {
     }
 
     /// Errors in trades: each must arrive once, in order, unchanged, or be reported as missing.
-    pub async fn judged_trades(&self, exchange: &Exchange, with_times: bool) -> Vec<String> {
+    pub async fn judged_trades(&self, exchange: &ExchangeProcess, with_times: bool) -> Vec<String> {
         let mut wrong = Vec::new();
         for (symbol, seen) in &self.trades {
             let first = |trade: &Value| trade["trade_id"].as_u64().or(trade["from"].as_u64()).unwrap_or(0);
@@ -220,7 +220,7 @@ fn samples(list: &[Value]) -> impl Iterator<Item = &Value> {
     list.iter().step_by((list.len() / SAMPLES).max(1))
 }
 
-async fn judged_books(exchange: &Exchange, symbol: &str, books: &[Value]) -> Vec<String> {
+async fn judged_books(exchange: &ExchangeProcess, symbol: &str, books: &[Value]) -> Vec<String> {
     let id = |book: &Value| book["update_id"].as_u64().unwrap();
     let mut wrong: Vec<_> = books
         .windows(2)
@@ -238,7 +238,7 @@ async fn judged_books(exchange: &Exchange, symbol: &str, books: &[Value]) -> Vec
     wrong
 }
 
-async fn judged_tickers(exchange: &Exchange, symbol: &str, tickers: &[Value]) -> Vec<String> {
+async fn judged_tickers(exchange: &ExchangeProcess, symbol: &str, tickers: &[Value]) -> Vec<String> {
     let pairs = [
         ("price", "c"),
         ("price_change", "p"),

@@ -10,17 +10,17 @@ use std::{
 use tempfile::TempDir;
 
 use crate::{
-    audience::{Audience, ms},
-    exchange::Exchange,
+    audience::{FeedClient, ms},
+    exchange::ExchangeProcess,
     nothing,
     stage::{SYMBOLS, settings, unless},
-    support::{redis::RedisServer, replica::Replica},
+    support::{redis::RedisServer, replica::TestReplica},
 };
 
 /// A movable system clock for one process.
-struct Clock(TempDir);
+struct MovableClock(TempDir);
 
-impl Clock {
+impl MovableClock {
     /// Builds it with the C compiler that Rust links with.
     fn build() -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -45,12 +45,12 @@ impl Clock {
 
 /// A14: the clock jumps forwards, backwards, and back. Order, staleness and timeouts do not depend on it.
 pub async fn a14_a_clock_that_jumps_changes_only_timestamps() {
-    let clock = Clock::build();
-    let (exchange, redis) = (Exchange::start(&[]), RedisServer::start());
+    let clock = MovableClock::build();
+    let (exchange, redis) = (ExchangeProcess::start(&[]), RedisServer::start());
     let environment = [("LD_PRELOAD", &*clock.path("clock.so")), ("CLOCK_OFFSET", &*clock.path("offset"))];
-    let replica = Replica::process_in(&redis, &settings(&exchange, ""), &environment).await;
-    let mut audience = Audience::of(&replica, SYMBOLS).await;
-    let is_live = |seen: &Audience| SYMBOLS.iter().all(|symbol| seen.is_live(symbol));
+    let replica = TestReplica::process_in(&redis, &settings(&exchange, ""), &environment).await;
+    let mut audience = FeedClient::of(&replica, SYMBOLS).await;
+    let is_live = |seen: &FeedClient| SYMBOLS.iter().all(|symbol| seen.is_live(symbol));
     let mut wrong = audience.until("data flows", 25, is_live).await;
     let from = audience.statuses.len();
     for seconds in [3_600, -3_600, 0] {

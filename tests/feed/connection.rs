@@ -4,14 +4,14 @@
 use serde_json::json;
 
 use crate::{
-    audience::Audience,
+    audience::FeedClient,
     nothing,
-    stage::{Plan, Stage, either, is_long, unless},
+    stage::{FeedStage, StageChanges, either, is_long, unless},
 };
 
 /// A02: no trade is lost or duplicated, however a connection ends.
 pub async fn a02_no_trade_is_lost_however_a_connection_ends() {
-    let mut stage = Stage::usual(None).await;
+    let mut stage = FeedStage::usual(None).await;
     let mut wrong = stage.live().await;
     let mut forms = vec!["eof", "rst", "close-1001", "close-none", "half-frame"];
     if is_long() {
@@ -25,7 +25,7 @@ pub async fn a02_no_trade_is_lost_however_a_connection_ends() {
         }
         stage.exchange.set("cut-form", form).await;
         stage.exchange.fault(json!({"kind": "cut"})).await;
-        let is_lost = |seen: &Audience| seen.state() == "stale" || seen.trades["BTCUSDT"].len() > 100_000;
+        let is_lost = |seen: &FeedClient| seen.state() == "stale" || seen.trades["BTCUSDT"].len() > 100_000;
         stage.until("", either(1, 3), is_lost).await;
         wrong.extend(stage.more_trades("BTCUSDT").await);
         stage.audience.watch(either(0.5, 7.0)).await;
@@ -39,7 +39,7 @@ pub async fn a02_no_trade_is_lost_however_a_connection_ends() {
 /// The last trades arrive again after a reconnect, trades arrive twice, and out of order: none is published twice, or
 /// sent to the backplane twice.
 pub async fn overlap(defect: Option<&str>) -> Vec<String> {
-    let mut stage = Stage::usual(defect).await;
+    let mut stage = FeedStage::usual(defect).await;
     let mut wrong = stage.live().await;
     stage.exchange.fault(json!({"kind": "overlap", "for": "60s", "amount": 30})).await;
     stage.exchange.fault(json!({"kind": "duplicate", "for": "3s"})).await;
@@ -61,7 +61,7 @@ pub async fn a02_repeated_trades_are_published_once() {
 
 /// A08: neither an acknowledgement nor its absence proves anything.
 pub async fn a08_only_data_makes_the_feed_live() {
-    let mut stage = Stage::set(Plan { exchange: &["--set", "acks=drop"], ..Plan::default() }).await;
+    let mut stage = FeedStage::set(StageChanges { exchange: &["--set", "acks=drop"], ..StageChanges::default() }).await;
     let mut wrong = stage.live().await;
     for (switch, value) in [("acks", "late"), ("acks", "flat-errors"), ("acks", "wrong-id")] {
         stage.exchange.set(switch, value).await;
@@ -86,7 +86,7 @@ pub async fn a08_only_data_makes_the_feed_live() {
 
 /// A12: whatever a frame contains, it is counted, and nothing ends unnecessarily.
 pub async fn a12_bad_frames_are_counted_and_dropped() {
-    let mut stage = Stage::usual(None).await;
+    let mut stage = FeedStage::usual(None).await;
     let mut wrong = stage.live().await;
     let kinds = [
         "garbage",
@@ -129,8 +129,11 @@ pub async fn a12_bad_frames_are_counted_and_dropped() {
 /// A13: more than can be processed, over a Redis that pauses now and then: memory is bounded, and trades are complete
 /// or reported as missing.
 pub async fn a13_a_burst_is_survived() {
-    let plan = Plan { exchange: &["--set", "ping-interval=1s", "--set", "pong-deadline=5s"], ..Plan::default() };
-    let mut stage = Stage::set(plan).await;
+    let plan = StageChanges {
+        exchange: &["--set", "ping-interval=1s", "--set", "pong-deadline=5s"],
+        ..StageChanges::default()
+    };
+    let mut stage = FeedStage::set(plan).await;
     let mut wrong = stage.live().await;
     let memory = stage.metric("process_resident_memory_bytes").await;
     stage.exchange.fault(json!({"kind": "burst", "amount": either(20, 100), "for": either("3s", "10s")})).await;
@@ -151,7 +154,7 @@ pub async fn a13_a_burst_is_survived() {
 
 /// A18: an unrequested extension, a Close without a response, bytes that arrive one by one.
 pub async fn a18_an_exchange_that_bends_the_protocol_is_tolerated() {
-    let mut stage = Stage::usual(None).await;
+    let mut stage = FeedStage::usual(None).await;
     let mut wrong = stage.live().await;
     stage.exchange.set("deflate-header", "on").await;
     stage.exchange.fault(json!({"kind": "cut"})).await;

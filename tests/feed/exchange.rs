@@ -13,12 +13,12 @@ use crate::support::program;
 /// Maximum response size of the exchange, in bytes: tens of thousands of trades.
 const BYTES_MAX: usize = 64 << 20;
 
-pub struct Exchange {
+pub struct ExchangeProcess {
     child: Child,
     pub address: String,
 }
 
-impl Exchange {
+impl ExchangeProcess {
     /// Starts it with additional arguments.
     pub fn start(arguments: &[&str]) -> Self {
         let path = program().with_file_name("sim-exchange");
@@ -88,7 +88,7 @@ impl Exchange {
     }
 }
 
-impl Drop for Exchange {
+impl Drop for ExchangeProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

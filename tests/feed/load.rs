@@ -16,14 +16,14 @@ use tokio::{
 };
 
 use crate::{
-    audience::{Audience, channels_of},
-    exchange::Exchange,
+    audience::{FeedClient, channels_of},
+    exchange::ExchangeProcess,
     nothing,
     stage::{MANY_CLIENTS, either, settings, unless},
     support::{
         redis::RedisServer,
-        replica::Replica,
-        wire::{Heard, PING, PONG, TEXT, Wire, frame},
+        replica::TestReplica,
+        wire::{PING, PONG, RawConnection, ServerEvent, TEXT, frame},
     },
 };
 
@@ -38,23 +38,23 @@ pub async fn many_symbols_reach_many_subscribers() {
     let (count, listeners, seconds) = either((30, 30, 5), (300, 1_000, 60));
     // A symbol has a ticker, 1.8 trades and almost 5 books per second.
     let (symbols, least) = ((count + 8).to_string(), either(100.0, 2_000.0));
-    let exchange = Exchange::start(&["--symbols", &symbols, "--rate", "1.8"]);
+    let exchange = ExchangeProcess::start(&["--symbols", &symbols, "--rate", "1.8"]);
     let redis = RedisServer::start();
     let names: Vec<_> = (8..8 + count).map(|number| format!("SIM{number}USDT")).collect();
     let lines = settings(&exchange, &format!("symbols = {names:?}\nsymbols_max = {count}\nstale_after = \"5s\""));
     // One replica publishes, another one serves the subscribers.
-    let feeding = Replica::process(&redis, &lines).await;
-    let serving = Replica::process(&redis, MANY_CLIENTS).await;
-    let mut audience = Audience::of(&serving, &[&names[0], &names[1]]).await;
-    let is_live = |seen: &Audience| seen.state() == "live" && seen.named("symbols_stale").is_empty();
+    let feeding = TestReplica::process(&redis, &lines).await;
+    let serving = TestReplica::process(&redis, MANY_CLIENTS).await;
+    let mut audience = FeedClient::of(&serving, &[&names[0], &names[1]]).await;
+    let is_live = |seen: &FeedClient| seen.state() == "live" && seen.named("symbols_stale").is_empty();
     let mut wrong = audience.until("every symbol is live", 60, is_live).await;
 
     let mut others = Subscribers::of(&serving, &names, listeners).await;
-    let before = [Figures::of(&feeding).await, Figures::of(&serving).await];
+    let before = [ReplicaLoad::of(&feeding).await, ReplicaLoad::of(&serving).await];
     let (frames, began) = (feeding.metric("tickgate_feed_frames_total").await, Instant::now());
     audience.watch(f64::from(seconds)).await;
     let rate = (feeding.metric("tickgate_feed_frames_total").await - frames) / began.elapsed().as_secs_f64();
-    let after = [Figures::of(&feeding).await, Figures::of(&serving).await];
+    let after = [ReplicaLoad::of(&feeding).await, ReplicaLoad::of(&serving).await];
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     println!("{rate:.0} frames a second; load of the machine: {}", load.trim());
     for (name, (before, after)) in ["feed", "subscribers"].iter().zip(before.iter().zip(&after)) {
@@ -74,13 +74,13 @@ pub async fn many_symbols_reach_many_subscribers() {
 }
 
 /// The resource usage of a replica.
-struct Figures {
+struct ReplicaLoad {
     cpu_seconds: f64,
     memory: f64,
 }
 
-impl Figures {
-    async fn of(replica: &Replica) -> Self {
+impl ReplicaLoad {
+    async fn of(replica: &TestReplica) -> Self {
         Self {
             cpu_seconds: replica.metric("process_cpu_seconds_total").await,
             memory: replica.metric("process_resident_memory_bytes").await,
@@ -96,13 +96,13 @@ impl Figures {
 
 /// Clients that follow one symbol each.
 struct Subscribers {
-    tasks: JoinSet<Received>,
+    tasks: JoinSet<ReceivedFeed>,
     stop: watch::Sender<bool>,
 }
 
 /// What one of them received.
 #[derive(Default)]
-struct Received {
+struct ReceivedFeed {
     symbol: String,
     first: Option<u64>,
     next: u64,
@@ -114,7 +114,7 @@ struct Received {
 }
 
 #[derive(Deserialize)]
-struct Message {
+struct FeedMessage {
     #[serde(rename = "type")]
     kind: String,
     trade_id: Option<u64>,
@@ -123,7 +123,7 @@ struct Message {
 
 impl Subscribers {
     /// Connects them, and waits until all are subscribed.
-    async fn of(replica: &Replica, names: &[String], count: usize) -> Self {
+    async fn of(replica: &TestReplica, names: &[String], count: usize) -> Self {
         let (stop, mut tasks) = (watch::Sender::new(false), JoinSet::new());
         let (ready, mut subscribed) = mpsc::channel(count);
         for number in 0..count {
@@ -137,7 +137,7 @@ impl Subscribers {
     }
 
     /// The errors in what they received in this many seconds.
-    async fn judged(&mut self, exchange: &Exchange, seconds: u32) -> Vec<String> {
+    async fn judged(&mut self, exchange: &ExchangeProcess, seconds: u32) -> Vec<String> {
         let ended = now_ms();
         self.stop.send_replace(true);
         let (mut wrong, mut delays, mut trades) = (Vec::new(), Vec::new(), 0);
@@ -172,7 +172,7 @@ impl Subscribers {
 }
 
 /// The id of the last trade of a symbol up to a time.
-async fn last_trade(exchange: &Exchange, symbol: &str, until_ms: u64) -> u64 {
+async fn last_trade(exchange: &ExchangeProcess, symbol: &str, until_ms: u64) -> u64 {
     let truth = exchange.get(&format!("/sim/truth/trades?symbol={symbol}")).await;
     let trades = truth.as_array().unwrap().iter().rev();
     let last = trades.map(|trade| [&trade["T"], &trade["a"]].map(|field| field.as_u64().unwrap()));
@@ -184,9 +184,9 @@ async fn receive(
     symbol: String,
     ready: mpsc::Sender<()>,
     mut stop: watch::Receiver<bool>,
-) -> Received {
-    let mut received = Received { symbol, ..Received::default() };
-    let mut wire = Wire::upgraded(address, "/ws/market").await;
+) -> ReceivedFeed {
+    let mut received = ReceivedFeed { symbol, ..ReceivedFeed::default() };
+    let mut wire = RawConnection::upgraded(address, "/ws/market").await;
     let subscribe = json!({"type": "subscribe", "channels": channels_of(&received.symbol)}).to_string();
     wire.send(&frame(TEXT, subscribe.as_bytes())).await;
     loop {
@@ -195,12 +195,12 @@ async fn receive(
             _ = stop.changed() => return received,
         };
         match heard {
-            Heard::Frame(TEXT, text) => {
+            ServerEvent::Frame(TEXT, text) => {
                 if received.take(&text) {
                     ready.send(()).await.unwrap();
                 }
             }
-            Heard::Frame(PING, payload) => wire.send(&frame(PONG, &payload)).await,
+            ServerEvent::Frame(PING, payload) => wire.send(&frame(PONG, &payload)).await,
             other => {
                 received.wrong.push(format!("{}: a subscriber lost its connection: {other:?}", received.symbol));
                 return received;
@@ -209,15 +209,15 @@ async fn receive(
     }
 }
 
-impl Received {
+impl ReceivedFeed {
     /// Handles a message; true if it is the reply to the subscription.
     fn take(&mut self, text: &[u8]) -> bool {
-        // Most are books, which `Audience` compares with the truth.
+        // Most are books, which `FeedClient` compares with the truth.
         if text.starts_with(br#"{"type":"orderbook""#) {
             self.books += 1;
             return false;
         }
-        let message: Message = serde_json::from_slice(text).unwrap();
+        let message: FeedMessage = serde_json::from_slice(text).unwrap();
         match &*message.kind {
             "subscribed" => return true,
             "trade" => {

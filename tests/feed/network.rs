@@ -16,23 +16,23 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    audience::Audience,
-    exchange::Exchange,
+    audience::FeedClient,
+    exchange::ExchangeProcess,
     nothing,
-    stage::{Plan, Stage, settings, unless},
+    stage::{FeedStage, StageChanges, settings, unless},
     support::{
         certificates::{Authority, Issued},
         redis::RedisServer,
-        replica::Replica,
+        replica::TestReplica,
     },
 };
 
 /// The feed reports that it cannot connect, retries slowly, and stops in time.
-async fn unreachable(exchange: &Exchange, lines: &str, reason_in_log: &str) {
+async fn unreachable(exchange: &ExchangeProcess, lines: &str, reason_in_log: &str) {
     let redis = RedisServer::start();
-    let mut replica = Replica::process_with(&redis, &settings(exchange, lines), None, &[]).await;
-    let mut audience = Audience::of(&replica, &["BTCUSDT"]).await;
-    let is_told = |seen: &Audience| matches!(seen.state(), "stale" | "down");
+    let mut replica = TestReplica::process_with(&redis, &settings(exchange, lines), None, &[]).await;
+    let mut audience = FeedClient::of(&replica, &["BTCUSDT"]).await;
+    let is_told = |seen: &FeedClient| matches!(seen.state(), "stale" | "down");
     let mut wrong = audience.until("the failure is reported", 15, is_told).await;
     audience.watch(4.0).await;
     let attempts = replica.metric("tickgate_feed_reconnects_total{reason=\"lost\"}").await;
@@ -48,13 +48,13 @@ async fn unreachable(exchange: &Exchange, lines: &str, reason_in_log: &str) {
 }
 
 pub async fn a_host_name_that_does_not_resolve_is_reported() {
-    let exchange = Exchange::start(&[]);
+    let exchange = ExchangeProcess::start(&[]);
     let lines = "stream_url = \"ws://exchange.invalid:9443\"\nrest_url = \"http://exchange.invalid:9443\"";
     unreachable(&exchange, lines, "cannot resolve the host").await;
 }
 
 pub async fn a_failed_tls_handshake_is_reported() {
-    let exchange = Exchange::start(&[]);
+    let exchange = ExchangeProcess::start(&[]);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let speaker = tokio::spawn(async move {
@@ -68,7 +68,7 @@ pub async fn a_failed_tls_handshake_is_reported() {
 }
 
 /// Terminates TLS in front of the exchange.
-async fn secured(exchange: &Exchange, issued: &Issued) -> (SocketAddr, JoinHandle<()>) {
+async fn secured(exchange: &ExchangeProcess, issued: &Issued) -> (SocketAddr, JoinHandle<()>) {
     let chain = [CertificateDer::from_pem_file(&issued.certificate_file).unwrap()];
     let key = PrivateKeyDer::from_pem_file(&issued.key_file).unwrap();
     let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
@@ -99,7 +99,7 @@ fn secure_urls(address: SocketAddr) -> String {
 }
 
 pub async fn an_untrusted_certificate_is_reported() {
-    let (exchange, authority) = (Exchange::start(&[]), Authority::new());
+    let (exchange, authority) = (ExchangeProcess::start(&[]), Authority::new());
     let (address, task) = secured(&exchange, &authority.issue("exchange", "IP:127.0.0.1", 2)).await;
     unreachable(&exchange, &secure_urls(address), "UnknownIssuer").await;
     assert_eq!(exchange.connects().await, 0, "the exchange was reached");
@@ -107,13 +107,13 @@ pub async fn an_untrusted_certificate_is_reported() {
 }
 
 pub async fn a_trusted_certificate_is_accepted() {
-    let (exchange, redis, authority) = (Exchange::start(&[]), RedisServer::start(), Authority::new());
+    let (exchange, redis, authority) = (ExchangeProcess::start(&[]), RedisServer::start(), Authority::new());
     let (address, task) = secured(&exchange, &authority.issue("exchange", "IP:127.0.0.1", 2)).await;
     let file = authority.file().display().to_string();
     let lines = settings(&exchange, &secure_urls(address));
-    let replica = Replica::process_in(&redis, &lines, &[("SSL_CERT_FILE", &file)]).await;
-    let mut audience = Audience::of(&replica, &["BTCUSDT", "ADAUSDT"]).await;
-    let both = |seen: &Audience| seen.is_live("BTCUSDT") && seen.is_live("ADAUSDT");
+    let replica = TestReplica::process_in(&redis, &lines, &[("SSL_CERT_FILE", &file)]).await;
+    let mut audience = FeedClient::of(&replica, &["BTCUSDT", "ADAUSDT"]).await;
+    let both = |seen: &FeedClient| seen.is_live("BTCUSDT") && seen.is_live("ADAUSDT");
     let mut wrong = audience.until("data flows", 25, both).await;
     wrong.extend(audience.judged(&exchange).await);
     wrong.extend(exchange.violations().await);
@@ -122,13 +122,14 @@ pub async fn a_trusted_certificate_is_accepted() {
 }
 
 pub async fn a_proxy_that_answers_html_is_reported() {
-    let exchange = Exchange::start(&["--set", "upgrade-status=200", "--set", "rest-error=html"]);
+    let exchange = ExchangeProcess::start(&["--set", "upgrade-status=200", "--set", "rest-error=html"]);
     unreachable(&exchange, "", "refused with HTTP 200").await;
 }
 
 /// The list of symbols is HTML: streams are subscribed anyway, and nothing is reported as unknown.
 pub async fn without_the_list_of_symbols_followed_ones_are_live() {
-    let mut stage = Stage::set(Plan { exchange: &["--set", "rest-error=html"], ..Plan::default() }).await;
+    let mut stage =
+        FeedStage::set(StageChanges { exchange: &["--set", "rest-error=html"], ..StageChanges::default() }).await;
     let wrong = stage.live().await;
     assert!(stage.audience.named("symbols_unknown").is_empty());
     nothing(wrong);

@@ -7,16 +7,16 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use crate::{
-    audience::{Audience, channels_of},
+    audience::{FeedClient, channels_of},
     nothing,
-    stage::{MANY_CLIENTS, Plan, Stage, either, settings, unless},
+    stage::{FeedStage, MANY_CLIENTS, StageChanges, either, settings, unless},
     support::{dice::Dice, eventually},
 };
 
 /// A01: everything that clients receive is what happened, byte for byte.
 pub async fn truth(defect: Option<&str>) -> Vec<String> {
     let symbols = ["BTCUSDT", "ETHUSDT", "ADAUSDT", "QUIETUSDT", "NEWUSDT", "STOPUSDT"];
-    let mut stage = Stage::set(Plan { symbols: &symbols, defect, ..Plan::default() }).await;
+    let mut stage = FeedStage::set(StageChanges { symbols: &symbols, defect, ..StageChanges::default() }).await;
     let mut wrong = stage.live().await;
     if !wrong.is_empty() {
         return wrong;
@@ -36,7 +36,7 @@ pub async fn a01_what_clients_receive_is_what_happened() {
 
 /// Both market endpoints offer the status of the feed.
 pub async fn the_status_is_offered_on_both_endpoints() {
-    let mut stage = Stage::usual(None).await;
+    let mut stage = FeedStage::usual(None).await;
     let wrong = stage.live().await;
     for mut client in [stage.replica.trading("alice").await, stage.replica.market().await] {
         client.subscribe(&["feed:binance"]).await;
@@ -48,8 +48,12 @@ pub async fn the_status_is_offered_on_both_endpoints() {
 
 /// A06: the end of a connection is announced, or follows from its age: another one replaces it first.
 pub async fn a06_connections_are_replaced_without_an_interruption() {
-    let plan = Plan { exchange: &["--set", "day=30s"], settings: "connection_age_max = \"10s\"", ..Plan::default() };
-    let mut stage = Stage::set(plan).await;
+    let plan = StageChanges {
+        exchange: &["--set", "day=30s"],
+        settings: "connection_age_max = \"10s\"",
+        ..StageChanges::default()
+    };
+    let mut stage = FeedStage::set(plan).await;
     let mut wrong = stage.live().await;
     let from = stage.audience.statuses.len();
     stage.exchange.fault(json!({"kind": "shutdown", "for": "6s"})).await;
@@ -68,14 +72,14 @@ pub async fn many(defect: Option<&str>) -> Vec<String> {
     let name = |number: usize| format!("SIM{number}USDT");
     let fixed: Vec<_> = (8..either(228, 308)).map(name).collect();
     let lines = format!("symbols = {fixed:?}\nsymbols_max = {}", fixed.len() + 20);
-    let plan = Plan {
+    let plan = StageChanges {
         exchange: &["--symbols", either("262", "340"), "--rate", "0.5", "--set", "ping-interval=1s"],
         settings: &lines,
         symbols: &["SIM8USDT"],
         defect,
     };
-    let mut stage = Stage::set(plan).await;
-    let live = |seen: &Audience| seen.state() == "live" && seen.named("symbols_stale").is_empty();
+    let mut stage = FeedStage::set(plan).await;
+    let live = |seen: &FeedClient| seen.state() == "live" && seen.named("symbols_stale").is_empty();
     let mut wrong = stage.until("every symbol is live", 30, live).await;
     wrong.extend(too_close(&stage.exchange.log("message").await));
     if !wrong.is_empty() {
@@ -85,7 +89,7 @@ pub async fn many(defect: Option<&str>) -> Vec<String> {
     let more: Vec<_> = (fixed.len() + 8..fixed.len() + 32).map(name).collect();
     let channels: Vec<_> = more.iter().flat_map(|symbol| channels_of(symbol)).collect();
     stage.audience.follow(&channels.iter().map(String::as_str).collect::<Vec<_>>()).await;
-    let named = |seen: &Audience| seen.named("symbols_refused").len() == 4 && live(seen);
+    let named = |seen: &FeedClient| seen.named("symbols_refused").len() == 4 && live(seen);
     wrong.extend(stage.until("symbols beyond the limit are named", 30, named).await);
     wrong.extend(stage.judged().await);
     let subscribes = stage.exchange.log("message").await;
@@ -110,14 +114,14 @@ pub async fn a07_many_symbols_are_subscribed_within_the_limits() {
 
 /// A14: wrong and backward times of the exchange change neither order nor staleness.
 pub async fn a14_wrong_times_of_the_exchange_change_nothing() {
-    let mut stage = Stage::usual(None).await;
+    let mut stage = FeedStage::usual(None).await;
     let mut wrong = stage.live().await;
     let from = stage.audience.statuses.len();
     for (switch, value) in
         [("clock-skew", "1h"), ("clock-skew", "-1h"), ("clock-skew", "0ms"), ("event-time", "backwards")]
     {
         stage.exchange.set(switch, value).await;
-        let tickers = |seen: &Audience| seen.tickers.get("BTCUSDT").map_or(0, Vec::len);
+        let tickers = |seen: &FeedClient| seen.tickers.get("BTCUSDT").map_or(0, Vec::len);
         let before = tickers(&stage.audience);
         stage.audience.watch(either(3.0, 20.0)).await;
         let count = tickers(&stage.audience) - before;
@@ -131,13 +135,13 @@ pub async fn a14_wrong_times_of_the_exchange_change_nothing() {
 
 /// A17: clients come and go at random; in the end exactly what they follow is subscribed at the exchange.
 pub async fn a17_subscriptions_match_what_clients_follow() {
-    let plan = Plan {
+    let plan = StageChanges {
         exchange: &["--symbols", "58"],
         settings: &format!("symbols = [\"BTCUSDT\"]\nlinger = \"2s\"\n{MANY_CLIENTS}"),
         symbols: &["BTCUSDT"],
-        ..Plan::default()
+        ..StageChanges::default()
     };
-    let mut stage = Stage::set(plan).await;
+    let mut stage = FeedStage::set(plan).await;
     let mut wrong = stage.until("data flows", 25, |seen| seen.is_live("BTCUSDT")).await;
     let mut dice = Dice::new(5);
     // Clients, and what each of them follows.
@@ -175,13 +179,13 @@ pub async fn a17_subscriptions_match_what_clients_follow() {
 
 /// Topics of another feed are neither followed nor named.
 pub async fn the_synthetic_feed_keeps_its_symbols() {
-    let exchange = crate::exchange::Exchange::start(&[]);
+    let exchange = crate::exchange::ExchangeProcess::start(&[]);
     let redis = crate::support::redis::RedisServer::start();
     let made_up = "[feeds.synthetic]\nenabled = \"on\"\nsymbols = [\"MADEUSDT\"]\ninterval = \"50ms\"\n";
     let settings = format!("{}{made_up}", settings(&exchange, "symbols = [\"BTCUSDT\"]"));
-    let replica = crate::support::replica::Replica::process_with(&redis, &settings, None, &[]).await;
-    let mut audience = Audience::of(&replica, &["BTCUSDT", "MADEUSDT", "NOUSDT"]).await;
-    let both = |seen: &Audience| {
+    let replica = crate::support::replica::TestReplica::process_with(&redis, &settings, None, &[]).await;
+    let mut audience = FeedClient::of(&replica, &["BTCUSDT", "MADEUSDT", "NOUSDT"]).await;
+    let both = |seen: &FeedClient| {
         seen.is_live("BTCUSDT") && seen.count("MADEUSDT") > 0 && !seen.named("symbols_unknown").is_empty()
     };
     let wrong = audience.until("both markets flow", 25, both).await;

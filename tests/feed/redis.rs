@@ -3,11 +3,11 @@
 
 use crate::{
     nothing,
-    stage::{Stage, either, unless},
+    stage::{FeedStage, either, unless},
 };
 
 pub async fn a11_redis_is_unreachable() {
-    let mut stage = Stage::usual(None).await;
+    let mut stage = FeedStage::usual(None).await;
     let mut wrong = stage.live().await;
     let memory = stage.metric("process_resident_memory_bytes").await;
     stage.redis.freeze();
@@ -23,7 +23,7 @@ pub async fn a11_redis_is_unreachable() {
 }
 
 pub async fn a11_redis_is_full() {
-    let mut stage = Stage::usual(None).await;
+    let mut stage = FeedStage::usual(None).await;
     let mut wrong = stage.live().await;
     let _: () = stage.redis.run(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]).await;
     let _: () = stage.redis.run(&["CONFIG", "SET", "maxmemory", "1"]).await;

@@ -6,21 +6,21 @@ use std::{collections::BTreeMap, path::Path, process::Command};
 use serde_json::{Map, Value};
 
 use crate::{
-    audience::Audience,
-    exchange::Exchange,
+    audience::FeedClient,
+    exchange::ExchangeProcess,
     nothing,
     stage::{SYMBOLS, either, settings, unless},
-    support::{eventually, redis::RedisServer, replica::Replica},
+    support::{eventually, redis::RedisServer, replica::TestReplica},
 };
 
 const LINES: &str = "symbols = [\"BTCUSDT\", \"ADAUSDT\"]";
 
 /// Records for some seconds.
 async fn record(file: &Path) {
-    let (exchange, redis) = (Exchange::start(&[]), RedisServer::start());
+    let (exchange, redis) = (ExchangeProcess::start(&[]), RedisServer::start());
     let arguments = ["--record", file.to_str().unwrap()];
-    let mut replica = Replica::process_with(&redis, &settings(&exchange, LINES), None, &arguments).await;
-    let mut audience = Audience::of(&replica, SYMBOLS).await;
+    let mut replica = TestReplica::process_with(&redis, &settings(&exchange, LINES), None, &arguments).await;
+    let mut audience = FeedClient::of(&replica, SYMBOLS).await;
     let wrong = audience.until("data flows", 25, |seen| SYMBOLS.iter().all(|symbol| seen.is_live(symbol))).await;
     audience.watch(either(4.0, 60.0)).await;
     assert_eq!(replica.metric("tickgate_feed_recording_dropped_total").await, 0.0);
@@ -70,9 +70,9 @@ pub async fn a20_a_replayed_recording_gives_what_an_independent_script_builds() 
     let built = built(&file);
 
     let played = ["--replay", file.to_str().unwrap(), "--speed", "1", "--clock", "virtual"];
-    let (exchange, redis) = (Exchange::start(&played), RedisServer::start());
-    let replica = Replica::process_with(&redis, &settings(&exchange, LINES), None, &[]).await;
-    let mut audience = Audience::of(&replica, SYMBOLS).await;
+    let (exchange, redis) = (ExchangeProcess::start(&played), RedisServer::start());
+    let replica = TestReplica::process_with(&redis, &settings(&exchange, LINES), None, &[]).await;
+    let mut audience = FeedClient::of(&replica, SYMBOLS).await;
     eventually("everything is subscribed", async || {
         exchange.streams().await.first().filter(|streams| streams.len() == 6).map(|_| ())
     })

@@ -4,12 +4,12 @@ use serde_json::json;
 
 use crate::{
     nothing,
-    stage::{Plan, Stage, either, is_long, unless},
+    stage::{FeedStage, StageChanges, either, is_long, unless},
 };
 
 /// A03: an open but silent connection, a muted one, a lagging one: reported, closed, and nothing is missing.
 pub async fn a03_a_silent_connection_is_reported_and_replaced() {
-    let mut stage = Stage::usual(None).await;
+    let mut stage = FeedStage::usual(None).await;
     let mut wrong = stage.live().await;
     let faults = [
         ("half-open", json!({"kind": "half-open", "for": "60s", "connection": "newest"})),
@@ -19,13 +19,13 @@ pub async fn a03_a_silent_connection_is_reported_and_replaced() {
     for (name, fault) in faults {
         let from = stage.audience.statuses.len();
         stage.exchange.fault(fault).await;
-        let is_stale = |seen: &crate::audience::Audience| {
+        let is_stale = |seen: &crate::audience::FeedClient| {
             seen.statuses[from..].iter().any(|status| status["status"] == "stale")
                 && (seen.ticker_has("BTCUSDT", "stale") || seen.state() == "live")
         };
         wrong.extend(stage.until(&format!("{name} is reported"), 10, is_stale).await);
         wrong.extend(stage.more_trades("BTCUSDT").await);
-        let is_fresh = |seen: &crate::audience::Audience| !seen.ticker_has("BTCUSDT", "stale");
+        let is_fresh = |seen: &crate::audience::FeedClient| !seen.ticker_has("BTCUSDT", "stale");
         wrong.extend(stage.until("a ticker without the mark", 10, is_fresh).await);
     }
     wrong.extend(stage.judged().await);
@@ -34,11 +34,11 @@ pub async fn a03_a_silent_connection_is_reported_and_replaced() {
 
 /// A04: the trades of one symbol fall silent; its ticker reveals that.
 pub async fn a04_a_silent_stream_is_found_and_its_trades_are_fetched() {
-    let mut stage = Stage::usual(None).await;
+    let mut stage = FeedStage::usual(None).await;
     let mut wrong = stage.live().await;
     let from = stage.audience.statuses.len();
     stage.exchange.fault(json!({"kind": "mute", "streams": "btcusdt@aggTrade", "for": "8s"})).await;
-    let is_filled = |seen: &crate::audience::Audience| {
+    let is_filled = |seen: &crate::audience::FeedClient| {
         seen.trades["BTCUSDT"].iter().filter(|trade| trade["backfilled"] == true).count() > 20
     };
     wrong.extend(stage.until("its trades are fetched", 10, is_filled).await);
@@ -47,11 +47,11 @@ pub async fn a04_a_silent_stream_is_found_and_its_trades_are_fetched() {
     stage.audience.watch(7.0).await;
     // The ticker of a symbol that is still traded.
     stage.exchange.fault(json!({"kind": "mute", "streams": "btcusdt@ticker", "for": "6s"})).await;
-    let is_marked = |seen: &crate::audience::Audience| {
+    let is_marked = |seen: &crate::audience::FeedClient| {
         seen.ticker_has("BTCUSDT", "stale") && seen.named("symbols_stale").contains(&"BTCUSDT")
     };
     wrong.extend(stage.until("its ticker is marked", 10, is_marked).await);
-    let is_fresh = |seen: &crate::audience::Audience| {
+    let is_fresh = |seen: &crate::audience::FeedClient| {
         !seen.ticker_has("BTCUSDT", "stale") && seen.named("symbols_stale").is_empty()
     };
     wrong.extend(stage.until("its ticker is back", 20, is_fresh).await);
@@ -62,8 +62,8 @@ pub async fn a04_a_silent_stream_is_found_and_its_trades_are_fetched() {
 
 /// A05: pings without data for a long time: no storm of connections, and a quick recovery afterwards.
 pub async fn pings_alone(defect: Option<&str>) -> Vec<String> {
-    let plan = Plan { exchange: &["--set", "ping-interval=500ms"], defect, ..Plan::default() };
-    let mut stage = Stage::set(plan).await;
+    let plan = StageChanges { exchange: &["--set", "ping-interval=500ms"], defect, ..StageChanges::default() };
+    let mut stage = FeedStage::set(plan).await;
     let mut wrong = stage.live().await;
     let before = stage.exchange.connects().await;
     stage.exchange.fault(json!({"kind": "mute", "for": either("14s", "600s")})).await;

@@ -1,11 +1,11 @@
 //! The setup of a scenario: an exchange, a Redis, a replica that follows the exchange, and a client.
 
 use crate::{
-    audience::Audience,
-    exchange::Exchange,
+    audience::FeedClient,
+    exchange::ExchangeProcess,
     support::{
         redis::RedisServer,
-        replica::{IMPATIENT, Replica},
+        replica::{IMPATIENT, TestReplica},
     },
 };
 
@@ -19,16 +19,16 @@ pub fn either<T>(short: T, long: T) -> T {
     if is_long() { long } else { short }
 }
 
-pub struct Stage {
-    pub exchange: Exchange,
+pub struct FeedStage {
+    pub exchange: ExchangeProcess,
     pub redis: RedisServer,
-    pub replica: Replica,
-    pub audience: Audience,
+    pub replica: TestReplica,
+    pub audience: FeedClient,
 }
 
 /// The differences between a stage and the default one.
 #[derive(Default)]
-pub struct Plan<'a> {
+pub struct StageChanges<'a> {
     /// Arguments of the simulator.
     pub exchange: &'a [&'a str],
     /// Lines of `[feeds.binance]`.
@@ -45,7 +45,7 @@ pub const MANY_CLIENTS: &str =
     "[limits]\nconnections_per_address_max = 0\nhandshakes_per_address = { per_second = 0, burst = 1 }\n";
 
 /// Settings of a replica that follows the exchange.
-pub fn settings(exchange: &Exchange, lines: &str) -> String {
+pub fn settings(exchange: &ExchangeProcess, lines: &str) -> String {
     let address = &exchange.address;
     let stale_after = if lines.contains("stale_after") { "" } else { "stale_after = \"2s\"\n" };
     let urls = format!("stream_url = \"ws://{address}\"\nrest_url = \"http://{address}\"\n");
@@ -53,23 +53,23 @@ pub fn settings(exchange: &Exchange, lines: &str) -> String {
     format!("{IMPATIENT}[feeds.binance]\nenabled = \"on\"\n{urls}{stale_after}{lines}\n")
 }
 
-impl Stage {
+impl FeedStage {
     /// The default stage.
     pub async fn usual(defect: Option<&str>) -> Self {
-        Self::set(Plan { defect, ..Plan::default() }).await
+        Self::set(StageChanges { defect, ..StageChanges::default() }).await
     }
 
-    pub async fn set(plan: Plan<'_>) -> Self {
-        let (exchange, redis) = (Exchange::start(plan.exchange), RedisServer::start());
-        let replica = Replica::process_with(&redis, &settings(&exchange, plan.settings), plan.defect, &[]).await;
+    pub async fn set(plan: StageChanges<'_>) -> Self {
+        let (exchange, redis) = (ExchangeProcess::start(plan.exchange), RedisServer::start());
+        let replica = TestReplica::process_with(&redis, &settings(&exchange, plan.settings), plan.defect, &[]).await;
         let symbols = if plan.symbols.is_empty() { SYMBOLS } else { plan.symbols };
-        let audience = Audience::of(&replica, symbols).await;
+        let audience = FeedClient::of(&replica, symbols).await;
         Self { exchange, redis, replica, audience }
     }
 
     /// Receives until a condition holds. Returns an error if it does not hold within this time, or as soon as the
     /// exchange records a violation.
-    pub async fn until(&mut self, what: &str, seconds: u64, holds: impl Fn(&Audience) -> bool) -> Vec<String> {
+    pub async fn until(&mut self, what: &str, seconds: u64, holds: impl Fn(&FeedClient) -> bool) -> Vec<String> {
         for _ in 0..seconds {
             if self.audience.until(what, 1, &holds).await.is_empty() {
                 return Vec::new();

@@ -3,9 +3,9 @@
 use serde_json::json;
 
 use crate::{
-    audience::Audience,
+    audience::FeedClient,
     nothing,
-    stage::{Plan, Stage, either, unless},
+    stage::{FeedStage, StageChanges, either, unless},
 };
 
 /// Symbols that the exchange stops, delists, and renames.
@@ -31,10 +31,15 @@ pub async fn a15_stopped_symbols_are_marked_and_the_others_continue() {
         "a/b",
         "测试USDT",
     ];
-    let plan = Plan { exchange: &["--symbols", "9"], settings: refresh(), symbols: &symbols, ..Plan::default() };
-    let mut stage = Stage::set(plan).await;
+    let plan = StageChanges {
+        exchange: &["--symbols", "9"],
+        settings: refresh(),
+        symbols: &symbols,
+        ..StageChanges::default()
+    };
+    let mut stage = FeedStage::set(plan).await;
     let mut wrong = stage.live().await;
-    let is_named = |seen: &Audience| {
+    let is_named = |seen: &FeedClient| {
         seen.named("symbols_unknown") == ["NOUSDT", "OLDUSDT", "RENAMEDUSDT", "a/b", "btcusdt"]
             && STOPPED.iter().all(|symbol| seen.ticker_has(symbol, "price"))
     };
@@ -44,7 +49,7 @@ pub async fn a15_stopped_symbols_are_marked_and_the_others_continue() {
     stage.exchange.fault(json!({"kind": "delist", "symbol": "ETHUSDT"})).await;
     stage.exchange.fault(json!({"kind": "rename", "symbol": "SIM8USDT", "value": "RENAMEDUSDT"})).await;
     stage.exchange.fault(json!({"kind": "list", "symbol": "ODD*USDT"})).await;
-    let is_marked = |seen: &Audience| {
+    let is_marked = |seen: &FeedClient| {
         STOPPED.iter().all(|symbol| {
             seen.ticker_has(symbol, "stale")
                 && seen.ticker_has(symbol, "symbol_status")
@@ -52,7 +57,7 @@ pub async fn a15_stopped_symbols_are_marked_and_the_others_continue() {
         })
     };
     wrong.extend(stage.until("all three are marked with their status", 75, is_marked).await);
-    let has_other_name = |seen: &Audience| seen.count("RENAMEDUSDT") > 0 && seen.ticker_has("RENAMEDUSDT", "price");
+    let has_other_name = |seen: &FeedClient| seen.count("RENAMEDUSDT") > 0 && seen.ticker_has("RENAMEDUSDT", "price");
     wrong.extend(stage.until("the renamed symbol is live", 10, has_other_name).await);
     wrong.extend(stage.more_trades("BTCUSDT").await);
     wrong.extend(unless(stage.audience.count("测试USDT") > 0, "no trade of the symbol in another alphabet"));
@@ -62,7 +67,7 @@ pub async fn a15_stopped_symbols_are_marked_and_the_others_continue() {
     stage.exchange.fault(json!({"kind": "status", "symbol": "ADAUSDT", "value": "TRADING"})).await;
     stage.exchange.fault(json!({"kind": "list", "symbol": "NOUSDT"})).await;
     stage.audience.follow(&["ticker:ANYUSDT"]).await;
-    let is_back = |seen: &Audience| {
+    let is_back = |seen: &FeedClient| {
         !seen.ticker_has("ADAUSDT", "stale") && seen.count("NOUSDT") > 0 && seen.ticker_has("NOUSDT", "price")
     };
     wrong.extend(stage.until("both are live", 75, is_back).await);
@@ -78,11 +83,11 @@ pub async fn a15_stopped_symbols_are_marked_and_the_others_continue() {
 
 /// Everything stops, as in a maintenance of the exchange.
 pub async fn a15_a_maintenance_is_reported_and_its_end_noticed() {
-    let mut stage = Stage::set(Plan { settings: refresh(), ..Plan::default() }).await;
+    let mut stage = FeedStage::set(StageChanges { settings: refresh(), ..StageChanges::default() }).await;
     let mut wrong = stage.live().await;
     wrong.extend(stage.until("a ticker", 10, |seen| seen.ticker_has("BTCUSDT", "price")).await);
     stage.exchange.fault(json!({"kind": "freeze-all", "for": either("12s", "45s")})).await;
-    let is_told = |seen: &Audience| seen.reason() == "maintenance" && seen.ticker_has("BTCUSDT", "symbol_status");
+    let is_told = |seen: &FeedClient| seen.reason() == "maintenance" && seen.ticker_has("BTCUSDT", "symbol_status");
     wrong.extend(stage.until("the maintenance is reported", either(11, 44), is_told).await);
     wrong.extend(stage.until("its end is found", 60, |seen| seen.state() == "live").await);
     wrong.extend(stage.more_trades("BTCUSDT").await);

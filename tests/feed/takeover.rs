@@ -4,15 +4,15 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    audience::Audience,
-    exchange::Exchange,
+    audience::FeedClient,
+    exchange::ExchangeProcess,
     nothing,
     stage::{SYMBOLS, either, settings, unless},
     support::{
         eventually,
         proxy::{Proxy, Weather},
         redis::RedisServer,
-        replica::Replica,
+        replica::TestReplica,
     },
 };
 
@@ -20,22 +20,22 @@ use crate::{
 const TAKEOVER_MAX: Duration = Duration::from_secs(9);
 
 /// Replicas that may publish the feed, and one that only serves clients.
-struct Group {
-    exchange: Exchange,
+struct FeedReplicas {
+    exchange: ExchangeProcess,
     redis: RedisServer,
     lines: String,
-    replicas: Vec<Replica>,
-    audience: Audience,
+    replicas: Vec<TestReplica>,
+    audience: FeedClient,
     /// Serves the audience.
-    _viewer: Replica,
+    _viewer: TestReplica,
 }
 
-impl Group {
+impl FeedReplicas {
     async fn empty() -> Self {
-        let (exchange, redis) = (Exchange::start(&[]), RedisServer::start());
+        let (exchange, redis) = (ExchangeProcess::start(&[]), RedisServer::start());
         let lines = settings(&exchange, &format!("symbols = {SYMBOLS:?}"));
-        let viewer = Replica::process(&redis, "").await;
-        let audience = Audience::of(&viewer, SYMBOLS).await;
+        let viewer = TestReplica::process(&redis, "").await;
+        let audience = FeedClient::of(&viewer, SYMBOLS).await;
         Self { exchange, redis, lines, replicas: Vec::new(), audience, _viewer: viewer }
     }
 
@@ -48,7 +48,7 @@ impl Group {
     }
 
     async fn join(&mut self, defect: Option<&str>) {
-        self.replicas.push(Replica::process_with(&self.redis, &self.lines, defect, &[]).await);
+        self.replicas.push(TestReplica::process_with(&self.redis, &self.lines, defect, &[]).await);
     }
 
     /// The index of the publishing replica.
@@ -92,7 +92,7 @@ impl Group {
 }
 
 pub async fn a10_another_replica_takes_over_from_a_killed_one() {
-    let mut group = Group::of(3, None).await;
+    let mut group = FeedReplicas::of(3, None).await;
     let mut wrong = group.live().await;
     for _ in 0..either(2, 20) {
         let holder = group.holder().await;
@@ -107,7 +107,7 @@ pub async fn a10_another_replica_takes_over_from_a_killed_one() {
 }
 
 pub async fn a10_another_replica_takes_over_from_a_drained_one() {
-    let mut group = Group::of(2, None).await;
+    let mut group = FeedReplicas::of(2, None).await;
     let mut wrong = group.live().await;
     let holder = group.holder().await;
     let mut leaving = group.replicas.remove(holder);
@@ -121,7 +121,7 @@ pub async fn a10_another_replica_takes_over_from_a_drained_one() {
 
 /// The publishing replica is suspended for longer than its lease, then resumed: it must not publish anything more.
 pub async fn stopped(defect: Option<&str>) -> Vec<String> {
-    let mut group = Group::of(2, defect).await;
+    let mut group = FeedReplicas::of(2, defect).await;
     let mut wrong = group.live().await;
     let holder = group.holder().await;
     group.replicas[holder].freeze();
@@ -141,9 +141,9 @@ pub async fn a10_a_replica_that_slept_through_its_lease_publishes_nothing() {
 /// The publishing replica is disconnected from Redis but not from the exchange, and its connections to Redis return
 /// with the data in flight.
 pub async fn a10_a_replica_cut_off_from_redis_stops_with_its_lease() {
-    let mut group = Group::empty().await;
+    let mut group = FeedReplicas::empty().await;
     let proxy = Proxy::start(group.redis.port()).await;
-    group.replicas.push(Replica::unready_process(&proxy.url(), &group.lines).await);
+    group.replicas.push(TestReplica::unready_process(&proxy.url(), &group.lines).await);
     assert_eq!(group.holder().await, 0);
     group.join(None).await;
     let mut wrong = group.live().await;

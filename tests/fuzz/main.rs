@@ -21,8 +21,8 @@ use std::{
 };
 
 use mutate::Mutator;
-use targets::{TARGETS, Target};
-use watch::Watch;
+use targets::{FuzzTarget, TARGETS};
+use watch::HangWatch;
 
 const INPUT: &str = "TICKGATE_FUZZ_INPUT";
 const SECONDS: &str = "TICKGATE_FUZZ_SECONDS";
@@ -61,12 +61,12 @@ fn keep(name: &str, input: &[u8]) {
 }
 
 /// Keeps the input if the target panics.
-struct Keep<'a> {
+struct InputKeeper<'a> {
     name: &'a str,
     input: &'a [u8],
 }
 
-impl Drop for Keep<'_> {
+impl Drop for InputKeeper<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
             keep(self.name, self.input);
@@ -74,8 +74,8 @@ impl Drop for Keep<'_> {
     }
 }
 
-fn run(name: &str, target: Target, input: &[u8]) {
-    let _keep = Keep { name, input };
+fn run(name: &str, target: FuzzTarget, input: &[u8]) {
+    let _keep = InputKeeper { name, input };
     let ((), held) = heap::peak(|| target(input));
     assert!(held <= HEAP_BYTES_MAX, "an input of {} bytes makes it hold {held}", input.len());
 }
@@ -94,7 +94,7 @@ fn fuzz(name: &'static str, wanted: usize) {
     assert!(corpus.len() >= 10, "{name}: a corpus of {}", corpus.len());
     // Memory that is allocated once per process is not counted.
     target(&corpus[0]);
-    let watch = Watch::begin(name, INPUT_TIMEOUT, keep);
+    let watch = HangWatch::begin(name, INPUT_TIMEOUT, keep);
     for input in &corpus {
         watch.over(input, || run(name, target, input));
     }

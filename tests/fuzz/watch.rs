@@ -19,13 +19,13 @@ struct Now {
     input: Option<Vec<u8>>,
 }
 
-pub(crate) struct Watch {
+pub(crate) struct HangWatch {
     now: Arc<Mutex<Now>>,
     /// Dropped with the watch, which ends its thread.
     _ends: SyncSender<()>,
 }
 
-impl Watch {
+impl HangWatch {
     /// If an input takes longer than `timeout`, calls `keep` with it and ends the program.
     pub(crate) fn begin(name: &'static str, timeout: Duration, keep: fn(&str, &[u8])) -> Self {
         let now = Arc::new(Mutex::new(Now::default()));

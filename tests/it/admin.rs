@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 use crate::support::{
     eventually,
     redis::RedisServer,
-    replica::{API_KEY, Replica},
+    replica::{API_KEY, TestReplica},
 };
 
 const SETTINGS: &str = "[server]\nname = \"gateway-0\"\n[drain]\ndelay = \"50ms\"\nspread = \"200ms\"\n";
 
-async fn act(replica: &Replica, call: &str, body: Value) -> Value {
+async fn act(replica: &TestReplica, call: &str, body: Value) -> Value {
     let answer = replica.api_post(&format!("/api/v1/admin/{call}"), body).await;
     assert_eq!(answer.status, 202, "{call}: {answer:?}");
     if answer.body.is_empty() { Value::Null } else { answer.json() }
@@ -21,7 +21,7 @@ async fn act(replica: &Replica, call: &str, body: Value) -> Value {
 #[tokio::test]
 async fn a_running_replica_is_drained_and_undrained() {
     let server = RedisServer::start();
-    let replica = Replica::process(&server, SETTINGS).await;
+    let replica = TestReplica::process(&server, SETTINGS).await;
     let mut alice = replica.trading("alice").await;
     act(&replica, "drain", json!({})).await;
     let ready = replica.get("/readyz").await;
@@ -48,7 +48,7 @@ async fn a_running_replica_is_drained_and_undrained() {
 #[tokio::test]
 async fn a_shutdown_cannot_be_undone() {
     let server = RedisServer::start();
-    let mut replica = Replica::process(&server, "[drain]\ndelay = \"2s\"\nspread = \"200ms\"\n").await;
+    let mut replica = TestReplica::process(&server, "[drain]\ndelay = \"2s\"\nspread = \"200ms\"\n").await;
     let _alice = replica.trading("alice").await;
     replica.drain();
     eventually("the drain", async || (replica.metric("tickgate_draining").await > 0.0).then_some(())).await;
@@ -59,7 +59,7 @@ async fn a_shutdown_cannot_be_undone() {
 
 #[tokio::test]
 async fn a_share_of_the_clients_is_asked_to_move() {
-    let replica = Replica::alone_with(SETTINGS).await;
+    let replica = TestReplica::alone_with(SETTINGS).await;
     let mut clients = Vec::new();
     for number in 0..8 {
         clients.push(replica.trading(&format!("user-{number}")).await);
@@ -81,7 +81,7 @@ async fn a_share_of_the_clients_is_asked_to_move() {
 #[tokio::test]
 async fn the_log_filter_is_changed_for_a_limited_time() {
     let server = RedisServer::start();
-    let replica = Replica::process(&server, "").await;
+    let replica = TestReplica::process(&server, "").await;
     act(&replica, "log", json!({"filter": "info,tickgate::connection=debug", "seconds": 3})).await;
     replica.trading("alice").await;
     eventually("a line for debugging", async || replica.log().contains("connection opened").then_some(())).await;
@@ -96,7 +96,7 @@ async fn the_log_filter_is_changed_for_a_limited_time() {
 }
 
 /// The lines of a requested trace, once it has ended; `meanwhile` runs during the trace.
-async fn traced(replica: &Replica, body: Value, meanwhile: impl AsyncFnOnce()) -> Vec<Value> {
+async fn traced(replica: &TestReplica, body: Value, meanwhile: impl AsyncFnOnce()) -> Vec<Value> {
     let before = replica.log().matches("\"traced\"").count();
     let trace = replica.api_post("/api/v1/admin/trace", body);
     let act = async {
@@ -116,10 +116,10 @@ fn told(lines: &[Value], fields: &Value) -> bool {
 #[tokio::test]
 async fn a_user_and_a_topic_are_traced() {
     let server = RedisServer::start();
-    let replica = Replica::process(&server, SETTINGS).await;
+    let replica = TestReplica::process(&server, SETTINGS).await;
     let mut early = replica.trading("alice").await;
     let bob = replica.trading("bob").await;
-    let id = |client: &crate::support::client::Client| client.welcome["connection_id"].clone();
+    let id = |client: &crate::support::client::TestClient| client.welcome["connection_id"].clone();
     let ids = [id(&early), id(&bob)];
     let lines = traced(&replica, json!({"user": "alice", "seconds": 3}), async || {
         early.subscribe(&["orders", "ticker:BTCUSDT"]).await;
@@ -176,7 +176,7 @@ async fn every_call_that_acts_on_a_replica_requires_the_right_admin() {
     fs::write(&file, key).unwrap();
     let named = format!("[[auth.keys]]\nname = \"watcher\"\nrights = [\"read\"]\nkey_file = \"{}\"\n", file.display());
     let server = RedisServer::start();
-    let replica = Replica::process(&server, &format!("[log]\nformat = \"json\"\n{named}")).await;
+    let replica = TestReplica::process(&server, &format!("[log]\nformat = \"json\"\n{named}")).await;
     let alice = replica.trading("alice").await;
     let id = alice.welcome["connection_id"].as_str().unwrap();
     let calls = [
@@ -210,7 +210,7 @@ async fn an_operator_sees_settings_connections_and_names() {
     fs::write(&keys, API_KEY).unwrap();
     let log = "[log]\nformat = \"json\"\n";
     let settings = format!("{SETTINGS}{log}[auth]\napi_keys = []\napi_keys_file = \"{}\"\n", keys.display());
-    let replica = Replica::process(&server, &settings).await;
+    let replica = TestReplica::process(&server, &settings).await;
     let shown = replica.api_get("/api/v1/admin/config").await;
     assert!(!shown.body.contains(API_KEY));
     let shown = shown.json();

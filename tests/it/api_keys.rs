@@ -9,7 +9,7 @@ use crate::support::{
     certificates::Authority,
     eventually, http,
     redis::RedisServer,
-    replica::{API_KEY, Replica},
+    replica::{API_KEY, TestReplica},
 };
 
 const ENGINE: &str = "the-key-of-the-engine-that-only-the-tests-know-of";
@@ -32,12 +32,12 @@ fn publication(channel: &str) -> Value {
     json!({"channel": channel, "data": {"n": 1}})
 }
 
-async fn post(replica: &Replica, key: &str, path: &str, body: Value) -> http::Answer {
+async fn post(replica: &TestReplica, key: &str, path: &str, body: Value) -> http::TestResponse {
     let headers = [("x-api-key", key), ("content-type", "application/json")];
     replica.api("POST", path, &headers, Some(body.to_string())).await
 }
 
-async fn used(replica: &Replica, key: &str, result: &str) -> f64 {
+async fn used(replica: &TestReplica, key: &str, result: &str) -> f64 {
     replica.metric(&format!("tickgate_api_key_requests_total{{key=\"{key}\",result=\"{result}\"}}")).await
 }
 
@@ -48,7 +48,7 @@ async fn a_key_is_limited_to_its_rights() {
         ("watcher", WATCHER, "rights = [\"read\"]\ntopics = [\"ticker:*\"]"),
     ]);
     let server = RedisServer::start();
-    let replica = Replica::process(&server, &settings).await;
+    let replica = TestReplica::process(&server, &settings).await;
 
     assert_eq!(post(&replica, ENGINE, "/api/v1/publish", publication("ticker:A")).await.status, 200);
     let batch = json!({"publications": [publication("ticker:A"), publication("trades:A")]});
@@ -91,7 +91,7 @@ async fn a_producer_is_limited_to_the_topics_and_the_rate_of_its_key() {
         ("engine", ENGINE, "rights = [\"publish\"]\ntopics = [\"run:*\", \"ingest_events\"]\nper_second = 2"),
         ("watcher", WATCHER, "rights = [\"read\"]"),
     ]);
-    let replica = Replica::alone_with(&settings).await;
+    let replica = TestReplica::alone_with(&settings).await;
     replica.connect("/ws/ingest").header("x-api-key", WATCHER).expect_refused(403).await;
     let (mut limited, mut accepted) = (0, 0);
     for _ in 0..5 {
@@ -118,7 +118,7 @@ async fn a_client_certificate_selects_the_key_with_its_name() {
          [server.ops_tls]\ncert_file = \"{certificate}\"\nkey_file = \"{key}\"\nclient_ca_file = \"{ca}\"\n"
     );
     let named = "[[auth.keys]]\nname = \"engine\"\nrights = [\"publish\"]\ncertificate = \"engine.svc\"\n";
-    let replica = Replica::secure_process(&server, &format!("{listeners}{named}"), &authority).await;
+    let replica = TestReplica::secure_process(&server, &format!("{listeners}{named}"), &authority).await;
     let publish = async |authority: &Authority, file: &str, names: &str| {
         let shown = authority.issue(file, names, 2);
         let headers = [("content-type", "application/json")];

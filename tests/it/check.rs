@@ -6,11 +6,11 @@ use serde_json::Value;
 
 use crate::support::{
     redis::RedisServer,
-    replica::{API_KEY, Replica, SECRET},
+    replica::{API_KEY, SECRET, TestReplica},
 };
 
 /// Connects to one replica and publishes through the other.
-async fn check(connect: &Replica, publish: &Replica, arguments: &[&str]) -> Output {
+async fn check(connect: &TestReplica, publish: &TestReplica, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tickgate"));
     command.arg("check").arg(format!("ws://{}", connect.address()));
     command.arg("--ops").arg(format!("http://{}", publish.operations_address())).args(arguments);
@@ -25,7 +25,7 @@ fn lines(output: &Output) -> Vec<Value> {
 #[tokio::test]
 async fn a_gateway_of_two_replicas_passes_with_its_configuration() {
     let server = RedisServer::start();
-    let (one, other) = (Replica::on(&server).await, Replica::on(&server).await);
+    let (one, other) = (TestReplica::on(&server).await, TestReplica::on(&server).await);
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("tickgate.toml");
     let settings = format!(
@@ -60,7 +60,7 @@ async fn a_gateway_of_two_replicas_passes_with_its_configuration() {
 
 #[tokio::test]
 async fn replicas_that_share_nothing_fail_where_the_message_should_arrive() {
-    let (one, other) = (Replica::alone().await, Replica::alone().await);
+    let (one, other) = (TestReplica::alone().await, TestReplica::alone().await);
     let flags = ["--json", "--secret", SECRET, "--api-key", API_KEY, "--timeout", "2s"];
     let output = check(&one, &other, &flags).await;
     let steps = lines(&output);
@@ -71,7 +71,7 @@ async fn replicas_that_share_nothing_fail_where_the_message_should_arrive() {
 
 #[tokio::test]
 async fn a_failure_to_connect_names_the_address() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let foreign = "another-secret-that-opens-nothing-1234567890";
     for (secret, key, step, code) in [(foreign, API_KEY, "connect", "4001"), (SECRET, foreign, "publish", "401")] {
         let output = check(&replica, &replica, &["--secret", secret, "--api-key", key]).await;

@@ -147,7 +147,7 @@ async fn a_token_is_checked_like_in_the_gateway() {
     assert!(code == Some(0) && said.contains("accepted: user alice, until 2"), "{said}");
     let (code, said) = check(&good, &["--json"]).await;
     assert!(code == Some(0) && said.contains("\"valid\":true"), "{said}");
-    let expired = support::replica::Token::of("alice").expires_in(-600).sign();
+    let expired = support::replica::TokenBuilder::of("alice").expires_in(-600).sign();
     let (code, said) = check(&expired, &[]).await;
     assert!(code == Some(1) && said.contains("refused (expired): the token is expired"), "{said}");
     let (code, said) = check("nonsense", &["--json"]).await;

@@ -10,23 +10,23 @@ use crate::support::{
     PATIENCE,
     proxy::{Proxy, Weather},
     redis::RedisServer,
-    replica::{Replica, Token, token},
+    replica::{TestReplica, TokenBuilder, token},
 };
 
 /// A client whose driver runs in a task.
-struct Running {
+struct RunningClient {
     client: Client,
     handle: Handle,
     driver: AbortHandle,
 }
 
-impl Drop for Running {
+impl Drop for RunningClient {
     fn drop(&mut self) {
         self.driver.abort();
     }
 }
 
-impl Running {
+impl RunningClient {
     fn start(builder: Builder) -> Self {
         let (client, driver) = builder.build();
         #[expect(clippy::disallowed_methods, reason = "a task of the test's own")]
@@ -66,11 +66,11 @@ impl Running {
     }
 }
 
-fn url(replica: &Replica) -> String {
+fn url(replica: &TestReplica) -> String {
     format!("ws://{}/ws/trading", replica.address())
 }
 
-fn alice(replica: &Replica) -> Builder {
+fn alice(replica: &TestReplica) -> Builder {
     Builder::new(url(replica)).token(token("alice"))
 }
 
@@ -81,9 +81,9 @@ fn order(number: u32) -> Value {
 #[tokio::test]
 async fn it_moves_from_a_killed_replica_to_another_one_without_a_loss() {
     let server = RedisServer::start();
-    let (one, other) = (Replica::on(&server).await, Replica::on(&server).await);
+    let (one, other) = (TestReplica::on(&server).await, TestReplica::on(&server).await);
     let builder = alice(&one).replica(url(&other)).channels(["orders", "risk_alerts", "ticker:BTCUSDT"]);
-    let mut running = Running::start(builder);
+    let mut running = RunningClient::start(builder);
     running.live().await;
     one.publish_to("alice", "orders", order(1)).await;
     running.expect(&order(1)).await;
@@ -101,9 +101,9 @@ async fn it_moves_from_a_killed_replica_to_another_one_without_a_loss() {
 /// An invalid name is refused separately; names of real venues are valid.
 #[tokio::test]
 async fn a_channel_with_an_invalid_name_does_not_affect_the_others() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let channels = ["ticker:BRK B", "ticker:a,b", "ticker:ES=F", "ticker:비트코인"];
-    let mut running = Running::start(alice(&replica).channels(channels));
+    let mut running = RunningClient::start(alice(&replica).channels(channels));
     let refused = running.until(|event| match event {
         Event::Refused { channel, error } => Some((channel.to_string(), error.code)),
         _ => None,
@@ -119,9 +119,9 @@ async fn a_channel_with_an_invalid_name_does_not_affect_the_others() {
 #[tokio::test]
 async fn the_first_message_during_its_absence_is_not_lost() {
     let server = RedisServer::start();
-    let (one, other) = (Replica::on(&server).await, Replica::on(&server).await);
+    let (one, other) = (TestReplica::on(&server).await, TestReplica::on(&server).await);
     let door = Proxy::start(one.address().port()).await;
-    let mut running = Running::start(
+    let mut running = RunningClient::start(
         Builder::new(format!("ws://{}/ws/trading", door.address)).token(token("alice")).channel("orders"),
     );
     running.live().await;
@@ -136,8 +136,8 @@ async fn the_first_message_during_its_absence_is_not_lost() {
 #[tokio::test]
 async fn a_drain_moves_it_after_the_requested_delay() {
     let server = RedisServer::start();
-    let (mut one, other) = (Replica::on(&server).await, Replica::on(&server).await);
-    let mut running = Running::start(alice(&one).replica(url(&other)).channel("orders"));
+    let (mut one, other) = (TestReplica::on(&server).await, TestReplica::on(&server).await);
+    let mut running = RunningClient::start(alice(&one).replica(url(&other)).channel("orders"));
     running.live().await;
     one.drain();
     let code = running.until(|event| match event {
@@ -153,8 +153,8 @@ async fn a_drain_moves_it_after_the_requested_delay() {
 
 #[tokio::test]
 async fn its_cursors_continue_where_another_one_ended() {
-    let replica = Replica::alone().await;
-    let mut running = Running::start(alice(&replica).channels(["orders", "ticker:BTCUSDT"]));
+    let replica = TestReplica::alone().await;
+    let mut running = RunningClient::start(alice(&replica).channels(["orders", "ticker:BTCUSDT"]));
     running.live().await;
     for number in 1..=3 {
         replica.publish_to("alice", "orders", order(number)).await;
@@ -168,16 +168,16 @@ async fn its_cursors_continue_where_another_one_ended() {
     running.until(|event| matches!(event, Event::State(State::Closed { error: None })).then_some(())).await;
     replica.publish_to("alice", "orders", order(4)).await;
     let channels = cursors.into_iter().map(|(channel, cursor)| Channel::new(channel).since(cursor));
-    let mut running = Running::start(alice(&replica).channels(channels));
+    let mut running = RunningClient::start(alice(&replica).channels(channels));
     assert!(running.expect(&order(4)).await.meta.replayed);
 }
 
 #[tokio::test]
 async fn it_publishes_once_and_receives_the_reason_of_a_refusal() {
-    let replica = Replica::alone().await;
-    let connector = Token::of("connector").publish(&["orders"]).sign();
-    let mut publisher = Running::start(Builder::new(url(&replica)).token(connector));
-    let mut running = Running::start(alice(&replica).channel("orders"));
+    let replica = TestReplica::alone().await;
+    let connector = TokenBuilder::of("connector").publish(&["orders"]).sign();
+    let mut publisher = RunningClient::start(Builder::new(url(&replica)).token(connector));
+    let mut running = RunningClient::start(alice(&replica).channel("orders"));
     running.live().await;
     publisher.live().await;
     let data = to_raw_value(&order(1)).unwrap();
@@ -196,15 +196,15 @@ async fn it_publishes_once_and_receives_the_reason_of_a_refusal() {
 
 #[tokio::test]
 async fn refusals_have_a_reason_and_end_what_cannot_succeed() {
-    let replica = Replica::alone().await;
-    let mut running = Running::start(alice(&replica).channels(["orders", "payroll"]));
+    let replica = TestReplica::alone().await;
+    let mut running = RunningClient::start(alice(&replica).channels(["orders", "payroll"]));
     let refused = running.until(|event| match event {
         Event::Refused { channel, error } => Some((channel.clone(), error.code)),
         _ => None,
     });
     assert_eq!(refused.await.0, "payroll");
     running.live().await;
-    let mut stranger = Running::start(Builder::new(url(&replica)).token("not.a.token").channel("orders"));
+    let mut stranger = RunningClient::start(Builder::new(url(&replica)).token("not.a.token").channel("orders"));
     let code = stranger.until(|event| match event {
         Event::State(State::Closed { error: Some(error) }) => Some(error.code()),
         _ => None,
@@ -214,10 +214,10 @@ async fn refusals_have_a_reason_and_end_what_cannot_succeed() {
 
 #[tokio::test]
 async fn an_expiring_token_is_renewed_in_place() {
-    let replica = Replica::alone().await;
-    let source = || async { Ok::<_, std::io::Error>(Token::of("alice").expires_in(3).sign()) };
+    let replica = TestReplica::alone().await;
+    let source = || async { Ok::<_, std::io::Error>(TokenBuilder::of("alice").expires_in(3).sign()) };
     let builder = Builder::new(url(&replica)).token_source(source).channel("orders");
-    let mut running = Running::start(builder);
+    let mut running = RunningClient::start(builder);
     running.live().await;
     let whole = Duration::from_secs(5);
     let lost = running.until(|event| matches!(event, Event::State(State::Waiting { .. })).then_some(()));
@@ -228,8 +228,8 @@ async fn an_expiring_token_is_renewed_in_place() {
 
 #[tokio::test]
 async fn a_late_token_opens_the_same_connection() {
-    let replica = Replica::alone().await;
-    let mut running = Running::start(alice(&replica).late_token().channel("orders"));
+    let replica = TestReplica::alone().await;
+    let mut running = RunningClient::start(alice(&replica).late_token().channel("orders"));
     let user = running.until(|event| match event {
         Event::Connected { user, .. } => Some(user.clone()),
         _ => None,

@@ -12,19 +12,21 @@ use tickgate_wire::model::{Message, Pattern, Publication, StreamId, Topic, Topic
 
 use crate::support::{
     PATIENCE, eventually,
-    follower::{Follower, Told, acknowledging, ids, member, named, number, redis_config, retain, text, topic},
+    follower::{
+        OwnedEvent, RecordingFollower, acknowledging, ids, member, named, number, redis_config, retain, text, topic,
+    },
     redis::RedisServer,
 };
 
 /// A backplane under test with its follower, and what keeps it running.
-struct Subject {
+struct BackplaneSubject {
     backplane: Backplane,
-    follower: Follower,
+    follower: RecordingFollower,
     servers: Vec<RedisServer>,
     _tasks: Tasks,
 }
 
-impl Subject {
+impl BackplaneSubject {
     async fn memory() -> Self {
         Self::over(Backplane::Memory(Memory::new()), Vec::new(), Tasks::new())
     }
@@ -59,7 +61,7 @@ impl Subject {
     }
 
     fn over(backplane: Backplane, servers: Vec<RedisServer>, tasks: Tasks) -> Self {
-        let follower = Follower::follow(&backplane);
+        let follower = RecordingFollower::follow(&backplane);
         Self { backplane, follower, servers, _tasks: tasks }
     }
 
@@ -92,13 +94,13 @@ impl Subject {
 macro_rules! conformance {
     ($($case:ident),+ $(,)?) => {
         mod memory {
-            $(#[tokio::test] async fn $case() { super::$case(super::Subject::memory().await).await; })+
+            $(#[tokio::test] async fn $case() { super::$case(super::BackplaneSubject::memory().await).await; })+
         }
         mod redis {
-            $(#[tokio::test] async fn $case() { super::$case(super::Subject::redis().await).await; })+
+            $(#[tokio::test] async fn $case() { super::$case(super::BackplaneSubject::redis().await).await; })+
         }
         mod two_shards {
-            $(#[tokio::test] async fn $case() { super::$case(super::Subject::two_shards().await).await; })+
+            $(#[tokio::test] async fn $case() { super::$case(super::BackplaneSubject::two_shards().await).await; })+
         }
     };
 }
@@ -134,7 +136,7 @@ fn ids_of(messages: &[Arc<Message>]) -> Vec<StreamId> {
     messages.iter().filter_map(|message| message.id).collect()
 }
 
-async fn ids_count_from_zero_without_a_hole(subject: Subject) {
+async fn ids_count_from_zero_without_a_hole(subject: BackplaneSubject) {
     let (orders, rule) = (topic("orders"), retain(100));
     subject.follower.begin(&subject.backplane, &orders).await;
     let published = subject.publish_numbers(&orders, &rule, 5).await;
@@ -149,7 +151,7 @@ async fn ids_count_from_zero_without_a_hole(subject: Subject) {
     assert!(arrived[0].published_ms.abs_diff(now_ms) < 60_000, "{}", arrived[0].published_ms);
 }
 
-async fn arrivals_keep_the_order_of_the_calls(subject: Subject) {
+async fn arrivals_keep_the_order_of_the_calls(subject: BackplaneSubject) {
     let (orders, rule) = (topic("orders"), retain(2000));
     subject.follower.begin(&subject.backplane, &orders).await;
     let tickets: Vec<_> = (0..1000).map(|n| subject.backplane.publish(number(&orders, &rule, n))).collect();
@@ -164,7 +166,7 @@ async fn arrivals_keep_the_order_of_the_calls(subject: Subject) {
     assert_eq!(ids(&arrived), published);
 }
 
-async fn messages_without_retention_arrive_without_an_id(subject: Subject) {
+async fn messages_without_retention_arrive_without_an_id(subject: BackplaneSubject) {
     let (ticks, rule) = (topic("ticks"), retain(0));
     subject.follower.begin(&subject.backplane, &ticks).await;
     assert_eq!(subject.publish(number(&ticks, &rule, 1)).await, None);
@@ -174,7 +176,7 @@ async fn messages_without_retention_arrive_without_an_id(subject: Subject) {
     assert_eq!((page.messages.len(), page.end), (0, None));
 }
 
-async fn a_repeated_msg_id_is_published_once(subject: Subject) {
+async fn a_repeated_msg_id_is_published_once(subject: BackplaneSubject) {
     for rule in [retain(100), retain(0)] {
         let (orders, other) = (topic(&format!("orders{}", rule.retain_max)), topic(&format!("o{}", rule.retain_max)));
         subject.follower.begin(&subject.backplane, &orders).await;
@@ -192,7 +194,7 @@ async fn a_repeated_msg_id_is_published_once(subject: Subject) {
     }
 }
 
-async fn a_msg_id_is_remembered_as_long_as_the_rule_says(subject: Subject) {
+async fn a_msg_id_is_remembered_as_long_as_the_rule_says(subject: BackplaneSubject) {
     let (long, dedupe_ttl) = (retain(100), Duration::from_secs(1));
     let brief = Arc::new(TopicRule { dedupe_ttl, ..(*long).clone() });
     let (orders, other) = (topic("orders"), topic("other"));
@@ -205,7 +207,7 @@ async fn a_msg_id_is_remembered_as_long_as_the_rule_says(subject: Subject) {
     assert!(publish(&other, &long).await.duplicate, "the other rule's time is not over");
 }
 
-async fn a_private_channel_stays_with_its_message(subject: Subject) {
+async fn a_private_channel_stays_with_its_message(subject: BackplaneSubject) {
     let stream = Topic::user_stream(&UserId::new("alice").expect("a user"));
     let rule = retain(100);
     subject.follower.begin(&subject.backplane, &stream).await;
@@ -221,7 +223,7 @@ async fn a_private_channel_stays_with_its_message(subject: Subject) {
     assert_eq!(arrived[1].channel, None);
 }
 
-async fn any_user_may_have_a_stream(subject: Subject) {
+async fn any_user_may_have_a_stream(subject: BackplaneSubject) {
     let rule = retain(100);
     for (n, user) in ["a}b", "{", "x y", "100%", "}:c", "ü"].into_iter().enumerate() {
         let stream = Topic::user_stream(&UserId::new(user).expect("a user"));
@@ -232,7 +234,7 @@ async fn any_user_may_have_a_stream(subject: Subject) {
     }
 }
 
-async fn a_page_follows_its_cursor(subject: Subject) {
+async fn a_page_follows_its_cursor(subject: BackplaneSubject) {
     let (orders, rule) = (topic("orders"), retain(100));
     let published = subject.publish_numbers(&orders, &rule, 5).await;
     let start = subject.read(&orders, StreamId::ZERO, 3).await;
@@ -250,7 +252,7 @@ async fn a_page_follows_its_cursor(subject: Subject) {
     }
 }
 
-async fn what_cannot_be_proven_is_reported(subject: Subject) {
+async fn what_cannot_be_proven_is_reported(subject: BackplaneSubject) {
     let (orders, rule) = (topic("orders"), retain(100));
     let published = subject.publish_numbers(&orders, &rule, 3).await;
     let StreamId { epoch, .. } = published[0];
@@ -264,7 +266,7 @@ async fn what_cannot_be_proven_is_reported(subject: Subject) {
     assert!(subject.lack(&topic("never"), StreamId::new(epoch, 0)).await.is_some());
 }
 
-async fn a_topic_without_a_stream_has_a_proven_position(subject: Subject) {
+async fn a_topic_without_a_stream_has_a_proven_position(subject: BackplaneSubject) {
     let (orders, rule) = (topic("orders"), retain(100));
     let anchor = subject.anchor(&orders).await;
     assert_eq!(subject.anchor(&orders).await, anchor);
@@ -277,7 +279,7 @@ async fn a_topic_without_a_stream_has_a_proven_position(subject: Subject) {
     assert_ne!(subject.anchor(&topic("other")).await, anchor);
 }
 
-async fn a_position_is_deleted_but_publications_are_not(subject: Subject) {
+async fn a_position_is_deleted_but_publications_are_not(subject: BackplaneSubject) {
     let (quiet, orders, rule) = (topic("quiet"), topic("orders"), retain(100));
     let before = subject.anchor(&quiet).await;
     subject.anchor(&orders).await;
@@ -290,7 +292,7 @@ async fn a_position_is_deleted_but_publications_are_not(subject: Subject) {
     assert!(subject.anchor(&quiet).await > before, "never the same one again");
 }
 
-async fn trimmed_history_is_reported(subject: Subject) {
+async fn trimmed_history_is_reported(subject: BackplaneSubject) {
     let (orders, rule) = (topic("orders"), retain(10));
     let count = 1000;
     let published = subject.publish_numbers(&orders, &rule, count).await;
@@ -303,7 +305,7 @@ async fn trimmed_history_is_reported(subject: Subject) {
     assert!(subject.lack(&orders, published[at - 2]).await.is_some());
 }
 
-async fn the_newest_are_returned_oldest_first(subject: Subject) {
+async fn the_newest_are_returned_oldest_first(subject: BackplaneSubject) {
     let (orders, rule) = (topic("orders"), retain(100));
     let newest = async |limit| subject.newest(&orders, ReadLimits::new(limit, usize::MAX)).await.messages;
     assert!(newest(3).await.is_empty());
@@ -312,7 +314,7 @@ async fn the_newest_are_returned_oldest_first(subject: Subject) {
     assert_eq!(newest(100).await.len(), 5);
 }
 
-async fn a_read_is_limited_in_bytes_and_the_next_continues(subject: Subject) {
+async fn a_read_is_limited_in_bytes_and_the_next_continues(subject: BackplaneSubject) {
     const COUNT: usize = 700;
     let (orders, rule) = (topic("orders"), retain(1000));
     let published = subject.publish_numbers(&orders, &rule, COUNT).await;
@@ -343,7 +345,7 @@ async fn a_read_is_limited_in_bytes_and_the_next_continues(subject: Subject) {
     }
 }
 
-async fn at_least_one_message_is_returned_whatever_its_size(subject: Subject) {
+async fn at_least_one_message_is_returned_whatever_its_size(subject: BackplaneSubject) {
     let (orders, rule) = (topic("orders"), retain(100));
     let published = subject.publish_numbers(&orders, &rule, 3).await;
     let limits = ReadLimits::new(10, 1);
@@ -353,7 +355,7 @@ async fn at_least_one_message_is_returned_whatever_its_size(subject: Subject) {
     assert_eq!((ids_of(&newest.messages), newest.whole), (vec![published[2]], false));
 }
 
-async fn heads_are_returned_in_the_requested_order(subject: Subject) {
+async fn heads_are_returned_in_the_requested_order(subject: BackplaneSubject) {
     let rule = retain(100);
     let topics: Vec<_> = (0..600).map(|n| topic(&format!("t{n}"))).collect();
     let (first, last) = (topics[0].clone(), topics[599].clone());
@@ -364,7 +366,7 @@ async fn heads_are_returned_in_the_requested_order(subject: Subject) {
     assert!(heads[1..599].iter().all(Option::is_none));
 }
 
-async fn only_followed_topics_arrive(subject: Subject) {
+async fn only_followed_topics_arrive(subject: BackplaneSubject) {
     let (followed, other, rule) = (topic("followed"), topic("other"), retain(100));
     subject.follower.begin(&subject.backplane, &followed).await;
     subject.publish(number(&other, &rule, 1)).await;
@@ -373,7 +375,7 @@ async fn only_followed_topics_arrive(subject: Subject) {
     assert!(subject.follower.arrived(&other).is_empty());
 }
 
-async fn following_again_is_confirmed_again(subject: Subject) {
+async fn following_again_is_confirmed_again(subject: BackplaneSubject) {
     let (orders, rule) = (topic("orders"), retain(100));
     for _ in 0..20 {
         subject.follower.begin(&subject.backplane, &orders).await;
@@ -382,7 +384,7 @@ async fn following_again_is_confirmed_again(subject: Subject) {
     subject.follower.begin(&subject.backplane, &orders).await;
     subject.publish(number(&orders, &rule, 1)).await;
     subject.follower.has_arrived(&orders, 1).await;
-    let confirmed = Told::Confirmed("orders".to_owned());
+    let confirmed = OwnedEvent::Confirmed("orders".to_owned());
     assert_eq!(subject.follower.told().iter().filter(|told| **told == confirmed).count(), 21);
 }
 
@@ -392,7 +394,7 @@ fn brief() -> Arc<TopicRule> {
     Arc::new(TopicRule { pattern, retain_ttl, ..(*retain(100)).clone() })
 }
 
-async fn a_quiet_topic_loses_its_entries_but_keeps_its_end(subject: Subject) {
+async fn a_quiet_topic_loses_its_entries_but_keeps_its_end(subject: BackplaneSubject) {
     let (quiet, rule) = (topic("brief"), brief());
     subject.follower.begin(&subject.backplane, &quiet).await;
     let before = subject.publish_numbers(&quiet, &rule, 2).await;
@@ -409,7 +411,7 @@ async fn a_quiet_topic_loses_its_entries_but_keeps_its_end(subject: Subject) {
     assert_eq!(subject.lack(&quiet, before[1]).await, None);
 }
 
-async fn each_of_many_concurrent_topics_keeps_its_order(subject: Subject) {
+async fn each_of_many_concurrent_topics_keeps_its_order(subject: BackplaneSubject) {
     const TOPICS: usize = 40;
     let (rule, topics) = (retain(100), (0..TOPICS).map(|n| topic(&format!("many:{n}"))).collect::<Vec<_>>());
     for topic in &topics {

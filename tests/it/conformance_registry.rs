@@ -24,7 +24,7 @@ use crate::support::{
 };
 
 /// One replica's registry, and the control messages that it received.
-struct Seat {
+struct RegistryReplica {
     registry: Registry,
     replica: ReplicaId,
     controls: mpsc::Receiver<Control>,
@@ -43,7 +43,7 @@ fn session_times() -> config::Session {
     }
 }
 
-impl Seat {
+impl RegistryReplica {
     fn new(build: impl FnOnce(Local, &Tasks) -> Registry) -> Self {
         Self::with_times(session_times(), build)
     }
@@ -228,19 +228,19 @@ macro_rules! over_all {
 
             #[tokio::test]
             async fn memory() {
-                $test(Seat::memory()).await;
+                $test(RegistryReplica::memory()).await;
             }
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn redis() {
                 let server = RedisServer::start();
-                $test(Seat::redis(&server).await).await;
+                $test(RegistryReplica::redis(&server).await).await;
             }
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn two_shards() {
                 let servers = [RedisServer::start(), RedisServer::start()];
-                $test(Seat::sharded(&servers).await).await;
+                $test(RegistryReplica::sharded(&servers).await).await;
             }
         }
     )*};
@@ -262,7 +262,7 @@ over_all! {
     the_operator_sees_connections => views;
 }
 
-async fn counts_apart(mut seat: Seat) {
+async fn counts_apart(mut seat: RegistryReplica) {
     let [first, second, third, shared, elsewhere] = [(); 5].map(|()| SessionId::random());
     let connect = async |apart, session, max| seat.admit_at(apart, "alice", session, max, false).await;
     let (own, refused) = (Some("tabs"), |connections| Verdict::Refused { connections });
@@ -296,7 +296,7 @@ async fn counts_apart(mut seat: Seat) {
     assert_eq!(closed, HashSet::from([shared, elsewhere, third, left].map(|session| session.to_string())));
 }
 
-async fn limits(seat: Seat) {
+async fn limits(seat: RegistryReplica) {
     let sessions: Vec<SessionId> = (0..3).map(|_| SessionId::random()).collect();
     assert_eq!(seat.connect("alice", sessions[0], 2).await, admitted(1));
     assert_eq!(seat.connect("alice", sessions[1], 2).await, admitted(2));
@@ -310,7 +310,7 @@ async fn limits(seat: Seat) {
     .await;
 }
 
-async fn evicts(mut seat: Seat) {
+async fn evicts(mut seat: RegistryReplica) {
     let (first, second, third) = (SessionId::random(), SessionId::random(), SessionId::random());
     seat.connect("alice", first, 2).await;
     // The order of admission is determined by the millisecond.
@@ -321,7 +321,7 @@ async fn evicts(mut seat: Seat) {
     seat.told_to_close(first, 4501).await;
 }
 
-async fn ghosts(mut seat: Seat) {
+async fn ghosts(mut seat: RegistryReplica) {
     let session = SessionId::random();
     assert_eq!(seat.connect("alice", session, 1).await, admitted(1));
     assert_eq!(seat.connect("alice", session, 1).await, admitted(1), "its own ghost does not count");
@@ -330,7 +330,7 @@ async fn ghosts(mut seat: Seat) {
 }
 
 /// An old connection ends while the new one of the same session is about to open.
-async fn overlaps(seat: Seat) {
+async fn overlaps(seat: RegistryReplica) {
     let session = SessionId::random();
     assert_eq!(seat.connect("alice", session, 1).await, admitted(1));
     assert_eq!(seat.admit("alice", session, 1, false).await, admitted(1));
@@ -350,7 +350,7 @@ async fn overlaps(seat: Seat) {
     .await;
 }
 
-async fn presence(seat: Seat) {
+async fn presence(seat: RegistryReplica) {
     let topic = Topic::public("run:7").unwrap();
     assert_eq!(seat.registry.presence(&topic).await.unwrap(), Presence::default());
     let sessions: Vec<SessionId> = (0..3).map(|_| SessionId::random()).collect();
@@ -381,7 +381,7 @@ async fn presence(seat: Seat) {
     seen(1, 1).await;
 }
 
-async fn presence_of_many(seat: Seat) {
+async fn presence_of_many(seat: RegistryReplica) {
     let topic = Topic::public("ticker:BTCUSDT").unwrap();
     let follow = async |users: std::ops::Range<u64>| {
         for user in users {
@@ -404,7 +404,7 @@ async fn presence_of_many(seat: Seat) {
     seen(Presence { connections: 1_054, users: 1_024, more: true }).await;
 }
 
-async fn records(seat: Seat) {
+async fn records(seat: RegistryReplica) {
     let session = SessionId::random();
     assert_eq!(seat.registry.recall(session).await.unwrap(), None);
     seat.connect("alice", session, 5).await;
@@ -427,7 +427,7 @@ async fn records(seat: Seat) {
     eventually("the end of the resume window", gone).await;
 }
 
-async fn tickets(seat: Seat) {
+async fn tickets(seat: RegistryReplica) {
     let ttl = Duration::from_secs(30);
     seat.registry.put_ticket("a-ticket", "a.jwt.token", ttl).await.unwrap();
     assert_eq!(seat.registry.take_ticket("another").await.unwrap(), None);
@@ -438,7 +438,7 @@ async fn tickets(seat: Seat) {
     assert_eq!(seat.registry.take_ticket("short").await.unwrap(), None, "a ticket ends");
 }
 
-async fn revokes_twice(seat: Seat) {
+async fn revokes_twice(seat: RegistryReplica) {
     let (alice, brief) = (UserId::new("alice").unwrap(), Duration::from_millis(30));
     let verdict = async |user: &UserId| {
         let admission = Admission {
@@ -464,7 +464,7 @@ async fn revokes_twice(seat: Seat) {
     assert_eq!(verdict(&alice).await, Verdict::Revoked(Revoked::Surely));
 }
 
-async fn goes_inactive(mut seat: Seat) {
+async fn goes_inactive(mut seat: RegistryReplica) {
     let (alice, session, long) = (UserId::new("alice").unwrap(), SessionId::random(), Duration::from_secs(600));
     assert!(!seat.registry.is_inactive(&alice).await.unwrap());
     assert_eq!(seat.connect("alice", session, 5).await, admitted(1));
@@ -491,7 +491,7 @@ async fn goes_inactive(mut seat: Seat) {
     .await;
 }
 
-async fn revokes(mut seat: Seat) {
+async fn revokes(mut seat: RegistryReplica) {
     let alice = UserId::new("alice").unwrap();
     let registry = seat.registry.clone();
     let admit = async |user: &UserId, session, issued_at| {
@@ -553,7 +553,7 @@ fn unix_ms() -> u64 {
     u64::try_from(now.as_millis()).unwrap()
 }
 
-async fn views(seat: Seat) {
+async fn views(seat: RegistryReplica) {
     let (alice, anonymous) = (SessionId::random(), SessionId::random());
     seat.connect("alice", alice, 5).await;
     seat.connect("alice", SessionId::random(), 5).await;
@@ -579,7 +579,8 @@ async fn views(seat: Seat) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_limit_counts_over_all_replicas() {
     let server = RedisServer::start();
-    let (one, other) = (Arc::new(Seat::redis(&server).await), Arc::new(Seat::redis(&server).await));
+    let (one, other) =
+        (Arc::new(RegistryReplica::redis(&server).await), Arc::new(RegistryReplica::redis(&server).await));
     let attempts = (0..40).map(|index| {
         let seat = Arc::clone(if index % 2 == 0 { &one } else { &other });
         async move { seat.connect("alice", SessionId::random(), 5).await }
@@ -592,7 +593,7 @@ async fn the_limit_counts_over_all_replicas() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_moves_is_closed_where_it_was() {
     let server = RedisServer::start();
-    let (mut one, other) = (Seat::redis(&server).await, Seat::redis(&server).await);
+    let (mut one, other) = (RegistryReplica::redis(&server).await, RegistryReplica::redis(&server).await);
     let session = SessionId::random();
     one.connect("alice", session, 1).await;
     assert_eq!(other.connect("alice", session, 1).await, admitted(1), "never refused because of itself");
@@ -612,7 +613,7 @@ async fn a_session_that_moves_is_closed_where_it_was() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_anonymous_session_that_moves_is_closed_where_it_was() {
     let server = RedisServer::start();
-    let (mut one, other) = (Seat::redis(&server).await, Seat::redis(&server).await);
+    let (mut one, other) = (RegistryReplica::redis(&server).await, RegistryReplica::redis(&server).await);
     let session = SessionId::random();
     one.opened(None, session);
     one.registry.record(session, record(1));
@@ -631,9 +632,9 @@ async fn an_anonymous_session_that_moves_is_closed_where_it_was() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn users_of_a_topic_are_counted_once_over_all_replicas_and_up_to_a_bound() {
     let server = RedisServer::start();
-    let (one, other) = (Seat::redis(&server).await, Seat::redis(&server).await);
+    let (one, other) = (RegistryReplica::redis(&server).await, RegistryReplica::redis(&server).await);
     let topic = Topic::public("ticker:BTCUSDT").unwrap();
-    let follow = async |seat: &Seat, user: &str| {
+    let follow = async |seat: &RegistryReplica, user: &str| {
         let session = SessionId::random();
         seat.opened(Some(user), session);
         seat.registry.follows(session, vec![topic.clone()]);
@@ -665,7 +666,7 @@ async fn users_of_a_topic_are_counted_once_over_all_replicas_and_up_to_a_bound()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_oldest_connection_is_evicted_on_any_replica() {
     let server = RedisServer::start();
-    let (mut one, other) = (Seat::redis(&server).await, Seat::redis(&server).await);
+    let (mut one, other) = (RegistryReplica::redis(&server).await, RegistryReplica::redis(&server).await);
     let (first, second) = (SessionId::random(), SessionId::random());
     // The replica of the oldest has the same rule, for a renewal that finds its place taken before the message comes.
     one.admit("alice", first, 1, true).await;
@@ -678,7 +679,7 @@ async fn the_oldest_connection_is_evicted_on_any_replica() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_replica_is_swept_by_another() {
     let server = RedisServer::start();
-    let (one, other) = (Seat::redis(&server).await, Seat::redis(&server).await);
+    let (one, other) = (RegistryReplica::redis(&server).await, RegistryReplica::redis(&server).await);
     one.connect("alice", SessionId::random(), 1).await;
     one.opened(None, SessionId::random());
     let replica = one.replica.clone();
@@ -705,9 +706,9 @@ async fn a_killed_replica_is_swept_by_another() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_endpoint_with_its_own_limit_counts_over_replicas_and_without_redis() {
     let mut server = RedisServer::start();
-    let (one, other) = (Seat::redis(&server).await, Seat::redis(&server).await);
+    let (one, other) = (RegistryReplica::redis(&server).await, RegistryReplica::redis(&server).await);
     let own = Some("trading");
-    let connect = async |seat: &Seat, apart, max| {
+    let connect = async |seat: &RegistryReplica, apart, max| {
         let session = SessionId::random();
         let verdict = seat.admit_at(apart, "alice", session, max, false).await;
         if matches!(verdict, Verdict::Admitted { .. }) {
@@ -742,7 +743,7 @@ async fn an_endpoint_with_its_own_limit_counts_over_replicas_and_without_redis()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_killed_while_admitting_connections_leaves_no_place_taken() {
     let server = RedisServer::start();
-    let (one, other) = (Seat::redis(&server).await, Seat::redis(&server).await);
+    let (one, other) = (RegistryReplica::redis(&server).await, RegistryReplica::redis(&server).await);
     let user = |number: u32| format!("user_{number}");
     for number in 0..10 {
         assert_eq!(one.admit(&user(number), SessionId::random(), 1, false).await, admitted(1));
@@ -765,7 +766,7 @@ async fn a_replica_killed_while_admitting_connections_leaves_no_place_taken() {
 async fn leases_of_a_single_killed_replica_expire() {
     let server = RedisServer::start();
     let times = config::Session { session_ttl: Duration::from_millis(600), ..session_times() };
-    let one = Seat::redis_with(&server, times).await;
+    let one = RegistryReplica::redis_with(&server, times).await;
     let session = SessionId::random();
     one.connect("alice", session, 1).await;
     one.registry.record(session, record(1));
@@ -783,7 +784,7 @@ async fn leases_of_a_single_killed_replica_expire() {
 async fn a_lease_is_renewed_while_the_connection_is_open() {
     let server = RedisServer::start();
     let times = config::Session { session_ttl: Duration::from_millis(1_500), ..session_times() };
-    let one = Seat::redis_with(&server, times).await;
+    let one = RegistryReplica::redis_with(&server, times).await;
     let (session, anonymous) = (SessionId::random(), SessionId::random());
     one.connect("alice", session, 1).await;
     one.opened(None, anonymous);
@@ -805,7 +806,7 @@ async fn a_lease_is_renewed_while_the_connection_is_open() {
 async fn a_connection_that_lost_its_place_unnoticed_is_closed_at_its_next_renewal() {
     let server = RedisServer::start();
     let times = config::Session { session_ttl: Duration::from_secs(3), ..session_times() };
-    let mut one = Seat::redis_with(&server, times).await;
+    let mut one = RegistryReplica::redis_with(&server, times).await;
     let (kept, lost) = (SessionId::random(), SessionId::random());
     one.connect("alice", kept, 1).await;
     one.connect("bob", lost, 1).await;
@@ -827,7 +828,7 @@ async fn a_connection_that_lost_its_place_unnoticed_is_closed_at_its_next_renewa
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everything_is_written_again_to_a_redis_that_lost_it() {
     let mut server = RedisServer::start();
-    let one = Seat::redis(&server).await;
+    let one = RegistryReplica::redis(&server).await;
     let session = SessionId::random();
     one.connect("alice", session, 1).await;
     one.registry.record(session, record(7));
@@ -844,7 +845,7 @@ async fn everything_is_written_again_to_a_redis_that_lost_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everything_is_written_again_to_an_emptied_redis() {
     let server = RedisServer::start();
-    let one = Seat::redis(&server).await;
+    let one = RegistryReplica::redis(&server).await;
     let session = SessionId::random();
     one.connect("alice", session, 1).await;
     one.registry.record(session, record(7));
@@ -860,7 +861,7 @@ async fn everything_is_written_again_to_an_emptied_redis() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_lost_a_move_does_not_close_the_newest_connection() {
     let mut server = RedisServer::durable();
-    let (mut one, mut other) = (Seat::redis(&server).await, Seat::redis(&server).await);
+    let (mut one, mut other) = (RegistryReplica::redis(&server).await, RegistryReplica::redis(&server).await);
     let session = SessionId::random();
     one.connect("alice", session, 5).await;
     one.registry.record(session, record(7));
@@ -884,7 +885,7 @@ async fn a_redis_that_lost_a_move_does_not_close_the_newest_connection() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_closed_while_redis_was_away_are_released_when_it_is_back() {
     let mut server = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
-    let one = Seat::redis(&server).await;
+    let one = RegistryReplica::redis(&server).await;
     let session = SessionId::random();
     one.connect("alice", session, 1).await;
     eventually("the index", async || (one.registry.connections(10).await.ok()?.len() == 1).then_some(())).await;
@@ -909,7 +910,7 @@ async fn connections_closed_while_redis_was_away_are_released_when_it_is_back() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn control_messages_reach_their_connections() {
     let server = RedisServer::start();
-    let (mut one, mut other) = (Seat::redis(&server).await, Seat::redis(&server).await);
+    let (mut one, mut other) = (RegistryReplica::redis(&server).await, RegistryReplica::redis(&server).await);
     let session = SessionId::random();
     one.connect("alice", session, 5).await;
     one.registry.record(session, record(1));
@@ -926,7 +927,7 @@ async fn control_messages_reach_their_connections() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_named_lease_has_one_holder() {
     let server = RedisServer::start();
-    let (one, other) = (Seat::redis(&server).await, Seat::redis(&server).await);
+    let (one, other) = (RegistryReplica::redis(&server).await, RegistryReplica::redis(&server).await);
     let ttl = Duration::from_secs(30);
     let first = one.registry.hold("feed", ttl, 0).await.unwrap();
     assert!(first.is_some());
@@ -940,15 +941,15 @@ async fn a_named_lease_has_one_holder() {
     assert!(second > raised, "each turn has a greater number than the one before");
     let brief = Duration::from_millis(30);
     assert!(other.registry.hold("brief", brief, 0).await.unwrap().is_some());
-    let third = Seat::redis(&server).await;
+    let third = RegistryReplica::redis(&server).await;
     eventually("the lease to end by itself", async || third.registry.hold("brief", brief, 0).await.unwrap()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_names_wanted_of_a_feed_are_the_union_over_live_replicas() {
     let server = RedisServer::start();
-    let (one, other) = (Seat::redis(&server).await, Seat::redis(&server).await);
-    let want = async |seat: &Seat, names: &[&str], ttl: Duration, read: bool| {
+    let (one, other) = (RegistryReplica::redis(&server).await, RegistryReplica::redis(&server).await);
+    let want = async |seat: &RegistryReplica, names: &[&str], ttl: Duration, read: bool| {
         let names: Vec<_> = names.iter().map(ToString::to_string).collect();
         let mut wanted = seat.registry.want("feed", &names, ttl, read).await.unwrap();
         wanted.sort();
@@ -967,7 +968,7 @@ async fn the_names_wanted_of_a_feed_are_the_union_over_live_replicas() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leaving_replica_ends_its_leases_but_keeps_records() {
     let server = RedisServer::start();
-    let (one, other) = (Seat::redis(&server).await, Seat::redis(&server).await);
+    let (one, other) = (RegistryReplica::redis(&server).await, RegistryReplica::redis(&server).await);
     let session = SessionId::random();
     one.connect("alice", session, 1).await;
     one.registry.record(session, record(5));
@@ -982,8 +983,8 @@ async fn a_leaving_replica_ends_its_leases_but_keeps_records() {
 async fn operator_commands_reach_a_disconnected_replica_when_it_is_back() {
     let server = RedisServer::start();
     let proxy = Proxy::start(server.port()).await;
-    let one = Seat::redis(&server).await;
-    let mut two = Seat::redis_over(&server, &proxy.url(), session_times()).await;
+    let one = RegistryReplica::redis(&server).await;
+    let mut two = RegistryReplica::redis_over(&server, &proxy.url(), session_times()).await;
     let [alice, later, somebody, bob] = std::array::from_fn(|_| SessionId::random());
     two.connect("alice", alice, 5).await;
     two.connect("bob", bob, 5).await;
@@ -1030,7 +1031,7 @@ async fn operator_commands_reach_a_disconnected_replica_when_it_is_back() {
 #[tokio::test]
 async fn questions_about_many_topics_are_asked_together() {
     let server = RedisServer::start();
-    let one = Seat::redis(&server).await;
+    let one = RegistryReplica::redis(&server).await;
     let session = SessionId::random();
     one.opened(Some("alice"), session);
     one.registry.follows(session, vec![Topic::public("ticker:S7").unwrap()]);
@@ -1047,7 +1048,7 @@ async fn questions_about_many_topics_are_asked_together() {
 async fn replicas_over_two_servers_sweep_both_and_lose_only_what_a_dead_one_has() {
     use tickgate::redis_link::Placement;
     let mut servers = [RedisServer::start(), RedisServer::start()];
-    let (one, other) = (Seat::sharded(&servers).await, Seat::sharded(&servers).await);
+    let (one, other) = (RegistryReplica::sharded(&servers).await, RegistryReplica::sharded(&servers).await);
     let users: Vec<_> = (0..20).map(|n| format!("user-{n}")).collect();
     for user in &users {
         let session = SessionId::random();
@@ -1113,17 +1114,17 @@ async fn replicas_over_two_servers_sweep_both_and_lose_only_what_a_dead_one_has(
 }
 
 /// A server behind a proxy that can be cut, with two registries.
-async fn two_behind_a_proxy(server: &RedisServer) -> (Proxy, Seat, Seat) {
+async fn two_behind_a_proxy(server: &RedisServer) -> (Proxy, RegistryReplica, RegistryReplica) {
     let proxy = Proxy::start(server.port()).await;
-    let one = Seat::redis_over(server, &proxy.url(), session_times()).await;
-    let other = Seat::redis_over(server, &proxy.url(), session_times()).await;
+    let one = RegistryReplica::redis_over(server, &proxy.url(), session_times()).await;
+    let other = RegistryReplica::redis_over(server, &proxy.url(), session_times()).await;
     (proxy, one, other)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_redis_is_away_a_replica_enforces_the_limit_by_its_own_count() {
     let mut server = RedisServer::start();
-    let one = Seat::redis(&server).await;
+    let one = RegistryReplica::redis(&server).await;
     for count in 1..=3 {
         assert_eq!(one.connect("alice", SessionId::random(), 5).await, admitted(count));
     }
@@ -1138,7 +1139,7 @@ async fn while_redis_is_away_a_replica_enforces_the_limit_by_its_own_count() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_redis_is_full_a_replica_enforces_the_limit_by_its_own_count() {
     let server = RedisServer::start();
-    let mut one = Seat::redis(&server).await;
+    let mut one = RegistryReplica::redis(&server).await;
     let sessions: Vec<SessionId> = (0..5).map(|_| SessionId::random()).collect();
     for session in &sessions[..2] {
         one.connect("alice", *session, 3).await;
@@ -1154,7 +1155,7 @@ async fn while_redis_is_full_a_replica_enforces_the_limit_by_its_own_count() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_redis_is_back_the_older_connections_stay_in_any_order_of_counting() {
     let mut server = RedisServer::start();
-    let (one, mut other) = (Seat::redis(&server).await, Seat::redis(&server).await);
+    let (one, mut other) = (RegistryReplica::redis(&server).await, RegistryReplica::redis(&server).await);
     for _ in 0..5 {
         one.connect("alice", SessionId::random(), 5).await;
     }
@@ -1184,7 +1185,7 @@ async fn when_redis_is_back_the_older_connections_stay_in_any_order_of_counting(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_redis_is_back_the_oldest_is_evicted_if_configured() {
     let mut server = RedisServer::start();
-    let (mut one, other) = (Seat::redis(&server).await, Seat::redis(&server).await);
+    let (mut one, other) = (RegistryReplica::redis(&server).await, RegistryReplica::redis(&server).await);
     let [oldest, newer, late] = [(); 3].map(|()| SessionId::random());
     for session in [oldest, newer] {
         one.admit("alice", session, 2, true).await;
@@ -1220,7 +1221,7 @@ fn in_place_of(former: SessionId, session: SessionId, connections_max: u32) -> A
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_takes_the_place_of_the_session_it_named_if_only_the_lookup_failed() {
     let server = RedisServer::start();
-    let (mut one, mut other) = (Seat::redis(&server).await, Seat::redis(&server).await);
+    let (mut one, mut other) = (RegistryReplica::redis(&server).await, RegistryReplica::redis(&server).await);
     let [former, late] = [(); 2].map(|()| SessionId::random());
     assert_eq!(one.connect("alice", former, 1).await, admitted(1));
     assert_eq!(other.registry.admit(&in_place_of(former, late, 1)).await, admitted(1), "its place is the only one");
@@ -1265,7 +1266,7 @@ async fn when_redis_is_back_a_connection_takes_the_place_of_the_session_it_named
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_never_sees_a_ticket_or_its_token() {
     let server = RedisServer::start();
-    let one = Seat::redis(&server).await;
+    let one = RegistryReplica::redis(&server).await;
     one.registry.put_ticket("the-ticket", "the-token", Duration::from_secs(60)).await.unwrap();
     let keys: Vec<String> = server.run(&["KEYS", "*ticket*"]).await;
     assert_eq!(keys.iter().filter(|key| key.contains("the-ticket")).count(), 0, "{keys:?}");
@@ -1279,7 +1280,7 @@ async fn redis_never_sees_a_ticket_or_its_token() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_revocation_applies_on_every_replica_that_received_it_whatever_redis_loses() {
     let mut server = RedisServer::start();
-    let (one, mut other) = (Seat::redis(&server).await, Seat::redis(&server).await);
+    let (one, mut other) = (RegistryReplica::redis(&server).await, RegistryReplica::redis(&server).await);
     let alice = UserId::new("alice").unwrap();
     let session = SessionId::random();
     other.connect("alice", session, 5).await;
@@ -1304,7 +1305,7 @@ async fn a_revocation_applies_on_every_replica_that_received_it_whatever_redis_l
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_revocation_closes_what_it_can_while_redis_accepts_no_writes() {
     let server = RedisServer::start();
-    let (one, mut other) = (Seat::redis(&server).await, Seat::redis(&server).await);
+    let (one, mut other) = (RegistryReplica::redis(&server).await, RegistryReplica::redis(&server).await);
     let (alice, session) = (UserId::new("alice").unwrap(), SessionId::random());
     other.connect("alice", session, 5).await;
     let _: String = server.run(&["CONFIG", "SET", "maxmemory", "1"]).await;
@@ -1317,7 +1318,7 @@ async fn a_revocation_closes_what_it_can_while_redis_accepts_no_writes() {
     let _: String = server.run(&["CONFIG", "SET", "maxmemory", "0"]).await;
     eventually("it to be stored", async || server.run::<Option<u64>>(&["GET", "tg2:{u:alice}:r"]).await).await;
     // A replica that starts later knows it.
-    let late = Seat::redis(&server).await;
+    let late = RegistryReplica::redis(&server).await;
     eventually("the word", async || late.registry.is_revoked(&alice, None).await.unwrap()).await;
 }
 
@@ -1325,8 +1326,8 @@ async fn a_revocation_closes_what_it_can_while_redis_accepts_no_writes() {
 async fn the_last_report_of_a_user_counts_whatever_a_replica_or_redis_missed() {
     let mut server = RedisServer::start();
     let proxy = Proxy::start(server.port()).await;
-    let one = Seat::redis(&server).await;
-    let mut other = Seat::redis_over(&server, &proxy.url(), session_times()).await;
+    let one = RegistryReplica::redis(&server).await;
+    let mut other = RegistryReplica::redis_over(&server, &proxy.url(), session_times()).await;
     let (alice, session, long) = (UserId::new("alice").unwrap(), SessionId::random(), Duration::from_secs(600));
     other.connect("alice", session, 5).await;
     one.registry.report(&alice, true, long).await.done().unwrap();
@@ -1366,7 +1367,7 @@ async fn the_last_report_of_a_user_counts_whatever_a_replica_or_redis_missed() {
     eventually("the word", async || other.registry.is_inactive(&alice).await.unwrap().then_some(())).await;
     let _: String = server.run(&["CONFIG", "SET", "maxmemory", "0"]).await;
     kept(":inactive").await;
-    let late = Seat::redis(&server).await;
+    let late = RegistryReplica::redis(&server).await;
     assert_eq!(late.connect("alice", SessionId::random(), 5).await, Verdict::Revoked(Revoked::Surely));
 }
 
@@ -1378,8 +1379,8 @@ async fn commands_from_before_redis_lost_its_time_do_not_close_later_connections
     let entry = ["XADD", "tg2:controls", "9999999999999-0", "c", word, "s", "5"];
     let _: String = server.run(&entry).await;
     let proxy = Proxy::start(server.port()).await;
-    let one = Seat::redis(&server).await;
-    let mut two = Seat::redis_over(&server, &proxy.url(), session_times()).await;
+    let one = RegistryReplica::redis(&server).await;
+    let mut two = RegistryReplica::redis_over(&server, &proxy.url(), session_times()).await;
     let [alice, bob] = std::array::from_fn(|_| SessionId::random());
     two.connect("alice", alice, 5).await;
     two.connect("bob", bob, 5).await;

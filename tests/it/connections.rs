@@ -6,16 +6,16 @@ use std::{collections::BTreeSet, io::Write, net::TcpStream};
 use serde_json::{Value, json};
 
 use crate::support::{
-    client::Client,
+    client::TestClient,
     eventually,
-    http::Answer,
+    http::TestResponse,
     redis::RedisServer,
-    replica::{Replica, Token, token},
+    replica::{TestReplica, TokenBuilder, token},
     sse::EventStream,
     wire::upgrade_request,
 };
 
-fn id_of(client: &Client) -> String {
+fn id_of(client: &TestClient) -> String {
     client.welcome["connection_id"].as_str().expect("an id").to_owned()
 }
 
@@ -24,19 +24,19 @@ fn ids(listed: &Value) -> BTreeSet<String> {
     connections.iter().map(|one| one["connection_id"].as_str().unwrap().to_owned()).collect()
 }
 
-async fn list(replica: &Replica, query: &str) -> Value {
+async fn list(replica: &TestReplica, query: &str) -> Value {
     let answer = replica.api_get(&format!("/api/v1/connections{query}")).await;
     assert_eq!(answer.status, 200, "{query}: {answer:?}");
     answer.json()
 }
 
-async fn send(replica: &Replica, id: &str, data: Value) -> Answer {
+async fn send(replica: &TestReplica, id: &str, data: Value) -> TestResponse {
     replica.api_post("/api/v1/send", json!({"connection_id": id, "data": data})).await
 }
 
 /// Over memory, and over Redis with the clients on one replica and the operator on the other.
-async fn worlds(server: &RedisServer) -> Vec<Vec<Replica>> {
-    vec![vec![Replica::alone().await], vec![Replica::on(server).await, Replica::on(server).await]]
+async fn worlds(server: &RedisServer) -> Vec<Vec<TestReplica>> {
+    vec![vec![TestReplica::alone().await], vec![TestReplica::on(server).await, TestReplica::on(server).await]]
 }
 
 #[tokio::test]
@@ -96,7 +96,7 @@ async fn connections_are_listed_with_their_details_and_channels() {
 #[tokio::test]
 async fn pages_list_all_connections_once() {
     let server = RedisServer::start();
-    let replicas = [Replica::on(&server).await, Replica::on(&server).await];
+    let replicas = [TestReplica::on(&server).await, TestReplica::on(&server).await];
     let mut clients = Vec::new();
     for number in 0..11 {
         clients.push(replicas[number % 2].market().await);
@@ -115,7 +115,7 @@ async fn pages_list_all_connections_once() {
 #[tokio::test]
 async fn a_replica_that_hangs_is_missing_from_the_list_which_is_incomplete() {
     let server = RedisServer::start();
-    let replicas = [Replica::on(&server).await, Replica::process(&server, "").await];
+    let replicas = [TestReplica::on(&server).await, TestReplica::process(&server, "").await];
     let (here, there) = (replicas[0].market().await, replicas[1].market().await);
     replicas[1].freeze();
     let listed = list(&replicas[0], "").await;
@@ -160,7 +160,7 @@ async fn a_message_is_sent_to_one_connection_only() {
 
 #[tokio::test]
 async fn a_message_that_cannot_be_sent_is_refused_completely() {
-    let replica = Replica::alone_with("[limits]\npayload_bytes_max = 1000").await;
+    let replica = TestReplica::alone_with("[limits]\npayload_bytes_max = 1000").await;
     let mut alice = replica.trading("alice").await;
     let id = id_of(&alice);
     let deep = (0..40).fold(json!(1), |inner, _| json!([inner]));
@@ -185,7 +185,7 @@ async fn a_message_that_cannot_be_sent_is_refused_completely() {
 
 #[tokio::test]
 async fn the_queue_of_one_connection_is_limited() {
-    let replica = Replica::alone_with("[limits]\noutbox_bytes_max = 200000").await;
+    let replica = TestReplica::alone_with("[limits]\noutbox_bytes_max = 200000").await;
     let mut slow = TcpStream::connect(replica.address()).unwrap();
     slow.write_all(upgrade_request("/ws/market", "").as_bytes()).unwrap();
     let found = async || ids(&list(&replica, "").await).pop_first();
@@ -237,7 +237,7 @@ async fn a_connection_is_closed_by_its_id_and_idle_ones_by_their_time() {
 #[tokio::test]
 async fn local_connections_are_reached_while_redis_is_unreachable() {
     let mut server = RedisServer::durable();
-    let replica = Replica::on(&server).await;
+    let replica = TestReplica::on(&server).await;
     let (mut one, mut other) = (replica.market().await, replica.market().await);
     server.kill();
     assert_eq!(send(&replica, &id_of(&one), json!({"n": 1})).await.status, 200);
@@ -287,11 +287,11 @@ async fn subscribers_are_counted_over_all_replicas() {
 
 #[tokio::test]
 async fn the_user_is_not_shown_before_a_connection_has_authenticated() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut late = replica.connect("/ws/trading").header("sec-websocket-protocol", "tickgate.v1").open().await;
     let listed = list(&replica, "").await;
     assert_eq!((&listed["connections"][0]["user"], &listed["connections"][0]["channels"]), (&Value::Null, &json!([])));
-    late.send(json!({"type": "auth", "token": Token::of("alice").sign()})).await;
+    late.send(json!({"type": "auth", "token": TokenBuilder::of("alice").sign()})).await;
     late.greeted().await;
     assert_eq!(list(&replica, "").await["connections"][0]["user"], "alice");
 }

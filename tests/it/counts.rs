@@ -5,14 +5,14 @@ use serde_json::{Value, json};
 use crate::support::{
     eventually,
     redis::RedisServer,
-    replica::{Replica, Token, token},
+    replica::{TestReplica, TokenBuilder, token},
     sse::EventStream,
 };
 
 const PRODUCERS: &str = "[[profiles]]\nname = \"ingest\"\npath = \"/ws/ingest\"\ndialect = \"envelope\"\ntoken = \"publisher\"\n\
                          channels = [{ name = \"logs\" }]";
 
-async fn reader(replica: &Replica, channels: &str, user: &str) -> EventStream {
+async fn reader(replica: &TestReplica, channels: &str, user: &str) -> EventStream {
     let bearer = format!("Bearer {}", token(user));
     let path = format!("/sse?channels={channels}");
     let mut reader = EventStream::open(replica.address(), &path, &[("authorization", &bearer)]).await.unwrap();
@@ -21,7 +21,7 @@ async fn reader(replica: &Replica, channels: &str, user: &str) -> EventStream {
 }
 
 /// Publishes and requests the number of subscribers until it is as expected.
-async fn subscribers(replica: &Replica, publication: &Value, expected: u64) {
+async fn subscribers(replica: &TestReplica, publication: &Value, expected: u64) {
     eventually(&format!("{expected} subscribers of {publication}"), async || {
         let mut publication = publication.clone();
         publication["count"] = json!(true);
@@ -37,8 +37,8 @@ async fn subscribers(replica: &Replica, publication: &Value, expected: u64) {
 async fn readers_of_event_streams_are_counted_on_all_replicas() {
     let server = RedisServer::start();
     for (one, other) in [
-        (Replica::alone_with(PRODUCERS).await, None),
-        (Replica::on_with(&server, PRODUCERS).await, Some(Replica::on_with(&server, PRODUCERS).await)),
+        (TestReplica::alone_with(PRODUCERS).await, None),
+        (TestReplica::on_with(&server, PRODUCERS).await, Some(TestReplica::on_with(&server, PRODUCERS).await)),
     ] {
         let other = other.as_ref().unwrap_or(&one);
         let trades = json!({"channel": "trades:BTCUSDT"});
@@ -87,7 +87,7 @@ async fn readers_of_event_streams_are_counted_on_all_replicas() {
 #[tokio::test]
 async fn each_private_channel_has_separate_subscribers() {
     let server = RedisServer::start();
-    let (one, other) = (Replica::on(&server).await, Replica::on(&server).await);
+    let (one, other) = (TestReplica::on(&server).await, TestReplica::on(&server).await);
     let mut orders = one.trading("alice").await;
     orders.subscribe(&["orders", "portfolio"]).await;
     let _alerts = reader(&other, "risk_alerts,orders", "alice").await;
@@ -101,7 +101,7 @@ async fn each_private_channel_has_separate_subscribers() {
 
 #[tokio::test]
 async fn every_way_to_publish_counts_only_on_request() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let _reader = reader(&replica, "trades:BTCUSDT", "alice").await;
     subscribers(&replica, &json!({"channel": "trades:BTCUSDT"}), 1).await;
     let of = |channel: &str, count: Value| json!({"channel": channel, "data": {}, "count": count});
@@ -115,7 +115,7 @@ async fn every_way_to_publish_counts_only_on_request() {
     assert_eq!(results, [Some(1), Some(0), None], "{answer}");
     let mut desk = replica.connect("/ws/market").token(&token("x")).open().await;
     desk.greeted().await;
-    let publisher = Token::of("desk").publish(&["trades:*"]).sign();
+    let publisher = TokenBuilder::of("desk").publish(&["trades:*"]).sign();
     let mut publisher = replica.connect("/ws/trading").token(&publisher).open().await;
     publisher.greeted().await;
     let publish = |count: Value| json!({"type": "publish", "channel": "trades:BTCUSDT", "data": {}, "count": count});
@@ -136,8 +136,8 @@ const MISTAKES: [(&str, Option<&str>, &str); 5] = [
 
 #[tokio::test]
 async fn a_publication_that_no_client_can_receive_is_refused_in_production_with_a_suggestion() {
-    let strict = Replica::alone_with("[server]\nmode = \"production\"").await;
-    let publisher = Token::of("desk").publish(&["*"]).sign();
+    let strict = TestReplica::alone_with("[server]\nmode = \"production\"").await;
+    let publisher = TokenBuilder::of("desk").publish(&["*"]).sign();
     let mut client = strict.connect("/ws/trading").token(&publisher).open().await;
     client.greeted().await;
     for (channel, user, says) in MISTAKES {
@@ -162,7 +162,7 @@ async fn a_publication_that_no_client_can_receive_is_refused_in_production_with_
     }
     strict.publish_to("alice", "orders", json!({})).await;
     for settings in ["", "[server]\nmode = \"production\"\n[limits]\nunknown_channels = \"accept\""] {
-        let lenient = Replica::alone_with(settings).await;
+        let lenient = TestReplica::alone_with(settings).await;
         for (channel, user, _) in MISTAKES {
             let publication = json!({"channel": channel, "user": user, "data": {}});
             assert_eq!(lenient.api_post("/api/v1/publish", publication).await.status, 200, "{channel}");

@@ -13,8 +13,8 @@ use tokio::{io::AsyncReadExt, net::TcpStream, task::JoinSet};
 use crate::support::{
     eventually,
     redis::RedisServer,
-    replica::{API_KEY, Replica},
-    wire::{Wire, upgrade_request},
+    replica::{API_KEY, TestReplica},
+    wire::{RawConnection, upgrade_request},
 };
 
 /// Number of clients that try to connect.
@@ -39,7 +39,7 @@ async fn ask(address: SocketAddr, path: &str) -> Response {
         .await
 }
 
-async fn probes_answer(replica: &Replica) {
+async fn probes_answer(replica: &TestReplica) {
     for (path, status) in [("/livez", 200), ("/readyz", 503)] {
         assert_eq!(ask(replica.address(), path).await.status.as_u16(), status, "{path}");
     }
@@ -47,7 +47,7 @@ async fn probes_answer(replica: &Replica) {
 }
 
 /// The sum of a metric over its series.
-async fn metric(replica: &Replica, name: &str) -> f64 {
+async fn metric(replica: &TestReplica, name: &str) -> f64 {
     let text = ask(replica.operations_address(), "/metrics").await.body;
     let own = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
     text.lines().filter(own).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
@@ -57,7 +57,7 @@ async fn metric(replica: &Replica, name: &str) -> f64 {
 async fn probes_and_both_redis_links_work_while_clients_queue_for_descriptors() {
     raise_limit().expect("descriptors for the crowd");
     let (server, began) = (RedisServer::start(), Instant::now());
-    let replica = Replica::limited_process(&server, "[log]\nformat = \"json\"\n", [256, 256]).await;
+    let replica = TestReplica::limited_process(&server, "[log]\nformat = \"json\"\n", [256, 256]).await;
     assert!(replica.log().contains("needs more file descriptors than this process may open"), "{}", replica.log());
     let max = replica.metric("tickgate_connections_max").await as usize;
     assert!((100..200).contains(&max), "{max} of 256 descriptors for clients");
@@ -91,7 +91,7 @@ async fn probes_and_both_redis_links_work_while_clients_queue_for_descriptors() 
     }
     for origin in ["", "Origin: http://localhost:5173\r\n"] {
         let refused = eventually("the refusal", async || {
-            let mut wire = Wire::connect(replica.address()).await;
+            let mut wire = RawConnection::connect(replica.address()).await;
             wire.send(upgrade_request("/ws/market", origin).as_bytes()).await;
             wire.answer_head().await
         });
@@ -128,6 +128,6 @@ async fn probes_and_both_redis_links_work_while_clients_queue_for_descriptors() 
 #[tokio::test]
 async fn the_soft_limit_is_raised_to_the_hard_one() {
     let server = RedisServer::start();
-    let replica = Replica::limited_process(&server, "", [128, 1_024]).await;
+    let replica = TestReplica::limited_process(&server, "", [128, 1_024]).await;
     assert_eq!(replica.metric("process_max_fds").await, 1_024.0);
 }

@@ -2,13 +2,13 @@
 
 use serde_json::{Value, json};
 
-use crate::support::replica::{Replica, Token, token};
+use crate::support::replica::{TestReplica, TokenBuilder, token};
 
 const UPDATES: [&str; 4] = ["position_update", "equity_update", "risk_status_update", "system_log"];
 
 #[tokio::test]
 async fn every_client_receives_all_four_kinds_without_subscribing() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let (mut one, mut other) = (replica.events().await, replica.events().await);
     for update in UPDATES {
         let data = json!({"type": update, "timestamp": "2024-01-15T10:30:00.000Z", "data": {"level": "INFO"}});
@@ -20,7 +20,7 @@ async fn every_client_receives_all_four_kinds_without_subscribing() {
 
 #[tokio::test]
 async fn the_first_message_is_the_welcome() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let client = replica.events().await;
     let keys: Vec<_> = client.welcome.as_object().unwrap().keys().take(3).collect();
     assert!(client.welcome["message"].as_str().is_some_and(|text| !text.is_empty()), "{keys:?}");
@@ -29,7 +29,7 @@ async fn the_first_message_is_the_welcome() {
 
 #[tokio::test]
 async fn a_token_is_optional_but_must_be_valid() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut alice = replica.connect("/ws").token(&token("alice")).open().await;
     alice.greeted().await;
     assert_eq!(alice.welcome["user"], "alice");
@@ -40,7 +40,7 @@ async fn a_token_is_optional_but_must_be_valid() {
 
 #[tokio::test]
 async fn a_missing_token_is_refused_with_1008_where_one_is_required() {
-    let replica = Replica::alone_with("[auth]\nanonymous = \"never\"").await;
+    let replica = TestReplica::alone_with("[auth]\nanonymous = \"never\"").await;
     let without = replica.connect("/ws").origin("https://app.example");
     assert_eq!(without.expect_closed(1008).await, "Authentication required");
     let refusal = replica.connect("/ws").expect_refused(401).await;
@@ -50,7 +50,7 @@ async fn a_missing_token_is_refused_with_1008_where_one_is_required() {
 
 #[tokio::test]
 async fn a_client_can_leave_and_rejoin_a_feed() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut client = replica.events().await;
     client.ask(json!({"type": "unsubscribe", "channels": ["system_log"]})).await;
     replica.publish("system_log", json!({"type": "system_log", "data": {"number": 1}})).await;
@@ -64,11 +64,11 @@ async fn a_client_can_leave_and_rejoin_a_feed() {
 #[tokio::test]
 async fn messages_of_producers_reach_only_their_addressees() {
     let settings = "[server]\nmode = \"production\"\n[auth]\nanonymous = \"always\"";
-    let replica = Replica::alone_with(settings).await;
+    let replica = TestReplica::alone_with(settings).await;
     let ask = json!({"type": "subscribe", "channels": ["logs"]});
     let mut anonymous = replica.events().await;
     assert_eq!(anonymous.ask(ask.clone()).await["errors"][0]["code"], 4502);
-    let mut named = replica.connect("/ws").token(&Token::of("ops").channels(&["logs"]).sign()).open().await;
+    let mut named = replica.connect("/ws").token(&TokenBuilder::of("ops").channels(&["logs"]).sign()).open().await;
     named.greeted().await;
     assert_eq!(named.ask(ask).await["errors"], json!([]));
 }
@@ -88,7 +88,7 @@ async fn a_platform_adds_a_custom_endpoint() {
         welcome = "The desk"
         channels = [{ name = "blotter", topic = "desk:{desk}", on_connect = true }]
     "#;
-    let replica = Replica::alone_with(settings).await;
+    let replica = TestReplica::alone_with(settings).await;
     let mut trader = replica.connect("/ws/desk/rates").token(&token("alice")).open().await;
     trader.greeted().await;
     assert_eq!(trader.welcome["message"], "The desk");
@@ -106,10 +106,11 @@ async fn a_platform_adds_a_custom_endpoint() {
 /// Over HTTP and over a WebSocket; the shipped configuration has a minimum level for `system_log`.
 #[tokio::test]
 async fn log_messages_below_the_minimum_level_are_dropped_and_the_publisher_is_notified() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut page = replica.events().await;
     let record = |level: &str| json!({"type": "system_log", "data": {"level": level, "message": level}});
-    let mut service = replica.connect("/ws").token(&Token::of("service").publish(&["system_log"]).sign()).open().await;
+    let mut service =
+        replica.connect("/ws").token(&TokenBuilder::of("service").publish(&["system_log"]).sign()).open().await;
     service.greeted().await;
     service.expect_type("subscribed").await;
     for level in ["DEBUG", "trace", "Debug"] {
@@ -132,13 +133,15 @@ async fn log_messages_below_the_minimum_level_are_dropped_and_the_publisher_is_n
 
 #[tokio::test]
 async fn services_exchange_orders_and_trades_that_no_user_receives() {
-    let replica = Replica::alone_with("[server]\nmode = \"production\"").await;
+    let replica = TestReplica::alone_with("[server]\nmode = \"production\"").await;
     let channels = ["order_events", "trade_events"];
-    let mut service = replica.connect("/ws").token(&Token::of("service").channels(&channels).sign()).open().await;
+    let mut service =
+        replica.connect("/ws").token(&TokenBuilder::of("service").channels(&channels).sign()).open().await;
     service.greeted().await;
     service.expect_type("subscribed").await;
     service.subscribe(&channels).await;
-    let mut user = replica.connect("/ws").token(&Token::of("alice").channels(&["orders", "*"]).sign()).open().await;
+    let mut user =
+        replica.connect("/ws").token(&TokenBuilder::of("alice").channels(&["orders", "*"]).sign()).open().await;
     user.greeted().await;
     user.expect_type("subscribed").await;
     for channel in channels {

@@ -3,17 +3,17 @@
 use serde_json::Value;
 
 use crate::support::{
-    client::Client,
+    client::TestClient,
     eventually,
     redis::RedisServer,
-    replica::{Replica, token},
+    replica::{TestReplica, token},
 };
 
 const SETTINGS: &str = "[feeds.synthetic]\nenabled = \"on\"\ninterval = \"50ms\"\nsymbols = [\"BTCUSDT\"]";
 const FED: &str = "tickgate_publications_total{result=\"accepted\",source=\"feed\"}";
 
 /// The ids of the next trades.
-async fn next_trades(client: &mut Client, count: usize) -> Vec<Value> {
+async fn next_trades(client: &mut TestClient, count: usize) -> Vec<Value> {
     let mut ids = Vec::new();
     while ids.len() < count {
         let trade = client.expect_type("trade").await;
@@ -25,8 +25,8 @@ async fn next_trades(client: &mut Client, count: usize) -> Vec<Value> {
 #[tokio::test]
 async fn one_replica_feeds_all_and_another_one_takes_over() {
     let server = RedisServer::start();
-    let mut replicas = [Replica::on_with(&server, SETTINGS).await, Replica::on_with(&server, SETTINGS).await];
-    let fed = async |replica: &Replica| replica.metric(FED).await > 0.0;
+    let mut replicas = [TestReplica::on_with(&server, SETTINGS).await, TestReplica::on_with(&server, SETTINGS).await];
+    let fed = async |replica: &TestReplica| replica.metric(FED).await > 0.0;
     let first = eventually("a replica that feeds", async || match (fed(&replicas[0]).await, fed(&replicas[1]).await) {
         (true, _) => Some(0),
         (_, true) => Some(1),

@@ -4,10 +4,10 @@
 use serde_json::{Value, json};
 
 use crate::support::{
-    client::Client,
+    client::TestClient,
     eventually,
     redis::RedisServer,
-    replica::{Replica, token},
+    replica::{TestReplica, token},
 };
 
 /// Every way to pass a token, and whether the client uses the explicit mode.
@@ -23,7 +23,12 @@ const WAYS: [(&str, bool); 8] = [
 ];
 
 /// Connects; returns the welcome, or the refusal.
-async fn enter(replica: &Replica, user: &str, (way, explicit): (&str, bool), session: Option<&str>) -> (Client, Value) {
+async fn enter(
+    replica: &TestReplica,
+    user: &str,
+    (way, explicit): (&str, bool),
+    session: Option<&str>,
+) -> (TestClient, Value) {
     let token = token(user);
     let mut request = replica.connect("/ws/trading").name(&format!("{user} by {way}"));
     if let Some(session) = session {
@@ -62,7 +67,7 @@ async fn a_client_with_a_session_returns_at_once_by_every_way_to_authenticate() 
     let server = RedisServer::start();
     // The left connections stay for longer than the test.
     let settings = "[session]\nreplica_ttl = \"60s\"\n[limits]\nconnections_per_user_max = 1";
-    let (one, other) = (Replica::on_with(&server, settings).await, Replica::on_with(&server, settings).await);
+    let (one, other) = (TestReplica::on_with(&server, settings).await, TestReplica::on_with(&server, settings).await);
     let mut ghosts = Vec::new();
     for (at, way) in WAYS.into_iter().enumerate() {
         let user = format!("user-{at}");

@@ -2,13 +2,13 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{redis::RedisServer, replica::Replica};
+use crate::support::{redis::RedisServer, replica::TestReplica};
 
 const SETTINGS: &str = "[user_stream]\nretain_max = 5000\n[limits]\nmessages_per_connection = { per_second = 0, burst = 0 }\n\
                         messages_per_user = { per_second = 0, burst = 0 }";
 
 /// Publishes to alice's channels, in this order.
-async fn publish(replica: &Replica, all: impl Iterator<Item = (&'static str, u32)>) {
+async fn publish(replica: &TestReplica, all: impl Iterator<Item = (&'static str, u32)>) {
     let of = |(channel, n): (&str, u32)| json!({"channel": channel, "user": "alice", "data": {"n": n}});
     let publications: Vec<_> = all.map(of).collect();
     for some in publications.chunks(1_000) {
@@ -24,7 +24,7 @@ fn numbers(messages: &Value, of: impl Fn(&Value) -> &Value) -> Vec<u64> {
 #[tokio::test]
 async fn the_last_publications_of_a_private_channel_are_found_among_many_others() {
     let server = RedisServer::start();
-    for replica in [Replica::alone_with(SETTINGS).await, Replica::on_with(&server, SETTINGS).await] {
+    for replica in [TestReplica::alone_with(SETTINGS).await, TestReplica::on_with(&server, SETTINGS).await] {
         let orders = |from: u32| (from..from + 20).map(|n| ("orders", n));
         let alerts = (0..1_500).map(|n| ("risk_alerts", n));
         publish(&replica, orders(0).chain(alerts.clone()).chain(orders(20)).chain(alerts)).await;
@@ -53,7 +53,7 @@ async fn the_last_publications_of_a_private_channel_are_found_among_many_others(
 #[tokio::test]
 async fn pages_by_cursor_skip_publications_of_other_channels() {
     let server = RedisServer::start();
-    for replica in [Replica::alone_with(SETTINGS).await, Replica::on_with(&server, SETTINGS).await] {
+    for replica in [TestReplica::alone_with(SETTINGS).await, TestReplica::on_with(&server, SETTINGS).await] {
         let all = (0..2_500).map(|n| if n % 500 == 0 { ("orders", n) } else { ("risk_alerts", n) });
         publish(&replica, all).await;
         let mut alice = replica.trading("alice").await;
@@ -89,7 +89,7 @@ async fn pages_by_cursor_skip_publications_of_other_channels() {
 #[tokio::test]
 async fn the_last_are_found_across_epochs() {
     let server = RedisServer::start();
-    let replica = Replica::on_with(&server, SETTINGS).await;
+    let replica = TestReplica::on_with(&server, SETTINGS).await;
     let stream = "tg2:{t:@@alice}:s";
     let mut number = 0;
     for (epoch, channel, count) in
@@ -111,7 +111,7 @@ async fn the_last_are_found_across_epochs() {
 #[tokio::test]
 async fn a_search_is_limited() {
     let settings = format!("{SETTINGS}\nreplay_entries_max = 1000");
-    let replica = Replica::alone_with(&settings).await;
+    let replica = TestReplica::alone_with(&settings).await;
     let alerts = (0..1_200).map(|n| ("risk_alerts", n));
     publish(&replica, [("orders", 1)].into_iter().chain(alerts).chain([("orders", 2)])).await;
     let listed = replica.api_get("/api/v1/topics/orders/history?user=alice&last=5").await.json();

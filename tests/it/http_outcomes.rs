@@ -75,13 +75,13 @@ impl Figures for Nobody {
     }
 }
 
-struct Replica {
+struct OutcomeReplica {
     api: Api,
     key: String,
     _tasks: Tasks,
 }
 
-impl Replica {
+impl OutcomeReplica {
     fn over(server: &RedisServer) -> Self {
         let (tasks, metrics, replica) = (Tasks::new(), Metrics::new(), ReplicaId::random());
         let mut config = Config::development();
@@ -163,7 +163,7 @@ impl Replica {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_redis_a_publication_is_refused_and_accepted_once_redis_is_back() {
     let mut server = RedisServer::absent();
-    let replica = Replica::over(&server);
+    let replica = OutcomeReplica::over(&server);
     let (status, problem) = replica.publish(1, "m-1").await;
     assert_eq!((status.as_u16(), &problem["error"]), (503, &json!("try_again_later")), "{problem}");
     assert!(problem["retry_after_ms"].as_u64().is_some_and(|wait| wait >= 1_000), "{problem}");
@@ -181,7 +181,7 @@ async fn without_redis_a_publication_is_refused_and_accepted_once_redis_is_back(
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_outcome_is_reported_and_a_retry_with_the_same_msg_id_decides_it() {
     let server = RedisServer::durable();
-    let replica = Replica::over(&server);
+    let replica = OutcomeReplica::over(&server);
     replica.publish_at_last(1, "m-1").await;
 
     server.freeze();
@@ -197,7 +197,7 @@ async fn an_unknown_outcome_is_reported_and_a_retry_with_the_same_msg_id_decides
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_of_publications_reports_each_outcome_during_an_outage() {
     let server = RedisServer::durable();
-    let replica = Replica::over(&server);
+    let replica = OutcomeReplica::over(&server);
     replica.publish_at_last(0, "warm").await;
     server.freeze();
     let line = |n: usize| format!("{{\"channel\":\"logs\",\"data\":{{\"n\":{n}}},\"msg_id\":\"s-{n}\"}}\n");

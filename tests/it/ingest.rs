@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use crate::support::{
-    client::Client,
+    client::TestClient,
     redis::RedisServer,
-    replica::{API_KEY, Replica, Token, token},
+    replica::{API_KEY, TestReplica, TokenBuilder, token},
 };
 
 fn event(msg_id: &str, run_id: &str) -> Value {
@@ -33,11 +33,11 @@ fn log(msg_id: &str, level: &str) -> Value {
     })
 }
 
-async fn connector(replica: &Replica) -> Client {
+async fn connector(replica: &TestReplica) -> TestClient {
     replica.connect("/ws/ingest").open().await
 }
 
-async fn acknowledged(connector: &mut Client, message: Value) {
+async fn acknowledged(connector: &mut TestClient, message: Value) {
     let msg_id = message["msg_id"].clone();
     connector.send(message).await;
     let ack = connector.next().await;
@@ -46,8 +46,8 @@ async fn acknowledged(connector: &mut Client, message: Value) {
 }
 
 /// A client that receives what producers send.
-async fn listener(replica: &Replica) -> Client {
-    let named = Token::of("ops").channels(&["*"]).sign();
+async fn listener(replica: &TestReplica) -> TestClient {
+    let named = TokenBuilder::of("ops").channels(&["*"]).sign();
     let mut listener = replica.connect("/ws").token(&named).open().await;
     listener.greeted().await;
     listener.expect_type("subscribed").await;
@@ -57,7 +57,7 @@ async fn listener(replica: &Replica) -> Client {
 
 #[tokio::test]
 async fn an_event_is_sent_to_all_events_and_to_its_run() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let (mut listener, mut run) = (listener(&replica).await, replica.run("/ws/backtest/run-123").await);
     let mut connector = connector(&replica).await;
     acknowledged(&mut connector, event("m-1", "run-123")).await;
@@ -67,7 +67,7 @@ async fn an_event_is_sent_to_all_events_and_to_its_run() {
 
 #[tokio::test]
 async fn a_repeated_message_is_acknowledged_again_and_published_once() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut listener = listener(&replica).await;
     let mut connector = connector(&replica).await;
     for _ in 0..3 {
@@ -82,7 +82,7 @@ async fn a_repeated_message_is_acknowledged_again_and_published_once() {
 async fn logs_are_published_from_the_topics_minimum_level() {
     let strict = "[[topics]]\npattern = \"logs\"\nclass = \"reliable\"\nlevel_min = \"INFO\"";
     for (settings, first) in [("", "DEBUG"), (strict, "INFO")] {
-        let replica = Replica::alone_with(settings).await;
+        let replica = TestReplica::alone_with(settings).await;
         let mut listener = listener(&replica).await;
         let mut connector = connector(&replica).await;
         let levels = ["DEBUG", "INFO", "CRITICAL"];
@@ -98,7 +98,7 @@ async fn logs_are_published_from_the_topics_minimum_level() {
 
 #[tokio::test]
 async fn a_heartbeat_is_acknowledged() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut connector = connector(&replica).await;
     let heartbeat = json!({"msg_id": "h-1", "msg_type": "heartbeat", "source": "c", "timestamp": "t", "payload": {}});
     acknowledged(&mut connector, heartbeat).await;
@@ -106,7 +106,7 @@ async fn a_heartbeat_is_acknowledged() {
 
 #[tokio::test]
 async fn an_invalid_message_gets_an_error_and_the_connection_stays_open() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut connector = connector(&replica).await;
     let mut unknown_event = event("m-4", "run-1");
     unknown_event["payload"]["event_type"] = json!("weather");
@@ -129,17 +129,17 @@ async fn an_invalid_message_gets_an_error_and_the_connection_stays_open() {
 
 #[tokio::test]
 async fn outside_of_development_a_producer_must_have_the_right() {
-    let replica = Replica::alone_with("[server]\nmode = \"production\"").await;
+    let replica = TestReplica::alone_with("[server]\nmode = \"production\"").await;
     let path = "/ws/ingest";
     replica.connect(path).expect_refused(401).await;
     replica.connect(path).token(&token("alice")).expect_refused(403).await;
-    let right = Token::of("connector").publish(&["ingest_events", "run:*"]).sign();
+    let right = TokenBuilder::of("connector").publish(&["ingest_events", "run:*"]).sign();
     let mut connector = replica.connect(path).token(&right).open().await;
     acknowledged(&mut connector, event("m-1", "run-1")).await;
     connector.send(log("m-2", "INFO")).await;
     let refusal = connector.next().await;
     assert_eq!((&refusal["payload"]["code"], &refusal["payload"]["msg_id"]), (&json!("FORBIDDEN"), &json!("m-2")));
-    let narrow = Token::of("connector").publish(&["ingest_events", "run:run-1"]).sign();
+    let narrow = TokenBuilder::of("connector").publish(&["ingest_events", "run:run-1"]).sign();
     let mut narrow = replica.connect(path).token(&narrow).open().await;
     acknowledged(&mut narrow, event("m-4", "run-1")).await;
     narrow.send(event("m-5", "run-2")).await;
@@ -150,7 +150,7 @@ async fn outside_of_development_a_producer_must_have_the_right() {
 
 #[tokio::test]
 async fn an_api_key_is_accepted_in_headers_only() {
-    let replica = Replica::alone_with("[server]\nmode = \"production\"").await;
+    let replica = TestReplica::alone_with("[server]\nmode = \"production\"").await;
     let ingest = || replica.connect("/ws/ingest");
     // URLs are logged by intermediaries, and pages use sub-protocols.
     ingest().query("token", API_KEY).expect_refused(401).await;
@@ -161,7 +161,7 @@ async fn an_api_key_is_accepted_in_headers_only() {
 
 #[tokio::test]
 async fn anonymous_clients_cannot_publish_where_a_token_is_optional() {
-    let replica = Replica::alone_with(
+    let replica = TestReplica::alone_with(
         "[server]\nmode = \"production\"\n[[profiles]]\nname = \"open\"\npath = \"/ws/open\"\n\
          dialect = \"envelope\"\ntoken = \"optional\"",
     )
@@ -169,14 +169,14 @@ async fn anonymous_clients_cannot_publish_where_a_token_is_optional() {
     let mut anonymous = replica.connect("/ws/open").open().await;
     anonymous.send(event("m-1", "run-1")).await;
     assert_eq!(anonymous.next().await["payload"]["code"], "FORBIDDEN");
-    let right = Token::of("connector").publish(&["ingest_events", "run:*"]).sign();
+    let right = TokenBuilder::of("connector").publish(&["ingest_events", "run:*"]).sign();
     let mut connector = replica.connect("/ws/open").token(&right).open().await;
     acknowledged(&mut connector, event("m-1", "run-1")).await;
 }
 
 #[tokio::test]
 async fn a_run_id_that_is_too_long_is_refused_before_anything_is_published() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut listener = listener(&replica).await;
     let mut connector = connector(&replica).await;
     connector.send(event("m-1", &"r".repeat(197))).await;
@@ -186,12 +186,12 @@ async fn a_run_id_that_is_too_long_is_refused_before_anything_is_published() {
 }
 
 /// A producer that can also subscribe, connected to `/`.
-async fn both_ways(replica: &Replica, user: &str) -> Client {
-    let right = Token::of(user).publish(&["ingest_events", "logs", "run:*"]).sign();
+async fn both_ways(replica: &TestReplica, user: &str) -> TestClient {
+    let right = TokenBuilder::of(user).publish(&["ingest_events", "logs", "run:*"]).sign();
     replica.connect("/").token(&right).name(user).open().await
 }
 
-async fn subscribed(client: &mut Client, since: Option<&str>) -> Value {
+async fn subscribed(client: &mut TestClient, since: Option<&str>) -> Value {
     let payload = json!({"channels": [{"channel": "ingest_events", "since": since}]});
     client.send(json!({"msg_id": "s", "msg_type": "subscribe", "source": "c", "payload": payload})).await;
     let ack = client.next().await;
@@ -203,7 +203,7 @@ async fn subscribed(client: &mut Client, since: Option<&str>) -> Value {
 async fn what_a_subscription_of_a_producer_cannot_use_is_named() {
     let settings = "[[profiles]]\nname = \"connector\"\npath = \"/\"\ndialect = \"envelope\"\ntoken = \"publisher\"\n\
                     channels = [{ name = \"ingest_events\" }]";
-    let replica = Replica::alone_with(settings).await;
+    let replica = TestReplica::alone_with(settings).await;
     let mut dashboard = both_ways(&replica, "dashboard").await;
     for kind in ["subscribe", "unsubscribe"] {
         let payload = json!({"channels": ["ingest_events"], "filter": "BTC*", "depth": null});
@@ -220,7 +220,7 @@ async fn a_producer_that_subscribes_misses_nothing_when_it_changes_replicas() {
     const SETTINGS: &str = "[server]\nmode = \"production\"\n[[profiles]]\nname = \"connector\"\npath = \"/\"\n\
                             dialect = \"envelope\"\ntoken = \"publisher\"\nchannels = [{ name = \"ingest_events\" }]";
     let server = RedisServer::start();
-    let (one, other) = (Replica::on_with(&server, SETTINGS).await, Replica::on_with(&server, SETTINGS).await);
+    let (one, other) = (TestReplica::on_with(&server, SETTINGS).await, TestReplica::on_with(&server, SETTINGS).await);
     let (mut dashboard, mut connector) = (both_ways(&one, "dashboard").await, both_ways(&one, "connector").await);
     assert_eq!(subscribed(&mut dashboard, None).await["live"], true);
     acknowledged(&mut connector, event("m-1", "run-1")).await;

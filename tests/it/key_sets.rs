@@ -11,7 +11,7 @@ use crate::{
     support::{
         eventually,
         redis::{RedisServer, free_port},
-        replica::Replica,
+        replica::TestReplica,
     },
 };
 
@@ -50,11 +50,11 @@ async fn only_the_configured_authority_is_trusted() {
         let url = format!("https://127.0.0.1:{port}/keys.json");
         format!("[auth]\njwks_url = \"{url}\"\nca_file = \"{}\"\n", authority.display())
     };
-    let trusting = Replica::alone_with(&settings("ca.pem")).await;
+    let trusting = TestReplica::alone_with(&settings("ca.pem")).await;
     let fetched = "tickgate_key_set_fetched_timestamp_seconds";
     eventually("the keys", async || (trusting.metric(fetched).await > 0.0).then_some(())).await;
 
-    let other = Replica::process(&redis, &settings("other.pem")).await;
+    let other = TestReplica::process(&redis, &settings("other.pem")).await;
     let said = eventually("the cause", async || {
         let log = other.log();
         log.lines().find(|line| line.contains("key set can't be loaded")).map(str::to_owned)

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::support::{
     eventually,
     redis::RedisServer,
-    replica::{Replica, Token},
+    replica::{TestReplica, TokenBuilder},
 };
 
 const USERS: usize = 6;
@@ -35,8 +35,8 @@ async fn keys(server: &RedisServer) -> (Vec<String>, Vec<String>) {
 }
 
 /// A user who does everything that leaves something in Redis, then disconnects with or without a Close frame.
-async fn traffic(replica: &Replica, user: &str, farewell: bool) {
-    let signed = Token::of(user).publish(&["*"]).commands().sign();
+async fn traffic(replica: &TestReplica, user: &str, farewell: bool) {
+    let signed = TokenBuilder::of(user).publish(&["*"]).commands().sign();
     let ticker = format!("ticker:{user}");
     let mut client = replica.connect("/ws/trading").query("ticket", &replica.ticket(&signed).await).open().await;
     client.greeted().await;
@@ -72,7 +72,8 @@ async fn traffic(replica: &Replica, user: &str, farewell: bool) {
 #[tokio::test]
 async fn everything_left_in_redis_expires() {
     let server = RedisServer::start();
-    let (mut one, other) = (Replica::on_with(&server, &settings()).await, Replica::on_with(&server, &settings()).await);
+    let (mut one, other) =
+        (TestReplica::on_with(&server, &settings()).await, TestReplica::on_with(&server, &settings()).await);
     for number in 0..USERS {
         traffic(&one, &format!("a{number}"), number % 2 == 0).await;
         traffic(&other, &format!("b{number}"), number % 2 == 0).await;

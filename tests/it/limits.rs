@@ -9,14 +9,14 @@ use crate::support::{
     eventually,
     http::send,
     redis::RedisServer,
-    replica::{Replica, Token, token},
+    replica::{TestReplica, TokenBuilder, token},
     sse::EventStream,
-    wire::{TEXT, Wire, frame},
+    wire::{RawConnection, TEXT, frame},
 };
 
 #[tokio::test]
 async fn an_error_names_the_request_and_the_field() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut client = replica.market().await;
     client.send(json!({"type": "subscribe", "channels": "x", "id": 7})).await;
     let error = client.expect_error(4004).await;
@@ -26,7 +26,7 @@ async fn an_error_names_the_request_and_the_field() {
 
 #[tokio::test]
 async fn subscriptions_are_limited() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut bystander = Bystander::at(&replica).await;
     let mut client = replica.market().await;
     let names = |range: std::ops::Range<u32>| range.map(|n| format!("ticker:S{n}")).collect::<Vec<_>>();
@@ -51,7 +51,7 @@ async fn subscriptions_are_limited() {
 #[tokio::test]
 async fn too_many_messages_are_refused_with_the_time_to_wait() {
     let settings = "[limits]\nmessages_per_connection = { per_second = 1, burst = 3 }\nrate_offences_max = 5";
-    let replica = Replica::alone_with(settings).await;
+    let replica = TestReplica::alone_with(settings).await;
     let mut client = replica.market().await;
     for _ in 0..3 {
         assert_eq!(client.ask(json!({"type": "ping"})).await["type"], "pong");
@@ -69,7 +69,7 @@ async fn too_many_messages_are_refused_with_the_time_to_wait() {
 #[tokio::test]
 async fn one_users_messages_are_limited_over_all_connections() {
     let settings = "[limits]\nmessages_per_connection = { per_second = 1, burst = 4 }\nmessages_per_user = { per_second = 1, burst = 4 }";
-    let replica = Replica::alone_with(settings).await;
+    let replica = TestReplica::alone_with(settings).await;
     let (mut one, mut other) = (replica.trading("alice").await, replica.trading("alice").await);
     for client in [&mut one, &mut other] {
         for _ in 0..2 {
@@ -88,7 +88,7 @@ async fn one_users_messages_are_limited_over_all_connections() {
 #[tokio::test]
 async fn a_message_over_the_connections_limit_is_not_counted_against_its_user() {
     let settings = "[limits]\nmessages_per_connection = { per_second = 1, burst = 2 }\nmessages_per_user = { per_second = 1, burst = 4 }";
-    let replica = Replica::alone_with(settings).await;
+    let replica = TestReplica::alone_with(settings).await;
     let (mut one, mut other) = (replica.trading("alice").await, replica.trading("alice").await);
     for _ in 0..20 {
         one.send(json!({"type": "ping"})).await;
@@ -104,7 +104,7 @@ async fn a_message_over_the_connections_limit_is_not_counted_against_its_user() 
 #[tokio::test]
 async fn channels_are_counted_however_many_one_message_names() {
     let settings = "[limits]\nmessages_per_connection = { per_second = 1, burst = 30 }\nsubscriptions_max = 20";
-    let replica = Replica::alone_with(settings).await;
+    let replica = TestReplica::alone_with(settings).await;
     let mut client = replica.market().await;
     let names = |round: u32| (0..20).map(|n| format!("ticker:R{round}N{n}")).collect::<Vec<_>>();
     for round in 0..2 {
@@ -126,7 +126,7 @@ async fn channels_are_counted_however_many_one_message_names() {
 
 #[tokio::test]
 async fn a_user_has_five_connections() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut open = Vec::new();
     for _ in 0..5 {
         open.push(replica.trading("alice").await);
@@ -143,7 +143,7 @@ async fn a_user_has_five_connections() {
 #[tokio::test]
 async fn or_the_oldest_connection_is_evicted() {
     let settings = "[limits]\nconnections_per_user_max = 2\nover_limit = \"evict-oldest\"";
-    let replica = Replica::alone_with(settings).await;
+    let replica = TestReplica::alone_with(settings).await;
     let mut first = replica.trading("alice").await;
     let _second = replica.trading("alice").await;
     let mut third = replica.trading("alice").await;
@@ -155,7 +155,7 @@ async fn or_the_oldest_connection_is_evicted() {
 async fn an_endpoint_may_have_a_limit_of_its_own() {
     let settings = "[limits]\nconnections_per_user_max = 1\n[[profiles]]\nname = \"tabs\"\npath = \"/tabs\"\n\
                     token = \"required\"\nconnections_per_user_max = 2";
-    let replica = Replica::alone_with(settings).await;
+    let replica = TestReplica::alone_with(settings).await;
     let at = |path| replica.connect(path).token(&token("alice"));
     let _open = [at("/tabs").open().await, at("/ws/trading").open().await, at("/tabs").open().await];
     for path in ["/tabs", "/ws/trading"] {
@@ -166,7 +166,7 @@ async fn an_endpoint_may_have_a_limit_of_its_own() {
 #[tokio::test]
 async fn the_limit_applies_over_all_replicas() {
     let server = RedisServer::start();
-    let replicas = [Replica::on(&server).await, Replica::on(&server).await, Replica::on(&server).await];
+    let replicas = [TestReplica::on(&server).await, TestReplica::on(&server).await, TestReplica::on(&server).await];
     let mut open = Vec::new();
     for index in 0..5 {
         open.push(replicas[index % 3].trading("alice").await);
@@ -178,7 +178,7 @@ async fn the_limit_applies_over_all_replicas() {
 
 #[tokio::test]
 async fn a_full_replica_refuses_with_a_reason() {
-    let replica = Replica::alone_with("[limits]\nconnections_max = 2").await;
+    let replica = TestReplica::alone_with("[limits]\nconnections_max = 2").await;
     let _open = [replica.market().await, replica.market().await];
     let refusal = replica.connect("/ws/market").expect_refused(503).await;
     assert!(refusal.retry_after.is_some());
@@ -189,7 +189,7 @@ async fn a_full_replica_refuses_with_a_reason() {
 #[tokio::test]
 async fn a_full_endpoint_refuses_and_others_do_not() {
     let profile = "[[profiles]]\nname = \"tabs\"\npath = \"/tabs\"\ntoken = \"ignored\"\nconnections_max = 2";
-    let replica = Replica::alone_with(profile).await;
+    let replica = TestReplica::alone_with(profile).await;
     let tab = || replica.connect("/tabs");
     let (first, _second) = (tab().open().await, tab().open().await);
     let refusal = tab().expect_refused(503).await;
@@ -203,17 +203,17 @@ async fn a_full_endpoint_refuses_and_others_do_not() {
 #[tokio::test]
 async fn a_client_that_never_answers_a_ping_is_closed() {
     let settings = "[session]\nheartbeat_interval = \"1s\"\nheartbeat_timeout = \"1s\"";
-    let replica = Replica::alone_with(settings).await;
-    let mut dead = Wire::upgraded(replica.address(), "/ws/market").await;
+    let replica = TestReplica::alone_with(settings).await;
+    let mut dead = RawConnection::upgraded(replica.address(), "/ws/market").await;
     dead.expect_close(4101, "silence").await;
 }
 
 #[tokio::test]
 async fn a_client_that_never_reads_is_closed_and_does_not_affect_others() {
-    let replica = Replica::alone_with("[session]\nwrite_timeout = \"1s\"").await;
+    let replica = TestReplica::alone_with("[session]\nwrite_timeout = \"1s\"").await;
     let mut reader = replica.market().await;
     reader.subscribe(&["trades:BTCUSDT"]).await;
-    let mut stuck = Wire::upgraded(replica.address(), "/ws/market").await;
+    let mut stuck = RawConnection::upgraded(replica.address(), "/ws/market").await;
     // Otherwise megabytes are buffered in between, which take time on a busy machine.
     stuck.set_receive_buffer(4_096);
     stuck.send(&frame(TEXT, br#"{"type":"subscribe","channels":["trades:BTCUSDT"]}"#)).await;
@@ -234,8 +234,8 @@ async fn a_client_that_never_reads_is_closed_and_does_not_affect_others() {
 
 #[tokio::test]
 async fn a_client_that_never_reads_is_disconnected_soon_after_the_close() {
-    let replica = Replica::alone_with("[session]\nwrite_timeout = \"1s\"").await;
-    let mut stuck = Wire::upgraded(replica.address(), "/ws/market").await;
+    let replica = TestReplica::alone_with("[session]\nwrite_timeout = \"1s\"").await;
+    let mut stuck = RawConnection::upgraded(replica.address(), "/ws/market").await;
     // Otherwise megabytes are buffered in between, which take time on a busy machine.
     stuck.set_receive_buffer(4_096);
     stuck.send(&frame(TEXT, br#"{"type":"subscribe","channels":["trades:BTCUSDT"]}"#)).await;
@@ -253,7 +253,7 @@ async fn a_client_that_never_reads_is_disconnected_soon_after_the_close() {
 
 #[tokio::test]
 async fn a_refused_event_stream_takes_no_place_of_its_user() {
-    let replica = Replica::alone_with("[limits]\nconnections_per_user_max = 1").await;
+    let replica = TestReplica::alone_with("[limits]\nconnections_per_user_max = 1").await;
     let bearer = format!("Bearer {}", token("alice"));
     let foreign = [("authorization", bearer.as_str()), ("last-event-id", "1-1,1-2")];
     let answer = send(replica.address(), "GET", "/sse?channels=orders", &foreign, None).await;
@@ -263,7 +263,7 @@ async fn a_refused_event_stream_takes_no_place_of_its_user() {
 
 #[tokio::test]
 async fn any_heartbeat_interval_may_be_requested_where_heartbeats_are_frequent() {
-    let replica = Replica::alone_with("[session]\nheartbeat_interval = \"2s\"\nheartbeat_timeout = \"1s\"").await;
+    let replica = TestReplica::alone_with("[session]\nheartbeat_interval = \"2s\"\nheartbeat_timeout = \"1s\"").await;
     let mut client = replica.market().await;
     let granted = client.ask(json!({"type": "configure", "heartbeat_interval": 1})).await;
     assert_eq!((&granted["type"], &granted["heartbeat_interval"]), (&json!("configured"), &json!(2)), "{granted}");
@@ -271,12 +271,12 @@ async fn any_heartbeat_interval_may_be_requested_where_heartbeats_are_frequent()
 
 #[tokio::test]
 async fn commands_of_a_client_refused_by_message_are_ignored() {
-    let replica = Replica::alone_with("[limits]\nconnections_per_user_max = 1").await;
+    let replica = TestReplica::alone_with("[limits]\nconnections_per_user_max = 1").await;
     let _first = replica.trading("alice").await;
-    let auth = json!({"type": "auth", "token": Token::of("alice").publish(&["*"]).sign()});
+    let auth = json!({"type": "auth", "token": TokenBuilder::of("alice").publish(&["*"]).sign()});
     let publish = json!({"type": "publish", "channel": "ticker:X", "data": {"price": "1"}});
     let both: Vec<u8> = [auth, publish].iter().flat_map(|m| frame(TEXT, m.to_string().as_bytes())).collect();
-    let mut wire = Wire::upgraded(replica.address(), "/ws/trading?auth=message").await;
+    let mut wire = RawConnection::upgraded(replica.address(), "/ws/trading?auth=message").await;
     wire.send(&both).await;
     let said = wire.expect_close(4003, "one connection too many").await;
     assert!(!said.iter().any(|text| text.contains("published")), "{said:?}");
@@ -284,7 +284,7 @@ async fn commands_of_a_client_refused_by_message_are_ignored() {
 
 #[tokio::test]
 async fn a_response_with_history_is_limited_in_bytes() {
-    let replica = Replica::alone_with("[limits]\nreplay_bytes_max = 65536").await;
+    let replica = TestReplica::alone_with("[limits]\nreplay_bytes_max = 65536").await;
     let mut ids = Vec::new();
     for number in 0..10 {
         let data = json!({"number": number, "padding": "x".repeat(20_000)});
@@ -311,7 +311,7 @@ async fn a_response_with_history_is_limited_in_bytes() {
 
 #[tokio::test]
 async fn no_response_with_history_exceeds_a_mebibyte() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     for number in 0..40 {
         let data = json!({"number": number, "padding": "x".repeat(60_000)});
         replica.publish("trades:BIG", data).await;
@@ -334,7 +334,7 @@ async fn no_response_with_history_exceeds_a_mebibyte() {
 
 #[tokio::test]
 async fn public_topics_are_limited_but_users_receive_their_own_channels() {
-    let replica = Replica::alone_with("[hub]\ntopics_max = 3").await;
+    let replica = TestReplica::alone_with("[hub]\ntopics_max = 3").await;
     let mut client = replica.market().await;
     let names: Vec<_> = (0..5).map(|n| format!("ticker:S{n}")).collect();
     let answer = client.ask(json!({"type": "subscribe", "channels": names})).await;
@@ -351,7 +351,7 @@ async fn public_topics_are_limited_but_users_receive_their_own_channels() {
 async fn the_address_with_most_unpublished_topics_loses_one_and_is_notified() {
     let settings =
         "[hub]\nunpublished_topics_max = 3\n[server]\nmode = \"production\"\ntrusted_proxies = [\"127.0.0.1\"]\n";
-    let replica = Replica::alone_with(settings).await;
+    let replica = TestReplica::alone_with(settings).await;
     let from = |address| replica.connect("/ws/market").header("x-forwarded-for", address);
     let mut greedy = from("198.51.100.1").open().await;
     greedy.greeted().await;
@@ -375,7 +375,7 @@ async fn the_address_with_most_unpublished_topics_loses_one_and_is_notified() {
 async fn a_reader_of_events_reconnects_when_a_topic_is_withdrawn() {
     let settings =
         "[hub]\nunpublished_topics_max = 2\n[server]\nmode = \"production\"\ntrusted_proxies = [\"127.0.0.1\"]\n";
-    let replica = Replica::alone_with(settings).await;
+    let replica = TestReplica::alone_with(settings).await;
     let headers = [("x-forwarded-for", "198.51.100.1")];
     let path = "/sse?channels=trades:A,trades:B";
     let reader = EventStream::open(replica.address(), path, &headers).await.unwrap();

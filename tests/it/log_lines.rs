@@ -11,20 +11,20 @@ use crate::{
     support::{
         eventually,
         redis::{RedisServer, free_port},
-        replica::{API_KEY, Replica, Token, token},
+        replica::{API_KEY, TestReplica, TokenBuilder, token},
     },
 };
 
 const SETTINGS: &str = "[log]\nfilter = \"debug\"\nformat = \"json\"\n[limits]\nconnections_per_user_max = 1\n";
 
 /// Lines with this message, in order.
-fn lines(replica: &Replica, message: &str) -> Vec<Value> {
+fn lines(replica: &TestReplica, message: &str) -> Vec<Value> {
     let all = replica.log();
     let parsed = all.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     parsed.filter(|line| line["message"] == message).collect()
 }
 
-async fn line_where(replica: &Replica, message: &str, has: impl Fn(&Value) -> bool) -> Value {
+async fn line_where(replica: &TestReplica, message: &str, has: impl Fn(&Value) -> bool) -> Value {
     let found = || lines(replica, message).into_iter().find(&has);
     eventually(&format!("a line {message:?}"), async || found()).await
 }
@@ -32,7 +32,7 @@ async fn line_where(replica: &Replica, message: &str, has: impl Fn(&Value) -> bo
 #[tokio::test]
 async fn a_connection_can_be_traced_by_its_id_and_no_secret_is_logged() {
     let (server, mut ids) = (RedisServer::start(), Vec::new());
-    let replica = Replica::process(&server, SETTINGS).await;
+    let replica = TestReplica::process(&server, SETTINGS).await;
     let serving = line_where(&replica, "serving", |_| true).await;
     let addresses = [replica.address(), replica.operations_address()].map(|address| json!(address.to_string()));
     assert_eq!([&serving["listen"], &serving["ops_listen"]], addresses.each_ref(), "the ports in use");
@@ -50,7 +50,7 @@ async fn a_connection_can_be_traced_by_its_id_and_no_secret_is_logged() {
         .await;
 
     let mut late = replica.connect("/ws/trading").query("auth", "message").open().await;
-    late.send(json!({"type": "auth", "token": Token::of("eve").expires_in(-60).sign()})).await;
+    late.send(json!({"type": "auth", "token": TokenBuilder::of("eve").expires_in(-60).sign()})).await;
     let refused = line_where(&replica, "client refused", |line| line["reason"] == "expired").await;
     ids.push(refused["connection_id"].clone());
 
@@ -69,7 +69,7 @@ async fn a_connection_can_be_traced_by_its_id_and_no_secret_is_logged() {
 #[tokio::test]
 async fn in_development_a_publication_that_looks_like_the_gateways_own_is_logged() {
     let server = RedisServer::start();
-    let replica = Replica::process(&server, SETTINGS).await;
+    let replica = TestReplica::process(&server, SETTINGS).await;
     replica.publish("trades:X", json!({"type": "trade"})).await;
     replica.publish("trades:X", json!({"type": "gap"})).await;
     let said = "a publication has the type of a message of the gateway";
@@ -87,10 +87,10 @@ fn after_greeting(log: &str) -> &str {
 async fn a_refused_client_is_logged_with_reason_and_address() {
     let server = RedisServer::start();
     let settings = format!("[server]\nallowed_origins = [\"https://desk.example\"]\n{SETTINGS}");
-    let replica = Replica::process(&server, &settings).await;
+    let replica = TestReplica::process(&server, &settings).await;
     let of = |result: &'static str| line_where(&replica, "client refused", move |line| line["result"] == result);
 
-    let expired = Token::of("alice").expires_in(-60).sign();
+    let expired = TokenBuilder::of("alice").expires_in(-60).sign();
     replica.connect("/ws/trading").token(&expired).expect_refused(401).await;
     let line = of("unauthorized").await;
     assert_eq!((&line["reason"], &line["address"]), (&json!("Invalid token (expired)"), &json!("127.0.0.1")));
@@ -112,7 +112,7 @@ async fn a_refused_client_is_logged_with_reason_and_address() {
 #[tokio::test]
 async fn a_flood_of_refused_clients_is_sampled() {
     let (server, began) = (RedisServer::start(), Instant::now());
-    let replica = Replica::process(&server, SETTINGS).await;
+    let replica = TestReplica::process(&server, SETTINGS).await;
     for _ in 0..40 {
         replica.connect("/ws/trading").token("x.y.z").expect_refused(401).await;
     }
@@ -130,7 +130,7 @@ async fn a_flood_of_refused_clients_is_sampled() {
 #[tokio::test]
 async fn operator_actions_are_logged_with_caller_and_address() {
     let server = RedisServer::start();
-    let replica = Replica::process(&server, SETTINGS).await;
+    let replica = TestReplica::process(&server, SETTINGS).await;
     let mut alice = replica.trading("alice").await;
     let session = eventually("the connection to be listed", async || {
         let own = replica.api_get("/api/v1/users/alice").await.json();
@@ -170,7 +170,7 @@ async fn the_audit_log_has_a_separate_file_that_may_be_renamed() {
     let (server, folder) = (RedisServer::start(), tempfile::tempdir().unwrap());
     let (file, renamed) = (folder.path().join("audit.log"), folder.path().join("audit.log.1"));
     let settings = format!("[log]\nfilter = \"error\"\naudit_file = \"{}\"\n", file.display());
-    let replica = Replica::process(&server, &settings).await;
+    let replica = TestReplica::process(&server, &settings).await;
     let written = |path: &std::path::Path, user: &str| {
         let text = std::fs::read_to_string(path).unwrap_or_default();
         let mut lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -196,7 +196,7 @@ async fn a_key_set_that_cannot_be_fetched_is_logged_with_its_address_and_the_cau
         ("https://keys.invalid/keys".to_owned(), "lookup"),
     ] {
         let settings = format!("{SETTINGS}[auth]\njwks_url = \"{url}?api_key=hidden\"\n");
-        let replica = Replica::process(&server, &settings).await;
+        let replica = TestReplica::process(&server, &settings).await;
         let line = line_where(&replica, "key set can't be loaded", |_| true).await;
         assert_eq!(line["url"], url.as_str(), "{line}");
         assert!(line["error"].as_str().is_some_and(|error| error.contains(cause)), "{cause} in {line}");

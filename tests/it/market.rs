@@ -5,7 +5,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
-use crate::support::{http::send, replica::Replica, wire::Wire};
+use crate::support::{http::send, replica::TestReplica, wire::RawConnection};
 
 fn tick(number: u32) -> Value {
     json!({"type": "ticker", "symbol": "BTCUSDT", "price": format!("{number}.00")})
@@ -13,7 +13,7 @@ fn tick(number: u32) -> Value {
 
 #[tokio::test]
 async fn each_kind_of_data_has_a_subscribe_verb() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut client = replica.market().await;
     for (verb, prefix) in [("ticker", "ticker"), ("trades", "trades"), ("orderbook", "orderbook")] {
         let request = json!({"type": format!("subscribe_{verb}"), "symbols": ["BTCUSDT"]});
@@ -30,7 +30,7 @@ async fn each_kind_of_data_has_a_subscribe_verb() {
 
 #[tokio::test]
 async fn the_current_price_is_sent_on_subscribing() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     replica.publish("ticker:BTCUSDT", tick(1)).await;
     let id = replica.publish("ticker:BTCUSDT", tick(2)).await;
     let mut client = replica.market().await;
@@ -50,7 +50,7 @@ async fn the_current_price_is_sent_on_subscribing() {
 
 #[tokio::test]
 async fn the_last_trades_are_sent_on_request() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let trade = |number: u32| json!({"type": "trade", "number": number});
     for number in 1..=10 {
         replica.publish("trades:BTCUSDT", trade(number)).await;
@@ -68,7 +68,7 @@ async fn the_last_trades_are_sent_on_request() {
 
 #[tokio::test]
 async fn a_client_with_a_maximum_rate_receives_the_newest_price_and_the_number_of_skipped_ones() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut paced = replica.market().await;
     let request = json!({"type": "subscribe", "channels": [{"channel": "ticker:BTCUSDT", "max_rate": 2}]});
     paced.subscribe_with(request).await;
@@ -88,7 +88,7 @@ async fn a_client_with_a_maximum_rate_receives_the_newest_price_and_the_number_o
 
 #[tokio::test]
 async fn a_token_is_ignored() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut client = replica.connect("/ws/market").token("whatever").open().await;
     client.greeted().await;
     assert_eq!(client.welcome["user"], Value::Null);
@@ -96,7 +96,7 @@ async fn a_token_is_ignored() {
 
 #[tokio::test]
 async fn private_channels_are_not_offered() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut client = replica.market().await;
     let answer = client.ask(json!({"type": "subscribe", "channels": ["orders"]})).await;
     assert_eq!(answer["errors"][0]["code"], 4502);
@@ -108,12 +108,12 @@ async fn localhost_is_both_loopback_addresses_in_development_only() {
         // A machine without IPv6.
         return;
     }
-    let replica = Replica::alone().await;
-    let beside = |replica: &Replica| SocketAddr::from((Ipv6Addr::LOCALHOST, replica.address().port()));
-    Wire::upgraded(beside(&replica), "/ws/market").await;
+    let replica = TestReplica::alone().await;
+    let beside = |replica: &TestReplica| SocketAddr::from((Ipv6Addr::LOCALHOST, replica.address().port()));
+    RawConnection::upgraded(beside(&replica), "/ws/market").await;
     let metrics =
         send(SocketAddr::from((Ipv6Addr::LOCALHOST, replica.operations().port())), "GET", "/metrics", &[], None);
     assert_eq!(metrics.await.status, 200);
-    let production = Replica::alone_with("[server]\nmode = \"production\"").await;
+    let production = TestReplica::alone_with("[server]\nmode = \"production\"").await;
     assert!(TcpStream::connect(beside(&production)).await.is_err(), "only where it was asked for");
 }

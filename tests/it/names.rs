@@ -5,9 +5,9 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use crate::support::{
-    client::Client,
+    client::TestClient,
     redis::RedisServer,
-    replica::{Replica, Token, token},
+    replica::{TestReplica, TokenBuilder, token},
     sse::EventStream,
 };
 
@@ -67,7 +67,7 @@ fn refused(answer: &Value, channel: &str, says: &str) {
 
 #[tokio::test]
 async fn an_invalid_name_is_refused_separately_in_every_list() {
-    let replica = Replica::alone_with("[limits]\ninvalid_messages_max = 2").await;
+    let replica = TestReplica::alone_with("[limits]\ninvalid_messages_max = 2").await;
     let mut alice = replica.trading("alice").await;
     for (bad, says) in OTHERS {
         let answer =
@@ -115,7 +115,7 @@ async fn an_invalid_name_is_refused_separately_in_every_list() {
 async fn producers_and_event_streams_get_the_refused_name_too() {
     let settings = "[[profiles]]\nname = \"ingest\"\npath = \"/ws/ingest\"\ndialect = \"envelope\"\ntoken = \"publisher\"\n\
                     channels = [{ name = \"logs\" }, { name = \"ingest_events\" }]";
-    let replica = Replica::alone_with(settings).await;
+    let replica = TestReplica::alone_with(settings).await;
     let mut producer = replica.connect("/ws/ingest").open().await;
     let mut ask = async |kind: &str, names: Value| {
         let payload = json!({"channels": names});
@@ -147,7 +147,7 @@ async fn producers_and_event_streams_get_the_refused_name_too() {
 
 #[tokio::test]
 async fn one_publication_with_an_invalid_name_does_not_affect_the_others() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     for (bad, says) in OTHERS {
         let of = |channel: &str| json!({"channel": channel, "data": {"n": 1}});
         let publications = [of("ticker:A"), of(bad), of("ticker:BRK B")];
@@ -164,7 +164,7 @@ async fn one_publication_with_an_invalid_name_does_not_affect_the_others() {
 
 #[tokio::test]
 async fn a_command_about_one_channel_names_the_character() {
-    let replica = Replica::alone_with("[limits]\ninvalid_messages_max = 100").await;
+    let replica = TestReplica::alone_with("[limits]\ninvalid_messages_max = 100").await;
     let mut alice = replica.trading("alice").await;
     for (bad, says) in OTHERS {
         for command in [json!({"type": "history"}), json!({"type": "presence"}), json!({"type": "publish", "data": {}})]
@@ -179,7 +179,7 @@ async fn a_command_about_one_channel_names_the_character() {
 }
 
 /// Publishes under a name on one replica, and receives and reads it on another in every possible way.
-async fn goes_everywhere(name: &str, [one, other]: [&Replica; 2], alice: &mut Client) {
+async fn goes_everywhere(name: &str, [one, other]: [&TestReplica; 2], alice: &mut TestClient) {
     let channel = format!("trades:{name}");
     let subscribed = alice.subscribe(&[&channel]).await;
     assert_eq!(channels(&subscribed), [&channel]);
@@ -209,11 +209,11 @@ async fn a_name_passes_through_every_place_unchanged() {
     let settings = "[[profiles]]\nname = \"desk\"\npath = \"/ws/desk\"\ntoken = \"required\"\nsymbol_verbs = { trades = \"trades:\" }\n\
                     channels = [{ name = \"trades:*\" }]";
     let server = RedisServer::start();
-    let (one, other) = (Replica::on_with(&server, settings).await, Replica::on_with(&server, settings).await);
+    let (one, other) = (TestReplica::on_with(&server, settings).await, TestReplica::on_with(&server, settings).await);
     // A token's patterns are names as well.
     let patterns: Vec<_> = NAMES.iter().map(|name| format!("*:{name}")).collect();
     let patterns: Vec<_> = patterns.iter().map(String::as_str).collect();
-    let alice = Token::of("alice").channels(&patterns).sign();
+    let alice = TokenBuilder::of("alice").channels(&patterns).sign();
     let mut alice = other.connect("/ws/desk").token(&alice).open().await;
     alice.greeted().await;
     for name in NAMES {
@@ -238,7 +238,7 @@ async fn private_channels_and_runs_may_have_any_name_too() {
         listed.join(", ")
     );
     let server = RedisServer::start();
-    let (one, other) = (Replica::on_with(&server, &settings).await, Replica::on_with(&server, &settings).await);
+    let (one, other) = (TestReplica::on_with(&server, &settings).await, TestReplica::on_with(&server, &settings).await);
     let desk = async || {
         let mut desk = other.connect("/ws/desk").token(&token("alice")).open().await;
         desk.greeted().await;
@@ -271,7 +271,7 @@ async fn private_channels_and_runs_may_have_any_name_too() {
 /// A viewer of a run whose topic has no valid name would wait for ever.
 #[tokio::test]
 async fn the_name_of_a_run_has_one_limit() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let (longest, longer) = ("r".repeat(196), "r".repeat(197));
     replica.run(&format!("/ws/backtest/{longest}")).await;
     for path in ["/ws/backtest/", "/ws/forward/"] {

@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use crate::support::{
-    http::{self, Answer},
-    replica::Replica,
+    http::{self, TestResponse},
+    replica::TestReplica,
 };
 
 const UPGRADE: &[(&str, &str)] = &[
@@ -15,7 +15,7 @@ const UPGRADE: &[(&str, &str)] = &[
 ];
 
 /// Checks that the response is a problem document; returns its `error`.
-fn name(what: &str, answer: &Answer) -> String {
+fn name(what: &str, answer: &TestResponse) -> String {
     assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{what}: {answer:?}");
     assert_eq!(answer.header("cache-control"), Some("no-store"), "{what}: {answer:?}");
     let problem = answer.json();
@@ -32,11 +32,11 @@ fn name(what: &str, answer: &Answer) -> String {
 #[tokio::test]
 async fn every_refusal_is_a_problem_document() {
     let settings = "[server]\nallowed_origins = [\"https://app.example\"]\n[limits]\nconnections_per_address_max = 1";
-    let replica = Replica::alone_with(settings).await;
+    let replica = TestReplica::alone_with(settings).await;
     let at = replica.address();
     let get = async |path: &str, headers: &[(&str, &str)]| http::send(at, "GET", path, headers, None).await;
     let upgrade = async |path: &str, more: &[(&str, &str)]| get(path, &[UPGRADE, more].concat()).await;
-    let expected = |answer: Answer, what: &str, status: u16, error: &str, code: Option<u16>| {
+    let expected = |answer: TestResponse, what: &str, status: u16, error: &str, code: Option<u16>| {
         assert_eq!((answer.status, &*name(what, &answer)), (status, error), "{what}");
         assert_eq!(answer.json()["code"], code.map_or(Value::Null, Value::from), "{what}");
     };
@@ -67,7 +67,7 @@ async fn every_refusal_is_a_problem_document() {
 
 #[tokio::test]
 async fn a_clients_request_id_is_kept_if_it_is_plain() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let ask = async |id: &str| {
         let headers = [UPGRADE, &[("x-request-id", id)]].concat();
         let answer = http::send(replica.address(), "GET", "/ws/trading", &headers, None).await;

@@ -7,10 +7,10 @@ use serde_json::json;
 use tempfile::{NamedTempFile, TempDir};
 
 use crate::support::{
-    client::Client,
+    client::TestClient,
     eventually,
     redis::{RedisServer, url_of},
-    replica::{API_KEY, Replica},
+    replica::{API_KEY, TestReplica},
 };
 
 const PAGE: &str = include_str!("../../docs/operations.md");
@@ -36,7 +36,7 @@ fn every_procedure_of_the_page_is_tested() {
 }
 
 /// Publishes, and retries with the same id until it is acknowledged.
-async fn publish(replica: &Replica, number: u64) {
+async fn publish(replica: &TestReplica, number: u64) {
     let entry = json!({
         "channel": "orders", "user": "alice", "msg_id": format!("m-{number}"),
         "data": {"type": "order_update", "number": number},
@@ -48,14 +48,14 @@ async fn publish(replica: &Replica, number: u64) {
 }
 
 /// Expects exactly these numbers as the next publications.
-async fn expect(client: &mut Client, numbers: std::ops::Range<u64>) {
+async fn expect(client: &mut TestClient, numbers: std::ops::Range<u64>) {
     for number in numbers {
         let next = client.next().await;
         assert_eq!((&next["type"], &next["number"]), (&json!("order_update"), &json!(number)), "{next}");
     }
 }
 
-async fn following(replica: &Replica) -> Client {
+async fn following(replica: &TestReplica) -> TestClient {
     let mut client = replica.trading("alice").await;
     client.subscribe(&["orders"]).await;
     client
@@ -76,7 +76,7 @@ fn path(path: &Path) -> &str {
 async fn a_backup_is_restored_and_every_loss_is_reported() {
     let mut server = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
     let backup = TempDir::with_prefix("tickgate-backup-").unwrap();
-    let replica = Replica::on(&server).await;
+    let replica = TestReplica::on(&server).await;
     let mut client = following(&replica).await;
     for number in 0..3 {
         publish(&replica, number).await;
@@ -114,7 +114,7 @@ async fn replicas_move_to_another_redis_without_a_loss_for_clients() {
     let (old, new) =
         (RedisServer::start_with(&["--appendonly", "yes"]), RedisServer::start_with(&["--appendonly", "yes"]));
     let (file, settings) = url_file(&old.url());
-    let (one, other) = (Replica::alone_with(&settings).await, Replica::alone_with(&settings).await);
+    let (one, other) = (TestReplica::alone_with(&settings).await, TestReplica::alone_with(&settings).await);
     for replica in [&one, &other] {
         eventually("both replicas", async || (replica.metric("tickgate_replicas").await == 2.0).then_some(())).await;
     }
@@ -165,7 +165,7 @@ async fn a_file_of_secrets_is_rotated_without_an_effect_on_clients() {
     let old = "an-old-key-of-32-bytes-or-more-000";
     fs::write(file.path(), format!("{old}\n")).unwrap();
     let settings = format!("[auth]\napi_keys = []\napi_keys_file = \"{}\"\n", file.path().display());
-    let replica = Replica::alone_with(&settings).await;
+    let replica = TestReplica::alone_with(&settings).await;
     let mut client = following(&replica).await;
     let status = async |key: &str| replica.api("GET", "/api/v1/topics", &[("x-api-key", key)], None).await.status;
     let first = || fs::read_to_string(file.path()).unwrap().lines().next().unwrap().to_owned();
@@ -186,7 +186,7 @@ async fn the_password_of_redis_is_rotated_without_an_effect_on_clients() {
     let server = RedisServer::shipped(&[]);
     let (file, settings) = url_file(&url_of("tickgate", format!("127.0.0.1:{}", server.port())));
     let before = fs::read_to_string(file.path()).unwrap();
-    let replica = Replica::alone_with(&settings).await;
+    let replica = TestReplica::alone_with(&settings).await;
     eventually("the links", async || (replica.metric("tickgate_redis_up").await == 2.0).then_some(())).await;
     let mut client = following(&replica).await;
     let (admin, links) = (server.url(), replica.metric("tickgate_redis_reconnects_total").await);

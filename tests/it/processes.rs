@@ -15,10 +15,10 @@ use tokio::{
 
 use crate::support::{
     self,
-    client::{Client, Request},
+    client::{ConnectRequest, TestClient},
     eventually,
     redis::RedisServer,
-    replica::{API_KEY, Replica, token},
+    replica::{API_KEY, TestReplica, token},
 };
 
 const SETTINGS: &str = "[session]\nreplica_ttl = \"2s\"\n";
@@ -33,9 +33,9 @@ fn order(number: u32) -> Value {
 async fn three_processes_on_one_redis_are_one_gateway() {
     let server = RedisServer::start();
     let settings = format!("{SETTINGS}[limits]\nconnections_per_user_max = 3\n");
-    let start = || Replica::process(&server, &settings);
+    let start = || TestReplica::process(&server, &settings);
     let mut replicas = vec![start().await, start().await, start().await];
-    let mut clients: Vec<Client> = Vec::new();
+    let mut clients: Vec<TestClient> = Vec::new();
     for replica in &replicas {
         let mut client = replica.trading("alice").await;
         client.subscribe(&["orders"]).await;
@@ -73,7 +73,8 @@ async fn three_processes_on_one_redis_are_one_gateway() {
 #[tokio::test]
 async fn a_replica_that_slept_through_its_lease_neither_counts_twice_nor_keeps_moved_sessions() {
     let server = RedisServer::start();
-    let (sleeper, other) = (Replica::process(&server, SETTINGS).await, Replica::process(&server, SETTINGS).await);
+    let (sleeper, other) =
+        (TestReplica::process(&server, SETTINGS).await, TestReplica::process(&server, SETTINGS).await);
     let (mut moved, mut stayed) = (sleeper.trading("alice").await, sleeper.trading("bob").await);
     moved.subscribe(&["orders"]).await;
     stayed.subscribe(&["orders"]).await;
@@ -115,9 +116,10 @@ async fn a_replica_that_slept_through_its_lease_neither_counts_twice_nor_keeps_m
 #[tokio::test]
 async fn a_request_that_waited_in_a_suspended_replica_does_not_end_a_newer_connection() {
     let server = RedisServer::start();
-    let (sleeper, other) = (Replica::process(&server, "").await, Replica::on(&server).await);
+    let (sleeper, other) = (TestReplica::process(&server, "").await, TestReplica::on(&server).await);
     let session = other.trading("alice").await.session();
-    let request = |replica: &Replica| replica.connect("/ws/trading").token(&token("alice")).query("session", &session);
+    let request =
+        |replica: &TestReplica| replica.connect("/ws/trading").token(&token("alice")).query("session", &session);
     sleeper.freeze();
     let (waited, mut newest) = tokio::join!(request(&sleeper).try_open(), async {
         // Shorter suspensions are not noticed: clients wait longer for a welcome.
@@ -139,7 +141,7 @@ async fn a_request_that_waited_in_a_suspended_replica_does_not_end_a_newer_conne
 #[tokio::test]
 async fn unused_signals_are_logged_and_close_no_connection() {
     let server = RedisServer::start();
-    let mut replica = Replica::process(&server, SETTINGS).await;
+    let mut replica = TestReplica::process(&server, SETTINGS).await;
     let mut alice = replica.trading("alice").await;
     alice.subscribe(&["orders"]).await;
     for signal in ["USR1", "USR2"] {
@@ -176,7 +178,7 @@ async fn publish_over(stream: &mut TcpStream) -> Option<String> {
 async fn publishers_leave_a_draining_replica_and_always_get_a_response() {
     let server = RedisServer::start();
     let settings = format!("{SETTINGS}[log]\nformat = \"json\"\n[drain]\ndelay = \"1s\"\n");
-    let mut replica = Replica::process(&server, &settings).await;
+    let mut replica = TestReplica::process(&server, &settings).await;
     let _client = replica.trading("alice").await;
     let operations = replica.operations_address();
     let (mut kept, mut idle) =
@@ -212,7 +214,7 @@ async fn publishers_leave_a_draining_replica_and_always_get_a_response() {
 #[tokio::test]
 async fn sigterm_drains_and_ends_with_success() {
     let server = RedisServer::start();
-    let mut replica = Replica::process(&server, SETTINGS).await;
+    let mut replica = TestReplica::process(&server, SETTINGS).await;
     let mut alice = replica.trading("alice").await;
     replica.drain();
     alice.expect_type("closing").await;
@@ -240,7 +242,7 @@ async fn ctrl_c_ends_development_mode_at_once_and_says_so_to_its_clients() {
         (line["listen"].as_str().unwrap().parse().unwrap(), lines)
     };
     let (address, _lines) = tokio::task::spawn_blocking(listens).await.unwrap();
-    let mut client = Request::new(address, "/ws/market").open().await;
+    let mut client = ConnectRequest::new(address, "/ws/market").open().await;
     let asked = Instant::now();
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
     client.expect_close(1012).await;

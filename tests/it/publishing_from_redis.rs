@@ -20,7 +20,7 @@ use tickgate_wire::model::{Message, Pattern, ReplicaId, StreamId, Topic, TopicRu
 
 use crate::support::{
     eventually,
-    follower::{Follower, acknowledging, ids, number, redis_config, retain, text, topic},
+    follower::{RecordingFollower, acknowledging, ids, number, redis_config, retain, text, topic},
     redis::{RedisServer, url_of},
 };
 
@@ -48,15 +48,15 @@ fn replica(link: &RedisLink, dedupe_ttl: Duration, tasks: &Tasks) -> Backplane {
 }
 
 /// A server with the documented users, and a follower with only the gateway's rights.
-struct Stage {
+struct DocumentedServer {
     server: RedisServer,
     backplane: Backplane,
-    follower: Follower,
+    follower: RecordingFollower,
     directory: TempDir,
     _tasks: Tasks,
 }
 
-impl Stage {
+impl DocumentedServer {
     async fn set() -> Self {
         let server = RedisServer::shipped(&[]);
         let tasks = Tasks::new();
@@ -64,7 +64,7 @@ impl Stage {
         let config = config::Redis { engines: true, ..redis_config(&url) };
         let link = RedisLink::start(&config, &tasks, Metrics::new());
         let backplane = replica(&link, ORDERS_KNOWN, &tasks);
-        let follower = Follower::follow(&backplane);
+        let follower = RecordingFollower::follow(&backplane);
         let directory = TempDir::with_prefix("tickgate-example-").expect("a temporary directory");
         fs::write(directory.path().join("publish.lua"), PUBLISH).expect("written");
         Self { server, backplane, follower, directory, _tasks: tasks }
@@ -126,7 +126,7 @@ fn interpreter(variable: &str, default: &str) -> std::path::PathBuf {
 
 #[tokio::test]
 async fn the_redis_cli_example_publishes() {
-    let stage = Stage::set().await;
+    let stage = DocumentedServer::set().await;
     stage.follow_examples().await;
     stage.run(Path::new("sh"), &["-ec"], "sh").await;
     stage.one_ticker("50000.10").await;
@@ -135,7 +135,7 @@ async fn the_redis_cli_example_publishes() {
 #[tokio::test]
 #[ignore = "needs the Python package redis (pip install redis); TICKGATE_TEST_PYTHON names the interpreter"]
 async fn the_python_example_publishes() {
-    let stage = Stage::set().await;
+    let stage = DocumentedServer::set().await;
     stage.follow_examples().await;
     let output = stage.run(&interpreter("TICKGATE_TEST_PYTHON", "python3"), &["-c"], "python").await;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -146,7 +146,7 @@ async fn the_python_example_publishes() {
 #[tokio::test]
 #[ignore = "needs the Node package redis (npm install redis); NODE_PATH names its folder"]
 async fn the_node_example_publishes() {
-    let stage = Stage::set().await;
+    let stage = DocumentedServer::set().await;
     stage.follow_examples().await;
     let output = stage.run(&interpreter("TICKGATE_TEST_NODE", "node"), &["-e"], "javascript").await;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -156,7 +156,7 @@ async fn the_node_example_publishes() {
 
 #[tokio::test]
 async fn the_documented_rights_suffice_for_a_replica() {
-    let stage = Stage::set().await;
+    let stage = DocumentedServer::set().await;
     stage.follow_examples().await;
     let (orders, rule) = (topic("orders"), retain(100));
     stage.follower.begin(&stage.backplane, &orders).await;
@@ -185,7 +185,7 @@ async fn the_documented_rights_suffice_for_a_replica() {
 
 #[tokio::test]
 async fn engines_find_the_rules_of_the_replica_that_started_last() {
-    let stage = Stage::set().await;
+    let stage = DocumentedServer::set().await;
     acknowledging(&stage.backplane).await;
     assert!(stage.rules().await.contains(r#""dedupe_ttl":1234}}"#), "{}", stage.rules().await);
     let tasks = Tasks::new();

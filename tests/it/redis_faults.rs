@@ -22,23 +22,23 @@ use tokio::time::{sleep, timeout};
 use crate::support::{
     PATIENCE, eventually,
     follower::{
-        Follower, Told, backplane_over, ids, impatient_redis_config, member, named, number, redis_config, retain, text,
-        topic,
+        OwnedEvent, RecordingFollower, backplane_over, ids, impatient_redis_config, member, named, number,
+        redis_config, retain, text, topic,
     },
     proxy::{Proxy, Weather},
     redis::RedisServer,
 };
 
 /// A replica's backplane, its link and its follower.
-pub struct Replica {
+pub struct FaultyReplica {
     pub link: RedisLink,
     pub backplane: Backplane,
-    pub follower: Follower,
+    pub follower: RecordingFollower,
     rule: Arc<TopicRule>,
     _tasks: Tasks,
 }
 
-impl Replica {
+impl FaultyReplica {
     fn start(url: &str) -> Self {
         Self::start_with(&redis_config(url))
     }
@@ -47,7 +47,7 @@ impl Replica {
         let tasks = Tasks::new();
         let link = RedisLink::start(config, &tasks, Metrics::new());
         let backplane = backplane_over(&link, &tasks);
-        let follower = Follower::follow(&backplane);
+        let follower = RecordingFollower::follow(&backplane);
         Self { link, backplane, follower, rule: retain(10_000), _tasks: tasks }
     }
 
@@ -100,8 +100,8 @@ impl Replica {
 }
 
 /// What a follower of `orders` receives when its link is lost.
-fn lost() -> Told {
-    Told::Lost("orders".to_owned())
+fn lost() -> OwnedEvent {
+    OwnedEvent::Lost("orders".to_owned())
 }
 
 fn refused(result: &Result<Published, PublishError>) -> Option<Refusal> {
@@ -122,14 +122,14 @@ fn unknown(result: &Result<Published, PublishError>) -> bool {
 #[tokio::test]
 async fn a_replica_starts_without_redis_and_reports_it() {
     let (mut server, orders) = (RedisServer::absent(), topic("orders"));
-    let replica = Replica::start(&server.url());
+    let replica = FaultyReplica::start(&server.url());
     replica.backplane.follow(&orders, None);
     assert_eq!(refused(&replica.publish(&orders, 1).await), Some(Refusal::Disconnected));
     assert!(replica.backplane.read(&orders, StreamId::ZERO, ReadLimits::ONE).await.is_err());
     let health = replica.backplane.health();
     assert!(!health.commands_down.is_zero() && !health.pubsub_down.is_zero());
     server.restart();
-    replica.follower.told_after(0, &Told::Confirmed("orders".to_owned())).await;
+    replica.follower.told_after(0, &OwnedEvent::Confirmed("orders".to_owned())).await;
     replica.insist(&orders, 2).await;
     assert_eq!(text(&replica.follower.has_arrived(&orders, 1).await[0]), r#"{"n":2}"#);
 }
@@ -137,7 +137,7 @@ async fn a_replica_starts_without_redis_and_reports_it() {
 #[tokio::test]
 async fn a_killed_pubsub_link_reconnects_and_everything_is_confirmed_again() {
     let (server, orders) = (RedisServer::start(), topic("orders"));
-    let replica = Replica::following(&server.url(), &orders).await;
+    let replica = FaultyReplica::following(&server.url(), &orders).await;
     let others: Vec<_> = (0..2500).map(|n| topic(&format!("other{n}"))).collect();
     for other in &others {
         replica.backplane.follow(other, None);
@@ -146,22 +146,22 @@ async fn a_killed_pubsub_link_reconnects_and_everything_is_confirmed_again() {
         let before = replica.follower.count();
         server.client_kill("pubsub").await;
         replica.follower.told_after(before, &lost()).await;
-        replica.follower.told_after(before, &Told::Confirmed("orders".to_owned())).await;
+        replica.follower.told_after(before, &OwnedEvent::Confirmed("orders".to_owned())).await;
         replica.accepted(&orders, round).await;
         replica.follower.has_arrived(&orders, round + 1).await;
     }
-    let confirmed = |told: &[Told]| {
-        let lost = told.iter().rposition(|told| matches!(told, Told::Lost(_))).expect("a loss");
-        told[lost..].iter().filter(|told| matches!(told, Told::Confirmed(_))).count()
+    let confirmed = |told: &[OwnedEvent]| {
+        let lost = told.iter().rposition(|told| matches!(told, OwnedEvent::Lost(_))).expect("a loss");
+        told[lost..].iter().filter(|told| matches!(told, OwnedEvent::Confirmed(_))).count()
     };
     replica.follower.until("all topics are confirmed anew", |told| confirmed(told) == others.len() + 1).await;
-    assert!(!replica.follower.told().contains(&Told::GenerationChanged), "the server is the same");
+    assert!(!replica.follower.told().contains(&OwnedEvent::GenerationChanged), "the server is the same");
 }
 
 #[tokio::test]
 async fn a_killed_command_link_refuses_or_leaves_unknown_and_reconnects_at_once() {
     let (server, orders) = (RedisServer::start(), topic("orders"));
-    let replica = Replica::following(&server.url(), &orders).await;
+    let replica = FaultyReplica::following(&server.url(), &orders).await;
     server.client_kill("normal").await;
     let killed = Instant::now();
     replica.insist(&orders, 1).await;
@@ -173,7 +173,7 @@ async fn a_killed_command_link_refuses_or_leaves_unknown_and_reconnects_at_once(
 #[tokio::test]
 async fn a_restart_without_losses_is_a_new_epoch_without_a_gap() {
     let (mut server, orders) = (RedisServer::durable(), topic("orders"));
-    let replica = Replica::following(&server.url(), &orders).await;
+    let replica = FaultyReplica::following(&server.url(), &orders).await;
     let before = replica.accepted(&orders, 1).await;
     server.kill();
     eventually("the end is noticed", async || replica.link.command().is_err().then_some(())).await;
@@ -183,7 +183,7 @@ async fn a_restart_without_losses_is_a_new_epoch_without_a_gap() {
     let after = replica.insist(&orders, 3).await;
     assert!(back.elapsed() < Duration::from_secs(10), "back after {:?}", back.elapsed());
     assert!(after.epoch > before.epoch && after.seq == 0, "{after} after {before}");
-    replica.follower.told_after(0, &Told::GenerationChanged).await;
+    replica.follower.told_after(0, &OwnedEvent::GenerationChanged).await;
     let (messages, missing) = replica.page(&orders, before).await;
     assert_eq!(missing, None, "nothing was lost, and the stream proves it");
     assert_eq!(messages.iter().map(|message| text(message)).collect::<Vec<_>>(), [r#"{"n":3}"#]);
@@ -192,7 +192,7 @@ async fn a_restart_without_losses_is_a_new_epoch_without_a_gap() {
 #[tokio::test]
 async fn losses_of_a_server_are_reported_by_the_replica_that_acknowledged_them() {
     let (mut server, orders) = (RedisServer::durable(), topic("orders"));
-    let replica = Replica::following(&server.url(), &orders).await;
+    let replica = FaultyReplica::following(&server.url(), &orders).await;
     let kept = replica.accepted(&orders, 1).await;
     let snapshot = server.snapshot();
     let mut last = kept;
@@ -206,7 +206,7 @@ async fn losses_of_a_server_are_reported_by_the_replica_that_acknowledged_them()
     let counted = async || (replica.link.metrics().lost_publications_total.get() == 4).then_some(());
     eventually("the four are counted", counted).await;
     // Later readers receive the same report, even after newer publications.
-    let second = Replica::following(&server.url(), &orders).await;
+    let second = FaultyReplica::following(&server.url(), &orders).await;
     second.insist(&orders, 6).await;
     assert_eq!(second.page(&orders, kept).await.1, Some(Missing::Lost(Some(4))));
     assert_eq!(second.page(&orders, last).await.1, None);
@@ -215,7 +215,7 @@ async fn losses_of_a_server_are_reported_by_the_replica_that_acknowledged_them()
 #[tokio::test]
 async fn a_key_of_another_type_does_not_affect_the_verification_of_other_topics() {
     let (mut server, orders, harmed) = (RedisServer::durable(), topic("orders"), topic("harmed"));
-    let replica = Replica::following(&server.url(), &orders).await;
+    let replica = FaultyReplica::following(&server.url(), &orders).await;
     let kept = replica.accepted(&orders, 1).await;
     let key = replica.link.keys().stream(&harmed);
     server.run::<()>(&["SET", &key, "something else"]).await;
@@ -236,11 +236,11 @@ async fn a_key_of_another_type_does_not_affect_the_verification_of_other_topics(
 #[tokio::test]
 async fn a_replica_that_acknowledges_a_duplicate_is_responsible_for_it() {
     let (mut server, orders) = (RedisServer::durable(), topic("orders"));
-    let one = Replica::following(&server.url(), &orders).await;
+    let one = FaultyReplica::following(&server.url(), &orders).await;
     let kept = one.accepted(&orders, 1).await;
     let snapshot = server.snapshot();
     let first = one.backplane.publish(named(&orders, &one.rule, 2, "m-2")).await.expect("accepted");
-    let two = Replica::following(&server.url(), &orders).await;
+    let two = FaultyReplica::following(&server.url(), &orders).await;
     let again = two.backplane.publish(named(&orders, &two.rule, 2, "m-2")).await.expect("accepted");
     assert_eq!((again.id, again.duplicate), (first.id, true));
     // The replica that stored it has ended before Redis loses it.
@@ -253,8 +253,8 @@ async fn a_replica_that_acknowledges_a_duplicate_is_responsible_for_it() {
 #[tokio::test]
 async fn what_a_leaving_replica_had_acknowledged_is_reported_by_the_others() {
     let (mut server, orders) = (RedisServer::durable(), topic("orders"));
-    let one = Replica::following(&server.url(), &orders).await;
-    let two = Replica::following(&server.url(), &orders).await;
+    let one = FaultyReplica::following(&server.url(), &orders).await;
+    let two = FaultyReplica::following(&server.url(), &orders).await;
     let kept = one.accepted(&orders, 1).await;
     let snapshot = server.snapshot();
     one.accepted(&orders, 2).await;
@@ -269,8 +269,8 @@ async fn what_a_leaving_replica_had_acknowledged_is_reported_by_the_others() {
 #[tokio::test]
 async fn what_an_ended_replica_had_acknowledged_leaves_doubt_at_the_boundary() {
     let (mut server, orders) = (RedisServer::durable(), topic("orders"));
-    let one = Replica::following(&server.url(), &orders).await;
-    let two = Replica::following(&server.url(), &orders).await;
+    let one = FaultyReplica::following(&server.url(), &orders).await;
+    let two = FaultyReplica::following(&server.url(), &orders).await;
     let kept = one.accepted(&orders, 1).await;
     let snapshot = server.snapshot();
     one.accepted(&orders, 2).await;
@@ -285,8 +285,8 @@ async fn what_an_ended_replica_had_acknowledged_leaves_doubt_at_the_boundary() {
 #[tokio::test]
 async fn a_replica_that_leaves_while_redis_restarts_waits_for_it() {
     let (mut server, orders) = (RedisServer::durable(), topic("orders"));
-    let one = Replica::following(&server.url(), &orders).await;
-    let two = Replica::following(&server.url(), &orders).await;
+    let one = FaultyReplica::following(&server.url(), &orders).await;
+    let two = FaultyReplica::following(&server.url(), &orders).await;
     let kept = one.accepted(&orders, 1).await;
     server.kill();
     eventually("the end is noticed", async || one.link.command().is_err().then_some(())).await;
@@ -303,7 +303,7 @@ async fn a_replica_that_leaves_while_redis_restarts_waits_for_it() {
 #[tokio::test]
 async fn an_emptied_server_is_reported_to_readers_without_messages() {
     let (mut server, orders) = (RedisServer::start(), topic("orders"));
-    let replica = Replica::following(&server.url(), &orders).await;
+    let replica = FaultyReplica::following(&server.url(), &orders).await;
     let before = replica.accepted(&orders, 1).await;
     server.restart_empty();
     replica.healthy().await;
@@ -319,7 +319,7 @@ async fn an_emptied_server_is_reported_to_readers_without_messages() {
 #[tokio::test]
 async fn a_flushed_server_never_gives_an_id_twice() {
     let (server, orders) = (RedisServer::start(), topic("orders"));
-    let replica = Replica::following(&server.url(), &orders).await;
+    let replica = FaultyReplica::following(&server.url(), &orders).await;
     let mut last = StreamId::ZERO;
     for n in 0..20 {
         let id = replica.accepted(&orders, n).await;
@@ -332,12 +332,12 @@ async fn a_flushed_server_never_gives_an_id_twice() {
 #[tokio::test]
 async fn a_flushed_server_is_detected_although_every_link_stays_up() {
     let (server, orders) = (RedisServer::start(), topic("orders"));
-    let replica = Replica::following(&server.url(), &orders).await;
+    let replica = FaultyReplica::following(&server.url(), &orders).await;
     let before = replica.accepted(&orders, 1).await;
     let told = replica.follower.count();
     server.run::<()>(&["FLUSHALL"]).await;
     // Without publications: the comparison finds the loss.
-    replica.follower.told_after(told, &Told::GenerationChanged).await;
+    replica.follower.told_after(told, &OwnedEvent::GenerationChanged).await;
     let told = async || {
         matches!(replica.page(&orders, before.previous()).await.1, Some(Missing::Lost(_) | Missing::Retention))
     };
@@ -348,11 +348,11 @@ async fn a_flushed_server_is_detected_although_every_link_stays_up() {
 async fn a_half_open_link_is_detected_and_replaced() {
     let (server, orders) = (RedisServer::start(), topic("orders"));
     let proxy = Proxy::start(server.port()).await;
-    let replica = Replica::impatient(&proxy.url(), &orders).await;
+    let replica = FaultyReplica::impatient(&proxy.url(), &orders).await;
     let before = replica.follower.count();
     proxy.change_old(Weather::BlackHole);
     replica.follower.told_after(before, &lost()).await;
-    replica.follower.told_after(before, &Told::Confirmed("orders".to_owned())).await;
+    replica.follower.told_after(before, &OwnedEvent::Confirmed("orders".to_owned())).await;
     replica.insist(&orders, 1).await;
     replica.follower.has_arrived(&orders, 1).await;
 }
@@ -366,12 +366,13 @@ fn turn(number: u64, lasts: Duration) -> Option<Turn> {
 async fn publications_in_flight_at_the_end_of_a_turn_are_not_stored_after_a_later_one() {
     let (server, ticker) = (RedisServer::start(), topic("ticker:A"));
     let proxy = Proxy::start(server.port()).await;
-    let (old, new) = (Replica::start(&proxy.url()), Replica::following(&server.url(), &ticker).await);
+    let (old, new) = (FaultyReplica::start(&proxy.url()), FaultyReplica::following(&server.url(), &ticker).await);
     old.healthy().await;
     let kept = |n| number(&ticker, &old.rule, n);
     let sent = |n| Publication { rule: retain(0), ..kept(n) };
-    let publish =
-        |replica: &Replica, publication, number| replica.backplane.publish_in_turn(publication, turn(number, PATIENCE));
+    let publish = |replica: &FaultyReplica, publication, number| {
+        replica.backplane.publish_in_turn(publication, turn(number, PATIENCE))
+    };
     publish(&old, kept(0), 5).await.expect("stored in its turn");
     // None of it arrives before the later turn's first publication.
     proxy.set(Weather::BlackHole);
@@ -394,7 +395,7 @@ async fn publications_in_flight_at_the_end_of_a_turn_are_not_stored_after_a_late
 #[tokio::test]
 async fn an_expired_turn_stores_nothing() {
     let (server, ticker) = (RedisServer::start(), topic("ticker:A"));
-    let replica = Replica::following(&server.url(), &ticker).await;
+    let replica = FaultyReplica::following(&server.url(), &ticker).await;
     let publish = |n, lasts| replica.backplane.publish_in_turn(number(&ticker, &replica.rule, n), turn(1, lasts));
     assert_eq!(refused(&publish(1, Duration::ZERO).await), Some(Refusal::Expired));
     publish(2, PATIENCE).await.expect("stored");
@@ -407,7 +408,7 @@ async fn a_slow_network_is_not_a_fault() {
     let (server, orders) = (RedisServer::start(), topic("orders"));
     let proxy = Proxy::start(server.port()).await;
     proxy.set(Weather::Pass { delay: Duration::from_millis(40) });
-    let replica = Replica::following(&proxy.url(), &orders).await;
+    let replica = FaultyReplica::following(&proxy.url(), &orders).await;
     for n in 0..10 {
         replica.accepted(&orders, n).await;
     }
@@ -419,7 +420,7 @@ async fn a_slow_network_is_not_a_fault() {
 async fn a_refused_connection_is_retried_until_it_is_accepted() {
     let (server, orders) = (RedisServer::start(), topic("orders"));
     let proxy = Proxy::start(server.port()).await;
-    let replica = Replica::following(&proxy.url(), &orders).await;
+    let replica = FaultyReplica::following(&proxy.url(), &orders).await;
     proxy.set(Weather::Refuse);
     eventually("commands are down", async || replica.link.command().is_err().then_some(())).await;
     assert_eq!(refused(&replica.publish(&orders, 1).await), Some(Refusal::Disconnected));
@@ -431,7 +432,7 @@ async fn a_refused_connection_is_retried_until_it_is_accepted() {
 #[tokio::test]
 async fn a_demoted_server_is_not_used_until_it_is_a_master_again() {
     let (server, master, orders) = (RedisServer::start(), RedisServer::start(), topic("orders"));
-    let replica = Replica::following(&server.url(), &orders).await;
+    let replica = FaultyReplica::following(&server.url(), &orders).await;
     replica.accepted(&orders, 1).await;
     server.run::<()>(&["REPLICAOF", "127.0.0.1", &master.port().to_string()]).await;
     let refusal = eventually("a refusal", async || refused(&replica.publish(&orders, 2).await)).await;
@@ -445,7 +446,7 @@ async fn a_demoted_server_is_not_used_until_it_is_a_master_again() {
 #[tokio::test]
 async fn a_full_server_refuses_and_stores_nothing() {
     let (server, orders) = (RedisServer::start(), topic("orders"));
-    let replica = Replica::following(&server.url(), &orders).await;
+    let replica = FaultyReplica::following(&server.url(), &orders).await;
     let before = replica.accepted(&orders, 1).await;
     server.run::<()>(&["CONFIG", "SET", "maxmemory", "1000000"]).await;
     for n in 2..5 {
@@ -467,7 +468,7 @@ async fn a_full_server_refuses_and_stores_nothing() {
 #[tokio::test]
 async fn a_loading_server_is_waited_for() {
     let (mut server, orders) = (RedisServer::durable(), topic("orders"));
-    let replica = Replica::following(&server.url(), &orders).await;
+    let replica = FaultyReplica::following(&server.url(), &orders).await;
     let before = replica.accepted(&orders, 1).await;
     server.run::<()>(&["DEBUG", "POPULATE", "20000"]).await;
     server.run::<()>(&["CONFIG", "SET", "auto-aof-rewrite-percentage", "0"]).await;
@@ -502,7 +503,7 @@ async fn a_loading_server_is_waited_for() {
 #[tokio::test]
 async fn a_lost_script_is_loaded_again_in_order() {
     let (server, orders) = (RedisServer::start(), topic("orders"));
-    let replica = Replica::following(&server.url(), &orders).await;
+    let replica = FaultyReplica::following(&server.url(), &orders).await;
     let mut count = 0;
     for _ in 0..5 {
         server.run::<()>(&["SCRIPT", "FLUSH"]).await;
@@ -522,7 +523,7 @@ async fn a_lost_script_is_loaded_again_in_order() {
 #[tokio::test]
 async fn read_scripts_are_called_by_digest_and_loaded_again_if_lost() {
     let (server, orders, new) = (RedisServer::start(), topic("orders"), topic("new"));
-    let replica = Replica::following(&server.url(), &orders).await;
+    let replica = FaultyReplica::following(&server.url(), &orders).await;
     let (first, backplane) = (replica.accepted(&orders, 0).await, &replica.backplane);
     let forgotten = async || server.run::<()>(&["SCRIPT", "FLUSH"]).await;
     forgotten().await;
@@ -543,7 +544,7 @@ async fn read_scripts_are_called_by_digest_and_loaded_again_if_lost() {
 
 /// Publishes while the server is silent: unknown; the retry publishes once. The server may become silent a moment
 /// later.
-async fn silence_is_unknown_and_a_retry_is_safe(replica: &Replica, orders: &Topic, wake: impl AsyncFnOnce()) {
+async fn silence_is_unknown_and_a_retry_is_safe(replica: &FaultyReplica, orders: &Topic, wake: impl AsyncFnOnce()) {
     let publish =
         async |n: usize| replica.backplane.publish(named(orders, &replica.rule, n, &format!("retried {n}"))).await;
     let mut n = 1;
@@ -566,7 +567,7 @@ async fn silence_is_unknown_and_a_retry_is_safe(replica: &Replica, orders: &Topi
 #[tokio::test]
 async fn a_paused_server_leaves_an_unknown_outcome_that_a_retry_decides() {
     let (server, orders) = (RedisServer::start(), topic("orders"));
-    let replica = Replica::impatient(&server.url(), &orders).await;
+    let replica = FaultyReplica::impatient(&server.url(), &orders).await;
     server.run::<()>(&["CLIENT", "PAUSE", "3600000", "WRITE"]).await;
     let wake = async || server.run::<()>(&["CLIENT", "UNPAUSE"]).await;
     silence_is_unknown_and_a_retry_is_safe(&replica, &orders, wake).await;
@@ -575,7 +576,7 @@ async fn a_paused_server_leaves_an_unknown_outcome_that_a_retry_decides() {
 #[tokio::test]
 async fn a_sleeping_server_leaves_an_unknown_outcome_that_a_retry_decides() {
     let (server, orders) = (RedisServer::start(), topic("orders"));
-    let replica = Replica::impatient(&server.url(), &orders).await;
+    let replica = FaultyReplica::impatient(&server.url(), &orders).await;
     let mut sleeper = server.connect().await;
     let tasks = Tasks::new();
     tasks.spawn("sleeper", async move {
@@ -587,7 +588,7 @@ async fn a_sleeping_server_leaves_an_unknown_outcome_that_a_retry_decides() {
 #[tokio::test]
 async fn a_frozen_server_leaves_an_unknown_outcome_that_a_retry_decides() {
     let (server, orders) = (RedisServer::start(), topic("orders"));
-    let replica = Replica::impatient(&server.url(), &orders).await;
+    let replica = FaultyReplica::impatient(&server.url(), &orders).await;
     server.freeze();
     silence_is_unknown_and_a_retry_is_safe(&replica, &orders, async || {
         eventually("the silence is noticed", async || {
@@ -603,7 +604,7 @@ async fn a_frozen_server_leaves_an_unknown_outcome_that_a_retry_decides() {
 #[tokio::test]
 async fn a_busy_server_refuses_with_that_reason() {
     let (server, orders) = (RedisServer::start(), topic("orders"));
-    let replica = Replica::following(&server.url(), &orders).await;
+    let replica = FaultyReplica::following(&server.url(), &orders).await;
     server.run::<()>(&["CONFIG", "SET", "busy-reply-threshold", "50"]).await;
     let mut looping: MultiplexedConnection = server.connect().await;
     let tasks = Tasks::new();
@@ -629,8 +630,8 @@ async fn a_busy_server_refuses_with_that_reason() {
 async fn a_disconnected_follower_is_confirmed_again_instead_of_silently_missing_messages() {
     let (server, orders) = (RedisServer::start(), topic("orders"));
     let proxy = Proxy::start(server.port()).await;
-    let follower = Replica::impatient(&proxy.url(), &orders).await;
-    let publisher = Replica::following(&server.url(), &topic("other")).await;
+    let follower = FaultyReplica::impatient(&proxy.url(), &orders).await;
+    let publisher = FaultyReplica::following(&server.url(), &topic("other")).await;
     server.run::<()>(&["CONFIG", "SET", "client-output-buffer-limit", "pubsub 1mb 1mb 1"]).await;
     let before = follower.follower.count();
     proxy.change_old(Weather::BlackHole);
@@ -640,14 +641,14 @@ async fn a_disconnected_follower_is_confirmed_again_instead_of_silently_missing_
         publisher.backplane.publish(publication).await.expect("accepted");
     }
     follower.follower.told_after(before, &lost()).await;
-    follower.follower.told_after(before, &Told::Confirmed("orders".to_owned())).await;
+    follower.follower.told_after(before, &OwnedEvent::Confirmed("orders".to_owned())).await;
     assert_eq!(follower.page(&orders, StreamId::ZERO).await.0.len(), 200);
 }
 
 #[tokio::test]
 async fn a_read_fetches_no_more_than_its_limits() {
     let (server, orders) = (RedisServer::start(), topic("orders"));
-    let replica = Replica::following(&server.url(), &orders).await;
+    let replica = FaultyReplica::following(&server.url(), &orders).await;
     let rule = Arc::new(TopicRule { retain_max: 1_000, ..(*replica.rule).clone() });
     let big = Bytes::from(format!("{{\"x\":\"{}\"}}", "y".repeat(60_000)));
     for _ in 0..400 {
@@ -672,7 +673,7 @@ async fn a_read_fetches_no_more_than_its_limits() {
 async fn a_publication_that_replicas_must_have_is_unknown_until_they_do() {
     let (server, copy, orders) = (RedisServer::start(), RedisServer::start(), topic("orders"));
     let config = config::Redis { response_timeout: Duration::from_secs(3), ..redis_config(&server.url()) };
-    let replica = Replica::following_with(&config, &orders).await;
+    let replica = FaultyReplica::following_with(&config, &orders).await;
     let rule = Arc::new(TopicRule { wait_replicas: 1, ..(*replica.rule).clone() });
     let publish = |n| replica.backplane.publish(number(&orders, &rule, n));
     let mut alone = std::pin::pin!(publish(1));
@@ -694,7 +695,7 @@ async fn a_publication_that_replicas_must_have_is_unknown_until_they_do() {
 async fn durability_on_disk_is_confirmed_by_servers_that_support_it() {
     let (lasting, forgetful, orders) = (RedisServer::durable(), RedisServer::start(), topic("orders"));
     for (server, keeps) in [(&lasting, true), (&forgetful, false)] {
-        let replica = Replica::following(&server.url(), &orders).await;
+        let replica = FaultyReplica::following(&server.url(), &orders).await;
         let rule = Arc::new(TopicRule { wait_aof: true, ..(*replica.rule).clone() });
         // Redis 7.0 does not have the command yet.
         let known: Vec<Option<redis::Value>> = server.run(&["COMMAND", "INFO", "waitaof"]).await;
@@ -708,7 +709,7 @@ async fn durability_on_disk_is_confirmed_by_servers_that_support_it() {
 #[tokio::test]
 async fn an_engines_publications_arrive_and_its_mistakes_are_reported() {
     let (server, orders) = (RedisServer::start(), topic("orders"));
-    let replica = Replica::following(&server.url(), &orders).await;
+    let replica = FaultyReplica::following(&server.url(), &orders).await;
     let script = redis::Script::new(include_str!("../../src/backplane/redis/scripts/publish.lua"));
     let mut engine = server.connect().await;
     let keys = replica.link.keys();
@@ -742,7 +743,7 @@ async fn a_missing_right_stores_nothing() {
         .run::<()>(&[&["ACL", "SETUSER", "gate", "on", ">secret", "+@all", "resetchannels", "&*"][..], &keys].concat())
         .await;
     let url = format!("redis://gate:secret@127.0.0.1:{}/", server.port());
-    let replica = Replica::start(&url);
+    let replica = FaultyReplica::start(&url);
     replica.healthy().await;
     assert_eq!(refused(&replica.publish(&orders, 1).await), Some(Refusal::Denied));
     let length: usize = server.run(&["XLEN", &replica.link.keys().stream(&orders)]).await;
@@ -753,7 +754,7 @@ async fn a_missing_right_stores_nothing() {
 #[tokio::test]
 async fn control_messages_reach_their_callback_on_a_new_link_too() {
     let server = RedisServer::start();
-    let replica = Replica::start(&server.url());
+    let replica = FaultyReplica::start(&server.url());
     let (sender, mut received) = tokio::sync::mpsc::channel(10);
     replica.link.subscribe_control(
         "tg2:ctl:me",
@@ -787,7 +788,7 @@ async fn a_dead_server_affects_only_its_own_topics() {
     let (kept, mut killed, tasks, rule) = (RedisServer::start(), RedisServer::start(), Tasks::new(), retain(1_000));
     let links = [&kept, &killed].map(|server| RedisLink::start(&redis_config(&server.url()), &tasks, Metrics::new()));
     let backplane = Backplane::Redis(Redis::start_on(&Topology::fixed(links.to_vec()), &member(&[]), &tasks));
-    let follower = Follower::follow(&backplane);
+    let follower = RecordingFollower::follow(&backplane);
     let on = |shard| {
         let mut names = (0..).map(|n| format!("topic:{n}"));
         topic(&names.find(|name| Placement::over(2).shard(name) == shard).expect("a name"))
@@ -805,7 +806,7 @@ async fn a_dead_server_affects_only_its_own_topics() {
     let before = (generations(), follower.count());
 
     killed.kill();
-    follower.told_after(before.1, &Told::Lost(harmed.to_string())).await;
+    follower.told_after(before.1, &OwnedEvent::Lost(harmed.to_string())).await;
     eventually("it is noticed", async || links[1].command().is_err().then_some(())).await;
     assert_eq!(refused(&publish(&harmed, 2).await), Some(Refusal::Disconnected));
     let id = publish(&unharmed, 2).await.expect("accepted").id;
@@ -815,11 +816,11 @@ async fn a_dead_server_affects_only_its_own_topics() {
     assert!(backplane.health().commands_down.is_zero(), "the other one serves");
 
     killed.restart();
-    follower.told_after(before.1, &Told::Confirmed(harmed.to_string())).await;
+    follower.told_after(before.1, &OwnedEvent::Confirmed(harmed.to_string())).await;
     insist(&harmed, 3).await;
     assert_eq!(generations()[0], before.0[0]);
     assert!(generations()[1] > before.0[1]);
-    assert!(!follower.told()[before.1..].contains(&Told::Lost(unharmed.to_string())));
+    assert!(!follower.told()[before.1..].contains(&OwnedEvent::Lost(unharmed.to_string())));
     let page = backplane.read(&unharmed, StreamId::ZERO, ReadLimits::new(9, usize::MAX)).await.expect("a page");
     assert_eq!(page.messages.iter().map(|message| text(message)).collect::<Vec<_>>(), [r#"{"n":1}"#, r#"{"n":2}"#]);
     assert_eq!(links.map(|link| link.metrics().lost_publications_total.get()), [0, 1]);

@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::json;
 use tempfile::NamedTempFile;
 
-use crate::support::{eventually, redis::RedisServer, replica::Replica};
+use crate::support::{eventually, redis::RedisServer, replica::TestReplica};
 
 async fn set_user(redis: &RedisServer, change: &str) {
     redis.run::<()>(&["ACL", "SETUSER", "gate", "on", change, "~*", "&*", "+@all"]).await;
@@ -18,7 +18,7 @@ async fn changed_credentials_need_no_restart() {
     let file = NamedTempFile::new().unwrap();
     let url = |password: &str| format!("\u{feff}redis://gate:{password}@127.0.0.1:{}/0\r\n", redis.port());
     fs::write(file.path(), url("old-password")).unwrap();
-    let replica = Replica::alone_with(&format!("[redis]\nurl_file = \"{}\"\n", file.path().display())).await;
+    let replica = TestReplica::alone_with(&format!("[redis]\nurl_file = \"{}\"\n", file.path().display())).await;
     let history = "/api/v1/topics/logs/history?last=1";
     let works = async || {
         let body = json!({"channel": "logs", "data": {"n": 1}});

@@ -23,7 +23,7 @@ use tokio::time::sleep;
 
 use crate::support::{
     eventually,
-    follower::{Follower, backplane_over, impatient_redis_config, named, number, retain, topic},
+    follower::{RecordingFollower, backplane_over, impatient_redis_config, named, number, retain, topic},
     proxy::{Proxy, Weather},
     redis::RedisServer,
 };
@@ -31,19 +31,19 @@ use crate::support::{
 const TOPICS: usize = 4;
 const ROUNDS: usize = 9;
 
-type Acknowledged = Arc<Mutex<HashMap<(Topic, StreamId), String>>>;
+type AcknowledgedIds = Arc<Mutex<HashMap<(Topic, StreamId), String>>>;
 
-struct Replica {
+struct RedisReplica {
     link: RedisLink,
     backplane: Backplane,
-    follower: Follower,
+    follower: RecordingFollower,
 }
 
-impl Replica {
+impl RedisReplica {
     fn start(url: &str, tasks: &Tasks) -> Self {
         let link = RedisLink::start(&impatient_redis_config(url), tasks, Metrics::new());
         let backplane = backplane_over(&link, tasks);
-        let follower = Follower::follow(&backplane);
+        let follower = RecordingFollower::follow(&backplane);
         for topic in topics() {
             backplane.follow(&topic, None);
         }
@@ -69,7 +69,7 @@ async fn publish(
     backplane: Backplane,
     name: &'static str,
     rule: Arc<TopicRule>,
-    acknowledged: Acknowledged,
+    acknowledged: AcknowledgedIds,
     end: Arc<AtomicBool>,
 ) {
     let mut n = 0;
@@ -137,8 +137,8 @@ async fn fault(server: &mut RedisServer, round: usize) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_loss_of_redis_is_reported() {
     let (mut server, tasks) = (RedisServer::durable(), Tasks::new());
-    let replicas = [Replica::start(&server.url(), &tasks), Replica::start(&server.url(), &tasks)];
-    let (acknowledged, end) = (Acknowledged::default(), Arc::new(AtomicBool::new(false)));
+    let replicas = [RedisReplica::start(&server.url(), &tasks), RedisReplica::start(&server.url(), &tasks)];
+    let (acknowledged, end) = (AcknowledgedIds::default(), Arc::new(AtomicBool::new(false)));
     let rule = retain(1_000_000);
     for (replica, name) in replicas.iter().zip(["one", "two"]) {
         replica.healthy().await;
@@ -186,10 +186,10 @@ async fn every_loss_of_redis_is_reported() {
 async fn a_loss_is_reported_even_if_its_record_is_lost_in_the_next_failover() {
     let (mut server, tasks, orders, rule) = (RedisServer::durable(), Tasks::new(), topic("orders"), retain(1000));
     let proxy = Proxy::start(server.port()).await;
-    let (one, two) = (Replica::start(&proxy.url(), &tasks), Replica::start(&server.url(), &tasks));
+    let (one, two) = (RedisReplica::start(&proxy.url(), &tasks), RedisReplica::start(&server.url(), &tasks));
     one.healthy().await;
     two.healthy().await;
-    let insist = async |replica: &Replica, n| {
+    let insist = async |replica: &RedisReplica, n| {
         let publish = async || replica.backplane.publish(number(&orders, &rule, n)).await.ok();
         eventually("a publication is accepted", publish).await.id.expect("an id")
     };

@@ -10,25 +10,25 @@ use crate::{
     support::{
         eventually,
         redis::{RedisServer, free_port},
-        replica::Replica,
+        replica::TestReplica,
     },
 };
 
 const SETTINGS: &str = "[log]\nformat = \"json\"\n";
 
-fn lines(replica: &Replica, message: &str) -> Vec<Value> {
+fn lines(replica: &TestReplica, message: &str) -> Vec<Value> {
     let all = replica.log();
     let parsed = all.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     parsed.filter(|line| line["message"] == message).collect()
 }
 
-async fn publish(replica: &Replica) -> (u16, Value) {
+async fn publish(replica: &TestReplica) -> (u16, Value) {
     let answer = replica.api_post("/api/v1/publish", json!({"channel": "logs", "data": {"n": 1}})).await;
     (answer.status, answer.json())
 }
 
 /// Publishes until Redis has refused three times with this kind, for any reason, and publishers receive the text.
-async fn refused(replica: &Replica, kind: &str, told: &str) {
+async fn refused(replica: &TestReplica, kind: &str, told: &str) {
     let counter = format!("tickgate_redis_errors_total{{kind=\"{kind}\"}}");
     eventually(&format!("three refusals by {kind}"), async || {
         let (status, problem) = publish(replica).await;
@@ -42,7 +42,7 @@ async fn refused(replica: &Replica, kind: &str, told: &str) {
 #[tokio::test]
 async fn each_refusal_is_reported_counted_and_logged_once_with_rediss_text() {
     let server = RedisServer::start_with(&["--dbfilename", "blocked"]);
-    let replica = Replica::process(&server, SETTINGS).await;
+    let replica = TestReplica::process(&server, SETTINGS).await;
     assert_eq!(publish(&replica).await.0, 200);
     // A dump that cannot be put in its place is a disk that cannot be written to, for root as well.
     let directory: Vec<String> = server.run(&["CONFIG", "GET", "dir"]).await;
@@ -84,7 +84,7 @@ async fn each_refusal_is_reported_counted_and_logged_once_with_rediss_text() {
 async fn a_status_without_leases_is_degraded_and_replicas_stay_ready() {
     let server = RedisServer::start();
     let settings = "[session]\nreplica_ttl = \"2s\"\n";
-    let (one, other) = (Replica::on_with(&server, settings).await, Replica::on_with(&server, settings).await);
+    let (one, other) = (TestReplica::on_with(&server, settings).await, TestReplica::on_with(&server, settings).await);
     let _somebody = other.market().await;
     let status = async |wanted: &str, replicas: u32| {
         let status = one.get("/ws/status").await.json();
@@ -103,7 +103,7 @@ async fn a_status_without_leases_is_degraded_and_replicas_stay_ready() {
 #[tokio::test]
 async fn the_link_to_a_redis_that_accepts_no_writes_stays_up() {
     let server = RedisServer::start_with(&["--min-replicas-to-write", "1"]);
-    let replica = Replica::unready_process(&server.url(), SETTINGS).await;
+    let replica = TestReplica::unready_process(&server.url(), SETTINGS).await;
     refused(&replica, "noreplicas", "too few replicas").await;
     let canaries = async || replica.metric("tickgate_redis_canary_seconds_count").await;
     eventually("several probes of the link", async || (canaries().await >= 4.0).then_some(())).await;
@@ -116,7 +116,7 @@ async fn the_link_to_a_redis_that_accepts_no_writes_stays_up() {
 #[tokio::test]
 async fn a_session_change_that_a_redis_without_replicas_refuses_is_written_later() {
     let server = RedisServer::start();
-    let replica = Replica::process(&server, SETTINGS).await;
+    let replica = TestReplica::process(&server, SETTINGS).await;
     let _alice = replica.trading("alice").await;
     let keys = async |pattern: &str| server.run::<Vec<String>>(&["KEYS", pattern]).await;
     let index = eventually("the index", async || keys("tg2:{r:*}:x").await.pop()).await;
@@ -138,7 +138,7 @@ async fn a_server_of_another_kind_keeps_the_replica_unready_and_the_reason_is_to
     // It owns every slot, so that each single command would work.
     let node = RedisServer::start_with(&["--cluster-enabled", "yes"]);
     node.run::<()>(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).await;
-    let replica = Replica::unready_process(&node.url(), SETTINGS).await;
+    let replica = TestReplica::unready_process(&node.url(), SETTINGS).await;
     eventually("the reason", async || {
         let probe = replica.get("/readyz").await;
         assert_eq!(probe.status, 503, "{}", probe.body);
@@ -154,7 +154,7 @@ async fn a_server_of_another_kind_keeps_the_replica_unready_and_the_reason_is_to
 async fn every_start_warns_about_settings_that_lose_data() {
     let server = RedisServer::start_with(&["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"]);
     for start in 1..=6 {
-        let replica = Replica::process(&server, SETTINGS).await;
+        let replica = TestReplica::process(&server, SETTINGS).await;
         let reached = lines(&replica, "connected to redis");
         assert_eq!(reached.len(), 1, "start {start}: {reached:?}");
         assert_eq!(reached[0]["address"], format!("127.0.0.1:{}", server.port()));
@@ -178,7 +178,7 @@ async fn a_failed_connection_is_logged_with_address_and_cause() {
         (format!("redis://nobody:hidden@127.0.0.1:{}/", server.port()), "", "WRONGPASS"),
     ] {
         let settings = format!("{SETTINGS}[redis]\nconnect_timeout = \"200ms\"\nresponse_timeout = \"1s\"\n{ca_file}");
-        let replica = Replica::unready_process(&url, &settings).await;
+        let replica = TestReplica::unready_process(&url, &settings).await;
         let line = eventually("a line about the link", async || {
             let lines = lines(&replica, "the link to redis is down");
             lines.into_iter().find(|line| line["failure"].as_str().is_some_and(|text| text.contains(cause)))

@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 
 use crate::support::{
     self,
-    client::Client,
+    client::TestClient,
     eventually,
     proxy::{Proxy, Weather},
     redis::RedisServer,
-    replica::{IMPATIENT, Replica},
+    replica::{IMPATIENT, TestReplica},
 };
 
 fn order(number: u32) -> Value {
@@ -20,7 +20,7 @@ fn order(number: u32) -> Value {
 }
 
 /// Publishes an order of alice until it is acknowledged; returns its id.
-async fn publish(replica: &Replica, number: u32) -> Value {
+async fn publish(replica: &TestReplica, number: u32) -> Value {
     eventually("the order is acknowledged", async || {
         let publication = json!({"channel": "orders", "user": "alice", "data": order(number)});
         let answer = replica.api_post("/api/v1/publish", publication).await;
@@ -36,7 +36,7 @@ async fn stream(server: &RedisServer) -> String {
 }
 
 /// Alice, subscribed to her orders from a position, if given; and where her subscription starts.
-async fn alice(replica: &Replica, since: Option<&Value>) -> (Client, Value) {
+async fn alice(replica: &TestReplica, since: Option<&Value>) -> (TestClient, Value) {
     let mut alice = replica.trading("alice").await;
     let answer = match since {
         Some(cursor) => alice.subscribe_since(&["orders"], cursor).await,
@@ -47,7 +47,7 @@ async fn alice(replica: &Replica, since: Option<&Value>) -> (Client, Value) {
 }
 
 /// Alice resumes with a cursor: she receives a gap with one of these reasons, then these orders.
-async fn told(replica: &Replica, since: &Value, reasons: &[&str], orders: &[u32]) {
+async fn told(replica: &TestReplica, since: &Value, reasons: &[&str], orders: &[u32]) {
     let (mut alice, _) = alice(replica, Some(since)).await;
     let gap = alice.expect_type("gap").await;
     assert!(reasons.contains(&gap["reason"].as_str().unwrap()), "{gap}");
@@ -96,7 +96,7 @@ fn l1_another_database_is_refused() {
 #[tokio::test]
 async fn l1_a_foreign_message_moves_nothing() {
     let server = RedisServer::start();
-    let replica = Replica::process(&server, "").await;
+    let replica = TestReplica::process(&server, "").await;
     let (mut alice, _) = alice(&replica, None).await;
     publish(&replica, 1).await;
     alice.expect(order(1)).await;
@@ -112,7 +112,7 @@ async fn l1_a_foreign_message_moves_nothing() {
 #[tokio::test]
 async fn l3_l5_a_stream_that_is_deleted_and_starts_again_gives_no_id_twice() {
     let server = RedisServer::start();
-    let (one, other) = (Replica::process(&server, "").await, Replica::process(&server, "").await);
+    let (one, other) = (TestReplica::process(&server, "").await, TestReplica::process(&server, "").await);
     let (mut here, _) = alice(&one, None).await;
     let (mut there, _) = alice(&other, None).await;
     let mut ids = Vec::new();
@@ -132,7 +132,7 @@ async fn l3_l5_a_stream_that_is_deleted_and_starts_again_gives_no_id_twice() {
 #[tokio::test]
 async fn l4_a_generation_is_above_every_epoch_seen() {
     let server = RedisServer::start();
-    let (one, other) = (Replica::process(&server, "").await, Replica::process(&server, "").await);
+    let (one, other) = (TestReplica::process(&server, "").await, TestReplica::process(&server, "").await);
     let (mut here, _) = alice(&one, None).await;
     let (mut there, _) = alice(&other, None).await;
     // As after a long time on a server whose numbers are far ahead.
@@ -156,7 +156,7 @@ async fn l4_a_generation_is_above_every_epoch_seen() {
 #[tokio::test]
 async fn l6_the_cursor_of_an_empty_stream_gets_a_report_of_what_was_lost_since() {
     let server = RedisServer::start();
-    let replica = Replica::process(&server, "").await;
+    let replica = TestReplica::process(&server, "").await;
     let (alice, cursor) = alice(&replica, None).await;
     alice.vanish();
     for number in 1..=3 {
@@ -165,7 +165,7 @@ async fn l6_the_cursor_of_an_empty_stream_gets_a_report_of_what_was_lost_since()
     run::<()>(&server, &["DEL", &stream(&server).await]).await;
     publish(&replica, 4).await;
     // A new one, which remembers nothing about it.
-    let other = Replica::process(&server, "").await;
+    let other = TestReplica::process(&server, "").await;
     for since in [cursor, json!("0-0")] {
         told(&other, &since, &["retention"], &[4]).await;
     }
@@ -175,7 +175,7 @@ async fn l6_the_cursor_of_an_empty_stream_gets_a_report_of_what_was_lost_since()
 async fn l7_a_removed_entry_is_reported() {
     for newest in [false, true] {
         let server = RedisServer::start();
-        let replica = Replica::process(&server, "").await;
+        let replica = TestReplica::process(&server, "").await;
         let first = publish(&replica, 1).await;
         let second = publish(&replica, 2).await;
         if newest {
@@ -186,7 +186,7 @@ async fn l7_a_removed_entry_is_reported() {
             run::<i64>(&server, &["XDEL", &stream(&server).await, second.as_str().unwrap()]).await;
         }
         // A new one, which remembers nothing about it.
-        let other = Replica::process(&server, "").await;
+        let other = TestReplica::process(&server, "").await;
         told(&other, &first, &["retention"], &[3]).await;
     }
 }
@@ -194,7 +194,7 @@ async fn l7_a_removed_entry_is_reported() {
 #[tokio::test]
 async fn l8_a_dataset_replaced_inside_the_running_server_gives_no_id_twice() {
     let server = RedisServer::start();
-    let replica = Replica::process(&server, "").await;
+    let replica = TestReplica::process(&server, "").await;
     let first = publish(&replica, 1).await;
     let older = copy_of(&server).await;
     let lost = publish(&replica, 2).await;
@@ -209,7 +209,7 @@ async fn l8_a_dataset_replaced_inside_the_running_server_gives_no_id_twice() {
 #[tokio::test]
 async fn l8_databases_that_are_swapped_and_swapped_back_give_no_id_twice() {
     let server = RedisServer::start();
-    let replica = Replica::process(&server, "").await;
+    let replica = TestReplica::process(&server, "").await;
     let first = publish(&replica, 1).await;
     run::<()>(&server, &["SWAPDB", "0", "1"]).await;
     let meanwhile = publish(&replica, 2).await;
@@ -223,7 +223,7 @@ async fn l8_databases_that_are_swapped_and_swapped_back_give_no_id_twice() {
 async fn l9_an_address_that_briefly_leads_to_a_promoted_server_gives_no_id_twice() {
     let server = RedisServer::start();
     let way = Proxy::start(server.port()).await;
-    let replica = Replica::unready_process(&way.url(), "").await;
+    let replica = TestReplica::unready_process(&way.url(), "").await;
     let first = publish(&replica, 1).await;
     let promoted = copy_of(&server).await;
     let mut ids = vec![first.clone()];
@@ -240,7 +240,7 @@ async fn l9_an_address_that_briefly_leads_to_a_promoted_server_gives_no_id_twice
 async fn l10_nothing_is_acknowledged_while_the_links_lead_to_two_servers() {
     let server = RedisServer::start();
     let way = Proxy::start(server.port()).await;
-    let replica = Replica::unready_process(&way.url(), "").await;
+    let replica = TestReplica::unready_process(&way.url(), "").await;
     let (mut alice, _) = alice(&replica, None).await;
     publish(&replica, 1).await;
     alice.expect(order(1)).await;
@@ -258,9 +258,9 @@ async fn l10_nothing_is_acknowledged_while_the_links_lead_to_two_servers() {
 #[tokio::test]
 async fn l14_a_replica_with_another_class_for_a_topic_is_not_ready_and_names_it() {
     let server = RedisServer::start();
-    let replica = Replica::process(&server, "").await;
+    let replica = TestReplica::process(&server, "").await;
     let rule = "[[topics]]\npattern = \"orders\"\nclass = \"state\"\nretain_max = 1";
-    let other = Replica::unready_process(&server.url(), rule).await;
+    let other = TestReplica::unready_process(&server.url(), rule).await;
     let says = async || {
         let answer = other.get("/readyz").await;
         (answer.status == 503 && answer.body.contains("topic rules differ")).then_some(answer.body)
@@ -276,7 +276,7 @@ async fn l14_a_replica_with_another_class_for_a_topic_is_not_ready_and_names_it(
 async fn f1_a_topic_that_was_quiet_for_long_has_no_gap() {
     let server = RedisServer::start();
     let rule = "[[topics]]\npattern = \"trades:*\"\nclass = \"reliable\"\nretain_ttl = \"2s\"";
-    let replica = Replica::process(&server, rule).await;
+    let replica = TestReplica::process(&server, rule).await;
     let trade = |number: u32| json!({"type": "trade", "number": number});
     let mut market = replica.market().await;
     market.subscribe(&["trades:X"]).await;
@@ -294,7 +294,7 @@ async fn f1_a_topic_that_was_quiet_for_long_has_no_gap() {
 #[tokio::test]
 async fn f5_an_invented_cursor_is_not_reported_as_a_loss_of_redis() {
     let server = RedisServer::start();
-    let replica = Replica::process(&server, "").await;
+    let replica = TestReplica::process(&server, "").await;
     publish(&replica, 1).await;
     // A later boundary at which something was lost.
     run::<()>(&server, &["FLUSHALL"]).await;
@@ -310,7 +310,7 @@ async fn f5_an_invented_cursor_is_not_reported_as_a_loss_of_redis() {
 #[tokio::test]
 async fn f6_a_replica_without_the_right_to_read_is_not_ready_and_reports_it() {
     let server = RedisServer::start();
-    let replica = Replica::process(&server, "").await;
+    let replica = TestReplica::process(&server, "").await;
     let first = publish(&replica, 1).await;
     run::<()>(&server, &["ACL", "SETUSER", "default", "-evalsha"]).await;
     let says = async || {
@@ -329,7 +329,7 @@ async fn f6_a_replica_without_the_right_to_read_is_not_ready_and_reports_it() {
 async fn f7_a_link_that_is_held_for_seconds_causes_no_gap() {
     let server = RedisServer::start();
     let way = Proxy::start(server.port()).await;
-    let replica = Replica::unready_process(&way.url(), IMPATIENT).await;
+    let replica = TestReplica::unready_process(&way.url(), IMPATIENT).await;
     let (mut alice, _) = alice(&replica, None).await;
     let mut number = 0;
     for _ in 0..2 {

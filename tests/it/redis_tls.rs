@@ -10,9 +10,9 @@ use tickgate_wire::model::StreamId;
 use crate::support::{
     certificates::{Authority, Issued},
     eventually,
-    follower::{Follower, acknowledging, backplane_over, number, redis_config, retain, topic},
+    follower::{RecordingFollower, acknowledging, backplane_over, number, redis_config, retain, topic},
     redis::{RedisServer, free_port},
-    replica::Replica,
+    replica::TestReplica,
 };
 
 /// An authority and a server certificate for 127.0.0.1, created for this test.
@@ -71,7 +71,7 @@ async fn only_the_configured_authority_is_trusted() {
 
     let link = RedisLink::start(&settings(port, &certificates.path().join("ca.pem")), &tasks, Metrics::new());
     let backplane = backplane_over(&link, &tasks);
-    let (follower, orders) = (Follower::follow(&backplane), topic("orders"));
+    let (follower, orders) = (RecordingFollower::follow(&backplane), topic("orders"));
     follower.begin(&backplane, &orders).await;
     acknowledging(&backplane).await;
     backplane.publish(number(&orders, &retain(10), 1)).await.expect("accepted");
@@ -123,8 +123,8 @@ async fn a_certificate_is_presented_to_a_redis_that_requires_one() {
     );
 
     show(&foreign);
-    let replica = Replica::unready_process(&url, &settings(&files)).await;
-    let nobody = Replica::unready_process(&url, &settings("")).await;
+    let replica = TestReplica::unready_process(&url, &settings(&files)).await;
+    let nobody = TestReplica::unready_process(&url, &settings("")).await;
     for refused in [&replica, &nobody] {
         eventually("it tried", async || (refused.metric("tickgate_redis_errors_total").await >= 2.0).then_some(()))
             .await;

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use crate::support::{
     eventually,
     redis::RedisServer,
-    replica::{API_KEY, Replica, SECRET, Token},
+    replica::{API_KEY, SECRET, TestReplica, TokenBuilder},
 };
 
 const OTHER_SECRET: &str = "another-secret-that-only-the-tests-know-of-0987654321";
@@ -48,18 +48,18 @@ impl Mounted {
     }
 }
 
-async fn status_with(replica: &Replica, key: &str) -> u16 {
+async fn status_with(replica: &TestReplica, key: &str) -> u16 {
     replica.api("GET", "/api/v1/topics", &[("x-api-key", key)], None).await.status
 }
 
-async fn failed(replica: &Replica) -> bool {
+async fn failed(replica: &TestReplica) -> bool {
     replica.metric("tickgate_reload_failed").await > 0.0
 }
 
 #[tokio::test]
 async fn a_swapped_link_brings_other_secrets_and_keys_and_closes_no_connection() {
     let mounted = Mounted::new(SECRET, API_KEY);
-    let replica = Replica::alone_with(&mounted.settings()).await;
+    let replica = TestReplica::alone_with(&mounted.settings()).await;
     let mut alice = replica.trading("alice").await;
     alice.subscribe(&["orders"]).await;
     assert_eq!(status_with(&replica, OTHER_KEY).await, 401);
@@ -67,10 +67,10 @@ async fn a_swapped_link_brings_other_secrets_and_keys_and_closes_no_connection()
     mounted.swap("2", OTHER_SECRET, OTHER_KEY);
     eventually("the other key to count", async || (status_with(&replica, OTHER_KEY).await == 200).then_some(())).await;
     assert_eq!(status_with(&replica, API_KEY).await, 401, "the one before is withdrawn");
-    let request = || replica.connect("/ws/trading").token(&Token::of("bob").sign_by(OTHER_SECRET));
+    let request = || replica.connect("/ws/trading").token(&TokenBuilder::of("bob").sign_by(OTHER_SECRET));
     let mut bob = eventually("the other secret to count", async || request().try_open().await.ok()).await;
     bob.greeted().await;
-    replica.connect("/ws/trading").token(&Token::of("bob").sign()).expect_refused(401).await;
+    replica.connect("/ws/trading").token(&TokenBuilder::of("bob").sign()).expect_refused(401).await;
 
     let body = json!({"channel": "orders", "user": "alice", "data": {"type": "order_update", "order_id": "1"}});
     let headers = [("x-api-key", OTHER_KEY), ("content-type", "application/json")];
@@ -84,7 +84,7 @@ async fn a_swapped_link_brings_other_secrets_and_keys_and_closes_no_connection()
 #[tokio::test]
 async fn an_invalid_file_keeps_the_previous_settings_and_is_reported() {
     let mounted = Mounted::new(SECRET, API_KEY);
-    let replica = Replica::alone_with(&mounted.settings()).await;
+    let replica = TestReplica::alone_with(&mounted.settings()).await;
     for (version, secret, key) in [("empty", "", OTHER_KEY), ("not-text", "\u{0}", "")] {
         mounted.swap(version, secret, key);
         eventually("the failure", async || failed(&replica).await.then_some(())).await;
@@ -104,7 +104,7 @@ async fn a_signal_reloads_everything_even_while_the_replica_drains() {
     let keys = folder.path().join("keys");
     fs::write(&keys, API_KEY).unwrap();
     let settings = format!("[auth]\napi_keys = []\napi_keys_file = \"{}\"\n[drain]\ndelay = \"4s\"\n", keys.display());
-    let mut replica = Replica::process(&server, &settings).await;
+    let mut replica = TestReplica::process(&server, &settings).await;
     let mut alice = replica.trading("alice").await;
     replica.signal("HUP");
     eventually("the reload", async || replica.log().contains("reloaded cause=\"signal\"").then_some(())).await;
@@ -122,7 +122,7 @@ async fn a_signal_reloads_everything_even_while_the_replica_drains() {
 #[tokio::test]
 async fn a_changed_file_changes_the_log_and_lists_what_requires_a_restart() {
     let server = RedisServer::start();
-    let replica = Replica::process(&server, "[log]\nfilter = \"info\"\n").await;
+    let replica = TestReplica::process(&server, "[log]\nfilter = \"info\"\n").await;
     assert!(!replica.log().contains(" DEBUG "));
     replica.write_settings("[log]\nfilter = \"info,tickgate::connection=debug\"\n[limits]\nsubscriptions_max = 7\n");
     let line = "these settings require a restart cause=\"file\" settings=\"limits.subscriptions_max\"";

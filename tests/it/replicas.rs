@@ -9,8 +9,8 @@ use tokio::net::TcpStream;
 use crate::support::{
     eventually,
     redis::RedisServer,
-    replica::{API_KEY, Replica, Token, token},
-    wire::{Wire, upgrade_request},
+    replica::{API_KEY, TestReplica, TokenBuilder, token},
+    wire::{RawConnection, upgrade_request},
 };
 
 fn order(number: u32) -> Value {
@@ -20,7 +20,7 @@ fn order(number: u32) -> Value {
 #[tokio::test]
 async fn a_publication_on_any_replica_arrives_on_all() {
     let server = RedisServer::start();
-    let replicas = [Replica::on(&server).await, Replica::on(&server).await, Replica::on(&server).await];
+    let replicas = [TestReplica::on(&server).await, TestReplica::on(&server).await, TestReplica::on(&server).await];
     let mut clients = Vec::new();
     for replica in &replicas {
         let mut client = replica.trading("alice").await;
@@ -42,7 +42,7 @@ async fn a_publication_on_any_replica_arrives_on_all() {
 #[tokio::test]
 async fn the_first_messages_of_topics_are_delivered_without_reading_their_streams() {
     let server = RedisServer::start();
-    let replicas = [Replica::on(&server).await, Replica::on(&server).await];
+    let replicas = [TestReplica::on(&server).await, TestReplica::on(&server).await];
     let mut listeners = Vec::new();
     for user in 0..20 {
         let mut listener = replicas[0].trading(&format!("user-{user}")).await;
@@ -59,7 +59,7 @@ async fn the_first_messages_of_topics_are_delivered_without_reading_their_stream
 #[tokio::test]
 async fn publishers_on_all_replicas_produce_one_order() {
     let server = RedisServer::start();
-    let replicas = [Replica::on(&server).await, Replica::on(&server).await];
+    let replicas = [TestReplica::on(&server).await, TestReplica::on(&server).await];
     let mut listeners = [replicas[0].market().await, replicas[1].market().await];
     for listener in &mut listeners {
         listener.subscribe(&["trades:BTCUSDT"]).await;
@@ -90,7 +90,7 @@ async fn publishers_on_all_replicas_produce_one_order() {
 async fn connections_of_a_killed_replica_are_no_longer_counted() {
     let server = RedisServer::start();
     let settings = "[session]\nreplica_ttl = \"2s\"\n[limits]\nconnections_per_user_max = 1";
-    let (one, other) = (Replica::on_with(&server, settings).await, Replica::on_with(&server, settings).await);
+    let (one, other) = (TestReplica::on_with(&server, settings).await, TestReplica::on_with(&server, settings).await);
     let mut alice = one.trading("alice").await;
     other.connect("/ws/trading").token(&token("alice")).expect_refused(429).await;
     let mut index = server.connect().await;
@@ -116,7 +116,7 @@ async fn connections_of_a_killed_replica_are_no_longer_counted() {
 #[tokio::test]
 async fn an_operator_reaches_users_on_any_replica() {
     let server = RedisServer::start();
-    let (one, other) = (Replica::on(&server).await, Replica::on(&server).await);
+    let (one, other) = (TestReplica::on(&server).await, TestReplica::on(&server).await);
     let (mut alice, mut tab, mut bob) =
         (one.trading("alice").await, other.trading("alice").await, one.trading("bob").await);
     let answer = other.api_post("/api/v1/disconnect", json!({"user": "alice", "reason": "maintenance"})).await;
@@ -137,7 +137,7 @@ async fn an_operator_reaches_users_on_any_replica() {
 #[tokio::test]
 async fn a_revoked_user_is_closed_and_refused_until_there_is_a_new_token() {
     let server = RedisServer::start();
-    let (one, other) = (Replica::on(&server).await, Replica::on(&server).await);
+    let (one, other) = (TestReplica::on(&server).await, TestReplica::on(&server).await);
     let old_token = token("alice");
     let mut alice = one.connect("/ws/trading").token(&old_token).open().await;
     alice.greeted().await;
@@ -159,9 +159,9 @@ async fn a_revoked_user_is_closed_and_refused_until_there_is_a_new_token() {
 #[tokio::test]
 async fn a_user_reported_as_inactive_is_refused_with_any_token() {
     let server = RedisServer::start();
-    let (one, other) = (Replica::on(&server).await, Replica::on(&server).await);
+    let (one, other) = (TestReplica::on(&server).await, TestReplica::on(&server).await);
     let mut alice = one.trading("alice").await;
-    let report = async |replica: &Replica, body: Value| {
+    let report = async |replica: &TestReplica, body: Value| {
         let headers = [("x-api-key", API_KEY), ("content-type", "application/json")];
         replica.api("PUT", "/api/v1/users/alice", &headers, Some(body.to_string())).await.status
     };
@@ -169,7 +169,7 @@ async fn a_user_reported_as_inactive_is_refused_with_any_token() {
     assert!(alice.expect_close(4002).await.contains("not active"));
     // Later than the report, within the possible difference of the replicas' clocks.
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
-    let fresh = Token::of("alice").issued_at(IssuedAt::in_second(now + 3)).sign();
+    let fresh = TokenBuilder::of("alice").issued_at(IssuedAt::in_second(now + 3)).sign();
     for replica in [&one, &other] {
         let refusal = replica.connect("/ws/trading").token(&fresh).expect_refused(403).await;
         assert!(refusal.body.contains("User not found or inactive"), "{refusal:?}");
@@ -188,7 +188,7 @@ async fn a_user_reported_as_inactive_is_refused_with_any_token() {
 #[tokio::test]
 async fn a_drained_replica_moves_its_clients_without_a_loss() {
     let server = RedisServer::start();
-    let (mut one, other) = (Replica::on(&server).await, Replica::on(&server).await);
+    let (mut one, other) = (TestReplica::on(&server).await, TestReplica::on(&server).await);
     let mut alice = one.trading("alice").await;
     alice.subscribe(&["orders"]).await;
     one.publish_to("alice", "orders", order(1)).await;
@@ -209,10 +209,10 @@ async fn a_drained_replica_moves_its_clients_without_a_loss() {
 #[tokio::test]
 async fn a_client_being_admitted_when_the_drain_starts_is_moved_too() {
     let server = RedisServer::start();
-    let mut replica = Replica::on(&server).await;
+    let mut replica = TestReplica::on(&server).await;
     // Its user cannot be counted until Redis responds.
     server.freeze();
-    let mut late = Wire::connect(replica.address()).await;
+    let mut late = RawConnection::connect(replica.address()).await;
     late.send(upgrade_request(&format!("/ws/trading?token={}", token("alice")), "").as_bytes()).await;
     for _ in 0..3 {
         assert_eq!(replica.get("/livez").await.status, 200, "what came before is on its way");
@@ -229,7 +229,7 @@ async fn a_client_being_admitted_when_the_drain_starts_is_moved_too() {
 #[tokio::test]
 async fn presence_counts_over_all_replicas() {
     let server = RedisServer::start();
-    let (one, other) = (Replica::on(&server).await, Replica::on(&server).await);
+    let (one, other) = (TestReplica::on(&server).await, TestReplica::on(&server).await);
     let (mut alice, mut tab) = (one.trading("alice").await, other.trading("alice").await);
     let (mut bob, mut somebody) = (other.trading("bob").await, one.market().await);
     for client in [&mut alice, &mut tab, &mut bob, &mut somebody] {
@@ -247,7 +247,7 @@ async fn presence_counts_over_all_replicas() {
 #[tokio::test]
 async fn connected_clients_survive_an_outage_of_redis() {
     let mut server = RedisServer::durable();
-    let replica = Replica::on(&server).await;
+    let replica = TestReplica::on(&server).await;
     let mut alice = replica.trading("alice").await;
     alice.subscribe(&["orders"]).await;
     server.kill();

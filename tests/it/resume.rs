@@ -6,10 +6,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::{
-    client::Client,
+    client::TestClient,
     eventually,
     redis::RedisServer,
-    replica::{Replica, token},
+    replica::{TestReplica, token},
 };
 
 fn order(number: u32) -> Value {
@@ -17,7 +17,7 @@ fn order(number: u32) -> Value {
 }
 
 /// The session's client reconnects to the replica.
-async fn taken_over(replica: &Replica, user: &str, session: &str) -> Client {
+async fn taken_over(replica: &TestReplica, user: &str, session: &str) -> TestClient {
     let request = replica.connect("/ws/trading").token(&token(user)).query("session", session);
     let mut client = request.name(user).open().await;
     client.greeted().await;
@@ -27,7 +27,7 @@ async fn taken_over(replica: &Replica, user: &str, session: &str) -> Client {
 #[tokio::test]
 async fn a_session_moves_to_another_replica_and_the_old_connection_is_closed() {
     let server = RedisServer::start();
-    let (one, other) = (Replica::on(&server).await, Replica::on(&server).await);
+    let (one, other) = (TestReplica::on(&server).await, TestReplica::on(&server).await);
     let mut old = one.trading("alice").await;
     old.subscribe(&["orders"]).await;
     one.publish_to("alice", "orders", order(1)).await;
@@ -46,7 +46,7 @@ async fn a_session_moves_to_another_replica_and_the_old_connection_is_closed() {
 
 #[tokio::test]
 async fn a_session_that_returns_to_the_same_replica_supersedes_its_old_connection() {
-    let replica = Replica::alone_with("[limits]\nconnections_per_user_max = 1").await;
+    let replica = TestReplica::alone_with("[limits]\nconnections_per_user_max = 1").await;
     let mut old = replica.trading("alice").await;
     old.subscribe(&["orders"]).await;
     let session = old.session();
@@ -63,7 +63,7 @@ async fn a_session_that_returns_to_the_same_replica_supersedes_its_old_connectio
 #[tokio::test]
 async fn a_session_that_returns_repeatedly_is_never_closed_by_its_own_past() {
     let server = RedisServer::start();
-    let replicas = [Replica::on(&server).await, Replica::on(&server).await];
+    let replicas = [TestReplica::on(&server).await, TestReplica::on(&server).await];
     let mut alice = replicas[0].trading("alice").await;
     alice.subscribe(&["orders"]).await;
     let session = alice.session();
@@ -86,7 +86,7 @@ async fn a_session_that_returns_repeatedly_is_never_closed_by_its_own_past() {
 #[tokio::test]
 async fn a_session_is_known_to_its_replica_from_the_welcome_on() {
     let server = RedisServer::start();
-    let replica = Replica::on(&server).await;
+    let replica = TestReplica::on(&server).await;
     for turn in 0..20 {
         let user = format!("user-{turn}");
         let mut ghost = replica.trading(&user).await;
@@ -98,7 +98,7 @@ async fn a_session_is_known_to_its_replica_from_the_welcome_on() {
 
 #[tokio::test]
 async fn an_anonymous_session_is_taken_over_as_well() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut tab = replica.run("/ws/backtest/run-1").await;
     let session = tab.session();
     let mut again = replica.connect("/ws/backtest/run-1").query("session", &session).open().await;
@@ -117,7 +117,7 @@ async fn an_anonymous_session_is_taken_over_as_well() {
 
 #[tokio::test]
 async fn a_session_is_taken_over_with_a_token_in_a_message_too() {
-    let replica = Replica::alone_with("[limits]\nconnections_per_user_max = 1").await;
+    let replica = TestReplica::alone_with("[limits]\nconnections_per_user_max = 1").await;
     let mut old = replica.trading("alice").await;
     let session = old.session();
     let request = replica.connect("/ws/trading").query("auth", "message").query("session", &session);
@@ -142,7 +142,7 @@ async fn a_session_is_taken_over_with_a_token_in_a_message_too() {
 
 #[tokio::test]
 async fn a_session_belongs_to_its_user() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut alice = replica.trading("alice").await;
     alice.subscribe(&["orders"]).await;
     let session = alice.session();
@@ -159,7 +159,7 @@ async fn a_session_belongs_to_its_user() {
 #[tokio::test]
 async fn a_session_ends_with_the_resume_window() {
     let settings = "[session]\nresume_ttl = \"1s\"";
-    let replica = Replica::alone_with(settings).await;
+    let replica = TestReplica::alone_with(settings).await;
     let mut alice = replica.trading("alice").await;
     alice.subscribe(&["orders"]).await;
     let session = alice.session();
@@ -172,7 +172,7 @@ async fn a_session_ends_with_the_resume_window() {
 #[tokio::test]
 async fn a_session_that_cannot_be_looked_up_is_replaced_by_a_new_one() {
     let mut server = RedisServer::durable();
-    let replica = Replica::on(&server).await;
+    let replica = TestReplica::on(&server).await;
     let mut alice = replica.trading("alice").await;
     alice.subscribe(&["orders"]).await;
     let session = alice.session();
@@ -186,7 +186,7 @@ async fn a_session_that_cannot_be_looked_up_is_replaced_by_a_new_one() {
 
 #[tokio::test]
 async fn each_channel_is_replayed_after_its_own_cursor() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let alert = |number: u32| json!({"type": "risk_alert", "number": number});
     let mut ids = Vec::new();
     for number in 1..=3 {
@@ -219,7 +219,7 @@ async fn each_channel_is_replayed_after_its_own_cursor() {
 #[tokio::test]
 async fn a_value_does_not_go_back_in_time_on_a_replica_that_lags() {
     let server = RedisServer::start();
-    let replica = Replica::on(&server).await;
+    let replica = TestReplica::on(&server).await;
     let (mut before, mut tab) = (replica.market().await, replica.market().await);
     let ticker = |price: &str| json!({"type": "ticker", "price": price});
     before.subscribe(&["ticker:BTCUSDT"]).await;
@@ -240,7 +240,7 @@ async fn a_value_does_not_go_back_in_time_on_a_replica_that_lags() {
 
 /// This many clients of the replica resume at once with a cursor, each to the end of what it missed. Returns the
 /// maximum number of Redis connections meanwhile.
-async fn stampede(server: &RedisServer, replica: &Replica, cursor: &Value, missed: u64) -> usize {
+async fn stampede(server: &RedisServer, replica: &TestReplica, cursor: &Value, missed: u64) -> usize {
     const ROUNDS: usize = 10;
     const CLIENTS: usize = 25;
     // Handshakes are not measured, and each of them has a separate timeout.
@@ -248,7 +248,7 @@ async fn stampede(server: &RedisServer, replica: &Replica, cursor: &Value, misse
     for _ in 0..ROUNDS {
         clients.extend(futures_util::future::join_all((0..CLIENTS).map(|_| replica.market())).await);
     }
-    let one = async |mut client: Client| {
+    let one = async |mut client: TestClient| {
         let request = json!({"type": "subscribe", "channels": [{"channel": "trades:RUN", "since": cursor}]});
         // On a machine that is too busy, a client receives a retry delay.
         while let Some(ms) = client.ask(request.clone()).await["errors"][0]["details"]["retry_after_ms"].as_u64() {
@@ -276,7 +276,7 @@ async fn stampede(server: &RedisServer, replica: &Replica, cursor: &Value, misse
 async fn a_mass_reconnect_is_served_from_memory_with_few_reads_of_redis() {
     let server = RedisServer::start();
     let settings = "[redis]\npool_size = 4";
-    let (warm, cold) = (Replica::on_with(&server, settings).await, Replica::on_with(&server, settings).await);
+    let (warm, cold) = (TestReplica::on_with(&server, settings).await, TestReplica::on_with(&server, settings).await);
     let mut follower = warm.market().await;
     follower.subscribe(&["trades:RUN"]).await;
     let trade = |number: u64| json!({"type": "trade", "number": number, "note": "x".repeat(150)});
@@ -291,7 +291,7 @@ async fn a_mass_reconnect_is_served_from_memory_with_few_reads_of_redis() {
         let most = stampede(&server, replica, &cursor, 100).await;
         assert!(most <= before + 1 + 2 * 4, "{most} connections to Redis, {before} before");
     }
-    let share = async |replica: &Replica, result| {
+    let share = async |replica: &TestReplica, result| {
         replica.metric(&format!("tickgate_replay_requests_total{{result=\"{result}\"}}")).await
     };
     assert_eq!((share(&warm, "ring").await, share(&warm, "stream").await), (250.0, 0.0));
@@ -302,7 +302,7 @@ async fn a_mass_reconnect_is_served_from_memory_with_few_reads_of_redis() {
 async fn the_source_of_a_resume_is_counted() {
     let server = RedisServer::start();
     let (warm, cold) =
-        (Replica::on(&server).await, Replica::on_with(&server, "[limits]\nreplay_entries_max = 5").await);
+        (TestReplica::on(&server).await, TestReplica::on_with(&server, "[limits]\nreplay_entries_max = 5").await);
     let trade = |number: u64| json!({"type": "trade", "number": number});
     let first = warm.publish("trades:RUN", trade(0)).await;
     let mut last = first.clone();
@@ -310,7 +310,7 @@ async fn the_source_of_a_resume_is_counted() {
     for number in 1..=800 {
         last = warm.publish("trades:RUN", trade(number)).await;
     }
-    let resumed = async |replica: &Replica, cursor, result| {
+    let resumed = async |replica: &TestReplica, cursor, result| {
         let name = format!("tickgate_replay_requests_total{{result=\"{result}\"}}");
         let before = replica.metric(&name).await;
         let mut client = replica.market().await;

@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use crate::support::{
-    client::Client,
+    client::TestClient,
     redis::RedisServer,
-    replica::{Replica, Token, token},
+    replica::{TestReplica, TokenBuilder, token},
 };
 
 fn candle(number: u32) -> Value {
@@ -14,7 +14,7 @@ fn candle(number: u32) -> Value {
 
 #[tokio::test]
 async fn every_tab_receives_everything_of_its_run_and_nothing_of_others() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut tabs = vec![replica.run("/ws/backtest/run-1").await, replica.run("/ws/backtest/run-1").await];
     let mut other = replica.run("/ws/backtest/run-2").await;
     for number in 1..=5 {
@@ -32,7 +32,7 @@ async fn every_tab_receives_everything_of_its_run_and_nothing_of_others() {
 
 #[tokio::test]
 async fn a_forward_test_is_a_run_like_any_other() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut tab = replica.run("/ws/forward/run-7").await;
     let countdown = json!({"type": "countdown_update", "data": {"seconds_remaining": 30}});
     replica.publish("run:run-7", countdown.clone()).await;
@@ -41,7 +41,7 @@ async fn a_forward_test_is_a_run_like_any_other() {
 
 #[tokio::test]
 async fn a_tab_that_reloads_misses_nothing() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut tab = replica.run("/ws/backtest/run-1").await;
     replica.publish("run:run-1", candle(1)).await;
     let cursor = tab.expect(candle(1)).await["id"].clone();
@@ -58,7 +58,7 @@ async fn a_tab_that_reloads_misses_nothing() {
 
 #[tokio::test]
 async fn a_cursor_is_accepted_without_unsubscribing_first() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut tab = replica.run("/ws/backtest/run-1").await;
     replica.publish("run:run-1", candle(1)).await;
     let cursor = tab.expect(candle(1)).await["id"].clone();
@@ -74,8 +74,8 @@ async fn a_cursor_is_accepted_without_unsubscribing_first() {
 #[tokio::test]
 async fn commands_are_stored_for_an_engine_that_reads_them_with_a_consumer_group() {
     let server = RedisServer::start();
-    let replica = Replica::on(&server).await;
-    let right = Token::of("alice").commands().sign();
+    let replica = TestReplica::on(&server).await;
+    let right = TokenBuilder::of("alice").commands().sign();
     let mut tab = replica.connect("/ws/backtest/run-1").token(&right).open().await;
     tab.greeted().await;
     tab.expect_type("subscribed").await;
@@ -106,7 +106,7 @@ async fn commands_are_stored_for_an_engine_that_reads_them_with_a_consumer_group
 
 #[tokio::test]
 async fn commands_require_the_right() {
-    let replica = Replica::alone_with("[auth]\nanonymous = \"always\"").await;
+    let replica = TestReplica::alone_with("[auth]\nanonymous = \"always\"").await;
     let mut tab = replica.connect("/ws/backtest/run-1").token(&token("alice")).open().await;
     tab.greeted().await;
     tab.expect_type("subscribed").await;
@@ -120,7 +120,7 @@ async fn commands_require_the_right() {
 
 #[tokio::test]
 async fn a_run_requires_a_valid_name() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     replica.connect("/ws/backtest/").expect_refused(404).await;
     replica.connect("/ws/backtest/%7Bx%7D").expect_refused(404).await;
 }
@@ -128,7 +128,7 @@ async fn a_run_requires_a_valid_name() {
 /// Clients encode what they put into a URL: it is decoded once, and then checked.
 #[tokio::test]
 async fn the_name_of_a_run_is_decoded_once() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     replica.run("/ws/backtest/run%2D1").await;
     for path in ["/ws/backtest/run%252D1", "/ws/backtest/run%", "/ws/backtest/a%0Ab"] {
         replica.connect(path).token(&token("alice")).expect_refused(404).await;
@@ -138,7 +138,7 @@ async fn the_name_of_a_run_is_decoded_once() {
 const PRODUCTION: &str = "[server]\nmode = \"production\"\n";
 
 /// The reply for the channels that a run's endpoint subscribes automatically.
-async fn watching(replica: &Replica, path: &str, token: Token<'_>) -> (Client, Value) {
+async fn watching(replica: &TestReplica, path: &str, token: TokenBuilder<'_>) -> (TestClient, Value) {
     let mut tab = replica.connect(path).token(&token.sign()).open().await;
     tab.greeted().await;
     let subscribed = tab.expect_type("subscribed").await;
@@ -147,19 +147,19 @@ async fn watching(replica: &Replica, path: &str, token: Token<'_>) -> (Client, V
 
 #[tokio::test]
 async fn a_token_is_limited_to_the_runs_that_it_names() {
-    let replica = Replica::alone_with(PRODUCTION).await;
-    let alice = || Token::of("alice").commands().runs(&["bt-alice-*", "shared"]);
+    let replica = TestReplica::alone_with(PRODUCTION).await;
+    let alice = || TokenBuilder::of("alice").commands().runs(&["bt-alice-*", "shared"]);
     let pause = json!({"type": "command", "command": "pause"});
     for path in ["/ws/backtest/bt-alice-1", "/ws/forward/shared"] {
         let (mut tab, subscribed) = watching(&replica, path, alice()).await;
         assert_eq!((&subscribed["channels"][0]["channel"], &subscribed["errors"]), (&json!("events"), &json!([])));
         assert_eq!(tab.ask(pause.clone()).await["type"], "command_accepted");
     }
-    let without = || Token::of("bob").commands();
+    let without = || TokenBuilder::of("bob").commands();
     let foreign = [
         ("/ws/backtest/bt-bob-1", alice()),
         ("/ws/backtest/bt-bob-1", without()),
-        ("/ws/backtest/bt-bob-1", Token::of("bob").commands().runs(&[])),
+        ("/ws/backtest/bt-bob-1", TokenBuilder::of("bob").commands().runs(&[])),
     ];
     for (path, token) in foreign {
         let (mut tab, subscribed) = watching(&replica, path, token).await;
@@ -186,12 +186,12 @@ async fn a_token_is_limited_to_the_runs_that_it_names() {
 
 #[tokio::test]
 async fn without_the_claim_a_token_allows_every_run_only_in_development() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let pause = json!({"type": "command", "command": "pause"});
-    let (mut tab, subscribed) = watching(&replica, "/ws/backtest/any", Token::of("alice").commands()).await;
+    let (mut tab, subscribed) = watching(&replica, "/ws/backtest/any", TokenBuilder::of("alice").commands()).await;
     assert_eq!(subscribed["errors"], json!([]));
     assert_eq!(tab.ask(pause.clone()).await["type"], "command_accepted");
-    let narrow = Token::of("alice").commands().runs(&["one"]);
+    let narrow = TokenBuilder::of("alice").commands().runs(&["one"]);
     let (mut tab, subscribed) = watching(&replica, "/ws/backtest/two", narrow).await;
     assert_eq!(subscribed["errors"][0]["code"], 4502);
     assert_eq!(tab.ask(pause).await["code"], 4502);
@@ -199,16 +199,16 @@ async fn without_the_claim_a_token_allows_every_run_only_in_development() {
 
 #[tokio::test]
 async fn where_anyone_may_watch_a_token_needs_the_claim_only_for_commands() {
-    let replica = Replica::alone_with(&format!("{PRODUCTION}[auth]\nanonymous = \"always\"")).await;
+    let replica = TestReplica::alone_with(&format!("{PRODUCTION}[auth]\nanonymous = \"always\"")).await;
     replica.run("/ws/backtest/bt-1").await;
     let pause = json!({"type": "command", "command": "pause"});
-    let (mut tab, subscribed) = watching(&replica, "/ws/backtest/bt-1", Token::of("alice").commands()).await;
+    let (mut tab, subscribed) = watching(&replica, "/ws/backtest/bt-1", TokenBuilder::of("alice").commands()).await;
     assert_eq!(subscribed["errors"], json!([]));
     assert_eq!(tab.ask(pause.clone()).await["code"], 4502);
-    let named = Token::of("alice").commands().runs(&["bt-*"]);
+    let named = TokenBuilder::of("alice").commands().runs(&["bt-*"]);
     let (mut tab, _) = watching(&replica, "/ws/backtest/bt-1", named).await;
     assert_eq!(tab.ask(pause.clone()).await["type"], "command_accepted");
-    let narrow = Token::of("alice").runs(&["bt-*"]);
+    let narrow = TokenBuilder::of("alice").runs(&["bt-*"]);
     let (mut tab, subscribed) = watching(&replica, "/ws/backtest/live", narrow).await;
     assert_eq!(subscribed["errors"][0]["code"], 4502, "a claim that is there counts");
     assert_eq!(tab.ask(pause).await["code"], 4502);
@@ -216,9 +216,9 @@ async fn where_anyone_may_watch_a_token_needs_the_claim_only_for_commands() {
 
 #[tokio::test]
 async fn a_refreshed_token_without_the_run_ends_its_events() {
-    let replica = Replica::alone_with(PRODUCTION).await;
-    let (mut tab, _) = watching(&replica, "/ws/backtest/bt-1", Token::of("alice").runs(&["bt-1"])).await;
-    tab.send(json!({"type": "auth", "id": 1, "token": Token::of("alice").runs(&["bt-2"]).sign()})).await;
+    let replica = TestReplica::alone_with(PRODUCTION).await;
+    let (mut tab, _) = watching(&replica, "/ws/backtest/bt-1", TokenBuilder::of("alice").runs(&["bt-1"])).await;
+    tab.send(json!({"type": "auth", "id": 1, "token": TokenBuilder::of("alice").runs(&["bt-2"]).sign()})).await;
     tab.expect_type("authenticated").await;
     let ended = tab.expect_type("unsubscribed").await;
     assert_eq!((&ended["channels"], &ended["code"]), (&json!(["events"]), &json!(4502)), "{ended}");
@@ -239,10 +239,10 @@ async fn the_claim_applies_to_every_path_with_a_parameter() {
         token = "required"
         channels = [{ name = "blotter", topic = "desk:{desk}", on_connect = true }, { name = "notices" }]
     "#;
-    let replica = Replica::alone_with(settings).await;
-    let (_, subscribed) = watching(&replica, "/ws/desk/rates", Token::of("alice").runs(&["rates"])).await;
+    let replica = TestReplica::alone_with(settings).await;
+    let (_, subscribed) = watching(&replica, "/ws/desk/rates", TokenBuilder::of("alice").runs(&["rates"])).await;
     assert_eq!(subscribed["errors"], json!([]));
-    let (mut trader, subscribed) = watching(&replica, "/ws/desk/fx", Token::of("alice").runs(&["rates"])).await;
+    let (mut trader, subscribed) = watching(&replica, "/ws/desk/fx", TokenBuilder::of("alice").runs(&["rates"])).await;
     assert_eq!(subscribed["errors"][0]["code"], 4502);
     trader.subscribe(&["notices"]).await;
 }

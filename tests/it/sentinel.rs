@@ -18,13 +18,13 @@ use tickgate_wire::model::{StreamId, Topic};
 use tokio::task::JoinHandle;
 
 use crate::{
-    redis_faults::Replica,
+    redis_faults::FaultyReplica,
     support::{
         eventually,
         follower::{text, topic},
         redis::RedisServer,
-        replica::Replica as Gateway,
-        sentinels::{Deployment, NAME, Sentinel, settings},
+        replica::TestReplica,
+        sentinels::{Deployment, NAME, SentinelServer, settings},
     },
 };
 
@@ -32,13 +32,13 @@ use crate::{
 const FAILOVER_MAX: Duration = Duration::from_secs(4);
 
 /// A publisher that never stops, and what was acknowledged to it.
-struct Publisher {
+struct EndlessPublisher {
     acknowledged: Arc<Mutex<BTreeMap<usize, (StreamId, Instant)>>>,
     task: JoinHandle<()>,
 }
 
-impl Publisher {
-    fn start(replica: &Arc<Replica>, topic: &Topic) -> Self {
+impl EndlessPublisher {
+    fn start(replica: &Arc<FaultyReplica>, topic: &Topic) -> Self {
         let acknowledged = Arc::<Mutex<BTreeMap<_, _>>>::default();
         let (replica, topic, list) = (Arc::clone(replica), topic.clone(), Arc::clone(&acknowledged));
         #[expect(clippy::disallowed_methods, reason = "a task of the test's own")]
@@ -71,7 +71,7 @@ impl Publisher {
     }
 
     /// Stops, and returns how many acknowledged publications the topic does not have; each loss must be reported.
-    async fn lost(self, replica: &Replica, topic: &Topic) -> usize {
+    async fn lost(self, replica: &FaultyReplica, topic: &Topic) -> usize {
         self.task.abort();
         let acknowledged = self.acknowledged.lock().clone();
         let (first, _) = acknowledged[acknowledged.keys().next().expect("a publication")];
@@ -94,15 +94,15 @@ impl Publisher {
 }
 
 /// A gateway's links behind this deployment, and a publisher with some acknowledged publications.
-async fn publishing(deployment: &Deployment) -> (Arc<Replica>, Publisher) {
+async fn publishing(deployment: &Deployment) -> (Arc<FaultyReplica>, EndlessPublisher) {
     let orders = topic("orders");
-    let replica = Arc::new(Replica::following_with(&deployment.settings(), &orders).await);
-    let publisher = Publisher::start(&replica, &orders);
+    let replica = Arc::new(FaultyReplica::following_with(&deployment.settings(), &orders).await);
+    let publisher = EndlessPublisher::start(&replica, &orders);
     publisher.more(100).await;
     (replica, publisher)
 }
 
-async fn moved(replica: &Replica, times: u64) {
+async fn moved(replica: &FaultyReplica, times: u64) {
     let moves = async || (replica.link.metrics().redis_primary_moves_total.get() >= times).then_some(());
     eventually("the sentinels name another primary", moves).await;
 }
@@ -160,9 +160,9 @@ async fn a_failover_after_a_pause_of_writes_loses_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_sentinels_the_links_stay_and_come_back_to_the_same_server() {
     let (server, orders) = (RedisServer::start(), topic("orders"));
-    let mut sentinel = Sentinel::monitoring(server.port(), 1, "").await;
+    let mut sentinel = SentinelServer::monitoring(server.port(), 1, "").await;
     let settings = settings(&[sentinel.address()]);
-    let replica = Replica::following_with(&settings, &orders).await;
+    let replica = FaultyReplica::following_with(&settings, &orders).await;
     sentinel.kill();
     let answering = async |count: i64| (replica.link.metrics().redis_sentinels.get() == count).then_some(());
     eventually("the sentinel is missed", async || answering(0).await).await;
@@ -172,7 +172,7 @@ async fn without_sentinels_the_links_stay_and_come_back_to_the_same_server() {
     replica.insist(&orders, 2).await;
     replica.healthy().await;
     // A new one can't know where the primary is.
-    let other = Replica::start_with(&settings);
+    let other = FaultyReplica::start_with(&settings);
     let told = async || other.link.obstacle().filter(|why| why.contains("no sentinel answers"));
     eventually("the reason", told).await;
     sentinel.restart().await;
@@ -184,15 +184,18 @@ async fn without_sentinels_the_links_stay_and_come_back_to_the_same_server() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sentinel_of_another_deployment_moves_nobody_and_is_named() {
     let (server, stranger, orders) = (RedisServer::start(), RedisServer::start(), topic("orders"));
-    let ours = [Sentinel::monitoring(server.port(), 2, "").await, Sentinel::monitoring(server.port(), 2, "").await];
+    let ours = [
+        SentinelServer::monitoring(server.port(), 2, "").await,
+        SentinelServer::monitoring(server.port(), 2, "").await,
+    ];
     let newer = format!("sentinel config-epoch {NAME} 7");
-    let theirs = Sentinel::monitoring(stranger.port(), 1, &newer).await;
+    let theirs = SentinelServer::monitoring(stranger.port(), 1, &newer).await;
     let addresses = [theirs.address(), ours[0].address(), ours[1].address()];
-    let replica = Replica::following_with(&settings(&addresses), &orders).await;
+    let replica = FaultyReplica::following_with(&settings(&addresses), &orders).await;
     replica.accepted(&orders, 1).await;
     assert_eq!(stranger.run::<u64>(&["DBSIZE"]).await, 0, "the majority is followed");
     // One against one: nobody is right.
-    let torn = Replica::start_with(&settings(&addresses[..2]));
+    let torn = FaultyReplica::start_with(&settings(&addresses[..2]));
     let why = eventually("the doubt", async || {
         let doubt = torn.link.metrics().redis_sentinels_doubt.get() == 1;
         torn.link.obstacle().filter(|why| doubt && why.contains("disagree"))
@@ -206,7 +209,7 @@ async fn a_sentinel_of_another_deployment_moves_nobody_and_is_named() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_name_that_no_sentinel_knows_and_a_server_that_is_none_are_told() {
     let server = RedisServer::start();
-    let sentinel = Sentinel::monitoring(server.port(), 1, "").await;
+    let sentinel = SentinelServer::monitoring(server.port(), 1, "").await;
     let at = |port| ServerAddress { host: "127.0.0.1".into(), port };
     for (name, address, cause) in [
         ("another", sentinel.address(), "does not know the name \"another\""),
@@ -227,8 +230,8 @@ async fn a_name_that_no_sentinel_knows_and_a_server_that_is_none_are_told() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_is_no_primary_is_not_used_whatever_the_sentinels_say() {
     let (server, other, orders) = (RedisServer::start(), RedisServer::start(), topic("orders"));
-    let sentinel = Sentinel::monitoring(server.port(), 1, "").await;
-    let replica = Replica::following_with(&settings(&[sentinel.address()]), &orders).await;
+    let sentinel = SentinelServer::monitoring(server.port(), 1, "").await;
+    let replica = FaultyReplica::following_with(&settings(&[sentinel.address()]), &orders).await;
     server.run::<()>(&["REPLICAOF", "127.0.0.1", &other.port().to_string()]).await;
     eventually("the link is given up", async || replica.link.command().is_err().then_some(())).await;
     assert_eq!(sentinel.primary().await, server.port());
@@ -242,7 +245,7 @@ async fn the_program_logs_in_to_sentinels_and_servers_by_its_settings() {
     let server = RedisServer::start();
     server.run::<()>(&["CONFIG", "SET", "requirepass", "of the server"]).await;
     let login = format!("requirepass \"of the sentinel\"\nsentinel auth-pass {NAME} \"of the server\"");
-    let sentinel = Sentinel::monitoring(server.port(), 1, &login).await;
+    let sentinel = SentinelServer::monitoring(server.port(), 1, &login).await;
     let files = tempfile::TempDir::new().unwrap();
     let file = |name: &str, text: &str| {
         std::fs::write(files.path().join(name), text).unwrap();
@@ -254,7 +257,7 @@ async fn the_program_logs_in_to_sentinels_and_servers_by_its_settings() {
          name = \"{NAME}\"\npassword_file = \"{of_sentinel}\"\n",
         sentinel.address()
     );
-    let gateway = Gateway::unready_process("", &settings).await;
+    let gateway = TestReplica::unready_process("", &settings).await;
     let publish = async || {
         let answer = gateway.api_post("/api/v1/publish", json!({"channel": "logs", "data": {"n": 1}})).await;
         (answer.status == 200).then_some(())

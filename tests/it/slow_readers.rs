@@ -14,7 +14,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::support::{
     PATIENCE, eventually,
-    replica::{API_KEY, Replica},
+    replica::{API_KEY, TestReplica},
     wire::{PING, PONG, TEXT, frame, upgrade_request},
 };
 
@@ -38,7 +38,7 @@ fn symbols() -> Vec<String> {
 }
 
 /// Publishes all symbols repeatedly.
-async fn publish_prices(replica: &Replica) {
+async fn publish_prices(replica: &TestReplica) {
     let mut ticks = tokio::time::interval(INTERVAL);
     loop {
         ticks.tick().await;
@@ -54,7 +54,7 @@ async fn publish_prices(replica: &Replica) {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Transport {
+enum ReaderTransport {
     WebSocket,
     EventStream,
 }
@@ -62,7 +62,7 @@ enum Transport {
 /// Reads this many bytes per second, like a busy application.
 struct SlowReader {
     socket: Socket,
-    transport: Transport,
+    transport: ReaderTransport,
     bytes_per_s: usize,
     /// What it subscribes to.
     channels: Value,
@@ -76,7 +76,12 @@ struct SlowReader {
 
 impl SlowReader {
     /// `receive_buffer`: size of the reader's kernel buffer, if not the default.
-    fn connect(address: SocketAddr, transport: Transport, kib_per_s: usize, receive_buffer: Option<usize>) -> Self {
+    fn connect(
+        address: SocketAddr,
+        transport: ReaderTransport,
+        kib_per_s: usize,
+        receive_buffer: Option<usize>,
+    ) -> Self {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
         // As over Ethernet. A segment of loopback has up to 64 KiB, and a kernel frees room for whole segments.
         socket.set_tcp_mss(1_448).unwrap();
@@ -84,8 +89,8 @@ impl SlowReader {
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket.connect(&address.into()).unwrap();
         let request = match transport {
-            Transport::WebSocket => upgrade_request("/ws/market", ""),
-            Transport::EventStream => {
+            ReaderTransport::WebSocket => upgrade_request("/ws/market", ""),
+            ReaderTransport::EventStream => {
                 format!("GET /sse?channels={} HTTP/1.1\r\nHost: localhost\r\n\r\n", symbols().join(","))
             }
         };
@@ -140,8 +145,8 @@ impl SlowReader {
         const STEP: Duration = Duration::from_millis(20);
         let bounds = [GATEWAY_AGE_MAX_MS, age_max_ms];
         let allowed = match self.transport {
-            Transport::WebSocket => 0,
-            Transport::EventStream => HELD,
+            ReaderTransport::WebSocket => 0,
+            ReaderTransport::EventStream => HELD,
         };
         let started = Instant::now();
         let mut buffer = vec![0; self.bytes_per_s / 10];
@@ -169,8 +174,8 @@ impl SlowReader {
                 Err(error) => panic!("{slow}: {error}"),
             }
             match self.transport {
-                Transport::WebSocket => self.take_frames(),
-                Transport::EventStream => self.take_events(),
+                ReaderTransport::WebSocket => self.take_frames(),
+                ReaderTransport::EventStream => self.take_events(),
             }
         }
     }
@@ -251,7 +256,7 @@ impl SlowReader {
 /// A steady reader of each kind on one replica, concurrently; each reads recent prices after a while.
 #[tokio::test]
 async fn steady_readers_receive_recent_prices() {
-    let replica = Replica::alone_with("[session]\nwrite_timeout = \"5s\"").await;
+    let replica = TestReplica::alone_with("[session]\nwrite_timeout = \"5s\"").await;
     let address = replica.address();
     let read = |transport, kib_per_s, receive_buffer, age_max_ms| {
         tokio::task::spawn_blocking(move || {
@@ -260,14 +265,14 @@ async fn steady_readers_receive_recent_prices() {
     };
     let readers = futures_util::future::try_join_all([
         // The buffers of these count too: they confirm what they read.
-        read(Transport::WebSocket, 64, None, 2_000),
-        read(Transport::WebSocket, 16, None, 2_000),
-        read(Transport::WebSocket, 8, None, 4_000),
+        read(ReaderTransport::WebSocket, 64, None, 2_000),
+        read(ReaderTransport::WebSocket, 16, None, 2_000),
+        read(ReaderTransport::WebSocket, 8, None, 4_000),
         // A reader of events confirms nothing: only what the gateway holds.
-        read(Transport::EventStream, 64, Some(4_096), 1_000),
-        read(Transport::EventStream, 32, Some(4_096), 1_000),
-        read(Transport::EventStream, 16, Some(4_096), 1_500),
-        read(Transport::EventStream, 8, Some(4_096), 2_500),
+        read(ReaderTransport::EventStream, 64, Some(4_096), 1_000),
+        read(ReaderTransport::EventStream, 32, Some(4_096), 1_000),
+        read(ReaderTransport::EventStream, 16, Some(4_096), 1_500),
+        read(ReaderTransport::EventStream, 8, Some(4_096), 2_500),
     ]);
     tokio::select! {
         read = readers => drop(read.unwrap()),
@@ -277,12 +282,12 @@ async fn steady_readers_receive_recent_prices() {
 
 #[tokio::test]
 async fn a_slow_reader_that_stops_is_closed() {
-    let replica = Replica::alone_with("[session]\nwrite_timeout = \"2s\"").await;
+    let replica = TestReplica::alone_with("[session]\nwrite_timeout = \"2s\"").await;
     let address = replica.address();
     let closed = "tickgate_disconnects_total{reason=\"slow_consumer\"}";
     let reader = async {
         let read = move || {
-            let mut reader = SlowReader::connect(address, Transport::WebSocket, 64, Some(4_096));
+            let mut reader = SlowReader::connect(address, ReaderTransport::WebSocket, 64, Some(4_096));
             reader.read_until_recent(2_000);
             reader
         };
@@ -301,7 +306,7 @@ async fn a_slow_reader_that_stops_is_closed() {
 #[tokio::test]
 async fn a_reader_that_was_away_and_reads_late_gets_its_backlog() {
     const MISSED: u64 = 400;
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let trade = |number| {
         let data = json!({"type": "trade", "number": number, "pad": "x".repeat(1_000)});
         json!({"channel": "trades:S0", "data": data}).to_string() + "\n"
@@ -316,7 +321,7 @@ async fn a_reader_that_was_away_and_reads_late_gets_its_backlog() {
         [json!({"channel": "trades:S0", "last": MISSED}), json!({"channel": "trades:S0", "since": "earliest"})]
     {
         let read = move || {
-            let mut reader = SlowReader::connect(address, Transport::WebSocket, 64, Some(4_096));
+            let mut reader = SlowReader::connect(address, ReaderTransport::WebSocket, 64, Some(4_096));
             // For values, unconfirmed bytes are limited.
             reader.channels = json!(["ticker:S0", trades]);
             reader.read_past(MISSED as usize)

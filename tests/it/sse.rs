@@ -7,9 +7,9 @@ use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use crate::support::{
     PATIENCE, eventually,
-    http::Answer,
+    http::TestResponse,
     redis::RedisServer,
-    replica::{Replica, Token, token},
+    replica::{TestReplica, TokenBuilder, token},
     sse::EventStream,
 };
 
@@ -21,20 +21,20 @@ fn order(number: u32) -> Value {
     json!({"type": "order_update", "order_id": number.to_string()})
 }
 
-async fn open(replica: &Replica, channels: &str, headers: &[(&str, &str)]) -> EventStream {
+async fn open(replica: &TestReplica, channels: &str, headers: &[(&str, &str)]) -> EventStream {
     let stream = EventStream::open(replica.address(), &format!("/sse?channels={channels}"), headers).await;
     stream.unwrap_or_else(|answer| panic!("{channels} was refused: {answer:?}"))
 }
 
 /// A new reader that received its `subscribed`, without refused channels.
-async fn subscribed(replica: &Replica, channels: &str, headers: &[(&str, &str)]) -> EventStream {
+async fn subscribed(replica: &TestReplica, channels: &str, headers: &[(&str, &str)]) -> EventStream {
     let mut stream = open(replica, channels, headers).await;
     let answer = stream.next().await;
     assert_eq!((&answer["type"], &answer["errors"]), (&json!("subscribed"), &json!([])), "{answer}");
     stream
 }
 
-async fn refused(replica: &Replica, path: &str, headers: &[(&str, &str)]) -> Answer {
+async fn refused(replica: &TestReplica, path: &str, headers: &[(&str, &str)]) -> TestResponse {
     match EventStream::open(replica.address(), path, headers).await {
         Ok(_) => panic!("{path} was not refused"),
         Err(answer) => answer,
@@ -47,7 +47,7 @@ fn bearer(user: &str) -> String {
 
 #[tokio::test]
 async fn events_are_sent_as_they_happen_followed_by_cursors() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let value = replica.publish("ticker:BTCUSDT", json!({"price": "1.10"})).await;
     let mut reader = open(&replica, "ticker:BTCUSDT,trades:BTCUSDT", &[]).await;
     assert_eq!(reader.headers["content-type"], "text/event-stream");
@@ -71,7 +71,7 @@ async fn events_are_sent_as_they_happen_followed_by_cursors() {
 #[tokio::test]
 async fn a_reader_resumes_on_another_replica_exactly_where_it_was() {
     let server = RedisServer::start();
-    let (one, other) = (Replica::on(&server).await, Replica::on(&server).await);
+    let (one, other) = (TestReplica::on(&server).await, TestReplica::on(&server).await);
     let alice = bearer("alice");
     let channels = "trades:BTCUSDT,orders,ticker:BTCUSDT,risk_alerts,trades:ETHUSDT";
     let mut reader = subscribed(&one, channels, &[("authorization", &alice)]).await;
@@ -119,7 +119,7 @@ async fn a_reader_resumes_on_another_replica_exactly_where_it_was() {
 
 #[tokio::test]
 async fn a_reader_that_was_lost_before_any_event_misses_nothing() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     replica.publish("trades:BTCUSDT", trade(1)).await;
     let mut reader = subscribed(&replica, "trades:BTCUSDT", &[]).await;
     let cursor = reader.last_id().await;
@@ -132,7 +132,7 @@ async fn a_reader_that_was_lost_before_any_event_misses_nothing() {
 #[tokio::test]
 async fn a_value_does_not_go_back_in_time_on_a_replica_that_lags() {
     let server = RedisServer::start();
-    let replica = Replica::on(&server).await;
+    let replica = TestReplica::on(&server).await;
     let mut reader = subscribed(&replica, "ticker:BTCUSDT", &[]).await;
     let price = |price: &str| json!({"price": price});
     let id = replica.publish("ticker:BTCUSDT", price("1")).await;
@@ -150,7 +150,7 @@ async fn a_value_does_not_go_back_in_time_on_a_replica_that_lags() {
 
 #[tokio::test]
 async fn cursors_of_another_list_and_invalid_requests_are_refused() {
-    let replica = Replica::alone_with("[limits]\nsubscriptions_max = 2").await;
+    let replica = TestReplica::alone_with("[limits]\nsubscriptions_max = 2").await;
     let path = "/sse?channels=trades:BTCUSDT";
     for (id, says) in
         [("1-1,1-2", "another list"), ("1-1,", "holds cursors"), ("x", "holds cursors"), ("1", "holds cursors")]
@@ -174,7 +174,7 @@ async fn cursors_of_another_list_and_invalid_requests_are_refused() {
 
 #[tokio::test]
 async fn pages_of_foreign_origins_read_nothing() {
-    let replica = Replica::alone_with("[server]\nallowed_origins = [\"https://app.example\"]").await;
+    let replica = TestReplica::alone_with("[server]\nallowed_origins = [\"https://app.example\"]").await;
     let path = "/sse?channels=trades:BTCUSDT";
     let answer = refused(&replica, path, &[("origin", "https://evil.example")]).await;
     assert_eq!(answer.status, 403, "{answer:?}");
@@ -185,7 +185,7 @@ async fn pages_of_foreign_origins_read_nothing() {
 
 #[tokio::test]
 async fn private_channels_require_a_token_and_restricted_ones_a_claim() {
-    let replica = Replica::alone_with("[server]\nmode = \"production\"").await;
+    let replica = TestReplica::alone_with("[server]\nmode = \"production\"").await;
     let refusals = async |channels: &str, query: &str| {
         let mut reader = open(&replica, &format!("{channels}{query}"), &[]).await;
         let answer = reader.next().await;
@@ -196,7 +196,7 @@ async fn private_channels_require_a_token_and_restricted_ones_a_claim() {
     let none = Vec::new();
     let forbidden = |name: &str| vec![(name.to_owned(), json!(4502))];
     let alice = format!("&token={}", token("alice"));
-    let auditor = format!("&token={}", Token::of("auditor").channels(&["system_log", "trades:*"]).sign());
+    let auditor = format!("&token={}", TokenBuilder::of("auditor").channels(&["system_log", "trades:*"]).sign());
     assert_eq!(refusals("orders,trades:BTCUSDT", "").await, forbidden("orders"));
     assert_eq!(refusals("orders,trades:BTCUSDT", &alice).await, none);
     assert_eq!(refusals("system_log,orders", &alice).await, forbidden("system_log"));
@@ -215,7 +215,7 @@ async fn private_channels_require_a_token_and_restricted_ones_a_claim() {
 async fn an_announced_token_is_not_a_token() {
     let settings = "[[profiles]]\nname = \"sse\"\npath = \"/sse\"\ntransport = \"event-stream\"\ntoken = \"required\"\n\
                     channels = [{ name = \"trades:*\" }]";
-    let replica = Replica::alone_with(settings).await;
+    let replica = TestReplica::alone_with(settings).await;
     let path = "/sse?channels=trades:BTCUSDT";
     for promise in ["", "&auth=message"] {
         let answer = refused(&replica, &format!("{path}{promise}"), &[]).await;
@@ -228,7 +228,7 @@ async fn an_announced_token_is_not_a_token() {
 async fn the_path_parameter_selects_the_topic() {
     let settings = "[[profiles]]\nname = \"runs\"\npath = \"/sse/runs/{run_id}\"\ntransport = \"event-stream\"\ntoken = \"optional\"\n\
                     channels = [{ name = \"events\", topic = \"run:{run_id}\" }]";
-    let replica = Replica::alone_with(settings).await;
+    let replica = TestReplica::alone_with(settings).await;
     let mut reader = EventStream::open(replica.address(), "/sse/runs/r7?channels=events", &[]).await.unwrap();
     assert_eq!(reader.next().await["errors"], json!([]));
     replica.publish("run:r7", trade(1)).await;
@@ -240,7 +240,7 @@ async fn the_path_parameter_selects_the_topic() {
 #[tokio::test]
 async fn a_slow_reader_gets_gaps_and_holds_no_more_than_its_share() {
     let settings = "[limits]\noutbox_messages_max = 20\noutbox_bytes_max = 1048576\n[session]\nwrite_timeout = \"60s\"";
-    let replica = Replica::alone_with(settings).await;
+    let replica = TestReplica::alone_with(settings).await;
     let mut stuck = subscribed(&replica, "trades:BTCUSDT", &[]).await;
     let mut other = subscribed(&replica, "trades:BTCUSDT", &[]).await;
     let padding = "x".repeat(50_000);
@@ -269,7 +269,7 @@ async fn a_slow_reader_gets_gaps_and_holds_no_more_than_its_share() {
 #[tokio::test]
 async fn a_reader_that_accepts_nothing_is_disconnected() {
     let settings = "[session]\nwrite_timeout = \"1s\"";
-    let replica = Replica::alone_with(settings).await;
+    let replica = TestReplica::alone_with(settings).await;
     let mut stuck = TcpStream::connect(replica.address()).await.unwrap();
     stuck.write_all(b"GET /sse?channels=trades:BTCUSDT HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
     let streams = async || replica.metric("tickgate_connections{endpoint=\"sse\"}").await;
@@ -296,7 +296,7 @@ fn is_established(own: u16, peer: u16) -> bool {
 
 #[tokio::test]
 async fn a_drain_asks_readers_to_reconnect_and_ends_their_streams() {
-    let mut replica = Replica::alone().await;
+    let mut replica = TestReplica::alone().await;
     let reader = subscribed(&replica, "trades:BTCUSDT", &[]).await;
     replica.drain();
     let rest = reader.rest().await;

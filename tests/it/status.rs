@@ -5,12 +5,12 @@ use serde_json::{Value, json};
 use crate::support::{
     eventually,
     redis::RedisServer,
-    replica::{API_KEY, Replica, SECRET, Token, token},
+    replica::{API_KEY, SECRET, TestReplica, TokenBuilder, token},
 };
 
 #[tokio::test]
 async fn health_reports_the_number_of_connections() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let _alice = replica.trading("alice").await;
     let _somebody = replica.market().await;
     let answer = replica.get("/health").await;
@@ -22,7 +22,7 @@ async fn health_reports_the_number_of_connections() {
 
 #[tokio::test]
 async fn accepted_tokens_are_counted_for_every_way_to_authenticate() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let _by_query = replica.trading("alice").await;
     let mut by_message = replica.connect("/ws/trading").query("auth", "message").open().await;
     by_message.ask(json!({"type": "auth", "token": token("bob")})).await;
@@ -35,7 +35,7 @@ async fn accepted_tokens_are_counted_for_every_way_to_authenticate() {
 #[tokio::test]
 async fn a_replicas_clock_is_compared_with_rediss() {
     let server = RedisServer::start();
-    let replica = Replica::on(&server).await;
+    let replica = TestReplica::on(&server).await;
     let skew = eventually("the clocks to be compared", async || {
         Some(replica.metric("tickgate_redis_clock_skew_seconds").await).filter(|skew| *skew != 0.0)
     })
@@ -45,7 +45,7 @@ async fn a_replicas_clock_is_compared_with_rediss() {
 
 #[tokio::test]
 async fn the_root_names_the_service_and_its_endpoints() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let root = replica.get("/").await.json();
     assert_eq!(root["service"], "tickgate");
     let endpoints = root["endpoints"].as_array().unwrap();
@@ -56,9 +56,10 @@ async fn the_root_names_the_service_and_its_endpoints() {
 
 #[tokio::test]
 async fn an_endpoint_at_the_root_does_not_change_plain_requests() {
-    let replica =
-        Replica::alone_with("[[profiles]]\nname = \"root\"\npath = \"/\"\ntoken = \"required\"\nrefusal_code = 1008")
-            .await;
+    let replica = TestReplica::alone_with(
+        "[[profiles]]\nname = \"root\"\npath = \"/\"\ntoken = \"required\"\nrefusal_code = 1008",
+    )
+    .await;
     let root = replica.get("/").await;
     assert_eq!((root.status, &root.json()["service"]), (200, &json!("tickgate")));
     assert!(root.json()["endpoints"].as_array().unwrap().contains(&json!("/")));
@@ -73,17 +74,17 @@ async fn an_endpoint_at_the_root_does_not_change_plain_requests() {
 
 #[tokio::test]
 async fn a_replica_without_redis_is_ready_and_has_no_link_that_could_be_down() {
-    let alone = Replica::alone().await;
+    let alone = TestReplica::alone().await;
     assert_eq!(alone.metric("tickgate_replicas").await, 1.0);
     let mut server = RedisServer::start();
-    let linked = Replica::on(&server).await;
+    let linked = TestReplica::on(&server).await;
     server.kill();
     eventually("both links to be down", async || {
         let up = async |link: &str| linked.metric(&format!("tickgate_redis_up{{link=\"{link}\"}}")).await;
         (up("command").await + up("pubsub").await == 0.0).then_some(())
     })
     .await;
-    let exports = async |replica: &Replica| replica.api_get("/metrics").await.body.contains("tickgate_redis_up{");
+    let exports = async |replica: &TestReplica| replica.api_get("/metrics").await.body.contains("tickgate_redis_up{");
     assert!(exports(&linked).await && !exports(&alone).await, "no link, no figure of it");
 }
 
@@ -91,7 +92,7 @@ async fn a_replica_without_redis_is_ready_and_has_no_link_that_could_be_down() {
 async fn probes_distinguish_liveness_and_readiness() {
     let mut server = RedisServer::start();
     let settings = "[readiness]\nredis_grace = \"1s\"\n[redis]\ncanary_interval = \"300ms\"\ncanary_timeout = \"1s\"";
-    let replica = Replica::on_with(&server, settings).await;
+    let replica = TestReplica::on_with(&server, settings).await;
     assert_eq!(replica.get("/readyz").await.status, 200);
     server.kill();
     eventually("not ready without redis", async || (replica.get("/readyz").await.status == 503).then_some(())).await;
@@ -105,7 +106,7 @@ async fn probes_distinguish_liveness_and_readiness() {
 async fn status_counts_over_the_cluster_and_shows_users_only_with_a_key() {
     let server = RedisServer::start();
     let settings = "[server]\nmode = \"production\"\n[session]\nreplica_ttl = \"2s\"";
-    let (one, other) = (Replica::on_with(&server, settings).await, Replica::on_with(&server, settings).await);
+    let (one, other) = (TestReplica::on_with(&server, settings).await, TestReplica::on_with(&server, settings).await);
     let mut alice = one.trading("alice").await;
     alice.subscribe(&["orders", "portfolio"]).await;
     let _tab = other.trading("alice").await;
@@ -124,7 +125,7 @@ async fn status_counts_over_the_cluster_and_shows_users_only_with_a_key() {
 
 #[tokio::test]
 async fn the_operator_sees_connections_and_may_close_them() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let (mut alice, mut bob) = (replica.trading("alice").await, replica.trading("bob").await);
     let listed = replica.api_get("/api/v1/connections").await.json();
     assert_eq!(listed["connections"].as_array().unwrap().len(), 2, "{listed}");
@@ -143,7 +144,7 @@ async fn the_operator_sees_connections_and_may_close_them() {
 
 #[tokio::test]
 async fn the_api_requires_a_key_a_json_body_and_a_valid_size() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let publish = |headers: Vec<(&'static str, &'static str)>, body: String| {
         let replica = &replica;
         async move { replica.api("POST", "/api/v1/publish", &headers, Some(body)).await }
@@ -180,7 +181,7 @@ async fn the_api_requires_a_key_a_json_body_and_a_valid_size() {
 
 #[tokio::test]
 async fn the_same_msg_id_is_published_once() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut client = replica.market().await;
     client.subscribe(&["trades:BTCUSDT"]).await;
     let publication = json!({"channel": "trades:BTCUSDT", "data": {"type": "trade"}, "msg_id": "t-1"});
@@ -194,7 +195,7 @@ async fn the_same_msg_id_is_published_once() {
 
 #[tokio::test]
 async fn the_same_msg_id_with_another_payload_is_a_conflict_over_any_transport() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut client = replica.market().await;
     client.subscribe(&["trades:BTCUSDT"]).await;
     let trade = |n: u8| json!({"channel": "trades:BTCUSDT", "data": {"type": "trade", "n": n}, "msg_id": "t-1"});
@@ -211,7 +212,7 @@ async fn the_same_msg_id_with_another_payload_is_a_conflict_over_any_transport()
         (&json!(409), &json!("msg_id_reused"))
     );
 
-    let right = Token::of("engine").publish(&["trades:*"]).commands().sign();
+    let right = TokenBuilder::of("engine").publish(&["trades:*"]).commands().sign();
     let mut engine = replica.connect("/ws/backtest/r1").token(&right).open().await;
     engine.greeted().await;
     let by_socket = |n| {
@@ -235,7 +236,7 @@ async fn the_same_msg_id_with_another_payload_is_a_conflict_over_any_transport()
 
 #[tokio::test]
 async fn batches_and_lines_are_published_in_order() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut client = replica.market().await;
     client.subscribe(&["trades:BTCUSDT"]).await;
     let entry = |number: u32| json!({"channel": "trades:BTCUSDT", "data": {"type": "trade", "number": number}});
@@ -253,7 +254,7 @@ async fn batches_and_lines_are_published_in_order() {
 
 #[tokio::test]
 async fn metrics_follow_events() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let alice = replica.trading("alice").await;
     assert_eq!(replica.metric("tickgate_connections").await, 1.0);
     replica.publish("ticker:BTCUSDT", json!({"type": "ticker"})).await;
@@ -267,7 +268,7 @@ async fn metrics_follow_events() {
 /// The number of series is fixed by the configuration: strangers and publishers cannot add any.
 #[tokio::test]
 async fn clients_cannot_add_a_series() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let series = async || {
         let text = replica.api_get("/metrics").await.body;
         text.lines().filter(|line| !line.starts_with('#')).count()
@@ -291,7 +292,7 @@ async fn clients_cannot_add_a_series() {
 
 #[tokio::test]
 async fn connections_and_subscriptions_are_counted_by_endpoint_and_by_rule() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut alice = replica.trading("alice").await;
     alice.subscribe(&["ticker:BTCUSDT", "ticker:ETHUSDT", "feed:binance", "orders"]).await;
     let subscriptions =
@@ -312,7 +313,7 @@ async fn connections_and_subscriptions_are_counted_by_endpoint_and_by_rule() {
 
 #[tokio::test]
 async fn no_secret_ever_reaches_the_log() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let good = token("carol");
     let path = "/ws/trading";
     let mut carol = replica.connect(path).token(&good).open().await;

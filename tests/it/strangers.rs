@@ -5,16 +5,16 @@ use serde_json::json;
 use crate::support::{
     eventually,
     redis::RedisServer,
-    replica::Replica,
-    wire::{self, Wire},
+    replica::TestReplica,
+    wire::{self, RawConnection},
 };
 
 /// Channels of one connection: `limits.subscriptions_max`.
 const CHANNELS: usize = 200;
 
 /// A client that has subscribed to this many new channels and does not wait for the reply.
-async fn stranger(replica: &Replica, number: usize) -> Wire {
-    let mut stranger = Wire::upgraded(replica.address(), "/ws/market").await;
+async fn stranger(replica: &TestReplica, number: usize) -> RawConnection {
+    let mut stranger = RawConnection::upgraded(replica.address(), "/ws/market").await;
     let welcome = stranger.hear_json().await;
     assert_eq!(welcome["type"], "connection_established", "{welcome}");
     // Maximum length of a name.
@@ -36,7 +36,7 @@ async fn unfollowed_topics_do_not_prevent_others_from_subscribing() {
     let redis = RedisServer::start();
     // The periodic comparison would disturb the queue.
     let settings = "[hub]\nlinger = \"100ms\"\n[redis]\ncompare_interval = \"10m\"\n";
-    let replica = Replica::on_with(&redis, settings).await;
+    let replica = TestReplica::on_with(&redis, settings).await;
     let mut bob = replica.market().await;
 
     // While strangers connect, subscribe and leave.
@@ -77,7 +77,7 @@ async fn unfollowed_topics_do_not_prevent_others_from_subscribing() {
 #[tokio::test]
 async fn a_stalled_queue_shows_in_readiness_metrics_and_log() {
     let redis = RedisServer::start();
-    let replica = Replica::on_with(&redis, "[readiness]\nqueue_grace = \"300ms\"\n").await;
+    let replica = TestReplica::on_with(&redis, "[readiness]\nqueue_grace = \"300ms\"\n").await;
     set_readable(&redis, false).await;
     let bob = stranger(&replica, 0).await;
     let verdict = eventually("not ready for that reason", async || {

@@ -12,7 +12,7 @@ use crate::support::{
     certificates::{Authority, Issued},
     eventually, http,
     redis::RedisServer,
-    replica::{API_KEY, Replica, SECRET, Token},
+    replica::{API_KEY, SECRET, TestReplica, TokenBuilder},
 };
 
 const NAMES: &str = "DNS:localhost,IP:127.0.0.1";
@@ -33,7 +33,7 @@ fn run(arguments: &[&str], authority: &Path) -> Output {
 }
 
 /// `tickgate check`, which connects, publishes, resumes and misses nothing.
-fn check(replica: &Replica, authority: &Path) -> Output {
+fn check(replica: &TestReplica, authority: &Path) -> Output {
     let public = format!("wss://localhost:{}", replica.address().port());
     let operations = format!("https://localhost:{}", replica.operations().port());
     run(&["check", &public, "--ops", &operations, "--secret", SECRET, "--api-key", API_KEY], authority)
@@ -43,7 +43,7 @@ fn check(replica: &Replica, authority: &Path) -> Output {
 async fn clients_and_publishers_work_over_tls() {
     let (server, authority) = (RedisServer::start(), Authority::new());
     let issued = authority.issue("gateway", NAMES, 2);
-    let replica = Replica::secure_process(&server, &settings(&issued, &issued), &authority).await;
+    let replica = TestReplica::secure_process(&server, &settings(&issued, &issued), &authority).await;
     let done = check(&replica, &authority.file());
     assert!(done.status.success(), "{done:?}");
     assert!(replica.metric("tickgate_tls_handshakes_total{result=\"accepted\"}").await >= 3.0);
@@ -56,7 +56,7 @@ async fn clients_and_publishers_work_over_tls() {
     .await;
 
     // An event stream of values, whose reader leaves.
-    let token = format!("Bearer {}", Token::of("alice").sign());
+    let token = format!("Bearer {}", TokenBuilder::of("alice").sign());
     let request =
         http::secure_request(replica.address(), "GET", "/sse?channels=ticker:A", &[("authorization", &token)]);
     let mut stream = request.authorities(fs::read_to_string(authority.file()).unwrap()).stream().await.unwrap();
@@ -77,11 +77,11 @@ async fn clients_and_publishers_work_over_tls() {
 async fn a_certificate_is_replaced_while_clients_stay_connected_and_an_invalid_one_is_not_used() {
     let (server, authority) = (RedisServer::start(), Authority::new());
     let (issued, operations) = (authority.issue("gateway", NAMES, 2), authority.issue("operations", NAMES, 2));
-    let replica = Replica::secure_process(&server, &settings(&issued, &operations), &authority).await;
+    let replica = TestReplica::secure_process(&server, &settings(&issued, &operations), &authority).await;
     let expires =
         async || replica.metric("tickgate_certificate_expires_timestamp_seconds{certificate=\"public\"}").await;
     let first = expires().await;
-    let token = format!("Bearer {}", Token::of("alice").sign());
+    let token = format!("Bearer {}", TokenBuilder::of("alice").sign());
     let request = http::secure_request(replica.address(), "GET", "/sse?channels=orders", &[("authorization", &token)]);
     let mut stream = request.authorities(fs::read_to_string(authority.file()).unwrap()).stream().await.unwrap();
 

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::support::{
     eventually,
     redis::RedisServer,
-    replica::{IMPATIENT, Replica, Token, token},
+    replica::{IMPATIENT, TestReplica, TokenBuilder, token},
 };
 
 fn order(number: u32) -> Value {
@@ -14,7 +14,7 @@ fn order(number: u32) -> Value {
 
 #[tokio::test]
 async fn a_user_receives_their_own_publications() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut alice = replica.trading("alice").await;
     alice.subscribe(&["orders"]).await;
     let id = replica.publish_to("alice", "orders", order(42)).await;
@@ -23,7 +23,7 @@ async fn a_user_receives_their_own_publications() {
 
 #[tokio::test]
 async fn the_publishers_bytes_are_preserved() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut alice = replica.trading("alice").await;
     alice.subscribe(&["orders"]).await;
     let data = r#"{"zeta":1.50,"price":"0.10000000000000000001","alpha":[1e3,  2],"text":"\u00e9"}"#;
@@ -37,7 +37,7 @@ async fn the_publishers_bytes_are_preserved() {
 
 #[tokio::test]
 async fn users_never_receive_each_others_messages() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let (mut alice, mut bob) = (replica.trading("alice").await, replica.trading("bob").await);
     for client in [&mut alice, &mut bob] {
         client.subscribe(&["orders", "risk_alerts", "bot_status", "portfolio"]).await;
@@ -59,7 +59,7 @@ async fn users_never_receive_each_others_messages() {
 
 #[tokio::test]
 async fn only_the_subscribed_private_channels_are_sent() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut alice = replica.trading("alice").await;
     alice.subscribe(&["orders", "risk_alerts"]).await;
     let answer = alice.ask(json!({"type": "unsubscribe", "channels": ["risk_alerts"]})).await;
@@ -72,7 +72,7 @@ async fn only_the_subscribed_private_channels_are_sent() {
 
 #[tokio::test]
 async fn symbols_are_public_prices() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut alice = replica.trading("alice").await;
     let answer = alice.subscribe_with(json!({"type": "subscribe_symbol", "symbols": ["BTCUSDT", "ETHUSDT"]})).await;
     assert_eq!(answer["channels"][1]["channel"], "ticker:ETHUSDT");
@@ -89,7 +89,7 @@ async fn symbols_are_public_prices() {
 
 #[tokio::test]
 async fn a_ping_is_answered_with_the_servers_time() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut alice = replica.trading("alice").await;
     let pong = alice.ask(json!({"type": "ping", "timestamp": "2023-12-01T12:00:00Z"})).await;
     assert_eq!((&pong["type"], &pong["timestamp"]), (&json!("pong"), &json!("2023-12-01T12:00:00Z")));
@@ -98,7 +98,7 @@ async fn a_ping_is_answered_with_the_servers_time() {
 
 #[tokio::test]
 async fn the_welcome_contains_the_user_and_the_limits() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let alice = replica.trading("alice").await;
     let welcome = &alice.welcome;
     assert_eq!((&welcome["user"], &welcome["resumed"]), (&json!("alice"), &json!(false)));
@@ -107,7 +107,7 @@ async fn the_welcome_contains_the_user_and_the_limits() {
 
 #[tokio::test]
 async fn another_users_channel_is_refused_and_the_others_are_granted() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut alice = replica.trading("alice").await;
     for foreign in ["orders:bob", "user/bob/orders", "ingest_events", "trades:BTCUSDT"] {
         let answer = alice.ask(json!({"type": "subscribe", "channels": [foreign, "orders"]})).await;
@@ -123,8 +123,8 @@ async fn another_users_channel_is_refused_and_the_others_are_granted() {
 
 #[tokio::test]
 async fn a_token_can_restrict_channels() {
-    let replica = Replica::alone().await;
-    let narrow = Token::of("alice").channels(&["orders", "ticker:BTC*"]).sign();
+    let replica = TestReplica::alone().await;
+    let narrow = TokenBuilder::of("alice").channels(&["orders", "ticker:BTC*"]).sign();
     let mut alice = replica.connect("/ws/trading").token(&narrow).open().await;
     alice.greeted().await;
     let wanted = ["orders", "portfolio", "ticker:BTCUSDT", "ticker:ETHUSDT"];
@@ -136,7 +136,7 @@ async fn a_token_can_restrict_channels() {
 
 #[tokio::test]
 async fn missed_messages_are_replayed_in_order_across_all_private_channels() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut alice = replica.trading("alice").await;
     alice.subscribe(&["orders", "risk_alerts"]).await;
     replica.publish_to("alice", "orders", order(0)).await;
@@ -164,7 +164,7 @@ async fn missed_messages_are_replayed_in_order_across_all_private_channels() {
 
 #[tokio::test]
 async fn a_cursor_that_never_existed_gets_a_gap() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut alice = replica.trading("alice").await;
     replica.publish_to("alice", "orders", order(1)).await;
     alice.subscribe_since(&["orders"], &json!("1000000000000-7")).await;
@@ -176,7 +176,7 @@ async fn a_cursor_that_never_existed_gets_a_gap() {
 
 #[tokio::test]
 async fn history_is_read_without_subscribing() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut alice = replica.trading("alice").await;
     for number in 1..=5 {
         replica.publish_to("alice", "orders", order(number)).await;
@@ -193,10 +193,10 @@ async fn history_is_read_without_subscribing() {
 
 #[tokio::test]
 async fn clients_publish_only_with_the_right() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut market = replica.market().await;
     market.subscribe(&["trades:BTCUSDT"]).await;
-    let right = Token::of("engine").publish(&["trades:*"]).sign();
+    let right = TokenBuilder::of("engine").publish(&["trades:*"]).sign();
     let mut engine = replica.connect("/ws/trading").token(&right).open().await;
     engine.greeted().await;
     let trade = json!({"type": "trade", "price": "50000.00"});
@@ -214,7 +214,7 @@ async fn clients_publish_only_with_the_right() {
 
 #[tokio::test]
 async fn a_client_chooses_its_heartbeat_interval() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut alice = replica.trading("alice").await;
     let answer = alice.ask(json!({"type": "configure", "max_rate": 5, "heartbeat_interval": 10})).await;
     assert_eq!((&answer["type"], &answer["heartbeat_interval"]), (&json!("configured"), &json!(10)));
@@ -225,11 +225,11 @@ async fn a_client_chooses_its_heartbeat_interval() {
 
 #[tokio::test]
 async fn a_token_is_required() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let unsigned = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhbGljZSIsImV4cCI6OTk5OTk5OTk5OX0.";
     let good = token("alice");
     let forged = format!("{}x", &good[..good.len() - 1]);
-    let expired = Token::of("alice").expires_in(-60).sign();
+    let expired = TokenBuilder::of("alice").expires_in(-60).sign();
     for bad in [unsigned, &forged, &expired, "garbage", &"x".repeat(9_000)] {
         replica.connect("/ws/trading").token(bad).expect_refused(401).await;
         replica.connect("/ws/trading").header("authorization", &format!("Bearer {bad}")).expect_refused(401).await;
@@ -245,7 +245,7 @@ async fn a_token_is_required() {
 
 #[tokio::test]
 async fn a_token_is_accepted_in_every_documented_place() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let token = token("alice");
     let path = "/ws/trading";
     let ticket = replica.ticket(&token).await;
@@ -265,7 +265,7 @@ async fn a_token_is_accepted_in_every_documented_place() {
 
 #[tokio::test]
 async fn a_ticket_is_accepted_once() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let ticket = replica.ticket(&token("alice")).await;
     replica.connect("/ws/trading").query("ticket", &ticket).open().await.greeted().await;
     replica.connect("/ws/trading").query("ticket", &ticket).expect_refused(401).await;
@@ -273,7 +273,7 @@ async fn a_ticket_is_accepted_once() {
 
 #[tokio::test]
 async fn the_token_may_be_sent_in_the_first_message() {
-    let replica = Replica::alone_with("[limits]\nconnections_per_user_max = 1").await;
+    let replica = TestReplica::alone_with("[limits]\nconnections_per_user_max = 1").await;
     let mut alice = replica.connect("/ws/trading").query("auth", "message").open().await;
     assert_eq!(alice.ask(json!({"type": "subscribe", "channels": ["orders"]})).await["code"], 4001);
     let answer = alice.ask(json!({"type": "auth", "token": token("alice")})).await;
@@ -293,15 +293,15 @@ async fn the_token_may_be_sent_in_the_first_message() {
 
 #[tokio::test]
 async fn a_client_that_never_authenticates_is_closed() {
-    let replica = Replica::alone_with("[auth]\nauth_timeout = \"300ms\"").await;
+    let replica = TestReplica::alone_with("[auth]\nauth_timeout = \"300ms\"").await;
     replica.connect("/ws/trading").query("auth", "message").expect_closed(4103).await;
 }
 
 #[tokio::test]
 async fn a_publisher_receives_accepted_refused_or_unknown_and_a_retry_is_safe() {
     let mut server = RedisServer::durable();
-    let replica = Replica::on_with(&server, IMPATIENT).await;
-    let signed = Token::of("engine").publish(&["logs"]).sign();
+    let replica = TestReplica::on_with(&server, IMPATIENT).await;
+    let signed = TokenBuilder::of("engine").publish(&["logs"]).sign();
     let mut engine = replica.connect("/ws/trading").token(&signed).open().await;
     engine.greeted().await;
     let log = json!({"type": "publish", "channel": "logs", "data": {"level": "INFO"}, "msg_id": "once"});
@@ -333,8 +333,8 @@ async fn a_publisher_receives_accepted_refused_or_unknown_and_a_retry_is_safe() 
 
 #[tokio::test]
 async fn an_expired_token_closes_an_open_connection_unless_it_is_refreshed() {
-    let replica = Replica::alone_with("[auth]\nleeway = \"0s\"\nexpiry_warning = \"2s\"").await;
-    let brief = || Token::of("alice").expires_in(8).sign();
+    let replica = TestReplica::alone_with("[auth]\nleeway = \"0s\"\nexpiry_warning = \"2s\"").await;
+    let brief = || TokenBuilder::of("alice").expires_in(8).sign();
     let mut ends = replica.connect("/ws/trading").token(&brief()).open().await;
     let mut stays = replica.connect("/ws/trading").token(&brief()).open().await;
     ends.greeted().await;
@@ -351,7 +351,7 @@ async fn an_expired_token_closes_an_open_connection_unless_it_is_refreshed() {
 
 #[tokio::test]
 async fn heartbeats_during_silence_contain_the_position_of_the_private_stream() {
-    let replica = Replica::alone_with("[session]\nheartbeat_interval = \"1s\"\nheartbeat_timeout = \"1s\"").await;
+    let replica = TestReplica::alone_with("[session]\nheartbeat_interval = \"1s\"\nheartbeat_timeout = \"1s\"").await;
     let mut alice = replica.trading("alice").await;
     alice.subscribe(&["orders"]).await;
     replica.publish_to("alice", "orders", order(1)).await;

@@ -19,8 +19,8 @@
 use std::{collections::HashMap, fs, path::Path};
 
 use crate::support::{
-    client::Client,
-    replica::{API_KEY, Replica, token},
+    client::TestClient,
+    replica::{API_KEY, TestReplica, token},
 };
 
 #[tokio::test]
@@ -72,7 +72,7 @@ async fn play(name: &str) {
     let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let settings: String =
         text.lines().filter_map(|line| line.strip_prefix("% ")).flat_map(|line| [line, "\n"]).collect();
-    let replica = Replica::alone_with(&settings).await;
+    let replica = TestReplica::alone_with(&settings).await;
     let mut player = Player { replica, clients: HashMap::new(), answer: None };
     for (number, line) in (1..).zip(text.lines()) {
         if !line.is_empty() && !line.starts_with(['#', '%']) {
@@ -87,8 +87,8 @@ async fn play(name: &str) {
 }
 
 struct Player {
-    replica: Replica,
-    clients: HashMap<String, Client>,
+    replica: TestReplica,
+    clients: HashMap<String, TestClient>,
     answer: Option<(u16, String)>,
 }
 
@@ -135,7 +135,7 @@ impl Player {
         }
     }
 
-    fn client(&mut self, place: &str, name: &str) -> &mut Client {
+    fn client(&mut self, place: &str, name: &str) -> &mut TestClient {
         self.clients.get_mut(name).unwrap_or_else(|| panic!("{place}: no connection {name:?}"))
     }
 }

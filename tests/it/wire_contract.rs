@@ -4,12 +4,12 @@
 use serde_json::{Value, json};
 
 use crate::support::{
-    client::{Client, Request},
+    client::{ConnectRequest, TestClient},
     eventually,
     redis::RedisServer,
-    replica::{Replica, Token, token},
+    replica::{TestReplica, TokenBuilder, token},
     sse::EventStream,
-    wire::{TEXT, Wire, frame, upgrade_request},
+    wire::{RawConnection, TEXT, frame, upgrade_request},
 };
 
 const PROTOCOL: &str = "sec-websocket-protocol";
@@ -19,18 +19,18 @@ fn order(number: u32) -> Value {
 }
 
 /// A client that offers the sub-protocol, with the user's token.
-fn native(replica: &Replica, path: &str, user: &str) -> Request {
+fn native(replica: &TestReplica, path: &str, user: &str) -> ConnectRequest {
     replica.connect(path).header(PROTOCOL, &format!("tickgate.v1, bearer.{}", token(user))).name(user)
 }
 
-async fn greeted(request: Request) -> Client {
+async fn greeted(request: ConnectRequest) -> TestClient {
     let mut client = request.open().await;
     client.greeted().await;
     client
 }
 
 /// The client receives the reason of the refusal, and is closed with the same code.
-async fn refused(request: Request, code: u16) -> Value {
+async fn refused(request: ConnectRequest, code: u16) -> Value {
     let mut client = request.open().await;
     let closing = client.expect_type("closing").await;
     assert_eq!(closing["code"], code, "{closing}");
@@ -40,7 +40,7 @@ async fn refused(request: Request, code: u16) -> Value {
 
 #[tokio::test]
 async fn a_native_client_receives_only_what_it_subscribes_to() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut client = greeted(native(&replica, "/ws", "alice")).await;
     assert!(client.headers["sec-websocket-protocol"] == "tickgate.v1");
     let welcome = &client.welcome;
@@ -67,7 +67,7 @@ async fn a_native_client_receives_only_what_it_subscribes_to() {
 #[tokio::test]
 async fn a_native_client_receives_every_refusal_after_the_upgrade() {
     let settings = "[limits]\nconnections_per_user_max = 1\n[server]\nallowed_origins = [\"https://app.example\"]";
-    let replica = Replica::alone_with(settings).await;
+    let replica = TestReplica::alone_with(settings).await;
     let bare = |path: &str| replica.connect(path).header(PROTOCOL, "tickgate.v1");
     let with = |path: &str| native(&replica, path, "alice");
     let closing = refused(replica.connect("/ws/trading").header(PROTOCOL, "tickgate.v1, bearer.none"), 4001).await;
@@ -101,7 +101,7 @@ async fn a_native_client_receives_every_refusal_after_the_upgrade() {
 
 #[tokio::test]
 async fn a_page_receives_an_invalid_parameter_as_a_code_that_ends_its_retries() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let page = |path: &str| replica.connect(path).origin("https://app.example");
     for path in ["/ws/trading?session=1", "/ws?since=yesterday", "/ws/market?since=7-7"] {
         let reason = page(path).expect_closed(4004).await;
@@ -112,7 +112,7 @@ async fn a_page_receives_an_invalid_parameter_as_a_code_that_ends_its_retries() 
 
 #[tokio::test]
 async fn a_path_without_an_endpoint_is_reported_by_a_code_that_ends_retries() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     for path in ["/ws/nope", "/ws/backtest/", "/ws/trading/", "/WS/trading", "/", "/health", "/sse?channels=ticker:X"] {
         let reason = replica.connect(path).origin("https://app.example").expect_closed(4504).await;
         assert_eq!(reason, "this path has no WebSocket endpoint", "{path}");
@@ -120,7 +120,7 @@ async fn a_path_without_an_endpoint_is_reported_by_a_code_that_ends_retries() {
         assert_eq!(closing["reconnect"], "no", "{path}: {closing}");
     }
     // A foreign page learns nothing about the paths.
-    let strict = Replica::alone_with("[server]\nallowed_origins = [\"https://app.example\"]").await;
+    let strict = TestReplica::alone_with("[server]\nallowed_origins = [\"https://app.example\"]").await;
     strict.connect("/ws/nope").origin("https://evil.example").expect_closed(1008).await;
     // Others see the status.
     replica.connect("/ws/nope").expect_refused(404).await;
@@ -129,8 +129,8 @@ async fn a_path_without_an_endpoint_is_reported_by_a_code_that_ends_retries() {
 #[tokio::test]
 async fn every_deliberate_close_is_announced() {
     let settings = "[auth]\nleeway = \"0s\"\n[limits]\ninvalid_messages_max = 3";
-    let mut replica = Replica::alone_with(settings).await;
-    let announced = async |client: &mut Client, code: u16, reconnect: &str| {
+    let mut replica = TestReplica::alone_with(settings).await;
+    let announced = async |client: &mut TestClient, code: u16, reconnect: &str| {
         let closing = loop {
             let message = client.next().await;
             if message["type"] == "closing" {
@@ -141,7 +141,7 @@ async fn every_deliberate_close_is_announced() {
         client.expect_close(code).await;
         closing
     };
-    let brief = Token::of("carol").expires_in(2).sign();
+    let brief = TokenBuilder::of("carol").expires_in(2).sign();
     let mut expiring = greeted(replica.connect("/ws/trading").token(&brief)).await;
     let mut clumsy = greeted(replica.connect("/ws/trading").token(&token("dave"))).await;
     for _ in 0..3 {
@@ -167,7 +167,8 @@ async fn every_deliberate_close_is_announced() {
 async fn no_client_is_locked_out_by_its_own_places_after_a_crash() {
     let server = RedisServer::start();
     let settings = "[limits]\nconnections_per_user_max = 5\n[session]\nreplica_ttl = \"60s\"\nsession_ttl = \"300s\"";
-    let (crashed, other) = (Replica::on_with(&server, settings).await, Replica::on_with(&server, settings).await);
+    let (crashed, other) =
+        (TestReplica::on_with(&server, settings).await, TestReplica::on_with(&server, settings).await);
     let mut sessions = Vec::new();
     for tab in 0..5 {
         let mut client = greeted(native(&crashed, "/ws/trading", "alice")).await;
@@ -192,7 +193,7 @@ async fn no_client_is_locked_out_by_its_own_places_after_a_crash() {
 
 #[tokio::test]
 async fn the_first_order_of_a_new_user_is_not_lost() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut alice = greeted(native(&replica, "/ws/trading", "alice")).await;
     let answer = alice.subscribe(&["orders"]).await;
     let cursor = answer["channels"][0]["cursor"].clone();
@@ -211,7 +212,7 @@ async fn the_first_order_of_a_new_user_is_not_lost() {
 
 #[tokio::test]
 async fn a_cursor_is_never_ignored() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut market = greeted(replica.connect("/ws/market")).await;
     let trade = |number: u32| json!({"type": "trade", "number": number});
     let cursor = replica.publish("trades:X", trade(1)).await;
@@ -232,8 +233,8 @@ async fn a_cursor_is_never_ignored() {
 
 #[tokio::test]
 async fn a_publication_cannot_pass_for_a_reply_or_a_notice() {
-    let replica = Replica::alone().await;
-    let right = Token::of("engine").publish(&["trades:*"]).sign();
+    let replica = TestReplica::alone().await;
+    let right = TokenBuilder::of("engine").publish(&["trades:*"]).sign();
     let mut engine = greeted(replica.connect("/ws/trading").token(&right)).await;
     let mut market = greeted(replica.connect("/ws/market")).await;
     market.subscribe(&["trades:X"]).await;
@@ -255,7 +256,7 @@ async fn a_publication_cannot_pass_for_a_reply_or_a_notice() {
 #[tokio::test]
 async fn one_loss_is_reported_once() {
     let server = RedisServer::start();
-    let (one, other) = (Replica::on(&server).await, Replica::on(&server).await);
+    let (one, other) = (TestReplica::on(&server).await, TestReplica::on(&server).await);
     let mut alice = one.trading("alice").await;
     let channels = ["orders", "risk_alerts", "bot_status"];
     alice.subscribe(&channels).await;
@@ -280,7 +281,7 @@ async fn one_loss_is_reported_once() {
 
 #[tokio::test]
 async fn a_second_subscribe_replaces_the_options_in_place() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut client = replica.market().await;
     let tick = |number: u32| json!({"type": "ticker", "number": number});
     let paced = json!({"type": "subscribe", "channels": [{"channel": "ticker:X", "max_rate": 1}]});
@@ -308,10 +309,10 @@ async fn a_second_subscribe_replaces_the_options_in_place() {
 
 #[tokio::test]
 async fn a_refreshed_token_with_fewer_rights_ends_subscriptions_with_a_notice() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut alice = greeted(native(&replica, "/ws/trading", "alice")).await;
     alice.subscribe(&["orders", "portfolio"]).await;
-    let narrow = Token::of("alice").channels(&["orders"]).sign();
+    let narrow = TokenBuilder::of("alice").channels(&["orders"]).sign();
     let answer = alice.ask(json!({"type": "auth", "token": narrow})).await;
     assert_eq!(answer["type"], "authenticated");
     let notice = alice.expect_type("unsubscribed").await;
@@ -322,7 +323,7 @@ async fn a_refreshed_token_with_fewer_rights_ends_subscriptions_with_a_notice() 
 
 #[tokio::test]
 async fn with_a_token_in_a_message_the_welcome_follows_authentication() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut client = replica.connect("/ws/trading").header(PROTOCOL, "tickgate.v1").open().await;
     client.send(json!({"type": "ping", "id": "early"})).await;
     assert_eq!(client.next().await["id"], "early", "no welcome before");
@@ -338,8 +339,8 @@ async fn with_a_token_in_a_message_the_welcome_follows_authentication() {
 
 #[tokio::test]
 async fn a_stop_is_stored_once_however_often_it_is_sent() {
-    let replica = Replica::alone().await;
-    let right = Token::of("alice").commands().sign();
+    let replica = TestReplica::alone().await;
+    let right = TokenBuilder::of("alice").commands().sign();
     let mut tab = greeted(replica.connect("/ws/backtest/run-1").token(&right)).await;
     tab.expect_type("subscribed").await;
     let stop = json!({"type": "command", "command": "stop", "msg_id": "stop-1"});
@@ -352,7 +353,7 @@ async fn a_stop_is_stored_once_however_often_it_is_sent() {
 #[tokio::test]
 async fn only_temporary_failures_have_a_retry_delay() {
     let mut server = RedisServer::durable();
-    let replica = Replica::on(&server).await;
+    let replica = TestReplica::on(&server).await;
     let mut alice = replica.trading("alice").await;
     let answer = alice.ask(json!({"type": "subscribe", "channels": ["payroll"]})).await;
     assert_eq!(answer["errors"][0]["details"], Value::Null, "{answer}");
@@ -370,7 +371,7 @@ async fn only_temporary_failures_have_a_retry_delay() {
 #[tokio::test]
 async fn an_engines_payload_with_meta_is_reported_as_missing_for_a_separate_reason() {
     let server = RedisServer::start();
-    let replica = Replica::on(&server).await;
+    let replica = TestReplica::on(&server).await;
     let mut market = replica.market().await;
     market.subscribe(&["trades:X"]).await;
     let first = replica.publish("trades:X", json!({"number": 1})).await;
@@ -398,7 +399,7 @@ async fn an_engines_payload_with_meta_is_reported_as_missing_for_a_separate_reas
 
 #[tokio::test]
 async fn on_connect_channels_of_document_clients_start_where_the_url_says() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     for number in 1..=3 {
         replica.publish("run:r-1", json!({"type": "candle", "number": number})).await;
     }
@@ -423,7 +424,7 @@ async fn on_connect_channels_of_document_clients_start_where_the_url_says() {
 #[tokio::test]
 async fn an_event_stream_has_the_notices_of_a_websocket() {
     let settings = "[session]\nheartbeat_interval = \"1s\"\nheartbeat_timeout = \"1s\"";
-    let replica = Replica::alone_with(settings).await;
+    let replica = TestReplica::alone_with(settings).await;
     let path = "/sse?channels=trades:X";
     let mut reader = EventStream::open(replica.address(), path, &[]).await.expect("a stream");
     assert_eq!(reader.next().await["type"], "subscribed");
@@ -434,8 +435,8 @@ async fn an_event_stream_has_the_notices_of_a_websocket() {
 async fn a_subscription_whose_stream_cannot_be_read_ends_with_a_notice_and_a_retry_delay() {
     let server = RedisServer::start();
     let settings = "[limits]\noutbox_messages_max = 10\noutbox_bytes_max = 65536\n[hub]\nring_messages_max = 1";
-    let replica = Replica::on_with(&server, settings).await;
-    let mut wire = Wire::connect(replica.address()).await;
+    let replica = TestReplica::on_with(&server, settings).await;
+    let mut wire = RawConnection::connect(replica.address()).await;
     let offer = format!("Sec-WebSocket-Protocol: tickgate.v1, bearer.{}\r\n", token("alice"));
     wire.send(upgrade_request("/ws/trading", &offer).as_bytes()).await;
     assert_eq!(wire.answer_head().await.map(|(status, _)| status), Some(101));

@@ -3,15 +3,15 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    gateway::{Footprint, Gateway},
+    gateway::{AttackedGateway, KernelUsage},
     support::redis::RedisServer,
 };
 
 /// The resources that both processes have used so far.
 #[derive(Clone, Copy, Debug)]
-pub struct Usage {
+pub struct ProcessesUsage {
     at: Instant,
-    gateway: Footprint,
+    gateway: KernelUsage,
     redis: RedisUsage,
 }
 
@@ -25,12 +25,12 @@ struct RedisUsage {
 /// The resources used between two moments.
 #[derive(Clone, Copy, Debug)]
 pub struct Cost {
-    before: Usage,
-    after: Usage,
+    before: ProcessesUsage,
+    after: ProcessesUsage,
 }
 
-impl Usage {
-    pub async fn now(gateway: &Gateway, redis: &RedisServer) -> Self {
+impl ProcessesUsage {
+    pub async fn now(gateway: &AttackedGateway, redis: &RedisServer) -> Self {
         let info: String = redis.run(&["INFO"]).await;
         let field = |name: &str| {
             let value = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
@@ -44,7 +44,7 @@ impl Usage {
 }
 
 impl Cost {
-    pub const fn between(before: Usage, after: Usage) -> Self {
+    pub const fn between(before: ProcessesUsage, after: ProcessesUsage) -> Self {
         Self { before, after }
     }
 

@@ -21,7 +21,7 @@ use crate::support::{
 const PROGRAM: &str = "TICKGATE_SECURITY_GATEWAY";
 
 /// A running gateway, killed when dropped.
-pub struct Gateway {
+pub struct AttackedGateway {
     child: Child,
     dir: TempDir,
     pub public: SocketAddr,
@@ -39,7 +39,7 @@ pub struct Oddity {
 
 /// The resources used by the process, as counted by the kernel.
 #[derive(Clone, Copy, Debug)]
-pub struct Footprint {
+pub struct KernelUsage {
     pub processor: Duration,
     pub resident_bytes: u64,
     /// The maximum resident memory so far.
@@ -51,7 +51,7 @@ pub fn program() -> String {
     std::env::var(PROGRAM).unwrap_or_else(|_| env!("CARGO_BIN_EXE_tickgate").to_owned())
 }
 
-impl Gateway {
+impl AttackedGateway {
     /// Starts it on free ports and waits until it is ready. `settings` as in a configuration file.
     pub async fn start(redis_url: &str, settings: &str) -> Self {
         Self::start_oddly(redis_url, settings, Oddity::default()).await
@@ -104,7 +104,7 @@ impl Gateway {
     }
 
     /// Sends a request as a backend; returns the response.
-    pub async fn post(&self, path: &str, body: &serde_json::Value) -> http::Answer {
+    pub async fn post(&self, path: &str, body: &serde_json::Value) -> http::TestResponse {
         let headers = [("x-api-key", API_KEY), ("content-type", "application/json")];
         http::send(self.operations, "POST", path, &headers, Some(body.to_string())).await
     }
@@ -161,7 +161,7 @@ impl Gateway {
         answer.body.lines().filter(own).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
-    pub fn footprint(&self) -> Footprint {
+    pub fn footprint(&self) -> KernelUsage {
         let proc = format!("/proc/{}", self.child.id());
         let read = |name: &str| std::fs::read_to_string(format!("{proc}/{name}")).expect("a living process");
         let status = read("status");
@@ -176,7 +176,7 @@ impl Gateway {
         let ticks: u64 = fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("a number of ticks")).sum();
         // The kernel's unit of this figure on every Linux platform.
         let processor = Duration::from_millis(ticks * 10);
-        Footprint { processor, resident_bytes: bytes("VmRSS:"), peak_bytes: bytes("VmHWM:") }
+        KernelUsage { processor, resident_bytes: bytes("VmRSS:"), peak_bytes: bytes("VmHWM:") }
     }
 
     pub fn log(&self) -> String {
@@ -184,7 +184,7 @@ impl Gateway {
     }
 }
 
-impl Drop for Gateway {
+impl Drop for AttackedGateway {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("the gateway said:\n{}", self.log());

@@ -41,7 +41,7 @@ mod s20_mistyped;
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
-use scene::Form;
+use scene::AttackLength;
 use tickgate_kit as support;
 use tokio::runtime::Builder;
 
@@ -50,7 +50,7 @@ fn main() -> ExitCode {
     // One at a time, because the effect on others is measured.
     arguments.test_threads = Some(1);
     let mut attacks = attacks();
-    if Form::asked() == Form::Long {
+    if AttackLength::asked() == AttackLength::Long {
         attacks.extend(moderate_attacks());
     }
     let conclusion = libtest_mimic::run(&arguments, attacks);

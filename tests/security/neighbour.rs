@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use crate::support::{
-    client::{Client, Request},
+    client::{ConnectRequest, TestClient},
     replica::token,
 };
 
@@ -40,7 +40,7 @@ pub enum Question {
 struct Neighbour {
     gateway: SocketAddr,
     number: u32,
-    client: Client,
+    client: TestClient,
     asked: u64,
 }
 
@@ -50,12 +50,12 @@ pub struct Neighbours(Vec<Neighbour>);
 /// Neighbours that send requests until they are stopped.
 pub struct Asking {
     stop: watch::Sender<bool>,
-    asking: JoinSet<(Neighbour, Latencies)>,
+    asking: JoinSet<(Neighbour, ResponseLatencies)>,
 }
 
 /// The latencies of responses.
 #[derive(Clone, Debug, Default)]
-pub struct Latencies {
+pub struct ResponseLatencies {
     sorted: Vec<Duration>,
     /// Requests that were refused with a retry.
     pub refused: usize,
@@ -65,7 +65,7 @@ impl Neighbours {
     pub async fn at(gateway: SocketAddr) -> Self {
         let mut all = Vec::new();
         for number in 0..NEIGHBOURS {
-            let mut client = Request::new(gateway, "/ws/market").name("a neighbour").open().await;
+            let mut client = ConnectRequest::new(gateway, "/ws/market").name("a neighbour").open().await;
             client.greeted().await;
             all.push(Neighbour { gateway, number, client, asked: 0 });
         }
@@ -83,7 +83,7 @@ impl Neighbours {
     }
 
     /// The same for a limited time.
-    pub async fn ask_for(self, question: Question, time: Duration) -> (Self, Latencies) {
+    pub async fn ask_for(self, question: Question, time: Duration) -> (Self, ResponseLatencies) {
         let asking = self.ask(question);
         sleep(time).await;
         asking.stop().await
@@ -92,9 +92,9 @@ impl Neighbours {
 
 impl Asking {
     /// Stops after pending responses.
-    pub async fn stop(self) -> (Neighbours, Latencies) {
+    pub async fn stop(self) -> (Neighbours, ResponseLatencies) {
         self.stop.send_replace(true);
-        let (mut all, mut latencies) = (Vec::new(), Latencies::default());
+        let (mut all, mut latencies) = (Vec::new(), ResponseLatencies::default());
         for (neighbour, seen) in self.asking.join_all().await {
             all.push(neighbour);
             latencies.add(seen);
@@ -104,8 +104,8 @@ impl Asking {
 }
 
 impl Neighbour {
-    async fn asks(mut self, question: Question, stopped: watch::Receiver<bool>) -> (Self, Latencies) {
-        let mut latencies = Latencies::default();
+    async fn asks(mut self, question: Question, stopped: watch::Receiver<bool>) -> (Self, ResponseLatencies) {
+        let mut latencies = ResponseLatencies::default();
         let turn = PACE / NEIGHBOURS * self.number;
         let mut pace = interval_at(tokio::time::Instant::now() + turn, PACE);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -157,7 +157,7 @@ impl Neighbour {
     async fn join(&self) -> Option<Duration> {
         let own = token(&format!("neighbour-{}", self.number));
         let began = Instant::now();
-        let mut client = Request::new(self.gateway, "/ws/trading").token(&own).try_open().await.ok()?;
+        let mut client = ConnectRequest::new(self.gateway, "/ws/trading").token(&own).try_open().await.ok()?;
         client.greeted().await;
         let took = began.elapsed();
         client.close().await;
@@ -165,7 +165,7 @@ impl Neighbour {
     }
 }
 
-impl Latencies {
+impl ResponseLatencies {
     /// Adds other latencies.
     pub fn add(&mut self, other: Self) {
         self.sorted.extend(other.sorted);

@@ -13,8 +13,8 @@ use tokio::{
 use crate::{
     attacker::{Attacker, launch},
     neighbour::Question,
-    scene::{Form, Scene},
-    siege::{Bounds, Siege},
+    scene::{AttackLength, AttackScene},
+    siege::{GrowthBounds, Siege},
 };
 
 /// Channels of one connection: `limits.subscriptions_max`.
@@ -26,7 +26,7 @@ const AT_ONCE_MAX: usize = 200;
 
 /// The scale of the attack.
 #[derive(Clone, Copy)]
-struct Plan {
+struct WorkQueueScale {
     settings: &'static str,
     /// Latency per 16 KiB between the gateway and Redis. Queues show only if Redis is not on the same machine.
     distance: Duration,
@@ -37,13 +37,13 @@ struct Plan {
     rounds: u32,
     /// Longer than the linger time of a topic.
     after: Duration,
-    bounds: Bounds,
+    bounds: GrowthBounds,
 }
 
-impl Plan {
+impl WorkQueueScale {
     fn asked() -> Self {
         let (millis, seconds) = (Duration::from_millis, Duration::from_secs);
-        Form::asked().or(
+        AttackLength::asked().or(
             Self {
                 settings: "[hub]\nlinger = \"1s\"\n[redis]\ncompare_interval = \"1s\"\n",
                 distance: millis(5),
@@ -51,7 +51,7 @@ impl Plan {
                 herd: 40,
                 rounds: 2,
                 after: seconds(2),
-                bounds: Bounds { gateway: 100_000_000, redis: 20_000_000 },
+                bounds: GrowthBounds { gateway: 100_000_000, redis: 20_000_000 },
             },
             Self {
                 settings: "",
@@ -61,7 +61,7 @@ impl Plan {
                 rounds: 3,
                 after: seconds(15),
                 // Twenty thousand topics with long names, for ten seconds after their last subscribers left.
-                bounds: Bounds { gateway: 150_000_000, redis: 40_000_000 },
+                bounds: GrowthBounds { gateway: 150_000_000, redis: 40_000_000 },
             },
         )
     }
@@ -90,7 +90,7 @@ async fn come_and_go(attacker: Arc<Attacker>, time: Duration) {
 }
 
 /// A group of strangers comes and leaves together, repeatedly; no one comes while their topics are being unfollowed.
-async fn leave_together(attacker: Arc<Attacker>, plan: Plan) {
+async fn leave_together(attacker: Arc<Attacker>, plan: WorkQueueScale) {
     for round in 0..plan.rounds {
         let come = |stranger| {
             let attacker = &attacker;
@@ -103,15 +103,15 @@ async fn leave_together(attacker: Arc<Attacker>, plan: Plan) {
     }
 }
 
-async fn judge(siege: Siege, scene: &Scene, attacker: Arc<Attacker>, bounds: Bounds) {
+async fn judge(siege: Siege, scene: &AttackScene, attacker: Arc<Attacker>, bounds: GrowthBounds) {
     println!("  attacker   {} connections, {} more failed", attacker.visits(), attacker.failed());
     assert!(attacker.visits() > 0 && attacker.failed() == 0, "the attack did not take place");
     siege.lift(scene, &[attacker], bounds).await;
 }
 
 pub async fn s00_strangers_who_come_and_go_keep_nobody_from_subscribing() {
-    let plan = Plan::asked();
-    let (scene, _network) = Scene::apart(plan.settings, plan.distance).await;
+    let plan = WorkQueueScale::asked();
+    let (scene, _network) = AttackScene::apart(plan.settings, plan.distance).await;
     let siege = Siege::lay(&scene, "S0  new topics, one stranger after another", Question::New).await;
     let attacker = Attacker::of(scene.gateway.public);
     launch(come_and_go(Arc::clone(&attacker), plan.visits)).await;
@@ -120,8 +120,8 @@ pub async fn s00_strangers_who_come_and_go_keep_nobody_from_subscribing() {
 }
 
 pub async fn s00_strangers_who_leave_together_keep_nobody_from_subscribing() {
-    let plan = Plan::asked();
-    let (scene, _network) = Scene::apart(plan.settings, plan.distance).await;
+    let plan = WorkQueueScale::asked();
+    let (scene, _network) = AttackScene::apart(plan.settings, plan.distance).await;
     let siege = Siege::lay(&scene, "S0  new topics, strangers all at once", Question::New).await;
     let attacker = Attacker::of(scene.gateway.public);
     launch(leave_together(Arc::clone(&attacker), plan)).await;

@@ -9,8 +9,8 @@ use tokio::{task::JoinSet, time::interval};
 use crate::{
     attacker::{Attacker, launch},
     neighbour::Question,
-    scene::{Form, Scene},
-    siege::{Bounds, Siege},
+    scene::{AttackLength, AttackScene},
+    siege::{GrowthBounds, Siege},
 };
 
 /// Channels of one connection, one less than `limits.subscriptions_max`.
@@ -44,14 +44,14 @@ async fn toggle_all(attacker: Arc<Attacker>, strangers: usize, time: Duration) {
 }
 
 pub async fn s01_turning_a_channel_on_and_off_writes_no_session() {
-    let (strangers, time) = Form::asked().or((20, Duration::from_secs(3)), (150, Duration::from_secs(20)));
-    let scene = Scene::set("").await;
+    let (strangers, time) = AttackLength::asked().or((20, Duration::from_secs(3)), (150, Duration::from_secs(20)));
+    let scene = AttackScene::set("").await;
     let siege = Siege::lay(&scene, "S1  one more channel on and off", Question::Join).await;
     let attacker = Attacker::of(scene.gateway.public);
     launch(toggle_all(Arc::clone(&attacker), strangers, time)).await;
     println!("  attacker   {} connections, {} more failed", attacker.visits(), attacker.failed());
     assert_eq!(attacker.visits(), strangers as u64, "the attack did not take place");
     // Followed topics are in the table of bounds: here, 30,000 names of 199 bytes.
-    let bounds = Bounds { gateway: 150_000_000, redis: 40_000_000 };
+    let bounds = GrowthBounds { gateway: 150_000_000, redis: 40_000_000 };
     siege.lift(&scene, &[attacker], bounds).await;
 }

@@ -9,9 +9,9 @@ use serde_json::json;
 use crate::{
     attacker::{Attacker, launch},
     neighbour::Question,
-    scene::{Form, Scene},
-    siege::{Bounds, Siege},
-    support::{client::Request, eventually, redis::RedisServer, replica::token},
+    scene::{AttackLength, AttackScene},
+    siege::{GrowthBounds, Siege},
+    support::{client::ConnectRequest, eventually, redis::RedisServer, replica::token},
 };
 
 /// Channels of one connection: `limits.subscriptions_max`.
@@ -52,8 +52,9 @@ async fn come_and_go(attacker: Arc<Attacker>, strangers: usize, at_once: usize) 
 }
 
 pub async fn s02_strangers_who_leave_leave_little_and_no_publication_is_refused() {
-    let (settings, strangers, at_once) = Form::asked().or(("[hub]\nlinger = \"1s\"\n", 150, 16), ("", 1_600, 50));
-    let scene = Scene::set(settings).await;
+    let (settings, strangers, at_once) =
+        AttackLength::asked().or(("[hub]\nlinger = \"1s\"\n", 150, 16), ("", 1_600, 50));
+    let scene = AttackScene::set(settings).await;
     let siege = Siege::lay(&scene, "S2  what short connections leave", Question::Ping).await;
     // Sessions of the neighbours, which stay.
     let own = keys(&scene.redis, "tg2:{s:*").await;
@@ -78,15 +79,15 @@ pub async fn s02_strangers_who_leave_leave_little_and_no_publication_is_refused(
         (used_bytes(&scene.redis).await < at_rest + LEFT_BYTES_MAX).then_some(())
     })
     .await;
-    siege.lift(&scene, &[attacker], Bounds { gateway: 150_000_000, redis: LEFT_BYTES_MAX }).await;
+    siege.lift(&scene, &[attacker], GrowthBounds { gateway: 150_000_000, redis: LEFT_BYTES_MAX }).await;
 }
 
 pub async fn s02_a_redis_that_is_nearly_full_drops_sessions_before_it_refuses_publications() {
-    let scene = Scene::set("").await;
+    let scene = AttackScene::set("").await;
     let siege = Siege::lay(&scene, "S2  users come and go, Redis nearly full", Question::Ping).await;
     let own = keys(&scene.redis, "tg2:{s:*").await;
     for user in 0..USERS {
-        let request = Request::new(scene.gateway.public, "/ws/trading").token(&token(&format!("user-{user}")));
+        let request = ConnectRequest::new(scene.gateway.public, "/ws/trading").token(&token(&format!("user-{user}")));
         let mut client = request.open().await;
         client.greeted().await;
         client.close().await;
@@ -101,5 +102,5 @@ pub async fn s02_a_redis_that_is_nearly_full_drops_sessions_before_it_refuses_pu
     eventually("their sessions to go", async || (keys(&scene.redis, "tg2:{s:*").await == own).then_some(())).await;
     assert_eq!(scene.gateway.publish("trades:KNOWN", &json!({"type": "trade"})).await, 200);
     // The filler belongs to the test.
-    siege.lift(&scene, &[], Bounds { redis: 25_000_000, ..Bounds::SMALL }).await;
+    siege.lift(&scene, &[], GrowthBounds { redis: 25_000_000, ..GrowthBounds::SMALL }).await;
 }

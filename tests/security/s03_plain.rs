@@ -10,13 +10,13 @@ use tokio::{io::AsyncReadExt, net::TcpStream, time::timeout};
 use crate::{
     attacker::{Attacker, launch},
     neighbour::Question,
-    scene::{Form, Scene},
-    siege::{Bounds, Siege},
+    scene::{AttackLength, AttackScene},
+    siege::{GrowthBounds, Siege},
 };
 
 /// The scale of the attack.
 #[derive(Clone, Copy)]
-struct Plan {
+struct PlainScale {
     settings: &'static str,
     connections: usize,
     /// `limits.connections_per_address_max`, plus those that may receive a refusal.
@@ -27,10 +27,10 @@ struct Plan {
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-impl Plan {
+impl PlainScale {
     fn asked() -> Self {
         let settings = "[limits]\nconnections_per_address_max = 20\n[session]\nwrite_timeout = \"1s\"\n";
-        Form::asked().or(
+        AttackLength::asked().or(
             Self { settings, connections: 120, kept_max: 20 + 32, cut_off_after: Duration::from_secs(20) },
             Self { settings: "", connections: 1_499, kept_max: 1_000 + 32, cut_off_after: Duration::from_secs(60) },
         )
@@ -77,8 +77,8 @@ async fn never_read(attacker: Arc<Attacker>, patience: Duration) -> Option<Durat
 }
 
 pub async fn s03_plain_connections_are_bounded_and_responses_that_nobody_reads_end() {
-    let plan = Plan::asked();
-    let scene = Scene::set(plan.settings).await;
+    let plan = PlainScale::asked();
+    let scene = AttackScene::set(plan.settings).await;
     let siege = Siege::lay(&scene, "S3  plain connections, unread responses", Question::New).await;
     let attacker = Attacker::of(scene.gateway.public);
     let open = launch(hold(Arc::clone(&attacker), plan.connections)).await;
@@ -87,5 +87,5 @@ pub async fn s03_plain_connections_are_bounded_and_responses_that_nobody_reads_e
     let took = launch(never_read(Arc::clone(&attacker), plan.cut_off_after)).await;
     println!("  attacker   was cut off after {took:.1?}");
     assert!(took.is_some(), "the gateway goes on with a connection whose client reads nothing");
-    siege.lift(&scene, &[attacker], Bounds::SMALL).await;
+    siege.lift(&scene, &[attacker], GrowthBounds::SMALL).await;
 }

@@ -8,8 +8,8 @@ use futures_util::{StreamExt, stream};
 use crate::{
     attacker::{Attacker, launch},
     neighbour::Question,
-    scene::{Form, Scene},
-    siege::{Bounds, Siege},
+    scene::{AttackLength, AttackScene},
+    siege::{GrowthBounds, Siege},
     support::wire::upgrade_request,
 };
 
@@ -43,12 +43,12 @@ async fn ask_all(attacker: Arc<Attacker>, requests: usize) -> Vec<Option<u16>> {
 
 pub async fn s04_whatever_a_stranger_asks_for_counts_against_its_address() {
     // The limits of an address, which are below the default in the short form.
-    let (requests, burst, per_second) = Form::asked().or((1_500, 300, 20), (20_000, 1_000, 100));
+    let (requests, burst, per_second) = AttackLength::asked().or((1_500, 300, 20), (20_000, 1_000, 100));
     let settings = format!(
         "[server]\nallowed_origins = [\"https://app.example\"]\n\
          [limits]\nhandshakes_per_address = {{ per_second = {per_second}, burst = {burst} }}\n"
     );
-    let scene = Scene::set(&settings).await;
+    let scene = AttackScene::set(&settings).await;
     let siege = Siege::lay(&scene, "S4  wrong handshakes and event streams", Question::New).await;
     let (attacker, began) = (Attacker::of(scene.gateway.public), Instant::now());
     let statuses = launch(ask_all(Arc::clone(&attacker), requests)).await;
@@ -60,5 +60,5 @@ pub async fn s04_whatever_a_stranger_asks_for_counts_against_its_address() {
     let allowed = burst + per_second * (took.as_secs() as usize + 1);
     assert!(looked_at <= allowed, "{looked_at} of {requests} were looked at; the address may ask for {allowed}");
     assert!(statuses.contains(&Some(429)) && limited > 0, "the limit was not reached");
-    siege.lift(&scene, &[attacker], Bounds::SMALL).await;
+    siege.lift(&scene, &[attacker], GrowthBounds::SMALL).await;
 }

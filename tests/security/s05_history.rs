@@ -13,8 +13,8 @@ use tokio::{
 use crate::{
     attacker::{Attacker, launch},
     neighbour::Question,
-    scene::{Form, Scene},
-    siege::{Bounds, Siege},
+    scene::{AttackLength, AttackScene},
+    siege::{GrowthBounds, Siege},
 };
 
 /// What strangers request: more than one page holds.
@@ -108,8 +108,8 @@ async fn ask_for_events(attacker: Arc<Attacker>, time: Duration) {
 }
 
 /// A gateway with a large and a small topic.
-async fn scene() -> Scene {
-    let scene = Scene::set("").await;
+async fn scene() -> AttackScene {
+    let scene = AttackScene::set("").await;
     let filler = "x".repeat(HEAVY_BYTES);
     for number in 0..HEAVY_MESSAGES {
         let heavy = json!({"type": "trade", "n": number, "filler": filler});
@@ -119,10 +119,10 @@ async fn scene() -> Scene {
     scene
 }
 
-async fn judge(siege: Siege, scene: &Scene, attacker: Arc<Attacker>) {
-    let bounds = Bounds { gateway: MEMORY_BYTES_MAX, ..Bounds::SMALL };
+async fn judge(siege: Siege, scene: &AttackScene, attacker: Arc<Attacker>) {
+    let bounds = GrowthBounds { gateway: MEMORY_BYTES_MAX, ..GrowthBounds::SMALL };
     let (_, during) = siege.lift(scene, &[attacker], bounds).await;
-    if Form::asked() == Form::Long {
+    if AttackLength::asked() == AttackLength::Long {
         assert!(during.median() < MEDIAN_MAX, "coming back took {:?} in the median", during.median());
     }
 }
@@ -153,7 +153,7 @@ pub async fn s05_event_streams_that_resume_delay_nobody() {
 
 pub async fn s05_whoever_asks_for_much_waits_for_himself() {
     let (silent, askers, time) =
-        Form::asked().or((50, 10, Duration::from_secs(3)), (150, 100, Duration::from_secs(20)));
+        AttackLength::asked().or((50, 10, Duration::from_secs(3)), (150, 100, Duration::from_secs(20)));
     let scene = scene().await;
     let siege = Siege::lay(&scene, "S5  history and replays, read and unread", Question::Missed(LIGHT)).await;
     let attacker = Attacker::of(scene.gateway.public);

@@ -10,39 +10,39 @@ use tokio::{net::TcpStream, time::sleep};
 use crate::{
     attacker::{Attacker, launch},
     neighbour::Question,
-    scene::{Form, Scene},
-    siege::{Bounds, Siege},
+    scene::{AttackLength, AttackScene},
+    siege::{GrowthBounds, Siege},
 };
 
 /// Channels of one connection: `limits.subscriptions_max`.
 const CHANNELS: usize = 200;
 
 /// The scale of the attack.
-struct Plan {
+struct UnpublishedScale {
     settings: &'static str,
     addresses: u8,
     /// Per address.
     connections: usize,
     topics_max: f64,
-    bounds: Bounds,
+    bounds: GrowthBounds,
 }
 
-impl Plan {
+impl UnpublishedScale {
     fn asked() -> Self {
-        Form::asked().or(
+        AttackLength::asked().or(
             Self {
                 settings: "[hub]\nlinger = \"1s\"\nunpublished_topics_max = 2000\nunpublished_per_address_max = 800\n",
                 addresses: 4,
                 connections: 6,
                 topics_max: 2_000.0,
-                bounds: Bounds { gateway: 60_000_000, redis: 10_000_000 },
+                bounds: GrowthBounds { gateway: 60_000_000, redis: 10_000_000 },
             },
             Self {
                 settings: "",
                 addresses: 8,
                 connections: 120,
                 topics_max: 100_000.0,
-                bounds: Bounds { gateway: 300_000_000, redis: 80_000_000 },
+                bounds: GrowthBounds { gateway: 300_000_000, redis: 80_000_000 },
             },
         )
     }
@@ -63,8 +63,8 @@ async fn come(attacker: Arc<Attacker>, address: u8, connections: usize) -> Vec<O
 }
 
 pub async fn s06_topics_that_nobody_publishes_take_nobodys_room() {
-    let plan = Plan::asked();
-    let scene = Scene::set(plan.settings).await;
+    let plan = UnpublishedScale::asked();
+    let scene = AttackScene::set(plan.settings).await;
     for number in 0..50 {
         assert_eq!(scene.gateway.publish(&format!("trades:KNOWN{number}"), &json!({"n": number})).await, 200);
     }

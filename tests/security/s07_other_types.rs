@@ -13,9 +13,9 @@ use crate::{
     attacker::{Attacker, launch},
     cost::Cost,
     neighbour::Question,
-    scene::{Form, Scene},
-    siege::{Bounds, Siege},
-    support::{client::Request, eventually, replica::token},
+    scene::{AttackLength, AttackScene},
+    siege::{GrowthBounds, Siege},
+    support::{client::ConnectRequest, eventually, replica::token},
 };
 
 /// Topics whose keys have another type.
@@ -45,8 +45,8 @@ async fn ask_again(attacker: Arc<Attacker>, channels: Vec<String>, time: Duratio
 }
 
 pub async fn s07_a_key_of_another_type_fails_alone() {
-    let time = Form::asked().or(Duration::from_secs(4), Duration::from_secs(30));
-    let scene = Scene::set("").await;
+    let time = AttackLength::asked().or(Duration::from_secs(4), Duration::from_secs(30));
+    let scene = AttackScene::set("").await;
     let broken: Vec<_> = (0..BROKEN).map(|number| format!("trades:BROKEN{number}")).collect();
     for channel in &broken {
         // Finds the key of any topic with a publication, and replaces it.
@@ -66,9 +66,9 @@ pub async fn s07_a_key_of_another_type_fails_alone() {
     let siege = Siege::lay(&scene, "S7  keys of another type", Question::New).await;
     let attacker = Attacker::of(scene.gateway.public);
     launch(ask_again(Arc::clone(&attacker), broken.clone(), time)).await;
-    let (_, during) = siege.lift(&scene, &[attacker], Bounds::SMALL).await;
+    let (_, during) = siege.lift(&scene, &[attacker], GrowthBounds::SMALL).await;
     // Now there is only one client, which waits.
-    let mut stranger = Request::new(scene.gateway.public, "/ws/market").name("a stranger").open().await;
+    let mut stranger = ConnectRequest::new(scene.gateway.public, "/ws/market").name("a stranger").open().await;
     stranger.greeted().await;
     stranger.send(json!({"type": "subscribe", "channels": broken})).await;
     let before = scene.usage().await;
@@ -77,11 +77,11 @@ pub async fn s07_a_key_of_another_type_fails_alone() {
     println!("  redis      is sent {idle} bytes a second, with {BROKEN} topics that can't be read");
     assert!(idle < IDLE_BYTES_MAX, "{idle} bytes a second for topics that can't be read");
     // The timeout of a subscribe would be three seconds.
-    let waited_max = Form::asked().or(Duration::from_millis(2_500), Duration::from_secs(1));
+    let waited_max = AttackLength::asked().or(Duration::from_millis(2_500), Duration::from_secs(1));
     assert!(during.max() < waited_max, "somebody waited for the broken keys");
     assert!(scene.gateway.metric("tickgate_redis_errors_total").await > 0.0, "it is counted");
     // What the registry writes still arrives: a user who leaves is no longer counted.
-    let mut user = Request::new(scene.gateway.public, "/ws/trading").token(&token("alice")).open().await;
+    let mut user = ConnectRequest::new(scene.gateway.public, "/ws/trading").token(&token("alice")).open().await;
     user.greeted().await;
     eventually("the user to be counted", async || scene.gateway.counts("alice").await.then_some(())).await;
     user.close().await;

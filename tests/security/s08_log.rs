@@ -10,11 +10,11 @@ use std::{
 use serde_json::json;
 
 use crate::{
-    gateway::{Gateway, Oddity},
+    gateway::{AttackedGateway, Oddity},
     neighbour::Question,
-    scene::Scene,
-    siege::{Bounds, Siege, repelled},
-    support::{client::Request, eventually},
+    scene::AttackScene,
+    siege::{GrowthBounds, Siege, repelled},
+    support::{client::ConnectRequest, eventually},
 };
 
 /// Many lines, and a short drain.
@@ -46,8 +46,8 @@ fn full_disk() -> OwnedFd {
 }
 
 /// Connects, subscribes, publishes and receives.
-async fn serves(gateway: &Gateway) {
-    let mut client = Request::new(gateway.public, "/ws/market").open().await;
+async fn serves(gateway: &AttackedGateway) {
+    let mut client = ConnectRequest::new(gateway.public, "/ws/market").open().await;
     client.greeted().await;
     client.subscribe(&["ticker:LOG"]).await;
     // A gateway that was disconnected first asks the others what Redis may have lost.
@@ -59,7 +59,7 @@ async fn serves(gateway: &Gateway) {
 
 /// With such a log, clients are not affected, even while Redis is restarted, and the gateway drains.
 async fn goes_on_without_a_log(name: &'static str, attack: &'static str, log: OwnedFd) {
-    let mut scene = Scene::oddly(SETTINGS, Oddity { log: Some(log), ..Oddity::default() }).await;
+    let mut scene = AttackScene::oddly(SETTINGS, Oddity { log: Some(log), ..Oddity::default() }).await;
     let siege = Siege::lay(&scene, attack, Question::Ping).await;
     serves(&scene.gateway).await;
     scene.redis.kill();
@@ -68,7 +68,7 @@ async fn goes_on_without_a_log(name: &'static str, attack: &'static str, log: Ow
     scene.redis.restart();
     scene.gateway.linked().await;
     serves(&scene.gateway).await;
-    siege.lift(&scene, &[], Bounds::SMALL).await;
+    siege.lift(&scene, &[], GrowthBounds::SMALL).await;
     assert_eq!(scene.gateway.metric("tickgate_panics_total").await, 0.0, "{name}");
     // For a reader that only stalls, the gateway queues up to its limit.
     if name != "stalled" {
@@ -93,8 +93,8 @@ pub async fn s08_a_log_on_a_full_disk_stops_nothing() {
 
 pub async fn s08_a_replica_that_lost_a_vital_task_drains_and_ends_with_a_code() {
     let oddity = Oddity { defect: Some("VitalTaskPanics"), ..Oddity::default() };
-    let mut gateway = Scene::oddly(SETTINGS, oddity).await.gateway;
-    let mut client = Request::new(gateway.public, "/ws/market").open().await;
+    let mut gateway = AttackScene::oddly(SETTINGS, oddity).await.gateway;
+    let mut client = ConnectRequest::new(gateway.public, "/ws/market").open().await;
     client.greeted().await;
     client.expect_close(1012).await;
     assert_eq!(gateway.ended().await.code(), Some(1));

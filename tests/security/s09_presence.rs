@@ -13,9 +13,9 @@ use tokio::{
 use crate::{
     attacker::{Attacker, launch},
     neighbour::Question,
-    scene::{Form, Scene},
-    siege::{Bounds, Siege},
-    support::client::Request,
+    scene::{AttackLength, AttackScene},
+    siege::{GrowthBounds, Siege},
+    support::client::ConnectRequest,
 };
 
 /// Number of concurrent clients.
@@ -50,14 +50,14 @@ async fn ask_all(attacker: Arc<Attacker>, time: Duration) {
 }
 
 pub async fn s09_a_question_for_presence_waits_for_no_other() {
-    let time = Form::asked().or(Duration::from_secs(3), Duration::from_secs(30));
-    let scene = Scene::set("").await;
+    let time = AttackLength::asked().or(Duration::from_secs(3), Duration::from_secs(30));
+    let scene = AttackScene::set("").await;
     let siege = Siege::lay(&scene, "S9  a hundred ask for presence", Question::Presence).await;
     let attacker = Attacker::of(scene.gateway.public);
-    let mut stranger = Request::new(attacker.door().await, "/ws/market").open().await;
+    let mut stranger = ConnectRequest::new(attacker.door().await, "/ws/market").open().await;
     stranger.greeted().await;
     let refused = stranger.ask(json!({"type": "presence", "channel": "trades:NOT-FOLLOWED"})).await;
     assert_eq!(refused["error"], "forbidden", "of what it does not follow a stranger learns nothing: {refused}");
     launch(ask_all(Arc::clone(&attacker), time)).await;
-    siege.lift(&scene, &[attacker], Bounds { gateway: 100_000_000, redis: 20_000_000 }).await;
+    siege.lift(&scene, &[attacker], GrowthBounds { gateway: 100_000_000, redis: 20_000_000 }).await;
 }

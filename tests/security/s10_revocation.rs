@@ -8,15 +8,15 @@ use tickgate_wire::model::IssuedAt;
 
 use crate::{
     attacker::Attacker,
-    gateway::Gateway,
+    gateway::AttackedGateway,
     neighbour::Question,
-    scene::Scene,
-    siege::{Bounds, Siege},
+    scene::AttackScene,
+    siege::{GrowthBounds, Siege},
     support::{
-        client::Request,
+        client::ConnectRequest,
         eventually,
         redis::RedisServer,
-        replica::{Token, token},
+        replica::{TokenBuilder, token},
     },
 };
 
@@ -25,16 +25,16 @@ fn unix_ms() -> u64 {
     u64::try_from(now.as_millis()).expect("a small number")
 }
 
-async fn limit(scene: &Scene, bytes: &str) {
+async fn limit(scene: &AttackScene, bytes: &str) {
     let _: String = scene.redis.run(&["CONFIG", "SET", "maxmemory", bytes]).await;
 }
 
 pub async fn s10_a_revoked_token_opens_nothing_whatever_becomes_of_redis() {
-    let scene = Scene::set("").await;
+    let scene = AttackScene::set("").await;
     let siege = Siege::lay(&scene, "S10 a revoked token comes back", Question::Ping).await;
     let attacker = Attacker::of(scene.gateway.public);
     let door = attacker.door().await;
-    let join = |token: &str| Request::new(door, "/ws/trading").token(token);
+    let join = |token: &str| ConnectRequest::new(door, "/ws/trading").token(token);
     let old = token("alice");
     let mut alice = join(&old).open().await;
     alice.greeted().await;
@@ -57,18 +57,18 @@ pub async fn s10_a_revoked_token_opens_nothing_whatever_becomes_of_redis() {
         join(&old).expect_refused(403).await;
     }
     // A fraction of a second proves that a token is later.
-    let fresh = Token::of("alice").issued_at(IssuedAt::at_ms(unix_ms())).sign();
+    let fresh = TokenBuilder::of("alice").issued_at(IssuedAt::at_ms(unix_ms())).sign();
     let mut alice = join(&fresh).open().await;
     alice.greeted().await;
     let refused = alice.ask(json!({"type": "auth", "token": old})).await;
     assert_eq!((&refused["code"], &refused["error"]), (&json!(4002), &json!("user_inactive")), "{refused}");
     alice.ask(json!({"type": "ping"})).await;
     println!("  attacker   {tries} handshakes and a refresh with the revoked token, all refused");
-    siege.lift(&scene, &[attacker], Bounds::SMALL).await;
+    siege.lift(&scene, &[attacker], GrowthBounds::SMALL).await;
 }
 
 pub async fn s10_a_token_of_the_same_second_is_refused_for_a_moment_only() {
-    let scene = Scene::set("").await;
+    let scene = AttackScene::set("").await;
     let siege = Siege::lay(&scene, "S10 a token of the same second", Question::Ping).await;
     let attacker = Attacker::of(scene.gateway.public);
     let door = attacker.door().await;
@@ -81,20 +81,20 @@ pub async fn s10_a_token_of_the_same_second_is_refused_for_a_moment_only() {
         }
     };
     let join = |issued_at| {
-        let token = Token::of("alice").issued_at(issued_at).sign();
-        Request::new(door, "/ws/trading").token(&token)
+        let token = TokenBuilder::of("alice").issued_at(issued_at).sign();
+        ConnectRequest::new(door, "/ws/trading").token(&token)
     };
     let refusal = join(IssuedAt::in_second(second)).expect_refused(401).await;
     assert!(refusal.retry_after.is_some() && refusal.body.contains("4001"), "{refusal:?}");
     join(IssuedAt::in_second(second - 1)).expect_refused(403).await;
     join(IssuedAt::in_second(second + 1)).open().await.greeted().await;
-    siege.lift(&scene, &[attacker], Bounds::SMALL).await;
+    siege.lift(&scene, &[attacker], GrowthBounds::SMALL).await;
 }
 
 /// Revokes alice's tokens: her connection closes, and only a token issued afterwards is accepted.
-async fn holds(scene: &Scene, door: SocketAddr) {
-    let join = |token: &str| Request::new(door, "/ws/trading").token(token);
-    let old = Token::of("alice").issued_at(IssuedAt::at_ms(unix_ms())).sign();
+async fn holds(scene: &AttackScene, door: SocketAddr) {
+    let join = |token: &str| ConnectRequest::new(door, "/ws/trading").token(token);
+    let old = TokenBuilder::of("alice").issued_at(IssuedAt::at_ms(unix_ms())).sign();
     let mut alice = join(&old).open().await;
     alice.greeted().await;
     let revoke = json!({"user": "alice", "revoke_seconds": 600});
@@ -103,7 +103,7 @@ async fn holds(scene: &Scene, door: SocketAddr) {
     for _ in 0..5 {
         join(&old).expect_refused(403).await;
     }
-    let fresh = Token::of("alice").issued_at(IssuedAt::at_ms(unix_ms())).sign();
+    let fresh = TokenBuilder::of("alice").issued_at(IssuedAt::at_ms(unix_ms())).sign();
     let mut alice = join(&fresh).open().await;
     alice.greeted().await;
     let refused = alice.ask(json!({"type": "auth", "token": old})).await;
@@ -114,8 +114,8 @@ async fn holds(scene: &Scene, door: SocketAddr) {
 
 pub async fn s10_redis_clock_decides_nothing() {
     let redis = RedisServer::with_a_clock_of_its_own();
-    let gateway = Gateway::start(&redis.url(), "").await;
-    let scene = Scene { gateway, redis };
+    let gateway = AttackedGateway::start(&redis.url(), "").await;
+    let scene = AttackScene { gateway, redis };
     let siege = Siege::lay(&scene, "S10 Redis's clock is wrong", Question::Ping).await;
     let attacker = Attacker::of(scene.gateway.public);
     let door = attacker.door().await;
@@ -127,7 +127,7 @@ pub async fn s10_redis_clock_decides_nothing() {
     // An operator's command given while the clock was ahead is over, although Redis keeps it until a time in the
     // future.
     let bob = token("bob");
-    let join = || Request::new(door, "/ws/trading").token(&bob);
+    let join = || ConnectRequest::new(door, "/ws/trading").token(&bob);
     let mut closed = join().open().await;
     closed.greeted().await;
     assert_eq!(scene.gateway.post("/api/v1/disconnect", &json!({"user": "bob"})).await.status, 202);
@@ -139,6 +139,6 @@ pub async fn s10_redis_clock_decides_nothing() {
     scene.redis.client_kill("pubsub").await;
     scene.gateway.linked().await;
     later.ask(json!({"type": "ping"})).await;
-    siege.lift(&scene, &[attacker], Bounds::SMALL).await;
+    siege.lift(&scene, &[attacker], GrowthBounds::SMALL).await;
     later.ask(json!({"type": "ping"})).await;
 }

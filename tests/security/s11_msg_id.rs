@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 use crate::{
     attacker::Attacker,
     neighbour::Question,
-    scene::Scene,
-    siege::{Bounds, Siege},
+    scene::AttackScene,
+    siege::{GrowthBounds, Siege},
     support::{
-        client::Request,
-        replica::{Token, token},
+        client::ConnectRequest,
+        replica::{TokenBuilder, token},
     },
 };
 
@@ -19,15 +19,15 @@ fn fill(status: &str) -> Value {
 }
 
 pub async fn s11_nobody_uses_up_the_msg_id_of_another_publisher() {
-    let scene = Scene::set("").await;
+    let scene = AttackScene::set("").await;
     let siege = Siege::lay(&scene, "S11 the msg_id of somebody's order", Question::Ping).await;
     let attacker = Attacker::of(scene.gateway.public);
     let door = attacker.door().await;
-    let mut alice = Request::new(scene.gateway.public, "/ws/trading").token(&token("alice")).open().await;
+    let mut alice = ConnectRequest::new(scene.gateway.public, "/ws/trading").token(&token("alice")).open().await;
     alice.greeted().await;
     alice.subscribe(&["orders"]).await;
-    let right = Token::of("mallory").publish(&["bot_status", "orders", "logs"]).sign();
-    let mut mallory = Request::new(door, "/ws/trading").token(&right).open().await;
+    let right = TokenBuilder::of("mallory").publish(&["bot_status", "orders", "logs"]).sign();
+    let mut mallory = ConnectRequest::new(door, "/ws/trading").token(&right).open().await;
     mallory.greeted().await;
     let taken = json!({"type": "publish", "channel": "bot_status", "user": "alice", "msg_id": "fill-981", "data": {}});
     assert_eq!(mallory.ask(taken).await["duplicate"], false);
@@ -36,7 +36,7 @@ pub async fn s11_nobody_uses_up_the_msg_id_of_another_publisher() {
     taken["type"] = json!("publish");
     assert_eq!(mallory.ask(taken).await["duplicate"], false);
     alice.expect(json!({"type": "order", "status": "cancelled"})).await;
-    let mut connector = Request::new(door, "/ws/ingest").token(&right).open().await;
+    let mut connector = ConnectRequest::new(door, "/ws/ingest").token(&right).open().await;
     let payload = json!({"level": "INFO", "message": "x"});
     connector
         .send(json!({"msg_id": "fill-981", "msg_type": "log_record", "source": "backend", "timestamp": 1, "payload": payload}))
@@ -56,5 +56,5 @@ pub async fn s11_nobody_uses_up_the_msg_id_of_another_publisher() {
         "a success for what is not stored"
     );
     alice.expect_nothing().await;
-    siege.lift(&scene, &[attacker], Bounds::SMALL).await;
+    siege.lift(&scene, &[attacker], GrowthBounds::SMALL).await;
 }

@@ -5,12 +5,12 @@ use redis::{RedisError, Value, cmd};
 use serde_json::json;
 
 use crate::{
-    gateway::Gateway,
+    gateway::AttackedGateway,
     neighbour::Question,
-    scene::Scene,
-    siege::{Bounds, Siege},
+    scene::AttackScene,
+    siege::{GrowthBounds, Siege},
     support::{
-        client::Request,
+        client::ConnectRequest,
         redis::{RedisServer, url_of},
         replica::token,
     },
@@ -41,11 +41,11 @@ const ATTEMPTS: &[&[&str]] = &[
 pub async fn s12_an_engine_publishes_and_does_nothing_else() {
     let redis = RedisServer::shipped(&[]);
     let url = |user| url_of(user, format!("127.0.0.1:{}", redis.port()));
-    let gateway = Gateway::start(&url("tickgate"), "[redis]\nengines = true\n").await;
+    let gateway = AttackedGateway::start(&url("tickgate"), "[redis]\nengines = true\n").await;
     let engine = url("engine");
-    let scene = Scene { gateway, redis };
+    let scene = AttackScene { gateway, redis };
     let siege = Siege::lay(&scene, "S12 the credentials of an engine", Question::New).await;
-    let mut alice = Request::new(scene.gateway.public, "/ws/trading").token(&token("alice")).open().await;
+    let mut alice = ConnectRequest::new(scene.gateway.public, "/ws/trading").token(&token("alice")).open().await;
     alice.greeted().await;
     let session = alice.welcome["session"].as_str().expect("a session").to_owned();
     let client = redis::Client::open(engine).unwrap();
@@ -65,5 +65,5 @@ pub async fn s12_an_engine_publishes_and_does_nothing_else() {
     // Permitted commands work.
     let generation: Option<String> = cmd("HGET").arg("tg2:{gen}").arg("open").query_async(&mut engine).await.unwrap();
     assert!(generation.is_some(), "an engine finds the generation");
-    siege.lift(&scene, &[], Bounds::SMALL).await;
+    siege.lift(&scene, &[], GrowthBounds::SMALL).await;
 }

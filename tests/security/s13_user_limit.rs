@@ -6,10 +6,10 @@ use std::{net::SocketAddr, time::Duration};
 use crate::{
     attacker::Attacker,
     neighbour::Question,
-    scene::Scene,
-    siege::{Bounds, Siege},
+    scene::AttackScene,
+    siege::{GrowthBounds, Siege},
     support::{
-        client::{Client, Request},
+        client::{ConnectRequest, TestClient},
         eventually,
         proxy::Weather,
         replica::token,
@@ -21,15 +21,15 @@ const CONNECTIONS_MAX: usize = 5;
 /// Number of attempts.
 const TRIES: usize = 150;
 
-async fn join(door: SocketAddr) -> Result<Client, u16> {
-    let request = Request::new(door, "/ws/trading").token(&token("alice"));
+async fn join(door: SocketAddr) -> Result<TestClient, u16> {
+    let request = ConnectRequest::new(door, "/ws/trading").token(&token("alice"));
     let mut client = request.try_open().await.map_err(|refusal| refusal.status)?;
     client.greeted().await;
     Ok(client)
 }
 
 pub async fn s13_a_users_limit_holds_while_redis_is_away_and_the_older_connections_stay() {
-    let (scene, network) = Scene::apart("", Duration::ZERO).await;
+    let (scene, network) = AttackScene::apart("", Duration::ZERO).await;
     let siege = Siege::lay(&scene, "S13 one user's connections, Redis away", Question::Ping).await;
     let attacker = Attacker::of(scene.gateway.public);
     let door = attacker.door().await;
@@ -62,5 +62,5 @@ pub async fn s13_a_users_limit_holds_while_redis_is_away_and_the_older_connectio
         client.ask(serde_json::json!({"type": "ping"})).await;
     }
     assert_eq!(join(door).await.err(), Some(429), "over the limit again");
-    siege.lift(&scene, &[attacker], Bounds::SMALL).await;
+    siege.lift(&scene, &[attacker], GrowthBounds::SMALL).await;
 }

@@ -3,13 +3,13 @@
 use crate::{
     attacker::Attacker,
     neighbour::Question,
-    scene::Scene,
-    siege::{Bounds, Siege},
+    scene::AttackScene,
+    siege::{GrowthBounds, Siege},
     support::wire::upgrade_request,
 };
 
 pub async fn s14_development_mode_serves_this_machine_alone() {
-    let scene = Scene::set("[server]\nmode = \"development\"\n").await;
+    let scene = AttackScene::set("[server]\nmode = \"development\"\n").await;
     let siege = Siege::lay(&scene, "S14 development mode in public", Question::New).await;
     let attacker = Attacker::of(scene.gateway.public);
     let own = |more: &str| upgrade_request("/ws/ingest", more);
@@ -30,5 +30,5 @@ pub async fn s14_development_mode_serves_this_machine_alone() {
         scene.gateway.log().contains("development mode accepts requests from this machine only"),
         "the refusal is logged"
     );
-    siege.lift(&scene, &[attacker], Bounds::SMALL).await;
+    siege.lift(&scene, &[attacker], GrowthBounds::SMALL).await;
 }

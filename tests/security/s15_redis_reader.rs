@@ -12,26 +12,26 @@ use tokio::{
 
 use crate::{
     neighbour::Question,
-    scene::Scene,
-    siege::{Bounds, Siege},
-    support::{client::Request, replica::token},
+    scene::AttackScene,
+    siege::{GrowthBounds, Siege},
+    support::{client::ConnectRequest, replica::token},
 };
 
 /// After this time without output, everything has been sent.
 const QUIET: Duration = Duration::from_millis(1_500);
 
 pub async fn s15_who_reads_redis_learns_nothing_to_connect_with() {
-    let scene = Scene::set("").await;
+    let scene = AttackScene::set("").await;
     let siege = Siege::lay(&scene, "S15 all that Redis is told is read", Question::Ping).await;
     let mut reader = TcpStream::connect(("127.0.0.1", scene.redis.port())).await.expect("redis");
     reader.write_all(b"MONITOR\r\n").await.expect("a command");
     let own = token("alice");
     let ticket = scene.gateway.ticket(&own).await;
-    let mut alice = Request::new(scene.gateway.public, "/ws/trading").query("ticket", &ticket).open().await;
+    let mut alice = ConnectRequest::new(scene.gateway.public, "/ws/trading").query("ticket", &ticket).open().await;
     alice.greeted().await;
     alice.subscribe(&["orders"]).await;
     let session = alice.session();
-    let again = Request::new(scene.gateway.public, "/ws/trading").token(&own).query("session", &session);
+    let again = ConnectRequest::new(scene.gateway.public, "/ws/trading").token(&own).query("session", &session);
     let mut again = again.open().await;
     again.greeted().await;
     assert_eq!((&again.welcome["resumed"], &again.welcome["session"]), (&json!(true), &json!(session)));
@@ -50,5 +50,5 @@ pub async fn s15_who_reads_redis_learns_nothing_to_connect_with() {
     for (what, secret) in [("ticket", &ticket), ("token", &own), ("session", &session), ("session", &compact)] {
         assert!(!heard.contains(secret.as_str()), "the {what} is in clear");
     }
-    siege.lift(&scene, &[], Bounds::SMALL).await;
+    siege.lift(&scene, &[], GrowthBounds::SMALL).await;
 }

@@ -3,13 +3,13 @@
 use crate::{
     attacker::Attacker,
     neighbour::Question,
-    scene::Scene,
-    siege::{Bounds, Siege},
-    support::{client::Request, replica::API_KEY, wire::upgrade_request},
+    scene::AttackScene,
+    siege::{GrowthBounds, Siege},
+    support::{client::ConnectRequest, replica::API_KEY, wire::upgrade_request},
 };
 
 pub async fn s16_an_api_key_opens_nothing_from_an_address() {
-    let scene = Scene::set("").await;
+    let scene = AttackScene::set("").await;
     let siege = Siege::lay(&scene, "S16 an API key in an address", Question::New).await;
     let attacker = Attacker::of(scene.gateway.public);
     let ingest = |query: &str, more: &str| upgrade_request(&format!("/ws/ingest{query}"), more);
@@ -18,10 +18,10 @@ pub async fn s16_an_api_key_opens_nothing_from_an_address() {
     assert_eq!(attacker.ask(&ingest(&format!("?token={API_KEY}"), "")).await, Some(401));
     assert_eq!(attacker.ask(&ingest(&format!("?ticket={API_KEY}"), "")).await, Some(401));
     let protocol = format!("tickgate.v1, bearer.{API_KEY}");
-    Request::new(scene.gateway.public, "/ws/ingest")
+    ConnectRequest::new(scene.gateway.public, "/ws/ingest")
         .header("sec-websocket-protocol", &protocol)
         .expect_closed(4001)
         .await;
     assert!(!scene.gateway.log().contains(API_KEY), "no log holds the key");
-    siege.lift(&scene, &[attacker], Bounds::SMALL).await;
+    siege.lift(&scene, &[attacker], GrowthBounds::SMALL).await;
 }

@@ -25,9 +25,9 @@ use tokio::{
 use crate::{
     attacker::Attacker,
     neighbour::Question,
-    scene::{Form, Scene},
-    siege::{Bounds, Siege},
-    support::{client::Request, eventually},
+    scene::{AttackLength, AttackScene},
+    siege::{GrowthBounds, Siege},
+    support::{client::ConnectRequest, eventually},
 };
 
 /// Maximum age of its keys.
@@ -79,11 +79,11 @@ pub async fn s18_keys_that_cannot_be_fetched_any_more_are_not_used_for_ever() {
         login.url,
         AGE_MAX.as_secs()
     );
-    let scene = Scene::set(&settings).await;
+    let scene = AttackScene::set(&settings).await;
     let siege = Siege::lay(&scene, "S18 kept from the key set", Question::Ping).await;
     let attacker = Attacker::of(scene.gateway.public);
     let (gateway, door) = (&scene.gateway, attacker.door().await);
-    let join = async || Request::new(door, "/ws/trading").token(&login.token).try_open().await;
+    let join = async || ConnectRequest::new(door, "/ws/trading").token(&login.token).try_open().await;
     let mut connected = eventually("the keys", async || join().await.ok()).await;
     connected.greeted().await;
     assert!(gateway.is_ready().await);
@@ -94,12 +94,12 @@ pub async fn s18_keys_that_cannot_be_fetched_any_more_are_not_used_for_ever() {
     println!("  gateway    accepted the token for {:.1} s after it was cut off", after.as_secs_f64());
     assert_eq!(refusal.status, 503, "not the client's fault: {refusal:?}");
     // The last fetch may be up to one refresh interval earlier.
-    let late = AGE_MAX + Form::asked().or(Duration::from_secs(3), Duration::from_secs(1));
+    let late = AGE_MAX + AttackLength::asked().or(Duration::from_secs(3), Duration::from_secs(1));
     assert!(after < late, "{after:?}");
     assert!(gateway.is_ready().await, "it has a secret for other tokens");
     assert!(gateway.metric("tickgate_key_set_failures_total").await > 0.0);
     connected.ask(json!({"type": "ping"})).await;
     login.answers.store(true, Ordering::SeqCst);
     eventually("the token to be accepted again", async || join().await.ok()).await;
-    siege.lift(&scene, &[attacker], Bounds::SMALL).await;
+    siege.lift(&scene, &[attacker], GrowthBounds::SMALL).await;
 }

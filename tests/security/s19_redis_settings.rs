@@ -22,9 +22,9 @@ use crate::{
 };
 
 /// Killed when dropped.
-struct Running(Child);
+struct RunningReplica(Child);
 
-impl Drop for Running {
+impl Drop for RunningReplica {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -36,7 +36,7 @@ pub async fn s19_the_recommended_redis_is_for_this_machine_and_asks_who_is_there
     let mut command = Command::new("redis-server");
     let settings = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/redis/redis.conf");
     command.args([settings, "--port", &port.to_string(), "--logfile", "redis.log", "--dir"]).arg(dir.path());
-    let _running = Running(command.stdout(Stdio::null()).spawn().expect("redis-server"));
+    let _running = RunningReplica(command.stdout(Stdio::null()).spawn().expect("redis-server"));
     eventually("redis to listen", async || TcpStream::connect(("127.0.0.1", port)).await.ok()).await;
     // A server that listens on every address also listens on all of loopback.
     let elsewhere = TcpStream::connect(("127.0.0.2", port)).await;

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use crate::{
-    cost::Usage,
-    gateway::{Gateway, Oddity},
+    cost::ProcessesUsage,
+    gateway::{AttackedGateway, Oddity},
     support::{
         proxy::{Proxy, Weather},
         redis::RedisServer,
@@ -17,19 +17,19 @@ const FORM: &str = "TICKGATE_SECURITY";
 
 /// The length of an attack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum AttackLength {
     /// A few seconds with a debug build, for the gate.
     Short,
     /// As long as when it was found, with default settings.
     Long,
 }
 
-pub struct Scene {
-    pub gateway: Gateway,
+pub struct AttackScene {
+    pub gateway: AttackedGateway,
     pub redis: RedisServer,
 }
 
-impl Form {
+impl AttackLength {
     /// The requested form.
     pub fn asked() -> Self {
         match std::env::var(FORM).as_deref() {
@@ -59,7 +59,7 @@ impl Form {
     }
 }
 
-impl Scene {
+impl AttackScene {
     /// Starts both. `settings` as in a configuration file.
     pub async fn set(settings: &str) -> Self {
         Self::oddly(settings, Oddity::default()).await
@@ -68,7 +68,7 @@ impl Scene {
     /// The same with unusual conditions for the gateway.
     pub async fn oddly(settings: &str, oddity: Oddity) -> Self {
         let redis = RedisServer::start();
-        let gateway = Gateway::start_oddly(&redis.url(), settings, oddity).await;
+        let gateway = AttackedGateway::start_oddly(&redis.url(), settings, oddity).await;
         Self { gateway, redis }
     }
 
@@ -77,11 +77,11 @@ impl Scene {
         let redis = RedisServer::start();
         let network = Proxy::start(redis.port()).await;
         network.set(Weather::Pass { delay: distance });
-        let gateway = Gateway::start(&network.url(), settings).await;
+        let gateway = AttackedGateway::start(&network.url(), settings).await;
         (Self { gateway, redis }, network)
     }
 
-    pub async fn usage(&self) -> Usage {
-        Usage::now(&self.gateway, &self.redis).await
+    pub async fn usage(&self) -> ProcessesUsage {
+        ProcessesUsage::now(&self.gateway, &self.redis).await
     }
 }

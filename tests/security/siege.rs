@@ -8,9 +8,9 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::{
     attacker::Attacker,
-    cost::{Cost, Usage, megabytes},
-    neighbour::{Asking, Latencies, Neighbours, Question},
-    scene::{Form, Scene},
+    cost::{Cost, ProcessesUsage, megabytes},
+    neighbour::{Asking, Neighbours, Question, ResponseLatencies},
+    scene::{AttackLength, AttackScene},
 };
 
 /// Maximum number of bytes to Redis per byte of the attacker.
@@ -30,16 +30,16 @@ const COLUMNS: &str = "\
 | Attack | sent | Redis received | bytes each | gateway: processor | memory | Redis: processor | memory | others' p99 at rest | meanwhile |
 |---|---|---|---|---|---|---|---|---|---|";
 
-static TABLE: Mutex<Vec<Row>> = Mutex::new(Vec::new());
+static TABLE: Mutex<Vec<SiegeRow>> = Mutex::new(Vec::new());
 
 /// Maximum memory growth by an attack, in bytes.
 #[derive(Clone, Copy, Debug)]
-pub struct Bounds {
+pub struct GrowthBounds {
     pub gateway: u64,
     pub redis: u64,
 }
 
-impl Bounds {
+impl GrowthBounds {
     /// For attacks that do not target memory.
     pub const SMALL: Self = Self { gateway: 50_000_000, redis: 10_000_000 };
 }
@@ -47,45 +47,45 @@ impl Bounds {
 /// A running attack.
 pub struct Siege {
     attack: &'static str,
-    before: Usage,
+    before: ProcessesUsage,
     /// The cost of the neighbours alone.
     at_rest: Cost,
-    rest: Latencies,
+    rest: ResponseLatencies,
     asking: Asking,
     began: Instant,
     /// Another gateway that is not attacked, and its neighbours: they show the load of the machine.
-    elsewhere: (Scene, Asking),
+    elsewhere: (AttackScene, Asking),
 }
 
 /// One attack in the table, without values that were not measured.
-struct Row {
+struct SiegeRow {
     attack: &'static str,
     sent_bytes: u64,
-    measured: Option<Seen>,
+    measured: Option<SiegeMeasurements>,
 }
 
 /// The measurements of an attack.
-struct Seen {
+struct SiegeMeasurements {
     cost: Cost,
     /// Bytes sent to Redis because of the attack.
     to_redis: u64,
-    rest: Latencies,
-    during: Latencies,
+    rest: ResponseLatencies,
+    during: ResponseLatencies,
     /// The same measurement at the same time, on a gateway that was not attacked.
-    elsewhere: Latencies,
+    elsewhere: ResponseLatencies,
 }
 
 impl Siege {
     /// Measures other users at rest. They keep sending requests until the end of the attack.
-    pub async fn lay(scene: &Scene, attack: &'static str, question: Question) -> Self {
-        let elsewhere = Scene::set("").await;
+    pub async fn lay(scene: &AttackScene, attack: &'static str, question: Question) -> Self {
+        let elsewhere = AttackScene::set("").await;
         let neighbours = Neighbours::at(scene.gateway.public).await;
         let others = Neighbours::at(elsewhere.gateway.public).await;
         // The first requests take longer.
         let (neighbours, _) = neighbours.ask_for(question, Duration::ZERO).await;
         let (others, _) = others.ask_for(question, Duration::ZERO).await;
         let before = scene.usage().await;
-        let (neighbours, rest) = neighbours.ask_for(question, Form::asked().rest()).await;
+        let (neighbours, rest) = neighbours.ask_for(question, AttackLength::asked().rest()).await;
         let at_rest = Cost::between(before, scene.usage().await);
         let before = scene.usage().await;
         let elsewhere = (elsewhere, others.ask(question));
@@ -93,8 +93,13 @@ impl Siege {
     }
 
     /// Ends the attack: prints the measurements, judges them, and returns the cost and the latencies of other users.
-    pub async fn lift(self, scene: &Scene, attackers: &[Arc<Attacker>], bounds: Bounds) -> (Cost, Latencies) {
-        if Form::asked() == Form::Long {
+    pub async fn lift(
+        self,
+        scene: &AttackScene,
+        attackers: &[Arc<Attacker>],
+        bounds: GrowthBounds,
+    ) -> (Cost, ResponseLatencies) {
+        if AttackLength::asked() == AttackLength::Long {
             sleep_until(self.began + ASKED_MIN).await;
         }
         let cost = Cost::between(self.before, scene.usage().await);
@@ -102,9 +107,9 @@ impl Siege {
         let (_, elsewhere) = self.elsewhere.1.stop().await;
         let sent_bytes = attackers.iter().map(|attacker| attacker.sent_bytes()).sum();
         let to_redis = cost.received_bytes().saturating_sub(self.at_rest.received_in(cost.time()));
-        let seen = Seen { cost, to_redis, rest: self.rest, during, elsewhere };
+        let seen = SiegeMeasurements { cost, to_redis, rest: self.rest, during, elsewhere };
         let (wrong, during) = (seen.wrong(sent_bytes, bounds), seen.during.clone());
-        note(Row { attack: self.attack, sent_bytes, measured: Some(seen) });
+        note(SiegeRow { attack: self.attack, sent_bytes, measured: Some(seen) });
         assert!(wrong.is_empty(), "{}: {}", self.attack, wrong.join("; "));
         assert!(scene.gateway.is_ready().await, "{}: the gateway is not ready", self.attack);
         (cost, during)
@@ -113,10 +118,10 @@ impl Siege {
 
 /// Records an attack that could not affect others, because it was refused at once.
 pub fn repelled(attack: &'static str) {
-    note(Row { attack, sent_bytes: 0, measured: None });
+    note(SiegeRow { attack, sent_bytes: 0, measured: None });
 }
 
-fn note(row: Row) {
+fn note(row: SiegeRow) {
     println!("{}\n{}", head(), row.line());
     TABLE.lock().push(row);
 }
@@ -128,7 +133,7 @@ pub fn print_table() {
         return;
     }
     table.sort_by_key(|row| row.attack);
-    println!("\n{} form\n{}", if Form::asked() == Form::Long { "long" } else { "short" }, head());
+    println!("\n{} form\n{}", if AttackLength::asked() == AttackLength::Long { "long" } else { "short" }, head());
     table.iter().for_each(|row| println!("{}", row.line()));
     if std::env::var_os(WRITE).is_some() {
         write(&table);
@@ -136,12 +141,12 @@ pub fn print_table() {
 }
 
 /// Replaces the figures in SECURITY.md.
-fn write(table: &[Row]) {
+fn write(table: &[SiegeRow]) {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/SECURITY.md");
     let document = std::fs::read_to_string(path).expect("SECURITY.md");
     let (before, rest) = document.split_once(BEGIN).expect("where the figures begin");
     let (_, after) = rest.split_once(END).expect("where the figures end");
-    let rows: String = table.iter().filter_map(Row::figures).map(|row| row + "\n").collect();
+    let rows: String = table.iter().filter_map(SiegeRow::figures).map(|row| row + "\n").collect();
     std::fs::write(path, format!("{before}{BEGIN}\n\n{COLUMNS}\n{rows}\n{END}{after}")).expect("SECURITY.md");
 }
 
@@ -181,12 +186,12 @@ fn head() -> String {
     )
 }
 
-impl Row {
+impl SiegeRow {
     fn line(&self) -> String {
         let Some(seen) = &self.measured else { return format!("{:<42} {:>9}", self.attack, "-") };
         let each =
             if self.sent_bytes == 0 { "-".into() } else { format!("{:.1}", seen.amplification(self.sent_bytes)) };
-        let Seen { cost, to_redis, rest, during, elsewhere } = seen;
+        let SiegeMeasurements { cost, to_redis, rest, during, elsewhere } = seen;
         format!(
             "{:<42} {:>9} {:>9} {:>6} | {:>7} {:>9} | {:>7} {:>9} | {:>7} {:>7} | {:>7} {:>9} {:>7} {:>5.1}",
             self.attack,
@@ -215,10 +220,10 @@ fn ms(time: Duration) -> String {
     format!("{:.1}", time.as_secs_f64() * 1e3)
 }
 
-impl Row {
+impl SiegeRow {
     /// A row of the table in SECURITY.md. `None` if nothing was measured.
     fn figures(&self) -> Option<String> {
-        let Seen { cost, to_redis, rest, during, .. } = self.measured.as_ref()?;
+        let SiegeMeasurements { cost, to_redis, rest, during, .. } = self.measured.as_ref()?;
         let each = if self.is_judged_by_bytes() {
             format!("{:.1}", *to_redis as f64 / self.sent_bytes as f64)
         } else {
@@ -245,7 +250,7 @@ impl Row {
     }
 }
 
-impl Seen {
+impl SiegeMeasurements {
     fn amplification(&self, sent_bytes: u64) -> f64 {
         self.to_redis as f64 / sent_bytes.max(1) as f64
     }
@@ -253,20 +258,20 @@ impl Seen {
     /// The slowdown of other users, at the 99th percentile. The short form runs next to other work, which determines the
     /// slowest of a hundred responses; it therefore compares medians, also with a gateway that is not attacked.
     fn slowdown(&self) -> f64 {
-        let (rest, during, machine) = Form::asked().or(
+        let (rest, during, machine) = AttackLength::asked().or(
             (self.rest.median(), self.during.median(), self.elsewhere.median()),
             (self.rest.p99(), self.during.p99(), Duration::ZERO),
         );
-        during.as_secs_f64() / rest.max(machine).max(Form::asked().noise()).as_secs_f64()
+        during.as_secs_f64() / rest.max(machine).max(AttackLength::asked().noise()).as_secs_f64()
     }
 
     /// The exceeded bounds.
-    fn wrong(&self, sent_bytes: u64, bounds: Bounds) -> Vec<String> {
+    fn wrong(&self, sent_bytes: u64, bounds: GrowthBounds) -> Vec<String> {
         let Self { cost, rest, during, .. } = self;
         let (each, times) = (self.amplification(sent_bytes), self.slowdown());
         let (grown, redis_grown) = (cost.grown_bytes(), cost.redis_grown_bytes());
         // On a busy machine a subscribe may reach its timeout of three seconds.
-        let refused_max = Form::asked().or(during.asked() / 20, 0);
+        let refused_max = AttackLength::asked().or(during.asked() / 20, 0);
         let checks = [
             (
                 sent_bytes >= SENT_MIN && each >= AMPLIFICATION_MAX,

@@ -57,7 +57,7 @@ fn the_table_of_bounds_matches_the_code() {
     let mut wanted = constants();
     wanted.extend(settings());
     let (mut wrong, mut seen) = (Vec::new(), BTreeSet::new());
-    for Row { name, of_two, value } in rows() {
+    for BoundRow { name, of_two, value } in rows() {
         if of_two {
             continue;
         }
@@ -81,14 +81,14 @@ pub fn bounds_of_the_table() -> BTreeSet<String> {
 }
 
 /// A row of the table.
-struct Row {
+struct BoundRow {
     name: String,
     /// Two places share the row, each with a value of its own.
     of_two: bool,
     value: String,
 }
 
-fn rows() -> Vec<Row> {
+fn rows() -> Vec<BoundRow> {
     let document = read("SECURITY.md");
     let table = document.split("## Bounds").nth(1).expect("the table");
     let mut rows = Vec::new();
@@ -96,7 +96,7 @@ fn rows() -> Vec<Row> {
         let cells: Vec<_> = line.trim_matches('|').split(" | ").map(str::trim).collect();
         let name = cells[1].split('`').skip(1).step_by(2).collect::<Vec<_>>().join(" ");
         if !name.is_empty() {
-            rows.push(Row { name, of_two: cells[1].contains(" and "), value: cells[2].to_owned() });
+            rows.push(BoundRow { name, of_two: cells[1].contains(" and "), value: cells[2].to_owned() });
         }
     }
     rows

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     nothing,
-    source::{Source, sources},
+    source::{SourceFile, sources},
 };
 
 /// Files that may import each other, with the reason.
@@ -26,7 +26,7 @@ struct Tree {
     imported: BTreeMap<(Module, String), (Module, bool)>,
 }
 
-fn module_of(source: &Source) -> Module {
+fn module_of(source: &SourceFile) -> Module {
     let path = source.path.trim_end_matches(".rs");
     let mut module: Module = path.split('/').map(str::to_owned).collect();
     if module.last().is_some_and(|last| ["mod", "lib", "main"].contains(&&**last)) {
@@ -54,7 +54,7 @@ fn absolute(module: &[String], path: &[String]) -> Module {
 }
 
 impl Tree {
-    fn of(sources: &[Source]) -> Self {
+    fn of(sources: &[SourceFile]) -> Self {
         let modules: BTreeSet<_> = sources.iter().map(module_of).collect();
         let mut tree = Self { modules, ..Self::default() };
         for source in sources {
@@ -137,7 +137,7 @@ fn collect<'a>(text: &'a str, before: &mut Vec<String>, found: &mut Vec<(Module,
 }
 
 /// By folder: which of its parts name which others.
-fn imports(sources: &[Source]) -> BTreeMap<Module, BTreeMap<String, BTreeSet<String>>> {
+fn imports(sources: &[SourceFile]) -> BTreeMap<Module, BTreeMap<String, BTreeSet<String>>> {
     let tree = Tree::of(sources);
     let mut found: BTreeMap<Module, BTreeMap<String, BTreeSet<String>>> = BTreeMap::new();
     for source in sources {
@@ -210,7 +210,7 @@ mod tests {
     use super::*;
 
     fn cycles_of(files: &[(&str, &str)]) -> Vec<String> {
-        let sources: Vec<_> = files.iter().map(|(path, text)| Source::of(path, text)).collect();
+        let sources: Vec<_> = files.iter().map(|(path, text)| SourceFile::of(path, text)).collect();
         let all = imports(&sources);
         all.iter()
             .flat_map(|(folder, of)| cycles(of).into_iter().map(|c| format!("{}: {}", folder.join("/"), c.join(" "))))

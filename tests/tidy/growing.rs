@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     bounds::bounds_of_the_table,
     nothing,
-    source::{Source, sources},
+    source::{SourceFile, sources},
 };
 
 /// Types that hold as many items as are put in.
@@ -207,17 +207,18 @@ fn collections_are_found_in_fields_and_statics() {
     let text = "/// A HashMap<A, B>.\nstruct Own {\n    /// Not a VecDeque<u8>.\n    by_name: Mutex<HashMap<String, u8>>,\n    \
                 list: Vec<u8>,\n}\npub(super) struct Few(VecDeque<u8>);\nfn f() {\n    let all: HashMap<u8, u8> = g();\n}\n\
                 enum Kind {\n    One,\n    Many(BTreeSet<u8>),\n}\nstatic ALL: Mutex<Vec<u8>> = Mutex::new(Vec::new());\n";
-    let found = collections(&Source::of("own.rs", text));
+    let found = collections(&SourceFile::of("own.rs", text));
     assert_eq!(found, ["own.rs Own.by_name", "own.rs Few", "own.rs Kind.Many", "own.rs ALL"]);
 }
 
-fn own_sources() -> Vec<Source> {
-    let is_own = |source: &Source| !source.is_test && !LEFT_OUT.iter().any(|folder| source.path.starts_with(folder));
+fn own_sources() -> Vec<SourceFile> {
+    let is_own =
+        |source: &SourceFile| !source.is_test && !LEFT_OUT.iter().any(|folder| source.path.starts_with(folder));
     sources().into_iter().filter(is_own).collect()
 }
 
 /// `hub/turns.rs State.order`, for every field or static of such a type.
-fn collections(source: &Source) -> Vec<String> {
+fn collections(source: &SourceFile) -> Vec<String> {
     let (mut found, mut open) = (Vec::new(), None);
     for line in source.code().lines() {
         let indent = line.len() - line.trim_start().len();

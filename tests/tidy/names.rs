@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     nothing,
-    source::{Source, sources},
+    source::{SourceFile, sources},
 };
 
 /// Types, or folders of types (with a `/` at the end), that may have the name of another one, with the reason.
@@ -23,7 +23,7 @@ const SHARED: &[(&str, &str)] = &[
 ];
 
 /// The public types that a file declares at its top level.
-fn public_types(source: &Source) -> Vec<String> {
+fn public_types(source: &SourceFile) -> Vec<String> {
     let kinds = ["struct ", "enum ", "trait ", "type "];
     let declared = source.code().lines().filter_map(|line| {
         let line = line.strip_prefix("pub ")?;
@@ -34,9 +34,10 @@ fn public_types(source: &Source) -> Vec<String> {
 }
 
 /// The files that declare each name, and the exceptions that were needed.
-fn declarations(sources: &[Source]) -> (BTreeMap<String, Vec<String>>, BTreeSet<&'static str>) {
-    let is_checked =
-        |source: &&Source| !source.is_test && (source.module() != "crates" || source.path.starts_with("crates/wire/"));
+fn declarations(sources: &[SourceFile]) -> (BTreeMap<String, Vec<String>>, BTreeSet<&'static str>) {
+    let is_checked = |source: &&SourceFile| {
+        !source.is_test && (source.module() != "crates" || source.path.starts_with("crates/wire/"))
+    };
     let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for source in sources.iter().filter(is_checked) {
         for name in public_types(source) {
@@ -73,8 +74,8 @@ mod tests {
 
     #[test]
     fn a_duplicate_is_found_and_private_types_are_not_checked() {
-        let of = |path: &str, text: &str| Source::of(path, text);
-        let found = |sources: &[Source]| declarations(sources).0.into_keys().collect::<Vec<_>>();
+        let of = |path: &str, text: &str| SourceFile::of(path, text);
+        let found = |sources: &[SourceFile]| declarations(sources).0.into_keys().collect::<Vec<_>>();
         let twice = [of("hub/a.rs", "pub struct Topic {\n"), of("api/b.rs", "pub enum Topic {\n")];
         assert_eq!(found(&twice), ["Topic"]);
         let other =

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// One file.
-pub struct Source {
+pub struct SourceFile {
     /// Below `src/`, such as `hub/shard.rs`; of a crate, `crates/wire/json/scan.rs`.
     pub path: String,
     pub text: String,
@@ -23,12 +23,12 @@ pub fn root() -> PathBuf {
 }
 
 /// All files of the gateway and of its crates.
-pub fn sources() -> Vec<Source> {
+pub fn sources() -> Vec<SourceFile> {
     let mut found = Vec::new();
     let mut add = |folder: PathBuf, prefix: &str| {
         walk(&folder, "rs", &mut |path| {
             let below = path.strip_prefix(&folder).expect("below the folder").to_str().expect("a plain name");
-            found.push(Source::new(&format!("{prefix}{below}"), path));
+            found.push(SourceFile::new(&format!("{prefix}{below}"), path));
         });
     };
     add(root().join("src"), "");
@@ -102,7 +102,7 @@ fn walk(dir: &Path, extension: &str, found: &mut impl FnMut(&Path)) {
     }
 }
 
-impl Source {
+impl SourceFile {
     fn new(below: &str, path: &Path) -> Self {
         Self::of(below, &fs::read_to_string(path).expect("text"))
     }
@@ -217,8 +217,8 @@ fn heads(group: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn of(text: &str) -> Source {
-        Source::of("hub/x.rs", text)
+    fn of(text: &str) -> SourceFile {
+        SourceFile::of("hub/x.rs", text)
     }
 
     #[test]

@@ -31,7 +31,7 @@ use tickgate_wire::websocket::{Event, Opcode, Peer, Reader, put_head};
 const MESSAGE_BYTES_MAX: u32 = 16 << 20;
 
 #[derive(Clone)]
-struct Echo {
+struct EchoServer {
     tasks: Tasks,
     shared: Arc<Shared>,
 }
@@ -43,7 +43,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("ws://{}", listener.local_addr()?);
     let limits = QueueLimits { messages_max: 100, bytes_max: 1 << 20 };
     let tasks = Tasks::new();
-    let echo = Echo { tasks: tasks.clone(), shared: Shared::new(limits, Metrics::new(), "trading") };
+    let echo = EchoServer { tasks: tasks.clone(), shared: Shared::new(limits, Metrics::new(), "trading") };
     let router = Router::new().fallback(get(open)).with_state(echo);
     let serving = Serving {
         head_timeout: Duration::from_secs(5),
@@ -60,7 +60,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Becomes a WebSocket, as every endpoint does.
-async fn open(State(echo): State<Echo>, request: Request<Body>) -> Response {
+async fn open(State(echo): State<EchoServer>, request: Request<Body>) -> Response {
     let (mut parts, _) = request.into_parts();
     let Ok(handshake) = handshake::check(&parts, &["*".into()]) else {
         return StatusCode::BAD_REQUEST.into_response();

@@ -6,7 +6,7 @@ use axum::http::{Method, StatusCode};
 use serde_json::Value;
 use tickgate_wire::code::ProblemKind;
 
-use super::Replica;
+use super::ApiReplica;
 use crate::{api::probes::OPENAPI, metrics::Route};
 
 fn document() -> Value {
@@ -24,7 +24,7 @@ fn exactly_the_existing_routes_are_described() {
 
 #[tokio::test]
 async fn described_paths_accept_exactly_the_described_methods_on_the_described_listener() {
-    let replica = Replica::new();
+    let replica = ApiReplica::new();
     for (path, item) in document()["paths"].as_object().unwrap() {
         let concrete =
             path.replace("{id}", "alice").replace("{topic}", "logs").replace("{connection_id}", "0000000000000000");
@@ -51,7 +51,7 @@ async fn described_paths_accept_exactly_the_described_methods_on_the_described_l
 
 #[tokio::test]
 async fn the_description_is_served_unchanged() {
-    let replica = Replica::new();
+    let replica = ApiReplica::new();
     let answer = replica.ops_get("/openapi.json").await;
     assert_eq!(answer.text, OPENAPI);
     assert_eq!(answer.json()["openapi"], "3.1.0");

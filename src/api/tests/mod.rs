@@ -42,7 +42,7 @@ mod topics;
 
 /// Fixed figures in place of the hub's and the sockets'.
 #[derive(Debug, Default)]
-struct Counted {
+struct FixedFigures {
     connections: AtomicUsize,
     subscriptions: AtomicUsize,
     topics: Mutex<Vec<(Topic, usize)>>,
@@ -50,7 +50,7 @@ struct Counted {
     panics: AtomicBool,
 }
 
-impl Figures for Counted {
+impl Figures for FixedFigures {
     fn connections(&self) -> usize {
         assert!(!self.panics.load(Ordering::Relaxed), "intended panic");
         self.connections.load(Ordering::Relaxed)
@@ -74,21 +74,21 @@ impl Figures for Counted {
 }
 
 /// The API of one running replica.
-struct Replica {
+struct ApiReplica {
     api: Api,
     state: ApiState,
-    counted: Arc<Counted>,
+    counted: Arc<FixedFigures>,
     controls: Arc<Mutex<Vec<Control>>>,
 }
 
 /// A response, read to its end.
-struct Answer {
+struct ApiResponse {
     status: StatusCode,
     headers: HeaderMap,
     text: String,
 }
 
-impl Replica {
+impl ApiReplica {
     fn new() -> Self {
         Self::with(|_| {})
     }
@@ -115,7 +115,7 @@ impl Replica {
         };
         let publisher = Publisher::new(backplane.clone(), config.topics.clone(), limits, metrics.clone());
         let verifier = Arc::new(Verifier::new(&config.auth).unwrap());
-        let (counted, lifecycle) = (Arc::new(Counted::default()), Lifecycle::new(&metrics));
+        let (counted, lifecycle) = (Arc::new(FixedFigures::default()), Lifecycle::new(&metrics));
         lifecycle.started();
         let state = ApiState {
             audit: Arc::default(),
@@ -162,12 +162,12 @@ impl Replica {
     }
 
     /// Sends a GET request to the public listener.
-    async fn get(&self, path: &str) -> Answer {
+    async fn get(&self, path: &str) -> ApiResponse {
         read(call(self.api.public(), Request::get(path).body(Body::empty()).unwrap()).await).await
     }
 
     /// Sends a request to the operations listener, with the API key.
-    async fn ops(&self, method: Method, path: &str, form: Option<&str>, body: impl Into<Body>) -> Answer {
+    async fn ops(&self, method: Method, path: &str, form: Option<&str>, body: impl Into<Body>) -> ApiResponse {
         read(self.ops_response(method, path, form, body).await).await
     }
 
@@ -179,11 +179,11 @@ impl Replica {
         call(self.api.operations(), request.body(body.into()).unwrap()).await
     }
 
-    async fn ops_get(&self, path: &str) -> Answer {
+    async fn ops_get(&self, path: &str) -> ApiResponse {
         self.ops(Method::GET, path, None, Body::empty()).await
     }
 
-    async fn post(&self, path: &str, body: &str) -> Answer {
+    async fn post(&self, path: &str, body: &str) -> ApiResponse {
         self.ops(Method::POST, path, Some("application/json"), body.to_owned()).await
     }
 }
@@ -192,13 +192,13 @@ async fn call(router: Router, request: Request<Body>) -> Response {
     hyper::service::Service::call(&TowerToHyperService::new(router), request).await.unwrap()
 }
 
-async fn read(response: Response) -> Answer {
+async fn read(response: Response) -> ApiResponse {
     let (parts, body) = response.into_parts();
     let bytes = body.collect().await.unwrap().to_bytes();
-    Answer { status: parts.status, headers: parts.headers, text: String::from_utf8(bytes.to_vec()).unwrap() }
+    ApiResponse { status: parts.status, headers: parts.headers, text: String::from_utf8(bytes.to_vec()).unwrap() }
 }
 
-impl Answer {
+impl ApiResponse {
     fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
     }

@@ -12,7 +12,7 @@ use axum::{
 use serde_json::json;
 use tickgate_wire::time::Timestamp;
 
-use super::{Answer, Replica, call, read};
+use super::{ApiReplica, ApiResponse, call, read};
 use crate::{
     api::Lifecycle,
     config::Jwks,
@@ -22,7 +22,7 @@ use crate::{
 
 #[tokio::test]
 async fn health_has_the_shape_that_dashboards_of_the_old_server_read() {
-    let replica = Replica::new();
+    let replica = ApiReplica::new();
     replica.counted.connections.store(2, Relaxed);
     let answer = replica.get("/health").await;
     assert_eq!(answer.status, 200);
@@ -34,7 +34,7 @@ async fn health_has_the_shape_that_dashboards_of_the_old_server_read() {
 
 #[tokio::test]
 async fn a_full_or_draining_replica_is_not_ready_but_alive() {
-    let replica = Replica::with(|config| config.limits.connections_max = 3);
+    let replica = ApiReplica::with(|config| config.limits.connections_max = 3);
     replica.counted.connections.store(3, Relaxed);
     let health = replica.get("/health").await;
     assert_eq!((health.status.as_u16(), &health.json()["reason"]), (503, &json!("overloaded")));
@@ -50,7 +50,7 @@ async fn a_full_or_draining_replica_is_not_ready_but_alive() {
 
 #[tokio::test]
 async fn a_replica_that_lost_a_vital_task_is_not_alive() {
-    let replica = Replica::new();
+    let replica = ApiReplica::new();
     replica.state.lifecycle.fail("shard");
     let alive = replica.get("/livez").await;
     assert_eq!((alive.status.as_u16(), alive.text.as_str()), (503, "not alive: the task \"shard\" panicked\n"));
@@ -58,7 +58,7 @@ async fn a_replica_that_lost_a_vital_task_is_not_alive() {
 
 #[tokio::test]
 async fn a_started_replica_is_ready_and_lists_each_check_on_request() {
-    let mut replica = Replica::new();
+    let mut replica = ApiReplica::new();
     assert_eq!(replica.get("/readyz").await.text, "ready\n");
     replica.state.lifecycle = Lifecycle::new(&replica.state.metrics);
     replica.api = crate::api::Api::new(replica.state.clone());
@@ -83,7 +83,7 @@ async fn a_started_replica_is_ready_and_lists_each_check_on_request() {
 
 #[tokio::test]
 async fn a_replica_whose_topics_wait_too_long_is_not_ready_but_alive() {
-    let replica = Replica::new();
+    let replica = ApiReplica::new();
     *replica.counted.queue_wait.lock() = replica.state.config.readiness.queue_grace;
     assert_eq!(replica.get("/readyz").await.status, 200);
     *replica.counted.queue_wait.lock() = Duration::from_secs(12);
@@ -102,7 +102,7 @@ async fn a_replica_without_any_key_for_tokens_is_not_ready() {
         age_max: Duration::from_secs(86_400),
         ..Jwks::default()
     };
-    let only = Replica::with(|config| {
+    let only = ApiReplica::with(|config| {
         (config.auth.jwks, config.auth.hs256_secrets) = (Some(jwks.clone()), Vec::new());
     });
     let ready = only.get("/readyz").await;
@@ -111,27 +111,27 @@ async fn a_replica_without_any_key_for_tokens_is_not_ready() {
     assert_eq!(only.get("/health").await.json()["reason"], "keys_missing");
     assert_eq!(only.get("/livez").await.status, 200);
 
-    let one_of_two = Replica::with(|config| config.auth.jwks = Some(jwks));
+    let one_of_two = ApiReplica::with(|config| config.auth.jwks = Some(jwks));
     assert_eq!(one_of_two.get("/readyz").await.status, 200, "other tokens can be verified");
 }
 
 #[tokio::test]
 async fn the_root_names_the_service_and_its_endpoints() {
-    let replica = Replica::new();
+    let replica = ApiReplica::new();
     let root = replica.get("/").await.json();
     assert_eq!((&root["service"], &root["version"]), (&json!("tickgate"), &json!(env!("CARGO_PKG_VERSION"))));
     assert!(root["endpoints"].as_array().unwrap().contains(&json!("/ws/trading")));
 }
 
 /// The response at `/` for a browser that opens the page.
-async fn page(replica: &Replica) -> Answer {
+async fn page(replica: &ApiReplica) -> ApiResponse {
     let request = Request::get("/").header("accept", "text/html,application/xhtml+xml,*/*;q=0.8");
     read(call(replica.api.public(), request.body(Body::empty()).unwrap()).await).await
 }
 
 #[tokio::test]
 async fn a_browser_receives_a_page_with_a_token_only_in_development_mode() {
-    let replica = Replica::new();
+    let replica = ApiReplica::new();
     let page_of = page(&replica).await;
     assert!(page_of.header("content-type").starts_with("text/html"));
     let policy = page_of.header("content-security-policy");
@@ -144,9 +144,9 @@ async fn a_browser_receives_a_page_with_a_token_only_in_development_mode() {
     assert!(identity.user.as_str() == "demo" && identity.rights.may_publish("orders"));
 
     assert_eq!(replica.get("/").await.json()["service"], "tickgate", "programs");
-    let production = Replica::with(|config| config.development = false);
+    let production = ApiReplica::with(|config| config.development = false);
     assert_eq!(page(&production).await.json()["service"], "tickgate");
-    let silent = Replica::with(|config| config.server.service_information = false);
+    let silent = ApiReplica::with(|config| config.server.service_information = false);
     page(&silent).await.problem(404, "not_found");
 }
 
@@ -162,7 +162,7 @@ fn connection(session: &str, user: Option<&str>) -> ConnectionInfo {
 
 #[tokio::test]
 async fn user_ids_are_shown_only_with_a_key() {
-    let replica = Replica::with(|config| config.development = false);
+    let replica = ApiReplica::with(|config| config.development = false);
     replica.counted.connections.store(15, Relaxed);
     replica.counted.subscriptions.store(25, Relaxed);
     for session in ["6f2c3b0e-8a51-4a37-9c55-0a8c2f7f9d01", "6f2c3b0e-8a51-4a37-9c55-0a8c2f7f9d02"] {
@@ -185,7 +185,7 @@ async fn user_ids_are_shown_only_with_a_key() {
 
 #[tokio::test]
 async fn browsers_of_the_configured_origins_may_read_the_public_routes() {
-    async fn origin(replica: &Replica, method: Method, origin: &str) -> Answer {
+    async fn origin(replica: &ApiReplica, method: Method, origin: &str) -> ApiResponse {
         let request = Request::builder()
             .method(method)
             .uri("/health")
@@ -193,10 +193,10 @@ async fn browsers_of_the_configured_origins_may_read_the_public_routes() {
             .header("access-control-request-method", "GET");
         read(call(replica.api.public(), request.body(Body::empty()).unwrap()).await).await
     }
-    let open = Replica::with(|config| config.server.allowed_origins = vec!["*".into()]);
+    let open = ApiReplica::with(|config| config.server.allowed_origins = vec!["*".into()]);
     assert_eq!(origin(&open, Method::GET, "https://a.example").await.header("access-control-allow-origin"), "*");
 
-    let exact = Replica::with(|config| config.server.allowed_origins = vec!["https://a.example".into()]);
+    let exact = ApiReplica::with(|config| config.server.allowed_origins = vec!["https://a.example".into()]);
     let allowed = origin(&exact, Method::GET, "https://a.example").await;
     assert_eq!(allowed.header("access-control-allow-origin"), "https://a.example");
     assert_eq!(allowed.header("vary"), "origin");
@@ -212,7 +212,7 @@ async fn browsers_of_the_configured_origins_may_read_the_public_routes() {
 
 #[tokio::test]
 async fn an_unknown_path_names_the_other_listener_only_in_development_mode() {
-    let (trial, production) = (Replica::new(), Replica::with(|config| config.development = false));
+    let (trial, production) = (ApiReplica::new(), ApiReplica::with(|config| config.development = false));
     for (replica, names) in [(trial, true), (production, false)] {
         let public = replica.get("/metrics").await;
         let operations = replica.ops_get("/ws/market").await;
@@ -225,7 +225,7 @@ async fn an_unknown_path_names_the_other_listener_only_in_development_mode() {
 
 #[tokio::test]
 async fn every_response_has_a_request_id_and_keeps_the_clients_if_it_is_harmless() {
-    let replica = Replica::new();
+    let replica = ApiReplica::new();
     let mut drawn = Vec::new();
     for (sent, kept) in
         [("trace-1.a:b_c", true), ("", false), ("a b", false), ("<script>", false), (&"x".repeat(65), false)]
@@ -243,7 +243,7 @@ async fn every_response_has_a_request_id_and_keeps_the_clients_if_it_is_harmless
 
 #[tokio::test]
 async fn a_panic_of_a_route_is_answered_and_counted_as_a_failure() {
-    let replica = Replica::new();
+    let replica = ApiReplica::new();
     replica.counted.panics.store(true, Relaxed);
     replica.get("/health").await.problem(500, "internal_error");
     replica.counted.panics.store(false, Relaxed);
@@ -255,7 +255,7 @@ async fn a_panic_of_a_route_is_answered_and_counted_as_a_failure() {
 
 #[tokio::test]
 async fn the_api_requires_a_key() {
-    let replica = Replica::new();
+    let replica = ApiReplica::new();
     let paths = ["/api/v1/connections", "/api/v1/topics", "/api/v1/users/alice", "/api/v1/topics/logs/history"];
     for path in paths {
         for (name, value) in
@@ -279,7 +279,7 @@ async fn the_api_requires_a_key() {
 
 #[tokio::test]
 async fn the_operations_listener_serves_metrics_without_a_key() {
-    let replica = Replica::new();
+    let replica = ApiReplica::new();
     replica.get("/health").await;
     let request = Request::get("/metrics").body(Body::empty()).unwrap();
     let answer = read(call(replica.api.operations(), request).await).await;
@@ -292,11 +292,11 @@ async fn the_operations_listener_serves_metrics_without_a_key() {
 
 #[tokio::test]
 async fn responses_without_a_key_contain_no_user_data() {
-    let replica = Replica::new();
+    let replica = ApiReplica::new();
     let answer = replica.get("/").await;
     assert_eq!(answer.json()["service"], "tickgate");
     let private = (answer.header("cache-control"), answer.header("x-content-type-options"));
     assert_eq!(private, ("no-store", "nosniff"));
-    let silent = Replica::with(|config| config.server.service_information = false);
+    let silent = ApiReplica::with(|config| config.server.service_information = false);
     silent.get("/").await.problem(404, "not_found");
 }

@@ -6,14 +6,14 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use super::{Replica, call, read};
+use super::{ApiReplica, call, read};
 use crate::metrics::{Door, PublicationClass, PublishResult};
 
 const PUBLISH: &str = "/api/v1/publish";
 
 #[tokio::test]
 async fn a_publication_is_answered_with_its_id_and_stored_unchanged() {
-    let replica = Replica::new();
+    let replica = ApiReplica::new();
     let body = r#"{"channel":"orders","user":"alice","data":{"z":1.10,  "a":"\u00e9","n":0.1e-7}}"#;
     let answer = replica.post(PUBLISH, body).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
@@ -27,7 +27,7 @@ async fn a_publication_is_answered_with_its_id_and_stored_unchanged() {
 
 #[tokio::test]
 async fn the_same_msg_id_in_body_or_header_is_published_once() {
-    let replica = Replica::new();
+    let replica = ApiReplica::new();
     let body = r#"{"channel":"logs","data":{"n":1},"msg_id":"m-1"}"#;
     let first = replica.post(PUBLISH, body).await.json();
     let second = replica.post(PUBLISH, body).await.json();
@@ -55,7 +55,7 @@ async fn the_same_msg_id_in_body_or_header_is_published_once() {
 
 #[tokio::test]
 async fn invalid_publications_are_refused_with_the_expected_form() {
-    let replica = Replica::new();
+    let replica = ApiReplica::new();
     let wrong = [
         "",
         "null",
@@ -90,7 +90,7 @@ async fn invalid_publications_are_refused_with_the_expected_form() {
 
 #[tokio::test]
 async fn type_and_size_of_the_body_are_checked() {
-    let replica = Replica::with(|config| {
+    let replica = ApiReplica::with(|config| {
         config.limits.body_bytes_max = 1_000;
         config.limits.payload_bytes_max = 500;
     });
@@ -111,7 +111,7 @@ async fn type_and_size_of_the_body_are_checked() {
 
 #[tokio::test]
 async fn a_body_that_does_not_arrive_times_out() {
-    let replica = Replica::new().impatient();
+    let replica = ApiReplica::new().impatient();
     let silent = futures_util::stream::pending::<Result<String, std::convert::Infallible>>();
     let answer = replica.ops(Method::POST, PUBLISH, Some("application/json"), Body::from_stream(silent)).await;
     answer.problem(408, "request_timeout");
@@ -119,7 +119,7 @@ async fn a_body_that_does_not_arrive_times_out() {
 
 #[tokio::test]
 async fn a_batch_is_answered_in_order_and_one_failure_stops_nothing() {
-    let replica = Replica::new();
+    let replica = ApiReplica::new();
     let body = r#"{"publications":[
         {"channel":"logs","data":{"n":0}},
         {"channel":"logs"},
@@ -144,7 +144,7 @@ async fn a_batch_is_answered_in_order_and_one_failure_stops_nothing() {
 
 #[tokio::test]
 async fn the_form_and_size_of_batches_are_checked() {
-    let replica = Replica::new();
+    let replica = ApiReplica::new();
     for body in ["[]", "{}", r#"{"publications":{}}"#, r#"{"publications":[],"x":1}"#] {
         replica.post("/api/v1/publish/batch", body).await.problem(400, "invalid_message");
     }
@@ -155,7 +155,7 @@ async fn the_form_and_size_of_batches_are_checked() {
 
 #[tokio::test]
 async fn an_invalid_idempotency_key_is_refused() {
-    let replica = Replica::new();
+    let replica = ApiReplica::new();
     let publish = async |keys: &[&[u8]]| {
         let mut request = Request::post("/api/v1/publish")
             .header("x-api-key", replica.key())

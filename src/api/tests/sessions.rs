@@ -8,14 +8,14 @@ use axum::{
 };
 use tickgate_wire::model::{IssuedAt, SessionId, UserId};
 
-use super::{Answer, Replica, call, read};
+use super::{ApiReplica, ApiResponse, call, read};
 use crate::{
     metrics::{AuthFailure, RateScope},
     registry::{Admission, ConnectionInfo, Control, Revoked, Verdict},
 };
 
 /// Admits and opens a connection.
-async fn connect(replica: &Replica, user: &str) -> SessionId {
+async fn connect(replica: &ApiReplica, user: &str) -> SessionId {
     let session = SessionId::random();
     let admission = Admission {
         user: UserId::new(user).unwrap(),
@@ -40,7 +40,7 @@ async fn connect(replica: &Replica, user: &str) -> SessionId {
 
 #[tokio::test]
 async fn a_listing_with_an_invalid_filter_is_refused() {
-    let replica = Replica::new();
+    let replica = ApiReplica::new();
     for query in [
         "limit=many",
         "limit=0",
@@ -74,7 +74,7 @@ async fn a_listing_with_an_invalid_filter_is_refused() {
 
 #[tokio::test]
 async fn a_user_or_a_session_can_be_disconnected() {
-    let replica = Replica::new();
+    let replica = ApiReplica::new();
     let session = connect(&replica, "alice").await;
     assert_eq!(replica.post("/api/v1/disconnect", r#"{"user":"alice","reason":"maintenance"}"#).await.status, 202);
     let by_session = format!(r#"{{"session":"{session}"}}"#);
@@ -86,7 +86,7 @@ async fn a_user_or_a_session_can_be_disconnected() {
 
 #[tokio::test]
 async fn a_revoked_user_is_disconnected_and_cannot_return_with_the_old_token() {
-    let replica = Replica::new();
+    let replica = ApiReplica::new();
     let own = connect(&replica, "alice").await;
     let answer = replica.post("/api/v1/disconnect", r#"{"user":"alice","revoke_seconds":60}"#).await;
     assert_eq!(answer.status, 202);
@@ -107,7 +107,7 @@ async fn a_revoked_user_is_disconnected_and_cannot_return_with_the_old_token() {
     assert_eq!(replica.state.registry.admit(&again).await, Verdict::Revoked(Revoked::Surely));
 }
 
-async fn report(replica: &Replica, path: &str, body: &str) -> Answer {
+async fn report(replica: &ApiReplica, path: &str, body: &str) -> ApiResponse {
     let request = Request::builder().method(Method::PUT).uri(path).header("x-api-key", replica.key());
     let request = request.header("content-type", "application/json").body(Body::from(body.to_owned())).unwrap();
     read(call(replica.api.operations(), request).await).await
@@ -115,7 +115,7 @@ async fn report(replica: &Replica, path: &str, body: &str) -> Answer {
 
 #[tokio::test]
 async fn a_report_says_only_whether_a_user_is_active() {
-    let replica = Replica::new();
+    let replica = ApiReplica::new();
     let alice = "/api/v1/users/alice";
     for body in [
         "{}",
@@ -148,7 +148,7 @@ async fn a_report_says_only_whether_a_user_is_active() {
 
 #[tokio::test]
 async fn a_disconnect_requires_exactly_one_target() {
-    let replica = Replica::new();
+    let replica = ApiReplica::new();
     let wrong = [
         "{}".to_owned(),
         r#"{"user":"a","session":"6f2c3b0e-8a51-4a37-9c55-0a8c2f7f9d01"}"#.to_owned(),
@@ -175,7 +175,7 @@ async fn a_disconnect_requires_exactly_one_target() {
     assert_eq!(*replica.controls.lock(), []);
 }
 
-async fn ticket(replica: &Replica, authorization: Option<&str>) -> Answer {
+async fn ticket(replica: &ApiReplica, authorization: Option<&str>) -> ApiResponse {
     let mut request = Request::builder().method(Method::POST).uri("/api/v1/tickets");
     if let Some(value) = authorization {
         request = request.header("authorization", value);
@@ -185,7 +185,7 @@ async fn ticket(replica: &Replica, authorization: Option<&str>) -> Answer {
 
 #[tokio::test]
 async fn a_ticket_is_accepted_once() {
-    let replica = Replica::new();
+    let replica = ApiReplica::new();
     let token = replica.token("alice");
     let answer = ticket(&replica, Some(&format!("Bearer {token}"))).await;
     assert_eq!((answer.status.as_u16(), answer.header("cache-control")), (201, "no-store"));
@@ -200,7 +200,7 @@ async fn a_ticket_is_accepted_once() {
 
 #[tokio::test]
 async fn a_revoked_token_gets_no_ticket() {
-    let replica = Replica::new();
+    let replica = ApiReplica::new();
     let (alice, bob) = (replica.token("alice"), replica.token("bob"));
     replica.state.registry.revoke(&UserId::new("alice").unwrap(), Duration::from_secs(60)).await.done().unwrap();
     ticket(&replica, Some(&format!("Bearer {alice}"))).await.problem(403, "user_inactive");
@@ -209,7 +209,7 @@ async fn a_revoked_token_gets_no_ticket() {
 
 #[tokio::test]
 async fn tickets_require_a_valid_token() {
-    let replica = Replica::new();
+    let replica = ApiReplica::new();
     let token = replica.token("alice");
     let forged = format!("Bearer {token}x");
     let key = format!("Bearer {}", replica.key());
@@ -225,7 +225,7 @@ async fn tickets_require_a_valid_token() {
 
 #[tokio::test]
 async fn tickets_per_user_are_rate_limited() {
-    let replica = Replica::new();
+    let replica = ApiReplica::new();
     let (alice, bob) = (format!("Bearer {}", replica.token("alice")), format!("Bearer {}", replica.token("bob")));
     let mut issued = 0;
     let refused = loop {

@@ -6,11 +6,11 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use super::Replica;
+use super::ApiReplica;
 use crate::tasks::Tasks;
 
 /// Serves one connection on a free port and connects to it.
-async fn connect(replica: &Replica, tasks: &Tasks) -> BufReader<TcpStream> {
+async fn connect(replica: &ApiReplica, tasks: &Tasks) -> BufReader<TcpStream> {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (accepted, _) = listener.accept().await.unwrap();
@@ -48,7 +48,7 @@ fn as_chunk(text: &str) -> String {
 
 #[tokio::test]
 async fn a_stream_of_publications_is_answered_while_it_is_sent() {
-    let (replica, tasks) = (Replica::new(), Tasks::new());
+    let (replica, tasks) = (ApiReplica::new(), Tasks::new());
     let mut client = connect(&replica, &tasks).await;
     let request = format!(
         "POST /api/v1/publish HTTP/1.1\r\nHost: t\r\nX-API-Key: {}\r\nContent-Type: application/x-ndjson\r\n\
@@ -69,7 +69,7 @@ async fn a_stream_of_publications_is_answered_while_it_is_sent() {
 
 #[tokio::test]
 async fn a_sender_that_expects_100_continue_receives_it_or_a_refusal() {
-    let (replica, tasks) = (Replica::new(), Tasks::new());
+    let (replica, tasks) = (ApiReplica::new(), Tasks::new());
     let line = "{\"channel\":\"logs\",\"data\":{}}";
     let request = |key: &str| {
         format!(
@@ -93,7 +93,7 @@ async fn a_sender_that_expects_100_continue_receives_it_or_a_refusal() {
 #[tokio::test]
 async fn many_lines_written_at_once_get_complete_results_in_order() {
     const LINES: usize = 20_000;
-    let (replica, tasks) = (Replica::new(), Tasks::new());
+    let (replica, tasks) = (ApiReplica::new(), Tasks::new());
     let client = connect(&replica, &tasks).await;
     let (reader, mut writer) = tokio::io::split(client);
     let head = format!(

@@ -8,19 +8,19 @@ use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::Replica;
+use super::ApiReplica;
 
 const LINES: Option<&str> = Some("application/x-ndjson");
 
 /// A request whose body is sent in pieces and whose results are read one by one.
-struct Stream {
+struct StreamedRequest {
     input: Option<mpsc::Sender<String>>,
     output: axum::body::BodyDataStream,
     waiting: String,
 }
 
-impl Stream {
-    async fn open(replica: &Replica) -> Self {
+impl StreamedRequest {
+    async fn open(replica: &ApiReplica) -> Self {
         let (input, pieces) = mpsc::channel::<String>(1_000);
         let body = stream::unfold(pieces, async |mut pieces| {
             let piece = pieces.recv().await?;
@@ -60,8 +60,8 @@ fn line(n: usize) -> String {
 
 #[tokio::test]
 async fn results_arrive_while_the_input_is_still_being_sent() {
-    let replica = Replica::new();
-    let mut stream = Stream::open(&replica).await;
+    let replica = ApiReplica::new();
+    let mut stream = StreamedRequest::open(&replica).await;
     for n in 1..=3 {
         let text = line(n);
         let (head, tail) = text.split_at(10);
@@ -76,7 +76,7 @@ async fn results_arrive_while_the_input_is_still_being_sent() {
 
 #[tokio::test]
 async fn thousands_of_lines_keep_their_order_and_each_has_a_result() {
-    let replica = Replica::new();
+    let replica = ApiReplica::new();
     let body: String = (1..=5_000).map(line).collect();
     let answer = replica.ops(Method::POST, "/api/v1/publish", LINES, body).await;
     let results: Vec<Value> = answer.text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -93,7 +93,7 @@ async fn thousands_of_lines_keep_their_order_and_each_has_a_result() {
 
 #[tokio::test]
 async fn an_invalid_line_gets_an_error_and_the_stream_continues() {
-    let replica = Replica::with(|config| config.limits.payload_bytes_max = 100);
+    let replica = ApiReplica::with(|config| config.limits.payload_bytes_max = 100);
     let long = format!("{{\"channel\":\"logs\",\"data\":{{\"t\":\"{}\"}}}}", "x".repeat(101));
     let endless = "y".repeat(20_000);
     let body = format!("{}nonsense\n\n{long}\n{endless}\n{}", line(1), line(6).trim_end());
@@ -107,8 +107,8 @@ async fn an_invalid_line_gets_an_error_and_the_stream_continues() {
 
 #[tokio::test]
 async fn the_drain_ends_a_stream_after_the_results_of_accepted_lines() {
-    let replica = Replica::new();
-    let mut stream = Stream::open(&replica).await;
+    let replica = ApiReplica::new();
+    let mut stream = StreamedRequest::open(&replica).await;
     stream.send(&line(1)).await;
     assert_eq!(stream.result().await.unwrap()["line"], 1);
     replica.state.lifecycle.drain();
@@ -120,7 +120,7 @@ async fn the_drain_ends_a_stream_after_the_results_of_accepted_lines() {
 
 #[tokio::test]
 async fn the_incomplete_last_line_of_a_broken_request_is_not_published() {
-    let replica = Replica::new();
+    let replica = ApiReplica::new();
     let pieces = [Ok(line(1)), Ok("{\"channel\":\"logs\",\"data\":{}}".to_owned()), Err("the connection broke")];
     let body = Body::from_stream(stream::iter(pieces));
     let answer = replica.ops(Method::POST, "/api/v1/publish", LINES, body).await;
@@ -129,10 +129,10 @@ async fn the_incomplete_last_line_of_a_broken_request_is_not_published() {
 
 #[tokio::test]
 async fn open_streams_are_limited_and_release_their_place() {
-    let replica = Replica::new();
+    let replica = ApiReplica::new();
     let mut open = Vec::new();
     for _ in 0..crate::api::STREAMS_MAX {
-        open.push(Stream::open(&replica).await);
+        open.push(StreamedRequest::open(&replica).await);
     }
     let refused = replica.ops(Method::POST, "/api/v1/publish", LINES, line(1)).await;
     refused.problem(503, "try_again_later");
@@ -142,7 +142,7 @@ async fn open_streams_are_limited_and_release_their_place() {
 
 #[tokio::test]
 async fn a_silent_stream_is_ended() {
-    let replica = Replica::new().impatient();
-    let mut stream = Stream::open(&replica).await;
+    let replica = ApiReplica::new().impatient();
+    let mut stream = StreamedRequest::open(&replica).await;
     assert_eq!(stream.result().await, None);
 }

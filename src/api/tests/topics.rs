@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 use tickgate_wire::model::{Topic, TopicRule, TopicRules, UserId};
 
-use super::Replica;
+use super::ApiReplica;
 
-async fn publish(replica: &Replica, channel: &str, user: Option<&str>, n: usize) -> Value {
+async fn publish(replica: &ApiReplica, channel: &str, user: Option<&str>, n: usize) -> Value {
     let user = user.map_or_else(String::new, |user| format!(r#""user":"{user}","#));
     let answer =
         replica.post("/api/v1/publish", &format!(r#"{{"channel":"{channel}",{user}"data":{{"n":{n}}}}}"#)).await;
@@ -19,7 +19,7 @@ fn numbers(history: &Value) -> Vec<u64> {
 
 #[tokio::test]
 async fn followed_topics_are_listed_with_their_details() {
-    let replica = Replica::new();
+    let replica = ApiReplica::new();
     let alice = UserId::new("alice").unwrap();
     *replica.counted.topics.lock() =
         vec![(Topic::public("ticker:BTCUSDT").unwrap(), 7), (Topic::user_stream(&alice), 1)];
@@ -34,7 +34,7 @@ async fn followed_topics_are_listed_with_their_details() {
 
 #[tokio::test]
 async fn history_is_read_in_pages_from_a_cursor() {
-    let replica = Replica::new();
+    let replica = ApiReplica::new();
     let mut ids = Vec::new();
     for n in 0..5 {
         ids.push(publish(&replica, "logs", None, n).await);
@@ -53,7 +53,7 @@ async fn history_is_read_in_pages_from_a_cursor() {
 
 #[tokio::test]
 async fn a_cursor_that_never_existed_gets_an_incomplete_history() {
-    let replica = Replica::new();
+    let replica = ApiReplica::new();
     publish(&replica, "logs", None, 1).await;
     let history = replica.ops_get("/api/v1/topics/logs/history?since=99999999999999-7").await.json();
     assert_eq!(history["complete"], false);
@@ -61,7 +61,7 @@ async fn a_cursor_that_never_existed_gets_an_incomplete_history() {
 
 #[tokio::test]
 async fn a_private_channel_is_filtered_from_its_users_stream() {
-    let replica = Replica::new();
+    let replica = ApiReplica::new();
     publish(&replica, "orders", Some("alice"), 1).await;
     let alert = publish(&replica, "risk_alerts", Some("alice"), 2).await;
     publish(&replica, "orders", Some("bob"), 3).await;
@@ -79,7 +79,7 @@ async fn a_private_channel_is_filtered_from_its_users_stream() {
 
 #[tokio::test]
 async fn a_rule_contains_everything_that_an_engine_needs_to_publish() {
-    let replica = Replica::new();
+    let replica = ApiReplica::new();
     let rule = async |path: &str| replica.ops_get(&format!("/api/v1/topics/{path}")).await.json();
     assert_eq!(
         rule("ticker:BRK%20B").await,
@@ -102,7 +102,7 @@ async fn a_rule_contains_everything_that_an_engine_needs_to_publish() {
 
 #[tokio::test]
 async fn invalid_queries_are_refused() {
-    let replica = Replica::new();
+    let replica = ApiReplica::new();
     let wrong = [
         "/api/v1/topics/logs/history?since=1-1&last=3",
         "/api/v1/topics/logs/history?since=-1",
@@ -121,7 +121,7 @@ async fn invalid_queries_are_refused() {
 
 #[tokio::test]
 async fn a_slash_in_a_name_is_encoded_and_topics_without_retention_have_no_history() {
-    let replica = Replica::with(|config| {
+    let replica = ApiReplica::with(|config| {
         let rules = &config.topics;
         let unretained = TopicRule { retain_max: 0, ..(**rules.of_name("x")).clone() };
         config.topics = TopicRules::new(Vec::new(), (**rules.user_stream()).clone(), unretained).into();
@@ -130,7 +130,7 @@ async fn a_slash_in_a_name_is_encoded_and_topics_without_retention_have_no_histo
     let id = publish(&replica, "nested/name:x", None, 1).await;
     assert_eq!(id, Value::Null, "no id without retention");
 
-    let replica = Replica::new();
+    let replica = ApiReplica::new();
     publish(&replica, "nested/name:x", None, 1).await;
     let history = replica.ops_get("/api/v1/topics/nested%2Fname:x/history").await.json();
     assert_eq!((&history["topic"], numbers(&history)), (&json!("nested/name:x"), vec![1]));

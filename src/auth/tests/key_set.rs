@@ -12,23 +12,23 @@ use tokio::{
     net::TcpListener,
 };
 
-use super::{keys::Pair, *};
+use super::{keys::SigningPair, *};
 use crate::{config::Jwks, metrics::Metrics, tasks::Tasks};
 
 /// Status line and body of the server's response.
-type Answer = (&'static str, String);
+type KeySetResponse = (&'static str, String);
 
 /// An HTTP server on loopback that counts its requests.
-struct Server {
+struct KeySetServer {
     url: String,
-    answer: Arc<Mutex<Answer>>,
+    answer: Arc<Mutex<KeySetResponse>>,
     requests: Arc<AtomicUsize>,
     tasks: Tasks,
     metrics: Arc<Metrics>,
 }
 
-impl Server {
-    async fn start(answer: Answer) -> Self {
+impl KeySetServer {
+    async fn start(answer: KeySetResponse) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/keys.json", listener.local_addr().unwrap());
         let (answer, requests, tasks) = (Arc::new(Mutex::new(answer)), Arc::new(AtomicUsize::new(0)), Tasks::new());
@@ -46,7 +46,7 @@ impl Server {
         Self { url, answer, requests, tasks, metrics: Metrics::new() }
     }
 
-    fn now_answers(&self, answer: Answer) {
+    fn now_answers(&self, answer: KeySetResponse) {
         *self.answer.lock() = answer;
     }
 
@@ -69,17 +69,17 @@ impl Server {
     }
 }
 
-fn set(keys: &[Value]) -> Answer {
+fn set(keys: &[Value]) -> KeySetResponse {
     ("200 OK", json!({ "keys": keys }).to_string())
 }
 
-fn public(pair: &Pair, kid: &str) -> Value {
+fn public(pair: &SigningPair, kid: &str) -> Value {
     let mut jwk = serde_json::to_value(pair.jwk()).unwrap();
     jwk["kid"] = json!(kid);
     jwk
 }
 
-fn token(pair: &Pair, kid: Option<&str>) -> String {
+fn token(pair: &SigningPair, kid: Option<&str>) -> String {
     signed(&with_kid(pair.algorithm, kid), &good(), &pair.private)
 }
 
@@ -91,7 +91,7 @@ async fn verified(verifier: &Verifier, token: &str, after_seconds: u64) -> Resul
 #[tokio::test]
 async fn every_kind_of_key_is_found_by_its_kid() {
     let pairs = [(keys::rs256(), "r"), (keys::es256(), "e"), (keys::eddsa(), "d")];
-    let server = Server::start(set(&pairs.each_ref().map(|(pair, kid)| public(pair, kid)))).await;
+    let server = KeySetServer::start(set(&pairs.each_ref().map(|(pair, kid)| public(pair, kid)))).await;
     let verifier = server.verifier().await;
     for (pair, kid) in &pairs {
         assert_eq!(
@@ -109,7 +109,7 @@ async fn every_kind_of_key_is_found_by_its_kid() {
 #[tokio::test]
 async fn a_rotated_key_is_fetched_at_a_bounded_rate() {
     let (old, new) = (keys::es256(), keys::es256());
-    let server = Server::start(set(&[public(&old, "k1")])).await;
+    let server = KeySetServer::start(set(&[public(&old, "k1")])).await;
     let verifier = server.verifier().await;
     server.now_answers(set(&[public(&old, "k1"), public(&new, "k2")]));
     assert_eq!(verified(&verifier, &token(&new, Some("k2")), 5).await, Err(TokenError::UnknownKey), "too soon");
@@ -126,14 +126,14 @@ async fn a_rotated_key_is_fetched_at_a_bounded_rate() {
 #[tokio::test]
 async fn two_keys_are_ambiguous_without_a_kid() {
     let (one, two) = (keys::es256(), keys::es256());
-    let server = Server::start(set(&[public(&one, "k1"), public(&two, "k2")])).await;
+    let server = KeySetServer::start(set(&[public(&one, "k1"), public(&two, "k2")])).await;
     assert_eq!(outcome(&server.verifier().await, &token(&one, None)), Err(TokenError::UnknownKey));
 }
 
 #[tokio::test]
 async fn a_flood_of_unknown_keys_causes_one_fetch() {
     let key = keys::es256();
-    let server = Server::start(set(&[public(&key, "k1")])).await;
+    let server = KeySetServer::start(set(&[public(&key, "k1")])).await;
     let verifier = server.verifier().await;
     let tokens: Vec<_> = (0..50).map(|i| token(&key, Some(&format!("made-up-{i}")))).collect();
     let outcomes = join_all(tokens.iter().map(|token| verified(&verifier, token, 60))).await;
@@ -144,7 +144,7 @@ async fn a_flood_of_unknown_keys_causes_one_fetch() {
 #[tokio::test]
 async fn known_keys_stay_when_the_server_fails() {
     let key = keys::es256();
-    let server = Server::start(set(&[public(&key, "k1")])).await;
+    let server = KeySetServer::start(set(&[public(&key, "k1")])).await;
     let verifier = server.verifier().await;
     let failures = [
         ("500 Internal Server Error", "{}".into()),
@@ -168,7 +168,7 @@ async fn known_keys_stay_when_the_server_fails() {
 async fn a_set_that_was_never_loaded_is_a_retryable_failure() {
     let key = keys::es256();
     let over_the_limit = json!({ "keys": [public(&key, "k1")], "padding": "x".repeat(256 * 1024) });
-    let server = Server::start(("200 OK", over_the_limit.to_string())).await;
+    let server = KeySetServer::start(("200 OK", over_the_limit.to_string())).await;
     let verifier = server.verifier().await;
     assert_eq!(verified(&verifier, &token(&key, Some("k1")), 0).await, Err(TokenError::KeysUnavailable));
     assert!(verifier.awaits_keys());
@@ -182,7 +182,7 @@ async fn a_set_that_was_never_loaded_is_a_retryable_failure() {
 #[tokio::test]
 async fn keys_are_not_used_beyond_their_maximum_age() {
     let key = keys::es256();
-    let server = Server::start(set(&[public(&key, "k1")])).await;
+    let server = KeySetServer::start(set(&[public(&key, "k1")])).await;
     let age_max = Duration::from_millis(200);
     let verifier = server.verifier_with(age_max).await;
     assert!(server.metrics.key_set_fetched_timestamp_seconds.get() > 0);
@@ -216,7 +216,7 @@ async fn keys_that_must_not_verify_are_omitted() {
         with("kty", json!("XYZ")),
         json!("not a key"),
     ];
-    let server = Server::start(set(&unusable)).await;
+    let server = KeySetServer::start(set(&unusable)).await;
     let verifier = server.verifier().await;
     assert_eq!(outcome(&verifier, &token(&key, Some("k1"))), Err(TokenError::KeysUnavailable), "no usable key");
     server.now_answers(set(&[&unusable[..], &[public(&key, "k1")]].concat()));
@@ -245,7 +245,7 @@ fn only_safe_addresses_are_fetched() {
 #[tokio::test]
 async fn a_key_replaced_under_the_same_kid_is_fetched_at_most_once_a_minute() {
     let (old, new) = (keys::es256(), keys::es256());
-    let server = Server::start(set(&[public(&old, "same")])).await;
+    let server = KeySetServer::start(set(&[public(&old, "same")])).await;
     let verifier = server.verifier().await;
     server.now_answers(set(&[public(&new, "same")]));
     let of_new = token(&new, Some("same"));

@@ -15,13 +15,13 @@ use super::*;
 use crate::config::{Algorithm as Pinned, PublicKey};
 
 /// A private key and the PEM text of its public half.
-pub(super) struct Pair {
+pub(super) struct SigningPair {
     pub(super) algorithm: Algorithm,
     pub(super) private: EncodingKey,
     pem: String,
 }
 
-impl Pair {
+impl SigningPair {
     /// The public key as a key set contains it.
     pub(super) fn jwk(&self) -> Jwk {
         let public = match self.algorithm {
@@ -37,28 +37,28 @@ fn pem(label: &str, der: &[u8]) -> String {
     format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(der))
 }
 
-pub(super) fn es256() -> Pair {
+pub(super) fn es256() -> SigningPair {
     let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new()).unwrap();
     let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref()).unwrap();
     let public: PublicKeyX509Der = pair.public_key().as_der().unwrap();
     let private = EncodingKey::from_ec_der(pkcs8.as_ref());
-    Pair { algorithm: Algorithm::ES256, private, pem: pem("PUBLIC KEY", public.as_ref()) }
+    SigningPair { algorithm: Algorithm::ES256, private, pem: pem("PUBLIC KEY", public.as_ref()) }
 }
 
-pub(super) fn eddsa() -> Pair {
+pub(super) fn eddsa() -> SigningPair {
     let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
     let pair = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).unwrap();
     let public: PublicKeyX509Der = pair.public_key().as_der().unwrap();
     let private = EncodingKey::from_ed_der(pkcs8.as_ref());
-    Pair { algorithm: Algorithm::EdDSA, private, pem: pem("PUBLIC KEY", public.as_ref()) }
+    SigningPair { algorithm: Algorithm::EdDSA, private, pem: pem("PUBLIC KEY", public.as_ref()) }
 }
 
-pub(super) fn rs256() -> Pair {
+pub(super) fn rs256() -> SigningPair {
     let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
     let pkcs8 = AsDer::<aws_lc_rs::encoding::Pkcs8V1Der>::as_der(&pair).unwrap();
     let public: PublicKeyX509Der = pair.public_key().as_der().unwrap();
     let private = EncodingKey::from_rsa_pem(pem("PRIVATE KEY", pkcs8.as_ref()).as_bytes()).unwrap();
-    Pair { algorithm: Algorithm::RS256, private, pem: pem("PUBLIC KEY", public.as_ref()) }
+    SigningPair { algorithm: Algorithm::RS256, private, pem: pem("PUBLIC KEY", public.as_ref()) }
 }
 
 fn load(text: &str, algorithm: Pinned, kid: Option<&str>) -> Result<Verifier, crate::config::Problems> {

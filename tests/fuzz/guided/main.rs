@@ -7,9 +7,9 @@ mod targets;
 use std::{env, sync::LazyLock};
 
 use libfuzzer_sys::fuzz_target;
-use targets::{TARGETS, Target};
+use targets::{TARGETS, FuzzTarget};
 
-static TARGET: LazyLock<Target> = LazyLock::new(|| {
+static TARGET: LazyLock<FuzzTarget> = LazyLock::new(|| {
     let wanted = env::var("TICKGATE_FUZZ_TARGET").unwrap_or_default();
     match TARGETS.iter().find(|(name, _)| *name == wanted) {
         Some((_, target)) => *target,

@@ -4,7 +4,7 @@ use tickgate_wire::websocket::{CONTROL_BYTES_MAX, Event, Opcode, Peer, Reader, V
 
 /// An event that owns its bytes, or the violation that ends the stream.
 #[derive(Debug, PartialEq)]
-enum Seen {
+enum FrameOutcome {
     Text(String),
     Binary(Vec<u8>),
     Ping(Vec<u8>),
@@ -13,18 +13,18 @@ enum Seen {
     Violation(u16),
 }
 
-fn seen(event: Result<Event<'_>, Violation>) -> Seen {
+fn seen(event: Result<Event<'_>, Violation>) -> FrameOutcome {
     match event {
-        Ok(Event::Text(text)) => Seen::Text(text.into()),
-        Ok(Event::Binary(bytes)) => Seen::Binary(bytes.into()),
-        Ok(Event::Ping(bytes)) => Seen::Ping(bytes.into()),
-        Ok(Event::Pong(bytes)) => Seen::Pong(bytes.into()),
-        Ok(Event::Close(code, reason)) => Seen::Close(code, reason.into()),
-        Err(violation) => Seen::Violation(violation.code),
+        Ok(Event::Text(text)) => FrameOutcome::Text(text.into()),
+        Ok(Event::Binary(bytes)) => FrameOutcome::Binary(bytes.into()),
+        Ok(Event::Ping(bytes)) => FrameOutcome::Ping(bytes.into()),
+        Ok(Event::Pong(bytes)) => FrameOutcome::Pong(bytes.into()),
+        Ok(Event::Close(code, reason)) => FrameOutcome::Close(code, reason.into()),
+        Err(violation) => FrameOutcome::Violation(violation.code),
     }
 }
 
-fn read<'a>(mut reader: Reader, chunks: impl Iterator<Item = &'a [u8]>) -> Vec<Seen> {
+fn read<'a>(mut reader: Reader, chunks: impl Iterator<Item = &'a [u8]>) -> Vec<FrameOutcome> {
     let mut all = Vec::new();
     for chunk in chunks {
         let mut chunk = chunk.to_vec();
@@ -33,7 +33,7 @@ fn read<'a>(mut reader: Reader, chunks: impl Iterator<Item = &'a [u8]>) -> Vec<S
             all.push(seen(event));
         }
     }
-    let ends = |seen: &Seen| matches!(seen, Seen::Close(..) | Seen::Violation(_));
+    let ends = |seen: &FrameOutcome| matches!(seen, FrameOutcome::Close(..) | FrameOutcome::Violation(_));
     assert_eq!(reader.ended(), all.last().is_some_and(ends), "{all:?}");
     assert_eq!(all.iter().filter(|seen| ends(seen)).count(), usize::from(reader.ended()), "{all:?}");
     all
@@ -54,14 +54,14 @@ pub(super) fn frames(data: &[u8]) {
     assert_eq!(read(reader(), odd_pieces(stream, *cut).into_iter()), whole, "in pieces of any length");
     for seen in &whole {
         match seen {
-            Seen::Text(text) => assert!(text.len() <= bytes_max as usize),
-            Seen::Binary(bytes) => assert!(binary && bytes.len() <= bytes_max as usize),
-            Seen::Ping(bytes) | Seen::Pong(bytes) => assert!(bytes.len() <= CONTROL_BYTES_MAX),
-            Seen::Close(code, _) => assert!(code.is_none_or(|code| (1000..5000).contains(&code))),
-            Seen::Violation(code) => assert!([1002, 1003, 1007, 1009].contains(code), "{code}"),
+            FrameOutcome::Text(text) => assert!(text.len() <= bytes_max as usize),
+            FrameOutcome::Binary(bytes) => assert!(binary && bytes.len() <= bytes_max as usize),
+            FrameOutcome::Ping(bytes) | FrameOutcome::Pong(bytes) => assert!(bytes.len() <= CONTROL_BYTES_MAX),
+            FrameOutcome::Close(code, _) => assert!(code.is_none_or(|code| (1000..5000).contains(&code))),
+            FrameOutcome::Violation(code) => assert!([1002, 1003, 1007, 1009].contains(code), "{code}"),
         }
     }
-    let messages: Vec<_> = whole.into_iter().filter(|seen| !matches!(seen, Seen::Violation(_))).collect();
+    let messages: Vec<_> = whole.into_iter().filter(|seen| !matches!(seen, FrameOutcome::Violation(_))).collect();
     assert_eq!(read(reader(), std::iter::once(&*written(&messages, peer))), messages);
 }
 
@@ -78,20 +78,20 @@ fn odd_pieces(mut stream: &[u8], turn: u8) -> Vec<&[u8]> {
 }
 
 /// The same messages, as this side would encode them.
-fn written(messages: &[Seen], peer: Peer) -> Vec<u8> {
+fn written(messages: &[FrameOutcome], peer: Peer) -> Vec<u8> {
     let mut out = Vec::new();
     for seen in messages {
         let close;
         let (opcode, payload) = match seen {
-            Seen::Text(text) => (Opcode::Text, text.as_bytes()),
-            Seen::Binary(bytes) => (Opcode::Binary, &**bytes),
-            Seen::Ping(bytes) => (Opcode::Ping, &**bytes),
-            Seen::Pong(bytes) => (Opcode::Pong, &**bytes),
-            Seen::Close(code, reason) => {
+            FrameOutcome::Text(text) => (Opcode::Text, text.as_bytes()),
+            FrameOutcome::Binary(bytes) => (Opcode::Binary, &**bytes),
+            FrameOutcome::Ping(bytes) => (Opcode::Ping, &**bytes),
+            FrameOutcome::Pong(bytes) => (Opcode::Pong, &**bytes),
+            FrameOutcome::Close(code, reason) => {
                 close = [code.map_or(vec![], |code| code.to_be_bytes().to_vec()), reason.as_bytes().to_vec()].concat();
                 (Opcode::Close, &*close)
             }
-            Seen::Violation(_) => unreachable!("left out before"),
+            FrameOutcome::Violation(_) => unreachable!("left out before"),
         };
         match peer {
             Peer::Client => put_masked(&mut out, opcode, payload, [0x5a, 0, 0xff, 0x81]),

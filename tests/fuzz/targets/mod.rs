@@ -11,10 +11,10 @@ mod tokens;
 
 use serde_json::{Map, Value};
 
-pub(crate) type Target = fn(&[u8]);
+pub(crate) type FuzzTarget = fn(&[u8]);
 
 /// All targets by the name of their corpus.
-pub(crate) const TARGETS: &[(&str, Target)] = &[
+pub(crate) const TARGETS: &[(&str, FuzzTarget)] = &[
     ("json", json::commands),
     ("envelope", json::envelopes),
     ("names", names::names),

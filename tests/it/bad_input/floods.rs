@@ -8,15 +8,15 @@ use crate::support::{
     bystander::Bystander,
     eventually,
     redis::RedisServer,
-    replica::Replica,
-    wire::{Heard, PING, PONG, TEXT, Wire, frame, upgrade_request},
+    replica::TestReplica,
+    wire::{PING, PONG, RawConnection, ServerEvent, TEXT, frame, upgrade_request},
 };
 
 #[tokio::test]
 async fn a_thousand_messages_in_one_segment_are_limited() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut bystander = Bystander::at(&replica).await;
-    let mut wire = Wire::upgraded(replica.address(), "/ws/market").await;
+    let mut wire = RawConnection::upgraded(replica.address(), "/ws/market").await;
     wire.hear_json().await;
     wire.send(&frame(TEXT, br#"{"type":"ping"}"#).repeat(1_000)).await;
     let said = wire.expect_close(4100, "a thousand messages").await;
@@ -37,7 +37,7 @@ async fn a_thousand_messages_in_one_segment_are_limited() {
 
 #[tokio::test]
 async fn a_client_that_waits_as_asked_is_served_again() {
-    let replica = Replica::alone_with("[limits]\nmessages_per_connection = { per_second = 5, burst = 2 }").await;
+    let replica = TestReplica::alone_with("[limits]\nmessages_per_connection = { per_second = 5, burst = 2 }").await;
     let mut client = replica.market().await;
     for _ in 0..2 {
         client.send(json!({"type": "ping"})).await;
@@ -52,14 +52,14 @@ async fn a_client_that_waits_as_asked_is_served_again() {
 
 #[tokio::test]
 async fn ten_thousand_pings_are_answered_in_few_writes() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut bystander = Bystander::at(&replica).await;
-    let mut wire = Wire::upgraded(replica.address(), "/ws/market").await;
+    let mut wire = RawConnection::upgraded(replica.address(), "/ws/market").await;
     wire.hear_json().await;
     let before = replica.metric("tickgate_writes_total").await;
     wire.send(&frame(PING, b"x").repeat(10_000)).await;
     for _ in 0..10_000 {
-        assert_eq!(wire.hear().await, Heard::Frame(PONG, b"x".to_vec()));
+        assert_eq!(wire.hear().await, ServerEvent::Frame(PONG, b"x".to_vec()));
     }
     let writes = replica.metric("tickgate_writes_total").await - before;
     assert!(writes < 1_000.0, "{writes} writes: one segment of pings must not cost a system call each");
@@ -68,7 +68,7 @@ async fn ten_thousand_pings_are_answered_in_few_writes() {
 
 #[tokio::test]
 async fn a_client_that_never_reads_is_not_read_from() {
-    let replica = Replica::alone_with(
+    let replica = TestReplica::alone_with(
         "[limits]\nmessages_per_connection = { per_second = 0, burst = 1 }\n[session]\nwrite_timeout = \"2s\"",
     )
     .await;
@@ -76,7 +76,7 @@ async fn a_client_that_never_reads_is_not_read_from() {
     for bytes in [frame(TEXT, br#"{"type":"ping","timestamp":"2023-12-01T12:00:00Z"}"#), frame(PING, &[b'x'; 125])] {
         // With the kernel's own receive buffer: one that is far too small drops packets in flight, including
         // acknowledgements, and then neither side hears from the other for half a minute.
-        let mut wire = Wire::connect(replica.address()).await;
+        let mut wire = RawConnection::connect(replica.address()).await;
         wire.send(upgrade_request("/ws/market", "").as_bytes()).await;
         let flood = bytes.repeat(1_000);
         let before = replica.metric("tickgate_received_bytes_total").await;
@@ -103,10 +103,10 @@ async fn every_request_of_an_address_counts_against_its_limit() {
     for (what, request, status) in
         [("malformed", malformed, 426), ("foreign", foreign, 101), ("no channels", stream, 400)]
     {
-        let replica = Replica::alone_with(settings).await;
+        let replica = TestReplica::alone_with(settings).await;
         let mut statuses = Vec::new();
         for _ in 0..6 {
-            let mut wire = Wire::connect(replica.address()).await;
+            let mut wire = RawConnection::connect(replica.address()).await;
             wire.send(request.as_bytes()).await;
             statuses.push(wire.answer_head().await.expect("an answer").0);
         }
@@ -120,8 +120,8 @@ async fn every_request_of_an_address_counts_against_its_limit() {
 #[tokio::test]
 async fn a_forwarded_address_is_accepted_from_a_trusted_proxy_only() {
     let limit = "mode = \"production\"\n[limits]\nhandshakes_per_address = { per_second = 1, burst = 3 }";
-    let upgrade = async |replica: &Replica, number: u32| {
-        let mut wire = Wire::connect(replica.address()).await;
+    let upgrade = async |replica: &TestReplica, number: u32| {
+        let mut wire = RawConnection::connect(replica.address()).await;
         let spoofed = format!("X-Forwarded-For: 198.51.100.{number}\r\nForwarded: for=198.51.100.{number}\r\n");
         wire.send(upgrade_request("/ws/market", &spoofed).as_bytes()).await;
         let (status, head) = wire.answer_head().await.expect("an answer");
@@ -130,7 +130,7 @@ async fn a_forwarded_address_is_accepted_from_a_trusted_proxy_only() {
         }
         status
     };
-    let stranger = Replica::alone_with(&format!("[server]\n{limit}")).await;
+    let stranger = TestReplica::alone_with(&format!("[server]\n{limit}")).await;
     let mut statuses = Vec::new();
     for number in 1..=6 {
         statuses.push(upgrade(&stranger, number).await);
@@ -138,7 +138,7 @@ async fn a_forwarded_address_is_accepted_from_a_trusted_proxy_only() {
     assert!(statuses[..3] == [101; 3] && statuses[3..].contains(&429), "{statuses:?}");
 
     let trusted = format!("[server]\ntrusted_proxies = [\"127.0.0.0/8\"]\n{limit}");
-    let behind = Replica::alone_with(&trusted).await;
+    let behind = TestReplica::alone_with(&trusted).await;
     for number in 1..=6 {
         assert_eq!(upgrade(&behind, number).await, 101, "each of them has its own address");
     }
@@ -153,7 +153,7 @@ async fn a_forwarded_address_is_accepted_from_a_trusted_proxy_only() {
 #[tokio::test]
 async fn connections_of_one_address_are_limited_and_released() {
     let settings = "[limits]\nconnections_per_address_max = 5\nhandshakes_per_address = { per_second = 0, burst = 1 }";
-    let replica = Replica::alone_with(settings).await;
+    let replica = TestReplica::alone_with(settings).await;
     let mut bystander = Bystander::at(&replica).await;
     let mut open = Vec::new();
     for _ in 0..4 {
@@ -173,7 +173,7 @@ async fn the_memory_of_clients_that_never_read_is_limited_by_their_outboxes() {
     const CLIENTS: usize = 20;
     let server = RedisServer::start();
     // In a separate process, whose memory can be measured.
-    let gateway = Replica::process(&server, "").await;
+    let gateway = TestReplica::process(&server, "").await;
     let channels = ["ticker:BIG", "trades:BIG"];
     let text = "x".repeat(10_000);
     let publish = async |number: u32| {
@@ -182,7 +182,7 @@ async fn the_memory_of_clients_that_never_read_is_limited_by_their_outboxes() {
         let answer = gateway.api_post("/api/v1/publish/batch", json!({ "publications": publications })).await;
         assert_eq!(answer.status, 200, "{answer:?}");
     };
-    let mut reader = Wire::upgraded(gateway.address(), "/ws/market").await;
+    let mut reader = RawConnection::upgraded(gateway.address(), "/ws/market").await;
     reader.send(&frame(TEXT, br#"{"type":"subscribe","channels":["trades:BIG"]}"#)).await;
     assert_eq!(reader.hear_json().await["type"], "connection_established");
     assert_eq!(reader.hear_json().await["type"], "subscribed");
@@ -193,7 +193,7 @@ async fn the_memory_of_clients_that_never_read_is_limited_by_their_outboxes() {
     }
     let mut idle = Vec::new();
     for _ in 0..CLIENTS {
-        let mut wire = Wire::connect(gateway.address()).await;
+        let mut wire = RawConnection::connect(gateway.address()).await;
         wire.set_receive_buffer(4_096);
         wire.send(upgrade_request("/ws/market", "").as_bytes()).await;
         assert_eq!(wire.answer_head().await.expect("an answer").0, 101);
@@ -220,7 +220,7 @@ async fn the_memory_of_clients_that_never_read_is_limited_by_their_outboxes() {
 }
 
 /// The number of the next message. A slow machine may take longer than a heartbeat interval.
-async fn numbered(reader: &mut Wire) -> Value {
+async fn numbered(reader: &mut RawConnection) -> Value {
     loop {
         let mut heard = reader.hear_json().await;
         assert!(heard["type"] == "heartbeat" || heard["number"].is_number(), "{heard}");

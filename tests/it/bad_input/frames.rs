@@ -7,8 +7,8 @@ use serde_json::json;
 
 use crate::support::{
     bystander::Bystander,
-    replica::Replica,
-    wire::{BINARY, CLOSE, Heard, PING, PONG, TEXT, Wire, frame, head, unmasked, upgrade_request},
+    replica::TestReplica,
+    wire::{BINARY, CLOSE, PING, PONG, RawConnection, ServerEvent, TEXT, frame, head, unmasked, upgrade_request},
 };
 
 const ENDPOINTS: [&str; 3] = ["/ws/market", "/ws", "/ws/ingest"];
@@ -74,11 +74,11 @@ fn violations() -> Vec<(&'static str, Vec<u8>, u16)> {
 
 #[tokio::test]
 async fn a_violation_is_answered_with_its_code() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut bystander = Bystander::at(&replica).await;
     for (what, bytes, code) in violations() {
         for path in ENDPOINTS {
-            let mut wire = Wire::upgraded(replica.address(), path).await;
+            let mut wire = RawConnection::upgraded(replica.address(), path).await;
             wire.send(&bytes).await;
             // What follows is no longer read as a message.
             wire.send(&frame(TEXT, br#"{"type":"ping","id":"late"}"#)).await;
@@ -91,11 +91,11 @@ async fn a_violation_is_answered_with_its_code() {
 
 #[tokio::test]
 async fn a_violation_in_the_same_segment_as_the_request_is_answered_with_its_code() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut bystander = Bystander::at(&replica).await;
     for (what, bytes, code) in violations() {
         let early = &bytes[..bytes.len().min(2_000)];
-        let mut wire = Wire::upgraded_with(replica.address(), "/ws/market", early).await;
+        let mut wire = RawConnection::upgraded_with(replica.address(), "/ws/market", early).await;
         wire.send(&bytes[early.len()..]).await;
         wire.expect_close(code, what).await;
     }
@@ -104,10 +104,10 @@ async fn a_violation_in_the_same_segment_as_the_request_is_answered_with_its_cod
 
 #[tokio::test]
 async fn a_violation_byte_by_byte_is_answered_with_its_code() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut bystander = Bystander::at(&replica).await;
     for (what, bytes, code) in violations().into_iter().filter(|(_, bytes, _)| bytes.len() < 200) {
-        let mut wire = Wire::upgraded(replica.address(), "/ws/market").await;
+        let mut wire = RawConnection::upgraded(replica.address(), "/ws/market").await;
         for byte in bytes {
             wire.send(&[byte]).await;
         }
@@ -118,8 +118,8 @@ async fn a_violation_byte_by_byte_is_answered_with_its_code() {
 
 #[tokio::test]
 async fn messages_before_a_violation_are_answered() {
-    let replica = Replica::alone().await;
-    let mut wire = Wire::upgraded(replica.address(), "/ws/market").await;
+    let replica = TestReplica::alone().await;
+    let mut wire = RawConnection::upgraded(replica.address(), "/ws/market").await;
     wire.hear_json().await;
     let good = frame(TEXT, br#"{"type":"ping","id":"good"}"#);
     wire.send(&[good, frame(0xff, b"")].concat()).await;
@@ -129,14 +129,14 @@ async fn messages_before_a_violation_are_answered() {
 
 #[tokio::test]
 async fn a_close_is_answered_with_the_same_code() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut bystander = Bystander::at(&replica).await;
     for code in [1000, 1001, 1003, 1011, 3000, 4000, 4999] {
-        let mut wire = Wire::upgraded(replica.address(), "/ws/market").await;
+        let mut wire = RawConnection::upgraded(replica.address(), "/ws/market").await;
         wire.send(&close(code, b"bye")).await;
         wire.expect_close(code, "a close").await;
     }
-    let mut wire = Wire::upgraded(replica.address(), "/ws/market").await;
+    let mut wire = RawConnection::upgraded(replica.address(), "/ws/market").await;
     wire.send(&frame(CLOSE, b"")).await;
     wire.expect_close(1005, "a close without a code").await;
     bystander.is_alone_after("closes").await;
@@ -144,9 +144,9 @@ async fn a_close_is_answered_with_the_same_code() {
 
 #[tokio::test]
 async fn unusual_but_valid_frames_are_answered() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut bystander = Bystander::at(&replica).await;
-    let mut wire = Wire::upgraded(replica.address(), "/ws/market").await;
+    let mut wire = RawConnection::upgraded(replica.address(), "/ws/market").await;
     wire.hear_json().await;
     let pong_to = |id: &str| frame(TEXT, format!(r#"{{"type":"ping","id":"{id}"}}"#).as_bytes());
     let text = br#"{"type":"ping","id":"parts"}"#;
@@ -159,7 +159,7 @@ async fn unusual_but_valid_frames_are_answered() {
     wire.send(&parts.concat()).await;
     assert_eq!(wire.hear_json().await["id"], "parts", "fragments of one byte with pongs between");
     wire.send(&frame(PING, &[7; 125])).await;
-    assert_eq!(wire.hear().await, Heard::Frame(PONG, vec![7; 125]));
+    assert_eq!(wire.hear().await, ServerEvent::Frame(PONG, vec![7; 125]));
     let mut largest = br#"{"type":"ping","id":"largest","x":""#.to_vec();
     largest.resize(MESSAGE_BYTES_MAX - 2, b'x');
     largest.extend(b"\"}");
@@ -172,16 +172,16 @@ async fn unusual_but_valid_frames_are_answered() {
 
 #[tokio::test]
 async fn a_client_that_leaves_without_a_close_is_detected() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut bystander = Bystander::at(&replica).await;
     let request = upgrade_request("/ws/market", "");
     let half = frame(TEXT, br#"{"type":"ping"}"#);
     for sent in [request.as_bytes(), &request.as_bytes()[..50], &[]] {
-        let mut wire = Wire::connect(replica.address()).await;
+        let mut wire = RawConnection::connect(replica.address()).await;
         wire.send(sent).await;
         wire.reset();
     }
-    let mut wire = Wire::upgraded(replica.address(), "/ws/market").await;
+    let mut wire = RawConnection::upgraded(replica.address(), "/ws/market").await;
     wire.send(&half[..half.len() / 2]).await;
     wire.finish().await;
     wire.expect_end_within(Duration::from_secs(5), "a client that said its last half word").await;
@@ -190,9 +190,9 @@ async fn a_client_that_leaves_without_a_close_is_detected() {
 
 #[tokio::test]
 async fn a_close_reaches_a_client_that_still_sends() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut bystander = Bystander::at(&replica).await;
-    let mut wire = Wire::upgraded(replica.address(), "/ws/market").await;
+    let mut wire = RawConnection::upgraded(replica.address(), "/ws/market").await;
     wire.hear_json().await;
     // More than the gateway reads at once follows the violation: unread input must not reset the connection.
     wire.send(&head(TEXT, 1 << 20)).await;

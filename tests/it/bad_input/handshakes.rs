@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use crate::support::{
     PATIENCE,
     bystander::Bystander,
-    replica::Replica,
+    replica::TestReplica,
     sse::EventStream,
-    wire::{KEY, TEXT, Wire, frame, upgrade_request},
+    wire::{KEY, RawConnection, TEXT, frame, upgrade_request},
 };
 
 /// The head of a valid request, with one of its lines replaced (by none, or by several).
@@ -73,10 +73,10 @@ fn malformed() -> Vec<(&'static str, String, &'static [u16])> {
 
 #[tokio::test]
 async fn an_invalid_handshake_is_answered_by_plain_http() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut bystander = Bystander::at(&replica).await;
     for (what, request, statuses) in malformed() {
-        let mut wire = Wire::connect(replica.address()).await;
+        let mut wire = RawConnection::connect(replica.address()).await;
         wire.send(request.as_bytes()).await;
         let (status, head) = wire.answer_head().await.unwrap_or_else(|| panic!("{what}: no answer"));
         assert!(statuses.contains(&status), "{what}: {status} instead of {statuses:?}");
@@ -94,9 +94,9 @@ async fn an_invalid_handshake_is_answered_by_plain_http() {
 
 #[tokio::test]
 async fn sub_protocols_that_include_the_supported_one_are_accepted() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     for offered in ["tickgate.v1", "mqtt, tickgate.v1", "tickgate.v1,bearer.x.y.z"] {
-        let mut wire = Wire::connect(replica.address()).await;
+        let mut wire = RawConnection::connect(replica.address()).await;
         let line = format!("Sec-WebSocket-Protocol: {offered}\r\nSec-WebSocket-Extensions: permessage-deflate\r\n");
         wire.send(upgrade_request("/ws/market", &line).as_bytes()).await;
         let (status, head) = wire.answer_head().await.expect("an answer");
@@ -109,11 +109,11 @@ async fn sub_protocols_that_include_the_supported_one_are_accepted() {
 
 #[tokio::test]
 async fn a_page_of_a_foreign_origin_is_closed_with_1008_and_receives_nothing_before() {
-    let replica = Replica::alone_with("[server]\nallowed_origins = [\"https://app.example\"]").await;
+    let replica = TestReplica::alone_with("[server]\nallowed_origins = [\"https://app.example\"]").await;
     let mut bystander = Bystander::at(&replica).await;
     for origin in ["https://evil.example", "null", "http://app.example", "https://app.example.evil.example", "*"] {
         for path in ["/ws/market", "/ws/trading", "/ws", "/ws/ingest"] {
-            let mut wire = Wire::connect(replica.address()).await;
+            let mut wire = RawConnection::connect(replica.address()).await;
             let request = upgrade_request(path, &format!("Origin: {origin}\r\n"));
             wire.send(&[request.as_bytes(), &frame(TEXT, br#"{"type":"ping"}"#)].concat()).await;
             assert_eq!(wire.answer_head().await.expect("an answer").0, 101);
@@ -128,7 +128,7 @@ async fn a_page_of_a_foreign_origin_is_closed_with_1008_and_receives_nothing_bef
 #[tokio::test]
 async fn an_origin_that_equals_the_gateways_host_is_admitted() {
     let replica =
-        Replica::alone_with("[server]\nmode = \"production\"\nallowed_origins = [\"https://app.example\"]").await;
+        TestReplica::alone_with("[server]\nmode = \"production\"\nallowed_origins = [\"https://app.example\"]").await;
     let host = replica.address().to_string();
     for scheme in ["http", "https"] {
         let origin = format!("{scheme}://{host}");
@@ -144,27 +144,27 @@ async fn an_origin_that_equals_the_gateways_host_is_admitted() {
 
 #[tokio::test]
 async fn a_slow_request_times_out() {
-    let replica = Replica::alone_with("[server]\nheader_timeout = \"700ms\"\nidle_timeout = \"1s\"").await;
+    let replica = TestReplica::alone_with("[server]\nheader_timeout = \"700ms\"\nidle_timeout = \"1s\"").await;
     let mut bystander = Bystander::at(&replica).await;
     let request = upgrade_request("/ws/market", "");
     let long = PATIENCE;
 
-    let mut silent = Wire::connect(replica.address()).await;
+    let mut silent = RawConnection::connect(replica.address()).await;
     silent.expect_end_within(long, "silence").await;
     bystander.is_alone_after("silence").await;
 
-    let mut half = Wire::connect(replica.address()).await;
+    let mut half = RawConnection::connect(replica.address()).await;
     half.send(&request.as_bytes()[..request.len() - 2]).await;
     half.expect_end_within(long, "half a head").await;
     bystander.is_alone_after("half a head").await;
 
     // No response: a client that uses HTTP/2 would not understand it.
-    let mut newer = Wire::connect(replica.address()).await;
+    let mut newer = RawConnection::connect(replica.address()).await;
     newer.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
     newer.expect_end_within(long, "HTTP/2 without being asked").await;
     bystander.is_alone_after("HTTP/2 without being asked").await;
 
-    let mut slow = Wire::connect(replica.address()).await;
+    let mut slow = RawConnection::connect(replica.address()).await;
     let began = Instant::now();
     for byte in request.bytes().cycle() {
         slow.send(&[byte]).await;
@@ -176,7 +176,7 @@ async fn a_slow_request_times_out() {
     }
     bystander.is_alone_after("a byte now and then").await;
 
-    let mut second = Wire::connect(replica.address()).await;
+    let mut second = RawConnection::connect(replica.address()).await;
     second.send(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     assert_eq!(second.answer_head().await.expect("an answer").0, 200);
     second.expect_end_within(long, "silence after an answer").await;
@@ -185,9 +185,10 @@ async fn a_slow_request_times_out() {
 
 #[tokio::test]
 async fn by_default_a_head_has_five_seconds() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut bystander = Bystander::at(&replica).await;
-    let (mut half, mut silent) = (Wire::connect(replica.address()).await, Wire::connect(replica.address()).await);
+    let (mut half, mut silent) =
+        (RawConnection::connect(replica.address()).await, RawConnection::connect(replica.address()).await);
     half.send(b"GET /ws/market HTTP/1.1\r\n").await;
     let began = Instant::now();
     tokio::join!(half.expect_end_within(PATIENCE, "half a head"), silent.expect_end_within(PATIENCE, "silence"));
@@ -197,13 +198,13 @@ async fn by_default_a_head_has_five_seconds() {
 
 #[tokio::test]
 async fn the_timeout_of_a_head_does_not_end_an_open_websocket() {
-    let replica = Replica::alone_with("[server]\nheader_timeout = \"300ms\"").await;
+    let replica = TestReplica::alone_with("[server]\nheader_timeout = \"300ms\"").await;
     let mut market = replica.market().await;
     market.subscribe(&["trades:CALM"]).await;
-    let mut silent = Wire::connect(replica.address()).await;
+    let mut silent = RawConnection::connect(replica.address()).await;
     // A head that started after this one was complete has also timed out, twice.
     silent.expect_end_within(PATIENCE, "silence").await;
-    let mut silent = Wire::connect(replica.address()).await;
+    let mut silent = RawConnection::connect(replica.address()).await;
     silent.expect_end_within(PATIENCE, "silence").await;
     market.expect_nothing().await;
 }

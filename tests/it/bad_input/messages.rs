@@ -4,9 +4,9 @@ use serde_json::{Value, json};
 
 use crate::support::{
     bystander::Bystander,
-    replica::{Replica, token},
+    replica::{TestReplica, token},
     sse::EventStream,
-    wire::{TEXT, Wire, frame},
+    wire::{RawConnection, TEXT, frame},
 };
 
 /// A limit that no test reaches.
@@ -109,7 +109,7 @@ fn bad_commands() -> Vec<(&'static str, String)> {
 
 #[tokio::test]
 async fn a_bad_command_is_answered_4004_and_the_connection_stays() {
-    let replica = Replica::alone_with(PATIENT).await;
+    let replica = TestReplica::alone_with(PATIENT).await;
     let mut bystander = Bystander::at(&replica).await;
     for mut alice in replica.trading_in_both_modes("alice").await {
         for (what, bad) in bad_commands().into_iter().chain(bad_fields()) {
@@ -161,7 +161,7 @@ const BAD_OPTIONS: &[(&str, &str)] = &[
 
 #[tokio::test]
 async fn an_invalid_option_refuses_only_its_element_by_name() {
-    let replica = Replica::alone_with(PATIENT).await;
+    let replica = TestReplica::alone_with(PATIENT).await;
     let mut bystander = Bystander::at(&replica).await;
     let [mut alice, mut native] = replica.trading_in_both_modes("alice").await;
     for client in [&mut alice, &mut native] {
@@ -188,7 +188,7 @@ async fn an_invalid_option_refuses_only_its_element_by_name() {
 
 #[tokio::test]
 async fn unknown_fields_are_listed_in_every_response() {
-    let replica = Replica::alone_with(PATIENT).await;
+    let replica = TestReplica::alone_with(PATIENT).await;
     let mut alice = replica.trading("alice").await;
     for request in [
         json!({"type": "ping", "where": 1}),
@@ -212,7 +212,7 @@ async fn unknown_fields_are_listed_in_every_response() {
 
 #[tokio::test]
 async fn unknown_parameters_of_the_url_are_named_once_the_client_is_admitted() {
-    let replica = Replica::alone_with(PATIENT).await;
+    let replica = TestReplica::alone_with(PATIENT).await;
     for (path, named) in [
         ("/ws?channels=system_log&fil%74er=a&channels=logs&", json!(["channels", "filter"])),
         ("/ws/backtest/run-1?from=earliest&since=earliest", json!(["from"])),
@@ -262,7 +262,7 @@ fn bad_envelopes() -> Vec<(&'static str, String)> {
 
 #[tokio::test]
 async fn a_bad_envelope_is_answered_invalid_message_and_the_connection_stays() {
-    let replica = Replica::alone_with(PATIENT).await;
+    let replica = TestReplica::alone_with(PATIENT).await;
     let mut bystander = Bystander::at(&replica).await;
     let mut producer = replica.connect("/ws/ingest").open().await;
     let heartbeat = json!({"msg_id": "h", "msg_type": "heartbeat", "source": "test", "timestamp": "t", "payload": {}});
@@ -282,7 +282,7 @@ async fn a_bad_envelope_is_answered_invalid_message_and_the_connection_stays() {
 
 #[tokio::test]
 async fn the_tenth_bad_message_within_a_minute_ends_the_connection() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut bystander = Bystander::at(&replica).await;
     let mut alice = replica.trading("alice").await;
     for _ in 0..9 {
@@ -306,7 +306,7 @@ async fn the_tenth_bad_message_within_a_minute_ends_the_connection() {
 
 #[tokio::test]
 async fn another_users_channel_is_forbidden_under_any_name() {
-    let replica = Replica::alone_with(PATIENT).await;
+    let replica = TestReplica::alone_with(PATIENT).await;
     let mut bystander = Bystander::at(&replica).await;
     let (mut alice, mut bob) = (replica.trading("alice").await, replica.trading("bob").await);
     bob.subscribe(&["orders", "portfolio"]).await;
@@ -328,7 +328,7 @@ async fn another_users_channel_is_forbidden_under_any_name() {
 
 #[tokio::test]
 async fn ten_thousand_subscriptions_are_too_many() {
-    let replica = Replica::alone_with("[limits]\nmessages_per_connection = { per_second = 0, burst = 1 }").await;
+    let replica = TestReplica::alone_with("[limits]\nmessages_per_connection = { per_second = 0, burst = 1 }").await;
     let mut bystander = Bystander::at(&replica).await;
     let mut greedy = replica.market().await;
     let names = |from: usize, to: usize| (from..to).map(|number| format!("ticker:S{number}")).collect::<Vec<_>>();
@@ -353,8 +353,8 @@ async fn ten_thousand_subscriptions_are_too_many() {
 
 #[tokio::test]
 async fn too_many_subscriptions_in_one_segment_are_refused() {
-    let replica = Replica::alone_with("[limits]\nsubscriptions_max = 10").await;
-    let mut wire = Wire::upgraded(replica.address(), "/ws/market").await;
+    let replica = TestReplica::alone_with("[limits]\nsubscriptions_max = 10").await;
+    let mut wire = RawConnection::upgraded(replica.address(), "/ws/market").await;
     wire.hear_json().await;
     let subscribe = |n: u32| json!({"type": "subscribe", "channels": [format!("ticker:A{n}"), format!("ticker:B{n}")]});
     let all: Vec<_> = (0..50).flat_map(|number| frame(TEXT, subscribe(number).to_string().as_bytes())).collect();
@@ -369,8 +369,8 @@ async fn too_many_subscriptions_in_one_segment_are_refused() {
 
 #[tokio::test]
 async fn what_follows_the_token_in_one_segment_is_allowed_by_it() {
-    let replica = Replica::alone().await;
-    let mut wire = Wire::upgraded(replica.address(), "/ws/trading?auth=message").await;
+    let replica = TestReplica::alone().await;
+    let mut wire = RawConnection::upgraded(replica.address(), "/ws/trading?auth=message").await;
     let messages = [
         json!({"type": "auth", "token": token("alice")}),
         json!({"type": "subscribe", "channels": ["orders"]}),
@@ -385,7 +385,7 @@ async fn what_follows_the_token_in_one_segment_is_allowed_by_it() {
 
 #[tokio::test]
 async fn the_same_channel_again_is_not_a_second_subscription() {
-    let replica = Replica::alone_with("[limits]\nsubscriptions_max = 3").await;
+    let replica = TestReplica::alone_with("[limits]\nsubscriptions_max = 3").await;
     let mut alice = replica.trading("alice").await;
     for _ in 0..5 {
         alice.subscribe(&["orders", "orders", "portfolio"]).await;
@@ -399,9 +399,9 @@ async fn the_same_channel_again_is_not_a_second_subscription() {
 
 #[tokio::test]
 async fn reserved_keys_of_a_publication_are_refused() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut bystander = Bystander::at(&replica).await;
-    let right = crate::support::replica::Token::of("engine").publish(&["trades:*"]).sign();
+    let right = crate::support::replica::TokenBuilder::of("engine").publish(&["trades:*"]).sign();
     let mut engine = replica.connect("/ws/trading").token(&right).open().await;
     engine.greeted().await;
     for data in [r#"{"_meta":{}}"#, r#"{"type":"trade","_meta":1}"#, r#"{"\u005fmeta":null}"#] {
@@ -416,7 +416,7 @@ async fn reserved_keys_of_a_publication_are_refused() {
 
 #[tokio::test]
 async fn a_token_in_the_wrong_place_is_not_repeated() {
-    let replica = Replica::alone_with(PATIENT).await;
+    let replica = TestReplica::alone_with(PATIENT).await;
     let mut alice = replica.trading("alice").await;
     let secret = token("alice");
     for misplaced in [

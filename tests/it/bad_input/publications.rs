@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use crate::support::{
     bystander::Bystander,
-    replica::{API_KEY, Replica, token},
-    wire::Wire,
+    replica::{API_KEY, TestReplica, token},
+    wire::RawConnection,
 };
 
 const KEY: (&str, &str) = ("x-api-key", API_KEY);
@@ -17,7 +17,7 @@ fn good() -> Value {
 
 #[tokio::test]
 async fn a_publication_without_the_right_is_refused() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut bystander = Bystander::at(&replica).await;
     let (bearer, basic) = (format!("Bearer {}", token("alice")), "Basic YWxpY2U6c2VjcmV0".to_owned());
     let almost = API_KEY[..API_KEY.len() - 1].to_owned();
@@ -49,7 +49,7 @@ async fn a_publication_without_the_right_is_refused() {
 
 #[tokio::test]
 async fn a_body_of_the_wrong_size_type_or_content_is_refused() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut bystander = Bystander::at(&replica).await;
     let deep = format!(r#"{{"channel":"trades:CALM","data":{{"a":{}1{}}}}}"#, "[".repeat(10_000), "]".repeat(10_000));
     let publication = |channel: &str, data: &str| format!(r#"{{"channel":"{channel}","data":{data}}}"#);
@@ -106,20 +106,20 @@ async fn a_body_of_the_wrong_size_type_or_content_is_refused() {
 
 #[tokio::test]
 async fn a_body_that_does_not_arrive_blocks_nothing() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut bystander = Bystander::at(&replica).await;
     let head = format!(
         "POST /api/v1/publish HTTP/1.1\r\nHost: localhost\r\nX-Api-Key: {API_KEY}\r\nContent-Type: application/json\r\n"
     );
-    let mut announced = Wire::connect(replica.operations()).await;
+    let mut announced = RawConnection::connect(replica.operations()).await;
     announced.send(format!("{head}Content-Length: 9999999999\r\n\r\n").as_bytes()).await;
     assert_eq!(announced.answer_head().await.expect("an answer").0, 413);
-    let mut half = Wire::connect(replica.operations()).await;
+    let mut half = RawConnection::connect(replica.operations()).await;
     half.send(format!("{head}Content-Length: 100\r\n\r\n{{\"channel\"").as_bytes()).await;
     half.finish().await;
     // Whatever the response, nothing was published and no one is affected.
     let _ = half.answer_head().await;
-    let mut endless = Wire::connect(replica.operations()).await;
+    let mut endless = RawConnection::connect(replica.operations()).await;
     endless.send(format!("{head}Transfer-Encoding: chunked\r\n\r\n").as_bytes()).await;
     let chunk = format!("10000\r\n{}\r\n", "x".repeat(0x1_0000));
     for _ in 0..20 {
@@ -131,7 +131,7 @@ async fn a_body_that_does_not_arrive_blocks_nothing() {
 
 #[tokio::test]
 async fn the_same_msg_id_is_published_once_over_any_transport() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut market = replica.market().await;
     market.subscribe(&["trades:CALM"]).await;
     let mut publication = good();
@@ -149,7 +149,7 @@ async fn the_same_msg_id_is_published_once_over_any_transport() {
     market.expect(json!({"type": "trade"})).await;
     market.expect_nothing().await;
     // Another publisher's is a different one.
-    let right = crate::support::replica::Token::of("engine").publish(&["trades:*"]).sign();
+    let right = crate::support::replica::TokenBuilder::of("engine").publish(&["trades:*"]).sign();
     let mut by_socket = publication.clone();
     by_socket["type"] = json!("publish");
     for duplicate in [false, true] {

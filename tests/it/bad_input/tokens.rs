@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 
 use crate::support::{
     bystander::Bystander,
-    client::Request,
-    replica::{Replica, SECRET, Token, token},
-    wire::{TEXT, Wire, frame, upgrade_request},
+    client::ConnectRequest,
+    replica::{SECRET, TestReplica, TokenBuilder, token},
+    wire::{RawConnection, TEXT, frame, upgrade_request},
 };
 
 const ELSEWHERE: &str = "another-secret-that-nobody-else-knows-1234567890";
@@ -47,7 +47,7 @@ fn bad_tokens() -> Vec<(&'static str, String)> {
     vec![
         ("garbage", "garbage".into()),
         ("three dots", "...".into()),
-        ("expired", Token::of("alice").expires_in(-60).sign()),
+        ("expired", TokenBuilder::of("alice").expires_in(-60).sign()),
         ("none without a signature", format!("{none}.{claims}.")),
         ("none with a signature", format!("{none}.{claims}.{signature}")),
         ("no signature", format!("{message}.")),
@@ -83,7 +83,7 @@ fn bad_tokens() -> Vec<(&'static str, String)> {
 
 #[tokio::test]
 async fn an_invalid_token_is_refused_in_every_place() {
-    let replica = Replica::alone_with("[limits]\nhandshakes_per_address = { per_second = 0, burst = 1 }").await;
+    let replica = TestReplica::alone_with("[limits]\nhandshakes_per_address = { per_second = 0, burst = 1 }").await;
     let mut bystander = Bystander::at(&replica).await;
     for (what, bad) in bad_tokens() {
         for path in ["/ws/trading", "/ws", "/ws/backtest/run-1", "/ws/ingest"] {
@@ -118,7 +118,7 @@ async fn an_invalid_token_is_refused_in_every_place() {
 
 #[tokio::test]
 async fn a_missing_token_is_requested() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut bystander = Bystander::at(&replica).await;
     let refusal = replica.connect("/ws/trading").expect_refused(401).await;
     assert!(refusal.body.contains("4001"), "{refusal:?}");
@@ -143,8 +143,8 @@ async fn an_endpoint_can_close_every_client_that_it_refuses() {
         refusals = "close"
         channels = [{ name = "ticker:*" }]
     "#;
-    let replica = Replica::alone_with(settings).await;
-    let closed = async |what: &str, request: Request, code: u16, reason: &str| {
+    let replica = TestReplica::alone_with(settings).await;
+    let closed = async |what: &str, request: ConnectRequest, code: u16, reason: &str| {
         let mut client = request.name(what).open().await;
         let error = client.expect_error(code).await;
         // In development mode it contains more.
@@ -169,7 +169,7 @@ async fn an_endpoint_can_close_every_client_that_it_refuses() {
 
 #[tokio::test]
 async fn a_configured_audience_and_issuer_are_required() {
-    let replica = Replica::alone_with("[auth]\naudience = \"gateway\"\nissuer = \"bank\"").await;
+    let replica = TestReplica::alone_with("[auth]\naudience = \"gateway\"\nissuer = \"bank\"").await;
     let claims = |more: &Value| {
         let mut claims = json!({"sub": "alice", "exp": LATER});
         claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -194,7 +194,7 @@ async fn a_configured_audience_and_issuer_are_required() {
 
 #[tokio::test]
 async fn a_token_of_100_kb_is_refused_in_every_place() {
-    let replica = Replica::alone().await;
+    let replica = TestReplica::alone().await;
     let mut bystander = Bystander::at(&replica).await;
     let long = format!("{}.e30.{}", URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256"}"#), "A".repeat(100_000));
     let requests = [
@@ -203,17 +203,17 @@ async fn a_token_of_100_kb_is_refused_in_every_place() {
         upgrade_request("/ws/trading", &format!("Sec-WebSocket-Protocol: tickgate.v1, bearer.{long}\r\n")),
     ];
     for request in requests {
-        let mut wire = Wire::connect(replica.address()).await;
+        let mut wire = RawConnection::connect(replica.address()).await;
         wire.send(request.as_bytes()).await;
         let (status, _) = wire.answer_head().await.expect("an answer");
         assert!([414, 431].contains(&status), "{status}");
         bystander.is_alone_after("a long token in a head").await;
     }
-    let mut wire = Wire::upgraded(replica.address(), "/ws/trading?auth=message").await;
+    let mut wire = RawConnection::upgraded(replica.address(), "/ws/trading?auth=message").await;
     wire.send(&frame(TEXT, json!({"type": "auth", "token": long}).to_string().as_bytes())).await;
     wire.expect_close(1009, "a long token in a message").await;
     bystander.is_alone_after("a long token in a message").await;
-    let mut wire = Wire::upgraded(replica.address(), "/ws/trading?auth=message").await;
+    let mut wire = RawConnection::upgraded(replica.address(), "/ws/trading?auth=message").await;
     let shorter = json!({"type": "auth", "token": long[..60_000]});
     wire.send(&frame(TEXT, shorter.to_string().as_bytes())).await;
     let said = wire.expect_close(4001, "a long token that fits a message").await;
@@ -227,9 +227,9 @@ async fn a_token_of_100_kb_is_refused_in_every_place() {
 /// In development mode the client receives the cause; in production only the log and the metric contain it.
 #[tokio::test]
 async fn the_cause_of_a_refusal_is_sent_in_development_only() {
-    let expired = Token::of("alice").expires_in(-600).sign();
+    let expired = TokenBuilder::of("alice").expires_in(-600).sign();
     for (mode, detail) in [("development", "Invalid token: the token is expired"), ("production", "Invalid token")] {
-        let replica = Replica::alone_with(&format!("[server]\nmode = \"{mode}\"\n")).await;
+        let replica = TestReplica::alone_with(&format!("[server]\nmode = \"{mode}\"\n")).await;
         let refusal = replica.connect("/ws/trading").token(&expired).expect_refused(401).await;
         let problem: Value = serde_json::from_str(&refusal.body).unwrap();
         assert_eq!(problem["detail"], detail);

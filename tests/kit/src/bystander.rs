@@ -12,9 +12,9 @@ use std::{
 use serde_json::json;
 
 use crate::{
-    client::Client,
+    client::TestClient,
     eventually,
-    replica::{REPLICA_THREAD, Replica},
+    replica::{REPLICA_THREAD, TestReplica},
 };
 
 static WATCH: Once = Once::new();
@@ -35,14 +35,14 @@ fn watch_panics() {
 
 /// A client with its replica; it holds one subscription.
 pub struct Bystander<'a> {
-    replica: &'a Replica,
-    client: Client,
+    replica: &'a TestReplica,
+    client: TestClient,
     heard: u32,
 }
 
 impl<'a> Bystander<'a> {
     /// Connects to the replica and subscribes.
-    pub async fn at(replica: &'a Replica) -> Self {
+    pub async fn at(replica: &'a TestReplica) -> Self {
         watch_panics();
         let mut client = replica.market().await;
         client.subscribe(&["trades:CALM"]).await;

@@ -16,7 +16,7 @@ use crate::PATIENCE;
 const SEEN_MAX: usize = 65_536;
 
 /// A connection that is not open yet.
-pub struct Request {
+pub struct ConnectRequest {
     address: SocketAddr,
     path: String,
     name: String,
@@ -25,7 +25,7 @@ pub struct Request {
 
 /// A refused upgrade.
 #[derive(Debug)]
-pub struct Refusal {
+pub struct RefusedUpgrade {
     /// The HTTP status.
     pub status: u16,
     /// The response body.
@@ -34,7 +34,7 @@ pub struct Refusal {
     pub retry_after: Option<String>,
 }
 
-impl Request {
+impl ConnectRequest {
     /// Prepares a connection to the endpoint at the path.
     pub fn new(address: SocketAddr, path: &str) -> Self {
         Self { address, path: path.into(), name: format!("the client at {path}"), headers: Vec::new() }
@@ -75,7 +75,7 @@ impl Request {
     }
 
     /// Connects; the server must accept.
-    pub async fn open(self) -> Client {
+    pub async fn open(self) -> TestClient {
         let name = self.name.clone();
         match self.try_open().await {
             Ok(client) => client,
@@ -84,19 +84,19 @@ impl Request {
     }
 
     /// Connects, or returns the refusal.
-    pub async fn try_open(self) -> Result<Client, Refusal> {
+    pub async fn try_open(self) -> Result<TestClient, RefusedUpgrade> {
         match self.opening().open().await {
-            Ok(socket) => Ok(Client::new(self.name, socket)),
+            Ok(socket) => Ok(TestClient::new(self.name, socket)),
             Err(Error::Refused(refusal)) => {
                 let retry_after = refusal.headers.get("retry-after").and_then(|v| Some(v.to_str().ok()?.to_owned()));
-                Err(Refusal { status: refusal.status.as_u16(), body: refusal.body, retry_after })
+                Err(RefusedUpgrade { status: refusal.status.as_u16(), body: refusal.body, retry_after })
             }
             Err(error) => panic!("{} could not connect: {error}", self.name),
         }
     }
 
     /// Connects; the server must refuse with this HTTP status.
-    pub async fn expect_refused(self, status: u16) -> Refusal {
+    pub async fn expect_refused(self, status: u16) -> RefusedUpgrade {
         let name = self.name.clone();
         match self.try_open().await {
             Ok(_) => panic!("{name} was accepted; expected {status}"),
@@ -115,7 +115,7 @@ impl Request {
 
 /// What a client receives.
 #[derive(Debug)]
-enum Seen {
+enum ClientInput {
     Text(String),
     /// A Close frame; 1005 if it had no code.
     Closed(u16, String),
@@ -124,35 +124,35 @@ enum Seen {
 }
 
 /// A connected client.
-pub struct Client {
+pub struct TestClient {
     name: String,
     sender: SocketSender,
-    seen: mpsc::Receiver<Seen>,
+    seen: mpsc::Receiver<ClientInput>,
     reader: AbortHandle,
     /// What arrived while waiting for something else.
     kept: VecDeque<Value>,
     /// The `caught_up` notices that were skipped.
     ends: VecDeque<Value>,
-    /// The first message, after [`Client::greeted`].
+    /// The first message, after [`TestClient::greeted`].
     pub welcome: Value,
     /// The headers of the upgrade response.
     pub headers: HeaderMap,
 }
 
 /// Dropping a client closes its connection, as the end of its process would.
-impl Drop for Client {
+impl Drop for TestClient {
     fn drop(&mut self) {
         self.reader.abort();
     }
 }
 
-impl fmt::Debug for Client {
+impl fmt::Debug for TestClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)
     }
 }
 
-impl Client {
+impl TestClient {
     fn new(name: String, socket: Socket) -> Self {
         let headers = socket.headers().clone();
         let (sender, mut receiver) = socket.split();
@@ -162,11 +162,11 @@ impl Client {
         let reader = tokio::spawn(async move {
             loop {
                 let seen = match receiver.next().await {
-                    Ok(text) => Seen::Text(text),
-                    Err(Error::Closed(closed)) => Seen::Closed(closed.code.unwrap_or(1005), closed.reason),
-                    Err(_) => Seen::Gone,
+                    Ok(text) => ClientInput::Text(text),
+                    Err(Error::Closed(closed)) => ClientInput::Closed(closed.code.unwrap_or(1005), closed.reason),
+                    Err(_) => ClientInput::Gone,
                 };
-                let ended = matches!(seen, Seen::Gone);
+                let ended = matches!(seen, ClientInput::Gone);
                 if seeing.send(seen).await.is_err() || ended {
                     return;
                 }
@@ -276,7 +276,7 @@ impl Client {
     pub fn unread(&mut self) -> Option<String> {
         loop {
             match self.seen.try_recv() {
-                Ok(Seen::Text(text)) if !is_heartbeat(&text) => return Some(text),
+                Ok(ClientInput::Text(text)) if !is_heartbeat(&text) => return Some(text),
                 Ok(_) => {}
                 Err(_) => return None,
             }
@@ -297,9 +297,9 @@ impl Client {
     async fn next_frame(&mut self) -> Result<String, (u16, String)> {
         let seen = timeout(PATIENCE, self.seen.recv()).await;
         match seen.unwrap_or_else(|_| panic!("{self:?} received nothing for {PATIENCE:?}")) {
-            Some(Seen::Text(text)) => Ok(text),
-            Some(Seen::Closed(code, reason)) => Err((code, reason)),
-            Some(Seen::Gone) | None => Err((1006, String::new())),
+            Some(ClientInput::Text(text)) => Ok(text),
+            Some(ClientInput::Closed(code, reason)) => Err((code, reason)),
+            Some(ClientInput::Gone) | None => Err((1006, String::new())),
         }
     }
 
@@ -310,8 +310,8 @@ impl Client {
                 return Some(kept);
             }
             match timeout_at(until, self.seen.recv()).await.ok()? {
-                Some(Seen::Text(text)) if is_heartbeat(&text) => {}
-                Some(Seen::Text(text)) => {
+                Some(ClientInput::Text(text)) if is_heartbeat(&text) => {}
+                Some(ClientInput::Text(text)) => {
                     let mut kept = VecDeque::new();
                     self.sort(&text, &mut kept);
                     self.kept = kept;

@@ -23,7 +23,7 @@ use crate::{PATIENCE, eventually};
 
 /// One event, owned.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Told {
+pub enum OwnedEvent {
     /// A message of the topic arrived.
     Arrived(String, Message),
     /// The subscription to the topic is active.
@@ -38,23 +38,23 @@ pub enum Told {
 
 /// Records events in order. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Follower {
-    told: Arc<Mutex<Vec<Told>>>,
+pub struct RecordingFollower {
+    told: Arc<Mutex<Vec<OwnedEvent>>>,
     news: Arc<Notify>,
 }
 
-impl Follower {
+impl RecordingFollower {
     /// Becomes the receiver of the backplane.
     pub fn follow(backplane: &Backplane) -> Self {
         let follower = Self::default();
         let recorder = follower.clone();
         backplane.start(Box::new(move |event| {
             recorder.told.lock().push(match event {
-                Event::Arrived { topic, message } => Told::Arrived(topic.to_owned(), message),
-                Event::Confirmed { topic } => Told::Confirmed(topic.to_owned()),
-                Event::Lost { topic } => Told::Lost(topic.to_owned()),
-                Event::Foreign { topic } => Told::Foreign(topic.to_owned()),
-                Event::GenerationChanged => Told::GenerationChanged,
+                Event::Arrived { topic, message } => OwnedEvent::Arrived(topic.to_owned(), message),
+                Event::Confirmed { topic } => OwnedEvent::Confirmed(topic.to_owned()),
+                Event::Lost { topic } => OwnedEvent::Lost(topic.to_owned()),
+                Event::Foreign { topic } => OwnedEvent::Foreign(topic.to_owned()),
+                Event::GenerationChanged => OwnedEvent::GenerationChanged,
             });
             recorder.news.notify_waiters();
         }));
@@ -62,7 +62,7 @@ impl Follower {
     }
 
     /// The recorded events, in order.
-    pub fn told(&self) -> Vec<Told> {
+    pub fn told(&self) -> Vec<OwnedEvent> {
         self.told.lock().clone()
     }
 
@@ -73,15 +73,15 @@ impl Follower {
 
     /// Messages of a topic, in the order of their arrival.
     pub fn arrived(&self, topic: &Topic) -> Vec<Message> {
-        let of_topic = |told: &Told| match told {
-            Told::Arrived(name, message) if name == topic.as_str() => Some(message.clone()),
+        let of_topic = |told: &OwnedEvent| match told {
+            OwnedEvent::Arrived(name, message) if name == topic.as_str() => Some(message.clone()),
             _ => None,
         };
         self.told.lock().iter().filter_map(of_topic).collect()
     }
 
     /// Waits until the recorded events satisfy the condition.
-    pub async fn until(&self, what: &str, mut condition: impl FnMut(&[Told]) -> bool) {
+    pub async fn until(&self, what: &str, mut condition: impl FnMut(&[OwnedEvent]) -> bool) {
         let wait = async {
             loop {
                 let news = self.news.notified();
@@ -99,14 +99,14 @@ impl Follower {
     }
 
     /// Waits for an event after the first `from` ones.
-    pub async fn told_after(&self, from: usize, event: &Told) {
+    pub async fn told_after(&self, from: usize, event: &OwnedEvent) {
         self.until(&format!("{event:?}"), |told| told[from.min(told.len())..].contains(event)).await;
     }
 
     /// Waits for the topic's `count`th message.
     pub async fn has_arrived(&self, topic: &Topic, count: usize) -> Vec<Message> {
-        let arrived = |told: &[Told]| {
-            told.iter().filter(|told| matches!(told, Told::Arrived(name, _) if name == topic.as_str())).count()
+        let arrived = |told: &[OwnedEvent]| {
+            told.iter().filter(|told| matches!(told, OwnedEvent::Arrived(name, _) if name == topic.as_str())).count()
         };
         self.until(&format!("{count} messages of {topic}"), |told| arrived(told) >= count).await;
         self.arrived(topic)
@@ -116,7 +116,7 @@ impl Follower {
     pub async fn begin(&self, backplane: &Backplane, topic: &Topic) {
         let before = self.count();
         backplane.follow(topic, None);
-        self.told_after(before, &Told::Confirmed(topic.as_str().to_owned())).await;
+        self.told_after(before, &OwnedEvent::Confirmed(topic.as_str().to_owned())).await;
     }
 }
 

@@ -10,7 +10,7 @@ use crate::PATIENCE;
 
 /// A server's response.
 #[derive(Debug)]
-pub struct Answer {
+pub struct TestResponse {
     /// The HTTP status.
     pub status: u16,
     /// The response headers.
@@ -19,7 +19,7 @@ pub struct Answer {
     pub body: String,
 }
 
-impl Answer {
+impl TestResponse {
     /// The body, which must be JSON.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error} in {self:?}"))
@@ -38,14 +38,14 @@ pub async fn send(
     path: &str,
     headers: &[(&str, &str)],
     body: Option<String>,
-) -> Answer {
+) -> TestResponse {
     answer(request(address, method, path, headers).body(body.unwrap_or_default())).await
 }
 
 /// The complete response to a request.
-pub async fn answer(request: Request) -> Answer {
+pub async fn answer(request: Request) -> TestResponse {
     match request.send().await {
-        Ok(answer) => Answer { status: answer.status.as_u16(), headers: answer.headers, body: answer.body },
+        Ok(answer) => TestResponse { status: answer.status.as_u16(), headers: answer.headers, body: answer.body },
         Err(error) => panic!("no answer: {error}"),
     }
 }

@@ -20,7 +20,7 @@ static LEAKED: Mutex<Option<String>> = Mutex::new(None);
 /// Captures everything that is logged from now on. May be called repeatedly.
 pub fn capture() {
     START.call_once(|| {
-        fmt().with_max_level(LevelFilter::TRACE).with_ansi(false).with_writer(|| Writer).init();
+        fmt().with_max_level(LevelFilter::TRACE).with_ansi(false).with_writer(|| SecretCheck).init();
     });
 }
 
@@ -40,9 +40,9 @@ pub fn captured() -> String {
     String::from_utf8_lossy(&CAPTURED.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
 }
 
-struct Writer;
+struct SecretCheck;
 
-impl io::Write for Writer {
+impl io::Write for SecretCheck {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if holds_secret(bytes) {
             let mut leaked = LEAKED.lock().unwrap_or_else(PoisonError::into_inner);

@@ -26,9 +26,9 @@ use tokio::{
 use crate::{
     PATIENCE,
     certificates::Authority,
-    client::{Client, Request},
+    client::{ConnectRequest, TestClient},
     eventually,
-    http::{self, Answer},
+    http::{self, TestResponse},
     redis::RedisServer,
 };
 
@@ -41,7 +41,7 @@ pub const API_KEY: &str = "an-api-key-that-only-the-tests-know-of-123456789";
 pub const REPLICA_THREAD: &str = "replica";
 
 /// A running replica.
-pub struct Replica {
+pub struct TestReplica {
     host: Host,
     public: SocketAddr,
     operations: SocketAddr,
@@ -55,7 +55,7 @@ enum Host {
     Process(Process),
 }
 
-impl Replica {
+impl TestReplica {
     /// A replica over memory, in development mode.
     pub async fn alone() -> Self {
         Self::alone_with("").await
@@ -251,19 +251,19 @@ impl Replica {
     }
 
     /// A connection to open at the path.
-    pub fn connect(&self, path: &str) -> Request {
-        Request::new(self.public, path)
+    pub fn connect(&self, path: &str) -> ConnectRequest {
+        ConnectRequest::new(self.public, path)
     }
 
     /// The user at `/ws/trading`, after the welcome.
-    pub async fn trading(&self, user: &str) -> Client {
+    pub async fn trading(&self, user: &str) -> TestClient {
         let mut client = self.connect("/ws/trading").token(&token(user)).name(user).open().await;
         client.greeted().await;
         client
     }
 
     /// Two connections of a user at `/ws/trading`, greeted: of the implicit mode, and of the explicit one.
-    pub async fn trading_in_both_modes(&self, user: &str) -> [Client; 2] {
+    pub async fn trading_in_both_modes(&self, user: &str) -> [TestClient; 2] {
         let offer = format!("tickgate.v1, bearer.{}", token(user));
         let explicit = self.connect("/ws/trading").header("sec-websocket-protocol", &offer).name(user);
         let mut explicit = explicit.open().await;
@@ -272,23 +272,23 @@ impl Replica {
     }
 
     /// A client at `/ws/market`, after the welcome.
-    pub async fn market(&self) -> Client {
+    pub async fn market(&self) -> TestClient {
         let mut client = self.connect("/ws/market").open().await;
         client.greeted().await;
         client
     }
 
     /// A client at `/ws`, subscribed after the welcome.
-    pub async fn events(&self) -> Client {
+    pub async fn events(&self) -> TestClient {
         self.subscribed_at("/ws").await
     }
 
     /// A client that follows a run, subscribed after the welcome.
-    pub async fn run(&self, path: &str) -> Client {
+    pub async fn run(&self, path: &str) -> TestClient {
         self.subscribed_at(path).await
     }
 
-    async fn subscribed_at(&self, path: &str) -> Client {
+    async fn subscribed_at(&self, path: &str) -> TestClient {
         let mut client = self.connect(path).open().await;
         client.greeted().await;
         client.expect_type("subscribed").await;
@@ -319,23 +319,23 @@ impl Replica {
     }
 
     /// `GET` on the public listener.
-    pub async fn get(&self, path: &str) -> Answer {
+    pub async fn get(&self, path: &str) -> TestResponse {
         self.ask(self.public, "GET", path, &[], None).await
     }
 
     /// `GET` on the operations listener, with the API key.
-    pub async fn api_get(&self, path: &str) -> Answer {
+    pub async fn api_get(&self, path: &str) -> TestResponse {
         self.ask(self.operations, "GET", path, &[("x-api-key", API_KEY)], None).await
     }
 
     /// `POST` of JSON on the operations listener, with the API key.
-    pub async fn api_post(&self, path: &str, body: Value) -> Answer {
+    pub async fn api_post(&self, path: &str, body: Value) -> TestResponse {
         let headers = [("x-api-key", API_KEY), ("content-type", "application/json")];
         self.ask(self.operations, "POST", path, &headers, Some(body.to_string())).await
     }
 
     /// Any request on the operations listener.
-    pub async fn api(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<String>) -> Answer {
+    pub async fn api(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<String>) -> TestResponse {
         self.ask(self.operations, method, path, headers, body).await
     }
 
@@ -346,7 +346,7 @@ impl Replica {
         path: &str,
         headers: &[(&str, &str)],
         body: Option<String>,
-    ) -> Answer {
+    ) -> TestResponse {
         match &self.authority {
             None => http::send(address, method, path, headers, body).await,
             Some(authority) => {
@@ -369,7 +369,7 @@ impl Replica {
     }
 }
 
-impl Drop for Replica {
+impl Drop for TestReplica {
     fn drop(&mut self) {
         if let Host::Inside { runtime, .. } = &mut self.host
             && let Some(runtime) = runtime.take()
@@ -508,11 +508,11 @@ impl Drop for Process {
 
 /// A token of the user with the rights that every user has.
 pub fn token(user: &str) -> String {
-    Token::of(user).sign()
+    TokenBuilder::of(user).sign()
 }
 
 /// A token builder.
-pub struct Token<'a> {
+pub struct TokenBuilder<'a> {
     user: &'a str,
     rights: Rights,
     /// Seconds from now; may be in the past.
@@ -520,7 +520,7 @@ pub struct Token<'a> {
     issued_at: Option<IssuedAt>,
 }
 
-impl<'a> Token<'a> {
+impl<'a> TokenBuilder<'a> {
     /// A token for the user.
     pub fn of(user: &'a str) -> Self {
         Self { user, rights: Rights::default(), expires_in: 3_600, issued_at: None }

@@ -19,13 +19,13 @@ use crate::{
 pub const NAME: &str = "tickgate";
 
 /// One process of `redis-server --sentinel`.
-pub struct Sentinel {
+pub struct SentinelServer {
     child: Child,
     port: u16,
     dir: TempDir,
 }
 
-impl Sentinel {
+impl SentinelServer {
     /// Monitors the server with this port. `quorum`: how many sentinels must find it dead. `settings`: lines to add.
     pub async fn monitoring(port: u16, quorum: usize, settings: &str) -> Self {
         let dir = TempDir::with_prefix("tickgate-sentinel-").expect("a temporary directory");
@@ -55,7 +55,7 @@ impl Sentinel {
         self.child.wait().expect("the sentinel to end");
     }
 
-    /// Starts it again after [`Sentinel::kill`], with what it knew.
+    /// Starts it again after [`SentinelServer::kill`], with what it knew.
     pub async fn restart(&mut self) {
         self.child = spawn(&self.dir);
         self.answers().await;
@@ -95,7 +95,7 @@ impl Sentinel {
     }
 }
 
-impl Drop for Sentinel {
+impl Drop for SentinelServer {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let log = fs::read_to_string(self.dir.path().join("sentinel.log")).unwrap_or_default();
@@ -119,7 +119,7 @@ pub struct Deployment {
     /// The primary, then its replicas, as they were at the start.
     pub servers: Vec<RedisServer>,
     /// The sentinels.
-    pub sentinels: Vec<Sentinel>,
+    pub sentinels: Vec<SentinelServer>,
 }
 
 impl Deployment {
@@ -139,7 +139,7 @@ impl Deployment {
         .await;
         let mut sentinels = Vec::new();
         for _ in 0..3 {
-            sentinels.push(Sentinel::monitoring(servers[0].port(), 2, "").await);
+            sentinels.push(SentinelServer::monitoring(servers[0].port(), 2, "").await);
         }
         for sentinel in &sentinels {
             eventually("the sentinel knows all others", async || {
@@ -153,7 +153,7 @@ impl Deployment {
 
     /// Settings of a gateway.
     pub fn settings(&self) -> config::Redis {
-        settings(&self.sentinels.iter().map(Sentinel::address).collect::<Vec<_>>())
+        settings(&self.sentinels.iter().map(SentinelServer::address).collect::<Vec<_>>())
     }
 
     /// The server that the first sentinel names.

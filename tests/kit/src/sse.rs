@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use crate::{
     PATIENCE,
-    http::{Answer, request},
+    http::{TestResponse, request},
 };
 
 /// An open stream. Dropping it closes its connection.
@@ -32,7 +32,7 @@ pub struct EventStream {
 
 impl EventStream {
     /// Opens `GET <path>`, or returns the refusal.
-    pub async fn open(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Result<Self, Answer> {
+    pub async fn open(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Result<Self, TestResponse> {
         let mut stream = request(address, "GET", path, headers).stream().await.expect("an answer");
         let headers = std::mem::take(&mut stream.headers);
         if stream.status != 200 {
@@ -40,7 +40,7 @@ impl EventStream {
             while let Some(piece) = stream.next().await.expect("a whole body") {
                 body.push_str(std::str::from_utf8(&piece).expect("text that no piece cuts a character of"));
             }
-            return Err(Answer { status: stream.status.as_u16(), headers, body });
+            return Err(TestResponse { status: stream.status.as_u16(), headers, body });
         }
         let (lines, data, events) = (String::new(), String::new(), VecDeque::new());
         let ends = VecDeque::new();

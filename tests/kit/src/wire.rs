@@ -69,7 +69,7 @@ pub fn upgrade_request(path: &str, more: &str) -> String {
 
 /// What the server sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Heard {
+pub enum ServerEvent {
     /// First byte and payload of a data frame, a ping or a pong.
     Frame(u8, Vec<u8>),
     /// A Close frame; 1005 if it had no code.
@@ -81,12 +81,12 @@ pub enum Heard {
 }
 
 /// A TCP connection to a replica.
-pub struct Wire {
+pub struct RawConnection {
     stream: TcpStream,
     unread: Vec<u8>,
 }
 
-impl Wire {
+impl RawConnection {
     /// Connects, without a handshake.
     pub async fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.expect("the server to accept");
@@ -142,7 +142,7 @@ impl Wire {
     }
 
     /// The next frame, or the end.
-    pub async fn hear(&mut self) -> Heard {
+    pub async fn hear(&mut self) -> ServerEvent {
         loop {
             if let Some(heard) = self.take_frame() {
                 return heard;
@@ -150,15 +150,15 @@ impl Wire {
             match self.read().await {
                 Ok(0) => {
                     assert!(self.unread.is_empty(), "the connection ended inside of a frame: {:?}", self.unread);
-                    return Heard::End;
+                    return ServerEvent::End;
                 }
                 Ok(_) => {}
-                Err(_) => return Heard::Reset,
+                Err(_) => return ServerEvent::Reset,
             }
         }
     }
 
-    fn take_frame(&mut self) -> Option<Heard> {
+    fn take_frame(&mut self) -> Option<ServerEvent> {
         let (first, second) = (*self.unread.first()?, *self.unread.get(1)?);
         assert_eq!(second & 0x80, 0, "a server does not mask frames");
         let (start, len) = match second {
@@ -169,12 +169,12 @@ impl Wire {
         let payload = self.unread.get(start..start + len)?.to_vec();
         self.unread.drain(..start + len);
         Some(match (first, payload.as_slice()) {
-            (CLOSE, []) => Heard::Close(1005, String::new()),
+            (CLOSE, []) => ServerEvent::Close(1005, String::new()),
             (CLOSE, [a, b, reason @ ..]) => {
                 let reason = String::from_utf8(reason.to_vec()).expect("a reason of text");
-                Heard::Close(u16::from_be_bytes([*a, *b]), reason)
+                ServerEvent::Close(u16::from_be_bytes([*a, *b]), reason)
             }
-            _ => Heard::Frame(first, payload),
+            _ => ServerEvent::Frame(first, payload),
         })
     }
 
@@ -182,8 +182,8 @@ impl Wire {
     pub async fn hear_json(&mut self) -> serde_json::Value {
         loop {
             match self.hear().await {
-                Heard::Frame(TEXT, payload) => return serde_json::from_slice(&payload).expect("json"),
-                Heard::Frame(PING, payload) => self.send(&frame(PONG, &payload)).await,
+                ServerEvent::Frame(TEXT, payload) => return serde_json::from_slice(&payload).expect("json"),
+                ServerEvent::Frame(PING, payload) => self.send(&frame(PONG, &payload)).await,
                 other => panic!("{other:?}; expected a text"),
             }
         }
@@ -195,11 +195,11 @@ impl Wire {
         let mut said = Vec::new();
         loop {
             match self.hear().await {
-                Heard::Frame(TEXT, payload) => said.push(String::from_utf8(payload).expect("text")),
-                Heard::Frame(..) => {}
-                Heard::Close(with, reason) => {
+                ServerEvent::Frame(TEXT, payload) => said.push(String::from_utf8(payload).expect("text")),
+                ServerEvent::Frame(..) => {}
+                ServerEvent::Close(with, reason) => {
                     assert_eq!(with, code, "{what}: closed with {with} ({reason})");
-                    assert_eq!(self.hear().await, Heard::End, "{what}: after the close");
+                    assert_eq!(self.hear().await, ServerEvent::End, "{what}: after the close");
                     return said;
                 }
                 ended => panic!("{what}: {ended:?} instead of a close with {code}"),

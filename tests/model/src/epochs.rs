@@ -22,7 +22,7 @@ const fn bit(member: usize) -> u8 {
 
 /// Safeguards that can be left out, to show what each of them is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Defect {
+pub enum OmittedSafeguard {
     None,
     /// A new member acknowledges before the others have confirmed it.
     NoConfirm,
@@ -71,7 +71,7 @@ pub enum Defect {
     CountOrphans,
 }
 
-impl Defect {
+impl OmittedSafeguard {
     pub const ALL: &'static [Self] = &[
         Self::None,
         Self::NoConfirm,
@@ -105,7 +105,7 @@ impl Defect {
 
 /// How many events of each kind may happen in one run.
 #[derive(Clone, Copy, Hash, PartialEq, Eq, Debug)]
-pub struct Budget {
+pub struct EventBudget {
     pub publish: u8,
     pub unknown: u8,
     pub server: u8,
@@ -126,7 +126,7 @@ pub struct Budget {
     pub order: u8,
 }
 
-pub const NOTHING: Budget = Budget {
+pub const NOTHING: EventBudget = EventBudget {
     publish: 0,
     unknown: 0,
     server: 0,
@@ -148,13 +148,13 @@ pub const NOTHING: Budget = Budget {
 };
 
 pub struct Epochs {
-    pub budget: Budget,
+    pub budget: EventBudget,
     pub clients: usize,
-    pub defect: Defect,
+    pub defect: OmittedSafeguard,
 }
 
 #[derive(Clone, Hash, PartialEq, Eq, Debug)]
-struct Entry {
+struct ModelEntry {
     id: Id,
     /// Recorded where an epoch starts.
     prev: Option<Id>,
@@ -162,14 +162,14 @@ struct Entry {
 }
 
 #[derive(Clone, Hash, PartialEq, Eq, Debug)]
-struct Stream {
-    entries: Vec<Entry>,
+struct ModelStream {
+    entries: Vec<ModelEntry>,
     /// Outlives the entries.
     last: Id,
 }
 
 #[derive(Clone, Copy, Hash, PartialEq, Eq, Debug)]
-enum Status {
+enum GenerationStatus {
     Pending,
     Proven,
     Doubt,
@@ -177,7 +177,7 @@ enum Status {
 
 /// Between the generations before `g` and `g`.
 #[derive(Clone, Hash, PartialEq, Eq, Debug)]
-struct Border {
+struct GenerationBorder {
     g: u8,
     /// Generations, divided by the stride, that end here.
     parents: u32,
@@ -186,7 +186,7 @@ struct Border {
     accounted: u8,
     /// A member certifies that `need` is complete.
     certified: bool,
-    status: Status,
+    status: GenerationStatus,
     /// Ids that were acknowledged or seen, and are lost.
     claims: Vec<Id>,
 }
@@ -207,32 +207,32 @@ struct Gen {
     marked: [u8; MEMBERS],
     /// The members that each member has confirmed.
     seen: [u8; MEMBERS],
-    chain: Vec<Border>,
+    chain: Vec<GenerationBorder>,
 }
 
 #[derive(Clone, Hash, PartialEq, Eq, Debug)]
-struct Data {
+struct Dataset {
     roster: Option<Gen>,
-    stream: Option<Stream>,
+    stream: Option<ModelStream>,
 }
 
 #[derive(Clone, Copy, Hash, PartialEq, Eq, Debug)]
-enum Role {
+enum ServerRole {
     Down,
     Primary,
     Copy,
 }
 
 #[derive(Clone, Hash, PartialEq, Eq, Debug)]
-struct Server {
-    role: Role,
+struct ModelServer {
+    role: ServerRole,
     /// Replication id: changes with a restart, a promotion or another dataset.
     identity: u8,
-    data: Data,
+    data: Dataset,
 }
 
 #[derive(Clone, Hash, PartialEq, Eq, Debug, Default)]
-struct Member {
+struct ModelMember {
     alive: bool,
     at: Option<u8>,
     identity: u8,
@@ -254,12 +254,12 @@ struct Member {
     handed: Option<Id>,
     position: Id,
     live: bool,
-    queue: Vec<(Entry, u8)>,
-    chain: Vec<Border>,
+    queue: Vec<(ModelEntry, u8)>,
+    chain: Vec<GenerationBorder>,
 }
 
 #[derive(Clone, Hash, PartialEq, Eq, Debug)]
-struct Client {
+struct ModelClient {
     on: Option<u8>,
     cursor: Id,
     log: Vec<(Id, u8)>,
@@ -269,14 +269,14 @@ struct Client {
     gaps: Vec<(Id, Id)>,
 }
 
-impl Client {
+impl ModelClient {
     fn has(&self, message: usize) -> bool {
         self.log.iter().chain(&self.left).any(|(_, had)| usize::from(*had) == message)
     }
 }
 
 #[derive(Clone, Hash, PartialEq, Eq, Debug)]
-struct Message {
+struct ModelMessage {
     id: Id,
     acked: bool,
     by: u8,
@@ -290,12 +290,12 @@ struct Message {
 }
 
 #[derive(Clone, Hash)]
-pub struct State {
-    servers: [Server; 2],
+pub struct ModelState {
+    servers: [ModelServer; 2],
     address: usize,
-    members: [Member; MEMBERS],
-    clients: Vec<Client>,
-    messages: Vec<Message>,
+    members: [ModelMember; MEMBERS],
+    clients: Vec<ModelClient>,
+    messages: Vec<ModelMessage>,
     identities: u8,
     generations: u32,
     /// Something was removed manually; a member that may have acknowledged has ended.
@@ -303,12 +303,12 @@ pub struct State {
     unaccounted: bool,
     /// Two primaries at once: a position may be of a branch that the other has not heard of.
     parted: bool,
-    budget: Budget,
+    budget: EventBudget,
     bad: Option<&'static str>,
 }
 
 #[derive(Clone, Copy, Debug)]
-pub enum Action {
+pub enum ModelAction {
     /// Stored and acknowledged.
     Publish(usize),
     /// Stored; the response is lost.
@@ -353,13 +353,13 @@ pub enum Action {
 }
 
 /// The result of a read.
-enum Step {
+enum ReadStep {
     Deliver(Id, u8),
-    Gap { after: Id, before: Id, kind: Kind },
+    Gap { after: Id, before: Id, kind: LossKind },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum LossKind {
     Lost,
     Doubt,
     /// The position belongs to no known branch.
@@ -369,11 +369,13 @@ enum Kind {
 
 impl Gen {
     fn pending(&self) -> bool {
-        self.chain.iter().any(|border| border.status == Status::Pending)
+        self.chain.iter().any(|border| border.status == GenerationStatus::Pending)
     }
 
     fn open(&self) -> u8 {
-        let open = |border: &Border| if border.status == Status::Pending { border.need & !border.accounted } else { 0 };
+        let open = |border: &GenerationBorder| {
+            if border.status == GenerationStatus::Pending { border.need & !border.accounted } else { 0 }
+        };
         self.chain.iter().map(open).fold(0, |all, open| all | open)
     }
 
@@ -383,11 +385,11 @@ impl Gen {
 }
 
 /// Whether a generation starts or ends at one of these.
-fn named(chain: &[Border], g: u8) -> bool {
+fn named(chain: &[GenerationBorder], g: u8) -> bool {
     chain.iter().any(|border| border.g == g || border.parents & (1 << (g / STRIDE)) != 0)
 }
 
-impl Stream {
+impl ModelStream {
     /// Whether the id is here, or was here and was removed by design.
     fn had(&self, id: Id) -> bool {
         match self.entries.iter().find(|entry| entry.id >= id) {
@@ -398,7 +400,7 @@ impl Stream {
     }
 }
 
-impl Member {
+impl ModelMember {
     fn see(&mut self, roster: &Gen) {
         for m in 0..MEMBERS {
             self.seen[m] = self.seen[m].max(roster.listed[m]);
@@ -406,8 +408,8 @@ impl Member {
     }
 }
 
-impl State {
-    fn data(&mut self) -> &mut Data {
+impl ModelState {
+    fn data(&mut self) -> &mut Dataset {
         &mut self.servers[self.address].data
     }
 
@@ -428,7 +430,7 @@ impl State {
     fn end(&mut self, m: usize) {
         self.unaccounted = true;
         self.detach(m);
-        self.members[m] = Member { view: 0, ..Member::default() };
+        self.members[m] = ModelMember { view: 0, ..ModelMember::default() };
         self.clients.iter_mut().filter(|c| c.on == Some(m as u8)).for_each(|c| c.on = None);
     }
 
@@ -438,9 +440,9 @@ impl State {
     }
 
     /// A number above `known` that was never drawn before.
-    fn draw(&mut self, known: u8, high: bool, defect: Defect) -> u8 {
+    fn draw(&mut self, known: u8, high: bool, defect: OmittedSafeguard) -> u8 {
         let mut slot = known / STRIDE + 1;
-        if defect == Defect::PlainCounter {
+        if defect == OmittedSafeguard::PlainCounter {
             return slot * STRIDE;
         }
         let mut skip = u8::from(high);
@@ -454,16 +456,16 @@ impl State {
         slot * STRIDE
     }
 
-    fn attach(&mut self, m: usize, high: bool, defect: Defect) {
+    fn attach(&mut self, m: usize, high: bool, defect: OmittedSafeguard) {
         let server = self.address;
         let identity = self.servers[server].identity;
         let member = self.members[m].clone();
         let old = self.servers[server].data.roster.clone();
         let side = |roster: &Gen| {
-            defect != Defect::IgnoreSideBranch
+            defect != OmittedSafeguard::IgnoreSideBranch
                 && member.g != 0
                 && !roster.knows(member.g)
-                && !roster.chain.last().is_some_and(|border| border.status == Status::Pending)
+                && !roster.chain.last().is_some_and(|border| border.status == GenerationStatus::Pending)
         };
         let same = old
             .as_ref()
@@ -477,7 +479,7 @@ impl State {
             let lost = [member.acked, member.handed].iter().flatten().any(gone);
             member.g != 0 && member.g < roster.g && roster.knows(member.g) && !roster.pending() && lost
         });
-        let late = late && defect != Defect::OnePrimary;
+        let late = late && defect != OmittedSafeguard::OnePrimary;
         let same = same && !late;
         let mut roster = if same {
             old.clone().unwrap()
@@ -493,65 +495,70 @@ impl State {
             if let Some(roster) = &old {
                 parents = 1 << (roster.g / STRIDE);
                 (marks, chain, confirmed) = (roster.marks, roster.chain.clone(), roster.confirmed);
-                let may =
-                    if defect == Defect::ListedIsConfirmed { roster.active } else { roster.active & roster.confirmed };
+                let may = if defect == OmittedSafeguard::ListedIsConfirmed {
+                    roster.active
+                } else {
+                    roster.active & roster.confirmed
+                };
                 if intact {
                     active = roster.active;
-                    need = if defect == Defect::ForgetOpenBorder { 0 } else { roster.open() };
+                    need = if defect == OmittedSafeguard::ForgetOpenBorder { 0 } else { roster.open() };
                 } else {
-                    need = may | if defect == Defect::ForgetOpenBorder { 0 } else { roster.open() };
+                    need = may | if defect == OmittedSafeguard::ForgetOpenBorder { 0 } else { roster.open() };
                 }
             } else if intact {
                 active = member.view;
             }
-            if defect == Defect::ForgetOpenBorder {
+            if defect == OmittedSafeguard::ForgetOpenBorder {
                 for border in &mut chain {
-                    if border.status == Status::Pending {
-                        border.status = Status::Proven;
+                    if border.status == GenerationStatus::Pending {
+                        border.status = GenerationStatus::Proven;
                     }
                 }
             }
-            chain.push(Border {
+            chain.push(GenerationBorder {
                 g,
                 parents,
                 need,
                 accounted: 0,
                 certified: intact,
-                status: Status::Pending,
+                status: GenerationStatus::Pending,
                 claims: Vec::new(),
             });
             let (listed, marked) =
                 old.as_ref().map_or(([0; MEMBERS], [0; MEMBERS]), |roster| (roster.listed, roster.marked));
             Gen { g, identity, alloc: g, active, confirmed, marks, listed, marked, seen: [0; MEMBERS], chain }
         };
-        let trusted = if defect == Defect::ListedIsConfirmed { u8::MAX } else { roster.confirmed };
+        let trusted = if defect == OmittedSafeguard::ListedIsConfirmed { u8::MAX } else { roster.confirmed };
         self.messages.iter_mut().filter(|message| message.by == m as u8).for_each(|message| message.orphan = false);
         let listed = (roster.active | roster.open()) & trusted & bit(m) != 0;
         let stream = self.servers[server].data.stream.clone();
         if member.g != roster.g && member.g != 0 {
             report(&mut roster, m, &member, identity, stream.as_ref(), defect);
         }
-        let decided = roster.chain.last().is_none_or(|border| border.status != Status::Pending);
+        let decided = roster.chain.last().is_none_or(|border| border.status != GenerationStatus::Pending);
         // The generation that ended where this member was continued here.
         let given = self.messages.len() as u8;
         let went_on = |old: &Gen| {
-            let ended = |border: &Border| border.g > old.g && border.parents & (1 << (old.g / STRIDE)) != 0;
+            let ended = |border: &GenerationBorder| border.g > old.g && border.parents & (1 << (old.g / STRIDE)) != 0;
             let since =
-                |entry: &Entry| entry.message != ANCHOR && entry.message >= member.fork && entry.id.0 < member.g;
+                |entry: &ModelEntry| entry.message != ANCHOR && entry.message >= member.fork && entry.id.0 < member.g;
             let more = stream.as_ref().is_some_and(|stream| stream.entries.iter().any(since));
             more && member.g > old.g && !old.knows(member.g) && member.chain.iter().any(ended)
         };
-        let two = old.as_ref().is_some_and(went_on) && defect != Defect::OnePrimary;
+        let two = old.as_ref().is_some_and(went_on) && defect != OmittedSafeguard::OnePrimary;
         self.unaccounted |= two || late;
-        let foreign = old.as_ref().is_some_and(|old| is_foreign(&member, old)) && defect != Defect::MeetAsKnown;
+        let foreign =
+            old.as_ref().is_some_and(|old| is_foreign(&member, old)) && defect != OmittedSafeguard::MeetAsKnown;
         if foreign || decided || two || late {
-            for border in roster.chain.iter_mut().filter(|border| border.status == Status::Pending) {
-                border.status = Status::Doubt;
+            for border in roster.chain.iter_mut().filter(|border| border.status == GenerationStatus::Pending) {
+                border.status = GenerationStatus::Doubt;
             }
         }
         settle(&mut roster, defect);
-        let again = roster.active & bit(m) == 0 && roster.marks & bit(m) != 0 && defect != Defect::SameNameAgain;
-        if roster.active & bit(m) == 0 && defect != Defect::SameNameAgain {
+        let again =
+            roster.active & bit(m) == 0 && roster.marks & bit(m) != 0 && defect != OmittedSafeguard::SameNameAgain;
+        if roster.active & bit(m) == 0 && defect != OmittedSafeguard::SameNameAgain {
             // Confirmations from before this join do not count for it.
             roster.seen.iter_mut().for_each(|seen| *seen &= !bit(m));
         }
@@ -564,22 +571,23 @@ impl State {
         now.see(&roster);
         now.at = Some(server as u8);
         (now.identity, now.g) = (identity, roster.g);
-        now.ready = listed || defect == Defect::NoConfirm;
+        now.ready = listed || defect == OmittedSafeguard::NoConfirm;
         now.cert = true;
-        now.view = if defect == Defect::ForgetDropped { 0 } else { now.view } | roster.active | roster.open();
+        now.view = if defect == OmittedSafeguard::ForgetDropped { 0 } else { now.view } | roster.active | roster.open();
         now.known = now.known.max(roster.alloc);
         (now.live, now.queue, now.fork) = (false, Vec::new(), given);
         now.chain = roster.chain.clone();
         self.servers[server].data.roster = Some(roster);
     }
 
-    fn publish(&mut self, m: usize, acked: bool, defect: Defect) {
+    fn publish(&mut self, m: usize, acked: bool, defect: OmittedSafeguard) {
         let server = self.members[m].at.unwrap() as usize;
         let identity = self.servers[server].identity;
         let data = &mut self.servers[server].data;
         let fits = match &data.roster {
             Some(roster) => {
-                roster.g == self.members[m].g && (roster.identity == identity || defect == Defect::NoIdentityFence)
+                roster.g == self.members[m].g
+                    && (roster.identity == identity || defect == OmittedSafeguard::NoIdentityFence)
             }
             None => false,
         };
@@ -592,7 +600,7 @@ impl State {
         let (g, message) = (roster.g, self.messages.len() as u8);
         let (id, prev) = match &data.stream {
             None => {
-                let epoch = if defect == Defect::BeginAtGeneration {
+                let epoch = if defect == OmittedSafeguard::BeginAtGeneration {
                     roster.g
                 } else {
                     roster.alloc += 1;
@@ -610,14 +618,14 @@ impl State {
             Some(stream) if stream.last.0 < roster.g => ((roster.g, 1), Some(stream.last)),
             Some(stream) => ((stream.last.0, stream.last.1 + 1), None),
         };
-        let entry = Entry { id, prev, message };
-        let stream = data.stream.get_or_insert(Stream { entries: Vec::new(), last: id });
+        let entry = ModelEntry { id, prev, message };
+        let stream = data.stream.get_or_insert(ModelStream { entries: Vec::new(), last: id });
         stream.entries.push(entry.clone());
         stream.last = id;
-        let split = self.servers.iter().all(|server| server.role == Role::Primary);
+        let split = self.servers.iter().all(|server| server.role == ServerRole::Primary);
         let above = self.clients.iter().enumerate().filter(|(_, client)| client.cursor > id);
         let above = above.fold(0, |all, (c, _)| all | bit(c));
-        self.messages.push(Message { id, acked, by: m as u8, orphan: split, split, above, told: 0 });
+        self.messages.push(ModelMessage { id, acked, by: m as u8, orphan: split, split, above, told: 0 });
         for other in 0..MEMBERS {
             let follower = &mut self.members[other];
             if follower.alive && follower.at == Some(server as u8) {
@@ -634,45 +642,49 @@ impl State {
     }
 
     /// Reads after `at`: what a subscriber with that position receives, and its position afterwards.
-    fn read(&self, roster: &Gen, at: Id, defect: Defect) -> (Vec<Step>, Id) {
+    fn read(&self, roster: &Gen, at: Id, defect: OmittedSafeguard) -> (Vec<ReadStep>, Id) {
         let stream = self.servers[self.address].data.stream.as_ref();
         let (mut at, mut steps, mut first) = (at, Vec::new(), true);
         let Some(stream) = stream else {
             let end = (roster.alloc + 1, 0);
-            steps.push(Step::Gap { after: at, before: end, kind: Kind::Retention });
+            steps.push(ReadStep::Gap { after: at, before: end, kind: LossKind::Retention });
             return (steps, at.max((roster.g, 0)));
         };
         let begin = at;
         for entry in stream.entries.iter().filter(|entry| entry.id > begin) {
-            let checked = first || defect != Defect::FirstStepOnly;
+            let checked = first || defect != OmittedSafeguard::FirstStepOnly;
             let gap = if checked { hole(roster, at, entry, defect) } else { None };
             let gap = gap.or_else(|| crossed(roster, at, entry.id));
             if let Some(kind) = gap {
-                steps.push(Step::Gap { after: at, before: entry.id, kind });
+                steps.push(ReadStep::Gap { after: at, before: entry.id, kind });
             }
-            steps.push(Step::Deliver(entry.id, entry.message));
+            steps.push(ReadStep::Deliver(entry.id, entry.message));
             (at, first) = (entry.id, false);
         }
         let end = (roster.g, 0);
         if at < stream.last {
             // Everything after the position was trimmed.
-            steps.push(Step::Gap { after: at, before: (stream.last.0, stream.last.1 + 1), kind: Kind::Retention });
+            steps.push(ReadStep::Gap {
+                after: at,
+                before: (stream.last.0, stream.last.1 + 1),
+                kind: LossKind::Retention,
+            });
             at = stream.last;
         }
         if at < end {
             let foreign = at > stream.last && !on_branch(roster, at, stream.last);
-            if let Some(kind) = crossed(roster, at, end).or(foreign.then_some(Kind::Foreign)) {
-                steps.push(Step::Gap { after: at, before: end, kind });
+            if let Some(kind) = crossed(roster, at, end).or(foreign.then_some(LossKind::Foreign)) {
+                steps.push(ReadStep::Gap { after: at, before: end, kind });
             }
             at = end;
         }
         (steps, at)
     }
 
-    fn give(&mut self, c: usize, steps: &[Step], at: Id) {
+    fn give(&mut self, c: usize, steps: &[ReadStep], at: Id) {
         for step in steps {
             match *step {
-                Step::Deliver(id, message) => {
+                ReadStep::Deliver(id, message) => {
                     let client = &mut self.clients[c];
                     if client.left.iter().any(|(had, other)| *had == id && *other != message) {
                         self.bad = Some("two contents for one id");
@@ -683,31 +695,31 @@ impl State {
                     }
                     client.log.push((id, message));
                 }
-                Step::Gap { after, before, kind } => self.judge_gap(c, after, before, kind),
+                ReadStep::Gap { after, before, kind } => self.judge_gap(c, after, before, kind),
             }
         }
         let client = &mut self.clients[c];
         client.cursor = client.cursor.max(at);
     }
 
-    fn judge_gap(&mut self, c: usize, after: Id, before: Id, kind: Kind) {
+    fn judge_gap(&mut self, c: usize, after: Id, before: Id, kind: LossKind) {
         let client = &mut self.clients[c];
         let between = |id: Id| after < id && id < before;
         let had = client.log.iter().any(|(id, _)| between(*id));
         let has = |number: usize| client.has(number);
         let missed = self.messages.iter().enumerate().any(|(number, message)| between(message.id) && !has(number));
         let excused = match kind {
-            Kind::Doubt => true,
-            Kind::Foreign => self.unaccounted,
-            Kind::Retention => self.removed,
-            Kind::Lost => false,
+            LossKind::Doubt => true,
+            LossKind::Foreign => self.unaccounted,
+            LossKind::Retention => self.removed,
+            LossKind::Lost => false,
         };
         if had {
             self.bad = Some("a gap names what the client has");
         } else if !missed && !excused {
             self.bad = Some("a gap where nothing is missing");
         }
-        if kind == Kind::Doubt {
+        if kind == LossKind::Doubt {
             for message in &mut self.messages {
                 let below = message.above & bit(c) != 0 || message.split && message.id < after;
                 message.told |= if below { bit(c) } else { 0 };
@@ -738,7 +750,7 @@ impl State {
         client.cursor = to;
     }
 
-    fn deliver(&mut self, m: usize, steps: &[Step], at: Id, defect: Defect) {
+    fn deliver(&mut self, m: usize, steps: &[ReadStep], at: Id, defect: OmittedSafeguard) {
         let before = self.members[m].position;
         let on: Vec<_> = (0..self.clients.len()).filter(|c| self.clients[*c].on == Some(m as u8)).collect();
         for c in on {
@@ -756,22 +768,22 @@ impl State {
         member.known = member.known.max(at.0);
     }
 
-    fn compare(&mut self, m: usize, defect: Defect) {
+    fn compare(&mut self, m: usize, defect: OmittedSafeguard) {
         let at = self.members[m].position;
-        if let (None, true) = (&self.data().stream, defect != Defect::NoAnchor) {
+        if let (None, true) = (&self.data().stream, defect != OmittedSafeguard::NoAnchor) {
             // A unique position: what was removed precedes it.
             let roster = self.data().roster.as_mut().unwrap();
             roster.alloc += 1;
             let (id, g) = ((roster.alloc, 0), roster.g);
-            let entry = Entry { id, prev: Some(UNKNOWN), message: ANCHOR };
-            self.data().stream = Some(Stream { entries: Vec::new(), last: id });
+            let entry = ModelEntry { id, prev: Some(UNKNOWN), message: ANCHOR };
+            self.data().stream = Some(ModelStream { entries: Vec::new(), last: id });
             for other in (0..MEMBERS).filter(|other| *other != m) {
                 let follower = &mut self.members[other];
                 if follower.alive && follower.at == Some(self.address as u8) {
                     follower.queue.push((entry.clone(), g));
                 }
             }
-            self.deliver(m, &[Step::Gap { after: at, before: id, kind: Kind::Retention }], id, defect);
+            self.deliver(m, &[ReadStep::Gap { after: at, before: id, kind: LossKind::Retention }], id, defect);
         }
         let roster = self.servers[self.address].data.roster.clone().unwrap();
         let (steps, at) = self.read(&roster, self.members[m].position, defect);
@@ -782,7 +794,7 @@ impl State {
         member.chain = roster.chain;
     }
 
-    fn take(&mut self, m: usize, defect: Defect) {
+    fn take(&mut self, m: usize, defect: OmittedSafeguard) {
         let (entry, g) = self.members[m].queue.remove(0);
         let member = &self.members[m];
         let at = member.position;
@@ -793,7 +805,7 @@ impl State {
         // The link has not been interrupted since the position was the head: nothing can lie between.
         let unbroken = entry.prev == Some(UNKNOWN) && g == member.g;
         if follows && g == member.g || unbroken {
-            let steps = if entry.message == ANCHOR { vec![] } else { vec![Step::Deliver(entry.id, entry.message)] };
+            let steps = if entry.message == ANCHOR { vec![] } else { vec![ReadStep::Deliver(entry.id, entry.message)] };
             self.deliver(m, &steps, entry.id, defect);
         } else {
             self.members[m].live = false;
@@ -804,7 +816,7 @@ impl State {
     fn quiet(&self) -> bool {
         let server = &self.servers[self.address];
         let Some(roster) = &server.data.roster else { return false };
-        let here = |member: &Member| {
+        let here = |member: &ModelMember| {
             !member.alive
                 || member.at == Some(self.address as u8)
                     && member.g == roster.g
@@ -812,7 +824,7 @@ impl State {
                     && member.live
                     && member.queue.is_empty()
         };
-        server.role == Role::Primary
+        server.role == ServerRole::Primary
             && roster.identity == server.identity
             && !roster.pending()
             && self.members.iter().all(here)
@@ -821,7 +833,7 @@ impl State {
 
 /// Whether a member comes from a branch unknown to this one, and ids given by one of them may be below positions of
 /// readers of the other: no claim covers them.
-fn is_foreign(member: &Member, old: &Gen) -> bool {
+fn is_foreign(member: &ModelMember, old: &Gen) -> bool {
     if member.g == 0 || old.knows(member.g) {
         return false;
     }
@@ -829,7 +841,7 @@ fn is_foreign(member: &Member, old: &Gen) -> bool {
     let given_there = old.chain.iter().map(|border| border.g).chain([old.g]);
     let mut below_mine = given_there.filter(|g| *g < member.g && !mine(*g));
     // Readers wait before the first boundary without a verdict.
-    let open = old.chain.iter().position(|border| border.status == Status::Pending);
+    let open = old.chain.iter().position(|border| border.status == GenerationStatus::Pending);
     let reached = open.map_or(old.g, |at| {
         let ends = (1..32).rev().find(|slot| old.chain[at].parents & (1 << slot) != 0).unwrap_or(0) as u8 * STRIDE;
         ends.max(if at > 0 { old.chain[at - 1].g } else { 0 })
@@ -840,8 +852,15 @@ fn is_foreign(member: &Member, old: &Gen) -> bool {
 }
 
 /// Reports what a member knows about earlier generations.
-fn report(roster: &mut Gen, m: usize, member: &Member, identity: u8, stream: Option<&Stream>, defect: Defect) {
-    if defect != Defect::VerdictsInRedisOnly {
+fn report(
+    roster: &mut Gen,
+    m: usize,
+    member: &ModelMember,
+    identity: u8,
+    stream: Option<&ModelStream>,
+    defect: OmittedSafeguard,
+) {
+    if defect != OmittedSafeguard::VerdictsInRedisOnly {
         for border in &member.chain {
             if border.g < roster.g && !roster.chain.iter().any(|known| known.g == border.g) {
                 roster.chain.push(border.clone());
@@ -851,8 +870,8 @@ fn report(roster: &mut Gen, m: usize, member: &Member, identity: u8, stream: Opt
                         known.claims.push(*claim);
                     }
                 }
-                if known.status == Status::Pending && border.status == Status::Doubt {
-                    known.status = Status::Doubt;
+                if known.status == GenerationStatus::Pending && border.status == GenerationStatus::Doubt {
+                    known.status = GenerationStatus::Doubt;
                 }
             }
         }
@@ -863,17 +882,17 @@ fn report(roster: &mut Gen, m: usize, member: &Member, identity: u8, stream: Opt
     let valid = (0..MEMBERS).filter(|m| roster.marked[*m] >= member.seen[*m]).fold(0, |all, m| all | bit(m));
     let marks = roster.marks & valid;
     let Some(border) = roster.chain.last_mut() else { return };
-    if border.status != Status::Pending {
+    if border.status != GenerationStatus::Pending {
         return;
     }
     border.parents |= 1 << (member.g / STRIDE);
     let rolled_back = member.identity != identity;
-    if defect != Defect::TrustDataset && rolled_back {
+    if defect != OmittedSafeguard::TrustDataset && rolled_back {
         border.need |= member.view;
         border.certified |= member.cert;
     }
     border.need |= inherited;
-    border.certified |= defect == Defect::TrustDataset;
+    border.certified |= defect == OmittedSafeguard::TrustDataset;
     border.accounted |= bit(m) | member.heirs | (marks & !bit(m));
     let claims = [member.acked, member.handed];
     for id in claims.into_iter().flatten() {
@@ -885,11 +904,11 @@ fn report(roster: &mut Gen, m: usize, member: &Member, identity: u8, stream: Opt
 }
 
 /// Decides a border if all members have reported and one certifies that the list is complete.
-fn settle(roster: &mut Gen, _: Defect) {
+fn settle(roster: &mut Gen, _: OmittedSafeguard) {
     let Some(last) = roster.chain.last() else { return };
-    if last.status == Status::Pending && last.certified && roster.open() & !last.accounted == 0 {
-        for border in roster.chain.iter_mut().filter(|border| border.status == Status::Pending) {
-            border.status = Status::Proven;
+    if last.status == GenerationStatus::Pending && last.certified && roster.open() & !last.accounted == 0 {
+        for border in roster.chain.iter_mut().filter(|border| border.status == GenerationStatus::Pending) {
+            border.status = GenerationStatus::Proven;
         }
     }
 }
@@ -900,16 +919,16 @@ fn generation_of(roster: &Gen, id: Id) -> u8 {
 }
 
 /// What the borders between two positions mean for a reader at the first.
-fn crossed(roster: &Gen, at: Id, to: Id) -> Option<Kind> {
+fn crossed(roster: &Gen, at: Id, to: Id) -> Option<LossKind> {
     let (from, until) = (generation_of(roster, at), generation_of(roster, to).max(if to.1 == 0 { to.0 } else { 0 }));
     let mut kind = None;
     for border in &roster.chain {
         // A lost id is missing for every reader that passes it, whichever border recorded it.
         if border.claims.iter().any(|claim| at < *claim && *claim < to) {
-            kind = kind.or(Some(Kind::Lost));
+            kind = kind.or(Some(LossKind::Lost));
         }
-        if border.g > from && border.g <= until && border.status == Status::Doubt {
-            kind = Some(Kind::Doubt);
+        if border.g > from && border.g <= until && border.status == GenerationStatus::Doubt {
+            kind = Some(LossKind::Doubt);
         }
     }
     kind
@@ -923,22 +942,22 @@ fn on_branch(roster: &Gen, at: Id, last: Id) -> bool {
 }
 
 /// What is missing between a position and the next existing entry.
-fn hole(roster: &Gen, at: Id, entry: &Entry, defect: Defect) -> Option<Kind> {
+fn hole(roster: &Gen, at: Id, entry: &ModelEntry, defect: OmittedSafeguard) -> Option<LossKind> {
     match entry.prev {
         _ if entry.id == (at.0, at.1 + 1) => None,
         Some(prev) if prev == at => None,
-        Some(UNKNOWN) if defect == Defect::UnknownIsFirst => None,
-        Some(UNKNOWN) | None => Some(Kind::Retention),
-        Some(prev) if prev > at => Some(Kind::Retention),
-        Some(prev) => (!on_branch(roster, at, prev)).then_some(Kind::Foreign),
+        Some(UNKNOWN) if defect == OmittedSafeguard::UnknownIsFirst => None,
+        Some(UNKNOWN) | None => Some(LossKind::Retention),
+        Some(prev) if prev > at => Some(LossKind::Retention),
+        Some(prev) => (!on_branch(roster, at, prev)).then_some(LossKind::Foreign),
     }
 }
 
 impl Model for Epochs {
-    type State = State;
-    type Action = Action;
+    type State = ModelState;
+    type Action = ModelAction;
 
-    fn initial(&self) -> State {
+    fn initial(&self) -> ModelState {
         let active = bit(0) | bit(1);
         // One number below is free: a newcomer without knowledge may draw it.
         let g = 2 * STRIDE;
@@ -954,8 +973,8 @@ impl Model for Epochs {
             seen: [active; MEMBERS],
             chain: Vec::new(),
         };
-        let data = Data { roster: Some(roster), stream: Some(Stream { entries: Vec::new(), last: (g, 0) }) };
-        let member = Member {
+        let data = Dataset { roster: Some(roster), stream: Some(ModelStream { entries: Vec::new(), last: (g, 0) }) };
+        let member = ModelMember {
             alive: true,
             at: Some(0),
             identity: 1,
@@ -966,16 +985,17 @@ impl Model for Epochs {
             known: g,
             position: (g, 0),
             live: true,
-            ..Member::default()
+            ..ModelMember::default()
         };
-        let mut members: [Member; MEMBERS] = Default::default();
+        let mut members: [ModelMember; MEMBERS] = Default::default();
         members[0] = member.clone();
         members[1] = member;
-        let client = |on| Client { on: Some(on), cursor: (g, 0), log: Vec::new(), left: Vec::new(), gaps: Vec::new() };
-        State {
+        let client =
+            |on| ModelClient { on: Some(on), cursor: (g, 0), log: Vec::new(), left: Vec::new(), gaps: Vec::new() };
+        ModelState {
             servers: [
-                Server { role: Role::Primary, identity: 1, data: data.clone() },
-                Server { role: Role::Copy, identity: 1, data },
+                ModelServer { role: ServerRole::Primary, identity: 1, data: data.clone() },
+                ModelServer { role: ServerRole::Copy, identity: 1, data },
             ],
             address: 0,
             members,
@@ -992,18 +1012,18 @@ impl Model for Epochs {
     }
 
     #[allow(clippy::too_many_lines)]
-    fn next(&self, state: &State, out: &mut Vec<(Action, State)>) {
+    fn next(&self, state: &ModelState, out: &mut Vec<(ModelAction, ModelState)>) {
         let defect = self.defect;
-        let mut add = |action: Action, change: &dyn Fn(&mut State)| {
+        let mut add = |action: ModelAction, change: &dyn Fn(&mut ModelState)| {
             let mut after = state.clone();
             change(&mut after);
             out.push((action, after));
         };
         let address = state.address;
-        let up = state.servers[address].role == Role::Primary;
+        let up = state.servers[address].role == ServerRole::Primary;
         let identity = state.servers[address].identity;
         let roster = state.servers[address].data.roster.as_ref();
-        let copy = state.servers[1 - address].role == Role::Copy;
+        let copy = state.servers[1 - address].role == ServerRole::Copy;
         let budget = &state.budget;
         for m in 0..MEMBERS {
             let member = &state.members[m];
@@ -1012,14 +1032,14 @@ impl Model for Epochs {
             }
             let here = member.at == Some(address as u8);
             let current = here && roster.is_some_and(|roster| roster.g == member.g && roster.identity == identity);
-            let primary = member.at.is_some_and(|s| state.servers[s as usize].role == Role::Primary);
+            let primary = member.at.is_some_and(|s| state.servers[s as usize].role == ServerRole::Primary);
             if member.ready && primary && budget.publish > 0 {
-                add(Action::Publish(m), &|s| {
+                add(ModelAction::Publish(m), &|s| {
                     s.budget.publish -= 1;
                     s.publish(m, true, defect);
                 });
                 if budget.unknown > 0 {
-                    add(Action::Unknown(m), &|s| {
+                    add(ModelAction::Unknown(m), &|s| {
                         s.budget.publish -= 1;
                         s.budget.unknown -= 1;
                         s.publish(m, false, defect);
@@ -1028,9 +1048,9 @@ impl Model for Epochs {
             }
             // A link that leads elsewhere, or that finds another generation, reconnects.
             if up && !current && (member.at.is_none() || here) {
-                add(Action::Attach(m), &|s| s.attach(m, false, defect));
+                add(ModelAction::Attach(m), &|s| s.attach(m, false, defect));
                 if budget.order > 0 {
-                    add(Action::AttachHigh(m), &|s| {
+                    add(ModelAction::AttachHigh(m), &|s| {
                         s.budget.order -= 1;
                         s.attach(m, true, defect);
                     });
@@ -1040,11 +1060,11 @@ impl Model for Epochs {
                 let roster = roster.unwrap();
                 let all = roster.active | roster.open();
                 if roster.seen[m] != all || member.view & all != all || chain_differs(member, roster) {
-                    add(Action::Beat(m), &|s| {
+                    add(ModelAction::Beat(m), &|s| {
                         let (mine, data) = (&mut s.members[m], &mut s.servers[address].data);
                         let roster = data.roster.as_mut().unwrap();
                         roster.seen[m] = roster.active | roster.open();
-                        let kept = if defect == Defect::ForgetDropped { 0 } else { mine.view };
+                        let kept = if defect == OmittedSafeguard::ForgetDropped { 0 } else { mine.view };
                         mine.view = kept | roster.active | roster.open();
                         mine.known = mine.known.max(roster.alloc);
                         mine.see(roster);
@@ -1053,28 +1073,28 @@ impl Model for Epochs {
                 }
                 if !member.ready {
                     let wait = match defect {
-                        Defect::ConfirmByPresentOnly => roster.active,
+                        OmittedSafeguard::ConfirmByPresentOnly => roster.active,
                         _ => roster.active | roster.open(),
                     };
                     let confirmed = |w: usize| w == m || wait & bit(w) == 0 || roster.seen[w] & bit(m) != 0;
                     if (0..MEMBERS).all(confirmed) {
-                        add(Action::Ready(m), &|s| {
+                        add(ModelAction::Ready(m), &|s| {
                             s.members[m].ready = true;
                             s.data().roster.as_mut().unwrap().confirmed |= bit(m);
                         });
                     }
                 }
                 if !member.live && !roster.pending() {
-                    add(Action::Compare(m), &|s| s.compare(m, defect));
+                    add(ModelAction::Compare(m), &|s| s.compare(m, defect));
                 }
                 if budget.drain > 0 && member.ready {
-                    add(Action::Drain(m), &|s| {
+                    add(ModelAction::Drain(m), &|s| {
                         s.budget.drain -= 1;
                         let leaving = s.members[m].clone();
                         for other in (0..MEMBERS).filter(|other| *other != m) {
                             let heir = &mut s.members[other];
                             if heir.alive && heir.at == leaving.at && heir.g == leaving.g {
-                                if defect != Defect::DrainWithoutClaims {
+                                if defect != OmittedSafeguard::DrainWithoutClaims {
                                     heir.handed = heir.handed.max(leaving.acked).max(leaving.handed);
                                 }
                                 heir.heirs |= bit(m) | leaving.heirs;
@@ -1090,16 +1110,16 @@ impl Model for Epochs {
                 }
             }
             if member.live && !member.queue.is_empty() {
-                add(Action::Take(m), &|s| s.take(m, defect));
+                add(ModelAction::Take(m), &|s| s.take(m, defect));
             }
             if budget.cut > 0 && here {
-                add(Action::Cut(m), &|s| {
+                add(ModelAction::Cut(m), &|s| {
                     s.budget.cut -= 1;
                     s.detach(m);
                 });
             }
             if budget.crash > 0 {
-                add(Action::Crash(m), &|s| {
+                add(ModelAction::Crash(m), &|s| {
                     s.budget.crash -= 1;
                     s.end(m);
                 });
@@ -1113,7 +1133,7 @@ impl Model for Epochs {
                 let away = !member.alive || budget.lapse > 0;
                 // For an open border, only the verdict decides.
                 if roster.active & bit(m) != 0 && listed && watched && away {
-                    add(Action::Drop(m), &|s| {
+                    add(ModelAction::Drop(m), &|s| {
                         let roster = s.data().roster.as_mut().unwrap();
                         roster.active &= !bit(m);
                         roster.confirmed &= !bit(m);
@@ -1125,8 +1145,8 @@ impl Model for Epochs {
                         let member = &mut s.members[m];
                         if member.alive {
                             s.budget.lapse -= 1;
-                            member.cert &= defect == Defect::CertForEver;
-                            if member.at == Some(address as u8) && defect != Defect::AckAfterLapse {
+                            member.cert &= defect == OmittedSafeguard::CertForEver;
+                            if member.at == Some(address as u8) && defect != OmittedSafeguard::AckAfterLapse {
                                 s.detach(m);
                             }
                         }
@@ -1141,14 +1161,14 @@ impl Model for Epochs {
             let watched = (0..MEMBERS).any(|w| state.members[w].alive && state.members[w].at == Some(address as u8));
             let late = (0..MEMBERS).any(coming);
             if roster.pending() && watched && (!late || budget.lapse > 0) {
-                add(Action::Doubt, &|s| {
+                add(ModelAction::Doubt, &|s| {
                     if late {
                         s.budget.lapse -= 1;
                         s.unaccounted = true;
                     }
                     let gone: Vec<usize> = (0..MEMBERS).filter(|m| s.members[*m].alive && coming(*m)).collect();
                     for m in gone {
-                        s.members[m].cert &= defect == Defect::CertForEver;
+                        s.members[m].cert &= defect == OmittedSafeguard::CertForEver;
                     }
                     let began = |m: usize| m < 2;
                     let dead = (0..MEMBERS).any(|m| !s.members[m].alive && began(m)) || late;
@@ -1163,8 +1183,8 @@ impl Model for Epochs {
                         roster.confirmed &= !bit(m);
                         roster.marked[m] = roster.listed[m].max(seen[m]);
                     }
-                    for border in roster.chain.iter_mut().filter(|border| border.status == Status::Pending) {
-                        border.status = Status::Doubt;
+                    for border in roster.chain.iter_mut().filter(|border| border.status == GenerationStatus::Pending) {
+                        border.status = GenerationStatus::Doubt;
                     }
                     if !dead && !started {
                         s.bad = Some("in doubt although no member is missing");
@@ -1173,16 +1193,16 @@ impl Model for Epochs {
             }
         }
         if budget.start > 0 && !state.members[2].alive {
-            add(Action::Start, &|s| {
+            add(ModelAction::Start, &|s| {
                 s.budget.start -= 1;
-                s.members[2] = Member { alive: true, ..Member::default() };
+                s.members[2] = ModelMember { alive: true, ..ModelMember::default() };
             });
         }
         self.servers(state, up, copy, &mut add);
         self.clients(state, roster, identity, &mut add);
     }
 
-    fn violation(&self, state: &State) -> Option<&'static str> {
+    fn violation(&self, state: &ModelState) -> Option<&'static str> {
         if state.bad.is_some() {
             return state.bad;
         }
@@ -1194,7 +1214,11 @@ impl Model for Epochs {
                 let in_range = |(after, before): &(Id, Id)| *after < message.id && message.id < *before;
                 let covered = message.told & bit(c) != 0 || client.gaps.iter().any(in_range);
                 let has = client.has(number);
-                if message.acked && !has && !covered && !(message.orphan && self.defect != Defect::CountOrphans) {
+                if message.acked
+                    && !has
+                    && !covered
+                    && !(message.orphan && self.defect != OmittedSafeguard::CountOrphans)
+                {
                     return Some("acknowledged, neither delivered nor reported");
                 }
             }
@@ -1202,8 +1226,8 @@ impl Model for Epochs {
         None
     }
 
-    fn describe(&self, state: &State) -> String {
-        let server = |(n, server): (usize, &Server)| {
+    fn describe(&self, state: &ModelState) -> String {
+        let server = |(n, server): (usize, &ModelServer)| {
             let stream = server.data.stream.as_ref().map_or("none".into(), |stream| {
                 let entries = stream.entries.iter().map(|entry| {
                     let prev = match entry.prev {
@@ -1231,7 +1255,7 @@ impl Model for Epochs {
             let address = if n == state.address { "*" } else { "" };
             format!("S{n}{address} {:?} id{} {roster} {{{stream}}}", server.role, server.identity)
         };
-        let member = |(m, member): (usize, &Member)| {
+        let member = |(m, member): (usize, &ModelMember)| {
             if !member.alive {
                 return format!("{m}:-");
             }
@@ -1239,7 +1263,7 @@ impl Model for Epochs {
             let (ready, cert) = (if member.ready { "ready" } else { "" }, if member.cert { "cert" } else { "" });
             format!("{m}:{at} g{} {ready} {cert} pos {}.{}", member.g, member.position.0, member.position.1)
         };
-        let client = |(c, client): (usize, &Client)| {
+        let client = |(c, client): (usize, &ModelClient)| {
             format!(
                 "C{c}@{:?} {:?} gaps {:?}",
                 client.on,
@@ -1259,25 +1283,31 @@ impl Model for Epochs {
     }
 }
 
-fn chain_differs(member: &Member, roster: &Gen) -> bool {
+fn chain_differs(member: &ModelMember, roster: &Gen) -> bool {
     member.chain != roster.chain
 }
 
 impl Epochs {
-    fn servers(&self, state: &State, up: bool, copy: bool, add: &mut dyn FnMut(Action, &dyn Fn(&mut State))) {
+    fn servers(
+        &self,
+        state: &ModelState,
+        up: bool,
+        copy: bool,
+        add: &mut dyn FnMut(ModelAction, &dyn Fn(&mut ModelState)),
+    ) {
         let (address, other, budget) = (state.address, 1 - state.address, &state.budget);
         let differs = || state.servers[0].data != state.servers[1].data;
         if up && copy && differs() {
-            add(Action::Sync, &|s| s.servers[other].data = s.servers[address].data.clone());
+            add(ModelAction::Sync, &|s| s.servers[other].data = s.servers[address].data.clone());
         }
         if up && budget.server > 0 {
-            add(Action::RestartWhole, &|s| {
+            add(ModelAction::RestartWhole, &|s| {
                 s.budget.server -= 1;
                 s.new_identity(address);
                 s.detach_all(address);
             });
             if copy && differs() {
-                add(Action::RestartOlder, &|s| {
+                add(ModelAction::RestartOlder, &|s| {
                     s.budget.server -= 1;
                     s.servers[address].data = s.servers[other].data.clone();
                     s.new_identity(address);
@@ -1286,16 +1316,16 @@ impl Epochs {
             }
         }
         if up && budget.empty > 0 {
-            add(Action::RestartEmpty, &|s| {
+            add(ModelAction::RestartEmpty, &|s| {
                 s.budget.empty -= 1;
                 s.removed = true;
-                s.servers[address].data = Data { roster: None, stream: None };
+                s.servers[address].data = Dataset { roster: None, stream: None };
                 s.new_identity(address);
                 s.detach_all(address);
             });
         }
         if up && copy && budget.replace > 0 && differs() {
-            add(Action::ReplaceInside, &|s| {
+            add(ModelAction::ReplaceInside, &|s| {
                 s.budget.replace -= 1;
                 s.servers[address].data = s.servers[other].data.clone();
                 s.new_identity(address);
@@ -1303,17 +1333,17 @@ impl Epochs {
         }
         if copy && budget.promote > 0 {
             for (action, keep, links) in [
-                (Action::Promote, false, false),
-                (Action::PromoteKeepOld, true, true),
-                (Action::PromoteMoveAll, true, false),
+                (ModelAction::Promote, false, false),
+                (ModelAction::PromoteKeepOld, true, true),
+                (ModelAction::PromoteMoveAll, true, false),
             ] {
                 add(action, &|s| {
                     s.budget.promote -= 1;
-                    s.servers[other].role = Role::Primary;
+                    s.servers[other].role = ServerRole::Primary;
                     s.new_identity(other);
                     s.address = other;
                     if !keep {
-                        s.servers[address].role = Role::Down;
+                        s.servers[address].role = ServerRole::Down;
                     }
                     s.parted |= keep;
                     if !links {
@@ -1322,16 +1352,16 @@ impl Epochs {
                 });
             }
         }
-        if up && state.servers[other].role != Role::Copy {
-            add(Action::OldReturns, &|s| {
+        if up && state.servers[other].role != ServerRole::Copy {
+            add(ModelAction::OldReturns, &|s| {
                 s.detach_all(other);
                 let data = s.servers[address].data.clone();
                 let identity = s.servers[address].identity;
-                s.servers[other] = Server { role: Role::Copy, identity, data };
+                s.servers[other] = ModelServer { role: ServerRole::Copy, identity, data };
             });
         }
-        if budget.flip > 0 && state.servers[other].role == Role::Primary {
-            add(Action::FlipAddress, &|s| {
+        if budget.flip > 0 && state.servers[other].role == ServerRole::Primary {
+            add(ModelAction::FlipAddress, &|s| {
                 s.budget.flip -= 1;
                 s.address = other;
                 s.detach_all(address);
@@ -1339,30 +1369,30 @@ impl Epochs {
         }
         let data = &state.servers[address].data;
         if budget.del_stream > 0 && data.stream.is_some() && up {
-            add(Action::DelStream, &|s| {
+            add(ModelAction::DelStream, &|s| {
                 s.budget.del_stream -= 1;
                 s.removed = true;
                 s.data().stream = None;
             });
         }
         if budget.del_gen > 0 && data.roster.is_some() && up {
-            add(Action::DelGeneration, &|s| {
+            add(ModelAction::DelGeneration, &|s| {
                 s.budget.del_gen -= 1;
                 s.data().roster = None;
             });
         }
         let entries = data.stream.as_ref().map_or(0, |stream| stream.entries.len());
         if budget.xdel > 0 && entries > 1 && up {
-            add(Action::Xdel, &|s| {
+            add(ModelAction::Xdel, &|s| {
                 s.budget.xdel -= 1;
                 s.removed = true;
                 s.data().stream.as_mut().unwrap().entries.remove(entries - 2);
             });
         }
         if budget.trim > 0 && entries > 0 && up {
-            add(Action::TrimAll, &|s| {
+            add(ModelAction::TrimAll, &|s| {
                 s.budget.trim -= 1;
-                if self.defect == Defect::NoTombstone {
+                if self.defect == OmittedSafeguard::NoTombstone {
                     s.data().stream = None;
                 } else {
                     s.data().stream.as_mut().unwrap().entries.clear();
@@ -1373,14 +1403,14 @@ impl Epochs {
 
     fn clients(
         &self,
-        state: &State,
+        state: &ModelState,
         roster: Option<&Gen>,
         identity: u8,
-        add: &mut dyn FnMut(Action, &dyn Fn(&mut State)),
+        add: &mut dyn FnMut(ModelAction, &dyn Fn(&mut ModelState)),
     ) {
         for (c, client) in state.clients.iter().enumerate() {
             if client.on.is_some() && state.budget.leave > 0 {
-                add(Action::Leave(c), &|s| {
+                add(ModelAction::Leave(c), &|s| {
                     s.budget.leave -= 1;
                     s.clients[c].on = None;
                 });
@@ -1394,7 +1424,7 @@ impl Epochs {
                     .is_some_and(|roster| roster.g == member.g && roster.identity == identity && !roster.pending());
                 let here = member.alive && member.at == Some(state.address as u8) && member.live && current;
                 if here && member.queue.is_empty() {
-                    add(Action::Resume(c, m), &|s| {
+                    add(ModelAction::Resume(c, m), &|s| {
                         let roster = s.data().roster.clone().unwrap();
                         if let Some(to) = s.goes_back(&roster, s.clients[c].cursor) {
                             s.send_back(c, to);
@@ -1403,8 +1433,8 @@ impl Epochs {
                         let (cursor, before) = (s.clients[c].cursor, (position.0, position.1 + 1));
                         let (steps, at) = if cursor == position {
                             (Vec::new(), position)
-                        } else if s.data().stream.is_none() && self.defect != Defect::NoAnchor {
-                            (vec![Step::Gap { after: cursor, before, kind: Kind::Retention }], position)
+                        } else if s.data().stream.is_none() && self.defect != OmittedSafeguard::NoAnchor {
+                            (vec![ReadStep::Gap { after: cursor, before, kind: LossKind::Retention }], position)
                         } else {
                             s.read(&roster, s.clients[c].cursor, self.defect)
                         };

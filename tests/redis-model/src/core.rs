@@ -6,8 +6,8 @@ use std::{
 };
 
 use crate::{
-    Refusals, Reply,
-    data::{Data, Value},
+    Refusals, RespReply,
+    data::{KeyData, KeyValue},
 };
 
 /// Number of databases of a server.
@@ -15,7 +15,7 @@ pub(crate) const DATABASES: usize = 16;
 
 /// One step that a server wrote, as sent to its replicas and its log.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Effect {
+pub enum WrittenEffect {
     /// A key gets this value, or none.
     Set {
         /// The number of the database.
@@ -23,7 +23,7 @@ pub enum Effect {
         /// The key's name.
         key: Vec<u8>,
         /// The new value; `None`: deleted.
-        value: Option<Value>,
+        value: Option<KeyValue>,
     },
     /// A message was published.
     Publish {
@@ -35,11 +35,11 @@ pub enum Effect {
 }
 
 /// Everything that was written, one entry per command or script. An older dataset is a prefix of it.
-pub type History = Vec<Rc<Vec<Effect>>>;
+pub type WriteHistory = Vec<Rc<Vec<WrittenEffect>>>;
 
 /// The identity of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
+pub struct ServerIdentity {
     /// Unique per process.
     pub run_id: String,
     /// Unique per history.
@@ -50,7 +50,7 @@ pub struct Identity {
 
 /// Whether it accepts writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Role {
+pub enum ReplicationRole {
     /// Accepts writes.
     Primary,
     /// Refuses writes.
@@ -67,7 +67,7 @@ pub type ClientId = u64;
 
 /// One connection.
 #[derive(Clone, Debug, Default)]
-pub struct Client {
+pub struct ModelConnection {
     pub(crate) resp3: bool,
     pub(crate) db: usize,
     /// The name set with `CLIENT SETNAME`.
@@ -81,7 +81,7 @@ pub struct Client {
 
 /// The caller of a command.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Call {
+pub(crate) struct CommandCaller {
     pub(crate) client: ClientId,
     pub(crate) in_script: bool,
 }
@@ -89,17 +89,17 @@ pub(crate) struct Call {
 /// Everything except the scripts' runtime.
 #[derive(Debug)]
 pub(crate) struct Core {
-    pub(crate) dbs: Vec<BTreeMap<Vec<u8>, Value>>,
-    pub(crate) history: History,
+    pub(crate) dbs: Vec<BTreeMap<Vec<u8>, KeyValue>>,
+    pub(crate) history: WriteHistory,
     /// The effects of the running command so far.
-    pub(crate) pending: Vec<Effect>,
-    pub(crate) clients: BTreeMap<ClientId, Client>,
+    pub(crate) pending: Vec<WrittenEffect>,
+    pub(crate) clients: BTreeMap<ClientId, ModelConnection>,
     /// Clients with new output since the last call of `take_told`; may hold duplicates.
     pub(crate) told: Vec<ClientId>,
     /// The hashes of the loaded scripts.
     pub(crate) scripts: BTreeSet<String>,
-    pub(crate) identity: Identity,
-    pub(crate) role: Role,
+    pub(crate) identity: ServerIdentity,
+    pub(crate) role: ReplicationRole,
     pub(crate) replicas: usize,
     pub(crate) refusals: Refusals,
     pub(crate) now_us: u64,
@@ -107,21 +107,21 @@ pub(crate) struct Core {
 }
 
 /// The result of a command: a reply, or the text of an error.
-pub(crate) type Answer = Result<Reply, String>;
+pub(crate) type CommandResult = Result<RespReply, String>;
 
 pub(crate) const WRONG_TYPE: &str = "WRONGTYPE Operation against a key holding the wrong kind of value";
 
 impl Core {
-    pub(crate) fn new(identity: Identity) -> Self {
+    pub(crate) fn new(identity: ServerIdentity) -> Self {
         Self {
             dbs: vec![BTreeMap::new(); DATABASES],
-            history: History::new(),
+            history: WriteHistory::new(),
             pending: Vec::new(),
             clients: BTreeMap::new(),
             told: Vec::new(),
             scripts: BTreeSet::new(),
             identity,
-            role: Role::Primary,
+            role: ReplicationRole::Primary,
             replicas: 0,
             refusals: Refusals::default(),
             now_us: 0,
@@ -133,35 +133,37 @@ impl Core {
         self.now_us / 1_000
     }
 
-    fn db(&self, call: Call) -> usize {
+    fn db(&self, call: CommandCaller) -> usize {
         self.clients.get(&call.client).map_or(0, |client| client.db)
     }
 
     /// The value of a key that has not expired. A primary records its expiry.
-    pub(crate) fn get(&mut self, call: Call, key: &[u8]) -> Option<Value> {
+    pub(crate) fn get(&mut self, call: CommandCaller, key: &[u8]) -> Option<KeyValue> {
         let (db, now_ms) = (self.db(call), self.now_ms());
         let value = self.dbs[db].get(key)?.clone();
         if value.expires_ms.is_none_or(|end| end > now_ms) {
             return Some(value);
         }
-        if self.role == Role::Primary {
+        if self.role == ReplicationRole::Primary {
             self.put(call, key, None);
         }
         None
     }
 
-    pub(crate) fn put(&mut self, call: Call, key: &[u8], value: Option<Value>) {
-        let effect = Effect::Set { db: self.db(call), key: key.to_vec(), value };
+    pub(crate) fn put(&mut self, call: CommandCaller, key: &[u8], value: Option<KeyValue>) {
+        let effect = WrittenEffect::Set { db: self.db(call), key: key.to_vec(), value };
         self.apply(&effect);
         self.pending.push(effect);
     }
 
     /// Applies the effect without recording it.
-    pub(crate) fn apply(&mut self, effect: &Effect) {
+    pub(crate) fn apply(&mut self, effect: &WrittenEffect) {
         match effect {
-            Effect::Set { db, key, value: Some(value) } => drop(self.dbs[*db].insert(key.clone(), value.clone())),
-            Effect::Set { db, key, value: None } => drop(self.dbs[*db].remove(key)),
-            Effect::Publish { channel, payload } => {
+            WrittenEffect::Set { db, key, value: Some(value) } => {
+                drop(self.dbs[*db].insert(key.clone(), value.clone()));
+            }
+            WrittenEffect::Set { db, key, value: None } => drop(self.dbs[*db].remove(key)),
+            WrittenEffect::Publish { channel, payload } => {
                 self.send(channel, payload);
             }
         }
@@ -172,8 +174,8 @@ impl Core {
         let mut count = 0;
         for (id, client) in self.clients.iter_mut().filter(|(_, client)| client.channels.contains(channel)) {
             self.told.push(*id);
-            let parts = [&b"message"[..], channel, payload].map(Reply::text);
-            Reply::Push(parts.into()).write(client.resp3, &mut client.out);
+            let parts = [&b"message"[..], channel, payload].map(RespReply::text);
+            RespReply::Push(parts.into()).write(client.resp3, &mut client.out);
             count += 1;
         }
         count
@@ -187,11 +189,11 @@ impl Core {
     }
 
     /// The dataset becomes that of this history.
-    pub(crate) fn load(&mut self, history: History) {
+    pub(crate) fn load(&mut self, history: WriteHistory) {
         self.dbs = vec![BTreeMap::new(); DATABASES];
         for step in &history {
             for effect in step.iter() {
-                if let Effect::Set { .. } = effect {
+                if let WrittenEffect::Set { .. } = effect {
                     self.apply(effect);
                 }
             }
@@ -206,14 +208,14 @@ macro_rules! typed {
         impl Core {
             pub(crate) fn $read<T>(
                 &mut self,
-                call: Call,
+                call: CommandCaller,
                 key: &[u8],
                 read: impl FnOnce(Option<&$type>) -> T,
             ) -> Result<T, String> {
                 match self.get(call, key) {
                     None => Ok(read(None)),
                     Some(value) => match &*value.data {
-                        Data::$variant(data) => Ok(read(Some(data))),
+                        KeyData::$variant(data) => Ok(read(Some(data))),
                         _ => Err(WRONG_TYPE.into()),
                     },
                 }
@@ -223,12 +225,13 @@ macro_rules! typed {
             /// the key.
             pub(crate) fn $write<T>(
                 &mut self,
-                call: Call,
+                call: CommandCaller,
                 key: &[u8],
                 write: impl FnOnce(&mut $type) -> Result<(T, bool), String>,
             ) -> Result<T, String> {
-                let mut value = self.get(call, key).unwrap_or_else(|| Value::new(Data::$variant(<$type>::default())));
-                let Data::$variant(data) = Rc::make_mut(&mut value.data) else { return Err(WRONG_TYPE.into()) };
+                let mut value =
+                    self.get(call, key).unwrap_or_else(|| KeyValue::new(KeyData::$variant(<$type>::default())));
+                let KeyData::$variant(data) = Rc::make_mut(&mut value.data) else { return Err(WRONG_TYPE.into()) };
                 let (result, has_changed) = write(data)?;
                 if has_changed {
                     let is_empty = value.data.is_spent();
@@ -244,9 +247,9 @@ typed!(read_text, write_text, Text, Vec<u8>);
 typed!(read_hash, write_hash, Hash, indexmap::IndexMap<Vec<u8>, Vec<u8>>);
 typed!(read_sorted, write_sorted, Sorted, crate::data::Sorted);
 typed!(read_set, write_set, Set, BTreeSet<Vec<u8>>);
-typed!(read_stream, write_stream, Stream, crate::stream::Stream);
+typed!(read_stream, write_stream, Stream, crate::stream::StreamKey);
 
-impl Data {
+impl KeyData {
     /// Whether a key with this value is deleted.
     pub(crate) fn is_spent(&self) -> bool {
         match self {
@@ -260,10 +263,10 @@ impl Data {
 
 impl Core {
     /// Replaces a whole database.
-    pub(crate) fn replace(&mut self, db: usize, with: &BTreeMap<Vec<u8>, Value>) {
+    pub(crate) fn replace(&mut self, db: usize, with: &BTreeMap<Vec<u8>, KeyValue>) {
         let gone = self.dbs[db].keys().filter(|key| !with.contains_key(*key)).map(|key| (key.clone(), None));
         let effects = gone.chain(with.iter().map(|(key, value)| (key.clone(), Some(value.clone()))));
-        let effects: Vec<_> = effects.map(|(key, value)| Effect::Set { db, key, value }).collect();
+        let effects: Vec<_> = effects.map(|(key, value)| WrittenEffect::Set { db, key, value }).collect();
         for effect in effects {
             self.apply(&effect);
             self.pending.push(effect);

@@ -4,27 +4,27 @@ use std::{collections::BTreeSet, rc::Rc};
 
 use indexmap::IndexMap;
 
-use crate::stream::Stream;
+use crate::stream::StreamKey;
 
 /// A value of one of the types. Small hashes keep the order of their fields, as in Redis.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Data {
+pub(crate) enum KeyData {
     Text(Vec<u8>),
     Hash(IndexMap<Vec<u8>, Vec<u8>>),
     Sorted(Sorted),
     Set(BTreeSet<Vec<u8>>),
-    Stream(Stream),
+    Stream(StreamKey),
 }
 
 /// A key's value, and its expiry, in milliseconds since 1970.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Value {
-    pub(crate) data: Rc<Data>,
+pub struct KeyValue {
+    pub(crate) data: Rc<KeyData>,
     pub(crate) expires_ms: Option<u64>,
 }
 
-impl Value {
-    pub(crate) fn new(data: Data) -> Self {
+impl KeyValue {
+    pub(crate) fn new(data: KeyData) -> Self {
         Self { data: Rc::new(data), expires_ms: None }
     }
 }

@@ -2,7 +2,7 @@
 
 /// The reply to a command.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Reply {
+pub enum RespReply {
     /// A status, such as `OK`.
     Status(&'static str),
     /// Without the leading minus.
@@ -27,7 +27,7 @@ pub enum Reply {
     Verbatim(String),
 }
 
-impl Reply {
+impl RespReply {
     /// `OK`.
     pub const OK: Self = Self::Status("OK");
 

@@ -10,32 +10,32 @@ use std::{
 use mlua::{Error, Function, Lua, LuaOptions, MultiValue, StdLib, Table, Value};
 
 use crate::{
-    Reply,
-    core::{Answer, Call, Core},
+    RespReply,
+    core::{CommandCaller, CommandResult, Core},
     number, server,
 };
 
 /// Compiles and runs scripts. Cheap to clone: servers of one thread share it.
 #[derive(Clone)]
-pub struct Engine {
+pub struct ScriptEngine {
     lua: Lua,
     compiled: Rc<RefCell<BTreeMap<String, Function>>>,
     /// The running script, and its server.
-    running: Rc<Slot>,
+    running: Rc<ServerSlot>,
 }
 
 /// Where a script finds its server.
-type Slot = RefCell<Option<(Rc<RefCell<Core>>, Running)>>;
+type ServerSlot = RefCell<Option<(Rc<RefCell<Core>>, RunningScript)>>;
 
 /// A running script.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Running {
-    pub(crate) call: Call,
+pub(crate) struct RunningScript {
+    pub(crate) call: CommandCaller,
     /// It ran a command that writes.
     pub(crate) has_written: bool,
 }
 
-impl fmt::Debug for Engine {
+impl fmt::Debug for ScriptEngine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Engine").field("scripts", &self.compiled.borrow().len()).finish_non_exhaustive()
     }
@@ -66,13 +66,13 @@ setmetatable(_G, {
 })
 "#;
 
-impl Default for Engine {
+impl Default for ScriptEngine {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Engine {
+impl ScriptEngine {
     /// A new Lua runtime.
     ///
     /// # Panics
@@ -101,7 +101,7 @@ impl Engine {
         redis.set(
             "call",
             lua.create_function(move |lua, words| match call(&running, &words)? {
-                Reply::Error(text) => Err(raise(lua, text)),
+                RespReply::Error(text) => Err(raise(lua, text)),
                 reply => to_lua(lua, reply),
             })?,
         )?;
@@ -140,13 +140,13 @@ impl Engine {
         &self,
         hash: &str,
         core: &Rc<RefCell<Core>>,
-        call: Call,
+        call: CommandCaller,
         keys: &[Vec<u8>],
         values: &[Vec<u8>],
-    ) -> Answer {
+    ) -> CommandResult {
         let script = self.compiled.borrow().get(hash).cloned().ok_or("ERR the script is unknown")?;
-        let call = Call { in_script: true, ..call };
-        *self.running.borrow_mut() = Some((Rc::clone(core), Running { call, has_written: false }));
+        let call = CommandCaller { in_script: true, ..call };
+        *self.running.borrow_mut() = Some((Rc::clone(core), RunningScript { call, has_written: false }));
         let result = self.give(keys, values).and_then(|()| script.call::<Value>(()));
         *self.running.borrow_mut() = None;
         match result {
@@ -174,9 +174,9 @@ fn raise(lua: &Lua, text: String) -> Error {
 }
 
 /// Runs one command of the running script.
-fn call(running: &Slot, words: &MultiValue) -> mlua::Result<Reply> {
+fn call(running: &ServerSlot, words: &MultiValue) -> mlua::Result<RespReply> {
     if words.is_empty() {
-        return Ok(Reply::Error("ERR Please specify at least one argument for this redis lib call".into()));
+        return Ok(RespReply::Error("ERR Please specify at least one argument for this redis lib call".into()));
     }
     let mut texts = Vec::with_capacity(words.len());
     for word in words {
@@ -186,13 +186,13 @@ fn call(running: &Slot, words: &MultiValue) -> mlua::Result<Reply> {
             Value::Number(number) => number::of_script(*number).into_bytes(),
             _ => {
                 let text = "ERR Lua redis lib command arguments must be strings or integers";
-                return Ok(Reply::Error(text.into()));
+                return Ok(RespReply::Error(text.into()));
             }
         });
     }
     let mut running = running.borrow_mut();
     let (core, state) = running.as_mut().ok_or_else(|| Error::runtime("no script runs"))?;
-    Ok(server::from_script(core, state, &texts).unwrap_or_else(Reply::Error))
+    Ok(server::from_script(core, state, &texts).unwrap_or_else(RespReply::Error))
 }
 
 /// An error as the client receives it.
@@ -214,21 +214,21 @@ fn table_of(lua: &Lua, field: &str, text: &str) -> mlua::Result<Value> {
     Ok(Value::Table(table))
 }
 
-fn to_lua(lua: &Lua, reply: Reply) -> mlua::Result<Value> {
+fn to_lua(lua: &Lua, reply: RespReply) -> mlua::Result<Value> {
     Ok(match reply {
-        Reply::Status(text) => table_of(lua, "ok", text)?,
-        Reply::Error(text) => table_of(lua, "err", &text)?,
-        Reply::Int(number) => Value::Integer(number),
-        Reply::Bulk(bytes) => Value::String(lua.create_string(bytes)?),
-        Reply::Verbatim(text) => Value::String(lua.create_string(text)?),
-        Reply::Double(number) => Value::String(lua.create_string(number::printed(number))?),
-        Reply::Nil | Reply::NilArray => Value::Boolean(false),
-        Reply::Array(items) | Reply::Push(items) => list(lua, items)?,
-        Reply::Map(pairs) => list(lua, pairs.into_iter().flat_map(|(key, value)| [key, value]).collect())?,
+        RespReply::Status(text) => table_of(lua, "ok", text)?,
+        RespReply::Error(text) => table_of(lua, "err", &text)?,
+        RespReply::Int(number) => Value::Integer(number),
+        RespReply::Bulk(bytes) => Value::String(lua.create_string(bytes)?),
+        RespReply::Verbatim(text) => Value::String(lua.create_string(text)?),
+        RespReply::Double(number) => Value::String(lua.create_string(number::printed(number))?),
+        RespReply::Nil | RespReply::NilArray => Value::Boolean(false),
+        RespReply::Array(items) | RespReply::Push(items) => list(lua, items)?,
+        RespReply::Map(pairs) => list(lua, pairs.into_iter().flat_map(|(key, value)| [key, value]).collect())?,
     })
 }
 
-fn list(lua: &Lua, items: Vec<Reply>) -> mlua::Result<Value> {
+fn list(lua: &Lua, items: Vec<RespReply>) -> mlua::Result<Value> {
     let table = lua.create_table_with_capacity(items.len(), 0)?;
     for (at, item) in items.into_iter().enumerate() {
         table.raw_set(at + 1, to_lua(lua, item)?)?;
@@ -236,31 +236,31 @@ fn list(lua: &Lua, items: Vec<Reply>) -> mlua::Result<Value> {
     Ok(Value::Table(table))
 }
 
-fn from_lua(value: &Value) -> Reply {
+fn from_lua(value: &Value) -> RespReply {
     match value {
-        Value::String(text) => Reply::Bulk(text.as_bytes().to_vec()),
-        Value::Integer(number) => Reply::Int(*number),
-        Value::Number(number) => Reply::Int(*number as i64),
-        Value::Boolean(true) => Reply::Int(1),
+        Value::String(text) => RespReply::Bulk(text.as_bytes().to_vec()),
+        Value::Integer(number) => RespReply::Int(*number),
+        Value::Number(number) => RespReply::Int(*number as i64),
+        Value::Boolean(true) => RespReply::Int(1),
         Value::Table(table) => of_table(table),
-        _ => Reply::Nil,
+        _ => RespReply::Nil,
     }
 }
 
-fn of_table(table: &Table) -> Reply {
+fn of_table(table: &Table) -> RespReply {
     let text = |field: &str| match table.raw_get::<Value>(field) {
         Ok(Value::String(text)) => Some(text.to_string_lossy()),
         _ => None,
     };
     if let Some(text) = text("err") {
-        return Reply::Error(text);
+        return RespReply::Error(text);
     }
     if let Some(text) = text("ok") {
-        return if text == "OK" { Reply::OK } else { Reply::text(text) };
+        return if text == "OK" { RespReply::OK } else { RespReply::text(text) };
     }
     let items = (1..).map_while(|at| match table.raw_get::<Value>(at) {
         Ok(Value::Nil) | Err(_) => None,
         Ok(item) => Some(from_lua(&item)),
     });
-    Reply::Array(items.collect())
+    RespReply::Array(items.collect())
 }

@@ -7,9 +7,9 @@ use std::{
 };
 
 use crate::{
-    Client, ClientId, Effect, Engine, History, Identity, Reply, Role,
-    commands::{self, Command, integer},
-    core::{Answer, Call, Core},
+    ClientId, ModelConnection, ReplicationRole, RespReply, ScriptEngine, ServerIdentity, WriteHistory, WrittenEffect,
+    commands::{self, CommandSpec, integer},
+    core::{CommandCaller, CommandResult, Core},
     read_command, script,
 };
 
@@ -28,16 +28,16 @@ pub struct Refusals {
 
 /// A Redis server.
 #[derive(Debug)]
-pub struct Server {
+pub struct RedisModel {
     core: Rc<RefCell<Core>>,
-    engine: Engine,
+    engine: ScriptEngine,
     last_client: ClientId,
 }
 
-impl Server {
+impl RedisModel {
     /// An empty primary. The engine may serve many servers.
     #[must_use]
-    pub fn new(identity: Identity, engine: Engine) -> Self {
+    pub fn new(identity: ServerIdentity, engine: ScriptEngine) -> Self {
         Self { core: Rc::new(RefCell::new(Core::new(identity))), engine, last_client: 0 }
     }
 
@@ -73,7 +73,7 @@ impl Server {
     pub fn connect(&mut self) -> ClientId {
         self.last_client += 1;
         let client = self.last_client;
-        self.change().clients.insert(client, Client::default());
+        self.change().clients.insert(client, ModelConnection::default());
         client
     }
 
@@ -118,36 +118,36 @@ impl Server {
     pub fn has_stream(&self, db: usize, key: &[u8]) -> bool {
         let core = self.core();
         let value = core.dbs[db].get(key).filter(|value| value.expires_ms.is_none_or(|end| end > core.now_ms()));
-        value.is_some_and(|value| matches!(&*value.data, crate::data::Data::Stream(_)))
+        value.is_some_and(|value| matches!(&*value.data, crate::data::KeyData::Stream(_)))
     }
 
     fn execute(&mut self, client: ClientId, words: &[Vec<u8>]) {
         let name = words.first().map(|name| String::from_utf8_lossy(name).to_lowercase()).unwrap_or_default();
-        let answer = self.answer(Call { client, in_script: false }, &name, words);
+        let answer = self.answer(CommandCaller { client, in_script: false }, &name, words);
         let mut core = self.change();
         core.commit();
         let is_pushed = answer.is_ok() && matches!(&*name, "subscribe" | "unsubscribe");
         core.told.push(client);
         if let Some(client) = core.clients.get_mut(&client).filter(|_| !is_pushed) {
-            answer.unwrap_or_else(Reply::Error).write(client.resp3, &mut client.out);
+            answer.unwrap_or_else(RespReply::Error).write(client.resp3, &mut client.out);
         }
     }
 
     /// Runs a command as an administrator, regardless of denied commands.
-    pub fn run(&mut self, words: &[&str]) -> Reply {
+    pub fn run(&mut self, words: &[&str]) -> RespReply {
         let words: Vec<_> = words.iter().map(|word| word.as_bytes().to_vec()).collect();
         let name = String::from_utf8_lossy(&words[0]).to_lowercase();
         let denied = std::mem::take(&mut self.change().refusals.denied);
-        let answer = self.answer(Call { client: 0, in_script: false }, &name, &words);
+        let answer = self.answer(CommandCaller { client: 0, in_script: false }, &name, &words);
         let mut core = self.change();
         core.refusals.denied = denied;
         core.commit();
-        answer.unwrap_or_else(Reply::Error)
+        answer.unwrap_or_else(RespReply::Error)
     }
 
-    fn answer(&mut self, call: Call, name: &str, words: &[Vec<u8>]) -> Answer {
+    fn answer(&mut self, call: CommandCaller, name: &str, words: &[Vec<u8>]) -> CommandResult {
         let scripted = matches!(name, "eval" | "evalsha" | "script");
-        let command = Command::find(name);
+        let command = CommandSpec::find(name);
         if !scripted && command.is_none() {
             let quoted: String =
                 words[1..].iter().map(|word| format!("'{}' ", String::from_utf8_lossy(word))).collect();
@@ -182,7 +182,7 @@ impl Server {
         }
     }
 
-    fn script(&mut self, call: Call, name: &str, words: &[Vec<u8>]) -> Answer {
+    fn script(&mut self, call: CommandCaller, name: &str, words: &[Vec<u8>]) -> CommandResult {
         if name == "script" {
             return self.scripts(words);
         }
@@ -209,19 +209,19 @@ impl Server {
         self.engine.clone().run(&hash, &self.core, call, keys, values)
     }
 
-    fn scripts(&mut self, words: &[Vec<u8>]) -> Answer {
+    fn scripts(&mut self, words: &[Vec<u8>]) -> CommandResult {
         if commands::is(&words[1], "load") && words.len() == 3 {
             let hash = self.engine.load(&words[2])?;
             self.change().scripts.insert(hash.clone());
-            return Ok(Reply::text(hash));
+            return Ok(RespReply::text(hash));
         }
         if commands::is(&words[1], "flush") {
             self.change().scripts.clear();
-            return Ok(Reply::OK);
+            return Ok(RespReply::OK);
         }
         if commands::is(&words[1], "exists") && words.len() > 2 {
             let known = |hash: &Vec<u8>| self.core().scripts.contains(&*String::from_utf8_lossy(hash));
-            return Ok(Reply::Array(words[2..].iter().map(|hash| Reply::Int(known(hash).into())).collect()));
+            return Ok(RespReply::Array(words[2..].iter().map(|hash| RespReply::Int(known(hash).into())).collect()));
         }
         Err(commands::SYNTAX.into())
     }
@@ -238,14 +238,14 @@ fn shown(name: &str, words: &[Vec<u8>]) -> String {
 }
 
 /// Events that happen to a server, as opposed to its commands.
-impl Server {
+impl RedisModel {
     /// Everything that was written here.
     #[must_use]
-    pub fn history(&self) -> History {
+    pub fn history(&self) -> WriteHistory {
         self.core().history.clone()
     }
 
-    /// A replica takes what it does not have of its primary's history, as [`Server::replicate`] does.
+    /// A replica takes what it does not have of its primary's history, as [`RedisModel::replicate`] does.
     pub fn follow(&mut self, primary: &Self) {
         let history = &primary.core().history;
         self.replicate(history, history.len());
@@ -259,34 +259,34 @@ impl Server {
 
     /// The current identity: a restart or a promotion changes it.
     #[must_use]
-    pub fn identity(&self) -> Identity {
+    pub fn identity(&self) -> ServerIdentity {
         self.core().identity.clone()
     }
 
     /// Changes its identity: a promotion changes the `replid`, a restart all of it.
-    pub fn set_identity(&mut self, identity: Identity) {
+    pub fn set_identity(&mut self, identity: ServerIdentity) {
         self.change().identity = identity;
     }
 
     /// Whether it is a primary or a replica.
     #[must_use]
-    pub fn role(&self) -> Role {
+    pub fn role(&self) -> ReplicationRole {
         self.core().role.clone()
     }
 
     /// Whether it accepts writes.
     #[must_use]
     pub fn is_primary(&self) -> bool {
-        self.core().role == Role::Primary
+        self.core().role == ReplicationRole::Primary
     }
 
     /// Makes it a primary or a replica.
-    pub fn set_role(&mut self, role: Role) {
+    pub fn set_role(&mut self, role: ReplicationRole) {
         self.change().role = role;
     }
 
     /// Restarts the process with this much of the history: no connections, no scripts.
-    pub fn restart(&mut self, history: History, identity: Identity) {
+    pub fn restart(&mut self, history: WriteHistory, identity: ServerIdentity) {
         let mut core = self.change();
         core.clients.clear();
         core.scripts.clear();
@@ -296,17 +296,17 @@ impl Server {
     }
 
     /// Replaces the dataset of the running server.
-    pub fn replace(&mut self, history: History) {
+    pub fn replace(&mut self, history: WriteHistory) {
         self.change().load(history);
     }
 
     /// A replica copies what it lacks of the first `upto` steps of its primary's history. One with a different history
     /// copies it completely, and its subscribers receive none of it.
-    pub fn replicate(&mut self, primary: &History, upto: usize) {
+    pub fn replicate(&mut self, primary: &WriteHistory, upto: usize) {
         let mut core = self.change();
         let have = core.history.len();
         // Each step is made once, behind one history: whoever shares it shares all before it.
-        let is_same = |last: &Rc<Vec<Effect>>| Rc::ptr_eq(last, &primary[have - 1]);
+        let is_same = |last: &Rc<Vec<WrittenEffect>>| Rc::ptr_eq(last, &primary[have - 1]);
         let follows = have <= upto && core.history.last().is_none_or(is_same);
         if !follows {
             return core.load(primary[..upto].to_vec());
@@ -323,7 +323,7 @@ impl Server {
         if !core.dbs[db].contains_key(key) {
             return false;
         }
-        let effect = Effect::Set { db, key: key.to_vec(), value: None };
+        let effect = WrittenEffect::Set { db, key: key.to_vec(), value: None };
         core.apply(&effect);
         core.pending.push(effect);
         core.commit();
@@ -340,7 +340,7 @@ impl Server {
     #[must_use]
     pub fn entries(&self, db: usize, key: &[u8]) -> Vec<crate::EntryId> {
         match self.core().dbs[db].get(key).map(|value| &*value.data) {
-            Some(crate::data::Data::Stream(stream)) => {
+            Some(crate::data::KeyData::Stream(stream)) => {
                 stream.range(crate::EntryId::default(), crate::EntryId::MAX).map(|(id, _)| id).collect()
             }
             _ => Vec::new(),
@@ -349,9 +349,13 @@ impl Server {
 }
 
 /// Runs a command of a script, with the checks that Redis applies there.
-pub(crate) fn from_script(core: &Rc<RefCell<Core>>, running: &mut script::Running, words: &[Vec<u8>]) -> Answer {
+pub(crate) fn from_script(
+    core: &Rc<RefCell<Core>>,
+    running: &mut script::RunningScript,
+    words: &[Vec<u8>],
+) -> CommandResult {
     let name = String::from_utf8_lossy(&words[0]).to_lowercase();
-    let command = Command::find(&name);
+    let command = CommandSpec::find(&name);
     if command.is_none() && matches!(&*name, "eval" | "evalsha" | "script") {
         return Err("ERR This Redis command is not allowed from script".into());
     }

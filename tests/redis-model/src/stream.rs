@@ -52,19 +52,19 @@ impl fmt::Display for EntryId {
 }
 
 /// Fields and values, in turn.
-pub(crate) type Fields = Rc<[Vec<u8>]>;
+pub(crate) type FieldPairs = Rc<[Vec<u8>]>;
 
 #[derive(Clone, Debug, PartialEq)]
-struct Entry {
+struct StoredEntry {
     id: EntryId,
-    fields: Fields,
+    fields: FieldPairs,
     node: u64,
 }
 
 /// The entries of one key.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Stream {
-    entries: VecDeque<Entry>,
+pub(crate) struct StreamKey {
+    entries: VecDeque<StoredEntry>,
     pub(crate) last: EntryId,
     pub(crate) max_deleted: EntryId,
     pub(crate) added: u64,
@@ -80,18 +80,18 @@ pub(crate) enum Bound {
     Id(EntryId),
 }
 
-impl Stream {
+impl StreamKey {
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    pub(crate) fn append(&mut self, id: EntryId, fields: Fields, node_entries: usize) {
+    pub(crate) fn append(&mut self, id: EntryId, fields: FieldPairs, node_entries: usize) {
         if self.in_node >= node_entries || self.entries.back().is_none_or(|entry| entry.node != self.node) {
             self.node += 1;
             self.in_node = 0;
         }
         self.in_node += 1;
-        self.entries.push_back(Entry { id, fields, node: self.node });
+        self.entries.push_back(StoredEntry { id, fields, node: self.node });
         (self.last, self.added) = (id, self.added + 1);
     }
 
@@ -129,7 +129,7 @@ impl Stream {
         &self,
         first: EntryId,
         last: EntryId,
-    ) -> impl DoubleEndedIterator<Item = (EntryId, &Fields)> + use<'_> {
+    ) -> impl DoubleEndedIterator<Item = (EntryId, &FieldPairs)> + use<'_> {
         let from = self.entries.partition_point(|entry| entry.id < first);
         let to = self.entries.partition_point(|entry| entry.id <= last).max(from);
         self.entries.range(from..to).map(|entry| (entry.id, &entry.fields))

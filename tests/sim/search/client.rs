@@ -18,8 +18,8 @@ use tickgate_wire::{
 use tokio::{task::JoinHandle, time::sleep};
 
 use crate::{
-    gateway::{Gateway, Home, Publications, TOPICS, home, is_plain, stream_of},
-    places::Seat,
+    gateway::{Home, Publications, SimGateway, TOPICS, home, is_plain, stream_of},
+    places::ClientPlace,
 };
 
 /// Bytes that a reading client accepts.
@@ -31,7 +31,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// One event that the client received about a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Seen {
+pub enum SeenEvent {
     /// The reply to a subscribe: the position, and how many publications had started.
     Subscribed {
         cursor: StreamId,
@@ -62,7 +62,7 @@ pub enum Seen {
 /// The client's history of one topic.
 #[derive(Clone, Debug, Default)]
 pub struct Story {
-    pub seen: Vec<Seen>,
+    pub seen: Vec<SeenEvent>,
     pub cursor: Option<StreamId>,
     /// Its backlog was sent completely.
     live: bool,
@@ -73,7 +73,7 @@ pub type Stories = [Story; TOPICS.len()];
 
 /// A subscription that has started, reported by the connection's task.
 #[derive(Clone, Copy, Debug)]
-struct Started {
+struct StartedSubscription {
     topic: usize,
     cursor: StreamId,
     live: bool,
@@ -81,36 +81,36 @@ struct Started {
 }
 
 /// The current connection.
-struct Connection {
+struct SimConnection {
     gateway: usize,
     outbox: Arc<Outbox>,
-    started: Arc<Mutex<Vec<Started>>>,
+    started: Arc<Mutex<Vec<StartedSubscription>>>,
     task: JoinHandle<()>,
     /// Bytes of an incomplete frame.
     rest: Vec<u8>,
     /// Number of subscriptions whose start is known.
     begun: usize,
-    seat: Arc<Seat>,
+    seat: Arc<ClientPlace>,
 }
 
 #[derive(Default)]
-pub struct Client {
+pub struct SimClient {
     pub stories: Stories,
     /// Number of gaps received.
     pub gaps: u64,
     /// Whether a push of one channel moves the others of its stream.
     together: bool,
-    connection: Option<Connection>,
+    connection: Option<SimConnection>,
     /// The session that it was told last.
     session: Option<SessionId>,
     /// Connections whose place it took while they stood.
-    former: Vec<Connection>,
+    former: Vec<SimConnection>,
     /// How often a gateway closed the connection that it had.
     pub displaced: usize,
 }
 
 /// Ends with the connection's task.
-struct Subscription {
+struct SubscriptionTask {
     interest: Interest,
     member: Member,
     channels: Vec<Arc<str>>,
@@ -119,7 +119,7 @@ struct Subscription {
     fresh: bool,
 }
 
-impl Subscription {
+impl SubscriptionTask {
     fn form(&self) -> Form {
         form(self.in_user_stream, &self.channels)
     }
@@ -132,7 +132,7 @@ fn form(in_user_stream: bool, channels: &[Arc<str>]) -> Form {
     }
 }
 
-impl Drop for Subscription {
+impl Drop for SubscriptionTask {
     fn drop(&mut self) {
         self.interest.leave(&self.member.outbox, self.member.slot);
     }
@@ -140,7 +140,7 @@ impl Drop for Subscription {
 
 /// Where a connection starts on one channel.
 #[derive(Clone, Copy, Debug)]
-struct Wish {
+struct StartPosition {
     topic: usize,
     start: Start,
 }
@@ -159,7 +159,7 @@ pub const fn moves_together(client: usize) -> bool {
     client.is_multiple_of(2)
 }
 
-impl Client {
+impl SimClient {
     pub fn new(number: usize) -> Self {
         Self { together: moves_together(number), ..Self::default() }
     }
@@ -174,13 +174,13 @@ impl Client {
     }
 
     /// Connects, replacing its previous connection.
-    pub fn connect(&mut self, gateway: usize, own: &Gateway, publications: &Publications) {
+    pub fn connect(&mut self, gateway: usize, own: &SimGateway, publications: &Publications) {
         self.leave();
         self.open(gateway, own, publications);
     }
 
     /// Connects while the connection before stands, and takes its place: whatever reaches that one is not read any more.
-    pub fn take_over(&mut self, gateway: usize, own: &Gateway, publications: &Publications) {
+    pub fn take_over(&mut self, gateway: usize, own: &SimGateway, publications: &Publications) {
         if let Some(connection) = self.connection.take() {
             self.session = connection.seat.session().or(self.session);
             connection.seat.leave();
@@ -189,13 +189,13 @@ impl Client {
         self.open(gateway, own, publications);
     }
 
-    fn open(&mut self, gateway: usize, own: &Gateway, publications: &Publications) {
-        let Gateway { hub, rules, metrics, frost, places, .. } = own;
+    fn open(&mut self, gateway: usize, own: &SimGateway, publications: &Publications) {
+        let SimGateway { hub, rules, metrics, frost, places, .. } = own;
         let memory = MemorySocket { written: Vec::new(), room: ROOM, keep: true };
         let limits = QueueLimits { messages_max: QUEUE_MAX, bytes_max: 1 << 16 };
         let shared = Shared::new(limits, metrics.clone(), "trading");
         let outbox = Outbox::new(Socket::Memory(Box::new(Mutex::new(memory))), shared);
-        let started = Arc::<Mutex<Vec<Started>>>::default();
+        let started = Arc::<Mutex<Vec<StartedSubscription>>>::default();
         let wish = |topic: usize| {
             let class = home(rules, topic).rule.class;
             let start = match (class, self.stories[topic].cursor) {
@@ -204,18 +204,19 @@ impl Client {
                 (_, Some(cursor)) => Start::Since(cursor),
                 (_, None) => Start::Live,
             };
-            Wish { topic, start }
+            StartPosition { topic, start }
         };
-        let mut wishes: Vec<Vec<Wish>> = Vec::new();
+        let mut wishes: Vec<Vec<StartPosition>> = Vec::new();
         for wish in (0..TOPICS.len()).map(wish) {
-            let shares = |own: &&mut Vec<Wish>| self.together && stream_of(own[0].topic) == stream_of(wish.topic);
+            let shares =
+                |own: &&mut Vec<StartPosition>| self.together && stream_of(own[0].topic) == stream_of(wish.topic);
             match wishes.iter_mut().find(shares) {
                 Some(own) => own.push(wish),
                 None => wishes.push(vec![wish]),
             }
         }
         let parts = ((hub.clone(), rules.clone()), (started.clone(), publications.clone()));
-        let (seat, serving) = (Arc::<Seat>::default(), serve(parts.0, outbox.clone(), wishes, parts.1));
+        let (seat, serving) = (Arc::<ClientPlace>::default(), serve(parts.0, outbox.clone(), wishes, parts.1));
         let place = places.clone().map(|places| places.enter(seat.clone(), self.session));
         let whole = async {
             let entered = match place {
@@ -229,7 +230,7 @@ impl Client {
         };
         let task = tokio::spawn(frost.over(whole));
         seat.task.set(task.abort_handle()).expect("a new one");
-        self.connection = Some(Connection { gateway, outbox, started, task, rest: Vec::new(), begun: 0, seat });
+        self.connection = Some(SimConnection { gateway, outbox, started, task, rest: Vec::new(), begun: 0, seat });
         self.stories.iter_mut().for_each(|story| story.live = false);
     }
 
@@ -269,7 +270,7 @@ impl Client {
 
     /// Whether a connection still stands whose place the present one took.
     pub fn lingers(&self) -> bool {
-        let replaced = |own: &&Connection| self.connection.as_ref().is_some_and(|by| by.seat.replaces(&own.seat));
+        let replaced = |own: &&SimConnection| self.connection.as_ref().is_some_and(|by| by.seat.replaces(&own.seat));
         self.former.iter().filter(replaced).any(|own| !own.seat.is_closed())
     }
 
@@ -293,9 +294,9 @@ impl Client {
         let written = std::mem::take(&mut memory.lock().written);
         let starts = connection.started.lock()[connection.begun..].to_vec();
         connection.begun += starts.len();
-        for Started { topic, cursor, live, begun } in starts {
+        for StartedSubscription { topic, cursor, live, begun } in starts {
             let story = &mut self.stories[topic];
-            story.seen.push(Seen::Subscribed { cursor, begun, gateway: connection.gateway });
+            story.seen.push(SeenEvent::Subscribed { cursor, begun, gateway: connection.gateway });
             (story.cursor, story.live) = (Some(cursor).filter(|_| !is_plain(topic)), live);
         }
         if written.is_empty() {
@@ -318,7 +319,7 @@ impl Client {
             for end in frame["channels"].as_array().expect("channels") {
                 let topic = place(end["channel"].as_str().expect("a channel"));
                 let cursor = id(&end["cursor"]);
-                self.stories[topic].seen.push(Seen::CaughtUp { cursor, complete: end["complete"] == true });
+                self.stories[topic].seen.push(SeenEvent::CaughtUp { cursor, complete: end["complete"] == true });
                 self.stories[topic].live = true;
                 self.move_to(topic, cursor);
             }
@@ -329,7 +330,7 @@ impl Client {
             for channel in frame["channels"].as_array().expect("channels") {
                 let topic = place(channel.as_str().expect("a channel"));
                 let cursor = id(&frame["cursor"]);
-                self.stories[topic].seen.push(Seen::Gap {
+                self.stories[topic].seen.push(SeenEvent::Gap {
                     after: id(&frame["after"]).unwrap_or_default(),
                     before: id(&frame["before"]),
                     count: frame["count"].as_u64(),
@@ -349,7 +350,7 @@ impl Client {
         let number = frame["n"].as_u64().map_or(usize::MAX, |number| number as usize);
         let (snapshot, replayed) = (meta["snapshot"] == true, meta["replayed"] == true);
         let conflated = meta["conflated"].as_u64().unwrap_or(0);
-        let seen = Seen::Message { id: id.unwrap_or_default(), number, snapshot, replayed, conflated };
+        let seen = SeenEvent::Message { id: id.unwrap_or_default(), number, snapshot, replayed, conflated };
         self.stories[topic].seen.push(seen);
         self.move_to(topic, id);
     }
@@ -374,8 +375,8 @@ fn place(name: &str) -> usize {
 async fn serve(
     (hub, rules): (Arc<Hub>, Arc<TopicRules>),
     outbox: Arc<Outbox>,
-    wishes: Vec<Vec<Wish>>,
-    (started, publications): (Arc<Mutex<Vec<Started>>>, Publications),
+    wishes: Vec<Vec<StartPosition>>,
+    (started, publications): (Arc<Mutex<Vec<StartedSubscription>>>, Publications),
 ) {
     let mut all = Vec::new();
     for wishes in wishes {
@@ -396,7 +397,7 @@ async fn serve(
     }
 }
 
-async fn catch_up(outbox: &Outbox, all: &mut [Subscription]) {
+async fn catch_up(outbox: &Outbox, all: &mut [SubscriptionTask]) {
     while let Some((slot, _)) = outbox.lagging() {
         let Some(own) = all.iter_mut().find(|own| own.member.slot == slot) else { return };
         let form = own.form();
@@ -416,9 +417,9 @@ async fn catch_up(outbox: &Outbox, all: &mut [Subscription]) {
 async fn subscribe(
     (hub, rules): (&Arc<Hub>, &TopicRules),
     outbox: &Arc<Outbox>,
-    wishes: &[Wish],
-    (started, publications): (&Mutex<Vec<Started>>, &Publications),
-    all: &mut Vec<Subscription>,
+    wishes: &[StartPosition],
+    (started, publications): (&Mutex<Vec<StartedSubscription>>, &Publications),
+    all: &mut Vec<SubscriptionTask>,
 ) -> Option<()> {
     let Home { topic, rule, in_user_stream } = home(rules, wishes[0].topic);
     let interest = hub.interest(&topic, &rule, Reader::default()).expect("few topics");
@@ -456,7 +457,7 @@ async fn subscribe(
     for ((wish, live), begins) in wishes.iter().zip(&lives).zip(&begins) {
         let moves = *live && backlog.is_empty() && end != StreamId::ZERO;
         let cursor = if moves { end } else { *begins };
-        started.lock().push(Started { topic: wish.topic, cursor, live: *live, begun });
+        started.lock().push(StartedSubscription { topic: wish.topic, cursor, live: *live, begun });
     }
     let room = || poll_fn(|cx| outbox.poll_room(cx));
     if let Some(own) = extended {
@@ -473,7 +474,7 @@ async fn subscribe(
     }
     let slot = interest.open(outbox, backlog.cursor, has);
     let member = Member { outbox: outbox.clone(), slot, pacer: None };
-    let mut own = Subscription { interest, member, channels, in_user_stream, past: None, fresh: true };
+    let mut own = SubscriptionTask { interest, member, channels, in_user_stream, past: None, fresh: true };
     let form = own.form();
     if own.interest.push_backlog((&own.member, &form), &mut past, &backlog, room).await {
         outbox.pass(slot, end);

@@ -3,23 +3,28 @@
 use std::collections::BTreeMap;
 
 use tickgate::redis_link::Keys;
-use tickgate_redis_model::{Reply, Server};
+use tickgate_redis_model::{RedisModel, RespReply};
 use tickgate_wire::model::{Class, StreamId};
 
-use crate::gateway::{Outcome, PREFIX, RETAIN_MAX, TOPICS, is_private, stream, stream_of};
+use crate::gateway::{PREFIX, RETAIN_MAX, SimPublishOutcome, TOPICS, is_private, stream, stream_of};
 
 const PUBLISH: &str = include_str!("../../../src/backplane/redis/scripts/publish.lua");
 
 /// The state of an engine.
 #[derive(Debug, Default)]
-pub struct Engine {
+pub struct EngineState {
     generation: Option<String>,
     epochs: BTreeMap<usize, u64>,
 }
 
-impl Engine {
+impl EngineState {
     /// Publishes to the server at its address; reads the generation first if the engine has none, or after a refusal.
-    pub fn publish(&mut self, server: &mut Server, (at, number): (usize, usize), is_odd: bool) -> Outcome {
+    pub fn publish(
+        &mut self,
+        server: &mut RedisModel,
+        (at, number): (usize, usize),
+        is_odd: bool,
+    ) -> SimPublishOutcome {
         let (gen_key, stream, own) = (Keys::new(PREFIX).generation(), stream(at), stream_of(at));
         let payload = if is_odd { "not JSON".to_owned() } else { format!("{{\"n\":{number}}}") };
         let keep = if TOPICS[at].1 == Class::State { 1 } else { RETAIN_MAX }.to_string();
@@ -29,7 +34,7 @@ impl Engine {
                 self.epochs.clear();
                 self.generation = text_of(&server.run(&["HGET", &gen_key, "open"]));
             }
-            let Some(generation) = &self.generation else { return Outcome::Refused };
+            let Some(generation) = &self.generation else { return SimPublishOutcome::Refused };
             let epoch = self.epochs.get(&own).copied().unwrap_or(0).to_string();
             let call = ["EVAL", PUBLISH, "2", &gen_key, stream, generation, &payload, &keep, &epoch, "0", channel, "1"];
             let Some(id) = text_of(&server.run(&call)) else {
@@ -39,15 +44,15 @@ impl Engine {
             };
             let id: StreamId = id.parse().expect("an id");
             self.epochs.insert(own, id.epoch);
-            return Outcome::Acknowledged(id);
+            return SimPublishOutcome::Acknowledged(id);
         }
-        Outcome::Refused
+        SimPublishOutcome::Refused
     }
 }
 
-fn text_of(reply: &Reply) -> Option<String> {
+fn text_of(reply: &RespReply) -> Option<String> {
     match reply {
-        Reply::Bulk(text) => Some(String::from_utf8_lossy(text).into_owned()),
+        RespReply::Bulk(text) => Some(String::from_utf8_lossy(text).into_owned()),
         _ => None,
     }
 }

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{net, places::Places};
+use crate::{net, places::GatewayPlaces};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tickgate::{
@@ -119,7 +119,7 @@ fn make_rules(other: bool) -> Arc<TopicRules> {
 
 /// The result of a publication.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum SimPublishOutcome {
     Pending,
     Acknowledged(StreamId),
     /// Acknowledged, without retention.
@@ -132,9 +132,9 @@ pub enum Outcome {
 
 /// One publication, whose content is its number.
 #[derive(Clone, Debug)]
-pub struct Publication {
+pub struct NumberedPublication {
     pub topic: usize,
-    pub outcome: Outcome,
+    pub outcome: SimPublishOutcome,
     pub by: String,
     /// Whether its payload is invalid.
     pub is_odd: bool,
@@ -144,26 +144,32 @@ pub struct Publication {
     pub at: Duration,
 }
 
-impl Publication {
+impl NumberedPublication {
     /// Whether its publisher received an acknowledgement.
     pub const fn is_accepted(&self) -> bool {
-        matches!(self.outcome, Outcome::Acknowledged(_) | Outcome::Repeat(_) | Outcome::Sent)
+        matches!(
+            self.outcome,
+            SimPublishOutcome::Acknowledged(_) | SimPublishOutcome::Repeat(_) | SimPublishOutcome::Sent
+        )
     }
 
     /// The id with which it was acknowledged.
     pub fn id(&self) -> Option<StreamId> {
         match self.outcome {
-            Outcome::Acknowledged(id) | Outcome::Repeat(id) => Some(id),
-            Outcome::Pending | Outcome::Sent | Outcome::Refused | Outcome::Unknown => None,
+            SimPublishOutcome::Acknowledged(id) | SimPublishOutcome::Repeat(id) => Some(id),
+            SimPublishOutcome::Pending
+            | SimPublishOutcome::Sent
+            | SimPublishOutcome::Refused
+            | SimPublishOutcome::Unknown => None,
         }
     }
 }
 
 /// All publications of a run, by number.
-pub type Publications = Arc<Mutex<Vec<Publication>>>;
+pub type Publications = Arc<Mutex<Vec<NumberedPublication>>>;
 
 /// A running gateway.
-pub struct Gateway {
+pub struct SimGateway {
     pub hub: Arc<Hub>,
     backplane: Backplane,
     pub metrics: Arc<Metrics>,
@@ -172,15 +178,15 @@ pub struct Gateway {
     /// Suspends it, with the drivers of its connections and the tasks of its clients.
     pub frost: Frost,
     /// While it is suspended: the publications requested from it.
-    asked: Mutex<Option<Vec<Asked>>>,
+    asked: Mutex<Option<Vec<SimPublication>>>,
     number: usize,
     pub rules: Arc<TopicRules>,
     /// The places of its clients' sessions, where a run has them.
-    pub places: Option<Places>,
+    pub places: Option<GatewayPlaces>,
 }
 
 /// A requested publication: its channel, the first with its `msg_id`, its number.
-type Asked = (usize, Option<usize>, usize);
+type SimPublication = (usize, Option<usize>, usize);
 
 /// The configuration of a gateway.
 #[derive(Clone, Copy, Debug, Default)]
@@ -217,7 +223,7 @@ pub fn is_refused(database: usize) -> bool {
     Config::load(&sources).is_err_and(|problems| problems.to_string().contains("requires database 0"))
 }
 
-impl Gateway {
+impl SimGateway {
     pub fn start(number: usize, setup: Setup, metrics: &Arc<Metrics>) -> Self {
         let (tasks, metrics, rules) = (Tasks::new(), metrics.clone(), rules(setup.other_rules));
         let (config, frost) = (settings(number, setup), tasks.frost());
@@ -226,7 +232,7 @@ impl Gateway {
         let (identity, topology) =
             (ReplicaIdentity { replica: ReplicaId::random(), rules: rules.clone() }, Topology::one(link));
         let backplane = Backplane::Redis(Redis::start_on(&topology, &identity, &tasks));
-        let places = setup.sessions.then(|| Places::start(&topology, &identity.replica, &tasks));
+        let places = setup.sessions.then(|| GatewayPlaces::start(&topology, &identity.replica, &tasks));
         let settings = Settings {
             shards: 1,
             topics_max: 99,
@@ -275,7 +281,7 @@ impl Gateway {
         }
     }
 
-    fn begin(&self, (topic, first, number): Asked, all: &Publications) {
+    fn begin(&self, (topic, first, number): SimPublication, all: &Publications) {
         let text = format!("{{\"n\":{}}}", first.unwrap_or(number));
         let msg_id = format!("m{}", first.unwrap_or(number));
         let name = |_| MsgName { msg_id: &msg_id, publisher: PublisherName::Nobody, source: None, content: None };
@@ -290,11 +296,11 @@ impl Gateway {
         let (answer, all) = (self.publisher.publish(request), all.clone());
         tokio::spawn(self.frost.over(async move {
             let outcome = match answer.await {
-                Ok(Some(Published { id: Some(id), duplicate: false })) => Outcome::Acknowledged(id),
-                Ok(Some(Published { id: Some(id), duplicate: true })) => Outcome::Repeat(id),
-                Ok(Some(Published { id: None, .. })) => Outcome::Sent,
-                Ok(None) | Err(PublishFailure::Unknown(_)) => Outcome::Unknown,
-                Err(_) => Outcome::Refused,
+                Ok(Some(Published { id: Some(id), duplicate: false })) => SimPublishOutcome::Acknowledged(id),
+                Ok(Some(Published { id: Some(id), duplicate: true })) => SimPublishOutcome::Repeat(id),
+                Ok(Some(Published { id: None, .. })) => SimPublishOutcome::Sent,
+                Ok(None) | Err(PublishFailure::Unknown(_)) => SimPublishOutcome::Unknown,
+                Err(_) => SimPublishOutcome::Refused,
             };
             all.lock()[number].outcome = outcome;
         }));
@@ -326,6 +332,6 @@ impl Gateway {
 pub fn note(all: &Publications, topic: usize, by: String) -> usize {
     let mut all = all.lock();
     let at = net::with(|net| net.now());
-    all.push(Publication { topic, outcome: Outcome::Pending, by, is_odd: false, first: None, at });
+    all.push(NumberedPublication { topic, outcome: SimPublishOutcome::Pending, by, is_odd: false, first: None, at });
     all.len() - 1
 }

@@ -9,14 +9,14 @@ use std::{
 use tickgate_wire::model::{Class, StreamId};
 
 use crate::{
-    client::{Seen, Stories, Story, moves_together},
-    gateway::{DEDUPE_TTL, Outcome, Publication, RETAIN_TTL, TOPICS, is_plain, stream_of},
-    step::{Keep, MadeUp, Old, Step},
+    client::{SeenEvent, Stories, Story, moves_together},
+    gateway::{DEDUPE_TTL, NumberedPublication, RETAIN_TTL, SimPublishOutcome, TOPICS, is_plain, stream_of},
+    step::{KeptData, MadeUp, Old, SimStep},
 };
 
 /// The kinds of faults, the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum FaultKind {
     /// An acknowledged publication that a client neither received nor was notified about.
     Silent,
     /// A client that waits for ever, or a gateway that no longer accepts publications.
@@ -40,13 +40,13 @@ pub enum Kind {
 
 /// A fault and its evidence.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Fault {
-    pub kind: Kind,
+pub struct LossFault {
+    pub kind: FaultKind,
     pub text: String,
 }
 
-impl Fault {
-    pub fn new(kind: Kind, text: impl Into<String>) -> Self {
+impl LossFault {
+    pub fn new(kind: FaultKind, text: impl Into<String>) -> Self {
         Self { kind, text: text.into() }
     }
 }
@@ -97,53 +97,57 @@ impl Excuses {
         Self { doubtful: engines, ..Self::default() }
     }
 
-    pub fn add(&mut self, step: &Step, now: Duration) {
+    pub fn add(&mut self, step: &SimStep, now: Duration) {
         match step {
-            Step::Kill { .. }
-            | Step::Suspend { .. }
-            | Step::Hold { .. }
-            | Step::Lead { .. }
-            | Step::Deny(_)
-            | Step::Fill => {
+            SimStep::Kill { .. }
+            | SimStep::Suspend { .. }
+            | SimStep::Hold { .. }
+            | SimStep::Lead { .. }
+            | SimStep::Deny(_)
+            | SimStep::Fill => {
                 self.doubtful = true;
             }
-            Step::Stop { .. } => self.stopped = true,
-            Step::Start { .. } => self.stopped = false,
-            Step::Idle => {
+            SimStep::Stop { .. } => self.stopped = true,
+            SimStep::Start { .. } => self.stopped = false,
+            SimStep::Idle => {
                 self.doubtful |= self.stopped;
                 self.idled += RETAIN_TTL;
             }
-            Step::Replace { .. } => self.replaced.push(now),
-            Step::Lose { .. } => self.loses = true,
+            SimStep::Replace { .. } => self.replaced.push(now),
+            SimStep::Lose { .. } => self.loses = true,
             _ => {}
         }
-        let splits = matches!(step, Step::Lead { .. } | Step::Promote { old: Old::Alive, .. });
+        let splits = matches!(step, SimStep::Lead { .. } | SimStep::Promote { old: Old::Alive, .. });
         // With more than two branches, the order in which they meet is unknown.
         self.doubtful |= splits && self.branches;
         self.branches |= splits;
         // Without a server there is nobody to leave.
-        self.doubtful |= matches!(step, Step::Drain { .. }) && self.stopped;
+        self.doubtful |= matches!(step, SimStep::Drain { .. }) && self.stopped;
         self.changed |= matches!(
             step,
-            Step::Crash { .. }
-                | Step::Stop { .. }
-                | Step::Promote { .. }
-                | Step::Lead { .. }
-                | Step::Replace { .. }
-                | Step::Evict
+            SimStep::Crash { .. }
+                | SimStep::Stop { .. }
+                | SimStep::Promote { .. }
+                | SimStep::Lead { .. }
+                | SimStep::Replace { .. }
+                | SimStep::Evict
         );
-        self.evicted |= matches!(step, Step::Evict);
+        self.evicted |= matches!(step, SimStep::Evict);
         self.removed |= matches!(
             step,
-            Step::Delete { .. } | Step::Trim { .. } | Step::Xdel { .. } | Step::Retype { .. } | Step::Replace { .. }
+            SimStep::Delete { .. }
+                | SimStep::Trim { .. }
+                | SimStep::Xdel { .. }
+                | SimStep::Retype { .. }
+                | SimStep::Replace { .. }
         );
         let goes_back = match step {
-            Step::Crash { keep, .. } | Step::Start { keep, .. } => *keep != Keep::All,
-            Step::Promote { .. } | Step::Lead { .. } | Step::Replace { .. } => true,
+            SimStep::Crash { keep, .. } | SimStep::Start { keep, .. } => *keep != KeptData::All,
+            SimStep::Promote { .. } | SimStep::Lead { .. } | SimStep::Replace { .. } => true,
             _ => false,
         };
         self.doubtful |= goes_back && self.deserted;
-        self.forgets |= goes_back || matches!(step, Step::Clock { .. }) || self.idled * 2 > DEDUPE_TTL;
+        self.forgets |= goes_back || matches!(step, SimStep::Clock { .. }) || self.idled * 2 > DEDUPE_TTL;
     }
 
     /// Whether a change of server may be in doubt, or the loss of the generation's key together with what somebody removed.
@@ -170,26 +174,26 @@ impl Excuses {
 
     /// Whether nothing is promised about it: it was published less than a beat before or after its dataset was
     /// replaced.
-    fn covers(&self, publication: &Publication) -> bool {
+    fn covers(&self, publication: &NumberedPublication) -> bool {
         self.replaced.iter().any(|at| at.abs_diff(publication.at) < BEAT)
     }
 }
 
-fn fault<T>(kind: Kind, text: String) -> Result<T, Fault> {
-    Err(Fault { kind, text })
+fn fault<T>(kind: FaultKind, text: String) -> Result<T, LossFault> {
+    Err(LossFault { kind, text })
 }
 
 /// Judges a whole run: every client is connected, and the last publications were acknowledged on a calm system. `gaps`:
 /// how many were received, and counted. Returns all faults, the worst first.
 pub fn judge(
     clients: &[&Stories],
-    publications: &[Publication],
+    publications: &[NumberedPublication],
     (heard, counted): (u64, u64),
     excuses: &Excuses,
-) -> Vec<Fault> {
+) -> Vec<LossFault> {
     let mut faults = Vec::new();
-    let mut add = |found: Result<(), Fault>, who: &str| {
-        faults.extend(found.err().map(|own| Fault::new(own.kind, format!("{who}{}", own.text))));
+    let mut add = |found: Result<(), LossFault>, who: &str| {
+        faults.extend(found.err().map(|own| LossFault::new(own.kind, format!("{who}{}", own.text))));
     };
     add(contents(clients, publications, excuses), "");
     add(repeats(publications, excuses), "");
@@ -218,26 +222,26 @@ pub fn judge(
         }
     }
     if heard > counted {
-        add(fault(Kind::Uncounted, format!("{heard} gaps heard, {counted} counted")), "");
+        add(fault(FaultKind::Uncounted, format!("{heard} gaps heard, {counted} counted")), "");
     }
     faults.sort();
     faults
 }
 
 /// The first of a publication and its duplicates.
-fn group(publications: &[Publication], number: usize) -> usize {
+fn group(publications: &[NumberedPublication], number: usize) -> usize {
     publications.get(number).and_then(|own| own.first).unwrap_or(number)
 }
 
 /// Checks that every id has one content, whoever reports it.
-fn contents(clients: &[&Stories], publications: &[Publication], excuses: &Excuses) -> Result<(), Fault> {
+fn contents(clients: &[&Stories], publications: &[NumberedPublication], excuses: &Excuses) -> Result<(), LossFault> {
     let is_certain = |number: usize| publications.get(number).is_none_or(|own| !excuses.covers(own));
     let mut known = BTreeMap::new();
     let mut check = |topic: usize, id: StreamId, number: usize| {
         let group = group(publications, number);
         match known.insert((stream_of(topic), id), group) {
             Some(other) if other != group && is_certain(other) && is_certain(group) => {
-                fault(Kind::TwoContents, format!("{}: {id} is {other} and {number}", TOPICS[topic].0))
+                fault(FaultKind::TwoContents, format!("{}: {id} is {other} and {number}", TOPICS[topic].0))
             }
             _ => Ok(()),
         }
@@ -250,7 +254,7 @@ fn contents(clients: &[&Stories], publications: &[Publication], excuses: &Excuse
     for client in clients {
         for (topic, story) in client.iter().enumerate() {
             for seen in &story.seen {
-                if let Seen::Message { id, number, .. } = seen
+                if let SeenEvent::Message { id, number, .. } = seen
                     && !is_plain(topic)
                 {
                     check(topic, *id, *number)?;
@@ -262,14 +266,14 @@ fn contents(clients: &[&Stories], publications: &[Publication], excuses: &Excuse
 }
 
 /// Checks that publications with one `msg_id` are stored once.
-fn repeats(publications: &[Publication], excuses: &Excuses) -> Result<(), Fault> {
+fn repeats(publications: &[NumberedPublication], excuses: &Excuses) -> Result<(), LossFault> {
     let mut stored = BTreeMap::new();
     for (number, own) in publications.iter().enumerate() {
-        if let (Some(first), Outcome::Acknowledged(id)) = (own.first, &own.outcome)
+        if let (Some(first), SimPublishOutcome::Acknowledged(id)) = (own.first, &own.outcome)
             && let Some((other, before)) = stored.insert(first, (number, *id))
             && !excuses.forgets
         {
-            return fault(Kind::Twice, format!("{number} ({id}) repeats {other} ({before}) and was stored again"));
+            return fault(FaultKind::Twice, format!("{number} ({id}) repeats {other} ({before}) and was stored again"));
         }
     }
     Ok(())
@@ -277,23 +281,28 @@ fn repeats(publications: &[Publication], excuses: &Excuses) -> Result<(), Fault>
 
 /// Checks that nothing arrives twice, and ids only increase. The value with which a subscription starts may repeat; where
 /// there may be branches, values may go back with a new connection, which only a gap could tell.
-fn order(story: &Story, topic: usize, publications: &[Publication], excuses: &Excuses) -> Result<(), Fault> {
+fn order(
+    story: &Story,
+    topic: usize,
+    publications: &[NumberedPublication],
+    excuses: &Excuses,
+) -> Result<(), LossFault> {
     let (mut had, mut last) = (BTreeSet::new(), None::<StreamId>);
     let may_go_back = TOPICS[topic].1 == Class::State && excuses.may_go_back();
     for seen in &story.seen {
-        let connects = matches!(seen, Seen::Subscribed { .. });
+        let connects = matches!(seen, SeenEvent::Subscribed { .. });
         if is_sent_back(seen) || may_go_back && connects {
             (had, last) = (BTreeSet::new(), None);
         }
-        let Seen::Message { id, number, snapshot, .. } = seen else { continue };
+        let SeenEvent::Message { id, number, snapshot, .. } = seen else { continue };
         let Some(own) = publications.get(*number).filter(|own| !excuses.covers(own)) else { continue };
         // A duplicate may be stored again if its `msg_id` was lost.
         let may_repeat = own.first.is_some() && excuses.forgets;
         if !had.insert(*number) && !snapshot && !may_repeat {
-            return fault(Kind::Twice, format!("{number} ({id}) came twice"));
+            return fault(FaultKind::Twice, format!("{number} ({id}) came twice"));
         }
         if last.is_some_and(|last| *id <= last) && !snapshot {
-            return fault(Kind::Disorder, format!("{number} ({id}) came after {}", last.unwrap_or_default()));
+            return fault(FaultKind::Disorder, format!("{number} ({id}) came after {}", last.unwrap_or_default()));
         }
         last = Some(*id);
     }
@@ -301,23 +310,23 @@ fn order(story: &Story, topic: usize, publications: &[Publication], excuses: &Ex
 }
 
 /// Checks that `conflated` between two values of one epoch equals the difference of their ids.
-fn left_out(story: &Story, excuses: &Excuses) -> Result<(), Fault> {
+fn left_out(story: &Story, excuses: &Excuses) -> Result<(), LossFault> {
     let mut last = None::<StreamId>;
     for seen in &story.seen {
         match seen {
-            Seen::Subscribed { .. } => last = None,
-            Seen::Message { id, number, snapshot, conflated, .. } => {
+            SeenEvent::Subscribed { .. } => last = None,
+            SeenEvent::Message { id, number, snapshot, conflated, .. } => {
                 let between = last.and_then(|last| StreamId::missing_between(last, *id)).filter(|_| !snapshot);
                 if between.is_some_and(|between| between != *conflated) && excuses.replaced.is_empty() {
                     let last = last.unwrap_or_default();
                     return fault(
-                        Kind::Miscounted,
+                        FaultKind::Miscounted,
                         format!("{number} ({id}) came after {last}, with {conflated} left out"),
                     );
                 }
                 last = Some(*id);
             }
-            Seen::Gap { .. } | Seen::CaughtUp { .. } => {}
+            SeenEvent::Gap { .. } | SeenEvent::CaughtUp { .. } => {}
         }
     }
     Ok(())
@@ -325,31 +334,34 @@ fn left_out(story: &Story, excuses: &Excuses) -> Result<(), Fault> {
 
 /// Checks that a backlog reported as complete has no gap: none before its end, and none later over what had been
 /// published before the connection started.
-fn ends(story: &Story, topic: usize, publications: &[Publication]) -> Result<(), Fault> {
+fn ends(story: &Story, topic: usize, publications: &[NumberedPublication]) -> Result<(), LossFault> {
     let (mut connection, mut told) = (0, None);
     for (at, seen) in story.seen.iter().enumerate() {
         match seen {
-            Seen::Subscribed { begun, .. } => (connection, told) = (*begun, None),
-            Seen::Gap { after, .. } => told = told.or(Some(*after)),
-            Seen::CaughtUp { complete: true, cursor } => {
+            SeenEvent::Subscribed { begun, .. } => (connection, told) = (*begun, None),
+            SeenEvent::Gap { after, .. } => told = told.or(Some(*after)),
+            SeenEvent::CaughtUp { complete: true, cursor } => {
                 let end = cursor.unwrap_or_default();
                 if let Some(after) = told {
-                    return fault(Kind::FalseComplete, format!("complete up to {end}, with a gap after {after}"));
+                    return fault(FaultKind::FalseComplete, format!("complete up to {end}, with a gap after {after}"));
                 }
                 let is_same = |range: &&Range| {
                     let between = &story.seen[at..range.at.max(at)];
-                    range.at > at && !between.iter().any(|seen| matches!(seen, Seen::Subscribed { .. }))
+                    range.at > at && !between.iter().any(|seen| matches!(seen, SeenEvent::Subscribed { .. }))
                 };
                 for range in ranges(story).iter().filter(is_same) {
                     let earlier = publications[..connection].iter().enumerate();
                     let mut lost = earlier.filter(|(number, own)| own.topic == topic && !has(story, *number, own));
-                    let covered = |own: &Publication| matches!(own.outcome, Outcome::Acknowledged(id) if range.covers(id) && id <= end);
+                    let covered = |own: &NumberedPublication| matches!(own.outcome, SimPublishOutcome::Acknowledged(id) if range.covers(id) && id <= end);
                     if let Some((number, _)) = lost.find(|(_, own)| covered(own)) {
-                        return fault(Kind::FalseComplete, format!("complete up to {end}, then a gap over {number}"));
+                        return fault(
+                            FaultKind::FalseComplete,
+                            format!("complete up to {end}, then a gap over {number}"),
+                        );
                     }
                 }
             }
-            Seen::CaughtUp { .. } | Seen::Message { .. } => {}
+            SeenEvent::CaughtUp { .. } | SeenEvent::Message { .. } => {}
         }
     }
     Ok(())
@@ -357,11 +369,16 @@ fn ends(story: &Story, topic: usize, publications: &[Publication]) -> Result<(),
 
 /// Checks that invented cursors and invalid payloads are not reported as losses of Redis, and that slow readers miss
 /// messages of one class only.
-fn blamed(story: &Story, topic: usize, publications: &[Publication], excuses: &Excuses) -> Result<(), Fault> {
+fn blamed(
+    story: &Story,
+    topic: usize,
+    publications: &[NumberedPublication],
+    excuses: &Excuses,
+) -> Result<(), LossFault> {
     for (range, seen) in ranges(story).iter().map(|range| (range, &story.seen[range.at])) {
-        let Seen::Gap { reason, count, .. } = seen else { continue };
-        let missing = |own: &&Publication| {
-            own.topic == topic && matches!(own.outcome, Outcome::Acknowledged(id) if range.covers(id))
+        let SeenEvent::Gap { reason, count, .. } = seen else { continue };
+        let missing = |own: &&NumberedPublication| {
+            own.topic == topic && matches!(own.outcome, SimPublishOutcome::Acknowledged(id) if range.covers(id))
         };
         let mut missing = publications.iter().filter(missing).peekable();
         let is_doubt = count.is_none() && excuses.may_doubt();
@@ -370,7 +387,7 @@ fn blamed(story: &Story, topic: usize, publications: &[Publication], excuses: &E
         let is_slow = reason == "slow_consumer" && TOPICS[topic].1 != Class::Event;
         if reason == "failover" && (is_odd || is_made_up) || is_slow {
             let (after, before) = (range.after, range.before);
-            return fault(Kind::Blamed, format!("gap {after} to {before} is told as {reason}"));
+            return fault(FaultKind::Blamed, format!("gap {after} to {before} is told as {reason}"));
         }
     }
     Ok(())
@@ -378,12 +395,12 @@ fn blamed(story: &Story, topic: usize, publications: &[Publication], excuses: &E
 
 /// Checks that everything acknowledged arrived or was reported as missing. Guaranteed is what was published after the
 /// client's first subscription was confirmed.
-fn owed(story: &Story, topic: usize, publications: &[Publication], excuses: &Excuses) -> Result<(), Fault> {
+fn owed(story: &Story, topic: usize, publications: &[NumberedPublication], excuses: &Excuses) -> Result<(), LossFault> {
     let begun = story.seen.iter().find_map(|seen| match seen {
-        Seen::Subscribed { begun, .. } => Some(*begun),
+        SeenEvent::Subscribed { begun, .. } => Some(*begun),
         _ => None,
     });
-    let Some(begun) = begun else { return fault(Kind::Stuck, "was never subscribed".into()) };
+    let Some(begun) = begun else { return fault(FaultKind::Stuck, "was never subscribed".into()) };
     let ranges = ranges(story);
     for (number, publication) in publications.iter().enumerate().skip(begun) {
         let Some(id) = publication.id() else { continue };
@@ -399,7 +416,7 @@ fn owed(story: &Story, topic: usize, publications: &[Publication], excuses: &Exc
         {
             continue;
         }
-        let kind = if number >= excuses.calm_from { Kind::Stuck } else { Kind::Silent };
+        let kind = if number >= excuses.calm_from { FaultKind::Stuck } else { FaultKind::Silent };
         return fault(kind, format!("{number} ({id}) by {} is missing and was not told", publication.by));
     }
     Ok(())
@@ -407,8 +424,8 @@ fn owed(story: &Story, topic: usize, publications: &[Publication], excuses: &Exc
 
 /// Whether the client was told that its position is of no branch that is known: whatever it has is another one's, and only a
 /// snapshot says what there is.
-fn is_sent_back(seen: &Seen) -> bool {
-    matches!(seen, Seen::Gap { after, before: None, reason, cursor: Some(cursor), .. }
+fn is_sent_back(seen: &SeenEvent) -> bool {
+    matches!(seen, SeenEvent::Gap { after, before: None, reason, cursor: Some(cursor), .. }
         if reason == "retention" && cursor < after)
 }
 
@@ -416,27 +433,26 @@ fn is_sent_back(seen: &Seen) -> bool {
 fn was_sent_back_behind(story: &Story, number: usize, id: StreamId) -> bool {
     let mut begun = 0;
     story.seen.iter().any(|seen| {
-        if let Seen::Subscribed { begun: now, .. } = seen {
+        if let SeenEvent::Subscribed { begun: now, .. } = seen {
             begun = *now;
         }
-        is_sent_back(seen) && number < begun && matches!(seen, Seen::Gap { after, .. } if id <= *after)
+        is_sent_back(seen) && number < begun && matches!(seen, SeenEvent::Gap { after, .. } if id <= *after)
     })
 }
 
 /// Whether the client was told, at a position above this one, that nobody can say what it lacks.
 fn doubts_behind(story: &Story, id: StreamId) -> bool {
-    story
-        .seen
-        .iter()
-        .any(|seen| matches!(seen, Seen::Gap { after, count: None, reason, .. } if reason == "failover" && *after > id))
+    story.seen.iter().any(
+        |seen| matches!(seen, SeenEvent::Gap { after, count: None, reason, .. } if reason == "failover" && *after > id),
+    )
 }
 
 fn came(story: &Story, number: usize) -> bool {
-    story.seen.iter().any(|seen| matches!(seen, Seen::Message { number: own, .. } if *own == number))
+    story.seen.iter().any(|seen| matches!(seen, SeenEvent::Message { number: own, .. } if *own == number))
 }
 
 /// Whether it arrived; duplicates arrive with the id that the publisher received.
-fn has(story: &Story, number: usize, publication: &Publication) -> bool {
+fn has(story: &Story, number: usize, publication: &NumberedPublication) -> bool {
     match publication.id().filter(|_| publication.first.is_some()) {
         Some(id) => came_as(story, id),
         None => came(story, number),
@@ -444,7 +460,7 @@ fn has(story: &Story, number: usize, publication: &Publication) -> bool {
 }
 
 fn came_as(story: &Story, id: StreamId) -> bool {
-    story.seen.iter().any(|seen| matches!(seen, Seen::Message { id: own, .. } if *own == id))
+    story.seen.iter().any(|seen| matches!(seen, SeenEvent::Message { id: own, .. } if *own == id))
 }
 
 /// A range that was reported as missing.
@@ -463,10 +479,10 @@ impl Range {
 
 /// An open range ends at the next message.
 fn ranges(story: &Story) -> Vec<Range> {
-    let gap = |(at, seen): (usize, &Seen)| {
-        let Seen::Gap { after, before, .. } = seen else { return None };
+    let gap = |(at, seen): (usize, &SeenEvent)| {
+        let SeenEvent::Gap { after, before, .. } = seen else { return None };
         let next = story.seen[at..].iter().find_map(|seen| match seen {
-            Seen::Message { id, .. } => Some(*id),
+            SeenEvent::Message { id, .. } => Some(*id),
             _ => None,
         });
         let before = before.or(next).unwrap_or(StreamId::MAX);
@@ -476,16 +492,19 @@ fn ranges(story: &Story) -> Vec<Range> {
 }
 
 /// Checks that no gap covers what the client has.
-fn over_had(story: &Story, is_certain: impl Fn(&usize) -> bool) -> Result<(), Fault> {
+fn over_had(story: &Story, is_certain: impl Fn(&usize) -> bool) -> Result<(), LossFault> {
     for Range { at, after, before, .. } in ranges(story) {
         let since = story.seen[..at].iter().rposition(is_sent_back).unwrap_or(0);
         for seen in &story.seen[since..at] {
-            if let Seen::Message { id, number, .. } = seen
+            if let SeenEvent::Message { id, number, .. } = seen
                 && after < *id
                 && *id < before
                 && is_certain(number)
             {
-                return fault(Kind::GapOverHad, format!("gap {after} to {before} over {number} ({id}), which it has"));
+                return fault(
+                    FaultKind::GapOverHad,
+                    format!("gap {after} to {before} over {number} ({id}), which it has"),
+                );
             }
         }
     }
@@ -497,18 +516,18 @@ fn over_had(story: &Story, is_certain: impl Fn(&usize) -> bool) -> Result<(), Fa
 fn over_nothing(
     (client, who): (&Stories, usize),
     topic: usize,
-    publications: &[Publication],
+    publications: &[NumberedPublication],
     excuses: &Excuses,
-) -> Result<(), Fault> {
+) -> Result<(), LossFault> {
     let story = &client[topic];
-    let in_stream = |own: &Publication| stream_of(own.topic) == stream_of(topic);
+    let in_stream = |own: &NumberedPublication| stream_of(own.topic) == stream_of(topic);
     let is_excused = |range: &Range| match &story.seen[range.at] {
-        Seen::Gap { count: None, reason, .. } if reason == "failover" && excuses.may_doubt() => true,
-        Seen::Gap { reason, .. } if reason == "retention" && excuses.vanished[topic] => true,
-        Seen::Gap { reason, .. } if reason == "retention" && excuses.evicted && excuses.doubtful => true,
+        SeenEvent::Gap { count: None, reason, .. } if reason == "failover" && excuses.may_doubt() => true,
+        SeenEvent::Gap { reason, .. } if reason == "retention" && excuses.vanished[topic] => true,
+        SeenEvent::Gap { reason, .. } if reason == "retention" && excuses.evicted && excuses.doubtful => true,
         // It came with the cursor of a branch that its gateway has not heard of, or of a dataset that was just replaced.
-        Seen::Gap { reason, before: None, .. } if reason == "retention" && excuses.loses_positions() => true,
-        Seen::Gap { .. } => publications.iter().any(|own| in_stream(own) && excuses.covers(own)),
+        SeenEvent::Gap { reason, before: None, .. } if reason == "retention" && excuses.loses_positions() => true,
+        SeenEvent::Gap { .. } => publications.iter().any(|own| in_stream(own) && excuses.covers(own)),
         _ => false,
     };
     let is_free = |range: &&Range| range.after == StreamId::ZERO || MADE_UP.contains(&range.after);
@@ -516,61 +535,70 @@ fn over_nothing(
         let mut own = publications.iter().enumerate().filter(|(_, own)| in_stream(own));
         // What was removed from a stream may have belonged to another channel: a client that moves each channel
         // separately is notified anyway.
-        let by_another = |own: &Publication| own.topic != topic && !moves_together(who);
+        let by_another = |own: &NumberedPublication| own.topic != topic && !moves_together(who);
         let is_missing = own.any(|(number, own)| match own.outcome {
-            Outcome::Acknowledged(id) | Outcome::Repeat(id) if range.covers(id) => {
+            SimPublishOutcome::Acknowledged(id) | SimPublishOutcome::Repeat(id) if range.covers(id) => {
                 !has(&client[own.topic], number, own) || by_another(own) || excuses.covers(own)
             }
             // It may have been stored and lost.
-            Outcome::Unknown | Outcome::Pending => true,
-            Outcome::Acknowledged(_) | Outcome::Repeat(_) | Outcome::Sent | Outcome::Refused => false,
+            SimPublishOutcome::Unknown | SimPublishOutcome::Pending => true,
+            SimPublishOutcome::Acknowledged(_)
+            | SimPublishOutcome::Repeat(_)
+            | SimPublishOutcome::Sent
+            | SimPublishOutcome::Refused => false,
         });
         if !is_missing && !is_excused(range) {
             let Range { after, before, .. } = range;
-            return fault(Kind::GapOverNothing, format!("gap {after} to {before}, where nothing is missing"));
+            return fault(FaultKind::GapOverNothing, format!("gap {after} to {before}, where nothing is missing"));
         }
     }
     Ok(())
 }
 
 /// Checks that without retention nothing arrives twice, and what is published in the calm phase arrives.
-fn passed(story: &Story, topic: usize, publications: &[Publication], excuses: &Excuses) -> Result<(), Fault> {
+fn passed(
+    story: &Story,
+    topic: usize,
+    publications: &[NumberedPublication],
+    excuses: &Excuses,
+) -> Result<(), LossFault> {
     let (mut had, mut from) = (BTreeSet::new(), usize::MAX);
     for seen in &story.seen {
-        if let Seen::Subscribed { begun, .. } = seen {
+        if let SeenEvent::Subscribed { begun, .. } = seen {
             from = *begun;
         }
-        let Seen::Message { number, .. } = seen else { continue };
+        let SeenEvent::Message { number, .. } = seen else { continue };
         let may_repeat = publications.get(*number).is_none_or(|own| own.first.is_some() && excuses.forgets);
         if !had.insert(*number) && !may_repeat {
-            return fault(Kind::Twice, format!("{number} came twice"));
+            return fault(FaultKind::Twice, format!("{number} came twice"));
         }
     }
     let calm = publications.iter().enumerate().skip(excuses.calm_from.max(from));
     let mut missing = calm.filter(|(number, own)| own.topic == topic && own.is_accepted() && !had.contains(number));
     match missing.next() {
-        Some((number, _)) => fault(Kind::Stuck, format!("{number} never came")),
+        Some((number, _)) => fault(FaultKind::Stuck, format!("{number} never came")),
         None => Ok(()),
     }
 }
 
 /// Checks that topics that guarantee only the newest value, or nothing, have no gaps.
-fn no_gap(story: &Story, topic: usize, why: &str) -> Result<(), Fault> {
+fn no_gap(story: &Story, topic: usize, why: &str) -> Result<(), LossFault> {
     // A slow reader is told what it missed of any event.
     let may_drop = TOPICS[topic].1 == Class::Event;
-    let is_wrong = |seen: &&Seen| matches!(seen, Seen::Gap { reason, .. } if !may_drop || reason != "slow_consumer");
+    let is_wrong =
+        |seen: &&SeenEvent| matches!(seen, SeenEvent::Gap { reason, .. } if !may_drop || reason != "slow_consumer");
     match story.seen.iter().find(is_wrong) {
-        Some(gap) => fault(Kind::GapOverNothing, format!("{why}: {gap:?}")),
+        Some(gap) => fault(FaultKind::GapOverNothing, format!("{why}: {gap:?}")),
         None => Ok(()),
     }
 }
 
 /// Checks that the last value arrived.
-fn newest(story: &Story, topic: usize, publications: &[Publication]) -> Result<(), Fault> {
+fn newest(story: &Story, topic: usize, publications: &[NumberedPublication]) -> Result<(), LossFault> {
     let last = publications.iter().enumerate().rev().find(|(_, own)| own.topic == topic);
     match last {
         Some((number, own)) if own.id().is_some() && !came(story, number) => {
-            fault(Kind::Stuck, format!("the last value {number} never came"))
+            fault(FaultKind::Stuck, format!("the last value {number} never came"))
         }
         _ => Ok(()),
     }
@@ -578,9 +606,9 @@ fn newest(story: &Story, topic: usize, publications: &[Publication]) -> Result<(
 
 /// A story in one line.
 pub fn tell(story: &Story) -> String {
-    let seen = |seen: &Seen| match seen {
-        Seen::Subscribed { cursor, gateway, .. } => format!("|at {gateway} {cursor}|"),
-        Seen::Message { id, number, snapshot, replayed, conflated } => {
+    let seen = |seen: &SeenEvent| match seen {
+        SeenEvent::Subscribed { cursor, gateway, .. } => format!("|at {gateway} {cursor}|"),
+        SeenEvent::Message { id, number, snapshot, replayed, conflated } => {
             let mark = match (snapshot, replayed, conflated) {
                 (true, ..) => " snapshot".to_owned(),
                 (_, true, _) => " replayed".to_owned(),
@@ -590,12 +618,12 @@ pub fn tell(story: &Story) -> String {
             let number = if *number == usize::MAX { "stray".to_owned() } else { number.to_string() };
             format!("{number}={id}{mark}")
         }
-        Seen::Gap { after, before, count, reason, .. } => {
+        SeenEvent::Gap { after, before, count, reason, .. } => {
             let before = before.map_or("…".to_owned(), |before| before.to_string());
             let count = count.map_or("?".to_owned(), |count| count.to_string());
             format!("[gap {after} to {before}, {count}, {reason}]")
         }
-        Seen::CaughtUp { complete, .. } => format!("(caught up, complete {complete})"),
+        SeenEvent::CaughtUp { complete, .. } => format!("(caught up, complete {complete})"),
     };
     story.seen.iter().map(seen).collect::<Vec<_>>().join(" ")
 }

@@ -1,14 +1,14 @@
 //! Traces that the search found, shrunk: each shows what `found.md` describes until it is fixed.
 
 use crate::{
-    judge::Kind,
-    net::Kind::{Commands, PubSub},
+    judge::FaultKind,
+    net::ConnectionKind::{Commands, PubSub},
     step::{
         self,
-        Keep::{All, But},
+        KeptData::{All, But},
         Old::{Alive, Down, Follows},
         Pause::{Breath, Moment, While},
-        Step::{
+        SimStep::{
             self, BeginOther, Clock, Connect, Crash, Delete, Deny, Drain, Dump, Engine, Hold, Idle, Kill, Lag, Lead,
             Leave, MadeUp, Odd, Promote, Publish, Release, Replace, Resume, Retype, Stray, Suspend, TakeOver, Trim,
             Wait, Xdel,
@@ -18,49 +18,49 @@ use crate::{
 };
 
 /// A trace and its fault.
-pub struct Known {
+pub struct KnownFailure {
     /// Its heading in `found.md`.
     pub name: &'static str,
-    pub kind: Kind,
+    pub kind: FaultKind,
     pub seed: u64,
-    pub steps: &'static [Step],
+    pub steps: &'static [SimStep],
 }
 
-const fn known(name: &'static str, kind: Kind, seed: u64, steps: &'static [Step]) -> Known {
-    Known { name, kind, seed, steps }
+const fn known(name: &'static str, kind: FaultKind, seed: u64, steps: &'static [SimStep]) -> KnownFailure {
+    KnownFailure { name, kind, seed, steps }
 }
 
-const HERE: Step = Publish { gateway: 0, topic: 0 };
-const THERE: Step = Publish { gateway: 1, topic: 0 };
-const VALUE: Step = Publish { gateway: 0, topic: 1 };
-const AWAY: Step = Leave { client: 0 };
-const TAIL: Step = Crash { machine: 0, keep: But(1) };
-const DELETED: Step = Delete { topic: 0 };
-const SAVED: Step = Dump { machine: 0 };
-const REPLACED: Step = Replace { machine: 0 };
+const HERE: SimStep = Publish { gateway: 0, topic: 0 };
+const THERE: SimStep = Publish { gateway: 1, topic: 0 };
+const VALUE: SimStep = Publish { gateway: 0, topic: 1 };
+const AWAY: SimStep = Leave { client: 0 };
+const TAIL: SimStep = Crash { machine: 0, keep: But(1) };
+const DELETED: SimStep = Delete { topic: 0 };
+const SAVED: SimStep = Dump { machine: 0 };
+const REPLACED: SimStep = Replace { machine: 0 };
 
 /// The address of one link leads to a machine, and what stands is cut.
-const fn link(gateway: usize, kind: crate::net::Kind, machine: usize) -> Step {
+const fn link(gateway: usize, kind: crate::net::ConnectionKind, machine: usize) -> SimStep {
     Lead { gateway, kind: Some(kind), machine, cut: true }
 }
 
 /// Faults that the gateway still has.
-pub const OPEN: &[Known] = &[];
+pub const OPEN: &[KnownFailure] = &[];
 
 /// Faults that are fixed and must not return.
-pub const MENDED: &[Known] = &[
+pub const MENDED: &[KnownFailure] = &[
     known(
         "L1, another database",
-        Kind::Silent,
+        FaultKind::Silent,
         512,
         &[Kill { gateway: 0 }, BeginOther { gateway: 0, database: 1, rules: false }, HERE],
     ),
-    known("L1, a stray message", Kind::Silent, 31, &[Stray { topic: 0, stray: Foreign }, HERE]),
-    known("L2, a gateway that is killed", Kind::Silent, 293, &[AWAY, HERE, Kill { gateway: 0 }, TAIL]),
-    known("L2, an engine", Kind::Silent, 203, &[AWAY, Engine { topic: 0 }, TAIL]),
+    known("L1, a stray message", FaultKind::Silent, 31, &[Stray { topic: 0, stray: Foreign }, HERE]),
+    known("L2, a gateway that is killed", FaultKind::Silent, 293, &[AWAY, HERE, Kill { gateway: 0 }, TAIL]),
+    known("L2, an engine", FaultKind::Silent, 203, &[AWAY, Engine { topic: 0 }, TAIL]),
     known(
         "L3, a clock that goes back",
-        Kind::Silent,
+        FaultKind::Silent,
         202,
         &[
             Clock { machine: 0, ms: -3_600_000 },
@@ -72,7 +72,7 @@ pub const MENDED: &[Known] = &[
     ),
     known(
         "L4",
-        Kind::Silent,
+        FaultKind::Silent,
         11_470,
         &[
             Clock { machine: 1, ms: -3_600_000 },
@@ -83,21 +83,21 @@ pub const MENDED: &[Known] = &[
             THERE,
         ],
     ),
-    known("L5, one millisecond", Kind::TwoContents, 4, &[THERE, DELETED, HERE]),
-    known("L5, one millisecond, silent", Kind::Silent, 4, &[THERE, DELETED, HERE]),
-    known("L6, expired", Kind::Silent, 210, &[AWAY, HERE, Idle, Idle]),
-    known("L6, deleted", Kind::Silent, 27, &[AWAY, HERE, DELETED]),
-    known("L7", Kind::Silent, 412, &[AWAY, HERE, HERE, Xdel { topic: 0, at: 0 }]),
-    known("L8, silent", Kind::Silent, 25, &[AWAY, SAVED, HERE, Wait(While), REPLACED]),
+    known("L5, one millisecond", FaultKind::TwoContents, 4, &[THERE, DELETED, HERE]),
+    known("L5, one millisecond, silent", FaultKind::Silent, 4, &[THERE, DELETED, HERE]),
+    known("L6, expired", FaultKind::Silent, 210, &[AWAY, HERE, Idle, Idle]),
+    known("L6, deleted", FaultKind::Silent, 27, &[AWAY, HERE, DELETED]),
+    known("L7", FaultKind::Silent, 412, &[AWAY, HERE, HERE, Xdel { topic: 0, at: 0 }]),
+    known("L8, silent", FaultKind::Silent, 25, &[AWAY, SAVED, HERE, Wait(While), REPLACED]),
     known(
         "L8, one id twice",
-        Kind::TwoContents,
+        FaultKind::TwoContents,
         25,
         &[HERE, SAVED, Wait(While), HERE, Wait(While), REPLACED, Wait(While)],
     ),
     known(
         "L9, silent",
-        Kind::Silent,
+        FaultKind::Silent,
         145,
         &[
             HERE,
@@ -110,40 +110,40 @@ pub const MENDED: &[Known] = &[
     ),
     known(
         "L9, one id twice",
-        Kind::TwoContents,
+        FaultKind::TwoContents,
         90,
         &[link(0, Commands, 1), THERE, Wait(While), HERE, link(0, Commands, 0)],
     ),
-    known("L10", Kind::Silent, 199, &[link(1, Commands, 1), HERE, Wait(Breath), HERE, THERE]),
+    known("L10", FaultKind::Silent, 199, &[link(1, Commands, 1), HERE, Wait(Breath), HERE, THERE]),
     known(
         "L14",
-        Kind::Silent,
+        FaultKind::Silent,
         138,
         &[Drain { gateway: 1 }, BeginOther { gateway: 1, database: 0, rules: true }, HERE, THERE],
     ),
-    known("F1", Kind::GapOverNothing, 5, &[HERE, Idle]),
-    known("F2, of a value", Kind::GapOverNothing, 18, &[VALUE, TAIL]),
-    known("F2, over what was had", Kind::GapOverHad, 18, &[HERE, TAIL]),
-    known("F4", Kind::Uncounted, 74, &[Promote { machine: 1, old: Alive }, AWAY, HERE]),
-    known("F5", Kind::Blamed, 1, &[MadeUp { client: 1, gateway: 0, cursor: step::MadeUp::Early }]),
+    known("F1", FaultKind::GapOverNothing, 5, &[HERE, Idle]),
+    known("F2, of a value", FaultKind::GapOverNothing, 18, &[VALUE, TAIL]),
+    known("F2, over what was had", FaultKind::GapOverHad, 18, &[HERE, TAIL]),
+    known("F4", FaultKind::Uncounted, 74, &[Promote { machine: 1, old: Alive }, AWAY, HERE]),
+    known("F5", FaultKind::Blamed, 1, &[MadeUp { client: 1, gateway: 0, cursor: step::MadeUp::Early }]),
     known(
         "F7",
-        Kind::GapOverNothing,
+        FaultKind::GapOverNothing,
         3,
         &[HERE, Hold { gateway: 0, kind: Commands }, Wait(While), Wait(While), Release],
     ),
     known(
         "A late message, and a stream that is gone",
-        Kind::TwoContents,
+        FaultKind::TwoContents,
         74,
         &[Hold { gateway: 0, kind: PubSub }, HERE, DELETED, Wait(Breath), Release],
     ),
-    known("A replayed message that nobody can read", Kind::Uncounted, 54, &[AWAY, Odd { topic: 0 }]),
-    known("A key of another type", Kind::Silent, 1_207, &[AWAY, HERE, Retype { topic: 0 }]),
-    known("A trimmed stream", Kind::GapOverHad, 5, &[HERE, Trim { topic: 0 }, AWAY]),
+    known("A replayed message that nobody can read", FaultKind::Uncounted, 54, &[AWAY, Odd { topic: 0 }]),
+    known("A key of another type", FaultKind::Silent, 1_207, &[AWAY, HERE, Retype { topic: 0 }]),
+    known("A trimmed stream", FaultKind::GapOverHad, 5, &[HERE, Trim { topic: 0 }, AWAY]),
     known(
         "Back to an old primary",
-        Kind::Twice,
+        FaultKind::Twice,
         294,
         &[
             HERE,
@@ -155,7 +155,7 @@ pub const MENDED: &[Known] = &[
     ),
     known(
         "Deaf for a value",
-        Kind::Stuck,
+        FaultKind::Stuck,
         136,
         &[
             link(0, PubSub, 1),
@@ -165,22 +165,27 @@ pub const MENDED: &[Known] = &[
             link(0, Commands, 0),
         ],
     ),
-    known("A stray message where nothing is kept", Kind::GapOverNothing, 1_008, &[Stray { topic: 4, stray: NotJson }]),
+    known(
+        "A stray message where nothing is kept",
+        FaultKind::GapOverNothing,
+        1_008,
+        &[Stray { topic: 4, stray: NotJson }],
+    ),
     known(
         "Two primaries, and back",
-        Kind::Silent,
+        FaultKind::Silent,
         107,
         &[Lead { gateway: 1, kind: None, machine: 2, cut: true }, Connect { client: 1, gateway: 1 }, Wait(While), HERE],
     ),
     known(
         "A drain while Redis restarts",
-        Kind::GapOverNothing,
+        FaultKind::GapOverNothing,
         1_000_043,
         &[HERE, Crash { machine: 0, keep: All }, Drain { gateway: 1 }],
     ),
     known(
         "A loss at a boundary in doubt",
-        Kind::Silent,
+        FaultKind::Silent,
         6_100_158,
         &[
             Wait(While),
@@ -203,34 +208,34 @@ pub const MENDED: &[Known] = &[
             THERE,
         ],
     ),
-    known("Values that a gateway left out", Kind::Miscounted, 6_060_177, &[VALUE, Deny(3), VALUE, VALUE]),
+    known("Values that a gateway left out", FaultKind::Miscounted, 6_060_177, &[VALUE, Deny(3), VALUE, VALUE]),
     known(
         "A value whose key has another type",
-        Kind::Stuck,
+        FaultKind::Stuck,
         6_081_297,
         &[Promote { machine: 1, old: Down }, Retype { topic: 1 }, Wait(While), Wait(While), Wait(While), Wait(While)],
     ),
     known(
         "A subscription whose key has another type",
-        Kind::Stuck,
+        FaultKind::Stuck,
         6_060_189,
         &[Retype { topic: 3 }, Connect { client: 0, gateway: 1 }, Wait(While), Wait(While), Wait(While), Idle],
     ),
     known(
         "A dataset that goes back by less than a beat",
-        Kind::Stuck,
+        FaultKind::Stuck,
         6_080_349,
         &[REPLACED, HERE, SAVED, Connect { client: 1, gateway: 1 }, REPLACED],
     ),
     known(
         "A place taken over while PUBLISH is denied",
-        Kind::Stuck,
+        FaultKind::Stuck,
         6_082_081,
         &[Deny(3), TakeOver { client: 0, gateway: 1 }, Wait(Moment)],
     ),
     known(
         "A request that waited in a suspended gateway",
-        Kind::Stuck,
+        FaultKind::Stuck,
         6_060_012,
         &[
             Suspend { gateway: 1 },

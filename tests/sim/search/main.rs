@@ -20,8 +20,8 @@ mod world;
 
 use std::time::Duration;
 
-use search::{Limits, Survey, shrink, survey, try_out};
-use step::Group;
+use search::{SearchLimits, Survey, shrink, survey, try_out};
+use step::StepGroup;
 use tickgate::defect::Defect;
 
 /// Every run has a separate thread, for which the system allocator would create an arena page by page.
@@ -47,23 +47,23 @@ fn knob(name: &str) -> Option<u64> {
 }
 
 /// The groups of faults in `TICKGATE_SEARCH_GROUPS`, or all.
-fn groups() -> Vec<Group> {
+fn groups() -> Vec<StepGroup> {
     let named = |names: String| {
-        let is_named = |group: &Group| names.split(',').any(|name| name == format!("{group:?}"));
-        Group::ALL.into_iter().filter(is_named).collect()
+        let is_named = |group: &StepGroup| names.split(',').any(|name| name == format!("{group:?}"));
+        StepGroup::ALL.into_iter().filter(is_named).collect()
     };
-    text("TICKGATE_SEARCH_GROUPS").map_or(Group::ALL.to_vec(), named)
+    text("TICKGATE_SEARCH_GROUPS").map_or(StepGroup::ALL.to_vec(), named)
 }
 
-fn random(seed: u64, groups: &[Group]) -> Vec<step::Step> {
+fn random(seed: u64, groups: &[StepGroup]) -> Vec<step::SimStep> {
     step::random(seed, knob("TICKGATE_SEARCH_LENGTH").unwrap_or(STEPS_MAX), groups)
 }
 
 /// Searches until the configured limit.
-fn search(trace: impl Fn(u64) -> Option<Option<Vec<step::Step>>> + Sync) -> Survey {
+fn search(trace: impl Fn(u64) -> Option<Option<Vec<step::SimStep>>> + Sync) -> Survey {
     let (seconds, total) = (knob("TICKGATE_SEARCH_SECONDS"), knob("TICKGATE_SEARCH_TOTAL"));
     let seconds = seconds.unwrap_or(if total.is_some() { u64::from(u32::MAX) } else { SECONDS });
-    let limits = Limits { time: Duration::from_secs(seconds), steps: total.unwrap_or(u64::MAX) };
+    let limits = SearchLimits { time: Duration::from_secs(seconds), steps: total.unwrap_or(u64::MAX) };
     let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
     let threads = knob("TICKGATE_SEARCH_THREADS").unwrap_or(threads);
     let survey = survey(threads, knob("TICKGATE_SEARCH_FROM").unwrap_or(0), limits, trace);
@@ -75,7 +75,7 @@ fn search(trace: impl Fn(u64) -> Option<Option<Vec<step::Step>>> + Sync) -> Surv
 #[test]
 fn a_trace_is_deterministic() {
     for seed in 0..10 {
-        let steps = random(seed, &Group::ALL);
+        let steps = random(seed, &StepGroup::ALL);
         let [first, second] = [0, 1].map(|_| world::play(seed, &steps));
         assert_eq!(first.told, second.told, "seed {seed}");
         assert_eq!(first.faults, second.faults, "seed {seed}");
@@ -104,7 +104,7 @@ fn no_short_trace_is_silently_wrong() {
 #[test]
 fn a_deliberate_defect_is_found() {
     // Each with the groups whose steps lead to it. The fault suite covers those that need steps a trace does not have.
-    let defects = [(Defect::NoRepeatFilter, Group::ALL.as_slice()), (Defect::NoReport, &[Group::Failover])];
+    let defects = [(Defect::NoRepeatFilter, StepGroup::ALL.as_slice()), (Defect::NoReport, &[StepGroup::Failover])];
     for (defect, groups) in defects {
         let finds = |seed: &u64| {
             let steps = random(*seed, groups);
@@ -121,7 +121,7 @@ fn each_known_trace_behaves_as_described() {
     let told = include_str!("../found.md");
     let mut wrong = Vec::new();
     for (all, is_open) in [(known::OPEN, true), (known::MENDED, false)] {
-        for known::Known { name, kind, seed, steps } in all {
+        for known::KnownFailure { name, kind, seed, steps } in all {
             let played = world::play(*seed, steps);
             if played.faults.iter().any(|own| own.kind == *kind) != is_open {
                 wrong.push(format!(

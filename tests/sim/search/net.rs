@@ -16,7 +16,9 @@ use tickgate::{
     redis_link::{Call, Network},
     tasks::Frost,
 };
-use tickgate_redis_model::{ClientId, Engine, History, Identity, Role, Server, read_reply};
+use tickgate_redis_model::{
+    ClientId, RedisModel, ReplicationRole, ScriptEngine, ServerIdentity, WriteHistory, read_reply,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::Instant,
@@ -26,13 +28,13 @@ use crate::still;
 
 /// The purpose of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum ConnectionKind {
     Commands,
     PubSub,
     Reads,
 }
 
-impl Kind {
+impl ConnectionKind {
     pub const ALL: [Self; 3] = [Self::Commands, Self::PubSub, Self::Reads];
 
     fn named(name: &str) -> Self {
@@ -45,24 +47,24 @@ impl Kind {
 }
 
 /// One kind of connection of one gateway.
-pub type Link = (usize, Kind);
+pub type SimLink = (usize, ConnectionKind);
 
 /// A machine with a Redis server.
 pub struct Machine {
-    pub server: Server,
+    pub server: RedisModel,
     pub up: bool,
     /// The offset of its clock, in milliseconds.
     pub clock_ms: i64,
     /// A copy of its dataset: the last dump.
-    pub saved: History,
+    pub saved: WriteHistory,
     /// It does not replicate now.
     pub lagging: bool,
     /// Its dataset when it stopped.
-    pub stopped: History,
+    pub stopped: WriteHistory,
 }
 
-struct Connection {
-    link: Link,
+struct NetConnection {
+    link: SimLink,
     machine: usize,
     client: ClientId,
     /// Bytes in flight to the server, and to the gateway.
@@ -76,15 +78,15 @@ struct Connection {
 pub struct Net {
     pub machines: Vec<Machine>,
     /// What runs their scripts.
-    engine: Engine,
+    engine: ScriptEngine,
     /// The machine at each link's address.
-    routes: BTreeMap<Link, usize>,
-    connections: BTreeMap<u64, Connection>,
+    routes: BTreeMap<SimLink, usize>,
+    connections: BTreeMap<u64, NetConnection>,
     /// The connection of each client of a machine.
     of_client: BTreeMap<(usize, ClientId), u64>,
     /// Connections with possible new data.
     touched: Vec<u64>,
-    held: BTreeSet<Link>,
+    held: BTreeSet<SimLink>,
     /// The machine that the followers replicate.
     pub leader: usize,
     /// Gateways that lose the next message of a stream.
@@ -114,11 +116,11 @@ pub struct Dialler;
 impl Network for Dialler {
     fn dial(&self, address: &str, name: &str) -> Call {
         let gateway = address.split(':').next().and_then(|host| host.strip_prefix("gateway-")).expect("our address");
-        let link = (gateway.parse().expect("a number"), Kind::named(name));
+        let link = (gateway.parse().expect("a number"), ConnectionKind::named(name));
         let (opened, frost) = with(|net| (net.open(link), net.frosts.get(&link.0).cloned().unwrap_or_default()));
         let dialled = async move {
             match opened {
-                Some(id) => Ok(Box::new(Wire(id)) as Box<_>),
+                Some(id) => Ok(Box::new(SimWire(id)) as Box<_>),
                 None => Err(io::ErrorKind::ConnectionRefused.into()),
             }
         };
@@ -142,12 +144,12 @@ pub fn with<T>(act: impl FnOnce(&mut Net) -> T) -> T {
 /// Starts with this many servers, of which all but the first follow it.
 pub fn begin(machines: usize, Parcel(engine): Parcel) {
     let machine = |number: usize| {
-        let mut server = Server::new(identity(number as u64), engine.clone());
+        let mut server = RedisModel::new(identity(number as u64), engine.clone());
         server.set_node_entries(1);
         if number > 0 {
-            server.set_role(Role::Replica { host: "primary".into(), port: 6379 });
+            server.set_role(ReplicationRole::Replica { host: "primary".into(), port: 6379 });
         }
-        let (saved, stopped) = (History::new(), History::new());
+        let (saved, stopped) = (WriteHistory::new(), WriteHistory::new());
         Machine { server, up: true, clock_ms: 0, saved, lagging: false, stopped }
     };
     let net = Net {
@@ -184,12 +186,12 @@ pub fn end() {
 static ENGINES: Mutex<Vec<Parcel>> = Mutex::new(Vec::new());
 
 /// An engine on its way to another thread.
-pub struct Parcel(Engine);
+pub struct Parcel(ScriptEngine);
 
 impl Parcel {
     /// One of an earlier run, or a new one. Not called in a run, whose randomness it would change.
     pub fn take() -> Self {
-        ENGINES.lock().pop().unwrap_or_else(|| Self(Engine::new()))
+        ENGINES.lock().pop().unwrap_or_else(|| Self(ScriptEngine::new()))
     }
 }
 
@@ -197,8 +199,8 @@ impl Parcel {
 #[allow(unsafe_code, reason = "a Lua is reused by the runs, each of which has its own thread")]
 unsafe impl Send for Parcel {}
 
-fn identity(number: u64) -> Identity {
-    Identity { run_id: format!("{number:040x}"), replid: format!("{:040x}", number + (1 << 40)), former: None }
+fn identity(number: u64) -> ServerIdentity {
+    ServerIdentity { run_id: format!("{number:040x}"), replid: format!("{:040x}", number + (1 << 40)), former: None }
 }
 
 impl Net {
@@ -220,22 +222,22 @@ impl Net {
         }
     }
 
-    pub fn new_identity(&mut self) -> Identity {
+    pub fn new_identity(&mut self) -> ServerIdentity {
         self.identities += 1;
         identity(self.identities)
     }
 
     /// The machine at a link's address.
-    pub fn route(&self, link: Link) -> usize {
+    pub fn route(&self, link: SimLink) -> usize {
         self.routes.get(&link).copied().unwrap_or(0)
     }
 
     /// Points the address of a link to another machine; existing connections stay.
-    pub fn lead(&mut self, link: Link, machine: usize) {
+    pub fn lead(&mut self, link: SimLink, machine: usize) {
         self.routes.insert(link, machine);
     }
 
-    fn open(&mut self, link: Link) -> Option<u64> {
+    fn open(&mut self, link: SimLink) -> Option<u64> {
         let machine = self.route(link);
         if !self.machines[machine].up || self.gone.contains(&link.0) || self.spins {
             return None;
@@ -243,14 +245,14 @@ impl Net {
         let client = self.machines[machine].server.connect();
         self.last += 1;
         let (to_server, to_gateway) = (Vec::new(), Vec::new());
-        let connection = Connection { link, machine, client, to_server, to_gateway, closed: false, reader: None };
+        let connection = NetConnection { link, machine, client, to_server, to_gateway, closed: false, reader: None };
         self.connections.insert(self.last, connection);
         self.of_client.insert((machine, client), self.last);
         Some(self.last)
     }
 
     /// Cuts existing connections of matching links.
-    pub fn cut(&mut self, test: impl Fn(Link, usize) -> bool) {
+    pub fn cut(&mut self, test: impl Fn(SimLink, usize) -> bool) {
         let Self { connections, machines, of_client, touched, .. } = self;
         for (id, own) in connections.iter_mut().filter(|(_, own)| !own.closed && test(own.link, own.machine)) {
             own.closed = true;
@@ -268,7 +270,7 @@ impl Net {
     }
 
     /// Holds a link: nothing passes in either direction, and nothing is lost.
-    pub fn hold(&mut self, link: Link) {
+    pub fn hold(&mut self, link: SimLink) {
         self.held.insert(link);
     }
 
@@ -338,7 +340,7 @@ impl Net {
         let own = self.connections.get_mut(&id)?;
         if !own.closed {
             let (mut bytes, ends) = self.machines[own.machine].server.take_output(own.client);
-            if own.link.1 == Kind::PubSub && self.losing.contains(&own.link.0) && lose_message(&mut bytes) {
+            if own.link.1 == ConnectionKind::PubSub && self.losing.contains(&own.link.0) && lose_message(&mut bytes) {
                 self.losing.remove(&own.link.0);
             }
             own.to_gateway.append(&mut bytes);
@@ -371,15 +373,15 @@ fn lose_message(bytes: &mut Vec<u8>) -> bool {
 }
 
 /// One connection, as held by the real links.
-struct Wire(u64);
+struct SimWire(u64);
 
-impl fmt::Debug for Wire {
+impl fmt::Debug for SimWire {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Wire").field(&self.0).finish()
     }
 }
 
-impl AsyncRead for Wire {
+impl AsyncRead for SimWire {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         NET.with_borrow_mut(|net| {
             let Some(net) = net.as_mut() else { return Poll::Ready(Ok(())) };
@@ -400,7 +402,7 @@ impl AsyncRead for Wire {
     }
 }
 
-impl AsyncWrite for Wire {
+impl AsyncWrite for SimWire {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if NET.with_borrow(Option::is_none) {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
@@ -423,7 +425,7 @@ impl AsyncWrite for Wire {
     }
 }
 
-impl Drop for Wire {
+impl Drop for SimWire {
     fn drop(&mut self) {
         NET.with(|net| {
             let Ok(mut net) = net.try_borrow_mut() else { return };

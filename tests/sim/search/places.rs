@@ -39,19 +39,19 @@ static SESSION: LazyLock<config::Session> = LazyLock::new(|| config::Session {
 });
 
 /// The open connections of a gateway, by session.
-type Table = Arc<Mutex<HashMap<SessionId, Arc<Seat>>>>;
+type OpenConnections = Arc<Mutex<HashMap<SessionId, Arc<ClientPlace>>>>;
 
 /// The sessions of one gateway.
 #[derive(Clone)]
-pub struct Places {
+pub struct GatewayPlaces {
     registry: Registry,
     replica: ReplicaId,
-    open: Table,
+    open: OpenConnections,
 }
 
 /// One connection's place, as its client sees it.
 #[derive(Default)]
-pub struct Seat {
+pub struct ClientPlace {
     /// The session that it has, and the one whose place it took, once that is known.
     chosen: Mutex<Option<(SessionId, Option<SessionId>)>>,
     closed: AtomicBool,
@@ -61,7 +61,7 @@ pub struct Seat {
     pub task: OnceLock<AbortHandle>,
 }
 
-impl Seat {
+impl ClientPlace {
     /// The gateway closes the connection.
     fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
@@ -89,9 +89,9 @@ impl Seat {
     }
 }
 
-impl Places {
+impl GatewayPlaces {
     pub fn start(topology: &Topology, replica: &ReplicaId, tasks: &Tasks) -> Self {
-        let open = Table::default();
+        let open = OpenConnections::default();
         let told = open.clone();
         let control = move |control| {
             let Control::Close { session, .. } = control else { return };
@@ -111,7 +111,7 @@ impl Places {
 
     /// Gives a connection its session: the one that its client wants, or a new one. The place is free again when what this
     /// returns is dropped; `None` where it was refused. Its client tries again if it is still there.
-    pub async fn enter(self, seat: Arc<Seat>, wanted: Option<SessionId>) -> Option<Entered> {
+    pub async fn enter(self, seat: Arc<ClientPlace>, wanted: Option<SessionId>) -> Option<Entered> {
         let (session, taken) = loop {
             match self.admit(wanted).await {
                 Some(chosen) => break chosen,
@@ -167,8 +167,8 @@ impl Places {
 
 /// A connection that has its place.
 pub struct Entered {
-    places: Places,
-    seat: Arc<Seat>,
+    places: GatewayPlaces,
+    seat: Arc<ClientPlace>,
     session: SessionId,
 }
 

@@ -10,42 +10,42 @@ use std::{
 use parking_lot::Mutex;
 
 use crate::{
-    judge::{Fault, Kind},
+    judge::{FaultKind, LossFault},
     net,
-    step::{Keep, Old, Step},
+    step::{KeptData, Old, SimStep},
     world::{Played, play},
 };
 
 /// A failing trace and its faults.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct FoundFailure {
     pub seed: u64,
-    pub steps: Vec<Step>,
-    pub fault: Fault,
+    pub steps: Vec<SimStep>,
+    pub fault: LossFault,
     pub told: String,
 }
 
-impl Found {
+impl FoundFailure {
     pub fn tell(&self) -> String {
         let steps: Vec<_> = self.steps.iter().map(ToString::to_string).collect();
-        let Fault { kind, text } = &self.fault;
+        let LossFault { kind, text } = &self.fault;
         format!("{kind:?} (seed {}): {text}\n    {}\n{}", self.seed, steps.join("\n    "), self.told)
     }
 
     /// Identifies the fault independently of the seed: its kind, and the kinds of its steps.
-    pub fn signature(&self) -> (Kind, BTreeSet<String>) {
+    pub fn signature(&self) -> (FaultKind, BTreeSet<String>) {
         (self.fault.kind, self.steps.iter().filter(|step| !is_ordinary(step)).map(name).collect())
     }
 }
 
 /// Steps that are part of every trace.
-fn is_ordinary(step: &Step) -> bool {
-    matches!(step, Step::Wait(_) | Step::Publish { .. } | Step::Connect { .. } | Step::Leave { .. })
+fn is_ordinary(step: &SimStep) -> bool {
+    matches!(step, SimStep::Wait(_) | SimStep::Publish { .. } | SimStep::Connect { .. } | SimStep::Leave { .. })
 }
 
 /// The kind of a step.
-fn name(step: &Step) -> String {
-    if let Step::BeginOther { rules: true, .. } = step {
+fn name(step: &SimStep) -> String {
+    if let SimStep::BeginOther { rules: true, .. } = step {
         return "BeginOtherRules".to_owned();
     }
     step.to_string().split([' ', '(']).next().unwrap_or_default().to_owned()
@@ -58,7 +58,7 @@ pub struct Survey {
     pub steps: u64,
     pub seconds: f64,
     /// One shrunk trace per signature, in the order of discovery.
-    pub found: Vec<Found>,
+    pub found: Vec<FoundFailure>,
 }
 
 impl Survey {
@@ -70,7 +70,7 @@ impl Survey {
 
 /// When a search without a last trace ends.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct SearchLimits {
     pub time: Duration,
     pub steps: u64,
 }
@@ -83,19 +83,19 @@ const TOLD_EVERY: Duration = Duration::from_secs(60);
 pub fn survey(
     threads: u64,
     from: u64,
-    limits: Limits,
-    trace: impl Fn(u64) -> Option<Option<Vec<Step>>> + Sync,
+    limits: SearchLimits,
+    trace: impl Fn(u64) -> Option<Option<Vec<SimStep>>> + Sync,
 ) -> Survey {
     let (begun, next, over) = (Instant::now(), AtomicU64::new(from), AtomicBool::new(false));
     let told = AtomicU64::new(1);
     let (runs, steps) = (AtomicU64::new(0), AtomicU64::new(0));
     let known = Mutex::new((BTreeSet::new(), Vec::new()));
-    let look = |seed: u64, trace: &[Step]| {
+    let look = |seed: u64, trace: &[SimStep]| {
         let Played { faults, told } = play(seed, trace);
         for fault in faults {
-            let rough = Found { seed, steps: trace.to_vec(), fault, told: told.clone() };
+            let rough = FoundFailure { seed, steps: trace.to_vec(), fault, told: told.clone() };
             let (kind, names) = rough.signature();
-            let within = |(other, set): &&(Kind, BTreeSet<String>)| *other == kind && set.is_subset(&names);
+            let within = |(other, set): &&(FaultKind, BTreeSet<String>)| *other == kind && set.is_subset(&names);
             let candidates: Vec<_> = known.lock().0.iter().filter(within).map(|(_, set)| set.clone()).collect();
             let is_enough = |set: &BTreeSet<String>| {
                 let steps: Vec<_> =
@@ -149,17 +149,17 @@ pub fn survey(
 }
 
 /// Plays a trace. Returns its fault of the given kind, or its worst one.
-pub fn try_out(seed: u64, steps: &[Step], kind: Option<Kind>) -> Option<Found> {
+pub fn try_out(seed: u64, steps: &[SimStep], kind: Option<FaultKind>) -> Option<FoundFailure> {
     let Played { faults, told } = play(seed, steps);
     let fault = faults.into_iter().find(|fault| kind.is_none_or(|kind| fault.kind == kind))?;
-    Some(Found { seed, steps: steps.to_vec(), fault, told })
+    Some(FoundFailure { seed, steps: steps.to_vec(), fault, told })
 }
 
 /// The fewest steps that fail in the same way: halves are removed first, then quarters, then single steps, until none
 /// can be removed; then each step is simplified.
-pub fn shrink(found: &Found) -> Found {
+pub fn shrink(found: &FoundFailure) -> FoundFailure {
     let mut best = found.clone();
-    let fails = |steps: &[Step]| try_out(found.seed, steps, Some(found.fault.kind));
+    let fails = |steps: &[SimStep]| try_out(found.seed, steps, Some(found.fault.kind));
     let mut size = best.steps.len().div_ceil(2);
     while size > 0 {
         let (mut at, mut is_smaller) = (0, false);
@@ -189,25 +189,28 @@ pub fn shrink(found: &Found) -> Found {
 }
 
 /// Simpler variants of a step.
-fn simpler(step: Step) -> Vec<Step> {
+fn simpler(step: SimStep) -> Vec<SimStep> {
     match step {
-        Step::Crash { machine, keep } => {
-            let simpler = [Keep::All, Keep::But(1), Keep::Nothing].into_iter().filter(|other| *other < keep);
-            simpler.map(|keep| Step::Crash { machine, keep }).collect()
+        SimStep::Crash { machine, keep } => {
+            let simpler =
+                [KeptData::All, KeptData::But(1), KeptData::Nothing].into_iter().filter(|other| *other < keep);
+            simpler.map(|keep| SimStep::Crash { machine, keep }).collect()
         }
-        Step::Start { machine, keep } if keep != Keep::All => vec![Step::Start { machine, keep: Keep::All }],
-        Step::Promote { machine, old } if old != Old::Down => vec![Step::Promote { machine, old: Old::Down }],
-        Step::Publish { gateway, topic } => {
+        SimStep::Start { machine, keep } if keep != KeptData::All => {
+            vec![SimStep::Start { machine, keep: KeptData::All }]
+        }
+        SimStep::Promote { machine, old } if old != Old::Down => vec![SimStep::Promote { machine, old: Old::Down }],
+        SimStep::Publish { gateway, topic } => {
             let simpler = [(0, 0), (0, topic), (gateway, 0)].into_iter().filter(|other| *other != (gateway, topic));
-            simpler.map(|(gateway, topic)| Step::Publish { gateway, topic }).collect()
+            simpler.map(|(gateway, topic)| SimStep::Publish { gateway, topic }).collect()
         }
-        Step::Once { gateway, topic } => vec![Step::Publish { gateway, topic }],
-        Step::TakeOver { client, gateway } => vec![Step::Connect { client, gateway }],
-        Step::Connect { client, gateway: 1 } => vec![Step::Connect { client, gateway: 0 }],
-        Step::Xdel { topic, at } if at > 0 => vec![Step::Xdel { topic, at: 0 }],
-        Step::Lead { gateway, kind: None, machine, cut } => {
-            let kinds = net::Kind::ALL.into_iter();
-            kinds.map(|kind| Step::Lead { gateway, kind: Some(kind), machine, cut }).collect()
+        SimStep::Once { gateway, topic } => vec![SimStep::Publish { gateway, topic }],
+        SimStep::TakeOver { client, gateway } => vec![SimStep::Connect { client, gateway }],
+        SimStep::Connect { client, gateway: 1 } => vec![SimStep::Connect { client, gateway: 0 }],
+        SimStep::Xdel { topic, at } if at > 0 => vec![SimStep::Xdel { topic, at: 0 }],
+        SimStep::Lead { gateway, kind: None, machine, cut } => {
+            let kinds = net::ConnectionKind::ALL.into_iter();
+            kinds.map(|kind| SimStep::Lead { gateway, kind: Some(kind), machine, cut }).collect()
         }
         _ => Vec::new(),
     }

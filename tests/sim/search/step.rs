@@ -6,7 +6,7 @@ use std::fmt;
 use tickgate_kit::dice::Dice;
 use tickgate_wire::model::StreamId;
 
-use crate::{gateway::TOPICS, net::Kind};
+use crate::{gateway::TOPICS, net::ConnectionKind};
 
 pub const MACHINES: usize = 3;
 pub const GATEWAYS: usize = 2;
@@ -14,7 +14,7 @@ pub const CLIENTS: usize = 2;
 
 /// What a restarted server still has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Keep {
+pub enum KeptData {
     /// `appendfsync always`, or a clean stop.
     All,
     /// `appendfsync everysec`: all but this many of the last writes.
@@ -73,7 +73,7 @@ impl MadeUp {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Step {
+pub enum SimStep {
     Wait(Pause),
     /// Nothing happens for longer than an idle stream is retained.
     Idle,
@@ -124,14 +124,14 @@ pub enum Step {
     },
     Crash {
         machine: usize,
-        keep: Keep,
+        keep: KeptData,
     },
     Stop {
         machine: usize,
     },
     Start {
         machine: usize,
-        keep: Keep,
+        keep: KeptData,
     },
     Dump {
         machine: usize,
@@ -146,7 +146,7 @@ pub enum Step {
     /// An address is pointed to another machine: that of one link of a gateway, or all of its.
     Lead {
         gateway: usize,
-        kind: Option<Kind>,
+        kind: Option<ConnectionKind>,
         machine: usize,
         cut: bool,
     },
@@ -204,11 +204,11 @@ pub enum Step {
     },
     Cut {
         gateway: usize,
-        kind: Kind,
+        kind: ConnectionKind,
     },
     Hold {
         gateway: usize,
-        kind: Kind,
+        kind: ConnectionKind,
     },
     Release,
     /// The next message of a stream to a gateway is lost, without breaking the link.
@@ -220,7 +220,7 @@ pub enum Step {
 /// Rights that are revoked together.
 pub const RIGHTS: [&[&str]; 4] = [&["xrange", "xrevrange"], &["evalsha"], &["xadd"], &["publish"]];
 
-impl fmt::Display for Step {
+impl fmt::Display for SimStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self:?}")
     }
@@ -228,7 +228,7 @@ impl fmt::Display for Step {
 
 /// Groups of steps: a run draws from some of them, so that few kinds of faults are combined often.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Group {
+pub enum StepGroup {
     Crashes,
     Failover,
     Addresses,
@@ -248,7 +248,7 @@ pub enum Group {
     Places,
 }
 
-impl Group {
+impl StepGroup {
     /// All of them.
     pub const ALL: [Self; 17] = [
         Self::Crashes,
@@ -271,98 +271,100 @@ impl Group {
     ];
 }
 
-fn keep(dice: &mut Dice) -> Keep {
+fn keep(dice: &mut Dice) -> KeptData {
     match dice.below(4) {
-        0 => Keep::All,
-        1 => Keep::Nothing,
-        2 => Keep::Saved,
-        _ => Keep::But(dice.between(1, 3) as usize),
+        0 => KeptData::All,
+        1 => KeptData::Nothing,
+        2 => KeptData::Saved,
+        _ => KeptData::But(dice.between(1, 3) as usize),
     }
 }
 
-fn crash(machine: usize, dice: &mut Dice) -> Step {
+fn crash(machine: usize, dice: &mut Dice) -> SimStep {
     match dice.below(5) {
-        0 => Step::Dump { machine },
-        1 => Step::Stop { machine },
-        2 => Step::Start { machine, keep: keep(dice) },
-        _ => Step::Crash { machine, keep: keep(dice) },
+        0 => SimStep::Dump { machine },
+        1 => SimStep::Stop { machine },
+        2 => SimStep::Start { machine, keep: keep(dice) },
+        _ => SimStep::Crash { machine, keep: keep(dice) },
     }
 }
 
 /// One step of a group.
-fn fault(group: Group, dice: &mut Dice) -> Step {
+fn fault(group: StepGroup, dice: &mut Dice) -> SimStep {
     let (machine, gateway, topic) = (dice.index(MACHINES), dice.index(GATEWAYS), dice.index(TOPICS.len()));
-    let kind = *dice.choose(&Kind::ALL);
+    let kind = *dice.choose(&ConnectionKind::ALL);
     match group {
-        Group::Crashes => crash(machine, dice),
-        Group::Failover => match dice.below(3) {
-            0 => Step::Lag { machine },
-            _ => Step::Promote { machine, old: *dice.choose(&[Old::Down, Old::Alive, Old::Follows]) },
+        StepGroup::Crashes => crash(machine, dice),
+        StepGroup::Failover => match dice.below(3) {
+            0 => SimStep::Lag { machine },
+            _ => SimStep::Promote { machine, old: *dice.choose(&[Old::Down, Old::Alive, Old::Follows]) },
         },
-        Group::Addresses => {
+        StepGroup::Addresses => {
             let kind = if dice.chance(500) { None } else { Some(kind) };
-            Step::Lead { gateway, kind, machine, cut: dice.chance(800) }
+            SimStep::Lead { gateway, kind, machine, cut: dice.chance(800) }
         }
-        Group::Replacement => {
+        StepGroup::Replacement => {
             if dice.chance(500) {
-                Step::Dump { machine }
+                SimStep::Dump { machine }
             } else {
-                Step::Replace { machine }
+                SimStep::Replace { machine }
             }
         }
-        Group::Clocks => Step::Clock { machine, ms: *dice.choose(&[-5_000, -3_600_000, 5_000, 3_600_000]) },
-        Group::Removal => match dice.below(5) {
-            0 => Step::Delete { topic },
-            1 => Step::Trim { topic },
-            2 => Step::Retype { topic },
-            3 => Step::Evict,
-            _ => Step::Xdel { topic, at: dice.index(3) },
+        StepGroup::Clocks => SimStep::Clock { machine, ms: *dice.choose(&[-5_000, -3_600_000, 5_000, 3_600_000]) },
+        StepGroup::Removal => match dice.below(5) {
+            0 => SimStep::Delete { topic },
+            1 => SimStep::Trim { topic },
+            2 => SimStep::Retype { topic },
+            3 => SimStep::Evict,
+            _ => SimStep::Xdel { topic, at: dice.index(3) },
         },
-        Group::Rights => match dice.below(3) {
-            0 => Step::Deny(dice.index(RIGHTS.len())),
-            1 => Step::Fill,
-            _ => Step::Allow,
+        StepGroup::Rights => match dice.below(3) {
+            0 => SimStep::Deny(dice.index(RIGHTS.len())),
+            1 => SimStep::Fill,
+            _ => SimStep::Allow,
         },
-        Group::Strays if dice.chance(300) => {
-            Step::MadeUp { client: 1, gateway, cursor: *dice.choose(&[MadeUp::Early, MadeUp::Late]) }
+        StepGroup::Strays if dice.chance(300) => {
+            SimStep::MadeUp { client: 1, gateway, cursor: *dice.choose(&[MadeUp::Early, MadeUp::Late]) }
         }
-        Group::Strays => Step::Stray { topic, stray: *dice.choose(&[Stray::Nonsense, Stray::Foreign, Stray::NotJson]) },
-        Group::Gateways => match dice.below(3) {
-            0 => Step::Kill { gateway },
-            1 => Step::Drain { gateway },
-            _ => Step::Begin { gateway },
+        StepGroup::Strays => {
+            SimStep::Stray { topic, stray: *dice.choose(&[Stray::Nonsense, Stray::Foreign, Stray::NotJson]) }
+        }
+        StepGroup::Gateways => match dice.below(3) {
+            0 => SimStep::Kill { gateway },
+            1 => SimStep::Drain { gateway },
+            _ => SimStep::Begin { gateway },
         },
-        Group::Others => {
+        StepGroup::Others => {
             let (database, rules) = *dice.choose(&[(1, false), (0, true)]);
-            Step::BeginOther { gateway, database, rules }
+            SimStep::BeginOther { gateway, database, rules }
         }
-        Group::Links => match dice.below(4) {
-            0 => Step::Cut { gateway, kind },
-            1 => Step::Hold { gateway, kind },
-            2 => Step::Lose { gateway },
-            _ => Step::Release,
+        StepGroup::Links => match dice.below(4) {
+            0 => SimStep::Cut { gateway, kind },
+            1 => SimStep::Hold { gateway, kind },
+            2 => SimStep::Lose { gateway },
+            _ => SimStep::Release,
         },
-        Group::Engines if dice.chance(200) => Step::Odd { topic: 0 },
-        Group::Engines => Step::Engine { topic },
+        StepGroup::Engines if dice.chance(200) => SimStep::Odd { topic: 0 },
+        StepGroup::Engines => SimStep::Engine { topic },
         // More than a minute of beats: half of a run's cost.
-        Group::Silence if dice.chance(200) => Step::Idle,
-        Group::Silence => Step::Wait(Pause::While),
-        Group::Slowness if dice.chance(600) => Step::Stall { client: dice.index(CLIENTS) },
-        Group::Slowness => Step::Read { client: dice.index(CLIENTS) },
-        Group::Repeats if dice.chance(400) => Step::Once { gateway, topic },
-        Group::Repeats => Step::Again { gateway },
-        Group::Suspension => match dice.below(5) {
+        StepGroup::Silence if dice.chance(200) => SimStep::Idle,
+        StepGroup::Silence => SimStep::Wait(Pause::While),
+        StepGroup::Slowness if dice.chance(600) => SimStep::Stall { client: dice.index(CLIENTS) },
+        StepGroup::Slowness => SimStep::Read { client: dice.index(CLIENTS) },
+        StepGroup::Repeats if dice.chance(400) => SimStep::Once { gateway, topic },
+        StepGroup::Repeats => SimStep::Again { gateway },
+        StepGroup::Suspension => match dice.below(5) {
             // For longer than a lease.
-            0 => Step::Wait(Pause::Long),
-            1 => Step::Resume { gateway },
-            _ => Step::Suspend { gateway },
+            0 => SimStep::Wait(Pause::Long),
+            1 => SimStep::Resume { gateway },
+            _ => SimStep::Suspend { gateway },
         },
-        Group::Places => Step::TakeOver { client: dice.index(CLIENTS), gateway },
+        StepGroup::Places => SimStep::TakeOver { client: dice.index(CLIENTS), gateway },
     }
 }
 
 /// A trace of at most this many steps from a seed, with faults of up to three of these groups.
-pub fn random(seed: u64, len: u64, from: &[Group]) -> Vec<Step> {
+pub fn random(seed: u64, len: u64, from: &[StepGroup]) -> Vec<SimStep> {
     let mut dice = Dice::new(seed);
     let count = dice.between(1, 3);
     let groups: Vec<_> = (0..count).map(|_| *dice.choose(from)).collect();
@@ -371,10 +373,10 @@ pub fn random(seed: u64, len: u64, from: &[Group]) -> Vec<Step> {
     for _ in 0..len {
         let (gateway, topic) = (dice.index(GATEWAYS), if dice.chance(600) { 0 } else { dice.index(TOPICS.len()) });
         steps.push(match dice.below(100) {
-            0..=27 => Step::Publish { gateway, topic },
-            28..=35 => Step::Connect { client: dice.index(CLIENTS), gateway },
-            36..=40 => Step::Leave { client: dice.index(CLIENTS) },
-            41..=60 => Step::Wait(*dice.choose(&[Pause::Moment, Pause::Breath, Pause::While])),
+            0..=27 => SimStep::Publish { gateway, topic },
+            28..=35 => SimStep::Connect { client: dice.index(CLIENTS), gateway },
+            36..=40 => SimStep::Leave { client: dice.index(CLIENTS) },
+            41..=60 => SimStep::Wait(*dice.choose(&[Pause::Moment, Pause::Breath, Pause::While])),
             _ => fault(*dice.choose(&groups), &mut dice),
         });
     }
@@ -383,34 +385,35 @@ pub fn random(seed: u64, len: u64, from: &[Group]) -> Vec<Step> {
 
 /// The alphabets of the exhaustive search, on one topic: a failover between machines with different clocks, and the
 /// most frequent steps: two gateways, two servers, one client.
-pub const ALPHABETS: [&[Step]; 2] = [
+pub const ALPHABETS: [&[SimStep]; 2] = [
     &[
-        Step::Publish { gateway: 0, topic: 0 },
-        Step::Publish { gateway: 1, topic: 0 },
-        Step::Wait(Pause::Breath),
-        Step::Lag { machine: 1 },
-        Step::Clock { machine: 1, ms: -3_600_000 },
-        Step::Promote { machine: 1, old: Old::Down },
+        SimStep::Publish { gateway: 0, topic: 0 },
+        SimStep::Publish { gateway: 1, topic: 0 },
+        SimStep::Wait(Pause::Breath),
+        SimStep::Lag { machine: 1 },
+        SimStep::Clock { machine: 1, ms: -3_600_000 },
+        SimStep::Promote { machine: 1, old: Old::Down },
     ],
     &[
-        Step::Publish { gateway: 0, topic: 0 },
-        Step::Publish { gateway: 1, topic: 0 },
-        Step::Wait(Pause::While),
-        Step::Leave { client: 0 },
-        Step::Connect { client: 0, gateway: 1 },
-        Step::Crash { machine: 0, keep: Keep::But(1) },
-        Step::Lag { machine: 1 },
-        Step::Promote { machine: 1, old: Old::Alive },
-        Step::Lead { gateway: 0, kind: Some(Kind::Commands), machine: 0, cut: true },
-        Step::Kill { gateway: 0 },
-        Step::Delete { topic: 0 },
+        SimStep::Publish { gateway: 0, topic: 0 },
+        SimStep::Publish { gateway: 1, topic: 0 },
+        SimStep::Wait(Pause::While),
+        SimStep::Leave { client: 0 },
+        SimStep::Connect { client: 0, gateway: 1 },
+        SimStep::Crash { machine: 0, keep: KeptData::But(1) },
+        SimStep::Lag { machine: 1 },
+        SimStep::Promote { machine: 1, old: Old::Alive },
+        SimStep::Lead { gateway: 0, kind: Some(ConnectionKind::Commands), machine: 0, cut: true },
+        SimStep::Kill { gateway: 0 },
+        SimStep::Delete { topic: 0 },
     ],
 ];
 
 /// The trace with this number, over all alphabets, ordered by length. The outer `None`: there is none within `len_max`;
 /// the inner `None`: a shorter or equal trace replaces it, because nothing is published, or a step changes nothing.
-pub fn numbered(mut number: u64, len_max: usize) -> Option<Option<Vec<Step>>> {
-    let count = |alphabet: &[Step], len: usize| (alphabet.len() as u64).pow(u32::try_from(len).expect("short traces"));
+pub fn numbered(mut number: u64, len_max: usize) -> Option<Option<Vec<SimStep>>> {
+    let count =
+        |alphabet: &[SimStep], len: usize| (alphabet.len() as u64).pow(u32::try_from(len).expect("short traces"));
     let mut all = (1..=len_max).flat_map(|len| ALPHABETS.map(|alphabet| (alphabet, len)));
     let (alphabet, len) = loop {
         let (alphabet, len) = all.next()?;
@@ -424,8 +427,8 @@ pub fn numbered(mut number: u64, len_max: usize) -> Option<Option<Vec<Step>>> {
         steps.push(alphabet[(number % alphabet.len() as u64) as usize]);
         number /= alphabet.len() as u64;
     }
-    let publishes = steps.iter().any(|step| matches!(step, Step::Publish { .. }));
-    let is_over = matches!(steps[len - 1], Step::Lag { .. } | Step::Wait(_));
+    let publishes = steps.iter().any(|step| matches!(step, SimStep::Publish { .. }));
+    let is_over = matches!(steps[len - 1], SimStep::Lag { .. } | SimStep::Wait(_));
     Some((publishes && !is_over && Shape::new().changes_with_each(&steps)).then_some(steps))
 }
 
@@ -436,7 +439,7 @@ struct Shape {
     lags: bool,
     /// The destination of most commands.
     primary: usize,
-    last: Option<Step>,
+    last: Option<SimStep>,
 }
 
 impl Shape {
@@ -444,30 +447,30 @@ impl Shape {
         Self { gateways: [true; GATEWAYS], client: Some(0), lags: false, primary: 0, last: None }
     }
 
-    fn changes_with_each(mut self, steps: &[Step]) -> bool {
+    fn changes_with_each(mut self, steps: &[SimStep]) -> bool {
         steps.iter().all(|step| {
             // A repetition at the same moment has no effect.
-            let repeats = matches!(step, Step::Publish { .. } | Step::Crash { .. } | Step::Wait(_));
+            let repeats = matches!(step, SimStep::Publish { .. } | SimStep::Crash { .. } | SimStep::Wait(_));
             let again = self.last.replace(*step) == Some(*step);
             self.change(*step) && (repeats || !again)
         })
     }
 
-    fn change(&mut self, step: Step) -> bool {
+    fn change(&mut self, step: SimStep) -> bool {
         match step {
-            Step::Publish { gateway, .. } => self.gateways[gateway],
-            Step::Leave { .. } => self.client.take().is_some(),
-            Step::Connect { gateway, .. } => self.gateways[gateway] && self.client.replace(gateway) != Some(gateway),
-            Step::Kill { gateway } => {
+            SimStep::Publish { gateway, .. } => self.gateways[gateway],
+            SimStep::Leave { .. } => self.client.take().is_some(),
+            SimStep::Connect { gateway, .. } => self.gateways[gateway] && self.client.replace(gateway) != Some(gateway),
+            SimStep::Kill { gateway } => {
                 self.client = self.client.filter(|at| *at != gateway);
                 std::mem::replace(&mut self.gateways[gateway], false)
             }
-            Step::Lag { .. } => self.primary == 0 && !std::mem::replace(&mut self.lags, true),
-            Step::Promote { machine, .. } => {
+            SimStep::Lag { .. } => self.primary == 0 && !std::mem::replace(&mut self.lags, true),
+            SimStep::Promote { machine, .. } => {
                 self.lags &= self.primary == machine;
                 std::mem::replace(&mut self.primary, machine) != machine
             }
-            Step::Lead { gateway, machine, .. } => {
+            SimStep::Lead { gateway, machine, .. } => {
                 self.primary = if self.gateways[gateway] { machine } else { self.primary };
                 self.gateways[gateway]
             }

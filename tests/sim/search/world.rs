@@ -9,19 +9,19 @@ use tickgate::{
     metrics::Metrics,
     redis_link::{Keys, with_network},
 };
-use tickgate_redis_model::{History, Refusals, Reply, Role};
+use tickgate_redis_model::{Refusals, ReplicationRole, RespReply, WriteHistory};
 use tokio::{runtime::Builder, task::yield_now, time::sleep};
 
 use crate::{
-    client::Client,
-    engine::Engine,
+    client::SimClient,
+    engine::EngineState,
     gateway::{
-        self, Gateway, Outcome, PREFIX, Publication, Publications, RETAIN_TTL, Setup, TOPICS, is_plain, is_private,
-        stream,
+        self, NumberedPublication, PREFIX, Publications, RETAIN_TTL, Setup, SimGateway, SimPublishOutcome, TOPICS,
+        is_plain, is_private, stream,
     },
-    judge::{self, Excuses, Fault, Kind as FaultKind},
-    net::{self, Kind, Machine, Net},
-    step::{CLIENTS, GATEWAYS, Keep, MACHINES, Old, Pause, RIGHTS, Step, Stray},
+    judge::{self, Excuses, FaultKind, LossFault},
+    net::{self, ConnectionKind, Machine, Net},
+    step::{CLIENTS, GATEWAYS, KeptData, MACHINES, Old, Pause, RIGHTS, SimStep, Stray},
     still,
 };
 
@@ -46,18 +46,18 @@ static IDLE: Mutex<Vec<Arc<Metrics>>> = Mutex::new(Vec::new());
 #[derive(Clone, Debug)]
 pub struct Played {
     /// All faults, the worst first.
-    pub faults: Vec<Fault>,
+    pub faults: Vec<LossFault>,
     /// The stories, for debugging.
     pub told: String,
 }
 
 /// Plays a trace, in a separate thread because the state of the operating system is part of the run.
-pub fn play(seed: u64, steps: &[Step]) -> Played {
+pub fn play(seed: u64, steps: &[SimStep]) -> Played {
     play_with(None, seed, steps)
 }
 
 /// The same with a deliberate defect in the gateways.
-pub fn play_with(defect: Option<Defect>, seed: u64, steps: &[Step]) -> Played {
+pub fn play_with(defect: Option<Defect>, seed: u64, steps: &[SimStep]) -> Played {
     let steps = steps.to_vec();
     let thread = std::thread::Builder::new().stack_size(4 << 20);
     // Outside the run, whose randomness they would change.
@@ -75,14 +75,14 @@ pub fn play_with(defect: Option<Defect>, seed: u64, steps: &[Step]) -> Played {
     let joined = thread.spawn(run).expect("a thread").join();
     joined.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "a panic".to_owned());
-        Played { faults: vec![Fault::new(FaultKind::Stuck, text)], told: String::new() }
+        Played { faults: vec![LossFault::new(FaultKind::Stuck, text)], told: String::new() }
     })
 }
 
-struct World {
-    gateways: [Option<Gateway>; GATEWAYS],
-    clients: [Client; CLIENTS],
-    engine: Engine,
+struct SimWorld {
+    gateways: [Option<SimGateway>; GATEWAYS],
+    clients: [SimClient; CLIENTS],
+    engine: EngineState,
     publications: Publications,
     /// Of all gateways together, and how many gaps they had counted before.
     metrics: Arc<Metrics>,
@@ -100,16 +100,16 @@ struct World {
     setup: Setup,
 }
 
-async fn run(steps: &[Step], metrics: &Arc<Metrics>, engine: net::Parcel) -> Played {
+async fn run(steps: &[SimStep], metrics: &Arc<Metrics>, engine: net::Parcel) -> Played {
     net::begin(MACHINES, engine);
     // Without any the gateways let none in.
-    let has = |wanted: fn(&Step) -> bool| steps.iter().any(wanted);
+    let has = |wanted: fn(&SimStep) -> bool| steps.iter().any(wanted);
     let setup = Setup {
-        engines: has(|step| matches!(step, Step::Engine { .. } | Step::Odd { .. })),
-        sessions: has(|step| matches!(step, Step::TakeOver { .. })),
+        engines: has(|step| matches!(step, SimStep::Engine { .. } | SimStep::Odd { .. })),
+        sessions: has(|step| matches!(step, SimStep::TakeOver { .. })),
         ..Setup::default()
     };
-    let mut world = World::new(setup, metrics);
+    let mut world = SimWorld::new(setup, metrics);
     for gateway in 0..GATEWAYS {
         world.begin(gateway, Setup::default());
     }
@@ -124,12 +124,12 @@ async fn run(steps: &[Step], metrics: &Arc<Metrics>, engine: net::Parcel) -> Pla
     Played { faults: world.faults(), told: world.tell() }
 }
 
-impl World {
+impl SimWorld {
     fn new(setup: Setup, metrics: &Arc<Metrics>) -> Self {
         Self {
             gateways: std::array::from_fn(|_| None),
-            clients: std::array::from_fn(Client::new),
-            engine: Engine::default(),
+            clients: std::array::from_fn(SimClient::new),
+            engine: EngineState::default(),
             publications: Publications::default(),
             gaps_before: metrics.gaps_total.total(),
             metrics: metrics.clone(),
@@ -151,9 +151,9 @@ impl World {
         let primary = self.primary();
         self.last_number += 1;
         self.numbers[at] = self.last_number;
-        net::with(|net| Kind::ALL.iter().for_each(|kind| net.lead((self.last_number, *kind), primary)));
+        net::with(|net| ConnectionKind::ALL.iter().for_each(|kind| net.lead((self.last_number, *kind), primary)));
         let Setup { engines, sessions, .. } = self.setup;
-        let gateway = Gateway::start(self.last_number, Setup { engines, sessions, ..setup }, &self.metrics);
+        let gateway = SimGateway::start(self.last_number, Setup { engines, sessions, ..setup }, &self.metrics);
         self.others[at] = setup.database != 0 || setup.other_rules;
         self.gateways[at] = Some(gateway);
     }
@@ -161,7 +161,7 @@ impl World {
     /// The destination of most commands: the server that operators work on.
     fn primary(&self) -> usize {
         let living = (0..GATEWAYS).find(|at| self.gateways[*at].is_some());
-        net::with(|net| living.map_or(net.leader, |at| net.route((self.numbers[at], Kind::Commands))))
+        net::with(|net| living.map_or(net.leader, |at| net.route((self.numbers[at], ConnectionKind::Commands))))
     }
 
     fn connect(&mut self, client: usize, gateway: usize) {
@@ -205,7 +205,7 @@ impl World {
         let primary = self.primary();
         net::with(|net| net.replicate(primary));
         self.notice();
-        self.clients.iter_mut().for_each(Client::read);
+        self.clients.iter_mut().for_each(SimClient::read);
     }
 
     /// Records lost streams, and with them the knowledge of their ids.
@@ -221,75 +221,75 @@ impl World {
         });
     }
 
-    async fn step(&mut self, step: Step) {
+    async fn step(&mut self, step: SimStep) {
         match step {
-            Step::Wait(pause) => return self.pause(pause).await,
-            Step::Idle => return self.pass(RETAIN_TTL + Duration::from_secs(1)).await,
-            Step::Publish { gateway, topic } => {
+            SimStep::Wait(pause) => return self.pause(pause).await,
+            SimStep::Idle => return self.pass(RETAIN_TTL + Duration::from_secs(1)).await,
+            SimStep::Publish { gateway, topic } => {
                 if let Some(gateway) = &self.gateways[gateway] {
                     gateway.publish(topic, None, &self.publications);
                 }
             }
-            Step::Once { gateway, topic } => {
+            SimStep::Once { gateway, topic } => {
                 if let Some(gateway) = &self.gateways[gateway] {
                     let first = self.publications.lock().len();
                     gateway.publish(topic, Some(first), &self.publications);
                 }
             }
-            Step::Again { gateway } => self.repeat(gateway),
-            Step::Engine { topic } => self.engine(topic, false),
-            Step::Odd { topic } => self.engine(topic, true),
-            Step::MadeUp { client, gateway, cursor } => {
+            SimStep::Again { gateway } => self.repeat(gateway),
+            SimStep::Engine { topic } => self.engine(topic, false),
+            SimStep::Odd { topic } => self.engine(topic, true),
+            SimStep::MadeUp { client, gateway, cursor } => {
                 if self.clients[client].make_up(cursor.id()) {
                     self.connect(client, gateway);
                 }
             }
-            Step::Connect { client, gateway } => self.connect(client, gateway),
-            Step::TakeOver { client, gateway } => self.take_over(client, gateway).await,
-            Step::Leave { client } => self.clients[client].leave(),
-            Step::Stall { client } => self.clients[client].take(false),
-            Step::Read { client } => self.clients[client].take(true),
-            Step::Kill { gateway } => self.kill(gateway).await,
-            Step::Drain { gateway } => self.drain(gateway).await,
-            Step::Begin { gateway } => self.begin(gateway, Setup::default()),
-            Step::Suspend { gateway } => self.suspend(gateway, true),
-            Step::Resume { gateway } => self.suspend(gateway, false),
-            Step::BeginOther { gateway, database, rules } => {
+            SimStep::Connect { client, gateway } => self.connect(client, gateway),
+            SimStep::TakeOver { client, gateway } => self.take_over(client, gateway).await,
+            SimStep::Leave { client } => self.clients[client].leave(),
+            SimStep::Stall { client } => self.clients[client].take(false),
+            SimStep::Read { client } => self.clients[client].take(true),
+            SimStep::Kill { gateway } => self.kill(gateway).await,
+            SimStep::Drain { gateway } => self.drain(gateway).await,
+            SimStep::Begin { gateway } => self.begin(gateway, Setup::default()),
+            SimStep::Suspend { gateway } => self.suspend(gateway, true),
+            SimStep::Resume { gateway } => self.suspend(gateway, false),
+            SimStep::BeginOther { gateway, database, rules } => {
                 self.begin(gateway, Setup { database, other_rules: rules, ..Setup::default() });
             }
-            Step::Deny(_) | Step::Fill | Step::Allow => self.change_refusals(step),
-            Step::Delete { .. }
-            | Step::Trim { .. }
-            | Step::Xdel { .. }
-            | Step::Retype { .. }
-            | Step::Evict
-            | Step::Stray { .. } => self.operate(step),
-            Step::Promote { machine, old } => self.promote(machine, old),
-            Step::Lead { gateway, kind, machine, cut } => self.lead(gateway, kind, machine, cut),
-            Step::Cut { gateway, kind } => {
+            SimStep::Deny(_) | SimStep::Fill | SimStep::Allow => self.change_refusals(step),
+            SimStep::Delete { .. }
+            | SimStep::Trim { .. }
+            | SimStep::Xdel { .. }
+            | SimStep::Retype { .. }
+            | SimStep::Evict
+            | SimStep::Stray { .. } => self.operate(step),
+            SimStep::Promote { machine, old } => self.promote(machine, old),
+            SimStep::Lead { gateway, kind, machine, cut } => self.lead(gateway, kind, machine, cut),
+            SimStep::Cut { gateway, kind } => {
                 let link = (self.numbers[gateway], kind);
                 net::with(|net| net.cut(|own, _| own == link));
             }
-            Step::Hold { gateway, kind } => net::with(|net| net.hold((self.numbers[gateway], kind))),
-            Step::Release => net::with(Net::release),
-            Step::Lose { gateway } => net::with(|net| net.lose_next(self.numbers[gateway])),
-            Step::Crash { .. }
-            | Step::Stop { .. }
-            | Step::Start { .. }
-            | Step::Dump { .. }
-            | Step::Lag { .. }
-            | Step::Replace { .. }
-            | Step::Clock { .. } => net::with(|net| at_machine(net, step)),
+            SimStep::Hold { gateway, kind } => net::with(|net| net.hold((self.numbers[gateway], kind))),
+            SimStep::Release => net::with(Net::release),
+            SimStep::Lose { gateway } => net::with(|net| net.lose_next(self.numbers[gateway])),
+            SimStep::Crash { .. }
+            | SimStep::Stop { .. }
+            | SimStep::Start { .. }
+            | SimStep::Dump { .. }
+            | SimStep::Lag { .. }
+            | SimStep::Replace { .. }
+            | SimStep::Clock { .. } => net::with(|net| at_machine(net, step)),
         }
         self.notice();
         self.settle().await;
     }
 
     /// Takes rights or memory away, or gives everything back.
-    fn change_refusals(&mut self, step: Step) {
+    fn change_refusals(&mut self, step: SimStep) {
         match step {
-            Step::Deny(at) => self.refusals.denied.extend(RIGHTS[at].iter().map(ToString::to_string)),
-            Step::Fill => self.refusals.full = true,
+            SimStep::Deny(at) => self.refusals.denied.extend(RIGHTS[at].iter().map(ToString::to_string)),
+            SimStep::Fill => self.refusals.full = true,
             _ => self.refusals = Refusals::default(),
         }
         self.refuse();
@@ -319,7 +319,7 @@ impl World {
         let outcome = net::with(|net| {
             let machine = &mut net.machines[primary];
             if !machine.up || !machine.server.is_primary() || is_plain(topic) {
-                return Outcome::Refused;
+                return SimPublishOutcome::Refused;
             }
             engine.publish(&mut machine.server, (topic, number), is_odd)
         });
@@ -375,25 +375,25 @@ impl World {
             let (before, identity) = (net.machines[to].server.identity(), net.new_identity());
             let promoted = &mut net.machines[to].server;
             let former = Some((before.replid, promoted.offset()));
-            promoted.set_identity(tickgate_redis_model::Identity { former, run_id: before.run_id, ..identity });
-            promoted.set_role(Role::Primary);
+            promoted.set_identity(tickgate_redis_model::ServerIdentity { former, run_id: before.run_id, ..identity });
+            promoted.set_role(ReplicationRole::Primary);
             net.machines[to].lagging = false;
             match old {
                 Old::Down => stop(net, from),
                 Old::Alive => {}
                 Old::Follows => {
-                    net.machines[from].server.set_role(Role::Replica { host: "primary".into(), port: 6379 });
+                    net.machines[from].server.set_role(ReplicationRole::Replica { host: "primary".into(), port: 6379 });
                 }
             }
             for number in numbers {
-                Kind::ALL.iter().for_each(|kind| net.lead((number, *kind), to));
+                ConnectionKind::ALL.iter().for_each(|kind| net.lead((number, *kind), to));
             }
         });
     }
 
-    fn lead(&self, gateway: usize, kind: Option<Kind>, machine: usize, cut: bool) {
+    fn lead(&self, gateway: usize, kind: Option<ConnectionKind>, machine: usize, cut: bool) {
         net::with(|net| {
-            for own in Kind::ALL.into_iter().filter(|own| kind.is_none_or(|kind| kind == *own)) {
+            for own in ConnectionKind::ALL.into_iter().filter(|own| kind.is_none_or(|kind| kind == *own)) {
                 let link = (self.numbers[gateway], own);
                 net.lead(link, machine);
                 if cut {
@@ -406,14 +406,18 @@ impl World {
             if led.up && !led.server.is_primary() {
                 let before = led.server.identity();
                 let former = Some((before.replid, led.server.offset()));
-                led.server.set_identity(tickgate_redis_model::Identity { former, run_id: before.run_id, ..identity });
-                led.server.set_role(Role::Primary);
+                led.server.set_identity(tickgate_redis_model::ServerIdentity {
+                    former,
+                    run_id: before.run_id,
+                    ..identity
+                });
+                led.server.set_role(ReplicationRole::Primary);
             }
         });
     }
 
     /// What operators, other programs and eviction do to keys and channels.
-    fn operate(&self, step: Step) {
+    fn operate(&self, step: SimStep) {
         let primary = self.primary();
         net::with(|net| {
             let machine = &mut net.machines[primary];
@@ -422,17 +426,17 @@ impl World {
             }
             let server = &mut machine.server;
             match step {
-                Step::Delete { topic } => drop(server.remove(0, stream(topic).as_bytes())),
-                Step::Trim { topic } => drop(server.run(&["XTRIM", stream(topic), "MAXLEN", "0"])),
-                Step::Xdel { topic, at } => {
+                SimStep::Delete { topic } => drop(server.remove(0, stream(topic).as_bytes())),
+                SimStep::Trim { topic } => drop(server.run(&["XTRIM", stream(topic), "MAXLEN", "0"])),
+                SimStep::Xdel { topic, at } => {
                     let entries = server.entries(0, stream(topic).as_bytes());
                     if let Some(id) = entries.iter().rev().nth(at) {
                         server.run(&["XDEL", stream(topic), &id.to_string()]);
                     }
                 }
-                Step::Evict => drop(server.remove(0, Keys::new(PREFIX).generation().as_bytes())),
-                Step::Retype { topic } => drop(server.run(&["SET", stream(topic), "x"])),
-                Step::Stray { topic, stray } => {
+                SimStep::Evict => drop(server.remove(0, Keys::new(PREFIX).generation().as_bytes())),
+                SimStep::Retype { topic } => drop(server.run(&["SET", stream(topic), "x"])),
+                SimStep::Stray { topic, stray } => {
                     let channel = if is_private(topic) { TOPICS[topic].0 } else { "-" };
                     let payload = match stray {
                         Stray::Nonsense => "",
@@ -462,19 +466,19 @@ impl World {
             }
             net.release();
             let server = &mut net.machines[primary].server;
-            server.set_role(Role::Primary);
+            server.set_role(ReplicationRole::Primary);
             for at in 0..TOPICS.len() {
-                if server.run(&["TYPE", stream(at)]) == Reply::Status("string") {
+                if server.run(&["TYPE", stream(at)]) == RespReply::Status("string") {
                     server.run(&["DEL", stream(at)]);
                 }
             }
             for at in (0..MACHINES).filter(|at| *at != primary) {
-                net.machines[at].server.set_role(Role::Replica { host: "primary".into(), port: 6379 });
+                net.machines[at].server.set_role(ReplicationRole::Replica { host: "primary".into(), port: 6379 });
                 (net.machines[at].lagging, net.machines[at].up) = (false, true);
                 net.cut(|_, machine| machine == at);
             }
             for number in numbers {
-                Kind::ALL.iter().for_each(|kind| net.lead((number, *kind), primary));
+                ConnectionKind::ALL.iter().for_each(|kind| net.lead((number, *kind), primary));
             }
         });
         for gateway in 0..GATEWAYS {
@@ -536,7 +540,7 @@ impl World {
         let (until, mut since) = (now() + Duration::from_secs(90), now());
         while now() < since + SETTLED && now() < until {
             self.pass(Duration::from_millis(500)).await;
-            if !self.gateways.iter().flatten().all(Gateway::is_settled) {
+            if !self.gateways.iter().flatten().all(SimGateway::is_settled) {
                 since = now();
             }
         }
@@ -545,7 +549,7 @@ impl World {
     /// Whether the last publication of a topic was acknowledged.
     fn is_accepted(&self, topic: usize) -> bool {
         let publications = self.publications.lock();
-        publications.iter().rev().find(|own| own.topic == topic).is_some_and(Publication::is_accepted)
+        publications.iter().rev().find(|own| own.topic == topic).is_some_and(NumberedPublication::is_accepted)
     }
 
     fn come_back(&mut self, client: usize) {
@@ -554,9 +558,9 @@ impl World {
         }
     }
 
-    fn faults(&self) -> Vec<Fault> {
+    fn faults(&self) -> Vec<LossFault> {
         let publications = self.publications.lock();
-        let stuck = |text: String| vec![Fault::new(FaultKind::Stuck, text)];
+        let stuck = |text: String| vec![LossFault::new(FaultKind::Stuck, text)];
         if net::with(|net| net.spins) {
             return stuck("a gateway asks and asks within one moment".to_owned());
         }
@@ -600,7 +604,7 @@ fn stop(net: &mut Net, at: usize) {
     net.cut(|_, machine| machine == at);
 }
 
-fn start(net: &mut Net, at: usize, history: History) {
+fn start(net: &mut Net, at: usize, history: WriteHistory) {
     let identity = net.new_identity();
     let machine = &mut net.machines[at];
     machine.up = true;
@@ -608,14 +612,14 @@ fn start(net: &mut Net, at: usize, history: History) {
 }
 
 /// What remains of a history.
-fn kept(machine: &Machine, history: &History, keep: Keep) -> History {
+fn kept(machine: &Machine, history: &WriteHistory, keep: KeptData) -> WriteHistory {
     match keep {
-        Keep::All => history.clone(),
-        Keep::Saved => machine.saved.clone(),
-        Keep::Nothing => History::new(),
-        Keep::But(lost) => {
+        KeptData::All => history.clone(),
+        KeptData::Saved => machine.saved.clone(),
+        KeptData::Nothing => WriteHistory::new(),
+        KeptData::But(lost) => {
             let writes = |at: &usize| {
-                history[*at].iter().any(|effect| matches!(effect, tickgate_redis_model::Effect::Set { .. }))
+                history[*at].iter().any(|effect| matches!(effect, tickgate_redis_model::WrittenEffect::Set { .. }))
             };
             let cut = (0..history.len()).rev().filter(writes).nth(lost - 1).unwrap_or(0);
             history[..cut].to_vec()
@@ -623,25 +627,25 @@ fn kept(machine: &Machine, history: &History, keep: Keep) -> History {
     }
 }
 
-fn at_machine(net: &mut Net, step: Step) {
+fn at_machine(net: &mut Net, step: SimStep) {
     match step {
-        Step::Crash { machine, keep } if net.machines[machine].up => {
+        SimStep::Crash { machine, keep } if net.machines[machine].up => {
             stop(net, machine);
             let history = kept(&net.machines[machine], &net.machines[machine].stopped, keep);
             start(net, machine, history);
         }
-        Step::Stop { machine } if net.machines[machine].up => stop(net, machine),
-        Step::Start { machine, keep } if !net.machines[machine].up => {
+        SimStep::Stop { machine } if net.machines[machine].up => stop(net, machine),
+        SimStep::Start { machine, keep } if !net.machines[machine].up => {
             let history = kept(&net.machines[machine], &net.machines[machine].stopped, keep);
             start(net, machine, history);
         }
-        Step::Dump { machine } => net.machines[machine].saved = net.machines[machine].server.history(),
-        Step::Lag { machine } => net.machines[machine].lagging = true,
-        Step::Replace { machine } if net.machines[machine].up => {
+        SimStep::Dump { machine } => net.machines[machine].saved = net.machines[machine].server.history(),
+        SimStep::Lag { machine } => net.machines[machine].lagging = true,
+        SimStep::Replace { machine } if net.machines[machine].up => {
             let saved = net.machines[machine].saved.clone();
             net.machines[machine].server.replace(saved);
         }
-        Step::Clock { machine, ms } => net.machines[machine].clock_ms += ms,
+        SimStep::Clock { machine, ms } => net.machines[machine].clock_ms += ms,
         _ => {}
     }
 }

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use super::{SYNTAX, count_of, integer, is};
 use crate::{
-    core::{Answer, Call, Core, DATABASES},
-    data::Data,
-    resp::Reply,
+    core::{CommandCaller, CommandResult, Core, DATABASES},
+    data::KeyData,
+    resp::RespReply,
 };
 
-pub(super) fn del(core: &mut Core, call: Call, words: &[Vec<u8>]) -> Answer {
+pub(super) fn del(core: &mut Core, call: CommandCaller, words: &[Vec<u8>]) -> CommandResult {
     let mut gone = 0;
     for key in &words[1..] {
         if core.get(call, key).is_some() {
@@ -17,33 +17,33 @@ pub(super) fn del(core: &mut Core, call: Call, words: &[Vec<u8>]) -> Answer {
             gone += 1;
         }
     }
-    Ok(Reply::Int(gone))
+    Ok(RespReply::Int(gone))
 }
 
-pub(super) fn exists(core: &mut Core, call: Call, words: &[Vec<u8>]) -> Answer {
-    Ok(Reply::Int(count_of(words[1..].iter().filter(|key| core.get(call, key).is_some()).count())))
+pub(super) fn exists(core: &mut Core, call: CommandCaller, words: &[Vec<u8>]) -> CommandResult {
+    Ok(RespReply::Int(count_of(words[1..].iter().filter(|key| core.get(call, key).is_some()).count())))
 }
 
-pub(super) fn kind(core: &mut Core, call: Call, words: &[Vec<u8>]) -> Answer {
-    Ok(Reply::Status(match core.get(call, &words[1]).as_ref().map(|value| &*value.data) {
+pub(super) fn kind(core: &mut Core, call: CommandCaller, words: &[Vec<u8>]) -> CommandResult {
+    Ok(RespReply::Status(match core.get(call, &words[1]).as_ref().map(|value| &*value.data) {
         None => "none",
-        Some(Data::Text(_)) => "string",
-        Some(Data::Hash(_)) => "hash",
-        Some(Data::Sorted(_)) => "zset",
-        Some(Data::Set(_)) => "set",
-        Some(Data::Stream(_)) => "stream",
+        Some(KeyData::Text(_)) => "string",
+        Some(KeyData::Hash(_)) => "hash",
+        Some(KeyData::Sorted(_)) => "zset",
+        Some(KeyData::Set(_)) => "set",
+        Some(KeyData::Stream(_)) => "stream",
     }))
 }
 
-pub(super) fn expire(core: &mut Core, call: Call, words: &[Vec<u8>]) -> Answer {
+pub(super) fn expire(core: &mut Core, call: CommandCaller, words: &[Vec<u8>]) -> CommandResult {
     ends_in(core, call, words, 1_000)
 }
 
-pub(super) fn pexpire(core: &mut Core, call: Call, words: &[Vec<u8>]) -> Answer {
+pub(super) fn pexpire(core: &mut Core, call: CommandCaller, words: &[Vec<u8>]) -> CommandResult {
     ends_in(core, call, words, 1)
 }
 
-fn ends_in(core: &mut Core, call: Call, words: &[Vec<u8>], unit: i64) -> Answer {
+fn ends_in(core: &mut Core, call: CommandCaller, words: &[Vec<u8>], unit: i64) -> CommandResult {
     let name = String::from_utf8_lossy(&words[0]).to_lowercase();
     let only = |option: &str| words.get(3).is_some_and(|word| is(word, option));
     let (nx, xx, gt, lt) = (only("nx"), only("xx"), only("gt"), only("lt"));
@@ -53,28 +53,28 @@ fn ends_in(core: &mut Core, call: Call, words: &[Vec<u8>], unit: i64) -> Answer 
     let life = integer(&words[2])?;
     let end = life.checked_mul(unit).and_then(|life| life.checked_add_unsigned(core.now_ms()));
     let end = end.ok_or_else(|| format!("ERR invalid expire time in '{name}' command"))?;
-    let Some(mut value) = core.get(call, &words[1]) else { return Ok(Reply::Int(0)) };
+    let Some(mut value) = core.get(call, &words[1]) else { return Ok(RespReply::Int(0)) };
     let known = value.expires_ms.map_or(i64::MAX, |known| i64::try_from(known).unwrap_or(i64::MAX));
     let has_end = value.expires_ms.is_some();
     if nx && has_end || xx && !has_end || gt && end <= known || lt && end >= known {
-        return Ok(Reply::Int(0));
+        return Ok(RespReply::Int(0));
     }
     let end = u64::try_from(end).ok().filter(|end| *end > core.now_ms());
     value.expires_ms = end;
     core.put(call, &words[1], end.map(|_| value));
-    Ok(Reply::Int(1))
+    Ok(RespReply::Int(1))
 }
 
-pub(super) fn persist(core: &mut Core, call: Call, words: &[Vec<u8>]) -> Answer {
+pub(super) fn persist(core: &mut Core, call: CommandCaller, words: &[Vec<u8>]) -> CommandResult {
     let Some(mut value) = core.get(call, &words[1]).filter(|value| value.expires_ms.is_some()) else {
-        return Ok(Reply::Int(0));
+        return Ok(RespReply::Int(0));
     };
     value.expires_ms = None;
     core.put(call, &words[1], Some(value));
-    Ok(Reply::Int(1))
+    Ok(RespReply::Int(1))
 }
 
-fn left_ms(core: &mut Core, call: Call, key: &[u8]) -> i64 {
+fn left_ms(core: &mut Core, call: CommandCaller, key: &[u8]) -> i64 {
     match core.get(call, key).map(|value| value.expires_ms) {
         None => -2,
         Some(None) => -1,
@@ -82,42 +82,42 @@ fn left_ms(core: &mut Core, call: Call, key: &[u8]) -> i64 {
     }
 }
 
-pub(super) fn pttl(core: &mut Core, call: Call, words: &[Vec<u8>]) -> Answer {
-    Ok(Reply::Int(left_ms(core, call, &words[1])))
+pub(super) fn pttl(core: &mut Core, call: CommandCaller, words: &[Vec<u8>]) -> CommandResult {
+    Ok(RespReply::Int(left_ms(core, call, &words[1])))
 }
 
-pub(super) fn ttl(core: &mut Core, call: Call, words: &[Vec<u8>]) -> Answer {
+pub(super) fn ttl(core: &mut Core, call: CommandCaller, words: &[Vec<u8>]) -> CommandResult {
     let left = left_ms(core, call, &words[1]);
-    Ok(Reply::Int(if left < 0 { left } else { (left + 500) / 1_000 }))
+    Ok(RespReply::Int(if left < 0 { left } else { (left + 500) / 1_000 }))
 }
 
-pub(super) fn rename(core: &mut Core, call: Call, words: &[Vec<u8>]) -> Answer {
+pub(super) fn rename(core: &mut Core, call: CommandCaller, words: &[Vec<u8>]) -> CommandResult {
     let value = core.get(call, &words[1]).ok_or("ERR no such key")?;
     if words[1] != words[2] {
         core.put(call, &words[1], None);
         core.put(call, &words[2], Some(value));
     }
-    Ok(Reply::OK)
+    Ok(RespReply::OK)
 }
 
-pub(super) fn renamenx(core: &mut Core, call: Call, words: &[Vec<u8>]) -> Answer {
+pub(super) fn renamenx(core: &mut Core, call: CommandCaller, words: &[Vec<u8>]) -> CommandResult {
     let value = core.get(call, &words[1]).ok_or("ERR no such key")?;
     if words[1] == words[2] || core.get(call, &words[2]).is_some() {
-        return Ok(Reply::Int(0));
+        return Ok(RespReply::Int(0));
     }
     core.put(call, &words[1], None);
     core.put(call, &words[2], Some(value));
-    Ok(Reply::Int(1))
+    Ok(RespReply::Int(1))
 }
 
-pub(super) fn flushall(core: &mut Core, _: Call, _: &[Vec<u8>]) -> Answer {
+pub(super) fn flushall(core: &mut Core, _: CommandCaller, _: &[Vec<u8>]) -> CommandResult {
     for db in 0..DATABASES {
         core.replace(db, &BTreeMap::new());
     }
-    Ok(Reply::OK)
+    Ok(RespReply::OK)
 }
 
-pub(super) fn swapdb(core: &mut Core, _: Call, words: &[Vec<u8>]) -> Answer {
+pub(super) fn swapdb(core: &mut Core, _: CommandCaller, words: &[Vec<u8>]) -> CommandResult {
     let index = |word: &[u8], which: &str| {
         let number = crate::number::integer(word).ok_or_else(|| format!("ERR invalid {which} DB index"))?;
         let number = usize::try_from(number).ok().filter(|number| *number < DATABASES);
@@ -132,5 +132,5 @@ pub(super) fn swapdb(core: &mut Core, _: Call, words: &[Vec<u8>]) -> Answer {
         core.replace(one, &second);
         core.replace(other, &first);
     }
-    Ok(Reply::OK)
+    Ok(RespReply::OK)
 }

@@ -8,22 +8,22 @@ mod sorted;
 mod streams;
 mod text;
 
-use crate::core::{Answer, Call, Core, Role};
+use crate::core::{CommandCaller, CommandResult, Core, ReplicationRole};
 
-type Run = fn(&mut Core, Call, &[Vec<u8>]) -> Answer;
+type CommandFn = fn(&mut Core, CommandCaller, &[Vec<u8>]) -> CommandResult;
 
 /// One command of the table.
-pub(crate) struct Command {
+pub(crate) struct CommandSpec {
     pub(crate) name: &'static str,
     /// As in Redis: includes the name, and is negative for "at least".
     arity: i32,
-    kind: Kind,
-    pub(crate) run: Run,
+    kind: CommandKind,
+    pub(crate) run: CommandFn,
 }
 
 /// A command's effect on the dataset.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum CommandKind {
     Read,
     Write,
     /// A write that uses memory.
@@ -34,7 +34,7 @@ enum Kind {
 
 macro_rules! commands {
     ($($name:literal $arity:literal $kind:ident $run:path;)+) => {
-        static TABLE: &[Command] = &[$(Command { name: $name, arity: $arity, kind: Kind::$kind, run: $run }),+];
+        static TABLE: &[CommandSpec] = &[$(CommandSpec { name: $name, arity: $arity, kind: CommandKind::$kind, run: $run }),+];
     };
 }
 
@@ -130,7 +130,7 @@ pub(crate) fn of_container(name: &str, words: &[Vec<u8>]) -> Option<String> {
     (!fits).then(|| format!("ERR wrong number of arguments for '{name}|{sub}' command"))
 }
 
-impl Command {
+impl CommandSpec {
     pub(crate) fn find(name: &str) -> Option<&'static Self> {
         TABLE.iter().find(|command| command.name == name)
     }
@@ -141,29 +141,29 @@ impl Command {
     }
 
     pub(crate) fn is_for_scripts(&self) -> bool {
-        self.kind != Kind::Link
+        self.kind != CommandKind::Link
     }
 
     pub(crate) fn is_write(&self) -> bool {
-        matches!(self.kind, Kind::Write | Kind::Grow)
+        matches!(self.kind, CommandKind::Write | CommandKind::Grow)
     }
 
     /// Why the server does not run it now, checked in the same order as in Redis.
     pub(crate) fn refusal(&self, core: &Core) -> Option<String> {
         let refusals = &core.refusals;
-        if self.kind == Kind::Grow && refusals.full {
+        if self.kind == CommandKind::Grow && refusals.full {
             return Some("OOM command not allowed when used memory > 'maxmemory'.".into());
         }
         if !self.is_write() {
             return None;
         }
-        if refusals.disk && core.role == Role::Primary {
+        if refusals.disk && core.role == ReplicationRole::Primary {
             return Some(MISCONF.into());
         }
-        if refusals.no_replicas && core.role == Role::Primary {
+        if refusals.no_replicas && core.role == ReplicationRole::Primary {
             return Some("NOREPLICAS Not enough good replicas to write.".into());
         }
-        (core.role != Role::Primary).then(|| "READONLY You can't write against a read only replica.".into())
+        (core.role != ReplicationRole::Primary).then(|| "READONLY You can't write against a read only replica.".into())
     }
 }
 

@@ -2,10 +2,10 @@
 
 use super::{SYNTAX, count_of, integer, is};
 use crate::{
-    core::{Answer, Call, Core},
+    core::{CommandCaller, CommandResult, Core},
     data::Sorted,
     number,
-    resp::Reply,
+    resp::RespReply,
 };
 
 /// A limit of a range of scores: `5`, `(5`, `-inf`.
@@ -21,7 +21,7 @@ fn between(least: &[u8], most: &[u8]) -> Result<impl Fn(f64) -> bool + use<>, St
     })
 }
 
-pub(super) fn zadd(core: &mut Core, call: Call, words: &[Vec<u8>]) -> Answer {
+pub(super) fn zadd(core: &mut Core, call: CommandCaller, words: &[Vec<u8>]) -> CommandResult {
     let (mut existing, mut changes, mut from) = (false, false, 2);
     while from < words.len() && (is(&words[from], "xx") || is(&words[from], "ch")) {
         existing |= is(&words[from], "xx");
@@ -46,47 +46,49 @@ pub(super) fn zadd(core: &mut Core, call: Call, words: &[Vec<u8>]) -> Answer {
             sorted.add(score, member);
         }
         let count = if changes { added + changed } else { added };
-        Ok((Reply::Int(count_of(count)), added + changed > 0))
+        Ok((RespReply::Int(count_of(count)), added + changed > 0))
     })
 }
 
-pub(super) fn zcard(core: &mut Core, call: Call, words: &[Vec<u8>]) -> Answer {
-    core.read_sorted(call, &words[1], |sorted| Reply::Int(sorted.map_or(0, |sorted| count_of(sorted.members().len()))))
+pub(super) fn zcard(core: &mut Core, call: CommandCaller, words: &[Vec<u8>]) -> CommandResult {
+    core.read_sorted(call, &words[1], |sorted| {
+        RespReply::Int(sorted.map_or(0, |sorted| count_of(sorted.members().len())))
+    })
 }
 
-pub(super) fn zcount(core: &mut Core, call: Call, words: &[Vec<u8>]) -> Answer {
+pub(super) fn zcount(core: &mut Core, call: CommandCaller, words: &[Vec<u8>]) -> CommandResult {
     let test = between(&words[2], &words[3])?;
     core.read_sorted(call, &words[1], |sorted| {
         let members = sorted.map_or(&[][..], Sorted::members);
-        Reply::Int(count_of(members.iter().filter(|(score, _)| test(*score)).count()))
+        RespReply::Int(count_of(members.iter().filter(|(score, _)| test(*score)).count()))
     })
 }
 
-pub(super) fn zrem(core: &mut Core, call: Call, words: &[Vec<u8>]) -> Answer {
+pub(super) fn zrem(core: &mut Core, call: CommandCaller, words: &[Vec<u8>]) -> CommandResult {
     core.write_sorted(call, &words[1], |sorted| {
         let gone = words[2..].iter().filter(|member| sorted.remove(member)).count();
-        Ok((Reply::Int(count_of(gone)), gone > 0))
+        Ok((RespReply::Int(count_of(gone)), gone > 0))
     })
 }
 
-pub(super) fn zscore(core: &mut Core, call: Call, words: &[Vec<u8>]) -> Answer {
+pub(super) fn zscore(core: &mut Core, call: CommandCaller, words: &[Vec<u8>]) -> CommandResult {
     core.read_sorted(call, &words[1], |sorted| {
-        sorted.and_then(|sorted| sorted.score(&words[2])).map_or(Reply::Nil, Reply::Double)
+        sorted.and_then(|sorted| sorted.score(&words[2])).map_or(RespReply::Nil, RespReply::Double)
     })
 }
 
-pub(super) fn zremrangebyscore(core: &mut Core, call: Call, words: &[Vec<u8>]) -> Answer {
+pub(super) fn zremrangebyscore(core: &mut Core, call: CommandCaller, words: &[Vec<u8>]) -> CommandResult {
     let test = between(&words[2], &words[3])?;
     core.write_sorted(call, &words[1], |sorted| {
         let gone = sorted.remove_where(test);
-        Ok((Reply::Int(count_of(gone)), gone > 0))
+        Ok((RespReply::Int(count_of(gone)), gone > 0))
     })
 }
 
 /// Selects some of the members.
 type Pick = Box<dyn Fn(&[(f64, Vec<u8>)]) -> Vec<(f64, Vec<u8>)>>;
 
-pub(super) fn zrange(core: &mut Core, call: Call, words: &[Vec<u8>]) -> Answer {
+pub(super) fn zrange(core: &mut Core, call: CommandCaller, words: &[Vec<u8>]) -> CommandResult {
     let (mut by_score, mut with_scores, mut page) = (false, false, None);
     let mut rest = words[4..].iter();
     while let Some(word) = rest.next() {
@@ -125,12 +127,14 @@ pub(super) fn zrange(core: &mut Core, call: Call, words: &[Vec<u8>]) -> Answer {
     let resp3 = !call.in_script && core.clients.get(&call.client).is_some_and(|client| client.resp3);
     core.read_sorted(call, &words[1], |sorted| {
         let found = pick(sorted.map_or(&[], Sorted::members)).into_iter();
-        Reply::Array(match (with_scores, resp3) {
-            (false, _) => found.map(|(_, member)| Reply::Bulk(member)).collect(),
-            (true, true) => {
-                found.map(|(score, member)| Reply::Array(vec![Reply::Bulk(member), Reply::Double(score)])).collect()
+        RespReply::Array(match (with_scores, resp3) {
+            (false, _) => found.map(|(_, member)| RespReply::Bulk(member)).collect(),
+            (true, true) => found
+                .map(|(score, member)| RespReply::Array(vec![RespReply::Bulk(member), RespReply::Double(score)]))
+                .collect(),
+            (true, false) => {
+                found.flat_map(|(score, member)| [RespReply::Bulk(member), RespReply::Double(score)]).collect()
             }
-            (true, false) => found.flat_map(|(score, member)| [Reply::Bulk(member), Reply::Double(score)]).collect(),
         })
     })
 }

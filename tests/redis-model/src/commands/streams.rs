@@ -4,9 +4,9 @@ use std::rc::Rc;
 
 use super::{NOT_INTEGER, SYNTAX, count_of, integer, is};
 use crate::{
-    core::{Answer, Call, Core},
-    resp::Reply,
-    stream::{Bound, EntryId, Fields, Stream},
+    core::{CommandCaller, CommandResult, Core},
+    resp::RespReply,
+    stream::{Bound, EntryId, FieldPairs, StreamKey},
 };
 
 const BAD_ID: &str = "ERR Invalid stream ID specified as stream command argument";
@@ -34,36 +34,36 @@ fn bound(words: &[Vec<u8>]) -> Result<Option<(Bound, bool, usize)>, String> {
 }
 
 /// The id that an entry requests.
-enum Wanted {
+enum RequestedId {
     Any,
     InEpoch(u64),
     Exactly(EntryId),
 }
 
-fn wanted(word: &[u8]) -> Result<Wanted, String> {
+fn wanted(word: &[u8]) -> Result<RequestedId, String> {
     if word == b"*" {
-        return Ok(Wanted::Any);
+        return Ok(RequestedId::Any);
     }
     if let Some(epoch) = word.strip_suffix(b"-*") {
         let id = EntryId::parse(epoch, 0).filter(|_| !epoch.contains(&b'-'));
-        return Ok(Wanted::InEpoch(id.ok_or(BAD_ID)?.ms));
+        return Ok(RequestedId::InEpoch(id.ok_or(BAD_ID)?.ms));
     }
-    Ok(Wanted::Exactly(EntryId::parse(word, 0).ok_or(BAD_ID)?))
+    Ok(RequestedId::Exactly(EntryId::parse(word, 0).ok_or(BAD_ID)?))
 }
 
 /// The id of the next entry; `None` if it would not be greater than the last.
-fn next_id(wanted: &Wanted, last: EntryId, now_ms: u64) -> Option<EntryId> {
+fn next_id(wanted: &RequestedId, last: EntryId, now_ms: u64) -> Option<EntryId> {
     match wanted {
-        Wanted::Any if now_ms > last.ms => Some(EntryId { ms: now_ms, seq: 0 }),
-        Wanted::Any => last.next(),
-        Wanted::InEpoch(ms) if *ms > last.ms => Some(EntryId { ms: *ms, seq: 0 }),
-        Wanted::InEpoch(ms) if *ms == last.ms => last.seq.checked_add(1).map(|seq| EntryId { ms: *ms, seq }),
-        Wanted::InEpoch(_) => None,
-        Wanted::Exactly(id) => (*id > last).then_some(*id),
+        RequestedId::Any if now_ms > last.ms => Some(EntryId { ms: now_ms, seq: 0 }),
+        RequestedId::Any => last.next(),
+        RequestedId::InEpoch(ms) if *ms > last.ms => Some(EntryId { ms: *ms, seq: 0 }),
+        RequestedId::InEpoch(ms) if *ms == last.ms => last.seq.checked_add(1).map(|seq| EntryId { ms: *ms, seq }),
+        RequestedId::InEpoch(_) => None,
+        RequestedId::Exactly(id) => (*id > last).then_some(*id),
     }
 }
 
-pub(super) fn xadd(core: &mut Core, call: Call, words: &[Vec<u8>]) -> Answer {
+pub(super) fn xadd(core: &mut Core, call: CommandCaller, words: &[Vec<u8>]) -> CommandResult {
     let (mut at, mut only_old, mut limit) = (2, false, None);
     while at < words.len() {
         if is(&words[at], "nomkstream") {
@@ -81,62 +81,62 @@ pub(super) fn xadd(core: &mut Core, call: Call, words: &[Vec<u8>]) -> Answer {
     if fields.is_empty() || !fields.len().is_multiple_of(2) {
         return Err("ERR wrong number of arguments for 'xadd' command".into());
     }
-    if matches!(wanted, Wanted::Exactly(id) if id == EntryId::default()) {
+    if matches!(wanted, RequestedId::Exactly(id) if id == EntryId::default()) {
         return Err("ERR The ID specified in XADD must be greater than 0-0".into());
     }
     if core.read_stream(call, &words[1], |stream| stream.is_none())? && only_old {
-        return Ok(Reply::Nil);
+        return Ok(RespReply::Nil);
     }
     let (now_ms, node_entries) = (core.now_ms(), core.node_entries);
-    let fields: Fields = Rc::from(fields);
+    let fields: FieldPairs = Rc::from(fields);
     core.write_stream(call, &words[1], |stream| {
         if stream.last == EntryId::MAX {
             return Err("ERR The stream has exhausted the last possible ID, unable to add more items".into());
         }
-        let zero_epoch = matches!(wanted, Wanted::InEpoch(0)) && stream.last == EntryId::default();
+        let zero_epoch = matches!(wanted, RequestedId::InEpoch(0)) && stream.last == EntryId::default();
         let id = if zero_epoch { Some(EntryId { ms: 0, seq: 1 }) } else { next_id(&wanted, stream.last, now_ms) };
         let id = id.ok_or(TOO_SMALL)?;
         stream.append(id, fields, node_entries);
         if let Some((bound, about)) = limit {
             stream.trim(bound, about);
         }
-        Ok((Reply::text(id.to_string()), true))
+        Ok((RespReply::text(id.to_string()), true))
     })
 }
 
-pub(super) fn xdel(core: &mut Core, call: Call, words: &[Vec<u8>]) -> Answer {
+pub(super) fn xdel(core: &mut Core, call: CommandCaller, words: &[Vec<u8>]) -> CommandResult {
     let ids: Option<Vec<_>> = words[2..].iter().map(|word| EntryId::parse(word, 0)).collect();
     if core.read_stream(call, &words[1], |stream| stream.is_none())? {
-        return Ok(Reply::Int(0));
+        return Ok(RespReply::Int(0));
     }
     let ids = ids.ok_or(BAD_ID)?;
     core.write_stream(call, &words[1], |stream| {
         let gone = ids.iter().filter(|id| stream.delete(**id)).count();
-        Ok((Reply::Int(count_of(gone)), gone > 0))
+        Ok((RespReply::Int(count_of(gone)), gone > 0))
     })
 }
 
-pub(super) fn xtrim(core: &mut Core, call: Call, words: &[Vec<u8>]) -> Answer {
+pub(super) fn xtrim(core: &mut Core, call: CommandCaller, words: &[Vec<u8>]) -> CommandResult {
     let (limit, about, taken) = bound(&words[2..])?.ok_or(SYNTAX)?;
     if taken + 2 != words.len() {
         return Err(SYNTAX.into());
     }
     if core.read_stream(call, &words[1], |stream| stream.is_none())? {
-        return Ok(Reply::Int(0));
+        return Ok(RespReply::Int(0));
     }
     core.write_stream(call, &words[1], |stream| {
         let gone = stream.trim(limit, about);
-        Ok((Reply::Int(count_of(gone)), gone > 0))
+        Ok((RespReply::Int(count_of(gone)), gone > 0))
     })
 }
 
-pub(super) fn xlen(core: &mut Core, call: Call, words: &[Vec<u8>]) -> Answer {
-    core.read_stream(call, &words[1], |stream| Reply::Int(stream.map_or(0, |stream| count_of(stream.len()))))
+pub(super) fn xlen(core: &mut Core, call: CommandCaller, words: &[Vec<u8>]) -> CommandResult {
+    core.read_stream(call, &words[1], |stream| RespReply::Int(stream.map_or(0, |stream| count_of(stream.len()))))
 }
 
-fn entry((id, fields): (EntryId, &Fields)) -> Reply {
-    let fields = fields.iter().map(|part| Reply::text(&part[..])).collect();
-    Reply::Array(vec![Reply::text(id.to_string()), Reply::Array(fields)])
+fn entry((id, fields): (EntryId, &FieldPairs)) -> RespReply {
+    let fields = fields.iter().map(|part| RespReply::text(&part[..])).collect();
+    RespReply::Array(vec![RespReply::text(id.to_string()), RespReply::Array(fields)])
 }
 
 /// One end of a range: inclusive, exclusive, or the end of the stream.
@@ -155,7 +155,7 @@ fn end(word: &[u8], is_start: bool) -> Result<EntryId, String> {
     id.ok_or_else(|| format!("ERR invalid {which} ID for the interval"))
 }
 
-fn range(core: &mut Core, call: Call, words: &[Vec<u8>], backwards: bool) -> Answer {
+fn range(core: &mut Core, call: CommandCaller, words: &[Vec<u8>], backwards: bool) -> CommandResult {
     let (first, last) = if backwards { (3, 2) } else { (2, 3) };
     let (first, last) = (end(&words[first], true)?, end(&words[last], false)?);
     let mut count = None;
@@ -168,12 +168,12 @@ fn range(core: &mut Core, call: Call, words: &[Vec<u8>], backwards: bool) -> Ans
     let exists = core.read_stream(call, &words[1], |stream| stream.is_some())?;
     let limit = count.map_or(usize::MAX, |count| usize::try_from(count).unwrap_or(usize::MAX));
     if exists && limit == 0 {
-        return Ok(Reply::NilArray);
+        return Ok(RespReply::NilArray);
     }
     core.read_stream(call, &words[1], |stream| {
-        let Some(stream) = stream.filter(|_| first <= last) else { return Reply::Array(Vec::new()) };
+        let Some(stream) = stream.filter(|_| first <= last) else { return RespReply::Array(Vec::new()) };
         let found = stream.range(first, last);
-        Reply::Array(if backwards {
+        RespReply::Array(if backwards {
             found.rev().take(limit).map(entry).collect()
         } else {
             found.take(limit).map(entry).collect()
@@ -181,16 +181,16 @@ fn range(core: &mut Core, call: Call, words: &[Vec<u8>], backwards: bool) -> Ans
     })
 }
 
-pub(super) fn xrange(core: &mut Core, call: Call, words: &[Vec<u8>]) -> Answer {
+pub(super) fn xrange(core: &mut Core, call: CommandCaller, words: &[Vec<u8>]) -> CommandResult {
     range(core, call, words, false)
 }
 
-pub(super) fn xrevrange(core: &mut Core, call: Call, words: &[Vec<u8>]) -> Answer {
+pub(super) fn xrevrange(core: &mut Core, call: CommandCaller, words: &[Vec<u8>]) -> CommandResult {
     range(core, call, words, true)
 }
 
 /// Never blocks.
-pub(super) fn xread(core: &mut Core, call: Call, words: &[Vec<u8>]) -> Answer {
+pub(super) fn xread(core: &mut Core, call: CommandCaller, words: &[Vec<u8>]) -> CommandResult {
     let mut at = 1;
     let mut limit = usize::MAX;
     if is(&words[at], "count") {
@@ -209,47 +209,47 @@ pub(super) fn xread(core: &mut Core, call: Call, words: &[Vec<u8>]) -> Answer {
     for (key, id) in keys.iter().zip(ids) {
         core.read_stream(call, key, |_| ())?;
         let after = EntryId::parse(id, 0).ok_or(BAD_ID)?;
-        let read = |stream: Option<&Stream>| {
+        let read = |stream: Option<&StreamKey>| {
             let first = after.next()?;
             let entries: Vec<_> = stream?.range(first, EntryId::MAX).take(limit).map(entry).collect();
             (!entries.is_empty()).then_some(entries)
         };
         if let Some(entries) = core.read_stream(call, key, read)? {
-            found.push((Reply::text(&key[..]), Reply::Array(entries)));
+            found.push((RespReply::text(&key[..]), RespReply::Array(entries)));
         }
     }
     if found.is_empty() {
-        return Ok(Reply::NilArray);
+        return Ok(RespReply::NilArray);
     }
     let resp3 = !call.in_script && core.clients.get(&call.client).is_some_and(|client| client.resp3);
     Ok(if resp3 {
-        Reply::Map(found)
+        RespReply::Map(found)
     } else {
-        Reply::Array(found.into_iter().map(|(key, entries)| Reply::Array(vec![key, entries])).collect())
+        RespReply::Array(found.into_iter().map(|(key, entries)| RespReply::Array(vec![key, entries])).collect())
     })
 }
 
-pub(super) fn xinfo(core: &mut Core, call: Call, words: &[Vec<u8>]) -> Answer {
+pub(super) fn xinfo(core: &mut Core, call: CommandCaller, words: &[Vec<u8>]) -> CommandResult {
     if !is(&words[1], "stream") || words.len() != 3 {
         return Err(SYNTAX.into());
     }
     core.read_stream(call, &words[2], |stream| {
         let stream = stream.ok_or("ERR no such key")?;
         let whole = || stream.range(EntryId::default(), EntryId::MAX);
-        let number = |number: usize| Reply::Int(count_of(number));
-        let id = |id: EntryId| Reply::text(id.to_string());
+        let number = |number: usize| RespReply::Int(count_of(number));
+        let id = |id: EntryId| RespReply::text(id.to_string());
         let pairs = [
             ("length", number(stream.len())),
             ("radix-tree-keys", number(stream.nodes())),
             ("radix-tree-nodes", number(stream.nodes() + 1)),
             ("last-generated-id", id(stream.last)),
             ("max-deleted-entry-id", id(stream.max_deleted)),
-            ("entries-added", Reply::Int(i64::try_from(stream.added).unwrap_or(i64::MAX))),
+            ("entries-added", RespReply::Int(i64::try_from(stream.added).unwrap_or(i64::MAX))),
             ("recorded-first-entry-id", id(stream.first_id())),
-            ("groups", Reply::Int(0)),
-            ("first-entry", whole().next().map_or(Reply::Nil, entry)),
-            ("last-entry", whole().next_back().map_or(Reply::Nil, entry)),
+            ("groups", RespReply::Int(0)),
+            ("first-entry", whole().next().map_or(RespReply::Nil, entry)),
+            ("last-entry", whole().next_back().map_or(RespReply::Nil, entry)),
         ];
-        Ok(Reply::Map(pairs.map(|(name, value)| (Reply::text(name), value)).into()))
+        Ok(RespReply::Map(pairs.map(|(name, value)| (RespReply::text(name), value)).into()))
     })?
 }

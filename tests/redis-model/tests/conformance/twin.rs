@@ -8,7 +8,7 @@ use std::{
 };
 
 use tickgate_kit::redis::RedisServer;
-use tickgate_redis_model::{ClientId, Engine, Identity, Refusals, Role, Server, read_reply};
+use tickgate_redis_model::{ClientId, RedisModel, Refusals, ReplicationRole, ScriptEngine, ServerIdentity, read_reply};
 
 /// The condition of the servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ impl Condition {
 pub struct Twin {
     real: [TcpStream; 2],
     admin: TcpStream,
-    model: Server,
+    model: RedisModel,
     clients: [ClientId; 2],
     seed: u64,
     denied: &'static [&'static str],
@@ -100,8 +100,8 @@ impl Twin {
             stream.set_nodelay(true).unwrap();
             stream
         };
-        let identity = Identity { run_id: "0".repeat(40), replid: "1".repeat(40), former: None };
-        let mut model = Server::new(identity, Engine::new());
+        let identity = ServerIdentity { run_id: "0".repeat(40), replid: "1".repeat(40), former: None };
+        let mut model = RedisModel::new(identity, ScriptEngine::new());
         model.set_node_entries(3);
         model.set_time(now_us());
         let clients = [model.connect(), model.connect()];
@@ -144,11 +144,11 @@ impl Twin {
             denied: self.denied.iter().map(ToString::to_string).collect::<BTreeSet<_>>(),
             ..Refusals::default()
         });
-        self.model.set_role(Role::Primary);
+        self.model.set_role(ReplicationRole::Primary);
         match condition {
             Condition::Replica => {
                 self.administer("REPLICAOF 127.0.0.1 1");
-                self.model.set_role(Role::Replica { host: "127.0.0.1".into(), port: 1 });
+                self.model.set_role(ReplicationRole::Replica { host: "127.0.0.1".into(), port: 1 });
             }
             Condition::Forgetful => {
                 self.administer("SCRIPT FLUSH");
