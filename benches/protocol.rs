@@ -5,20 +5,20 @@ use std::{hint::black_box, io::Cursor};
 use bytes::BytesMut;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use tickgate_wire::{
-    command::Limits,
+    command::MessageLimits,
     dialect::Dialect,
     model::StreamId,
     payload::check_payload,
     protocol::Protocol,
-    push::Meta,
+    push::PushMeta,
     reply::{Configured, Reply},
     time::Timestamp,
     transport::Transport,
-    websocket::{Event, Opcode, Reader, put_masked},
+    websocket::{FrameReader, Opcode, WebSocketEvent, put_masked},
 };
 use tungstenite::{WebSocket, protocol::Role};
 
-const LIMITS: Limits = Limits { depth_max: 32, channels_max: 200 };
+const LIMITS: MessageLimits = MessageLimits { depth_max: 32, channels_max: 200 };
 const NOW: u64 = 1_763_700_000_000;
 const ID: Option<StreamId> = Some(StreamId::new(NOW, 42));
 const PING: &str = r#"{"type":"ping"}"#;
@@ -40,11 +40,11 @@ fn reading(criterion: &mut Criterion) {
     put_masked(&mut frames, Opcode::Text, SUBSCRIBE.as_bytes(), [1, 2, 3, 4]);
     let mut group = criterion.benchmark_group("read a frame");
     group.throughput(Throughput::Bytes(frames.len() as u64));
-    let mut reader = Reader::text(64 * 1024);
+    let mut reader = FrameReader::text(64 * 1024);
     group.bench_function("own", |b| {
         b.iter_batched_ref(
             || frames.clone(),
-            |input| assert!(matches!(reader.feed(input).next(), Some(Ok(Event::Text(_))))),
+            |input| assert!(matches!(reader.feed(input).next(), Some(Ok(WebSocketEvent::Text(_))))),
             BatchSize::SmallInput,
         );
     });
@@ -74,7 +74,7 @@ fn encoding(criterion: &mut Criterion) {
     group.bench_function("push", |b| {
         b.iter(|| {
             out.clear();
-            let meta = Meta::live(black_box("ticker:BTCUSDT"), ID);
+            let meta = PushMeta::live(black_box("ticker:BTCUSDT"), ID);
             Protocol::default().push(&mut out, &meta, black_box(TICKER));
         });
     });
@@ -82,7 +82,7 @@ fn encoding(criterion: &mut Criterion) {
     group.bench_function("push as event", |b| {
         b.iter(|| {
             out.clear();
-            let meta = Meta::live(black_box("ticker:BTCUSDT"), ID);
+            let meta = PushMeta::live(black_box("ticker:BTCUSDT"), ID);
             events.push(&mut out, &meta, black_box(TICKER));
         });
     });

@@ -9,7 +9,7 @@ use std::{
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-use tickgate_wire::dialect::Stamp;
+use tickgate_wire::dialect::MessageStamp;
 use uuid::Uuid;
 
 /// Wall-clock time, in milliseconds since 1970.
@@ -42,8 +42,8 @@ fn ms_of(time: SystemTime) -> u64 {
 
 /// Wall-clock time and a unique id, for a new message.
 #[must_use]
-pub fn stamp() -> Stamp {
-    Stamp { now_ms: unix_ms(), msg_id: Uuid::new_v4() }
+pub fn stamp() -> MessageStamp {
+    MessageStamp { now_ms: unix_ms(), msg_id: Uuid::new_v4() }
 }
 
 static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);

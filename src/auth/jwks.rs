@@ -22,7 +22,7 @@ use jsonwebtoken::{Algorithm, jwk::Jwk};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use thiserror::Error;
-use tickgate_client::http::Request;
+use tickgate_client::http::HttpRequest;
 use tokio::{net::lookup_host, sync::watch, time::Instant};
 
 use super::keys::Key;
@@ -310,7 +310,7 @@ impl Source {
 
     /// The body of a plain 200 response. Redirects are not followed: the address is fixed.
     async fn get(&self) -> Result<String, FetchError> {
-        let request = Request::get(&self.url)
+        let request = HttpRequest::get(&self.url)
             .header(header::ACCEPT.as_str(), "application/jwk-set+json, application/json")
             .header(header::USER_AGENT.as_str(), concat!("tickgate/", env!("CARGO_PKG_VERSION")))
             .timeout(self.fetch_timeout)

@@ -9,7 +9,7 @@ use std::{
 
 use futures_util::FutureExt;
 use serde_json::{Value, json, value::RawValue};
-use tickgate_client::{Builder, Channel, Client, Event, Publication, State};
+use tickgate_client::{Builder, Channel, Client, ClientState, Event, PublicationRequest};
 use tickgate_wire::model::{Pattern, StreamId, UserId};
 
 use super::{Failure, print, settings::Settings, token::Signer};
@@ -134,7 +134,7 @@ impl Gateway {
     async fn publish(&self, user: &str, number: u32) -> Result<(String, Sent), Failure> {
         let data = json!({ "type": "check", "mark": self.mark, "number": number });
         let raw = RawValue::from_string(data.to_string()).map_err(|error| Failure::new(error.to_string()))?;
-        let publication = Publication { channel: CHANNEL, user: Some(user), data: &raw, msg_id: None };
+        let publication = PublicationRequest { channel: CHANNEL, user: Some(user), data: &raw, msg_id: None };
         let published = publication.publish(&self.operations, Some(&self.api_key)).await?;
         let Some(id) = published.id else {
             return Err(Failure::new(format!("`{CHANNEL}` is not retained: missed messages cannot be replayed")));
@@ -227,7 +227,7 @@ impl Follower {
                 () = &mut self.driver => continue,
             };
             match event {
-                Some(Event::State(State::Waiting { error, .. } | State::Closed { error: Some(error) })) => {
+                Some(Event::State(ClientState::Waiting { error, .. } | ClientState::Closed { error: Some(error) })) => {
                     return Err(error.into());
                 }
                 Some(Event::State(_)) => {}

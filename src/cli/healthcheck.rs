@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use tickgate_client::http::Request;
+use tickgate_client::http::HttpRequest;
 
 use super::{Failure, print, settings::Settings};
 use crate::config::{Config, parse_duration};
@@ -48,7 +48,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         }
     };
     let failed = |error: tickgate_client::Error| Failure::new(format!("{url}: {error}"));
-    let request = Request::get(&url).timeout(args.timeout);
+    let request = HttpRequest::get(&url).timeout(args.timeout);
     let request = match certificate {
         Some(certificate) => request.pinned(certificate),
         None => request,

@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use serde_json::{json, value::RawValue};
-use tickgate_client::{Publication, Published};
+use tickgate_client::{PublicationReceipt, PublicationRequest};
 
 use super::{Failure, print};
 use crate::config::without_marks;
@@ -49,7 +49,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         read.map_err(|error| Failure::new(format!("cannot read standard input: {error}")))?;
         data = without_marks(data);
     }
-    let publication = Publication {
+    let publication = PublicationRequest {
         channel: &args.channel,
         user: args.user.as_deref(),
         data: object(&data)?,
@@ -73,7 +73,7 @@ fn object(data: &str) -> Result<&RawValue, Failure> {
 }
 
 /// The outcome, for people.
-fn outcome(published: &Published) -> String {
+fn outcome(published: &PublicationReceipt) -> String {
     let id = published.id.map_or_else(|| "without an id (the topic is not retained)".into(), |id| id.to_string());
     let again = if published.duplicate { ", already published" } else { "" };
     format!("published {id}{again}")
@@ -95,9 +95,9 @@ mod tests {
 
     #[test]
     fn outcomes_are_sentences() {
-        let again = Published { id: Some(StreamId::new(17, 3)), duplicate: true };
+        let again = PublicationReceipt { id: Some(StreamId::new(17, 3)), duplicate: true };
         assert_eq!(outcome(&again), "published 17-3, already published");
-        let plain = Published { id: None, duplicate: false };
+        let plain = PublicationReceipt { id: None, duplicate: false };
         assert_eq!(outcome(&plain), "published without an id (the topic is not retained)");
     }
 }

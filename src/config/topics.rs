@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tickgate_wire::model::{Class, Level, Pattern, TopicRule, TopicRules};
+use tickgate_wire::model::{Class, LogLevel, Pattern, TopicRule, TopicRules};
 
 use super::{Problems, raw, value::Section};
 
@@ -62,7 +62,7 @@ fn check_rule(raw: &raw::Topic, problems: &mut Problems) -> Option<TopicRule> {
         wait_replicas: section.number("wait_replicas", raw.wait_replicas.unwrap_or(0), 0..=16),
         wait_aof: raw.wait_aof.unwrap_or(false),
         dedupe_ttl: dedupe_ttl(raw.dedupe_ttl.as_deref().unwrap_or(DEDUPE_TTL), &mut section),
-        level_min: raw.level_min.as_deref().map(|level| section.choice("level_min", level, &Level::ALL)),
+        level_min: raw.level_min.as_deref().map(|level| section.choice("level_min", level, &LogLevel::ALL)),
         pattern: pattern?,
     })
 }

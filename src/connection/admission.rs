@@ -11,7 +11,7 @@ use axum::response::Response;
 use hyper::{HeaderMap, StatusCode};
 use tickgate_wire::{
     code::CloseCode,
-    command::Options,
+    command::SubscribeOptions,
     model::{SessionId, SessionSecret},
 };
 use tokio::sync::Semaphore;
@@ -254,7 +254,7 @@ impl Endpoint {
     pub(super) fn may_begin(
         &self,
         param: Option<&str>,
-        (begin, explicit): (Options, bool),
+        (begin, explicit): (SubscribeOptions, bool),
         admitted: Admitted,
     ) -> Result<Admitted, Refused> {
         let view = View {

@@ -29,9 +29,9 @@ use hyper::{
 };
 use tickgate_wire::{
     code::{CloseCode, ErrorCode, ProblemKind},
-    command::Options,
+    command::SubscribeOptions,
     event_stream,
-    model::{Class, Start, StreamId},
+    model::{Class, StartAt, StreamId},
 };
 use tokio::sync::oneshot;
 
@@ -186,7 +186,7 @@ fn stream(endpoint: Endpoint, admitted: Admitted, asked: Asked, parts: &Parts) -
         backpressure.limit();
     }
     let ignored = Vec::new();
-    let request = opening::Request { param: asked.param, begin: Options::default(), ignored, explicit: false };
+    let request = opening::Request { param: asked.param, begin: SubscribeOptions::default(), ignored, explicit: false };
     let connection = opening::open(endpoint, admitted, request, Socket::Body(AtomicWaker::new()));
     let (ended, end) = oneshot::channel();
     let body = EventBody { handle: connection.handle.clone(), backpressure, cursors, _ended: ended };
@@ -230,7 +230,7 @@ impl Selection {
         let mut selection = Self::default();
         let mut cursors = asked.cursors.iter().copied();
         let mut private = None;
-        let since = |cursor: Option<StreamId>| cursor.map_or(Start::Live, Start::Since);
+        let since = |cursor: Option<StreamId>| cursor.map_or(StartAt::Live, StartAt::Since);
         for channel in &asked.channels {
             let resolved = match channel {
                 Ok(name) => view.resolve(name),
@@ -249,9 +249,9 @@ impl Selection {
                 cursors.next()
             };
             let start = match resolved.rule.class {
-                Class::State if resolved.rule.retain_max == 0 => Start::Snapshot { least: StreamId::ZERO },
-                Class::State => Start::Snapshot { least: next().unwrap_or_default() },
-                _ if resolved.rule.retain_max == 0 => Start::Live,
+                Class::State if resolved.rule.retain_max == 0 => StartAt::Snapshot { least: StreamId::ZERO },
+                Class::State => StartAt::Snapshot { least: next().unwrap_or_default() },
+                _ if resolved.rule.retain_max == 0 => StartAt::Live,
                 _ if resolved.in_user_stream => *private.get_or_insert_with(|| since(next())),
                 _ => since(next()),
             };

@@ -15,8 +15,8 @@ use tickgate_wire::{
     code::CloseCode,
     model::{ReplicaId, SessionId, UserId},
     protocol::Protocol,
-    push::{Meta, TO_CONNECTION},
-    reply::{Closing, Heartbeat, Reply, TokenExpiring, USER_STREAM},
+    push::{PushMeta, TO_CONNECTION},
+    reply::{ClosingNotice, HeartbeatNotice, Reply, TokenExpiring, USER_STREAM},
     time::Timestamp,
     transport::Transport,
     websocket,
@@ -199,7 +199,7 @@ impl ConnectionHandle {
             return Sent::Full;
         }
         let mut out = BytesMut::new();
-        self.protocol.push(&mut out, &Meta::live(TO_CONNECTION, None), payload);
+        self.protocol.push(&mut out, &PushMeta::live(TO_CONNECTION, None), payload);
         self.outbox.send(out.freeze());
         Sent::Taken
     }
@@ -231,7 +231,7 @@ impl ConnectionHandle {
     pub fn closing(&self, close: &Close) -> Bytes {
         let mut out = BytesMut::new();
         if close.code > 0 && close.cause != Disconnect::Client {
-            let notice = Closing::new(close.code, close.reason.clone(), close.after_ms);
+            let notice = ClosingNotice::new(close.code, close.reason.clone(), close.after_ms);
             self.protocol.notice(&mut out, &Reply::Closing(notice), clock::stamp);
         }
         out.freeze()
@@ -291,7 +291,7 @@ impl ConnectionHandle {
             let moved = timing.private.and_then(|slot| self.outbox.take_moved(slot));
             let cursors = moved.map(|cursor| (USER_STREAM.into(), cursor)).into_iter().collect();
             let now = Timestamp::from_ms(unix_ms);
-            let heartbeat = Heartbeat { timestamp: now, server_time: now, cursors };
+            let heartbeat = HeartbeatNotice { timestamp: now, server_time: now, cursors };
             self.protocol.notice(&mut out, &Reply::Heartbeat(heartbeat), clock::stamp);
         }
         match actions.ping {

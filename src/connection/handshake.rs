@@ -8,7 +8,7 @@ use hyper::{
     header::{self, HeaderName, HeaderValue},
     http::{request::Parts, uri::Authority},
 };
-use tickgate_wire::{command::Options, model::SessionSecret};
+use tickgate_wire::{command::SubscribeOptions, model::SessionSecret};
 
 use super::{
     malformed::Malformed,
@@ -31,7 +31,7 @@ pub struct Handshake {
     pub told: Told,
     pub credential: Credential,
     /// `?since=` and `?last=`: where channels that the endpoint subscribes automatically start.
-    pub begin: Options,
+    pub begin: SubscribeOptions,
     /// `?session=`: the session to take over.
     pub session: Option<SessionSecret>,
     /// Names of unknown parameters, bounded.
@@ -124,7 +124,7 @@ pub fn check(parts: &Parts, origins: &[String]) -> Result<Handshake, HandshakeRe
         .and_then(|query| Ok((credential(headers, &offer, &query)?, query)));
     match said {
         Ok((credential, Query { since, last, session, ignored, .. })) => {
-            let begin = Options { since, last, ..Options::default() };
+            let begin = SubscribeOptions { since, last, ..SubscribeOptions::default() };
             Ok(Handshake { upgrade, told, credential, begin, session, ignored })
         }
         Err(malformed) => Err(HandshakeRefusal::Refused { upgrade, told, why: Why::Malformed(malformed) }),

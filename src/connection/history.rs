@@ -5,8 +5,8 @@ use std::{borrow::Cow, sync::Arc};
 use tickgate_wire::{
     command::{HistoryFrom, Since},
     model::{Content, Message, StreamId},
-    push::Gap,
-    reply::{History, Retained},
+    push::GapPush,
+    reply::{HistoryReply, Retained},
 };
 
 use crate::{
@@ -38,9 +38,9 @@ pub(super) async fn read(
     (hub, reader): (&Hub, Reader),
     (resolved, from): (Resolved, HistoryFrom),
     bounds: Bounds,
-) -> Result<(History, Option<Hold>), Unavailable> {
+) -> Result<(HistoryReply, Option<Hold>), Unavailable> {
     let bytes_max = bounds.page.bytes_max;
-    let held = async |turn: ReadTurn, page: History| {
+    let held = async |turn: ReadTurn, page: HistoryReply| {
         let hold = turn.end(page.messages.iter().map(|retained| retained.payload.len()).sum()).await;
         (page, hold)
     };
@@ -68,7 +68,7 @@ async fn forward(
     resolved: Resolved,
     since: Since,
     limits: ReadLimits,
-) -> Result<History, Unavailable> {
+) -> Result<HistoryReply, Unavailable> {
     let after = match since {
         Since::Earliest => StreamId::ZERO,
         Since::After(cursor) => cursor,
@@ -98,7 +98,7 @@ async fn forward(
         cursor = id;
     }
     let gap = gap.map(|gap| told(&resolved, gap));
-    Ok(History { id: None, channel: resolved.channel, messages, cursor: Some(cursor), more, gap })
+    Ok(HistoryReply { id: None, channel: resolved.channel, messages, cursor: Some(cursor), more, gap })
 }
 
 /// The newest publications of one channel: those of other channels are skipped and not counted.
@@ -107,7 +107,7 @@ async fn newest_of_channel(
     (hub, reader): (&Hub, Reader),
     resolved: Resolved,
     bounds: Bounds,
-) -> Result<(ReadTurn, History), Unavailable> {
+) -> Result<(ReadTurn, HistoryReply), Unavailable> {
     let mut search = NewestOfChannel::new(&resolved.topic, &resolved.channel, bounds.page, bounds.looked_at);
     loop {
         let turn = hub.turn(reader, bounds.page.bytes_max).await?;
@@ -121,7 +121,7 @@ async fn newest_of_channel(
 }
 
 /// As many of the newest as fit.
-fn newest_page(resolved: Resolved, newest: &[Arc<Message>], cursor: StreamId) -> History {
+fn newest_page(resolved: Resolved, newest: &[Arc<Message>], cursor: StreamId) -> HistoryReply {
     let mut room = Room::new(&resolved);
     let own = newest.iter().rev().filter(|message| is_own(&resolved, message));
     let fitting = own.filter_map(|message| match &message.content {
@@ -130,17 +130,17 @@ fn newest_page(resolved: Resolved, newest: &[Arc<Message>], cursor: StreamId) ->
     });
     let mut messages: Vec<_> = fitting.take_while(|retained| room.take(retained.payload.len())).collect();
     messages.reverse();
-    History { id: None, channel: resolved.channel, messages, cursor: Some(cursor), more: false, gap: None }
+    HistoryReply { id: None, channel: resolved.channel, messages, cursor: Some(cursor), more: false, gap: None }
 }
 
 fn is_own(resolved: &Resolved, message: &Arc<Message>) -> bool {
     !resolved.in_user_stream || message.channel.as_ref() == Some(&resolved.channel)
 }
 
-fn told(resolved: &Resolved, gap: hub::Gap) -> Gap<'static> {
+fn told(resolved: &Resolved, gap: hub::Gap) -> GapPush<'static> {
     let hub::Gap { after, before, count, reason, cursor } = gap;
     let channels = Cow::Owned(vec![resolved.channel.clone()]);
-    Gap { channels, after: Some(after), before, count, reason: reason.as_str().into(), cursor: Some(cursor) }
+    GapPush { channels, after: Some(after), before, count, reason: reason.as_str().into(), cursor: Some(cursor) }
 }
 
 /// The remaining bytes of one message.

@@ -6,7 +6,7 @@ use tickgate_wire::{
     code::{CloseCode, ErrorCode},
     command::{self, Command, Request},
     dialect::Dialect,
-    websocket::Event,
+    websocket::WebSocketEvent,
 };
 
 use super::{handle::ConnectionHandle, replica::Replica, state::Connection};
@@ -52,9 +52,9 @@ impl<'a> Decoder<'a> {
     }
 
     /// Decodes an event. Returns the close that it causes, if any.
-    pub(super) fn decode(&mut self, event: Event<'_>) -> Option<Close> {
+    pub(super) fn decode(&mut self, event: WebSocketEvent<'_>) -> Option<Close> {
         match event {
-            Event::Text(text) => {
+            WebSocketEvent::Text(text) => {
                 self.replica.metrics.messages_received_total.inc();
                 match self.message(text) {
                     Ok(request) => {
@@ -68,12 +68,12 @@ impl<'a> Decoder<'a> {
                     }
                 }
             }
-            Event::Pong(payload) => {
+            WebSocketEvent::Pong(payload) => {
                 self.handle.pong(payload);
                 None
             }
             // The reader refuses binary frames; `wire` answers pings and closes.
-            Event::Binary(_) | Event::Ping(_) | Event::Close(..) => None,
+            WebSocketEvent::Binary(_) | WebSocketEvent::Ping(_) | WebSocketEvent::Close(..) => None,
         }
     }
 
@@ -81,7 +81,7 @@ impl<'a> Decoder<'a> {
         self.spend()?;
         let limits = &self.replica.config.limits;
         let bounds =
-            command::Limits { depth_max: limits.json_depth_max, channels_max: limits.subscriptions_max.max(1) };
+            command::MessageLimits { depth_max: limits.json_depth_max, channels_max: limits.subscriptions_max.max(1) };
         let request = self.dialect.decode(text, &bounds).map_err(|invalid| {
             let is_offence = invalid.code == ErrorCode::InvalidMessage;
             let close = is_offence.then(|| self.allowance.offend(self.now_ms, limits)).flatten();

@@ -5,7 +5,7 @@ use std::{borrow::Cow, time::Instant};
 use parking_lot::Mutex;
 use tickgate_wire::{
     code::CloseCode,
-    command::Options,
+    command::SubscribeOptions,
     model::{SessionId, SessionSecret, UserId},
     reply::{Reply, Welcome, WelcomeLimits},
     time::Timestamp,
@@ -38,7 +38,7 @@ pub(super) struct Request {
     /// The path parameter.
     pub(super) param: Option<Box<str>>,
     /// Where channels that the endpoint subscribes automatically start.
-    pub(super) begin: Options,
+    pub(super) begin: SubscribeOptions,
     /// Parameters of the URL without a meaning, which the welcome names.
     pub(super) ignored: Vec<String>,
     /// Explicit mode: the client receives only what it subscribes to.

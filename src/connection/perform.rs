@@ -15,8 +15,8 @@ use tickgate_wire::{
     command::{HistoryFrom, Ingest, Json, Request, Token},
     model::{SessionSecret, UserId},
     reply::{
-        Authenticated, CommandAccepted, Configured, Details, Ended, ErrorObject, Failure, History, Ingested, Pong,
-        Presence, Published, Reply, Unsubscribed,
+        AuthenticatedReply, CommandAccepted, Configured, Details, EndedNotice, ErrorObject, FailureReply, HistoryReply,
+        Ingested, Pong, PresenceReply, PublishedReply, Reply, UnsubscribedReply,
     },
     run::RunCommand,
     time::Timestamp,
@@ -110,7 +110,7 @@ impl Connection {
         self.subscriptions.unsubscribe(&self.handle, &channels);
         self.count_refused(&refused);
         let (id, errors) = (echo.id.clone(), refused.into_iter().map(Into::into).collect());
-        self.handle.send(&Reply::Unsubscribed(Unsubscribed { id, channels, errors }), &echo.ignored);
+        self.handle.send(&Reply::Unsubscribed(UnsubscribedReply { id, channels, errors }), &echo.ignored);
         let _ = self.subscriptions.catch_up(&self.handle).await;
         self.note_followed();
     }
@@ -141,7 +141,7 @@ impl Connection {
             self.handle.with_keep_alive(|keep_alive| keep_alive.set_expiry(expires_at, phase));
         }
         let (id, expires_at) = (echo.id.clone(), Some(Timestamp::from_s(expires_at)));
-        self.handle.send(&Reply::Authenticated(Authenticated { id, user, expires_at }), &echo.ignored);
+        self.handle.send(&Reply::Authenticated(AuthenticatedReply { id, user, expires_at }), &echo.ignored);
         if first {
             self.subscribe_on_connect().await;
         } else {
@@ -213,7 +213,7 @@ impl Connection {
         }
         self.subscriptions.unsubscribe(&self.handle, &channels);
         let object = ErrorObject::new(ErrorCode::Forbidden, "the new token does not allow the channel");
-        self.handle.notify(&Reply::Ended(Ended { channels, object }));
+        self.handle.notify(&Reply::Ended(EndedNotice { channels, object }));
         let _ = self.subscriptions.catch_up(&self.handle).await;
         self.note_followed();
     }
@@ -229,7 +229,7 @@ impl Connection {
         let in_turn = (&*self.replica.hub, self.permit.reader());
         let page = history::read(&self.replica.backplane, in_turn, (resolved, from), bounds).await;
         let (page, hold) = page.map_err(|_| later("the history is unavailable"))?;
-        self.handle.send(&Reply::History(History { id: echo.id.clone(), ..page }), &echo.ignored);
+        self.handle.send(&Reply::History(HistoryReply { id: echo.id.clone(), ..page }), &echo.ignored);
         // The reservation is held until the client has received the page.
         hold.into_iter().for_each(|hold| self.handle.outbox.keep(hold));
         Ok(())
@@ -251,12 +251,12 @@ impl Connection {
         let (channel, left_out) = (channel.into(), stored.is_none());
         let Some(stored) = stored else {
             let published =
-                Published { id, channel, publication_id: None, duplicate: false, left_out, subscribers: None };
+                PublishedReply { id, channel, publication_id: None, duplicate: false, left_out, subscribers: None };
             return Ok(Reply::Published(published));
         };
         let subscribers = self.replica.registry.count(audience.as_ref()).await;
         let (publication_id, duplicate) = (stored.id, stored.duplicate);
-        Ok(Reply::Published(Published { id, channel, publication_id, duplicate, left_out, subscribers }))
+        Ok(Reply::Published(PublishedReply { id, channel, publication_id, duplicate, left_out, subscribers }))
     }
 
     /// Stores a command for the engine of the run.
@@ -294,7 +294,7 @@ impl Connection {
         let presence = self.replica.registry.presence(&resolved.audience()).await;
         let presence = presence.map_err(|_| later("presence is unavailable"))?;
         let (connections, users, more) = (presence.connections, presence.users, presence.more);
-        Ok(Reply::Presence(Presence { id, channel: resolved.channel, connections, users, more }))
+        Ok(Reply::Presence(PresenceReply { id, channel: resolved.channel, connections, users, more }))
     }
 
     fn configure(&mut self, id: Option<Json>, heartbeat_s: Option<u32>) -> Reply {
@@ -332,7 +332,7 @@ impl Connection {
         self.replica.metrics.errors_total.of(metrics::Code::of(fault.code.number())).inc();
         self.trace("error", || json!({ "code": fault.code.number(), "message": fault.message }));
         let Fault { code, message, field, retry_after_ms, outcome, id: _, close: _ } = fault;
-        let mut failure = Failure::new(code, message, echo.id.clone(), clock::unix_ms());
+        let mut failure = FailureReply::new(code, message, echo.id.clone(), clock::unix_ms());
         failure.object.details = Details { retry_after_ms, outcome: outcome.map(Into::into), field };
         self.handle.send(&Reply::Error(failure), &echo.ignored);
     }

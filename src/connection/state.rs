@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tickgate_wire::{code::CloseCode, command::Options, model::SessionSecret};
+use tickgate_wire::{code::CloseCode, command::SubscribeOptions, model::SessionSecret};
 
 use super::{address::Permit, echo::Echo, handle::ConnectionHandle, replica::Replica, subscriptions::Subscriptions};
 use crate::{
@@ -21,7 +21,7 @@ const RECONNECT_AFTER_MS: u64 = 1_000;
 #[derive(Debug)]
 pub(super) struct Arrival {
     /// Where channels that the endpoint subscribes automatically start.
-    pub(super) begin: Options,
+    pub(super) begin: SubscribeOptions,
     /// Parameters of the URL without a meaning.
     pub(super) ignored: Vec<String>,
     /// The session to take over, if the user is not known yet.
@@ -104,7 +104,7 @@ impl Connection {
     /// Subscribes the endpoint's automatic channels. The client would not request them again, so if one is unavailable
     /// the connection is closed, and the client reconnects.
     pub(super) async fn subscribe_on_connect(&mut self) {
-        let begin = self.arrival.take().map_or_else(Options::default, |arrival| arrival.begin);
+        let begin = self.arrival.take().map_or_else(SubscribeOptions::default, |arrival| arrival.begin);
         let (wanted, refused) = self.session.on_connect(begin, &self.replica.rules);
         if wanted.is_empty() && refused.is_empty() {
             return;

@@ -18,7 +18,7 @@ use tickgate_wire::{
     code::{CloseCode, ErrorCode},
     model::{Class, Topic},
     protocol::Protocol,
-    reply::{CaughtUpChannel, Ended, ErrorObject, Reply, Subscribed, SubscribedChannel, USER_STREAM},
+    reply::{ChannelEnd, EndedNotice, ErrorObject, Reply, SubscribedChannel, SubscribedReply, USER_STREAM},
 };
 use wants::{Wants, earlier};
 
@@ -68,8 +68,8 @@ struct Subscription {
 /// Channels whose backlog was sent, by the lane that carried it.
 #[derive(Default)]
 struct Ends {
-    urgent: Vec<CaughtUpChannel>,
-    public: Vec<CaughtUpChannel>,
+    urgent: Vec<ChannelEnd>,
+    public: Vec<ChannelEnd>,
 }
 
 impl Subscription {
@@ -234,7 +234,7 @@ impl Subscriptions {
             })
         });
         let (channels, errors) = (started.chain(again).collect(), refused.iter().cloned().map(Into::into).collect());
-        handle.send(&Reply::Subscribed(Subscribed { id: echo.id.clone(), channels, errors }), &echo.ignored);
+        handle.send(&Reply::Subscribed(SubscribedReply { id: echo.id.clone(), channels, errors }), &echo.ignored);
     }
 
     /// Pushes the backlog; from here on the subscription is caught up like any other.
@@ -338,7 +338,7 @@ impl Subscriptions {
             let code = CloseCode::TryAgainLater;
             return handle.close_after(code, Disconnect::Internal, reason, Some(RESUBSCRIBE_AFTER_MS));
         }
-        handle.notify(&Reply::Ended(Ended { channels, object }));
+        handle.notify(&Reply::Ended(EndedNotice { channels, object }));
     }
 
     /// Ends subscriptions: nothing of them is written afterwards. Unknown channels are ignored.

@@ -15,9 +15,9 @@ use hyper_util::rt::TokioIo;
 use socket2::SockRef;
 use tickgate_wire::{
     code::{CloseCode, ProblemKind},
-    reply::{Closing, Failure, Reply},
+    reply::{ClosingNotice, FailureReply, Reply},
     time::Timestamp,
-    websocket::{self, Reader},
+    websocket::{self, FrameReader},
 };
 
 use super::{
@@ -150,7 +150,7 @@ fn accept(
         // From here on the connection's own timeouts apply, which send the client a reason.
         let _ = stream.tcp().map(|tcp| SockRef::from(tcp).set_tcp_user_timeout(None));
         let message_bytes_max = endpoint.replica.config.limits.message_bytes_max;
-        let reader = Reader::text(u32::try_from(message_bytes_max).unwrap_or(u32::MAX));
+        let reader = FrameReader::text(u32::try_from(message_bytes_max).unwrap_or(u32::MAX));
         let place = (admitted.secret, admitted.resumed);
         let mut connection = opening::open(endpoint, admitted, request, stream);
         let wire = Wire::new(connection.handle.outbox.clone(), reader);
@@ -174,14 +174,14 @@ fn close_at_once(
     endpoint.replica.metrics.close_frames_total.of(metrics::Code::of(code)).inc();
     let mut last = BytesMut::with_capacity(256);
     let retry_after_ms = refused.retry_after_s.map(|s| s * 1_000);
-    let mut closing = Closing::new(code, refused.told(), retry_after_ms);
+    let mut closing = ClosingNotice::new(code, refused.told(), retry_after_ms);
     closing.object.details.field = refused.field.map(str::to_owned);
     if told == Told::Notice {
         protocol.notice(&mut last, &Reply::Closing(closing), clock::stamp);
     } else if endpoint.profile.closes_refused {
         let mut object = closing.object;
         object.details.retry_after_ms = retry_after_ms;
-        let failure = Failure { object, id: None, timestamp: Timestamp::from_ms(clock::unix_ms()) };
+        let failure = FailureReply { object, id: None, timestamp: Timestamp::from_ms(clock::unix_ms()) };
         endpoint.replica.metrics.errors_total.of(metrics::Code::of(code)).inc();
         protocol.notice(&mut last, &Reply::Error(failure), clock::stamp);
     }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use tickgate_wire::websocket::{self, Event, Reader};
+use tickgate_wire::websocket::{self, FrameReader, WebSocketEvent};
 use tokio::time::timeout;
 
 use crate::{
@@ -35,7 +35,7 @@ thread_local! {
 #[derive(Debug)]
 pub struct Wire {
     outbox: Arc<Outbox>,
-    reader: Reader,
+    reader: FrameReader,
 }
 
 /// Why the task of a wire wakes.
@@ -64,7 +64,7 @@ pub enum Read {
 impl Wire {
     /// Combines a reader with an outbox that writes to the same socket.
     #[must_use]
-    pub fn new(outbox: Arc<Outbox>, reader: Reader) -> Self {
+    pub fn new(outbox: Arc<Outbox>, reader: FrameReader) -> Self {
         let wire = Self { outbox, reader };
         wire.release_stale_wakers();
         wire
@@ -100,7 +100,7 @@ impl Wire {
     }
 
     /// Reads once, and passes on texts, binaries and pongs. Answers pings.
-    pub fn read(&mut self, on_event: impl FnMut(Event<'_>) -> Option<Close>) -> Read {
+    pub fn read(&mut self, on_event: impl FnMut(WebSocketEvent<'_>) -> Option<Close>) -> Read {
         READ_BUFFER.with_borrow_mut(|buffer| match self.outbox.socket().try_read(buffer) {
             Ok(0) => Read::Gone,
             Ok(count) => self.take_in(&mut buffer[..count], on_event).map_or(Read::More, Read::Close),
@@ -110,7 +110,11 @@ impl Wire {
     }
 
     /// Processes bytes that were read from the socket. Returns the close that they cause, if any.
-    pub fn take_in(&mut self, input: &mut [u8], on_event: impl FnMut(Event<'_>) -> Option<Close>) -> Option<Close> {
+    pub fn take_in(
+        &mut self,
+        input: &mut [u8],
+        on_event: impl FnMut(WebSocketEvent<'_>) -> Option<Close>,
+    ) -> Option<Close> {
         self.outbox.shared.metrics.received_bytes_total.inc_by(input.len() as u64);
         // Consecutive pings are answered together, so that a flood of them does not cost a system call each.
         let mut pongs = BytesMut::new();
@@ -122,14 +126,14 @@ impl Wire {
     fn decode(
         &mut self,
         input: &mut [u8],
-        mut on_event: impl FnMut(Event<'_>) -> Option<Close>,
+        mut on_event: impl FnMut(WebSocketEvent<'_>) -> Option<Close>,
         pongs: &mut BytesMut,
     ) -> Option<Close> {
         let mut feed = self.reader.feed(input);
         while let Some(event) = feed.next() {
             match event {
-                Ok(Event::Ping(payload)) => websocket::pong(pongs, payload),
-                Ok(Event::Close(code, _)) => {
+                Ok(WebSocketEvent::Ping(payload)) => websocket::pong(pongs, payload),
+                Ok(WebSocketEvent::Close(code, _)) => {
                     return Some(Close::new(code.unwrap_or(0), "", Disconnect::Client));
                 }
                 Ok(event) => {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use tickgate_wire::{
-    model::{Message, Start, StreamId},
+    model::{Message, StartAt, StreamId},
     push::GapReason,
 };
 
@@ -42,18 +42,18 @@ impl Backlog {
     /// The position before the first message of a channel that started at `start`. `all`: the start of the whole
     /// subscription; `head`: the stream's minimum head when it was read.
     #[must_use]
-    pub fn begins(&self, start: Start, all: Start, head: StreamId) -> StreamId {
+    pub fn begins(&self, start: StartAt, all: StartAt, head: StreamId) -> StreamId {
         let before_first = || match self.messages.first().and_then(|message| message.id) {
             Some(first) => first.previous(),
             None => self.cursor,
         };
         match start {
-            Start::Since(cursor) => cursor,
-            Start::Earliest => self.from,
-            Start::Snapshot { least } => before_first().max(least),
-            Start::Last(_) => before_first(),
-            Start::Live if all == Start::Live => self.cursor,
-            Start::Live => head,
+            StartAt::Since(cursor) => cursor,
+            StartAt::Earliest => self.from,
+            StartAt::Snapshot { least } => before_first().max(least),
+            StartAt::Last(_) => before_first(),
+            StartAt::Live if all == StartAt::Live => self.cursor,
+            StartAt::Live => head,
         }
     }
 

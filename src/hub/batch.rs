@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use tickgate_wire::{
     model::{Class, Content, Message, StreamId},
-    push::Meta,
+    push::PushMeta,
 };
 
 use super::{form::Form, gap::Gap, step::Step};
@@ -89,7 +89,8 @@ impl Batch {
         let Some(channel) = self.form.channel_of(message) else { return };
         let id = message.id.filter(|_| !(mark.replayed && defect::is(Defect::NoReplayIds)));
         let conflated = left_out.unwrap_or(0);
-        let meta = Meta { replayed: mark.replayed, snapshot: mark.snapshot, conflated, ..Meta::live(&**channel, id) };
+        let meta =
+            PushMeta { replayed: mark.replayed, snapshot: mark.snapshot, conflated, ..PushMeta::live(&**channel, id) };
         self.form.push(buf, &meta, payload);
         self.count += 1;
         self.skipped = self.skipped.saturating_add(u32::try_from(conflated).unwrap_or(u32::MAX));
@@ -117,7 +118,7 @@ impl Batch {
         let Content::Data(payload) = &message.content else { return None };
         let channel = self.form.channel_of(message)?;
         let mut buf = BytesMut::with_capacity(payload.len() + 160);
-        let meta = Meta { conflated: skipped.into(), ..Meta::live(&**channel, message.id) };
+        let meta = PushMeta { conflated: skipped.into(), ..PushMeta::live(&**channel, message.id) };
         self.form.push(&mut buf, &meta, payload);
         Some(buf.freeze())
     }

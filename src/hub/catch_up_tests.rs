@@ -3,7 +3,7 @@ use std::{future::poll_fn, time::Duration};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tickgate_wire::{
-    model::{Publication, Start, Topic},
+    model::{Publication, StartAt, Topic},
     protocol::Protocol,
 };
 
@@ -57,7 +57,7 @@ impl Scene {
 
     /// The backlog of a subscription after the first publication.
     async fn backlog(&self, limits: ReplayLimits) -> Backlog {
-        self.interest.backlog(Start::Since(self.ids[0]), limits).await.unwrap()
+        self.interest.backlog(StartAt::Since(self.ids[0]), limits).await.unwrap()
     }
 
     fn open(&self, backlog: &Backlog, limits: ReplayLimits) -> (Member, Past) {

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use tickgate_wire::{
     model::{Message, StreamId},
     protocol::Protocol,
-    push::{self, Meta},
+    push::{self, PushMeta},
 };
 
 use super::gap::Gap;
@@ -43,7 +43,7 @@ impl Form {
     }
 
     /// Appends a publication.
-    pub(super) fn push(&self, out: &mut BytesMut, meta: &Meta<'_>, payload: &[u8]) {
+    pub(super) fn push(&self, out: &mut BytesMut, meta: &PushMeta<'_>, payload: &[u8]) {
         self.protocol.push(out, meta, payload);
     }
 
@@ -61,7 +61,7 @@ impl Form {
         // Without ids, both ends and the position to continue from are unknown.
         let has_ids = before.is_some() || after != StreamId::ZERO;
         let wanted = self.filter.as_deref().unwrap_or_default();
-        let gap = push::Gap {
+        let gap = push::GapPush {
             channels: self.channel.as_ref().map_or(wanted, std::slice::from_ref).into(),
             after: has_ids.then_some(after),
             before,

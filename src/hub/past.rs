@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use tickgate_wire::{
     model::{Content, Message, StreamId},
     protocol::Protocol,
-    reply::{CaughtUp, CaughtUpChannel, Reply},
+    reply::{CaughtUpNotice, ChannelEnd, Reply},
 };
 
 use super::{
@@ -100,9 +100,9 @@ impl Past {
     }
 
     /// The channels whose clients wait for the end, which is at this position.
-    pub fn ended(&self, at: StreamId) -> impl Iterator<Item = CaughtUpChannel> {
+    pub fn ended(&self, at: StreamId) -> impl Iterator<Item = ChannelEnd> {
         let told = self.channels.iter().filter(|own| own.told);
-        told.map(move |own| CaughtUpChannel {
+        told.map(move |own| ChannelEnd {
             channel: own.channel.clone(),
             // In a stream without entries, a later loss could not be reported from here: the client keeps its cursor.
             cursor: self.has_cursor.then_some(if at == StreamId::ZERO { own.after } else { at }),
@@ -120,11 +120,11 @@ impl Past {
 
 /// The notice for these channels; `None` if there are none.
 #[must_use]
-pub fn caught_up(protocol: Protocol, channels: Vec<CaughtUpChannel>) -> Option<Bytes> {
+pub fn caught_up(protocol: Protocol, channels: Vec<ChannelEnd>) -> Option<Bytes> {
     if channels.is_empty() {
         return None;
     }
     let mut out = BytesMut::with_capacity(64 + channels.len() * 96);
-    protocol.notice(&mut out, &Reply::CaughtUp(CaughtUp { channels }), clock::stamp);
+    protocol.notice(&mut out, &Reply::CaughtUp(CaughtUpNotice { channels }), clock::stamp);
     Some(out.freeze())
 }

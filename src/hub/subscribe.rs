@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::{Value, json};
 use tickgate_wire::{
-    model::{Class, Start, StreamId},
+    model::{Class, StartAt, StreamId},
     push::GapReason,
 };
 
@@ -65,14 +65,14 @@ impl Interest {
     ///
     /// # Errors
     /// [`Unavailable`] if the stream cannot be read now.
-    pub async fn backlog(&self, start: Start, limits: ReplayLimits) -> Result<Backlog, Unavailable> {
+    pub async fn backlog(&self, start: StartAt, limits: ReplayLimits) -> Result<Backlog, Unavailable> {
         let at = self.topic.head().0.unwrap_or_default();
         match start {
-            Start::Live => Ok(Backlog { from: at, cursor: at, ..Backlog::default() }),
-            Start::Snapshot { least } => self.snapshot(at, least, limits).await,
-            Start::Last(count) => self.last(count, at, limits).await,
-            Start::Since(cursor) => self.since(cursor, limits).await,
-            Start::Earliest => self.earliest(limits).await,
+            StartAt::Live => Ok(Backlog { from: at, cursor: at, ..Backlog::default() }),
+            StartAt::Snapshot { least } => self.snapshot(at, least, limits).await,
+            StartAt::Last(count) => self.last(count, at, limits).await,
+            StartAt::Since(cursor) => self.since(cursor, limits).await,
+            StartAt::Earliest => self.earliest(limits).await,
         }
     }
 

@@ -10,8 +10,10 @@ use std::sync::Arc;
 
 use tickgate_wire::{
     code::ErrorCode,
-    command::{Command, Element, HistoryFrom, Ingest, InvalidElement, Json, ListedName, Options, Since, Token},
-    model::{Class, SessionId, Start, StreamId, TopicRules},
+    command::{
+        ChannelRequest, Command, HistoryFrom, Ingest, InvalidElement, Json, ListedName, Since, SubscribeOptions, Token,
+    },
+    model::{Class, SessionId, StartAt, StreamId, TopicRules},
 };
 
 pub use channels::{Refused, Resolved, View, fill};
@@ -53,7 +55,7 @@ const ONE_CURSOR: &str = "a cursor belongs to one channel, and this endpoint sub
 #[derive(Clone, Debug)]
 pub struct Wanted {
     pub resolved: Resolved,
-    pub start: Start,
+    pub start: StartAt,
     pub max_rate: Option<u32>,
     /// Whether an existing subscription restarts from there.
     pub restarts: bool,
@@ -176,12 +178,12 @@ impl Session {
         Ok(symbols.into_iter().map(channel).collect())
     }
 
-    fn subscribe(&self, elements: Vec<Element>, rules: &Rules) -> Action {
+    fn subscribe(&self, elements: Vec<ChannelRequest>, rules: &Rules) -> Action {
         let view = self.view(rules);
         let (mut wanted, mut refused): (Vec<Wanted>, _) = (Vec::with_capacity(elements.len()), Vec::new());
         for element in elements {
             let again = wanted.iter().any(|known| *known.resolved.channel == *element.channel);
-            if again && element.options == Ok(Options::default()) {
+            if again && element.options == Ok(SubscribeOptions::default()) {
                 continue;
             }
             let result = match element.options {
@@ -211,14 +213,14 @@ impl Session {
     /// The subscriptions that the endpoint starts automatically, and those that the token does not allow; none in
     /// explicit mode. `from`: where a returning client's subscriptions start.
     #[must_use]
-    pub fn on_connect(&self, from: Options, rules: &Rules) -> (Vec<Wanted>, Vec<Refused>) {
+    pub fn on_connect(&self, from: SubscribeOptions, rules: &Rules) -> (Vec<Wanted>, Vec<Refused>) {
         if self.explicit {
             return Default::default();
         }
         let begin = |resolved: Resolved| {
             let since = from.since.filter(|_| resolved.rule.retain_max > 0);
             let last = from.last.filter(|_| takes_last(&resolved));
-            let start = start(resolved.rule.class, Options { since, last, ..Options::default() });
+            let start = start(resolved.rule.class, SubscribeOptions { since, last, ..SubscribeOptions::default() });
             Wanted { start, resolved, max_rate: None, restarts: false }
         };
         let (granted, refused) = self.view(rules).on_connect();
@@ -293,10 +295,10 @@ impl Session {
 }
 
 /// A channel named by a symbol, which has no options.
-fn plain_symbol(ListedName { name, index, fault }: ListedName) -> Element {
+fn plain_symbol(ListedName { name, index, fault }: ListedName) -> ChannelRequest {
     const LIST: &str = "symbols";
     let refused = |message| Err(InvalidElement { field: format!("{LIST}[{index}]"), message });
-    Element { channel: name, list: LIST, index, options: fault.map_or(Ok(Options::default()), refused) }
+    ChannelRequest { channel: name, list: LIST, index, options: fault.map_or(Ok(SubscribeOptions::default()), refused) }
 }
 
 fn unsubscribe(list: &str, names: Vec<ListedName>) -> Action {
@@ -314,7 +316,7 @@ fn unsubscribe(list: &str, names: Vec<ListedName>) -> Action {
 }
 
 /// A channel with its options, if they apply to it.
-fn with(resolved: Resolved, element: &Element, options: Options) -> Result<Wanted, Refused> {
+fn with(resolved: Resolved, element: &ChannelRequest, options: SubscribeOptions) -> Result<Wanted, Refused> {
     let class = resolved.rule.class;
     let refuse = |option, message: &str| Err(wrong_option(element, Some(option), message));
     if options.since.is_some() && resolved.rule.retain_max == 0 {
@@ -337,7 +339,7 @@ fn with(resolved: Resolved, element: &Element, options: Options) -> Result<Wante
 ///
 /// # Errors
 /// The option that does not apply, and a message.
-pub fn check_begin(begin: Options, channels: &[Resolved]) -> Result<(), (&'static str, &'static str)> {
+pub fn check_begin(begin: SubscribeOptions, channels: &[Resolved]) -> Result<(), (&'static str, &'static str)> {
     let retained = channels.iter().filter(|resolved| resolved.rule.retain_max > 0).count();
     match begin.since {
         Some(_) if retained == 0 => Err(("since", IN_URL)),
@@ -352,21 +354,21 @@ fn takes_last(resolved: &Resolved) -> bool {
     resolved.rule.class != Class::State && resolved.rule.retain_max > 0 && !resolved.in_user_stream
 }
 
-fn wrong_option(element: &Element, option: Option<&str>, message: &str) -> Refused {
+fn wrong_option(element: &ChannelRequest, option: Option<&str>, message: &str) -> Refused {
     let place = element.place();
     let field = option.map_or_else(|| place.clone(), |option| format!("{place}.{option}"));
     Refused { field: Some(field), ..Refused::new(&*element.channel, ErrorCode::InvalidMessage, message) }
 }
 
 /// Where a subscription with these options starts.
-fn start(class: Class, options: Options) -> Start {
+fn start(class: Class, options: SubscribeOptions) -> StartAt {
     match (class, options.since) {
-        (Class::State, _) if options.snapshot == Some(false) => Start::Live,
-        (Class::State, Some(Since::After(least))) => Start::Snapshot { least },
-        (Class::State, _) => Start::Snapshot { least: StreamId::ZERO },
-        (_, Some(Since::After(cursor))) => Start::Since(cursor),
-        (_, Some(Since::Earliest)) => Start::Earliest,
-        (_, None) => options.last.map_or(Start::Live, |last| Start::Last(last as usize)),
+        (Class::State, _) if options.snapshot == Some(false) => StartAt::Live,
+        (Class::State, Some(Since::After(least))) => StartAt::Snapshot { least },
+        (Class::State, _) => StartAt::Snapshot { least: StreamId::ZERO },
+        (_, Some(Since::After(cursor))) => StartAt::Since(cursor),
+        (_, Some(Since::Earliest)) => StartAt::Earliest,
+        (_, None) => options.last.map_or(StartAt::Live, |last| StartAt::Last(last as usize)),
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 
 use serde_json::{Value, json};
 use tickgate::tasks::Stop;
-use tickgate_client::{Error, Opening, Socket};
+use tickgate_client::{ClientSocket, Error, Opening};
 use tickgate_wire::model::StreamId;
 use tokio::{
     net::TcpSocket,
@@ -152,7 +152,7 @@ impl ClientParameters {
         outcome
     }
 
-    async fn connect(&mut self) -> Option<Socket> {
+    async fn connect(&mut self) -> Option<ClientSocket> {
         let number = self.prefers.take().unwrap_or_else(|| self.dice.index(self.replicas.len()));
         let address = self.replicas[number];
         let mut path = format!("ws://{address}/ws/chaos?token={}", token(&self.user));
@@ -181,7 +181,7 @@ impl ClientParameters {
     }
 
     /// Reads the welcome and subscribes.
-    async fn begin(&mut self, socket: &mut Socket) -> Result<(), ConnectionOutcome> {
+    async fn begin(&mut self, socket: &mut ClientSocket) -> Result<(), ConnectionOutcome> {
         let welcome = self.expect(socket).await?;
         if welcome["type"] != "connection_established" {
             self.malformed(&format!("greeted with {welcome}"));
@@ -196,7 +196,7 @@ impl ClientParameters {
         self.subscribe(socket, &names).await
     }
 
-    async fn subscribe(&mut self, socket: &mut Socket, names: &[&str]) -> Result<(), ConnectionOutcome> {
+    async fn subscribe(&mut self, socket: &mut ClientSocket, names: &[&str]) -> Result<(), ConnectionOutcome> {
         let element = |name: &&str| match self.cursors.get(*name) {
             Some(cursor) => json!({ "channel": name, "since": cursor.to_string() }),
             None => json!(name),
@@ -221,7 +221,7 @@ impl ClientParameters {
     }
 
     /// The next message, within the response timeout.
-    async fn expect(&mut self, socket: &mut Socket) -> Result<Value, ConnectionOutcome> {
+    async fn expect(&mut self, socket: &mut ClientSocket) -> Result<Value, ConnectionOutcome> {
         match timeout(ANSWER_TIMEOUT, socket.next()).await {
             Ok(Ok(text)) => serde_json::from_str(&text).map_err(|_| ConnectionOutcome::Gone),
             Ok(Err(error)) => Err(ConnectionOutcome::of(error)),
@@ -229,7 +229,7 @@ impl ClientParameters {
         }
     }
 
-    async fn follow(&mut self, socket: &mut Socket, hinted: &mut bool) -> ConnectionOutcome {
+    async fn follow(&mut self, socket: &mut ClientSocket, hinted: &mut bool) -> ConnectionOutcome {
         loop {
             let next = tokio::select! {
                 biased;
@@ -266,7 +266,7 @@ impl ClientParameters {
         }
     }
 
-    async fn take(&mut self, socket: &mut Socket, message: &Value) -> Result<(), ConnectionOutcome> {
+    async fn take(&mut self, socket: &mut ClientSocket, message: &Value) -> Result<(), ConnectionOutcome> {
         if message["_meta"].is_object() {
             self.take_push(message);
             return Ok(());
@@ -295,7 +295,7 @@ impl ClientParameters {
         Ok(())
     }
 
-    async fn take_subscribed(&mut self, socket: &mut Socket, message: &Value) -> Result<(), ConnectionOutcome> {
+    async fn take_subscribed(&mut self, socket: &mut ClientSocket, message: &Value) -> Result<(), ConnectionOutcome> {
         for begun in message["channels"].as_array().into_iter().flatten() {
             let Some(stream) = self.stream_of(&begun["channel"]) else { continue };
             let channel = begun["channel"].as_str().unwrap_or_default().to_owned();

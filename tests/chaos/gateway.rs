@@ -11,7 +11,7 @@ use std::{
 use serde_json::Value;
 use tickgate_client::{
     Error,
-    http::{Request, Response},
+    http::{HttpRequest, Response},
 };
 
 use crate::support::replica::{API_KEY, SECRET};
@@ -128,19 +128,19 @@ impl Drop for ServeProcess {
 
 /// Scrapes the replica behind an operations address.
 pub async fn metrics_of(operations: SocketAddr) -> Option<MetricsScrape> {
-    let answer = exchange(Request::get(format!("http://{operations}/metrics"))).await.ok()?;
+    let answer = exchange(HttpRequest::get(format!("http://{operations}/metrics"))).await.ok()?;
     (answer.status == 200).then_some(MetricsScrape(answer.body))
 }
 
 /// Requests JSON with the API key.
 pub async fn ask(address: SocketAddr, path: &str) -> Option<Value> {
-    let answer = exchange(Request::get(format!("http://{address}{path}"))).await.ok()?;
+    let answer = exchange(HttpRequest::get(format!("http://{address}{path}"))).await.ok()?;
     (answer.status == 200).then(|| serde_json::from_str(&answer.body).ok()).flatten()
 }
 
 /// Sends a request with the API key to a server that may have ended, be frozen or be half-open. Never waits longer than
 /// a publisher would.
-pub async fn exchange(request: Request) -> Result<Response, Error> {
+pub async fn exchange(request: HttpRequest) -> Result<Response, Error> {
     request.header("x-api-key", API_KEY).timeout(ANSWER_TIMEOUT).send().await
 }
 

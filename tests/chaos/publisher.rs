@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tickgate::tasks::Stop;
 use tickgate_client::{
     Error,
-    http::{Request, Response},
+    http::{HttpRequest, Response},
 };
 use tokio::time::sleep;
 
@@ -149,5 +149,5 @@ impl Traffic {
 }
 
 async fn post(replica: SocketAddr, publication: &str) -> Result<Response, Error> {
-    exchange(Request::post(format!("http://{replica}/api/v1/publish"), publication.to_owned())).await
+    exchange(HttpRequest::post(format!("http://{replica}/api/v1/publish"), publication.to_owned())).await
 }

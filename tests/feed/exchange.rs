@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tickgate_client::http::Request;
+use tickgate_client::http::HttpRequest;
 
 use crate::support::program;
 
@@ -33,13 +33,14 @@ impl ExchangeProcess {
     }
 
     pub async fn get(&self, path: &str) -> Value {
-        let request = Request::get(format!("http://{}{path}", self.address)).body_bytes_max(BYTES_MAX);
+        let request = HttpRequest::get(format!("http://{}{path}", self.address)).body_bytes_max(BYTES_MAX);
         let answer = request.send().await.unwrap();
         serde_json::from_str(&answer.body).unwrap_or_else(|_| panic!("{path}: {answer:?}"))
     }
 
     async fn post(&self, path: &str, body: Value) {
-        let answer = Request::post(format!("http://{}{path}", self.address), body.to_string()).send().await.unwrap();
+        let answer =
+            HttpRequest::post(format!("http://{}{path}", self.address), body.to_string()).send().await.unwrap();
         assert_eq!(answer.status.as_u16(), 200, "{body}: {}", answer.body);
     }
 

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use serde_json::{Value, json, value::to_raw_value};
-use tickgate_client::{Builder, Channel, Client, Event, Handle, Message, Publication, RequestError, State};
+use tickgate_client::{
+    Builder, Channel, Client, ClientState, Event, Handle, PublicationRequest, ReceivedMessage, RequestError,
+};
 use tokio::{task::AbortHandle, time::timeout};
 
 use crate::support::{
@@ -50,11 +52,11 @@ impl RunningClient {
     }
 
     async fn live(&mut self) {
-        self.until(|event| matches!(event, Event::State(State::Live)).then_some(())).await;
+        self.until(|event| matches!(event, Event::State(ClientState::Live)).then_some(())).await;
     }
 
     /// Expects this message as the next one.
-    async fn expect(&mut self, data: &Value) -> Message {
+    async fn expect(&mut self, data: &Value) -> ReceivedMessage {
         let message = self.until(|event| match event {
             Event::Message(message) => Some(message.clone()),
             Event::Gap(gap) => panic!("a gap: {gap:?}"),
@@ -141,7 +143,7 @@ async fn a_drain_moves_it_after_the_requested_delay() {
     running.live().await;
     one.drain();
     let code = running.until(|event| match event {
-        Event::State(State::Waiting { error, .. }) => Some(error.code()),
+        Event::State(ClientState::Waiting { error, .. }) => Some(error.code()),
         _ => None,
     });
     assert_eq!(code.await, Some(1012));
@@ -165,7 +167,7 @@ async fn its_cursors_continue_where_another_one_ended() {
     assert!(handled.is_err(), "{handled:?}");
     let cursors = running.client.cursors().clone();
     running.handle.stop().await;
-    running.until(|event| matches!(event, Event::State(State::Closed { error: None })).then_some(())).await;
+    running.until(|event| matches!(event, Event::State(ClientState::Closed { error: None })).then_some(())).await;
     replica.publish_to("alice", "orders", order(4)).await;
     let channels = cursors.into_iter().map(|(channel, cursor)| Channel::new(channel).since(cursor));
     let mut running = RunningClient::start(alice(&replica).channels(channels));
@@ -181,7 +183,8 @@ async fn it_publishes_once_and_receives_the_reason_of_a_refusal() {
     running.live().await;
     publisher.live().await;
     let data = to_raw_value(&order(1)).unwrap();
-    let mut publication = Publication { channel: "orders", user: Some("alice"), data: &data, msg_id: Some("fill-1") };
+    let mut publication =
+        PublicationRequest { channel: "orders", user: Some("alice"), data: &data, msg_id: Some("fill-1") };
     let first = publisher.handle.publish(&publication, PATIENCE).await.unwrap();
     let again = publisher.handle.publish(&publication, PATIENCE).await.unwrap();
     assert_eq!((first.duplicate, again.duplicate, &first.id), (false, true, &again.id));
@@ -206,7 +209,7 @@ async fn refusals_have_a_reason_and_end_what_cannot_succeed() {
     running.live().await;
     let mut stranger = RunningClient::start(Builder::new(url(&replica)).token("not.a.token").channel("orders"));
     let code = stranger.until(|event| match event {
-        Event::State(State::Closed { error: Some(error) }) => Some(error.code()),
+        Event::State(ClientState::Closed { error: Some(error) }) => Some(error.code()),
         _ => None,
     });
     assert_eq!(code.await, Some(4001), "after the same token was refused twice");
@@ -220,7 +223,7 @@ async fn an_expiring_token_is_renewed_in_place() {
     let mut running = RunningClient::start(builder);
     running.live().await;
     let whole = Duration::from_secs(5);
-    let lost = running.until(|event| matches!(event, Event::State(State::Waiting { .. })).then_some(()));
+    let lost = running.until(|event| matches!(event, Event::State(ClientState::Waiting { .. })).then_some(()));
     assert!(timeout(whole, lost).await.is_err(), "it outlives its first token on one connection");
     replica.publish_to("alice", "orders", order(1)).await;
     running.expect(&order(1)).await;

@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::json;
 use tickgate::descriptors::raise_limit;
-use tickgate_client::http::{Request, Response};
+use tickgate_client::http::{HttpRequest, Response};
 use tokio::{io::AsyncReadExt, net::TcpStream, task::JoinSet};
 
 use crate::support::{
@@ -35,8 +35,10 @@ async fn pester(address: SocketAddr) {
 /// retries.
 async fn ask(address: SocketAddr, path: &str) -> Response {
     let url = format!("http://{address}{path}");
-    eventually(path, async || Request::get(&url).timeout(PROBE_TIMEOUT).header("x-api-key", API_KEY).send().await.ok())
-        .await
+    eventually(path, async || {
+        HttpRequest::get(&url).timeout(PROBE_TIMEOUT).header("x-api-key", API_KEY).send().await.ok()
+    })
+    .await
 }
 
 async fn probes_answer(replica: &TestReplica) {
@@ -109,7 +111,7 @@ async fn probes_and_both_redis_links_work_while_clients_queue_for_descriptors() 
     let publication = json!({"channel": "ticker:BTCUSDT", "data": {"price": "1"}}).to_string();
     eventually("a publication", async || {
         let url = format!("http://{}/api/v1/publish", replica.operations_address());
-        let request = Request::post(url, publication.clone()).timeout(PROBE_TIMEOUT).bearer(API_KEY);
+        let request = HttpRequest::post(url, publication.clone()).timeout(PROBE_TIMEOUT).bearer(API_KEY);
         request.send().await.ok().filter(|answer| answer.status == 200)
     })
     .await;

@@ -25,7 +25,7 @@ use tickgate::{
     metrics::Metrics,
     tasks::Tasks,
 };
-use tickgate_wire::websocket::{Event, Opcode, Peer, Reader, put_head};
+use tickgate_wire::websocket::{FrameReader, Opcode, Peer, WebSocketEvent, put_head};
 
 /// The largest message of the public cases.
 const MESSAGE_BYTES_MAX: u32 = 16 << 20;
@@ -79,7 +79,7 @@ async fn open(State(echo): State<EchoServer>, request: Request<Body>) -> Respons
 
 async fn serve(stream: Socket, mut early: Vec<u8>, shared: Arc<Shared>) {
     let outbox = Outbox::new(stream, shared);
-    let mut wire = Wire::new(outbox.clone(), Reader::new(Peer::Client, true, MESSAGE_BYTES_MAX));
+    let mut wire = Wire::new(outbox.clone(), FrameReader::new(Peer::Client, true, MESSAGE_BYTES_MAX));
     let mut ended = wire.take_in(&mut early, |event| say_back(&outbox, &event));
     loop {
         if let Some(close) = ended {
@@ -97,11 +97,11 @@ async fn serve(stream: Socket, mut early: Vec<u8>, shared: Arc<Shared>) {
     }
 }
 
-fn say_back(outbox: &Outbox, event: &Event<'_>) -> Option<Close> {
+fn say_back(outbox: &Outbox, event: &WebSocketEvent<'_>) -> Option<Close> {
     let (opcode, payload) = match event {
-        Event::Text(text) => (Opcode::Text, text.as_bytes()),
-        Event::Binary(bytes) => (Opcode::Binary, *bytes),
-        Event::Ping(_) | Event::Pong(_) | Event::Close(..) => return None,
+        WebSocketEvent::Text(text) => (Opcode::Text, text.as_bytes()),
+        WebSocketEvent::Binary(bytes) => (Opcode::Binary, *bytes),
+        WebSocketEvent::Ping(_) | WebSocketEvent::Pong(_) | WebSocketEvent::Close(..) => return None,
     };
     let mut out = BytesMut::with_capacity(payload.len() + 10);
     put_head(&mut out, opcode, payload.len());

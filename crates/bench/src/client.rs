@@ -7,17 +7,17 @@ use std::{
 
 use mio::{Registry, Token, net::TcpStream};
 use socket2::{Domain, Socket, Type};
-use tickgate_wire::websocket::{self, Event, Opcode, Peer, Reader};
+use tickgate_wire::websocket::{self, FrameReader, Opcode, Peer, WebSocketEvent};
 
 use crate::{
-    Failure,
+    BenchFailure,
     arrival::Arrivals,
-    clock::Clock,
-    line::{Line, Trust},
-    plan::Reading,
+    clock::RunClock,
+    line::{ByteStream, TlsTrust},
+    plan::ClientReading,
     stamp::{Finder, find},
-    tally::Tally,
-    target::Target,
+    tally::ThreadCounts,
+    target::TargetServer,
 };
 
 /// Connections per source address: below the number of ephemeral ports.
@@ -27,10 +27,10 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 
 /// State shared by all connections of a thread.
 #[derive(Debug)]
-pub(crate) struct Shared<'a> {
-    pub(crate) target: &'a Target,
-    pub(crate) clock: Clock,
-    pub(crate) tally: Tally,
+pub(crate) struct ThreadShared<'a> {
+    pub(crate) target: &'a TargetServer,
+    pub(crate) clock: RunClock,
+    pub(crate) tally: ThreadCounts,
     pub(crate) finder: Finder,
     /// Whether streams may be conflated, by number.
     pub(crate) conflated: Vec<bool>,
@@ -39,7 +39,7 @@ pub(crate) struct Shared<'a> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum ClientPhase {
     Connecting,
     Upgrading,
     Opening,
@@ -49,10 +49,10 @@ enum Phase {
 
 /// A connection and what it has received.
 #[derive(Debug)]
-pub(crate) struct Client {
-    line: Line,
-    phase: Phase,
-    reader: Reader,
+pub(crate) struct BenchClient {
+    line: ByteStream,
+    phase: ClientPhase,
+    reader: FrameReader,
     /// Bytes to write: the upgrade, then the opening messages.
     out: Vec<u8>,
     /// Opening messages until the upgrade is complete; until then also the response's head.
@@ -64,7 +64,7 @@ pub(crate) struct Client {
     pub(crate) received: u32,
     /// The last received cursor.
     pub(crate) cursor: Option<String>,
-    reading: Reading,
+    reading: ClientReading,
     /// For a steady reader: when it started to read, and the bytes read since.
     steady: (u64, u64),
     /// For a steady reader: when the data it reads arrived in its kernel.
@@ -75,23 +75,23 @@ pub(crate) struct Client {
 
 /// The settings of a connection.
 #[derive(Debug)]
-pub(crate) struct Start {
+pub(crate) struct ConnectionSettings {
     pub(crate) upgrade: String,
     pub(crate) opening: Vec<String>,
     pub(crate) answers: usize,
     pub(crate) streams: Vec<u32>,
-    pub(crate) reading: Reading,
+    pub(crate) reading: ClientReading,
     /// `None` if the server has no TLS.
-    pub(crate) trust: Option<Trust>,
+    pub(crate) trust: Option<TlsTrust>,
 }
 
-impl Client {
+impl BenchClient {
     /// Starts to connect; `number` selects the source address.
-    pub(crate) fn connect(address: SocketAddr, number: usize, start: Start) -> Result<Self, Failure> {
+    pub(crate) fn connect(address: SocketAddr, number: usize, start: ConnectionSettings) -> Result<Self, BenchFailure> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
-        if start.reading == Reading::Nothing {
+        if start.reading == ClientReading::Nothing {
             socket.set_recv_buffer_size(4096)?;
         }
         // The kernel takes long to find a port for a bound address, so an address is bound only for many connections.
@@ -107,9 +107,9 @@ impl Client {
             Err(error) => return Err(error.into()),
         }
         Ok(Self {
-            line: Line::new(TcpStream::from_std(socket.into()), start.trust.as_ref())?,
-            phase: Phase::Connecting,
-            reader: Reader::new(Peer::Server, true, MESSAGE_BYTES_MAX),
+            line: ByteStream::new(TcpStream::from_std(socket.into()), start.trust.as_ref())?,
+            phase: ClientPhase::Connecting,
+            reader: FrameReader::new(Peer::Server, true, MESSAGE_BYTES_MAX),
             out: start.upgrade.into_bytes(),
             opening: start.opening,
             head: Vec::new(),
@@ -129,11 +129,11 @@ impl Client {
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.phase == Phase::Closed
+        self.phase == ClientPhase::Closed
     }
 
     /// Handles an event of the socket.
-    pub(crate) fn wake(&mut self, event: &mio::event::Event, buffer: &mut [u8], shared: &mut Shared<'_>) {
+    pub(crate) fn wake(&mut self, event: &mio::event::Event, buffer: &mut [u8], shared: &mut ThreadShared<'_>) {
         let result = self.try_wake(event, buffer, shared);
         if let Err(error) = result {
             self.close(shared, &error.to_string());
@@ -144,23 +144,23 @@ impl Client {
         &mut self,
         event: &mio::event::Event,
         buffer: &mut [u8],
-        shared: &mut Shared<'_>,
-    ) -> Result<(), Failure> {
-        if event.is_writable() && self.phase != Phase::Closed {
-            if self.phase == Phase::Connecting {
+        shared: &mut ThreadShared<'_>,
+    ) -> Result<(), BenchFailure> {
+        if event.is_writable() && self.phase != ClientPhase::Closed {
+            if self.phase == ClientPhase::Connecting {
                 if let Some(error) = self.line.socket().take_error()? {
                     return Err(error.into());
                 }
-                self.phase = Phase::Upgrading;
+                self.phase = ClientPhase::Upgrading;
             }
             self.flush()?;
         }
-        if !event.is_readable() || (self.reading != Reading::All && self.phase == Phase::Ready) {
+        if !event.is_readable() || (self.reading != ClientReading::All && self.phase == ClientPhase::Ready) {
             return Ok(());
         }
-        while self.phase != Phase::Closed {
+        while self.phase != ClientPhase::Closed {
             match self.line.read(buffer) {
-                Ok(0) => return Err(Failure::Said("the server closed the connection".into())),
+                Ok(0) => return Err(BenchFailure::Said("the server closed the connection".into())),
                 Ok(len) => {
                     self.take(&mut buffer[..len], shared)?;
                     // A short read has emptied the socket; more data causes a new event.
@@ -174,13 +174,13 @@ impl Client {
             }
         }
         // Data that waited for the end of a handshake.
-        if self.out.is_empty() || self.phase == Phase::Closed { Ok(()) } else { self.flush() }
+        if self.out.is_empty() || self.phase == ClientPhase::Closed { Ok(()) } else { self.flush() }
     }
 
     /// Reads the share of a steady reader that is due.
-    pub(crate) fn read_steadily(&mut self, buffer: &mut [u8], shared: &mut Shared<'_>) {
-        let Reading::Steady(bytes_per_s) = self.reading else { return };
-        if self.phase != Phase::Ready {
+    pub(crate) fn read_steadily(&mut self, buffer: &mut [u8], shared: &mut ThreadShared<'_>) {
+        let ClientReading::Steady(bytes_per_s) = self.reading else { return };
+        if self.phase != ClientPhase::Ready {
             return;
         }
         let now_ns = shared.clock.now_ns();
@@ -209,8 +209,8 @@ impl Client {
         }
     }
 
-    fn take(&mut self, bytes: &mut [u8], shared: &mut Shared<'_>) -> Result<(), Failure> {
-        if self.phase != Phase::Upgrading {
+    fn take(&mut self, bytes: &mut [u8], shared: &mut ThreadShared<'_>) -> Result<(), BenchFailure> {
+        if self.phase != ClientPhase::Upgrading {
             return self.take_frames(bytes, shared);
         }
         self.head.extend_from_slice(bytes);
@@ -218,13 +218,13 @@ impl Client {
             return if self.head.len() < HEAD_BYTES_MAX {
                 Ok(())
             } else {
-                Err(Failure::Said("the upgrade response is too long".into()))
+                Err(BenchFailure::Said("the upgrade response is too long".into()))
             };
         };
         let mut rest = self.head.split_off(end + 4);
         let head = std::mem::take(&mut self.head);
         if !head.starts_with(b"HTTP/1.1 101") {
-            return Err(Failure::Said(format!(
+            return Err(BenchFailure::Said(format!(
                 "the upgrade was refused: {}",
                 String::from_utf8_lossy(&[head, rest].concat())
             )));
@@ -233,27 +233,29 @@ impl Client {
             websocket::put_masked(&mut self.out, Opcode::Text, message.as_bytes(), [0x5a; 4]);
         }
         self.flush()?;
-        self.phase = Phase::Opening;
+        self.phase = ClientPhase::Opening;
         self.answered(shared);
         self.take_frames(&mut rest, shared)
     }
 
     /// Counts the connection as ready when all its subscriptions are active.
-    fn answered(&mut self, shared: &mut Shared<'_>) {
-        if self.phase == Phase::Opening && self.answers_left == 0 {
-            self.phase = Phase::Ready;
+    fn answered(&mut self, shared: &mut ThreadShared<'_>) {
+        if self.phase == ClientPhase::Opening && self.answers_left == 0 {
+            self.phase = ClientPhase::Ready;
             shared.tally.ready += 1;
         }
     }
 
-    fn take_frames(&mut self, bytes: &mut [u8], shared: &mut Shared<'_>) -> Result<(), Failure> {
+    fn take_frames(&mut self, bytes: &mut [u8], shared: &mut ThreadShared<'_>) -> Result<(), BenchFailure> {
         let now_ns = shared.clock.now_ns();
         let mut pongs = Vec::new();
         let mut answers = 0;
         let mut feed = self.reader.feed(bytes);
         while let Some(event) = feed.next() {
-            match event.map_err(|violation| Failure::Said(format!("the server violated the protocol: {violation}")))? {
-                Event::Text(text) => {
+            match event
+                .map_err(|violation| BenchFailure::Said(format!("the server violated the protocol: {violation}")))?
+            {
+                WebSocketEvent::Text(text) => {
                     let text = text.as_bytes();
                     let Some(stamp) = shared.finder.find(text) else {
                         answers += shared.handle_message(text);
@@ -269,10 +271,10 @@ impl Client {
                         self.cursor = shared.target.cursor.as_deref().and_then(|before| quoted(text, before));
                     }
                 }
-                Event::Binary(_) | Event::Pong(_) => {}
-                Event::Ping(payload) => websocket::put_masked(&mut pongs, Opcode::Pong, payload, [0x5a; 4]),
-                Event::Close(code, reason) => {
-                    return Err(Failure::Said(format!("the server closed with {code:?} {reason}")));
+                WebSocketEvent::Binary(_) | WebSocketEvent::Pong(_) => {}
+                WebSocketEvent::Ping(payload) => websocket::put_masked(&mut pongs, Opcode::Pong, payload, [0x5a; 4]),
+                WebSocketEvent::Close(code, reason) => {
+                    return Err(BenchFailure::Said(format!("the server closed with {code:?} {reason}")));
                 }
             }
         }
@@ -287,7 +289,7 @@ impl Client {
         Ok(())
     }
 
-    fn flush(&mut self) -> Result<(), Failure> {
+    fn flush(&mut self) -> Result<(), BenchFailure> {
         while !self.out.is_empty() {
             match self.line.write(&self.out) {
                 Ok(len) => drop(self.out.drain(..len)),
@@ -305,16 +307,16 @@ impl Client {
 
     /// Sends a Close frame; the server closes.
     pub(crate) fn leave(&mut self) {
-        if self.phase != Phase::Closed {
+        if self.phase != ClientPhase::Closed {
             websocket::put_masked(&mut self.out, Opcode::Close, &1000_u16.to_be_bytes(), [0x5a; 4]);
             // An error means that the server was faster.
             let _ = self.flush();
         }
     }
 
-    fn close(&mut self, shared: &mut Shared<'_>, why: &str) {
-        if self.phase != Phase::Closed {
-            self.phase = Phase::Closed;
+    fn close(&mut self, shared: &mut ThreadShared<'_>, why: &str) {
+        if self.phase != ClientPhase::Closed {
+            self.phase = ClientPhase::Closed;
             shared.tally.closed += 1;
             shared.tally.trouble.get_or_insert_with(|| why.into());
             self.line.shutdown();
@@ -325,7 +327,7 @@ impl Client {
 /// A non-blocking `connect`.
 const EINPROGRESS: i32 = 115;
 
-impl Shared<'_> {
+impl ThreadShared<'_> {
     /// Handles a message that is not a delivery; returns how many subscriptions it confirms.
     fn handle_message(&mut self, text: &[u8]) -> usize {
         let holds =

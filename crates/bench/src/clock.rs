@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Clock(Instant);
+pub(crate) struct RunClock(Instant);
 
-impl Clock {
+impl RunClock {
     pub(crate) fn start() -> Self {
         Self(Instant::now())
     }

@@ -25,9 +25,9 @@ const COLUMNS: &[(&str, &str)] = &[
 
 /// The measurements of one run of a workload, in insertion order. Units are in the names.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Figures(Vec<(&'static str, f64)>);
+pub(crate) struct RunFigures(Vec<(&'static str, f64)>);
 
-impl Figures {
+impl RunFigures {
     /// Adds a figure, or replaces it.
     pub(crate) fn set(&mut self, name: &'static str, value: f64) {
         match self.0.iter_mut().find(|(known, _)| *known == name) {
@@ -60,20 +60,20 @@ impl Figures {
 
 /// All runs of one workload.
 #[derive(Clone, Debug)]
-pub(crate) struct Outcome {
+pub(crate) struct WorkloadRuns {
     pub(crate) workload: &'static str,
-    pub(crate) runs: Vec<Figures>,
+    pub(crate) runs: Vec<RunFigures>,
 }
 
-impl Outcome {
+impl WorkloadRuns {
     pub(crate) fn json(&self) -> Value {
-        let runs: Vec<Value> = self.runs.iter().map(Figures::json).collect();
-        json!({ "workload": self.workload, "median": Figures::median(&self.runs).json(), "runs": runs })
+        let runs: Vec<Value> = self.runs.iter().map(RunFigures::json).collect();
+        json!({ "workload": self.workload, "median": RunFigures::median(&self.runs).json(), "runs": runs })
     }
 }
 
 /// A Markdown table: the usual figures in columns, all others in the last one.
-pub(crate) fn table(outcomes: &[Outcome]) -> String {
+pub(crate) fn table(outcomes: &[WorkloadRuns]) -> String {
     let mut text = String::from("| workload |");
     COLUMNS.iter().for_each(|(_, heading)| {
         let _ = write!(text, " {heading} |");
@@ -82,7 +82,7 @@ pub(crate) fn table(outcomes: &[Outcome]) -> String {
     text.push_str(&"--:|".repeat(COLUMNS.len()));
     text.push_str("---|\n");
     for outcome in outcomes {
-        let median = Figures::median(&outcome.runs);
+        let median = RunFigures::median(&outcome.runs);
         let _ = write!(text, "| {} |", outcome.workload);
         for (name, _) in COLUMNS {
             let _ = write!(text, " {} |", median.get(name).map_or_else(|| "–".into(), number));
@@ -113,8 +113,8 @@ fn number(value: f64) -> String {
 mod tests {
     use super::*;
 
-    fn run(p99_ms: f64, lost: f64) -> Figures {
-        let mut figures = Figures::default();
+    fn run(p99_ms: f64, lost: f64) -> RunFigures {
+        let mut figures = RunFigures::default();
         figures.set("p99_ms", p99_ms);
         figures.set("lost", lost);
         figures.set("nothing", f64::NAN);
@@ -124,15 +124,15 @@ mod tests {
     #[test]
     fn medians_hide_an_outlier_but_not_a_loss() {
         let runs = [run(3.0, 0.0), run(90.0, 7.0), run(2.0, 0.0)];
-        assert_eq!(Figures::median(&runs), run(3.0, 7.0));
-        assert_eq!(Figures::median(&[]), Figures::default());
+        assert_eq!(RunFigures::median(&runs), run(3.0, 7.0));
+        assert_eq!(RunFigures::median(&[]), RunFigures::default());
     }
 
     #[test]
     fn a_table_has_a_row_for_each_workload() {
         let mut figures = run(1.5, 0.0);
         figures.set("connects_per_s", 15_123.0);
-        let table = table(&[Outcome { workload: "storm", runs: vec![figures] }]);
+        let table = table(&[WorkloadRuns { workload: "storm", runs: vec![figures] }]);
         let rows: Vec<&str> = table.lines().collect();
         assert_eq!(rows.len(), 3);
         assert!(rows[2].starts_with("| storm | – |"), "{table}");

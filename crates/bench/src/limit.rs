@@ -12,7 +12,7 @@ use mio::{
 };
 use tickgate_wire::websocket::{self, Opcode};
 
-use crate::{Failure, stamp::find};
+use crate::{BenchFailure, stamp::find};
 
 const LISTENER: Token = Token(usize::MAX);
 /// The response to every upgrade; the load always sends the same key.
@@ -20,7 +20,7 @@ const UPGRADED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket
     Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
 /// Serves until it is killed.
-pub(crate) fn serve(address: SocketAddr) -> Result<(), Failure> {
+pub(crate) fn serve(address: SocketAddr) -> Result<(), BenchFailure> {
     let mut poll = Poll::new()?;
     let mut listener = TcpListener::bind(address)?;
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
@@ -36,7 +36,7 @@ pub(crate) fn serve(address: SocketAddr) -> Result<(), Failure> {
                 while let Ok((mut socket, _)) = listener.accept() {
                     socket.set_nodelay(true)?;
                     poll.registry().register(&mut socket, Token(limit.peers.len()), Interest::READABLE)?;
-                    limit.peers.push(Some(Peer { socket, head: Vec::new(), role: Role::Unknown }));
+                    limit.peers.push(Some(LimitPeer { socket, head: Vec::new(), role: PeerRole::Unknown }));
                 }
             } else {
                 limit.read(event.token().0);
@@ -45,22 +45,22 @@ pub(crate) fn serve(address: SocketAddr) -> Result<(), Failure> {
     }
 }
 
-struct Peer {
+struct LimitPeer {
     socket: TcpStream,
     /// Bytes of an incomplete request head or line.
     head: Vec<u8>,
-    role: Role,
+    role: PeerRole,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Role {
+enum PeerRole {
     Unknown,
     Subscriber,
     Publisher,
 }
 
 struct Limit {
-    peers: Vec<Option<Peer>>,
+    peers: Vec<Option<LimitPeer>>,
     buffer: Vec<u8>,
 }
 
@@ -85,15 +85,15 @@ impl Limit {
 
     /// The measured loop. If a socket is full, the message is lost, and the load generator reports it.
     fn send(&self, frame: &[u8]) {
-        for peer in self.peers.iter().flatten().filter(|peer| peer.role == Role::Subscriber) {
+        for peer in self.peers.iter().flatten().filter(|peer| peer.role == PeerRole::Subscriber) {
             let _ = (&peer.socket).write(frame);
         }
     }
 }
 
-impl Peer {
+impl LimitPeer {
     fn take(&mut self, bytes: &[u8], frames: &mut Vec<Vec<u8>>) {
-        if self.role == Role::Subscriber {
+        if self.role == PeerRole::Subscriber {
             // A Close frame; everything else is ignored.
             if bytes.first() == Some(&0x88) {
                 let _ = self.socket.shutdown(std::net::Shutdown::Both);
@@ -101,11 +101,11 @@ impl Peer {
             return;
         }
         self.head.extend_from_slice(bytes);
-        if self.role == Role::Unknown {
+        if self.role == PeerRole::Unknown {
             let Some(end) = find(&self.head, b"\r\n\r\n") else { return };
             let subscribes = find(&self.head[..end], b"Upgrade: websocket").is_some();
             self.head.drain(..end + 4);
-            self.role = if subscribes { Role::Subscriber } else { Role::Publisher };
+            self.role = if subscribes { PeerRole::Subscriber } else { PeerRole::Publisher };
             if subscribes {
                 let _ = self.socket.write(UPGRADED);
                 return;

@@ -16,21 +16,21 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
 
-use crate::Failure;
+use crate::BenchFailure;
 
 /// The trust settings of a client of a TLS server. Cheap to clone.
-pub(crate) type Trust = Arc<ClientConfig>;
+pub(crate) type TlsTrust = Arc<ClientConfig>;
 
 /// A certificate for loopback that is valid for one day, generated for one run.
 #[derive(Debug)]
-pub(crate) struct Certificate {
+pub(crate) struct LoopbackCertificate {
     pub(crate) file: PathBuf,
     pub(crate) key_file: PathBuf,
 }
 
-impl Certificate {
+impl LoopbackCertificate {
     /// Generates one with `openssl`, which must be installed.
-    pub(crate) fn make(dir: &Path) -> Result<Self, Failure> {
+    pub(crate) fn make(dir: &Path) -> Result<Self, BenchFailure> {
         let own = Self { file: dir.join("server.pem"), key_file: dir.join("server.key") };
         let words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=bench \
                      -addext subjectAltName=IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE";
@@ -44,13 +44,14 @@ impl Certificate {
         if made.status.success() {
             Ok(own)
         } else {
-            Err(Failure::Said(format!("openssl: {}", String::from_utf8_lossy(&made.stderr))))
+            Err(BenchFailure::Said(format!("openssl: {}", String::from_utf8_lossy(&made.stderr))))
         }
     }
 
     /// The trust settings for it.
-    pub(crate) fn trust(&self) -> Result<Trust, Failure> {
-        let said = |error: &dyn std::fmt::Display| Failure::Said(format!("the certificate cannot be used: {error}"));
+    pub(crate) fn trust(&self) -> Result<TlsTrust, BenchFailure> {
+        let said =
+            |error: &dyn std::fmt::Display| BenchFailure::Said(format!("the certificate cannot be used: {error}"));
         let certificate = CertificateDer::from_pem_file(&self.file).map_err(|error| said(&error))?;
         let mut roots = RootCertStore::empty();
         roots.add(certificate).map_err(|error| said(&error))?;
@@ -66,14 +67,14 @@ impl Certificate {
 
 /// The bytes of one connection.
 #[derive(Debug)]
-pub(crate) enum Line {
+pub(crate) enum ByteStream {
     Plain(TcpStream),
     Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 
-impl Line {
+impl ByteStream {
     /// Over a socket that is connecting.
-    pub(crate) fn new(socket: TcpStream, trust: Option<&Trust>) -> Result<Self, Failure> {
+    pub(crate) fn new(socket: TcpStream, trust: Option<&TlsTrust>) -> Result<Self, BenchFailure> {
         let Some(trust) = trust else { return Ok(Self::Plain(socket)) };
         Ok(Self::Tls(Box::new(StreamOwned::new(conversation(trust)?, socket))))
     }
@@ -113,7 +114,7 @@ impl Line {
     }
 }
 
-impl Read for Line {
+impl Read for ByteStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Plain(socket) => socket.read(buffer),
@@ -122,7 +123,7 @@ impl Read for Line {
     }
 }
 
-impl Write for Line {
+impl Write for ByteStream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Plain(socket) => socket.write(bytes),
@@ -138,13 +139,13 @@ impl Write for Line {
     }
 }
 
-fn conversation(trust: &Trust) -> Result<ClientConnection, Failure> {
+fn conversation(trust: &TlsTrust) -> Result<ClientConnection, BenchFailure> {
     let name = ServerName::from(IpAddr::from(Ipv4Addr::LOCALHOST));
-    ClientConnection::new(trust.clone(), name).map_err(|error| Failure::Said(format!("TLS: {error}")))
+    ClientConnection::new(trust.clone(), name).map_err(|error| BenchFailure::Said(format!("TLS: {error}")))
 }
 
 /// The response to a GET that closes its connection.
-pub(crate) fn get(address: SocketAddr, path: &str, trust: Option<&Trust>) -> Result<String, Failure> {
+pub(crate) fn get(address: SocketAddr, path: &str, trust: Option<&TlsTrust>) -> Result<String, BenchFailure> {
     let socket = std::net::TcpStream::connect(address)?;
     socket.set_read_timeout(Some(std::time::Duration::from_secs(2)))?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");

@@ -10,15 +10,15 @@ use std::{
 use mio::{Events, Poll, Token};
 
 use crate::{
-    Failure,
-    client::{Client, Shared, Start},
-    clock::Clock,
-    line::Trust,
-    plan::{Pace, Pacer, Plan, Reading},
-    publish::{Publisher, upgrade_request},
-    stamp::{Finder, Stamp},
-    tally::Tally,
-    target::{Call, Target, Words},
+    BenchFailure,
+    client::{BenchClient, ConnectionSettings, ThreadShared},
+    clock::RunClock,
+    line::TlsTrust,
+    plan::{ClientReading, PublishRate, StreamPacer, WorkloadPlan},
+    publish::{PublishConnection, upgrade_request},
+    stamp::{Finder, PayloadStamp},
+    tally::ThreadCounts,
+    target::{PublishCall, TargetServer, Words},
 };
 
 /// Bytes read from a socket at once. One buffer for all.
@@ -35,7 +35,7 @@ const TURN: Duration = Duration::from_millis(20);
 
 /// Addresses and credentials.
 #[derive(Clone, Debug)]
-pub(crate) struct Access {
+pub(crate) struct TargetAccess {
     /// `host:port` of the sockets.
     pub(crate) sockets: String,
     /// `host:port` of the publish endpoint.
@@ -45,7 +45,7 @@ pub(crate) struct Access {
     /// Publishing connections.
     pub(crate) publishers: usize,
     /// TLS settings of the sockets; `None` without TLS.
-    pub(crate) trust: Option<Trust>,
+    pub(crate) trust: Option<TlsTrust>,
 }
 
 /// Connections, publishers, and their counters.
@@ -53,13 +53,13 @@ pub(crate) struct Load<'a> {
     poll: Poll,
     events: Events,
     buffer: Vec<u8>,
-    pub(crate) shared: Shared<'a>,
-    access: &'a Access,
-    plan: &'a Plan,
-    calls: Vec<Call>,
+    pub(crate) shared: ThreadShared<'a>,
+    access: &'a TargetAccess,
+    plan: &'a WorkloadPlan,
+    calls: Vec<PublishCall>,
     sequences: Vec<u32>,
-    pub(crate) clients: Vec<Client>,
-    publishers: Vec<Publisher>,
+    pub(crate) clients: Vec<BenchClient>,
+    publishers: Vec<PublishConnection>,
     pub(crate) published: u64,
     /// Deliveries that must arrive for the published messages.
     pub(crate) expected: u64,
@@ -72,15 +72,19 @@ pub(crate) struct Load<'a> {
 }
 
 impl<'a> Load<'a> {
-    pub(crate) fn new(target: &'a Target, plan: &'a Plan, access: &'a Access) -> Result<Self, Failure> {
+    pub(crate) fn new(
+        target: &'a TargetServer,
+        plan: &'a WorkloadPlan,
+        access: &'a TargetAccess,
+    ) -> Result<Self, BenchFailure> {
         Ok(Self {
             poll: Poll::new()?,
             events: Events::with_capacity(1024),
             buffer: vec![0; READ_BYTES],
-            shared: Shared {
+            shared: ThreadShared {
                 target,
-                clock: Clock::start(),
-                tally: Tally::new(),
+                clock: RunClock::start(),
+                tally: ThreadCounts::new(),
                 finder: Finder::default(),
                 conflated: plan.streams.iter().map(|stream| stream.conflated).collect(),
                 keep_cursor: false,
@@ -96,7 +100,7 @@ impl<'a> Load<'a> {
             expected_conflated: 0,
             written_off: 0,
             progress_ns: 0,
-            steady: plan.subscribers.iter().any(|subscriber| matches!(subscriber.reading, Reading::Steady(_))),
+            steady: plan.subscribers.iter().any(|subscriber| matches!(subscriber.reading, ClientReading::Steady(_))),
         })
     }
 
@@ -111,7 +115,7 @@ impl<'a> Load<'a> {
         numbers: std::ops::Range<usize>,
         tokens: &[String],
         since: &[Vec<String>],
-    ) -> Result<Duration, Failure> {
+    ) -> Result<Duration, BenchFailure> {
         let address = resolve(&self.access.sockets)?;
         let (start_ns, ready_before) = (self.now_ns(), self.shared.tally.ready);
         let (mut opened, wanted) = (0, numbers.len());
@@ -128,7 +132,7 @@ impl<'a> Load<'a> {
                 progress = (ready, self.now_ns());
             } else if self.now_ns() - progress.1 > 10_000_000_000 {
                 let refusal = self.shared.tally.refusal.as_deref().unwrap_or("nothing");
-                return Err(Failure::Said(format!(
+                return Err(BenchFailure::Said(format!(
                     "{ready} of {wanted} connections subscribed; the server responded {refusal}"
                 )));
             }
@@ -142,7 +146,7 @@ impl<'a> Load<'a> {
         number: usize,
         tokens: &[String],
         since: &[Vec<String>],
-    ) -> Result<(), Failure> {
+    ) -> Result<(), BenchFailure> {
         let subscriber = &self.plan.subscribers[number];
         let channels: Vec<&str> =
             subscriber.streams.iter().map(|stream| self.plan.streams[*stream as usize].channel.as_str()).collect();
@@ -157,7 +161,7 @@ impl<'a> Load<'a> {
         let headers: String =
             target.headers.iter().chain(token_headers).map(|line| format!("{}\r\n", words.fill(line))).collect();
         let (opening, answers) = target.opening(&words);
-        let start = Start {
+        let start = ConnectionSettings {
             upgrade: upgrade_request(&self.access.sockets, &words.fill(&target.path), &headers),
             opening,
             answers,
@@ -165,27 +169,27 @@ impl<'a> Load<'a> {
             reading: subscriber.reading,
             trust: self.access.trust.clone(),
         };
-        let mut client = Client::connect(address, number, start)?;
+        let mut client = BenchClient::connect(address, number, start)?;
         client.register(self.poll.registry(), Token(self.clients.len()))?;
         self.clients.push(client);
         Ok(())
     }
 
-    fn check_closed(&self) -> Result<(), Failure> {
+    fn check_closed(&self) -> Result<(), BenchFailure> {
         let tally = &self.shared.tally;
         match &tally.trouble {
             Some(trouble) if tally.closed > 0 => {
-                Err(Failure::Said(format!("{} connections were lost, the first because: {trouble}", tally.closed)))
+                Err(BenchFailure::Said(format!("{} connections were lost, the first because: {trouble}", tally.closed)))
             }
             _ => Ok(()),
         }
     }
 
     /// Opens the publishing connections.
-    pub(crate) fn open_publishers(&mut self) -> Result<(), Failure> {
+    pub(crate) fn open_publishers(&mut self) -> Result<(), BenchFailure> {
         for number in 0..self.access.publishers {
             let (target, access) = (self.shared.target, self.access);
-            let mut publisher = Publisher::open(&access.publish, target, &access.key, access.payload_bytes)?;
+            let mut publisher = PublishConnection::open(&access.publish, target, &access.key, access.payload_bytes)?;
             publisher.register(self.poll.registry(), Token(PUBLISHERS + number))?;
             self.publishers.push(publisher);
         }
@@ -193,17 +197,17 @@ impl<'a> Load<'a> {
     }
 
     /// Ends publishing; when it returns, the server has accepted everything published.
-    pub(crate) fn close_publishers(&mut self) -> Result<(), Failure> {
+    pub(crate) fn close_publishers(&mut self) -> Result<(), BenchFailure> {
         // A server that answers each line stops reading if its answers are not read.
-        self.drain_publishers(Publisher::is_behind)?;
-        self.publishers.drain(..).try_for_each(Publisher::finish)
+        self.drain_publishers(PublishConnection::is_behind)?;
+        self.publishers.drain(..).try_for_each(PublishConnection::finish)
     }
 
     /// Publishes one message to a stream. Each stream always uses the same connection, which keeps its order.
     pub(crate) fn publish(&mut self, stream: u32) {
         let at = stream as usize;
         self.sequences[at] += 1;
-        let stamp = Stamp { sent_ns: self.shared.clock.now_ns(), stream, seq: self.sequences[at] };
+        let stamp = PayloadStamp { sent_ns: self.shared.clock.now_ns(), stream, seq: self.sequences[at] };
         let publisher = at % self.publishers.len();
         self.publishers[publisher].publish(&self.calls[at], &stamp);
         let stream = &self.plan.streams[at];
@@ -212,8 +216,8 @@ impl<'a> Load<'a> {
         *(if stream.conflated { &mut self.expected_conflated } else { &mut self.expected }) += subscribers;
     }
 
-    pub(crate) fn flush(&mut self) -> Result<(), Failure> {
-        self.publishers.iter_mut().try_for_each(Publisher::flush)
+    pub(crate) fn flush(&mut self) -> Result<(), BenchFailure> {
+        self.publishers.iter_mut().try_for_each(PublishConnection::flush)
     }
 
     /// Expected deliveries that have not arrived.
@@ -223,7 +227,7 @@ impl<'a> Load<'a> {
     }
 
     /// Publishes at the pacer's times for this duration.
-    pub(crate) fn run(&mut self, pacer: &mut Pacer, duration: Duration) -> Result<(), Failure> {
+    pub(crate) fn run(&mut self, pacer: &mut StreamPacer, duration: Duration) -> Result<(), BenchFailure> {
         let end_ns = self.now_ns() + duration.as_nanos() as u64;
         self.progress_ns = self.now_ns();
         loop {
@@ -231,7 +235,7 @@ impl<'a> Load<'a> {
             if now_ns >= end_ns {
                 return Ok(());
             }
-            while !self.publishers.iter().any(Publisher::is_full) {
+            while !self.publishers.iter().any(PublishConnection::is_full) {
                 let Some(stream) = pacer.due(now_ns, self.under_way()) else { break };
                 self.publish(stream);
             }
@@ -245,7 +249,7 @@ impl<'a> Load<'a> {
 
     /// Publishes at the pace until this many connections have ended, and keeps latencies from the first of them on.
     /// Returns the time they took to end.
-    pub(crate) fn run_until_closed(&mut self, pace: &Pace, count: usize) -> Result<Duration, Failure> {
+    pub(crate) fn run_until_closed(&mut self, pace: &PublishRate, count: usize) -> Result<Duration, BenchFailure> {
         const SLICE: Duration = Duration::from_millis(20);
         let mut pacer = self.pacer(pace);
         let begun_ns = self.now_ns();
@@ -257,7 +261,7 @@ impl<'a> Load<'a> {
             }
             self.run(&mut pacer, SLICE)?;
             if self.now_ns() - begun_ns > ENDING_MAX_NS {
-                return Err(Failure::Said(format!("{} of {count} connections ended", self.shared.tally.closed)));
+                return Err(BenchFailure::Said(format!("{} of {count} connections ended", self.shared.tally.closed)));
             }
         }
         self.forget_closed();
@@ -265,7 +269,7 @@ impl<'a> Load<'a> {
     }
 
     /// Sends what waits while, for example, a publisher is full.
-    pub(crate) fn drain_publishers(&mut self, too_much: fn(&Publisher) -> bool) -> Result<(), Failure> {
+    pub(crate) fn drain_publishers(&mut self, too_much: fn(&PublishConnection) -> bool) -> Result<(), BenchFailure> {
         self.flush()?;
         while self.publishers.iter().any(too_much) {
             self.turn(TURN)?;
@@ -274,7 +278,7 @@ impl<'a> Load<'a> {
     }
 
     /// Waits until everything in flight has arrived, or nothing arrives any more.
-    pub(crate) fn settle(&mut self) -> Result<(), Failure> {
+    pub(crate) fn settle(&mut self) -> Result<(), BenchFailure> {
         self.progress_ns = self.now_ns();
         while self.under_way() > 0 {
             self.flush()?;
@@ -295,7 +299,7 @@ impl<'a> Load<'a> {
     }
 
     /// Waits for events, at most `timeout`, and handles them.
-    pub(crate) fn turn(&mut self, timeout: Duration) -> Result<(), Failure> {
+    pub(crate) fn turn(&mut self, timeout: Duration) -> Result<(), BenchFailure> {
         match self.poll.poll(&mut self.events, Some(timeout)) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
             result => result?,
@@ -321,7 +325,7 @@ impl<'a> Load<'a> {
     }
 
     /// Handles events for this duration without publishing.
-    pub(crate) fn idle(&mut self, duration: Duration) -> Result<(), Failure> {
+    pub(crate) fn idle(&mut self, duration: Duration) -> Result<(), BenchFailure> {
         let end_ns = self.now_ns() + duration.as_nanos() as u64;
         while self.now_ns() < end_ns {
             self.turn(TURN)?;
@@ -331,7 +335,7 @@ impl<'a> Load<'a> {
 
     /// Connections send a Close frame; the server's is not awaited.
     pub(crate) fn begin_to_leave(&mut self, numbers: std::ops::Range<usize>) {
-        self.clients[numbers].iter_mut().for_each(Client::leave);
+        self.clients[numbers].iter_mut().for_each(BenchClient::leave);
     }
 
     fn forget_closed(&mut self) {
@@ -340,7 +344,7 @@ impl<'a> Load<'a> {
     }
 
     /// The first `count` connections send a Close frame; waits some seconds at most for the server's.
-    pub(crate) fn leave(&mut self, count: usize) -> Result<(), Failure> {
+    pub(crate) fn leave(&mut self, count: usize) -> Result<(), BenchFailure> {
         self.begin_to_leave(0..count);
         let end_ns = self.now_ns() + 5_000_000_000;
         while self.clients[..count].iter().any(|client| !client.is_closed()) && self.now_ns() < end_ns {
@@ -351,19 +355,19 @@ impl<'a> Load<'a> {
     }
 
     /// Closes all connections.
-    pub(crate) fn close_clients(&mut self) -> Result<(), Failure> {
+    pub(crate) fn close_clients(&mut self) -> Result<(), BenchFailure> {
         self.leave(self.clients.len())?;
         self.clients.clear();
         Ok(())
     }
 
-    pub(crate) fn pacer(&self, pace: &Pace) -> Pacer {
-        Pacer::new(pace, self.plan.streams.len(), self.now_ns())
+    pub(crate) fn pacer(&self, pace: &PublishRate) -> StreamPacer {
+        StreamPacer::new(pace, self.plan.streams.len(), self.now_ns())
     }
 }
 
-fn resolve(address: &str) -> Result<SocketAddr, Failure> {
-    let none = || Failure::Said(format!("{address} has no address"));
+fn resolve(address: &str) -> Result<SocketAddr, BenchFailure> {
+    let none = || BenchFailure::Said(format!("{address} has no address"));
     address.to_socket_addrs()?.find(SocketAddr::is_ipv4).ok_or_else(none)
 }
 
@@ -372,19 +376,19 @@ mod tests {
     use tickgate_process::free_port;
 
     use super::*;
-    use crate::{limit, plan::Rate, target::Kind};
+    use crate::{limit, plan::TotalRate, target::ChannelKind};
 
     const LIMIT: &str = include_str!("../../../benches/targets/limit.toml");
 
     /// A server of the bare-send limit; it lives as long as the test process.
-    fn limit_server() -> Access {
+    fn limit_server() -> TargetAccess {
         let address = format!("127.0.0.1:{}", free_port().unwrap());
         let listen = address.parse().unwrap();
         std::thread::spawn(move || limit::serve(listen));
         while std::net::TcpStream::connect(&address).is_err() {
             std::thread::yield_now();
         }
-        Access {
+        TargetAccess {
             sockets: address.clone(),
             publish: address,
             key: String::new(),
@@ -396,12 +400,13 @@ mod tests {
 
     #[test]
     fn every_publication_is_counted_once_by_every_subscriber() {
-        let (target, access) = (Target::parse(LIMIT).unwrap(), limit_server());
-        let plan = Plan::fan_out(&target.channels, Kind::Event, 20);
+        let (target, access) = (TargetServer::parse(LIMIT).unwrap(), limit_server());
+        let plan = WorkloadPlan::fan_out(&target.channels, ChannelKind::Event, 20);
         let mut load = Load::new(&target, &plan, &access).unwrap();
         load.connect(0..20, &[], &[]).unwrap();
         load.open_publishers().unwrap();
-        for pace in [Pace::Window(100), Pace::Rates(vec![Rate { streams: 0..1, per_second: 500.0 }])] {
+        for pace in [PublishRate::Window(100), PublishRate::Rates(vec![TotalRate { streams: 0..1, per_second: 500.0 }])]
+        {
             let mut pacer = load.pacer(&pace);
             load.run(&mut pacer, Duration::from_millis(100)).unwrap();
         }
@@ -425,8 +430,8 @@ mod tests {
             let _ = socket.read(&mut [0; 1024]);
             let _ = socket.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno");
         });
-        let target = Target::parse(LIMIT).unwrap();
-        let access = Access {
+        let target = TargetServer::parse(LIMIT).unwrap();
+        let access = TargetAccess {
             sockets,
             publish: String::new(),
             key: String::new(),
@@ -434,7 +439,7 @@ mod tests {
             publishers: 1,
             trust: None,
         };
-        let plan = Plan::fan_out(&target.channels, Kind::Event, 1);
+        let plan = WorkloadPlan::fan_out(&target.channels, ChannelKind::Event, 1);
         let mut load = Load::new(&target, &plan, &access).unwrap();
         let failure = load.connect(0..1, &[], &[]).unwrap_err().to_string();
         assert!(failure.contains("403 Forbidden"), "{failure}");

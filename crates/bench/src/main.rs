@@ -30,9 +30,9 @@ use clap::Parser;
 use serde_json::json;
 use thiserror::Error;
 
-use figures::{Figures, Outcome};
-use stage::Stage;
-use target::Target;
+use figures::{RunFigures, WorkloadRuns};
+use stage::BenchStage;
+use target::TargetServer;
 use workloads::{WORKLOADS, Workload};
 
 const EXAMPLES: &str = "\
@@ -108,7 +108,7 @@ impl Args {
 
 /// Why a benchmark ended early.
 #[derive(Debug, Error)]
-enum Failure {
+enum BenchFailure {
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error("{0}")]
@@ -128,7 +128,7 @@ fn main() -> ExitCode {
 /// Runs the workloads and prints their figures. Fails if a server cannot be started or reached, refuses what the
 /// workload requires, or violates the protocol. Lost and out-of-order messages are figures, not errors.
 #[expect(clippy::print_stdout, reason = "printing the figures is the command's purpose")]
-fn run(args: &Args) -> Result<(), Failure> {
+fn run(args: &Args) -> Result<(), BenchFailure> {
     if let Some(address) = args.limit_listen {
         return limit::serve(address);
     }
@@ -138,14 +138,14 @@ fn run(args: &Args) -> Result<(), Failure> {
     }
     let unknown = |name: &&String| WORKLOADS.iter().all(|workload| workload.name != **name);
     if let Some(name) = args.workloads.iter().find(unknown) {
-        return Err(Failure::Said(format!("unknown workload {name}; --list prints all of them")));
+        return Err(BenchFailure::Said(format!("unknown workload {name}; --list prints all of them")));
     }
     if let Some(cpu) = args.load_cpu {
         tickgate_process::pin_self(cpu)?;
     }
     let target = match &args.target {
-        Some(path) => Target::parse(&std::fs::read_to_string(path)?)?,
-        None => Target::parse(target::TICKGATE)?,
+        Some(path) => TargetServer::parse(&std::fs::read_to_string(path)?)?,
+        None => TargetServer::parse(target::TICKGATE)?,
     };
     let (mut outcomes, mut failures) = (Vec::new(), Vec::new());
     for workload in WORKLOADS {
@@ -155,12 +155,12 @@ fn run(args: &Args) -> Result<(), Failure> {
         }
         let (runs, failure) = run_workload(args, &target, workload);
         failures.extend(failure.map(|failure| format!("{}: {failure}", workload.name)));
-        outcomes.push(Outcome { workload: workload.name, runs });
+        outcomes.push(WorkloadRuns { workload: workload.name, runs });
         eprint!("{}", figures::table(&outcomes[outcomes.len() - 1..]));
     }
     println!("{}", figures::table(&outcomes));
     if let Some(path) = &args.json {
-        let outcomes: Vec<_> = outcomes.iter().map(Outcome::json).collect();
+        let outcomes: Vec<_> = outcomes.iter().map(WorkloadRuns::json).collect();
         let all = json!({
             "target": target.name,
             "version": env!("CARGO_PKG_VERSION"),
@@ -171,16 +171,16 @@ fn run(args: &Args) -> Result<(), Failure> {
         });
         std::fs::write(path, format!("{all:#}\n"))?;
     }
-    if failures.is_empty() { Ok(()) } else { Err(Failure::Said(failures.join("\n"))) }
+    if failures.is_empty() { Ok(()) } else { Err(BenchFailure::Said(failures.join("\n"))) }
 }
 
 /// All runs of one workload, each with newly started servers. The first failure ends them; earlier measurements are
 /// kept.
-fn run_workload(args: &Args, target: &Target, workload: &Workload) -> (Vec<Figures>, Option<Failure>) {
+fn run_workload(args: &Args, target: &TargetServer, workload: &Workload) -> (Vec<RunFigures>, Option<BenchFailure>) {
     let mut runs = Vec::new();
     for number in 1..=args.runs.max(1) {
         eprintln!("{} ({number} of {})", workload.name, args.runs.max(1));
-        let stage = Stage::set(args, target, workload.needs, workload.publishers);
+        let stage = BenchStage::set(args, target, workload.needs, workload.publishers);
         let figures = stage.and_then(|stage| (workload.run)(&stage));
         match figures {
             Ok(figures) => runs.push(figures),

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use crate::{
-    Failure,
-    figures::Figures,
+    BenchFailure,
+    figures::RunFigures,
     load::Load,
     observe::{Counters, Processes, SystemCalls},
-    plan::{Pace, Pacer, Plan},
-    stage::Stage,
+    plan::{PublishRate, StreamPacer, WorkloadPlan},
+    stage::BenchStage,
 };
 
 /// Duration of publishing before the measurement, unless the measurement is shorter.
@@ -29,7 +29,7 @@ struct Moment {
 }
 
 impl Moment {
-    fn now(stage: &Stage, load: &Load<'_>) -> Self {
+    fn now(stage: &BenchStage, load: &Load<'_>) -> Self {
         Self {
             now_ns: load.now_ns(),
             deliveries: load.shared.tally.deliveries(),
@@ -43,7 +43,7 @@ impl Moment {
 }
 
 /// Connects all subscribers, publishes at the pace, and measures.
-pub(crate) fn paced(stage: &Stage, plan: &Plan, pace: &Pace) -> Result<Figures, Failure> {
+pub(crate) fn paced(stage: &BenchStage, plan: &WorkloadPlan, pace: &PublishRate) -> Result<RunFigures, BenchFailure> {
     let mut load = Load::new(&stage.target, plan, &stage.access)?;
     load.connect(0..plan.subscribers.len(), &tokens(stage, plan)?, &[])?;
     load.open_publishers()?;
@@ -54,7 +54,11 @@ pub(crate) fn paced(stage: &Stage, plan: &Plan, pace: &Pace) -> Result<Figures, 
 }
 
 /// Publishes at the pace: first to warm up, then for the measured time, then waits for what is in flight.
-pub(crate) fn measured(stage: &Stage, load: &mut Load<'_>, pace: &Pace) -> Result<Figures, Failure> {
+pub(crate) fn measured(
+    stage: &BenchStage,
+    load: &mut Load<'_>,
+    pace: &PublishRate,
+) -> Result<RunFigures, BenchFailure> {
     let mut pacer = load.pacer(pace);
     let time = Duration::from_secs_f64(stage.seconds);
     load.run(&mut pacer, WARM_UP.min(time))?;
@@ -65,7 +69,7 @@ pub(crate) fn measured(stage: &Stage, load: &mut Load<'_>, pace: &Pace) -> Resul
     load.shared.tally.arrival.clear();
     load.run(&mut pacer, time)?;
     let after = Moment::now(stage, load);
-    let mut figures = Figures::default();
+    let mut figures = RunFigures::default();
     add_rates(&mut figures, &before, &after);
     add_latency(&mut figures, load);
     add_system_calls(&mut figures, stage, load, &mut pacer)?;
@@ -74,7 +78,7 @@ pub(crate) fn measured(stage: &Stage, load: &mut Load<'_>, pace: &Pace) -> Resul
     Ok(figures)
 }
 
-fn add_rates(figures: &mut Figures, before: &Moment, after: &Moment) {
+fn add_rates(figures: &mut RunFigures, before: &Moment, after: &Moment) {
     let seconds = (after.now_ns - before.now_ns) as f64 / NS;
     let deliveries = (after.deliveries - before.deliveries) as f64;
     let published = (after.published - before.published) as f64;
@@ -99,11 +103,11 @@ fn add_rates(figures: &mut Figures, before: &Moment, after: &Moment) {
 
 /// Counts system calls for another second under the same load, because counting would distort the measurement.
 fn add_system_calls(
-    figures: &mut Figures,
-    stage: &Stage,
+    figures: &mut RunFigures,
+    stage: &BenchStage,
     load: &mut Load<'_>,
-    pacer: &mut Pacer,
-) -> Result<(), Failure> {
+    pacer: &mut StreamPacer,
+) -> Result<(), BenchFailure> {
     let Some(calls) = SystemCalls::count(&stage.servers) else { return Ok(()) };
     let (since_ns, deliveries) = (load.now_ns(), load.shared.tally.deliveries());
     load.run(pacer, SystemCalls::TAKES)?;
@@ -115,7 +119,7 @@ fn add_system_calls(
     Ok(())
 }
 
-pub(crate) fn add_latency(figures: &mut Figures, load: &Load<'_>) {
+pub(crate) fn add_latency(figures: &mut RunFigures, load: &Load<'_>) {
     let latency = &load.shared.tally.latency;
     if latency.is_empty() {
         return;
@@ -133,7 +137,7 @@ pub(crate) fn add_latency(figures: &mut Figures, load: &Load<'_>) {
 }
 
 /// Published messages that were lost, repeated, out of order, or reported as missing.
-pub(crate) fn add_losses(figures: &mut Figures, load: &Load<'_>) {
+pub(crate) fn add_losses(figures: &mut RunFigures, load: &Load<'_>) {
     let tally = &load.shared.tally;
     figures.set("lost", (load.expected + tally.disordered).saturating_sub(tally.received) as f64);
     figures.set("skipped", tally.skipped as f64);
@@ -146,7 +150,7 @@ pub(crate) fn add_losses(figures: &mut Figures, load: &Load<'_>) {
 }
 
 /// A token for each subscriber with a user.
-pub(crate) fn tokens(stage: &Stage, plan: &Plan) -> Result<Vec<String>, Failure> {
+pub(crate) fn tokens(stage: &BenchStage, plan: &WorkloadPlan) -> Result<Vec<String>, BenchFailure> {
     if !stage.is_tickgate() {
         return Ok(Vec::new());
     }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::line::{self, Trust};
+use crate::line::{self, TlsTrust};
 
 /// Processes whose usage is summed.
 #[derive(Clone, Debug, Default)]
@@ -95,7 +95,7 @@ impl Counters {
 }
 
 /// Whether the gateway is ready for clients: it has reached Redis.
-pub(crate) fn is_ready(address: &str, trust: Option<&Trust>) -> bool {
+pub(crate) fn is_ready(address: &str, trust: Option<&TlsTrust>) -> bool {
     let answer = address.parse().ok().and_then(|address| line::get(address, "/readyz", trust).ok());
     answer.is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
 }

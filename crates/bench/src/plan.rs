@@ -2,21 +2,21 @@
 
 use std::ops::Range;
 
-use crate::target::{Channels, Kind, Stream};
+use crate::target::{ChannelKind, Channels, WorkloadStream};
 
 /// One subscribing connection.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Subscriber {
+pub(crate) struct PlannedSubscriber {
     /// The streams it receives.
     pub(crate) streams: Vec<u32>,
     /// The user of its token.
     pub(crate) user: Option<String>,
-    pub(crate) reading: Reading,
+    pub(crate) reading: ClientReading,
 }
 
 /// What a connection reads after subscribing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Reading {
+pub(crate) enum ClientReading {
     #[default]
     All,
     /// This many bytes per second.
@@ -26,36 +26,36 @@ pub(crate) enum Reading {
 
 /// The publishing rate.
 #[derive(Clone, Debug)]
-pub(crate) enum Pace {
+pub(crate) enum PublishRate {
     /// As fast as messages are delivered: at most this many deliveries in flight.
     Window(u64),
     /// At fixed times, regardless of deliveries.
-    Rates(Vec<Rate>),
+    Rates(Vec<TotalRate>),
 }
 
 /// Streams published in turn, with this total number of messages per second.
 #[derive(Clone, Debug)]
-pub(crate) struct Rate {
+pub(crate) struct TotalRate {
     pub(crate) streams: Range<u32>,
     pub(crate) per_second: f64,
 }
 
 /// A workload's streams and connections.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Plan {
-    pub(crate) streams: Vec<Stream>,
-    pub(crate) subscribers: Vec<Subscriber>,
+pub(crate) struct WorkloadPlan {
+    pub(crate) streams: Vec<WorkloadStream>,
+    pub(crate) subscribers: Vec<PlannedSubscriber>,
 }
 
-impl Plan {
+impl WorkloadPlan {
     /// Adds `count` channels of a kind; returns the numbers of their streams.
-    pub(crate) fn add_streams(&mut self, channels: &Channels, kind: Kind, count: usize) -> Range<u32> {
+    pub(crate) fn add_streams(&mut self, channels: &Channels, kind: ChannelKind, count: usize) -> Range<u32> {
         let start = self.streams.len() as u32;
-        self.streams.extend((0..count).map(|number| Stream {
+        self.streams.extend((0..count).map(|number| WorkloadStream {
             channel: channels.name(kind, number),
-            user: (kind == Kind::Private).then(|| user(number)),
+            user: (kind == ChannelKind::Private).then(|| user(number)),
             subscribers: 0,
-            conflated: kind == Kind::State,
+            conflated: kind == ChannelKind::State,
         }));
         start..self.streams.len() as u32
     }
@@ -67,24 +67,24 @@ impl Plan {
         for stream in &streams {
             self.streams[*stream as usize].subscribers += 1;
         }
-        self.subscribers.push(Subscriber { streams, user, reading: Reading::All });
+        self.subscribers.push(PlannedSubscriber { streams, user, reading: ClientReading::All });
     }
 
     /// Adds a connection that requests a stream and never reads; no delivery is expected.
     pub(crate) fn subscribe_slow(&mut self, stream: u32) {
-        self.subscribers.push(Subscriber { streams: vec![stream], user: None, reading: Reading::Nothing });
+        self.subscribers.push(PlannedSubscriber { streams: vec![stream], user: None, reading: ClientReading::Nothing });
     }
 
     /// Adds a connection that subscribes to `streams`, and reads this many bytes per second.
     pub(crate) fn subscribe_steady(&mut self, streams: Range<u32>, bytes_per_s: u32) {
         self.subscribe(streams);
         if let Some(subscriber) = self.subscribers.last_mut() {
-            subscriber.reading = Reading::Steady(bytes_per_s);
+            subscriber.reading = ClientReading::Steady(bytes_per_s);
         }
     }
 
     /// One topic and all its subscribers.
-    pub(crate) fn fan_out(channels: &Channels, kind: Kind, subscribers: usize) -> Self {
+    pub(crate) fn fan_out(channels: &Channels, kind: ChannelKind, subscribers: usize) -> Self {
         let mut plan = Self::default();
         let stream = plan.add_streams(channels, kind, 1).start;
         (0..subscribers).for_each(|_| plan.subscribe([stream]));
@@ -92,7 +92,7 @@ impl Plan {
     }
 
     /// As many topics as connections, one each.
-    pub(crate) fn one_each(channels: &Channels, kind: Kind, count: usize) -> Self {
+    pub(crate) fn one_each(channels: &Channels, kind: ChannelKind, count: usize) -> Self {
         let mut plan = Self::default();
         for stream in plan.add_streams(channels, kind, count) {
             plan.subscribe([stream]);
@@ -108,27 +108,29 @@ pub(crate) fn user(number: usize) -> String {
 
 /// Determines which streams are due.
 #[derive(Debug)]
-pub(crate) enum Pacer {
+pub(crate) enum StreamPacer {
     Window { deliveries: u64, next: u32, streams: u32 },
-    Rates(Vec<Ticker>),
+    Rates(Vec<StreamTicker>),
 }
 
 #[derive(Debug)]
-pub(crate) struct Ticker {
+pub(crate) struct StreamTicker {
     streams: Range<u32>,
     next: u32,
     interval_ns: u64,
     due_ns: u64,
 }
 
-impl Pacer {
-    pub(crate) fn new(pace: &Pace, streams: usize, now_ns: u64) -> Self {
+impl StreamPacer {
+    pub(crate) fn new(pace: &PublishRate, streams: usize, now_ns: u64) -> Self {
         match pace {
-            Pace::Window(deliveries) => Self::Window { deliveries: *deliveries, next: 0, streams: streams as u32 },
-            Pace::Rates(rates) => Self::Rates(
+            PublishRate::Window(deliveries) => {
+                Self::Window { deliveries: *deliveries, next: 0, streams: streams as u32 }
+            }
+            PublishRate::Rates(rates) => Self::Rates(
                 rates
                     .iter()
-                    .map(|rate| Ticker {
+                    .map(|rate| StreamTicker {
                         streams: rate.streams.clone(),
                         next: rate.streams.start,
                         interval_ns: (1e9 / rate.per_second) as u64,
@@ -170,9 +172,11 @@ mod tests {
 
     #[test]
     fn rates_cycle_through_their_streams_at_their_own_times() {
-        let pace =
-            Pace::Rates(vec![Rate { streams: 0..2, per_second: 1000.0 }, Rate { streams: 2..3, per_second: 500.0 }]);
-        let mut pacer = Pacer::new(&pace, 3, 0);
+        let pace = PublishRate::Rates(vec![
+            TotalRate { streams: 0..2, per_second: 1000.0 },
+            TotalRate { streams: 2..3, per_second: 500.0 },
+        ]);
+        let mut pacer = StreamPacer::new(&pace, 3, 0);
         let mut due = |now_ms: u64| std::iter::from_fn(|| pacer.due(now_ms * 1_000_000, 0)).collect::<Vec<_>>();
         assert_eq!(due(0), [0, 2]);
         assert!(due(0).is_empty());
@@ -183,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_window_is_filled_and_waits_for_deliveries() {
-        let mut pacer = Pacer::new(&Pace::Window(10), 2, 0);
+        let mut pacer = StreamPacer::new(&PublishRate::Window(10), 2, 0);
         assert_eq!(
             [pacer.due(0, 0), pacer.due(0, 9), pacer.due(0, 9), pacer.due(0, 10)],
             [Some(0), Some(1), Some(0), None]

@@ -6,9 +6,9 @@ use mio::{Interest, Registry, Token, net::TcpStream};
 use tickgate_wire::websocket::{self, Opcode};
 
 use crate::{
-    Failure,
-    stamp::{Stamp, find},
-    target::{Call, PublishKind, Target},
+    BenchFailure,
+    stamp::{PayloadStamp, find},
+    target::{PublishCall, PublishKind, TargetServer},
 };
 
 /// Number of response bytes to keep for an error message.
@@ -16,7 +16,7 @@ const ANSWER_BYTES_MAX: usize = 2048;
 
 /// One publishing connection.
 #[derive(Debug)]
-pub(crate) struct Publisher {
+pub(crate) struct PublishConnection {
     socket: TcpStream,
     kind: PublishKind,
     host: String,
@@ -26,18 +26,18 @@ pub(crate) struct Publisher {
     lines: Vec<u8>,
     out: Vec<u8>,
     written: usize,
-    answers: Answers,
+    answers: PublishAnswers,
 }
 
 /// The server's responses.
 #[derive(Debug, Default)]
-struct Answers {
+struct PublishAnswers {
     /// The end of the last response.
     last: Vec<u8>,
     refused: bool,
 }
 
-impl Answers {
+impl PublishAnswers {
     fn look(&mut self, bytes: &[u8]) {
         let refusals: [&[u8]; 3] = [b"HTTP/1.1 4", b"HTTP/1.1 5", b"\"error\":"];
         self.refused |= refusals.iter().any(|text| find(bytes, text).is_some());
@@ -46,18 +46,23 @@ impl Answers {
         self.last.drain(..surplus);
     }
 
-    fn check(&self) -> Result<(), Failure> {
+    fn check(&self) -> Result<(), BenchFailure> {
         if self.refused { Err(self.failure("a publication was refused")) } else { Ok(()) }
     }
 
-    fn failure(&self, what: &str) -> Failure {
-        Failure::Said(format!("{what}; the server responded: {}", String::from_utf8_lossy(&self.last)))
+    fn failure(&self, what: &str) -> BenchFailure {
+        BenchFailure::Said(format!("{what}; the server responded: {}", String::from_utf8_lossy(&self.last)))
     }
 }
 
-impl Publisher {
+impl PublishConnection {
     /// Opens the connection and, if one request carries everything, starts it.
-    pub(crate) fn open(address: &str, target: &Target, key: &str, payload_bytes: usize) -> Result<Self, Failure> {
+    pub(crate) fn open(
+        address: &str,
+        target: &TargetServer,
+        key: &str,
+        payload_bytes: usize,
+    ) -> Result<Self, BenchFailure> {
         let mut stream = std::net::TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         let fill = |line: &String| format!("{}\r\n", line.replace("{key}", key));
@@ -81,7 +86,7 @@ impl Publisher {
             lines: Vec::new(),
             out: Vec::new(),
             written: 0,
-            answers: Answers::default(),
+            answers: PublishAnswers::default(),
         })
     }
 
@@ -89,8 +94,8 @@ impl Publisher {
         registry.register(&mut self.socket, token, Interest::READABLE | Interest::WRITABLE)
     }
 
-    /// Adds a publication; [`Publisher::flush`] sends it.
-    pub(crate) fn publish(&mut self, call: &Call, stamp: &Stamp) {
+    /// Adds a publication; [`PublishConnection::flush`] sends it.
+    pub(crate) fn publish(&mut self, call: &PublishCall, stamp: &PayloadStamp) {
         let start = self.lines.len();
         self.lines.extend_from_slice(&call.before);
         stamp.put_payload(&mut self.lines, self.payload_bytes);
@@ -111,7 +116,7 @@ impl Publisher {
     }
 
     /// Writes what the socket accepts; the rest is sent when it is writable again.
-    pub(crate) fn flush(&mut self) -> Result<(), Failure> {
+    pub(crate) fn flush(&mut self) -> Result<(), BenchFailure> {
         if !self.lines.is_empty() {
             let head = format!("{:x}\r\n", self.lines.len());
             self.out.extend_from_slice(head.as_bytes());
@@ -142,7 +147,7 @@ impl Publisher {
     }
 
     /// Reads and discards the responses; a refusal is an error.
-    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Result<(), Failure> {
+    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Result<(), BenchFailure> {
         loop {
             match self.socket.read(buffer) {
                 Ok(0) => return Err(self.answers.failure("the server closed the publishing connection")),
@@ -156,7 +161,7 @@ impl Publisher {
     }
 
     /// Ends the request and waits for its response: then everything flushed so far has been accepted.
-    pub(crate) fn finish(mut self) -> Result<(), Failure> {
+    pub(crate) fn finish(mut self) -> Result<(), BenchFailure> {
         let mut stream = std::net::TcpStream::from(self.socket);
         stream.set_nonblocking(false)?;
         stream.set_read_timeout(Some(std::time::Duration::from_secs(10)))?;
@@ -177,7 +182,7 @@ impl Publisher {
     }
 }
 
-fn upgrade(stream: &mut std::net::TcpStream, host: &str, path: &str, headers: &str) -> Result<(), Failure> {
+fn upgrade(stream: &mut std::net::TcpStream, host: &str, path: &str, headers: &str) -> Result<(), BenchFailure> {
     stream.write_all(upgrade_request(host, path, headers).as_bytes())?;
     let mut answer = Vec::new();
     while find(&answer, b"\r\n\r\n").is_none() {
@@ -188,7 +193,7 @@ fn upgrade(stream: &mut std::net::TcpStream, host: &str, path: &str, headers: &s
     if answer.starts_with(b"HTTP/1.1 101") {
         return Ok(());
     }
-    Err(Failure::Said(format!("the publishing connection was refused: {}", String::from_utf8_lossy(&answer))))
+    Err(BenchFailure::Said(format!("the publishing connection was refused: {}", String::from_utf8_lossy(&answer))))
 }
 
 /// A WebSocket handshake; each of `headers` ends with a line break.

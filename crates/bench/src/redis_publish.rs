@@ -9,10 +9,10 @@ use std::{
 };
 
 use crate::{
-    Failure,
-    figures::Figures,
-    stage::Stage,
-    stamp::{Stamp, find},
+    BenchFailure,
+    figures::RunFigures,
+    stage::BenchStage,
+    stamp::{PayloadStamp, find},
 };
 
 const SCRIPT: &str = include_str!("../../../src/backplane/redis/scripts/publish.lua");
@@ -23,13 +23,13 @@ const WRITTEN: u64 = 256;
 const UNDER_WAY: u64 = 8 * WRITTEN;
 
 /// Publishes to this many topics in turn, without a gateway, with this many publications per call of the script.
-pub(crate) fn run(stage: &Stage, topics: u64, per_call: u64) -> Result<Figures, Failure> {
-    let address = stage.redis_address.as_deref().ok_or_else(|| Failure::Said("Redis is not available".into()))?;
+pub(crate) fn run(stage: &BenchStage, topics: u64, per_call: u64) -> Result<RunFigures, BenchFailure> {
+    let address = stage.redis_address.as_deref().ok_or_else(|| BenchFailure::Said("Redis is not available".into()))?;
     let mut pipeline = Pipeline::connect(address, topics)?;
     pipeline.begin_generation()?;
     let digest = pipeline.load_script()?;
     let mut payload = Vec::new();
-    Stamp { sent_ns: 0, stream: 0, seq: 0 }.put_payload(&mut payload, stage.access.payload_bytes);
+    PayloadStamp { sent_ns: 0, stream: 0, seq: 0 }.put_payload(&mut payload, stage.access.payload_bytes);
     let payload = String::from_utf8_lossy(&payload).into_owned();
 
     let (mut written, mut answered) = (0, 0);
@@ -48,7 +48,7 @@ pub(crate) fn run(stage: &Stage, topics: u64, per_call: u64) -> Result<Figures, 
             }
             Some((since, before, cpu_ns)) if since.elapsed() >= seconds => {
                 let (published, span) = ((answered - before) as f64, since.elapsed().as_secs_f64());
-                let mut figures = Figures::default();
+                let mut figures = RunFigures::default();
                 figures.set("publishes_per_s", published / span);
                 let redis_ns = (stage.redis.cpu_ns() - cpu_ns) as f64;
                 figures.set("redis_us_per_publish", redis_ns / 1e3 / published);
@@ -69,7 +69,7 @@ struct Pipeline {
 }
 
 impl Pipeline {
-    fn connect(address: &str, topics: u64) -> Result<Self, Failure> {
+    fn connect(address: &str, topics: u64) -> Result<Self, BenchFailure> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
@@ -88,21 +88,21 @@ impl Pipeline {
         }
     }
 
-    fn flush(&mut self) -> Result<(), Failure> {
+    fn flush(&mut self) -> Result<(), BenchFailure> {
         self.stream.write_all(self.out.as_bytes())?;
         self.out.clear();
         Ok(())
     }
 
     /// Sends the buffered commands, and reads one response.
-    fn ask(&mut self) -> Result<String, Failure> {
+    fn ask(&mut self) -> Result<String, BenchFailure> {
         self.flush()?;
         let len = self.stream.read(&mut self.buffer)?;
         Ok(String::from_utf8_lossy(&self.buffer[..len]).into_owned())
     }
 
     /// Creates a generation for this server, as the first gateway does.
-    fn begin_generation(&mut self) -> Result<(), Failure> {
+    fn begin_generation(&mut self) -> Result<(), BenchFailure> {
         self.put(&["INFO", "replication"]);
         let info = self.ask()?;
         let identity = info.lines().find_map(|line| line.strip_prefix("master_replid:")).unwrap_or_default().trim();
@@ -111,20 +111,20 @@ impl Pipeline {
         self.put(&[&["HSET", GENERATION][..], &fields].concat());
         match self.ask()? {
             answer if answer.starts_with(':') => Ok(()),
-            answer => Err(Failure::Said(format!("Redis refused the generation: {answer}"))),
+            answer => Err(BenchFailure::Said(format!("Redis refused the generation: {answer}"))),
         }
     }
 
     /// Loads the script into Redis; returns its digest.
-    fn load_script(&mut self) -> Result<String, Failure> {
+    fn load_script(&mut self) -> Result<String, BenchFailure> {
         self.put(&["SCRIPT", "LOAD", SCRIPT]);
         let answer = self.ask()?;
         let digest = answer.lines().nth(1).filter(|digest| digest.len() == 40);
-        digest.map(str::to_owned).ok_or_else(|| Failure::Said(format!("Redis refused the script: {answer}")))
+        digest.map(str::to_owned).ok_or_else(|| BenchFailure::Said(format!("Redis refused the script: {answer}")))
     }
 
     /// Writes the next publications, one topic after another.
-    fn publish(&mut self, digest: &str, from: u64, per_call: u64, payload: &str) -> Result<(), Failure> {
+    fn publish(&mut self, digest: &str, from: u64, per_call: u64, payload: &str) -> Result<(), BenchFailure> {
         for first in (from..from + WRITTEN).step_by(per_call as usize) {
             let numbers = first..first + per_call;
             let _ = write!(self.out, "*{}\r\n", 5 + per_call + 6 * per_call);
@@ -147,11 +147,11 @@ impl Pipeline {
     }
 
     /// Reads the available responses; returns the number of publications they confirm. An id contains no `$`.
-    fn answers(&mut self) -> Result<u64, Failure> {
+    fn answers(&mut self) -> Result<u64, BenchFailure> {
         let len = self.stream.read(&mut self.buffer)?;
         let bytes = &self.buffer[..len];
         if len == 0 || bytes[0] == b'-' || find(bytes, b"\r\n-").is_some() {
-            return Err(Failure::Said(format!("Redis refused a call: {}", String::from_utf8_lossy(bytes))));
+            return Err(BenchFailure::Said(format!("Redis refused a call: {}", String::from_utf8_lossy(bytes))));
         }
         Ok(bytes.iter().filter(|byte| **byte == b'$').count() as u64)
     }

@@ -8,15 +8,15 @@ use std::{
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tickgate_process::{Spec, Started, free_port};
+use tickgate_process::{ChildProcess, ProcessSpec, free_port};
 use uuid::Uuid;
 
 use crate::{
-    Args, Failure,
-    line::Certificate,
-    load::Access,
+    Args, BenchFailure,
+    line::LoopbackCertificate,
+    load::TargetAccess,
     observe::{self, Processes},
-    target::Target,
+    target::TargetServer,
     token,
 };
 
@@ -41,9 +41,9 @@ pub(crate) enum Needs {
 
 /// The servers of one run. Dropping it stops everything that was started.
 #[derive(Debug)]
-pub(crate) struct Stage {
-    pub(crate) target: Target,
-    pub(crate) access: Access,
+pub(crate) struct BenchStage {
+    pub(crate) target: TargetServer,
+    pub(crate) access: TargetAccess,
     /// Sockets of a second replica, if the workload requires one.
     pub(crate) second: Option<String>,
     pub(crate) seconds: f64,
@@ -54,19 +54,24 @@ pub(crate) struct Stage {
     pub(crate) metrics: Option<String>,
     secret: String,
     /// The certificate that the gateway presents.
-    certificate: Option<Certificate>,
-    _started: Vec<Started>,
+    certificate: Option<LoopbackCertificate>,
+    _started: Vec<ChildProcess>,
     // Dropped last: the processes write to it.
     dir: TempDir,
 }
 
-impl Stage {
+impl BenchStage {
     /// Starts what a workload requires, or uses the named server. `publishers`: its publishing connections.
-    pub(crate) fn set(args: &Args, target: &Target, needs: Needs, publishers: usize) -> Result<Self, Failure> {
+    pub(crate) fn set(
+        args: &Args,
+        target: &TargetServer,
+        needs: Needs,
+        publishers: usize,
+    ) -> Result<Self, BenchFailure> {
         let dir = TempDir::with_prefix("tickgate-bench-")?;
         let mut stage = Self {
             target: target.clone(),
-            access: Access {
+            access: TargetAccess {
                 sockets: args.sockets.clone().unwrap_or_default(),
                 publish: args.publish.clone().unwrap_or_default(),
                 key: args.key.clone(),
@@ -95,7 +100,7 @@ impl Stage {
                     stage.start_redis(args.redis_cpu.or(args.load_cpu))?;
                 }
                 if needs == Needs::SecureGateway {
-                    let certificate = Certificate::make(stage.dir.path())?;
+                    let certificate = LoopbackCertificate::make(stage.dir.path())?;
                     stage.access.trust = Some(certificate.trust()?);
                     stage.certificate = Some(certificate);
                 }
@@ -112,10 +117,10 @@ impl Stage {
         Ok(stage)
     }
 
-    fn start_limit(&mut self, args: &Args) -> Result<(), Failure> {
+    fn start_limit(&mut self, args: &Args) -> Result<(), BenchFailure> {
         let address = format!("127.0.0.1:{}", free_port()?);
-        self.target = Target::parse(LIMIT)?;
-        let started = Started::start(&Spec {
+        self.target = TargetServer::parse(LIMIT)?;
+        let started = ChildProcess::start(&ProcessSpec {
             name: "limit",
             program: &std::env::current_exe()?,
             arguments: vec!["--limit-listen".into(), address.clone()],
@@ -131,12 +136,12 @@ impl Stage {
         Ok(())
     }
 
-    fn start_redis(&mut self, cpu: Option<usize>) -> Result<(), Failure> {
+    fn start_redis(&mut self, cpu: Option<usize>) -> Result<(), BenchFailure> {
         let port = free_port()?.to_string();
         let dir = self.dir.path().display().to_string();
         let words = ["--port", &port, "--bind", "127.0.0.1", "--dir", &dir, "--save", "", "--appendonly", "no"];
         let tuned = ["--stream-node-max-bytes", "1024", "--client-output-buffer-limit", "pubsub 256mb 64mb 60"];
-        let started = Started::start(&Spec {
+        let started = ChildProcess::start(&ProcessSpec {
             name: "redis",
             program: Path::new("redis-server"),
             arguments: words.iter().chain(&tuned).map(|word| (*word).to_owned()).collect(),
@@ -152,7 +157,7 @@ impl Stage {
     }
 
     /// Starts a replica; returns the addresses of its public and operations listeners.
-    fn start_gateway(&mut self, args: &Args, name: &str) -> Result<(String, String), Failure> {
+    fn start_gateway(&mut self, args: &Args, name: &str) -> Result<(String, String), BenchFailure> {
         let (sockets, operations) = (format!("127.0.0.1:{}", free_port()?), format!("127.0.0.1:{}", free_port()?));
         let config = self.dir.path().join("tickgate.toml");
         std::fs::write(&config, CONFIG)?;
@@ -166,12 +171,12 @@ impl Stage {
         if let Some(redis) = &self.redis_address {
             environment.push(("TICKGATE__REDIS__URL".into(), format!("redis://{redis}")));
         }
-        if let Some(Certificate { file, key_file }) = &self.certificate {
+        if let Some(LoopbackCertificate { file, key_file }) = &self.certificate {
             for (key, path) in [("CERT_FILE", file), ("KEY_FILE", key_file)] {
                 environment.push((format!("TICKGATE__SERVER__TLS__{key}"), path.display().to_string()));
             }
         }
-        let started = Started::start(&Spec {
+        let started = ChildProcess::start(&ProcessSpec {
             name,
             program: &args.gateway()?,
             arguments: vec!["serve".into(), "--config".into(), config.display().to_string()],
@@ -185,7 +190,7 @@ impl Stage {
         let end = Instant::now() + READY_TIMEOUT;
         while !observe::is_ready(&sockets, self.access.trust.as_ref()) {
             if Instant::now() > end {
-                return Err(Failure::Said(format!("the {name} does not become ready")));
+                return Err(BenchFailure::Said(format!("the {name} does not become ready")));
             }
             std::thread::park_timeout(Duration::from_millis(10));
         }
@@ -193,12 +198,12 @@ impl Stage {
     }
 
     /// A token for a user, valid for an hour.
-    pub(crate) fn token(&self, user: &str) -> Result<String, Failure> {
+    pub(crate) fn token(&self, user: &str) -> Result<String, BenchFailure> {
         self.token_for(user, Duration::from_secs(3600))
     }
 
     /// A token that expires after this time, in whole seconds.
-    pub(crate) fn token_for(&self, user: &str, life: Duration) -> Result<String, Failure> {
+    pub(crate) fn token_for(&self, user: &str, life: Duration) -> Result<String, BenchFailure> {
         token::sign(&self.secret, user, life)
     }
 
@@ -226,7 +231,7 @@ mod tests {
     use tickgate_wire::model::{Class, Topic};
 
     use super::*;
-    use crate::target::{Kind, TICKGATE};
+    use crate::target::{ChannelKind, TICKGATE};
 
     #[test]
     fn the_gateway_settings_offer_the_channels_of_every_workload() {
@@ -240,12 +245,12 @@ mod tests {
         let profile = config.profiles.iter().find(|profile| profile.name == "bench").unwrap();
         assert_eq!((profile.path.as_str(), profile.token), ("/ws/bench", TokenRule::Optional));
 
-        let channels = Target::parse(TICKGATE).unwrap().channels;
+        let channels = TargetServer::parse(TICKGATE).unwrap().channels;
         let expected = [
-            (Kind::Plain, Class::Event, false),
-            (Kind::Event, Class::Event, true),
-            (Kind::State, Class::State, true),
-            (Kind::Reliable, Class::Reliable, true),
+            (ChannelKind::Plain, Class::Event, false),
+            (ChannelKind::Event, Class::Event, true),
+            (ChannelKind::State, Class::State, true),
+            (ChannelKind::Reliable, Class::Reliable, true),
         ];
         for (kind, class, retained) in expected {
             let name = channels.name(kind, 7);

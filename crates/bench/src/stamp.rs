@@ -7,7 +7,7 @@ const DIGITS: usize = 32;
 
 /// When a payload was written, for which stream of the workload, and with which sequence number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stamp {
+pub(crate) struct PayloadStamp {
     /// Nanoseconds since the start of the load.
     pub(crate) sent_ns: u64,
     pub(crate) stream: u32,
@@ -15,7 +15,7 @@ pub(crate) struct Stamp {
     pub(crate) seq: u32,
 }
 
-impl Stamp {
+impl PayloadStamp {
     fn parse(digits: &[u8; DIGITS]) -> Self {
         let word = |at: usize| {
             let mut eight = [0; 8];
@@ -64,10 +64,10 @@ pub(crate) struct Finder {
 
 impl Finder {
     /// The stamp of a payload, or `None` if it has none.
-    pub(crate) fn find(&mut self, payload: &[u8]) -> Option<Stamp> {
+    pub(crate) fn find(&mut self, payload: &[u8]) -> Option<PayloadStamp> {
         let here = |at: usize| {
             let rest = payload.get(at..)?.strip_prefix(LEAD)?;
-            rest.first_chunk::<DIGITS>().map(Stamp::parse)
+            rest.first_chunk::<DIGITS>().map(PayloadStamp::parse)
         };
         here(self.at).or_else(|| {
             self.at = find(payload, LEAD)?;
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn a_payload_is_json_of_the_requested_size_and_contains_its_stamp() {
-        let stamp = Stamp { sent_ns: 0x0123_4567_89ab_cdef, stream: 0xdead_beef, seq: 0xf00d_cafe };
+        let stamp = PayloadStamp { sent_ns: 0x0123_4567_89ab_cdef, stream: 0xdead_beef, seq: 0xf00d_cafe };
         for len in [0, 80, 200, 2000] {
             let mut payload = Vec::new();
             stamp.put_payload(&mut payload, len);
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_stamp_is_found_wherever_it_moves() {
-        let stamp = Stamp { sent_ns: 7, stream: 1, seq: 2 };
+        let stamp = PayloadStamp { sent_ns: 7, stream: 1, seq: 2 };
         let mut payload = b"{\"_meta\":{\"id\":\"1-1\"},".to_vec();
         stamp.put_payload(&mut payload, 100);
         let mut finder = Finder::default();

@@ -1,10 +1,10 @@
 //! Counters of what the connections received. The sequence number in every message reveals loss and reordering.
 
-use crate::{latency::Latencies, stamp::Stamp};
+use crate::{latency::Latencies, stamp::PayloadStamp};
 
 /// Counts of all connections of a thread.
 #[derive(Debug)]
-pub(crate) struct Tally {
+pub(crate) struct ThreadCounts {
     /// Deliveries of streams that must be complete.
     pub(crate) received: u64,
     /// Deliveries of streams that may be conflated.
@@ -32,7 +32,7 @@ pub(crate) struct Tally {
     pub(crate) refusal: Option<String>,
 }
 
-impl Tally {
+impl ThreadCounts {
     pub(crate) fn new() -> Self {
         Self {
             received: 0,
@@ -57,7 +57,7 @@ impl Tally {
     }
 
     /// Counts a delivery on a connection that has `seen` these sequences.
-    pub(crate) fn delivered(&mut self, now_ns: u64, stamp: &Stamp, conflated: bool, seen: &mut [(u32, u32)]) {
+    pub(crate) fn delivered(&mut self, now_ns: u64, stamp: &PayloadStamp, conflated: bool, seen: &mut [(u32, u32)]) {
         self.latency.record(now_ns.saturating_sub(stamp.sent_ns));
         self.last_ns = now_ns;
         *(if conflated { &mut self.received_conflated } else { &mut self.received }) += 1;
@@ -82,10 +82,10 @@ mod tests {
 
     #[test]
     fn losses_duplicates_and_unknown_streams_are_counted() {
-        let mut tally = Tally::new();
+        let mut tally = ThreadCounts::new();
         let mut seen = [(3, 0), (4, 0)];
-        let mut receive = |tally: &mut Tally, stream, seq, conflated| {
-            tally.delivered(9, &Stamp { sent_ns: 4, stream, seq }, conflated, &mut seen);
+        let mut receive = |tally: &mut ThreadCounts, stream, seq, conflated| {
+            tally.delivered(9, &PayloadStamp { sent_ns: 4, stream, seq }, conflated, &mut seen);
         };
         for seq in [5, 6, 9, 9, 8, 10] {
             receive(&mut tally, 3, seq, false);

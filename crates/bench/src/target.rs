@@ -3,7 +3,7 @@
 
 use serde::Deserialize;
 
-use crate::Failure;
+use crate::BenchFailure;
 
 /// Tickgate itself, with the endpoint and topics of `benches/tickgate.toml`.
 pub(crate) const TICKGATE: &str = include_str!("../../../benches/targets/tickgate.toml");
@@ -13,7 +13,7 @@ pub(crate) const TICKGATE: &str = include_str!("../../../benches/targets/tickgat
 /// number).
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Target {
+pub(crate) struct TargetServer {
     pub(crate) name: String,
     /// Path of the WebSocket endpoint.
     pub(crate) path: String,
@@ -42,14 +42,14 @@ pub(crate) struct Target {
     /// Text before the cursor of a message.
     #[serde(default)]
     pub(crate) cursor: Option<String>,
-    pub(crate) publish: Publish,
+    pub(crate) publish: PublishTemplate,
     pub(crate) channels: Channels,
 }
 
 /// The publish call.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Publish {
+pub(crate) struct PublishTemplate {
     pub(crate) kind: PublishKind,
     pub(crate) path: String,
     #[serde(default)]
@@ -73,7 +73,7 @@ pub(crate) enum PublishKind {
 
 /// Messages published to one channel, numbered in one sequence.
 #[derive(Clone, Debug)]
-pub(crate) struct Stream {
+pub(crate) struct WorkloadStream {
     pub(crate) channel: String,
     /// The owner of the private channel.
     pub(crate) user: Option<String>,
@@ -101,7 +101,7 @@ pub(crate) struct Channels {
 
 /// The kind of channel that a workload requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum ChannelKind {
     Plain,
     Event,
     State,
@@ -111,13 +111,13 @@ pub(crate) enum Kind {
 
 impl Channels {
     /// The name of channel `number` of a kind.
-    pub(crate) fn name(&self, kind: Kind, number: usize) -> String {
+    pub(crate) fn name(&self, kind: ChannelKind, number: usize) -> String {
         let pattern = match kind {
-            Kind::Plain => &self.plain,
-            Kind::Event => &self.event,
-            Kind::State => &self.state,
-            Kind::Reliable => &self.reliable,
-            Kind::Private => &self.private,
+            ChannelKind::Plain => &self.plain,
+            ChannelKind::Event => &self.event,
+            ChannelKind::State => &self.state,
+            ChannelKind::Reliable => &self.reliable,
+            ChannelKind::Private => &self.private,
         };
         pattern.replace("{n}", &number.to_string())
     }
@@ -151,9 +151,9 @@ impl Words<'_> {
     }
 }
 
-impl Target {
-    pub(crate) fn parse(text: &str) -> Result<Self, Failure> {
-        toml::from_str(text).map_err(|error| Failure::Said(format!("target description: {error}")))
+impl TargetServer {
+    pub(crate) fn parse(text: &str) -> Result<Self, BenchFailure> {
+        toml::from_str(text).map_err(|error| BenchFailure::Said(format!("target description: {error}")))
     }
 
     /// The opening messages of a connection, and the number of responses that `ready` must match.
@@ -176,19 +176,19 @@ impl Target {
     }
 
     /// The publish call of a stream: the text before and after the payload, and the path.
-    pub(crate) fn publication(&self, stream: &Stream, key: &str) -> Call {
+    pub(crate) fn publication(&self, stream: &WorkloadStream, key: &str) -> PublishCall {
         let user = stream.user.as_deref().unwrap_or_default();
         let words = Words { channels: &[&stream.channel], user, ..Words::default() };
         let body = stream.user.as_ref().and(self.publish.private_body.as_ref()).unwrap_or(&self.publish.body);
         let body = words.fill(body).replace("{key}", key);
         let (before, after) = body.split_once("{data}").unwrap_or((&body, ""));
-        Call { path: words.fill(&self.publish.path), before: before.into(), after: after.into() }
+        PublishCall { path: words.fill(&self.publish.path), before: before.into(), after: after.into() }
     }
 }
 
 /// A publish call without its payload.
 #[derive(Clone, Debug)]
-pub(crate) struct Call {
+pub(crate) struct PublishCall {
     pub(crate) path: String,
     pub(crate) before: Vec<u8>,
     pub(crate) after: Vec<u8>,
@@ -206,7 +206,7 @@ mod tests {
             ("nchan", include_str!("../../../benches/targets/nchan.toml")),
             ("limit", include_str!("../../../benches/targets/limit.toml")),
         ] {
-            let target = Target::parse(text).unwrap();
+            let target = TargetServer::parse(text).unwrap();
             assert_eq!(target.name, file);
             assert!(target.publish.body.contains("{data}"), "{file}");
         }
@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn openings_and_calls_are_filled_in() {
-        let target = Target::parse(TICKGATE).unwrap();
+        let target = TargetServer::parse(TICKGATE).unwrap();
         let words = Words { channels: &["a", "b"], ..Words::default() };
         let (opening, answers) = target.opening(&words);
         let opening: serde_json::Value = serde_json::from_str(&opening[0]).unwrap();
@@ -224,7 +224,8 @@ mod tests {
         let elements = serde_json::json!([{"channel": "a", "since": "1-1"}, {"channel": "b", "since": "1-2"}]);
         assert_eq!(resume["channels"], elements);
 
-        let stream = Stream { channel: "orders".into(), user: Some("u7".into()), subscribers: 1, conflated: false };
+        let stream =
+            WorkloadStream { channel: "orders".into(), user: Some("u7".into()), subscribers: 1, conflated: false };
         let call = target.publication(&stream, "key");
         let line = [&call.before[..], b"{}", &call.after].concat();
         let line: serde_json::Value = serde_json::from_slice(&line).unwrap();

@@ -5,19 +5,19 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde::Serialize;
 
-use crate::Failure;
+use crate::BenchFailure;
 
 #[derive(Serialize)]
-struct Claims<'a> {
+struct BenchClaims<'a> {
     sub: &'a str,
     iat: u64,
     exp: u64,
 }
 
 /// A token (HS256) for a user, valid from now on for `life`, in whole seconds.
-pub(crate) fn sign(secret: &str, user: &str, life: Duration) -> Result<String, Failure> {
+pub(crate) fn sign(secret: &str, user: &str, life: Duration) -> Result<String, BenchFailure> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let claims = Claims { sub: user, iat: now, exp: now + life.as_secs() };
+    let claims = BenchClaims { sub: user, iat: now, exp: now + life.as_secs() };
     jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(secret.as_bytes()))
-        .map_err(|error| Failure::Said(format!("cannot sign a token for {user}: {error}")))
+        .map_err(|error| BenchFailure::Said(format!("cannot sign a token for {user}: {error}")))
 }

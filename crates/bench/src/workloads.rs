@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use crate::{
-    Failure,
-    figures::Figures,
-    load::{Access, Load},
+    BenchFailure,
+    figures::RunFigures,
+    load::{Load, TargetAccess},
     measure::{add_latency, add_losses, measured, paced, tokens},
-    plan::{Pace, Plan, Rate, user},
-    publish::Publisher,
+    plan::{PublishRate, TotalRate, WorkloadPlan, user},
+    publish::PublishConnection,
     redis_publish,
-    stage::{Needs, Stage},
-    target::Kind,
+    stage::{BenchStage, Needs},
+    target::ChannelKind,
 };
 
 /// Subscribers of a fan-out, topics of many topics, users of private channels.
@@ -31,14 +31,14 @@ pub(crate) struct Workload {
     pub(crate) publishers: usize,
     /// It applies only to the gateway itself.
     pub(crate) own_only: bool,
-    pub(crate) run: fn(&Stage) -> Result<Figures, Failure>,
+    pub(crate) run: fn(&BenchStage) -> Result<RunFigures, BenchFailure>,
 }
 
 const fn workload(
     name: &'static str,
     about: &'static str,
     needs: Needs,
-    run: fn(&Stage) -> Result<Figures, Failure>,
+    run: fn(&BenchStage) -> Result<RunFigures, BenchFailure>,
 ) -> Workload {
     let own_only = matches!(needs, Needs::SecureGateway | Needs::TwoGateways | Needs::Redis);
     Workload { name, about, needs, publishers: 1, own_only, run }
@@ -114,84 +114,84 @@ pub(crate) const WORKLOADS: &[Workload] = &[
     }),
 ];
 
-fn fixed(plan: &Plan, per_second: f64) -> Pace {
-    Pace::Rates(vec![Rate { streams: 0..plan.streams.len() as u32, per_second }])
+fn fixed(plan: &WorkloadPlan, per_second: f64) -> PublishRate {
+    PublishRate::Rates(vec![TotalRate { streams: 0..plan.streams.len() as u32, per_second }])
 }
 
-fn fan_out_50(stage: &Stage) -> Result<Figures, Failure> {
-    let plan = Plan::fan_out(&stage.target.channels, Kind::Event, THOUSAND);
+fn fan_out_50(stage: &BenchStage) -> Result<RunFigures, BenchFailure> {
+    let plan = WorkloadPlan::fan_out(&stage.target.channels, ChannelKind::Event, THOUSAND);
     paced(stage, &plan, &fixed(&plan, 50.0))
 }
 
-fn fan_out(stage: &Stage) -> Result<Figures, Failure> {
-    let plan = Plan::fan_out(&stage.target.channels, Kind::Event, THOUSAND);
-    paced(stage, &plan, &Pace::Window(WINDOW * THOUSAND as u64))
+fn fan_out(stage: &BenchStage) -> Result<RunFigures, BenchFailure> {
+    let plan = WorkloadPlan::fan_out(&stage.target.channels, ChannelKind::Event, THOUSAND);
+    paced(stage, &plan, &PublishRate::Window(WINDOW * THOUSAND as u64))
 }
 
 /// One message is a delivery to every subscriber, so few messages must be in flight.
-fn fan_out_one(stage: &Stage) -> Result<Figures, Failure> {
-    let plan = Plan::fan_out(&stage.target.channels, Kind::Event, THOUSAND);
-    paced(stage, &plan, &Pace::Window(8 * THOUSAND as u64))
+fn fan_out_one(stage: &BenchStage) -> Result<RunFigures, BenchFailure> {
+    let plan = WorkloadPlan::fan_out(&stage.target.channels, ChannelKind::Event, THOUSAND);
+    paced(stage, &plan, &PublishRate::Window(8 * THOUSAND as u64))
 }
 
-fn topics(stage: &Stage) -> Result<Figures, Failure> {
-    let plan = Plan::one_each(&stage.target.channels, Kind::Reliable, THOUSAND);
-    paced(stage, &plan, &Pace::Window(4096))
+fn topics(stage: &BenchStage) -> Result<RunFigures, BenchFailure> {
+    let plan = WorkloadPlan::one_each(&stage.target.channels, ChannelKind::Reliable, THOUSAND);
+    paced(stage, &plan, &PublishRate::Window(4096))
 }
 
-fn topics_plain(stage: &Stage) -> Result<Figures, Failure> {
-    let plan = Plan::one_each(&stage.target.channels, Kind::Plain, THOUSAND);
-    paced(stage, &plan, &Pace::Window(4096))
+fn topics_plain(stage: &BenchStage) -> Result<RunFigures, BenchFailure> {
+    let plan = WorkloadPlan::one_each(&stage.target.channels, ChannelKind::Plain, THOUSAND);
+    paced(stage, &plan, &PublishRate::Window(4096))
 }
 
-fn topics_4000(stage: &Stage) -> Result<Figures, Failure> {
-    let plan = Plan::one_each(&stage.target.channels, Kind::Reliable, THOUSAND);
+fn topics_4000(stage: &BenchStage) -> Result<RunFigures, BenchFailure> {
+    let plan = WorkloadPlan::one_each(&stage.target.channels, ChannelKind::Reliable, THOUSAND);
     paced(stage, &plan, &fixed(&plan, 4000.0))
 }
 
-fn private(stage: &Stage) -> Result<Figures, Failure> {
-    let plan = Plan::one_each(&stage.target.channels, Kind::Private, THOUSAND);
-    paced(stage, &plan, &Pace::Window(2048))
+fn private(stage: &BenchStage) -> Result<RunFigures, BenchFailure> {
+    let plan = WorkloadPlan::one_each(&stage.target.channels, ChannelKind::Private, THOUSAND);
+    paced(stage, &plan, &PublishRate::Window(2048))
 }
 
 /// Each of 2,000 users follows five tickers (20/s each), two trade tapes (10/s each) and receives one order every two
 /// seconds.
-fn trading_day(stage: &Stage) -> Result<Figures, Failure> {
+fn trading_day(stage: &BenchStage) -> Result<RunFigures, BenchFailure> {
     const USERS: u32 = 2000;
     let channels = &stage.target.channels;
-    let mut plan = Plan::default();
-    let tickers = plan.add_streams(channels, Kind::State, 50);
-    let tapes = plan.add_streams(channels, Kind::Event, 20);
-    let orders = plan.add_streams(channels, Kind::Private, USERS as usize);
+    let mut plan = WorkloadPlan::default();
+    let tickers = plan.add_streams(channels, ChannelKind::State, 50);
+    let tapes = plan.add_streams(channels, ChannelKind::Event, 20);
+    let orders = plan.add_streams(channels, ChannelKind::Private, USERS as usize);
     for number in 0..USERS {
         let own_tickers = (0..5).map(|at| tickers.start + (number + 11 * at) % 50);
         let own_tapes = (0..2).map(|at| tapes.start + (number + 7 * at) % 20);
         plan.subscribe(own_tickers.chain(own_tapes).chain([orders.start + number]));
     }
-    let pace = Pace::Rates(vec![
-        Rate { streams: tickers, per_second: 1000.0 },
-        Rate { streams: tapes, per_second: 200.0 },
-        Rate { streams: orders, per_second: f64::from(USERS) / 2.0 },
+    let pace = PublishRate::Rates(vec![
+        TotalRate { streams: tickers, per_second: 1000.0 },
+        TotalRate { streams: tapes, per_second: 200.0 },
+        TotalRate { streams: orders, per_second: f64::from(USERS) / 2.0 },
     ]);
     paced(stage, &plan, &pace)
 }
 
-fn idle_10k(stage: &Stage) -> Result<Figures, Failure> {
+fn idle_10k(stage: &BenchStage) -> Result<RunFigures, BenchFailure> {
     idle(stage, 10_000)
 }
 
-fn idle_18k(stage: &Stage) -> Result<Figures, Failure> {
+fn idle_18k(stage: &BenchStage) -> Result<RunFigures, BenchFailure> {
     idle(stage, 18_000)
 }
 
 /// Every connection has its own session and one subscription.
-fn quiet(stage: &Stage, count: usize) -> Plan {
-    let mut plan = Plan::fan_out(&stage.target.channels, Kind::Event, count);
+fn quiet(stage: &BenchStage, count: usize) -> WorkloadPlan {
+    let mut plan = WorkloadPlan::fan_out(&stage.target.channels, ChannelKind::Event, count);
     plan.subscribers.iter_mut().enumerate().for_each(|(number, subscriber)| subscriber.user = Some(user(number)));
     plan
 }
 
-fn idle(stage: &Stage, count: usize) -> Result<Figures, Failure> {
+fn idle(stage: &BenchStage, count: usize) -> Result<RunFigures, BenchFailure> {
     let plan = quiet(stage, count);
     let tokens = tokens(stage, &plan)?;
     let mut load = Load::new(&stage.target, &plan, &stage.access)?;
@@ -206,7 +206,7 @@ fn idle(stage: &Stage, count: usize) -> Result<Figures, Failure> {
     let (cpu_ns, redis_ns, start_ns) = (stage.servers.cpu_ns(), stage.redis.cpu_ns(), load.now_ns());
     load.idle(Duration::from_secs_f64(stage.seconds))?;
     let span_ns = (load.now_ns() - start_ns) as f64;
-    let mut figures = Figures::default();
+    let mut figures = RunFigures::default();
     figures.set("kib_per_connection", (after.saturating_sub(before)) as f64 / 1024.0 / (count - 100) as f64);
     figures.set("server_mib", after as f64 / f64::from(1 << 20));
     figures.set("server_cores", (stage.servers.cpu_ns() - cpu_ns) as f64 / span_ns);
@@ -216,14 +216,14 @@ fn idle(stage: &Stage, count: usize) -> Result<Figures, Failure> {
     Ok(figures)
 }
 
-fn storm(stage: &Stage) -> Result<Figures, Failure> {
+fn storm(stage: &BenchStage) -> Result<RunFigures, BenchFailure> {
     const COUNT: usize = 10_000;
     let plan = quiet(stage, COUNT);
     let tokens = tokens(stage, &plan)?;
     let mut load = Load::new(&stage.target, &plan, &stage.access)?;
     let (cpu_ns, redis_ns) = (stage.servers.cpu_ns(), stage.redis.cpu_ns());
     let took = load.connect(0..COUNT, &tokens, &[])?.as_secs_f64();
-    let mut figures = Figures::default();
+    let mut figures = RunFigures::default();
     figures.set("connections_per_s", COUNT as f64 / took);
     let each = |after: u64, before: u64| (after - before) as f64 / 1e3 / COUNT as f64;
     figures.set("server_us_per_connection", each(stage.servers.cpu_ns(), cpu_ns));
@@ -232,21 +232,21 @@ fn storm(stage: &Stage) -> Result<Figures, Failure> {
     Ok(figures)
 }
 
-fn replay(stage: &Stage) -> Result<Figures, Failure> {
-    let mut plan = Plan::fan_out(&stage.target.channels, Kind::Reliable, THOUSAND);
+fn replay(stage: &BenchStage) -> Result<RunFigures, BenchFailure> {
+    let mut plan = WorkloadPlan::fan_out(&stage.target.channels, ChannelKind::Reliable, THOUSAND);
     // One subscriber stays connected; it shows when all missed messages have been published.
     plan.subscribe([0]);
     come_back(stage, &plan, THOUSAND)
 }
 
-fn replay_private(stage: &Stage) -> Result<Figures, Failure> {
-    let plan = Plan::one_each(&stage.target.channels, Kind::Private, THOUSAND);
+fn replay_private(stage: &BenchStage) -> Result<RunFigures, BenchFailure> {
+    let plan = WorkloadPlan::one_each(&stage.target.channels, ChannelKind::Private, THOUSAND);
     come_back(stage, &plan, THOUSAND)
 }
 
 /// Every subscriber receives a message, the first `leavers` disconnect, miss 100 messages of each stream, and reconnect
 /// at once.
-fn come_back(stage: &Stage, plan: &Plan, leavers: usize) -> Result<Figures, Failure> {
+fn come_back(stage: &BenchStage, plan: &WorkloadPlan, leavers: usize) -> Result<RunFigures, BenchFailure> {
     const MISSED: u32 = 100;
     let tokens = tokens(stage, plan)?;
     let streams = plan.streams.len() as u32;
@@ -258,13 +258,13 @@ fn come_back(stage: &Stage, plan: &Plan, leavers: usize) -> Result<Figures, Fail
     load.settle()?;
     let cursors: Vec<Vec<String>> = load.clients.iter().map(|client| client.cursor.iter().cloned().collect()).collect();
     if load.under_way() > 0 || cursors.iter().any(Vec::is_empty) {
-        return Err(Failure::Said("the first messages contained no cursor".into()));
+        return Err(BenchFailure::Said("the first messages contained no cursor".into()));
     }
     load.shared.keep_cursor = false;
     load.leave(leavers)?;
     for _ in 0..MISSED {
         (0..streams).for_each(|stream| load.publish(stream));
-        load.drain_publishers(Publisher::is_full)?;
+        load.drain_publishers(PublishConnection::is_full)?;
     }
     // The response to the request arrives when all of it has been accepted.
     load.close_publishers()?;
@@ -273,7 +273,7 @@ fn come_back(stage: &Stage, plan: &Plan, leavers: usize) -> Result<Figures, Fail
     let (start_ns, cpu_ns, redis_ns) = (load.now_ns(), stage.servers.cpu_ns(), stage.redis.cpu_ns());
     load.connect(0..leavers, &tokens, &cursors)?;
     load.settle()?;
-    let mut figures = Figures::default();
+    let mut figures = RunFigures::default();
     figures.set("all_back_s", (load.shared.tally.last_ns.saturating_sub(start_ns)) as f64 / 1e9);
     let messages = leavers as f64 * f64::from(MISSED);
     figures.set("server_us_per_delivery", (stage.servers.cpu_ns() - cpu_ns) as f64 / 1e3 / messages);
@@ -283,21 +283,21 @@ fn come_back(stage: &Stage, plan: &Plan, leavers: usize) -> Result<Figures, Fail
     Ok(figures)
 }
 
-fn replicas(stage: &Stage) -> Result<Figures, Failure> {
-    let plan = Plan::fan_out(&stage.target.channels, Kind::Event, THOUSAND);
+fn replicas(stage: &BenchStage) -> Result<RunFigures, BenchFailure> {
+    let plan = WorkloadPlan::fan_out(&stage.target.channels, ChannelKind::Event, THOUSAND);
     let sockets = stage.second.clone().unwrap_or_default();
-    let access = Access { sockets, ..stage.access.clone() };
+    let access = TargetAccess { sockets, ..stage.access.clone() };
     let mut load = Load::new(&stage.target, &plan, &access)?;
     load.connect(0..THOUSAND, &[], &[])?;
     load.open_publishers()?;
-    let figures = measured(stage, &mut load, &Pace::Window(WINDOW * THOUSAND as u64))?;
+    let figures = measured(stage, &mut load, &PublishRate::Window(WINDOW * THOUSAND as u64))?;
     load.close_clients()?;
     Ok(figures)
 }
 
 /// First without the slow subscribers, then with them; compares the figures of the other subscribers.
-fn slow(stage: &Stage) -> Result<Figures, Failure> {
-    let mut plan = Plan::fan_out(&stage.target.channels, Kind::Event, 900);
+fn slow(stage: &BenchStage) -> Result<RunFigures, BenchFailure> {
+    let mut plan = WorkloadPlan::fan_out(&stage.target.channels, ChannelKind::Event, 900);
     (0..100).for_each(|_| plan.subscribe_slow(0));
     let mut load = Load::new(&stage.target, &plan, &stage.access)?;
     load.connect(0..900, &[], &[])?;
@@ -319,12 +319,12 @@ fn slow(stage: &Stage) -> Result<Figures, Failure> {
 
 /// Measures the age of prices when slow, steady readers read them, and when they reached the readers' kernels, which is
 /// the delay caused by the gateway. Nearly all prices are replaced by newer ones before delivery.
-fn slow_prices(stage: &Stage, kib_per_s: u32) -> Result<Figures, Failure> {
+fn slow_prices(stage: &BenchStage, kib_per_s: u32) -> Result<RunFigures, BenchFailure> {
     /// By then, the readers have read everything that the kernels buffered before the gateway detected the readers as
     /// slow.
     const SETTLED: Duration = Duration::from_secs(30);
-    let mut plan = Plan::default();
-    let prices = plan.add_streams(&stage.target.channels, Kind::State, 50);
+    let mut plan = WorkloadPlan::default();
+    let prices = plan.add_streams(&stage.target.channels, ChannelKind::State, 50);
     (0..20).for_each(|_| plan.subscribe_steady(prices.clone(), kib_per_s * 1024));
     let mut load = Load::new(&stage.target, &plan, &stage.access)?;
     load.connect(0..20, &[], &[])?;
@@ -340,13 +340,13 @@ fn slow_prices(stage: &Stage, kib_per_s: u32) -> Result<Figures, Failure> {
 
 /// The effect on the remaining subscribers when the tokens of 10,000 others expire in the same second, and when 10,000
 /// disconnect together.
-fn mass(stage: &Stage) -> Result<Figures, Failure> {
+fn mass(stage: &BenchStage) -> Result<RunFigures, BenchFailure> {
     const STAY: usize = 100;
     const CROWD: usize = 10_000;
     /// Enough for all of them to connect.
     const LIFE: Duration = Duration::from_secs(5);
-    let mut plan = Plan::fan_out(&stage.target.channels, Kind::Event, STAY);
-    let quiet = plan.add_streams(&stage.target.channels, Kind::State, 1).start;
+    let mut plan = WorkloadPlan::fan_out(&stage.target.channels, ChannelKind::Event, STAY);
+    let quiet = plan.add_streams(&stage.target.channels, ChannelKind::State, 1).start;
     (0..CROWD).for_each(|_| plan.subscribe([quiet]));
     let crowd = STAY..STAY + CROWD;
     let tokens =
@@ -354,7 +354,7 @@ fn mass(stage: &Stage) -> Result<Figures, Failure> {
     let mut load = Load::new(&stage.target, &plan, &stage.access)?;
     load.connect(0..STAY, &tokens(LONG)?, &[])?;
     load.open_publishers()?;
-    let pace = Pace::Rates(vec![Rate { streams: 0..1, per_second: 100.0 }]);
+    let pace = PublishRate::Rates(vec![TotalRate { streams: 0..1, per_second: 100.0 }]);
     let mut figures = measured(stage, &mut load, &pace)?;
 
     load.connect(crowd.clone(), &tokens(LIFE)?, &[])?;
@@ -375,22 +375,22 @@ fn mass(stage: &Stage) -> Result<Figures, Failure> {
     Ok(figures)
 }
 
-fn publish(stage: &Stage) -> Result<Figures, Failure> {
+fn publish(stage: &BenchStage) -> Result<RunFigures, BenchFailure> {
     const MESSAGES: u32 = 400_000;
-    let mut plan = Plan::default();
-    let streams = plan.add_streams(&stage.target.channels, Kind::Reliable, 10_000);
+    let mut plan = WorkloadPlan::default();
+    let streams = plan.add_streams(&stage.target.channels, ChannelKind::Reliable, 10_000);
     let mut load = Load::new(&stage.target, &plan, &stage.access)?;
     load.open_publishers()?;
     let (start_ns, cpu_ns, redis_ns) = (load.now_ns(), stage.servers.cpu_ns(), stage.redis.cpu_ns());
     for message in 0..MESSAGES {
         load.publish(message % streams.end);
         if message % 256 == 0 {
-            load.drain_publishers(Publisher::is_full)?;
+            load.drain_publishers(PublishConnection::is_full)?;
         }
     }
     load.close_publishers()?;
     let span_ns = (load.now_ns() - start_ns) as f64;
-    let mut figures = Figures::default();
+    let mut figures = RunFigures::default();
     figures.set("publishes_per_s", f64::from(MESSAGES) * 1e9 / span_ns);
     let each = |after: u64, before: u64| (after - before) as f64 / 1e3 / f64::from(MESSAGES);
     figures.set("server_us_per_publish", each(stage.servers.cpu_ns(), cpu_ns));

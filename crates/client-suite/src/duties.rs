@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use crate::{
     requests,
     script::Subscribes,
-    stage::{Arrival, Asked, PATIENCE, Stage},
-    trace::Verdict,
+    stage::{OfferedConnection, PATIENCE, ReceivedRequest, SuiteRun},
+    trace::StepResult,
 };
 
 /// How late a client may be on a busy machine.
@@ -18,18 +18,18 @@ const CURSORS_TIMEOUT: Duration = Duration::from_secs(2);
 /// Tolerance for the clocks of two processes on one machine.
 const EARLY: Duration = Duration::from_millis(30);
 
-impl Stage {
+impl SuiteRun {
     /// The next request for a connection.
-    pub(crate) async fn arrival(&mut self) -> Verdict<Arrival> {
+    pub(crate) async fn arrival(&mut self) -> StepResult<OfferedConnection> {
         self.arrival_within(PATIENCE).await
     }
 
-    pub(crate) async fn arrival_within(&mut self, patience: Duration) -> Verdict<Arrival> {
+    pub(crate) async fn arrival_within(&mut self, patience: Duration) -> StepResult<OfferedConnection> {
         self.until("the client connects", patience, |stage| stage.arrivals.pop_front()).await
     }
 
     /// The client resumes these channels after these cursors (`null`: without one); they are granted from there, live.
-    pub(crate) async fn resumed(&mut self, since: Value) -> Verdict<usize> {
+    pub(crate) async fn resumed(&mut self, since: Value) -> StepResult<usize> {
         let line = self.connected().await?;
         let asked = self.resumes(line, &since).await?;
         let granted = asked.since().into_iter().map(
@@ -40,7 +40,7 @@ impl Stage {
     }
 
     /// The client requests these channels after these cursors.
-    pub(crate) async fn resumes(&mut self, line: usize, since: &Value) -> Verdict<Subscribes> {
+    pub(crate) async fn resumes(&mut self, line: usize, since: &Value) -> StepResult<Subscribes> {
         let names: Vec<_> = since.as_object().into_iter().flat_map(|since| since.keys()).map(String::as_str).collect();
         let asked = self.subscribes(line, &names).await?;
         let expected = format!("`subscribe` with `since` {since}");
@@ -49,7 +49,7 @@ impl Stage {
     }
 
     /// The client subscribes to all of these channels, in as many requests as it likes, and to no other.
-    pub(crate) async fn subscribes(&mut self, line: usize, names: &[&str]) -> Verdict<Subscribes> {
+    pub(crate) async fn subscribes(&mut self, line: usize, names: &[&str]) -> StepResult<Subscribes> {
         let mut missing: Vec<_> = names.to_vec();
         let mut requests = Vec::new();
         while !missing.is_empty() {
@@ -67,7 +67,7 @@ impl Stage {
     }
 
     /// The next request of this type on this line.
-    pub(crate) async fn request(&mut self, line: usize, kind: &str, expected: &str) -> Verdict<Asked> {
+    pub(crate) async fn request(&mut self, line: usize, kind: &str, expected: &str) -> StepResult<ReceivedRequest> {
         self.request_within(line, kind, expected, PATIENCE).await
     }
 
@@ -77,7 +77,7 @@ impl Stage {
         kind: &str,
         expected: &str,
         patience: Duration,
-    ) -> Verdict<Asked> {
+    ) -> StepResult<ReceivedRequest> {
         self.until(expected, patience, |stage| {
             let requests = &mut stage.lines[line].requests;
             requests.remove(requests.iter().position(|asked| asked.body["type"] == kind)?)
@@ -86,7 +86,7 @@ impl Stage {
     }
 
     /// The next event that the client delivers is this publication.
-    pub(crate) async fn delivers(&mut self, channel: &str, id: &str) -> Verdict<Value> {
+    pub(crate) async fn delivers(&mut self, channel: &str, id: &str) -> StepResult<Value> {
         let expected = format!("the message {id} of {channel} is delivered");
         let event = self.until(&expected, PATIENCE, |stage| stage.data.pop_front()).await?;
         let is = event["event"] == "message" && event["channel"] == channel && event["id"] == id;
@@ -95,7 +95,7 @@ impl Stage {
     }
 
     /// The next event that the client delivers is this gap.
-    pub(crate) async fn reports_gap(&mut self, gap: &Value) -> Verdict {
+    pub(crate) async fn reports_gap(&mut self, gap: &Value) -> StepResult {
         let expected = format!("the gap {gap} is reported");
         let event = self.until(&expected, PATIENCE, |stage| stage.data.pop_front()).await?;
         let same = ["channels", "after", "before", "count", "reason"].iter().all(|name| event[*name] == gap[*name]);
@@ -103,12 +103,12 @@ impl Stage {
     }
 
     /// The next report: a refused channel, an outcome, cursors.
-    pub(crate) async fn reports(&mut self, expected: &str) -> Verdict<Value> {
+    pub(crate) async fn reports(&mut self, expected: &str) -> StepResult<Value> {
         self.until(expected, PATIENCE, |stage| stage.reports.pop_front()).await
     }
 
     /// The client reports that a channel is refused.
-    pub(crate) async fn reports_refused(&mut self, channel: &str, code: u16) -> Verdict {
+    pub(crate) async fn reports_refused(&mut self, channel: &str, code: u16) -> StepResult {
         let expected = format!("`refused` of {channel} with code {code}");
         let event = self.reports(&expected).await?;
         let is = event["event"] == "refused" && event["channel"] == channel && event["code"] == code;
@@ -116,7 +116,7 @@ impl Stage {
     }
 
     /// The client reports how a publication ended.
-    pub(crate) async fn reports_outcome(&mut self, name: &str, outcome: &str) -> Verdict<Value> {
+    pub(crate) async fn reports_outcome(&mut self, name: &str, outcome: &str) -> StepResult<Value> {
         let expected = format!("the outcome of {name:?} is {outcome:?}");
         let event = self.reports(&expected).await?;
         let is = event["event"] == "outcome" && event["ref"] == name && event["outcome"] == outcome;
@@ -125,11 +125,11 @@ impl Stage {
     }
 
     /// The client reaches this state, possibly through others.
-    pub(crate) async fn state(&mut self, state: &str) -> Verdict<Value> {
+    pub(crate) async fn state(&mut self, state: &str) -> StepResult<Value> {
         self.state_within(state, PATIENCE).await
     }
 
-    pub(crate) async fn state_within(&mut self, state: &str, patience: Duration) -> Verdict<Value> {
+    pub(crate) async fn state_within(&mut self, state: &str, patience: Duration) -> StepResult<Value> {
         let expected = format!("the state {state:?} is reported");
         self.until(&expected, patience, |stage| {
             let at = stage.states.iter().position(|(_, event)| event["state"] == state)?;
@@ -139,7 +139,7 @@ impl Stage {
     }
 
     /// The client stops: it reports `closed`, with this code if one is given, and stays away.
-    pub(crate) async fn ends(&mut self, code: Option<u16>) -> Verdict {
+    pub(crate) async fn ends(&mut self, code: Option<u16>) -> StepResult {
         let event = self.state("closed").await?;
         let is = code.is_none_or(|code| event["code"] == code);
         self.check(is, &format!("`closed` with code {code:?}"), &event.to_string())?;
@@ -147,13 +147,13 @@ impl Stage {
     }
 
     /// The client does not connect for a time.
-    pub(crate) async fn stays_away(&mut self, time: Duration) -> Verdict {
+    pub(crate) async fn stays_away(&mut self, time: Duration) -> StepResult {
         let expected = format!("no connection for {time:?}");
         self.nothing(&expected, time, |stage| stage.arrivals.front().map(|arrival| arrival.request.shown())).await
     }
 
     /// The client delivers nothing and requests nothing on this line for a time.
-    pub(crate) async fn is_quiet(&mut self, line: usize, time: Duration) -> Verdict {
+    pub(crate) async fn is_quiet(&mut self, line: usize, time: Duration) -> StepResult {
         let expected = format!("nothing delivered, nothing requested, no reconnect for {time:?}");
         self.nothing(&expected, time, |stage| {
             let data = stage.data.front().map(Value::to_string);
@@ -164,19 +164,19 @@ impl Stage {
     }
 
     /// The client delivers nothing for a time.
-    pub(crate) async fn delivers_nothing(&mut self, time: Duration) -> Verdict {
+    pub(crate) async fn delivers_nothing(&mut self, time: Duration) -> StepResult {
         let expected = format!("nothing is delivered for {time:?}");
         self.nothing(&expected, time, |stage| stage.data.front().map(Value::to_string)).await
     }
 
     /// Checks that something happened after at least `least`, and not much later than `most`.
-    pub(crate) fn check_wait(&self, what: &str, took: Duration, least: Duration, most: Duration) -> Verdict {
+    pub(crate) fn check_wait(&self, what: &str, took: Duration, least: Duration, most: Duration) -> StepResult {
         let fits = took + EARLY >= least && took <= most + LATE;
         self.check(fits, &format!("{what} after {least:?} to {most:?}"), &format!("after {took:?}"))
     }
 
     /// The application's cursors become these.
-    pub(crate) async fn reports_cursors(&mut self, cursors: &Value) -> Verdict {
+    pub(crate) async fn reports_cursors(&mut self, cursors: &Value) -> StepResult {
         let deadline = Instant::now() + CURSORS_TIMEOUT;
         loop {
             self.command(&json!({ "command": "cursors" })).await?;
@@ -192,7 +192,7 @@ impl Stage {
     }
 
     /// The next wait that the client reports, in milliseconds.
-    pub(crate) async fn waits(&mut self) -> Verdict<u64> {
+    pub(crate) async fn waits(&mut self) -> StepResult<u64> {
         let event = self.state("waiting").await?;
         match event["wait_ms"].as_u64() {
             Some(wait_ms) => Ok(wait_ms),

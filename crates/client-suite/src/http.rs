@@ -9,14 +9,14 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The head of a request.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Request {
+pub(crate) struct RequestHead {
     pub path: String,
     pub query: BTreeMap<String, String>,
     /// Names in lower case; values of the same name are joined by commas.
     headers: BTreeMap<String, String>,
 }
 
-impl Request {
+impl RequestHead {
     /// Reads a head.
     pub(crate) async fn read(stream: &mut TcpStream) -> io::Result<Self> {
         let mut head = Vec::new();
@@ -94,7 +94,7 @@ mod tests {
     fn a_head_is_read_with_its_protocols() {
         let head = "GET /ws/trading?session=a HTTP/1.1\r\nHost: x\r\nSec-WebSocket-Protocol: tickgate.v1\r\n\
             sec-websocket-protocol: bearer.t-1\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-        let request = Request::parse(head).unwrap();
+        let request = RequestHead::parse(head).unwrap();
         assert_eq!((request.path.as_str(), request.query["session"].as_str()), ("/ws/trading", "a"));
         assert_eq!(request.protocols(), ["tickgate.v1", "bearer.t-1"]);
         assert_eq!(request.bearer(), Some("t-1"));
@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn other_texts_are_not_requests() {
         for head in ["", "POST / HTTP/1.1\r\n\r\n", "GET /\r\n\r\n", "GET / HTTP/1.1\r\nno header\r\n\r\n"] {
-            assert!(Request::parse(head).is_none(), "{head:?}");
+            assert!(RequestHead::parse(head).is_none(), "{head:?}");
         }
     }
 }

@@ -24,7 +24,7 @@ mod stage;
 mod suite;
 mod trace;
 
-pub use play::{Outcome, Plan, play};
-pub use rules::{RULES, Rule};
+pub use play::{ScenarioOutcome, SuitePlan, play};
+pub use rules::{ClientRule, RULES};
 pub use scenarios::{SCENARIOS, Scenario};
-pub use trace::Fault;
+pub use trace::ScenarioFailure;

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, process::ExitCode, thread::available_parallelism, time::Instant};
 
 use clap::Parser;
-use tickgate_client_suite::{Outcome, Plan, RULES, SCENARIOS, Scenario, play};
+use tickgate_client_suite::{RULES, SCENARIOS, Scenario, ScenarioOutcome, SuitePlan, play};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -49,7 +49,7 @@ async fn main() -> ExitCode {
     };
     let began = Instant::now();
     let jobs = args.jobs.unwrap_or_else(|| 4 * available_parallelism().map_or(1, usize::from));
-    let plan = Plan { command, scenarios, jobs };
+    let plan = SuitePlan { command, scenarios, jobs };
     let outcomes = play(&plan, |outcome| eprint!("{}", if outcome.fault.is_some() { 'F' } else { '.' })).await;
     eprintln!();
     for outcome in &outcomes {
@@ -82,7 +82,7 @@ fn row(scenario: &Scenario) -> String {
 }
 
 /// Prints why a scenario failed, and what happened before.
-fn explain(outcome: &Outcome) {
+fn explain(outcome: &ScenarioOutcome) {
     let (Some(fault), scenario) = (&outcome.fault, outcome.scenario) else { return };
     let title = RULES.iter().find(|rule| rule.number == scenario.rule).map_or("", |rule| rule.title);
     println!("\n{}: {}", scenario.name, scenario.about);

@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 use futures_util::{StreamExt, stream};
 use tokio::time::timeout;
 
-use crate::{scenarios::Scenario, suite::Suite, trace::Fault};
+use crate::{scenarios::Scenario, suite::Suite, trace::ScenarioFailure};
 
 /// Time limit of a scenario.
 const SCENARIO_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What to play.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct SuitePlan {
     /// The command that starts the client: a program with its arguments, split by the shell.
     pub command: String,
     /// The scenarios, in the order of the result.
@@ -23,11 +23,11 @@ pub struct Plan {
 
 /// The result of a scenario.
 #[derive(Debug)]
-pub struct Outcome {
+pub struct ScenarioOutcome {
     /// The scenario.
     pub scenario: &'static Scenario,
     /// Why it failed; `None` if it passed.
-    pub fault: Option<Fault>,
+    pub fault: Option<ScenarioFailure>,
     /// What happened, one line per event; empty if it passed.
     pub trace: String,
     /// How long it took.
@@ -35,7 +35,7 @@ pub struct Outcome {
 }
 
 /// Plays the scenarios; `done` is called with each as it ends.
-pub async fn play(plan: &Plan, mut done: impl FnMut(&Outcome)) -> Vec<Outcome> {
+pub async fn play(plan: &SuitePlan, mut done: impl FnMut(&ScenarioOutcome)) -> Vec<ScenarioOutcome> {
     let running = stream::iter(plan.scenarios.iter().enumerate())
         .map(async |(at, scenario)| (at, outcome(&plan.command, scenario).await))
         .buffer_unordered(plan.jobs.max(1));
@@ -44,12 +44,12 @@ pub async fn play(plan: &Plan, mut done: impl FnMut(&Outcome)) -> Vec<Outcome> {
     outcomes.into_iter().map(|(_, outcome)| outcome).collect()
 }
 
-async fn outcome(command: &str, scenario: &'static Scenario) -> Outcome {
+async fn outcome(command: &str, scenario: &'static Scenario) -> ScenarioOutcome {
     let suite = Suite::new(command);
     let began = Instant::now();
     let result = timeout(SCENARIO_TIMEOUT, (scenario.script)(suite.clone())).await;
-    let late = || Err(Fault::new(format!("the scenario ends within {SCENARIO_TIMEOUT:?}"), "it did not"));
+    let late = || Err(ScenarioFailure::new(format!("the scenario ends within {SCENARIO_TIMEOUT:?}"), "it did not"));
     let fault = result.unwrap_or_else(|_| late()).err();
     let trace = if fault.is_some() { suite.trace() } else { String::new() };
-    Outcome { scenario, fault, trace, took: began.elapsed() }
+    ScenarioOutcome { scenario, fault, trace, took: began.elapsed() }
 }

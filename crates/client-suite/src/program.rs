@@ -13,8 +13,8 @@ use tokio::{
 };
 
 use crate::{
-    seen::{Seen, What},
-    trace::{Fault, Verdict},
+    seen::{Observation, What},
+    trace::{ScenarioFailure, StepResult},
 };
 
 /// Time limit for exiting after `stop`.
@@ -35,7 +35,7 @@ impl Program {
         command: &str,
         environment: &[(&str, String)],
         tasks: &mut JoinSet<()>,
-        seen: &Sender<Seen>,
+        seen: &Sender<Observation>,
     ) -> io::Result<Self> {
         // With `exec` the process that is killed is the client and not a shell.
         let mut shell = Command::new("sh");
@@ -54,18 +54,23 @@ impl Program {
     }
 
     /// Sends it a command.
-    pub(crate) async fn command(&mut self, command: &Value) -> Verdict {
-        let Some(input) = &mut self.input else { return Err(Fault::new("a running client", "its input is closed")) };
+    pub(crate) async fn command(&mut self, command: &Value) -> StepResult {
+        let Some(input) = &mut self.input else {
+            return Err(ScenarioFailure::new("a running client", "its input is closed"));
+        };
         let written = timeout(COMMAND_TIMEOUT, input.write_all(format!("{command}\n").as_bytes())).await;
         match written {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(Fault::new("a client that reads its standard input", error.to_string())),
-            Err(_) => Err(Fault::new("a client that reads its standard input", format!("{COMMAND_TIMEOUT:?} passed"))),
+            Ok(Err(error)) => Err(ScenarioFailure::new("a client that reads its standard input", error.to_string())),
+            Err(_) => Err(ScenarioFailure::new(
+                "a client that reads its standard input",
+                format!("{COMMAND_TIMEOUT:?} passed"),
+            )),
         }
     }
 
     /// Sends it `stop`, unless it has exited already: then [`Self::ended`] judges how.
-    pub(crate) async fn stop(&mut self) -> Verdict {
+    pub(crate) async fn stop(&mut self) -> StepResult {
         match self.child.try_wait() {
             Ok(Some(_)) => Ok(()),
             _ => match self.command(&json!({ "command": "stop" })).await {
@@ -77,22 +82,22 @@ impl Program {
     }
 
     /// Closes its input and waits until it exits.
-    pub(crate) async fn ended(&mut self) -> Verdict {
+    pub(crate) async fn ended(&mut self) -> StepResult {
         self.input = None;
         let expected = format!("the command ends with status 0 within {END_TIMEOUT:?} after `stop`");
         match timeout(END_TIMEOUT, self.child.wait()).await {
             Ok(Ok(status)) if status.success() => Ok(()),
-            Ok(Ok(status)) => Err(Fault::new(expected, status.to_string())),
-            Ok(Err(error)) => Err(Fault::new(expected, error.to_string())),
-            Err(_) => Err(Fault::new(expected, "it still runs")),
+            Ok(Ok(status)) => Err(ScenarioFailure::new(expected, status.to_string())),
+            Ok(Err(error)) => Err(ScenarioFailure::new(expected, error.to_string())),
+            Err(_) => Err(ScenarioFailure::new(expected, "it still runs")),
         }
     }
 }
 
-async fn lines(from: impl AsyncRead + Unpin, seen: Sender<Seen>, what: impl Fn(String) -> What) {
+async fn lines(from: impl AsyncRead + Unpin, seen: Sender<Observation>, what: impl Fn(String) -> What) {
     let mut lines = BufReader::new(from).lines();
     while let Ok(Some(line)) = lines.next_line().await {
-        if seen.send(Seen::now(what(line))).await.is_err() {
+        if seen.send(Observation::now(what(line))).await.is_err() {
             return;
         }
     }

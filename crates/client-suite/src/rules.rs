@@ -2,19 +2,19 @@
 
 /// One rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rule {
+pub struct ClientRule {
     /// Its number in the document.
     pub number: u8,
     /// The subject of the rule.
     pub title: &'static str,
 }
 
-const fn rule(number: u8, title: &'static str) -> Rule {
-    Rule { number, title }
+const fn rule(number: u8, title: &'static str) -> ClientRule {
+    ClientRule { number, title }
 }
 
 /// All rules, ascending.
-pub const RULES: &[Rule] = &[
+pub const RULES: &[ClientRule] = &[
     rule(1, "the sub-protocols carry version and token"),
     rule(2, "the token as the first message"),
     rule(3, "opening takes at most 10 s"),

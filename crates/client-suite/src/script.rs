@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use tickgate_wire::time::Timestamp;
 
 use crate::{
-    stage::{Arrival, Asked, Line, Stage},
-    trace::Verdict,
+    stage::{OfferedConnection, ReceivedRequest, SocketLine, SuiteRun},
+    trace::StepResult,
 };
 
 /// The sub-protocol of the contract.
@@ -83,13 +83,13 @@ pub(crate) fn time_in(seconds: i64) -> String {
     Timestamp::from_ms((now + seconds * 1000).cast_unsigned()).to_string()
 }
 
-impl Stage {
+impl SuiteRun {
     /// Upgrades a connection. Returns the number of its line.
-    pub(crate) async fn upgrade(&mut self, arrival: Arrival) -> Verdict<usize> {
+    pub(crate) async fn upgrade(&mut self, arrival: OfferedConnection) -> StepResult<usize> {
         self.upgrade_as(arrival, Some(PROTOCOL)).await
     }
 
-    pub(crate) async fn upgrade_as(&mut self, arrival: Arrival, protocol: Option<&str>) -> Verdict<usize> {
+    pub(crate) async fn upgrade_as(&mut self, arrival: OfferedConnection, protocol: Option<&str>) -> StepResult<usize> {
         let Some(answer) = arrival.request.upgrade(protocol) else {
             return self.fail("the request of a WebSocket", &arrival.request.shown());
         };
@@ -102,7 +102,7 @@ impl Stage {
     }
 
     /// Answers a request for a connection with an HTTP response.
-    pub(crate) async fn answer(&mut self, arrival: Arrival, head: &str) {
+    pub(crate) async fn answer(&mut self, arrival: OfferedConnection, head: &str) {
         self.note(&format!("gateway: {}", head.replace("\r\n", " ")));
         let line = self.add_line(arrival.stream);
         if let Some(socket) = &mut self.lines[line].socket {
@@ -131,11 +131,11 @@ impl Stage {
     }
 
     /// The client connects and is welcomed. Returns the number of the line.
-    pub(crate) async fn connected(&mut self) -> Verdict<usize> {
+    pub(crate) async fn connected(&mut self) -> StepResult<usize> {
         self.connected_with(json!({})).await
     }
 
-    pub(crate) async fn connected_with(&mut self, fields: Value) -> Verdict<usize> {
+    pub(crate) async fn connected_with(&mut self, fields: Value) -> StepResult<usize> {
         let arrival = self.arrival().await?;
         let line = self.upgrade(arrival).await?;
         self.welcome(line, fields).await;
@@ -143,18 +143,18 @@ impl Stage {
     }
 
     /// The client connects and subscribes to these channels, which are granted.
-    pub(crate) async fn opened(&mut self, granted: &[Value]) -> Verdict<(usize, Subscribes)> {
+    pub(crate) async fn opened(&mut self, granted: &[Value]) -> StepResult<(usize, Subscribes)> {
         self.opened_with(granted, json!({})).await
     }
 
-    pub(crate) async fn opened_with(&mut self, granted: &[Value], welcome: Value) -> Verdict<(usize, Subscribes)> {
+    pub(crate) async fn opened_with(&mut self, granted: &[Value], welcome: Value) -> StepResult<(usize, Subscribes)> {
         let line = self.connected_with(welcome).await?;
         let asked = self.granted(line, granted).await?;
         Ok((line, asked))
     }
 
     /// The client subscribes to these channels, which are granted.
-    pub(crate) async fn granted(&mut self, line: usize, granted: &[Value]) -> Verdict<Subscribes> {
+    pub(crate) async fn granted(&mut self, line: usize, granted: &[Value]) -> StepResult<Subscribes> {
         let names: Vec<_> = granted.iter().filter_map(|granted| granted["channel"].as_str()).collect();
         let asked = self.subscribes(line, &names).await?;
         self.grant(line, &asked, granted, &[]).await;
@@ -173,7 +173,7 @@ impl Stage {
     }
 
     /// Answers a request with an error.
-    pub(crate) async fn refuse(&mut self, line: usize, asked: &Asked, mut error: Value) {
+    pub(crate) async fn refuse(&mut self, line: usize, asked: &ReceivedRequest, mut error: Value) {
         error["type"] = "error".into();
         error["id"] = asked.body["id"].clone();
         error["timestamp"] = time_in(0).into();
@@ -214,26 +214,26 @@ impl Stage {
     }
 
     /// Blocks the application on its next message.
-    pub(crate) async fn hold(&mut self) -> Verdict {
+    pub(crate) async fn hold(&mut self) -> StepResult {
         self.command(&json!({ "command": "hold" })).await?;
         // The reply confirms that `hold` was received.
         self.command(&json!({ "command": "cursors" })).await?;
         self.reports("`cursors`").await.map(drop)
     }
 
-    pub(crate) async fn go(&mut self) -> Verdict {
+    pub(crate) async fn go(&mut self) -> StepResult {
         self.command(&json!({ "command": "go" })).await
     }
 
     /// Checks that nothing unexpected is left, and stops the client.
-    pub(crate) async fn finish(mut self) -> Verdict {
+    pub(crate) async fn finish(mut self) -> StepResult {
         self.delivers_nothing(Duration::ZERO).await?;
         let left = self.lines.iter().flat_map(|line| &line.requests).map(|asked| asked.body.to_string()).next();
         self.check(left.is_none(), "no further request", &left.unwrap_or_default())?;
         self.note("suite: {\"command\":\"stop\"}");
         self.program.stop().await.inspect_err(|_| self.trace.fail())?;
         // Answers its Close frame. The scenario `stop` checks whether it sends one.
-        let gone = |line: &Line| line.socket.is_none() || line.closed.is_some() || line.ended.is_some();
+        let gone = |line: &SocketLine| line.socket.is_none() || line.closed.is_some() || line.ended.is_some();
         self.watch(GOODBYE, |stage| stage.lines.iter().all(gone)).await?;
         let ended = self.program.ended().await;
         ended.inspect_err(|_| self.trace.fail())

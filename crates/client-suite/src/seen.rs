@@ -5,11 +5,11 @@ use std::time::Instant;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-use crate::http::Request;
+use crate::http::RequestHead;
 
 /// One observation.
 #[derive(Debug)]
-pub(crate) struct Seen {
+pub(crate) struct Observation {
     pub at: Instant,
     pub what: What,
 }
@@ -18,11 +18,11 @@ pub(crate) struct Seen {
 #[derive(Debug)]
 pub(crate) enum What {
     /// A client connected and sent the head of a request. `at` is the time at which the connection was accepted.
-    Request(Request, TcpStream),
+    Request(RequestHead, TcpStream),
     /// A client connected but sent no request.
     NoRequest(String),
     /// A frame arrived on the connection with this number.
-    Frame(usize, Frame),
+    Frame(usize, SocketInput),
     /// The client reports an event.
     Event(Value),
     /// The client wrote something else to its standard output.
@@ -33,7 +33,7 @@ pub(crate) enum What {
 
 /// What arrived on a WebSocket.
 #[derive(Clone, Debug)]
-pub(crate) enum Frame {
+pub(crate) enum SocketInput {
     Text(String),
     Ping(Vec<u8>),
     Pong(Vec<u8>),
@@ -45,7 +45,7 @@ pub(crate) enum Frame {
     End,
 }
 
-impl Seen {
+impl Observation {
     pub(crate) fn now(what: What) -> Self {
         Self { at: Instant::now(), what }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tickgate_wire::websocket::{self, Event, Opcode, Peer, Reader};
+use tickgate_wire::websocket::{self, FrameReader, Opcode, Peer, WebSocketEvent};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{
@@ -15,7 +15,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::seen::{Frame, Seen, What};
+use crate::seen::{Observation, SocketInput, What};
 
 /// Maximum size of a client's message.
 const MESSAGE_BYTES_MAX: u32 = 64 << 10;
@@ -23,22 +23,22 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One connection. Dropping it ends its TCP connection without a Close frame.
 #[derive(Debug)]
-pub(crate) struct Socket {
+pub(crate) struct SuiteSocket {
     writer: OwnedWriteHalf,
     reader: AbortHandle,
     /// A Close frame was sent: nothing may follow it.
     closed: bool,
 }
 
-impl Drop for Socket {
+impl Drop for SuiteSocket {
     fn drop(&mut self) {
         self.reader.abort();
     }
 }
 
-impl Socket {
+impl SuiteSocket {
     /// Starts reading.
-    pub(crate) fn new(stream: TcpStream, number: usize, tasks: &mut JoinSet<()>, seen: &Sender<Seen>) -> Self {
+    pub(crate) fn new(stream: TcpStream, number: usize, tasks: &mut JoinSet<()>, seen: &Sender<Observation>) -> Self {
         let (reader, writer) = stream.into_split();
         Self { writer, reader: tasks.spawn(read(reader, number, seen.clone())), closed: false }
     }
@@ -108,8 +108,8 @@ impl Socket {
 /// The bit of a frame's first byte that marks the last frame of a message.
 const FIN: u8 = 0x80;
 
-async fn read(mut stream: OwnedReadHalf, number: usize, seen: Sender<Seen>) {
-    let mut reader = Reader::new(Peer::Client, false, MESSAGE_BYTES_MAX);
+async fn read(mut stream: OwnedReadHalf, number: usize, seen: Sender<Observation>) {
+    let mut reader = FrameReader::new(Peer::Client, false, MESSAGE_BYTES_MAX);
     let mut buffer = vec![0; 64 << 10];
     loop {
         let len = stream.read(&mut buffer).await.unwrap_or(0);
@@ -117,19 +117,19 @@ async fn read(mut stream: OwnedReadHalf, number: usize, seen: Sender<Seen>) {
         let mut feed = reader.feed(&mut buffer[..len]);
         while let Some(event) = feed.next() {
             frames.push(match event {
-                Ok(Event::Text(text)) => Frame::Text(text.to_owned()),
-                Ok(Event::Binary(_)) => Frame::Violation("a binary message".into()),
-                Ok(Event::Ping(payload)) => Frame::Ping(payload.to_vec()),
-                Ok(Event::Pong(payload)) => Frame::Pong(payload.to_vec()),
-                Ok(Event::Close(code, _)) => Frame::Close(code),
-                Err(violation) => Frame::Violation(violation.to_string()),
+                Ok(WebSocketEvent::Text(text)) => SocketInput::Text(text.to_owned()),
+                Ok(WebSocketEvent::Binary(_)) => SocketInput::Violation("a binary message".into()),
+                Ok(WebSocketEvent::Ping(payload)) => SocketInput::Ping(payload.to_vec()),
+                Ok(WebSocketEvent::Pong(payload)) => SocketInput::Pong(payload.to_vec()),
+                Ok(WebSocketEvent::Close(code, _)) => SocketInput::Close(code),
+                Err(violation) => SocketInput::Violation(violation.to_string()),
             });
         }
         if len == 0 {
-            frames.push(Frame::End);
+            frames.push(SocketInput::End);
         }
         for frame in frames {
-            if seen.send(Seen::now(What::Frame(number, frame))).await.is_err() {
+            if seen.send(Observation::now(What::Frame(number, frame))).await.is_err() {
                 return;
             }
         }

@@ -15,12 +15,12 @@ use tokio::{
 };
 
 use crate::{
-    http::Request,
+    http::RequestHead,
     program::Program,
     requests,
-    seen::{Frame, Seen, What},
-    socket::Socket,
-    trace::{Fault, Trace, Verdict},
+    seen::{Observation, SocketInput, What},
+    socket::SuiteSocket,
+    trace::{EventLog, ScenarioFailure, StepResult},
 };
 
 /// How long the script waits for something that must happen soon.
@@ -41,24 +41,24 @@ pub(crate) struct Tokens {
 
 /// A request for a connection that has not been answered.
 #[derive(Debug)]
-pub(crate) struct Arrival {
-    pub request: Request,
+pub(crate) struct OfferedConnection {
+    pub request: RequestHead,
     pub at: Instant,
     pub stream: TcpStream,
 }
 
 /// A request of the client.
 #[derive(Clone, Debug)]
-pub(crate) struct Asked {
+pub(crate) struct ReceivedRequest {
     pub body: Value,
     pub at: Instant,
 }
 
 /// One WebSocket connection.
 #[derive(Debug)]
-pub(crate) struct Line {
-    pub socket: Option<Socket>,
-    pub requests: VecDeque<Asked>,
+pub(crate) struct SocketLine {
+    pub socket: Option<SuiteSocket>,
+    pub requests: VecDeque<ReceivedRequest>,
     pub pongs: Vec<Vec<u8>>,
     /// The client's Close frame; its code.
     pub closed: Option<Option<u16>>,
@@ -70,27 +70,28 @@ pub(crate) struct Line {
 
 /// One run.
 #[derive(Debug)]
-pub(crate) struct Stage {
+pub(crate) struct SuiteRun {
     pub program: Program,
     pub tokens: Tokens,
-    pub trace: Trace,
-    pub arrivals: VecDeque<Arrival>,
-    pub lines: Vec<Line>,
+    pub trace: EventLog,
+    pub arrivals: VecDeque<OfferedConnection>,
+    pub lines: Vec<SocketLine>,
     /// Messages and gaps, in the order in which the client reported them.
     pub data: VecDeque<Value>,
     /// Refused channels, outcomes, cursors, in their order.
     pub reports: VecDeque<Value>,
     pub states: VecDeque<(Instant, Value)>,
-    seen: Receiver<Seen>,
-    sender: Sender<Seen>,
+    seen: Receiver<Observation>,
+    sender: Sender<Observation>,
     tasks: JoinSet<()>,
-    fault: Option<Fault>,
+    fault: Option<ScenarioFailure>,
 }
 
-impl Stage {
+impl SuiteRun {
     /// Listens, and starts the command.
-    pub(crate) async fn start(command: &str, channels: &Value, auth: &str, trace: Trace) -> Verdict<Self> {
-        let failed = |error: std::io::Error| Fault::new(format!("the command starts: {command}"), error.to_string());
+    pub(crate) async fn start(command: &str, channels: &Value, auth: &str, trace: EventLog) -> StepResult<Self> {
+        let failed =
+            |error: std::io::Error| ScenarioFailure::new(format!("the command starts: {command}"), error.to_string());
         let listener = TcpListener::bind("127.0.0.1:0").await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let (sender, seen) = mpsc::channel(SEEN_MAX);
@@ -126,8 +127,8 @@ impl Stage {
     /// Adds an accepted TCP connection. Returns the number of its line.
     pub(crate) fn add_line(&mut self, stream: TcpStream) -> usize {
         let number = self.lines.len();
-        let socket = Some(Socket::new(stream, number, &mut self.tasks, &self.sender));
-        self.lines.push(Line {
+        let socket = Some(SuiteSocket::new(stream, number, &mut self.tasks, &self.sender));
+        self.lines.push(SocketLine {
             socket,
             requests: VecDeque::new(),
             pongs: Vec::new(),
@@ -157,7 +158,7 @@ impl Stage {
     }
 
     /// Sends a command to the client.
-    pub(crate) async fn command(&mut self, command: &Value) -> Verdict {
+    pub(crate) async fn command(&mut self, command: &Value) -> StepResult {
         self.note(&format!("suite: {command}"));
         self.program.command(command).await
     }
@@ -168,7 +169,7 @@ impl Stage {
         expected: &str,
         patience: Duration,
         mut take: impl FnMut(&mut Self) -> Option<T>,
-    ) -> Verdict<T> {
+    ) -> StepResult<T> {
         let deadline = Instant::now() + patience;
         loop {
             if let Some(fault) = self.fault.take() {
@@ -190,7 +191,7 @@ impl Stage {
         expected: &str,
         patience: Duration,
         mut wrong: impl FnMut(&mut Self) -> Option<String>,
-    ) -> Verdict {
+    ) -> StepResult {
         let deadline = Instant::now() + patience;
         loop {
             if let Some(fault) = self.fault.take() {
@@ -207,37 +208,37 @@ impl Stage {
     }
 
     /// Waits until `holds` is true or the time has passed.
-    pub(crate) async fn watch(&mut self, patience: Duration, mut holds: impl FnMut(&Self) -> bool) -> Verdict {
+    pub(crate) async fn watch(&mut self, patience: Duration, mut holds: impl FnMut(&Self) -> bool) -> StepResult {
         let deadline = Instant::now() + patience;
         while !holds(self) && self.step(deadline).await? {}
         Ok(())
     }
 
     /// Fails the scenario.
-    pub(crate) fn fail<T>(&self, expected: &str, got: &str) -> Verdict<T> {
+    pub(crate) fn fail<T>(&self, expected: &str, got: &str) -> StepResult<T> {
         self.trace.fail();
-        Err(Fault::new(expected, got))
+        Err(ScenarioFailure::new(expected, got))
     }
 
-    pub(crate) fn check(&self, holds: bool, expected: &str, got: &str) -> Verdict {
+    pub(crate) fn check(&self, holds: bool, expected: &str, got: &str) -> StepResult {
         if holds { Ok(()) } else { self.fail(expected, got) }
     }
 
     /// Handles the next observation; false if there was none before the deadline.
-    async fn step(&mut self, deadline: Instant) -> Verdict<bool> {
+    async fn step(&mut self, deadline: Instant) -> StepResult<bool> {
         let Ok(Some(seen)) = timeout_at(deadline.into(), self.seen.recv()).await else { return Ok(false) };
         self.observe(seen).await?;
         Ok(true)
     }
 
-    async fn observe(&mut self, Seen { at, what }: Seen) -> Verdict {
+    async fn observe(&mut self, Observation { at, what }: Observation) -> StepResult {
         match what {
             What::Request(request, stream) => {
                 self.trace.note(at, &format!("client: {}", request.shown()));
                 if request.query.keys().any(|name| name != "session") {
                     self.wrong("no token and nothing but `session` in the URL", &request.shown());
                 }
-                self.arrivals.push_back(Arrival { request, at, stream });
+                self.arrivals.push_back(OfferedConnection { request, at, stream });
             }
             What::NoRequest(why) => self.trace.note(at, &format!("client: a connection without a request: {why}")),
             What::Frame(line, frame) => self.frame(at, line, frame).await,
@@ -251,27 +252,27 @@ impl Stage {
         Ok(())
     }
 
-    async fn frame(&mut self, at: Instant, number: usize, frame: Frame) {
-        if !matches!(frame, Frame::Pong(_)) {
+    async fn frame(&mut self, at: Instant, number: usize, frame: SocketInput) {
+        if !matches!(frame, SocketInput::Pong(_)) {
             self.trace.note(at, &format!("#{number} client: {frame:?}"));
         }
         match frame {
-            Frame::Text(text) => self.asked(at, number, &text).await,
-            Frame::Ping(payload) => {
-                if let Line { socket: Some(socket), answers: true, .. } = &mut self.lines[number] {
+            SocketInput::Text(text) => self.asked(at, number, &text).await,
+            SocketInput::Ping(payload) => {
+                if let SocketLine { socket: Some(socket), answers: true, .. } = &mut self.lines[number] {
                     socket.pong(&payload).await;
                 }
             }
-            Frame::Pong(payload) => self.lines[number].pongs.push(payload),
-            Frame::Close(code) => {
+            SocketInput::Pong(payload) => self.lines[number].pongs.push(payload),
+            SocketInput::Close(code) => {
                 let line = &mut self.lines[number];
                 let answered = line.closed.replace(code).is_none() && line.answers;
                 if let Some(mut socket) = line.socket.take_if(|_| answered) {
                     socket.close(code).await;
                 }
             }
-            Frame::Violation(what) => self.wrong("text frames by RFC 6455", &what),
-            Frame::End => self.lines[number].ended = Some(at),
+            SocketInput::Violation(what) => self.wrong("text frames by RFC 6455", &what),
+            SocketInput::End => self.lines[number].ended = Some(at),
         }
     }
 
@@ -290,10 +291,10 @@ impl Stage {
         if !self.lines[number].open_ids.insert(body["id"].to_string()) {
             return self.wrong("an `id` that no other open request has", text);
         }
-        self.lines[number].requests.push_back(Asked { body, at });
+        self.lines[number].requests.push_back(ReceivedRequest { body, at });
     }
 
-    async fn event(&mut self, at: Instant, event: Value) -> Verdict {
+    async fn event(&mut self, at: Instant, event: Value) -> StepResult {
         self.trace.note(at, &format!("client reports: {event}"));
         match event["event"].as_str().unwrap_or_default() {
             "token" => return self.give_token().await,
@@ -306,7 +307,7 @@ impl Stage {
         Ok(())
     }
 
-    async fn give_token(&mut self) -> Verdict {
+    async fn give_token(&mut self) -> StepResult {
         self.tokens.asked += 1;
         if self.tokens.failures > 0 {
             self.tokens.failures -= 1;
@@ -319,24 +320,24 @@ impl Stage {
 
     /// Lets the next check of the scenario fail with this.
     fn wrong(&mut self, expected: &str, got: &str) {
-        self.fault.get_or_insert_with(|| Fault::new(expected, got));
+        self.fault.get_or_insert_with(|| ScenarioFailure::new(expected, got));
     }
 }
 
 /// Accepts connections and reads the request of each.
-async fn accept(listener: TcpListener, seen: Sender<Seen>) {
+async fn accept(listener: TcpListener, seen: Sender<Observation>) {
     let mut reading = JoinSet::new();
     while let Ok((mut stream, _)) = listener.accept().await {
         let (at, seen) = (Instant::now(), seen.clone());
         // Each write is a whole message.
         let _ = stream.set_nodelay(true);
         reading.spawn(async move {
-            let what = match Request::read(&mut stream).await {
+            let what = match RequestHead::read(&mut stream).await {
                 Ok(request) => What::Request(request, stream),
                 Err(error) => What::NoRequest(error.to_string()),
             };
             // The stage may have been dropped.
-            let _ = seen.send(Seen { at, what }).await;
+            let _ = seen.send(Observation { at, what }).await;
         });
         while reading.try_join_next().is_some() {}
     }

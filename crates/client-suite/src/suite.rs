@@ -5,15 +5,15 @@ use std::{cell::RefCell, rc::Rc, time::Instant};
 use serde_json::Value;
 
 use crate::{
-    stage::Stage,
-    trace::{Trace, Verdict},
+    stage::SuiteRun,
+    trace::{EventLog, StepResult},
 };
 
 /// Starts the runs of a scenario.
 #[derive(Clone, Debug)]
 pub(crate) struct Suite {
     command: Rc<str>,
-    traces: Rc<RefCell<Vec<Trace>>>,
+    traces: Rc<RefCell<Vec<EventLog>>>,
 }
 
 impl Suite {
@@ -22,18 +22,18 @@ impl Suite {
     }
 
     /// Starts the client, with a bearer token and these channels.
-    pub(crate) async fn start(&self, channels: Value) -> Verdict<Stage> {
+    pub(crate) async fn start(&self, channels: Value) -> StepResult<SuiteRun> {
         self.start_with(channels, "bearer").await
     }
 
-    pub(crate) async fn start_with(&self, channels: Value, auth: &str) -> Verdict<Stage> {
-        let trace = Trace::new();
+    pub(crate) async fn start_with(&self, channels: Value, auth: &str) -> StepResult<SuiteRun> {
+        let trace = EventLog::new();
         self.traces.borrow_mut().push(trace.clone());
         trace.note(
             Instant::now(),
             &format!("suite: starts the client with TICKGATE_CHANNELS={channels}, TICKGATE_AUTH={auth}"),
         );
-        Stage::start(&self.command, &channels, auth, trace).await
+        SuiteRun::start(&self.command, &channels, auth, trace).await
     }
 
     /// The trace of the run that failed; of all runs if that is not known.
@@ -41,6 +41,6 @@ impl Suite {
         let traces = self.traces.borrow();
         let failed: Vec<_> = traces.iter().filter(|trace| trace.failed()).collect();
         let shown = if failed.is_empty() { traces.iter().collect() } else { failed };
-        shown.into_iter().map(Trace::text).collect::<Vec<_>>().join("    --\n")
+        shown.into_iter().map(EventLog::text).collect::<Vec<_>>().join("    --\n")
     }
 }

@@ -14,37 +14,37 @@ const CHARS_MAX: usize = 300;
 
 /// Why a scenario failed.
 #[derive(Clone, Debug)]
-pub struct Fault {
+pub struct ScenarioFailure {
     /// What the rule requires.
     pub expected: String,
     /// What happened instead.
     pub got: String,
 }
 
-impl Fault {
+impl ScenarioFailure {
     pub(crate) fn new(expected: impl Into<String>, got: impl Into<String>) -> Self {
         Self { expected: expected.into(), got: got.into() }
     }
 }
 
 /// The result of a step of a scenario.
-pub(crate) type Verdict<T = ()> = Result<T, Fault>;
+pub(crate) type StepResult<T = ()> = Result<T, ScenarioFailure>;
 
 /// A shared log with times.
 #[derive(Clone)]
-pub(crate) struct Trace {
+pub(crate) struct EventLog {
     began: Instant,
     lines: Rc<RefCell<Vec<(Duration, String)>>>,
     failed: Rc<Cell<bool>>,
 }
 
-impl fmt::Debug for Trace {
+impl fmt::Debug for EventLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Trace").field("lines", &self.lines.borrow().len()).finish()
     }
 }
 
-impl Trace {
+impl EventLog {
     pub(crate) fn new() -> Self {
         Self { began: Instant::now(), lines: Rc::default(), failed: Rc::default() }
     }
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn long_lines_are_shortened_and_the_order_is_that_of_the_times() {
-        let trace = Trace::new();
+        let trace = EventLog::new();
         let now = Instant::now();
         trace.note(now + Duration::from_secs(2), &"é".repeat(400));
         trace.note(now + Duration::from_secs(1), "first");

@@ -9,7 +9,7 @@ use crate::{
     client::Client,
     driver::Driver,
     headers::Headers,
-    settings::{Auth, Settings},
+    settings::{ClientSettings, TokenPlacement},
     token::TokenSource,
 };
 
@@ -20,15 +20,15 @@ const QUEUE_MAX: usize = 1024;
 
 /// Configures a client.
 #[derive(Clone, Debug)]
-pub struct Builder(Settings);
+pub struct Builder(ClientSettings);
 
 impl Builder {
     /// A client of an endpoint, such as `wss://gateway.example.com/ws/trading`.
     #[must_use]
     pub fn new(url: impl Into<String>) -> Self {
-        Self(Settings {
+        Self(ClientSettings {
             endpoints: vec![url.into()],
-            auth: Auth::None,
+            auth: TokenPlacement::None,
             headers: Headers::default(),
             channels: Vec::new(),
             queue_max: QUEUE_MAX,
@@ -45,7 +45,7 @@ impl Builder {
     /// Uses a fixed token. When it expires, the client stops.
     #[must_use]
     pub fn token(mut self, token: impl Into<String>) -> Self {
-        self.0.auth = Auth::Bearer(TokenSource::fixed(token.into()));
+        self.0.auth = TokenPlacement::Bearer(TokenSource::fixed(token.into()));
         self
     }
 
@@ -58,15 +58,15 @@ impl Builder {
         R: Future<Output = Result<String, E>> + Send + 'static,
         E: fmt::Display,
     {
-        self.0.auth = Auth::Bearer(TokenSource::function(function));
+        self.0.auth = TokenPlacement::Bearer(TokenSource::function(function));
         self
     }
 
     /// Sends the token as the first message instead of with the handshake.
     #[must_use]
     pub fn late_token(mut self) -> Self {
-        if let Auth::Bearer(source) = self.0.auth {
-            self.0.auth = Auth::Message(source);
+        if let TokenPlacement::Bearer(source) = self.0.auth {
+            self.0.auth = TokenPlacement::Message(source);
         }
         self
     }

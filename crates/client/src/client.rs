@@ -11,15 +11,15 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     channel::Channel,
-    command::Command,
-    defect::{Defect, is},
+    command::DriverCommand,
+    defect::{OmittedRule, is},
     error::RequestError,
     event::Event,
-    outgoing::{Fields, Outgoing},
+    outgoing::{OutgoingRequest, RequestFields},
     positions::Move,
-    publish::Publication,
+    publish::PublicationRequest,
     queue::Delivery,
-    read::{self, Accepted as AcceptedReply},
+    read::{self, AcceptedMessage},
 };
 
 /// How long a gateway remembers a `msg_id`. A publication is not repeated for longer than that.
@@ -36,7 +36,7 @@ pub struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(commander: mpsc::Sender<Command>, deliveries: mpsc::Receiver<Delivery>) -> Self {
+    pub(crate) fn new(commander: mpsc::Sender<DriverCommand>, deliveries: mpsc::Receiver<Delivery>) -> Self {
         Self { deliveries, handle: Handle { commander }, cursors: BTreeMap::new(), moves: Vec::new() }
     }
 
@@ -51,7 +51,7 @@ impl Client {
             self.moves = moves;
             match event {
                 Some(event) => {
-                    if is(Defect::HandledOnArrival) {
+                    if is(OmittedRule::HandledOnArrival) {
                         self.handled();
                     }
                     return Some(event);
@@ -87,7 +87,7 @@ impl Client {
 /// Sends commands to a client. Clones belong to the same client.
 #[derive(Clone, Debug)]
 pub struct Handle {
-    commander: mpsc::Sender<Command>,
+    commander: mpsc::Sender<DriverCommand>,
 }
 
 /// An accepted publication or command.
@@ -103,12 +103,12 @@ impl Handle {
     /// Subscribes to more channels. The result for each is an [`Event`]. If a channel is already wanted, its options are
     /// replaced.
     pub async fn subscribe<C: Into<Channel>>(&self, channels: impl IntoIterator<Item = C>) {
-        self.give(Command::Subscribe(channels.into_iter().map(Into::into).collect())).await;
+        self.give(DriverCommand::Subscribe(channels.into_iter().map(Into::into).collect())).await;
     }
 
     /// Unsubscribes from channels and forgets their cursors.
     pub async fn unsubscribe<C: Into<String>>(&self, channels: impl IntoIterator<Item = C>) {
-        self.give(Command::Unsubscribe(channels.into_iter().map(Into::into).collect())).await;
+        self.give(DriverCommand::Unsubscribe(channels.into_iter().map(Into::into).collect())).await;
     }
 
     /// Publishes over the connection within a time limit of at most 5 minutes. Until a reply arrives, it is sent again
@@ -116,8 +116,13 @@ impl Handle {
     ///
     /// # Errors
     /// [`RequestError`] states whether it may have been stored.
-    pub async fn publish(&self, publication: &Publication<'_>, within: Duration) -> Result<Accepted, RequestError> {
-        let fields = Fields::new("publish").text("channel", publication.channel).json("data", publication.data.get());
+    pub async fn publish(
+        &self,
+        publication: &PublicationRequest<'_>,
+        within: Duration,
+    ) -> Result<Accepted, RequestError> {
+        let fields =
+            RequestFields::new("publish").text("channel", publication.channel).json("data", publication.data.get());
         let fields = publication.user.into_iter().fold(fields, |fields, user| fields.text("user", user));
         self.once(fields, publication.msg_id, within).await
     }
@@ -132,7 +137,7 @@ impl Handle {
         arguments: Option<&RawValue>,
         within: Duration,
     ) -> Result<Accepted, RequestError> {
-        let fields = Fields::new("command").text("command", name);
+        let fields = RequestFields::new("command").text("command", name);
         let fields = arguments.into_iter().fold(fields, |fields, arguments| fields.json("args", arguments.get()));
         self.once(fields, None, within).await
     }
@@ -146,33 +151,43 @@ impl Handle {
         let parsed: Result<BTreeMap<String, Box<RawValue>>, _> = serde_json::from_str(fields.get());
         let parsed = parsed.map_err(|error| RequestError::NotSent(error.to_string()))?;
         let named = parsed.iter().filter(|(name, _)| !["id", "type"].contains(&name.as_str()));
-        let fields = named.fold(Fields::new(kind), |fields, (name, value)| fields.json(name, value.get()));
+        let fields = named.fold(RequestFields::new(kind), |fields, (name, value)| fields.json(name, value.get()));
         self.ask(fields, None, within).await
     }
 
     /// Stops the client: closes the connection with 1000. The only event after that is the state `closed`.
     pub async fn stop(&self) {
-        self.give(Command::Stop).await;
+        self.give(DriverCommand::Stop).await;
     }
 
-    async fn once(&self, fields: Fields, msg_id: Option<&str>, within: Duration) -> Result<Accepted, RequestError> {
+    async fn once(
+        &self,
+        fields: RequestFields,
+        msg_id: Option<&str>,
+        within: Duration,
+    ) -> Result<Accepted, RequestError> {
         let msg_id = msg_id.map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned);
         let reply = self.ask(fields, Some(msg_id), within.min(REPEAT_MAX)).await?;
         // The request was accepted even if the rest of the reply cannot be read.
         let unreadable = |_| RequestError::Unknown;
-        let AcceptedReply { publication_id, duplicate } = read::parse(&reply).map_err(unreadable)?;
+        let AcceptedMessage { publication_id, duplicate } = read::parse(&reply).map_err(unreadable)?;
         Ok(Accepted { id: publication_id, duplicate })
     }
 
-    async fn ask(&self, fields: Fields, msg_id: Option<String>, within: Duration) -> Result<String, RequestError> {
+    async fn ask(
+        &self,
+        fields: RequestFields,
+        msg_id: Option<String>,
+        within: Duration,
+    ) -> Result<String, RequestError> {
         let (answer, answered) = oneshot::channel();
         let deadline = Instant::now() + within.min(REPEAT_MAX);
-        self.give(Command::Request(Outgoing { fields, msg_id, deadline, answer })).await;
+        self.give(DriverCommand::Request(OutgoingRequest { fields, msg_id, deadline, answer })).await;
         let ended = RequestError::NotSent("the client has stopped".into());
         answered.await.unwrap_or(Err(ended))
     }
 
-    async fn give(&self, command: Command) {
+    async fn give(&self, command: DriverCommand) {
         // A client that has stopped ignores commands.
         let _ = self.commander.send(command).await;
     }

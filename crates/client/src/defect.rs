@@ -7,10 +7,10 @@ macro_rules! defects {
         /// A rule that is not followed.
         #[cfg_attr(not(feature = "defects"), expect(dead_code, unreachable_pub, reason = "one is used only by the adapter"))]
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Defect { $(#[doc = $about] $name),+ }
+        pub enum OmittedRule { $(#[doc = $about] $name),+ }
 
         #[cfg(feature = "defects")]
-        impl Defect {
+        impl OmittedRule {
             /// All of them, in the order of their rules.
             pub const ALL: &'static [(u8, Self)] = &[$(($rule, Self::$name)),+];
 
@@ -88,7 +88,7 @@ defects! {
 /// Whether this process omits a rule.
 #[cfg(not(feature = "defects"))]
 #[inline]
-pub(crate) const fn is(_: Defect) -> bool {
+pub(crate) const fn is(_: OmittedRule) -> bool {
     false
 }
 
@@ -99,18 +99,18 @@ pub use switch::{everywhere, is};
 mod switch {
     use std::sync::OnceLock;
 
-    use super::Defect;
+    use super::OmittedRule;
 
-    static EVERYWHERE: OnceLock<Defect> = OnceLock::new();
+    static EVERYWHERE: OnceLock<OmittedRule> = OnceLock::new();
 
     /// The whole process omits a rule from now on.
-    pub fn everywhere(defect: Defect) {
+    pub fn everywhere(defect: OmittedRule) {
         let _ = EVERYWHERE.set(defect);
     }
 
     /// Whether this process omits a rule.
     #[must_use]
-    pub fn is(defect: Defect) -> bool {
+    pub fn is(defect: OmittedRule) -> bool {
         EVERYWHERE.get() == Some(&defect)
     }
 }

@@ -14,20 +14,20 @@ use tokio::{
 };
 
 use crate::{
-    backoff::Backoff,
-    command::Command,
-    defect::{Defect, is},
+    backoff::ReconnectBackoff,
+    command::DriverCommand,
+    defect::{OmittedRule, is},
     error::{Closed, Error},
-    event::State,
+    event::ClientState,
     headers::Headers,
     lasting::Lasting,
-    link::{End, Input, Link},
-    outgoing::Outbox,
+    link::{AttemptEnd, ClientLink, LinkInput},
+    outgoing::PendingRequests,
     positions::Positions,
-    queue::{Delivery, Queue},
-    settings::{Auth, Settings},
-    socket::{Opening, Socket},
-    token::Token,
+    queue::{Delivery, EventQueue},
+    settings::{ClientSettings, TokenPlacement},
+    socket::{ClientSocket, Opening},
+    token::CurrentToken,
 };
 
 /// Time limit from the start of an attempt to the welcome.
@@ -53,15 +53,15 @@ fn escaped(text: &str) -> String {
 }
 
 /// What to do after a connection has ended.
-enum Next {
+enum AfterConnection {
     Stop(Option<Error>),
     Again { least: Option<Duration>, error: Error },
 }
 
 /// The first of the events that the driver waits for.
-enum Step<T> {
+enum DriverInput<T> {
     Worked(T),
-    Command(Command),
+    Command(DriverCommand),
     Stop,
     /// The application's queue has room for a pending event.
     Room,
@@ -76,8 +76,8 @@ pub struct Driver {
     /// Send the token as the first message.
     late: bool,
     lasting: Lasting,
-    commands: mpsc::Receiver<Command>,
-    backoff: Backoff,
+    commands: mpsc::Receiver<DriverCommand>,
+    backoff: ReconnectBackoff,
 }
 
 impl fmt::Debug for Driver {
@@ -88,58 +88,58 @@ impl fmt::Debug for Driver {
 
 impl Driver {
     pub(crate) fn new(
-        settings: Settings,
-        commands: mpsc::Receiver<Command>,
+        settings: ClientSettings,
+        commands: mpsc::Receiver<DriverCommand>,
         deliveries: mpsc::Sender<Delivery>,
     ) -> Self {
         let mut positions = Positions::default();
         settings.channels.into_iter().for_each(|channel| positions.want(channel));
         let (source, late) = match settings.auth {
-            Auth::None => (None, false),
-            Auth::Bearer(source) => (Some(source), false),
-            Auth::Message(source) => (Some(source), true),
+            TokenPlacement::None => (None, false),
+            TokenPlacement::Bearer(source) => (Some(source), false),
+            TokenPlacement::Message(source) => (Some(source), true),
         };
         let lasting = Lasting {
-            queue: Queue::new(deliveries),
+            queue: EventQueue::new(deliveries),
             positions,
-            outbox: Outbox::default(),
+            outbox: PendingRequests::default(),
             source,
-            token: Token::default(),
+            token: CurrentToken::default(),
             session: None,
             user: None,
             tokens_refused: 0,
             endpoint: 0,
         };
         let (endpoints, headers) = (settings.endpoints, settings.headers);
-        Self { endpoints, headers, late, lasting, commands, backoff: Backoff::default() }
+        Self { endpoints, headers, late, lasting, commands, backoff: ReconnectBackoff::default() }
     }
 
     /// Runs until the client is stopped or dropped, or must not reconnect. The last event is the state `closed`.
     pub async fn run(mut self) {
         let error = self.follow().await;
         self.lasting.outbox.end("the client has stopped");
-        self.lasting.queue.state(State::Closed { error });
+        self.lasting.queue.state(ClientState::Closed { error });
         self.lasting.queue.flush().await;
     }
 
     /// Opens connections one after another. Returns why the client stops.
     async fn follow(&mut self) -> Option<Error> {
         loop {
-            self.lasting.queue.state(State::Connecting);
+            self.lasting.queue.state(ClientState::Connecting);
             let (end, welcomed) = self.attempt().await;
             self.lasting.positions.disconnected();
             self.lasting.outbox.disconnected();
-            if welcomed.is_some_and(|at| at.elapsed() >= HELD || is(Defect::ResetByWelcome)) {
-                self.backoff = Backoff::default();
+            if welcomed.is_some_and(|at| at.elapsed() >= HELD || is(OmittedRule::ResetByWelcome)) {
+                self.backoff = ReconnectBackoff::default();
             }
             let (least, error) = match self.next(end, welcomed.is_some()) {
-                Next::Stop(error) => return error,
-                Next::Again { least, error } => (least.filter(|_| !is(Defect::NoAfterMs)), error),
+                AfterConnection::Stop(error) => return error,
+                AfterConnection::Again { least, error } => (least.filter(|_| !is(OmittedRule::NoAfterMs)), error),
             };
             self.lasting.endpoint = (self.lasting.endpoint + 1) % self.endpoints.len();
             let least = least.map(|least| least.min(AFTER_MAX));
             let wait = self.backoff.next(least, uuid::Uuid::new_v4().as_u128());
-            self.lasting.queue.state(State::Waiting { wait, error });
+            self.lasting.queue.state(ClientState::Waiting { wait, error });
             if self.offline(sleep(wait)).await.is_err() {
                 return None;
             }
@@ -147,51 +147,51 @@ impl Driver {
     }
 
     /// Opens a connection and runs it until it ends. Returns why it ended and when the welcome came.
-    async fn attempt(&mut self) -> (End, Option<Instant>) {
+    async fn attempt(&mut self) -> (AttemptEnd, Option<Instant>) {
         let (socket, token, deadline) = match self.open().await {
             Ok(opened) => opened,
             Err(end) => return (end, None),
         };
-        let mut link = Link::new(socket, deadline);
+        let mut link = ClientLink::new(socket, deadline);
         let end = match link.start(token).await {
             Ok(()) => self.online(&mut link).await,
             Err(end) => end,
         };
         let welcomed = link.welcomed_at();
         match end {
-            End::Stopped if is(Defect::NoGoodbye) => {}
+            AttemptEnd::Stopped if is(OmittedRule::NoGoodbye) => {}
             // The client stops whether or not the gateway responds to the Close frame.
-            End::Stopped => drop(link.socket.close_within(STOP_TIMEOUT).await),
-            _ if is(Defect::WaitsForClose) => drop(link.socket.close_within(FAR).await),
+            AttemptEnd::Stopped => drop(link.socket.close_within(STOP_TIMEOUT).await),
+            _ if is(OmittedRule::WaitsForClose) => drop(link.socket.close_within(FAR).await),
             _ => {}
         }
         (end, welcomed)
     }
 
     /// Opens a socket. Returns it with the token to send as a message, if any, and the deadline for the welcome.
-    async fn open(&mut self) -> Result<(Socket, Option<String>, Instant), End> {
+    async fn open(&mut self) -> Result<(ClientSocket, Option<String>, Instant), AttemptEnd> {
         let token = self.token().await?;
         let (mut url, mut protocols) = (self.endpoints[self.lasting.endpoint].clone(), PROTOCOL.to_owned());
-        if let Some(session) = self.lasting.session.as_ref().filter(|_| !is(Defect::NoSession)) {
+        if let Some(session) = self.lasting.session.as_ref().filter(|_| !is(OmittedRule::NoSession)) {
             let mark = if url.contains('?') { '&' } else { '?' };
             url = format!("{url}{mark}session={}", escaped(session));
         }
         let mut unsent = None;
         match token {
             Some(token) if self.late => unsent = Some(token),
-            Some(token) if is(Defect::TokenInUrl) => url = format!("{url}?token={token}"),
+            Some(token) if is(OmittedRule::TokenInUrl) => url = format!("{url}?token={token}"),
             Some(token) => protocols = format!("{protocols}, bearer.{token}"),
             None => {}
         }
         let opening = Opening::to(url).headers(&self.headers).header("sec-websocket-protocol", protocols);
-        let deadline = Instant::now() + if is(Defect::NoOpeningTimeout) { FAR } else { OPENING_TIMEOUT };
+        let deadline = Instant::now() + if is(OmittedRule::NoOpeningTimeout) { FAR } else { OPENING_TIMEOUT };
         let late = Error::Timeout { what: "no connection", limit: OPENING_TIMEOUT };
         let opened = self.offline(timeout_at(deadline.into(), opening.connect())).await?;
         Ok((opened.unwrap_or(Err(late))?, unsent, deadline))
     }
 
     /// The token for the next connection, if it needs one.
-    async fn token(&mut self) -> Result<Option<String>, End> {
+    async fn token(&mut self) -> Result<Option<String>, AttemptEnd> {
         let Some(source) = &self.lasting.source else { return Ok(None) };
         if let Some(token) = self.lasting.token.valid(Instant::now()) {
             return Ok(Some(token));
@@ -203,16 +203,16 @@ impl Driver {
     }
 
     /// Decides whether and when to reconnect.
-    fn next(&mut self, end: End, welcomed: bool) -> Next {
+    fn next(&mut self, end: AttemptEnd, welcomed: bool) -> AfterConnection {
         let (reconnect, least, error) = match end {
-            End::Stopped => return Next::Stop(None),
-            End::Failed(error) if is(Defect::TokenFailureFinal) && matches!(error, Error::Token(_)) => {
-                return Next::Stop(Some(error));
+            AttemptEnd::Stopped => return AfterConnection::Stop(None),
+            AttemptEnd::Failed(error) if is(OmittedRule::TokenFailureFinal) && matches!(error, Error::Token(_)) => {
+                return AfterConnection::Stop(Some(error));
             }
-            End::Failed(error @ Error::Invalid(_)) => return Next::Stop(Some(error)),
-            End::Failed(Error::Closed(closed)) => (closed.reconnect(), None, Error::Closed(closed)),
-            End::Failed(error) => (Reconnect::Yes, error.retry_after(), error),
-            End::Closing(closing) => {
+            AttemptEnd::Failed(error @ Error::Invalid(_)) => return AfterConnection::Stop(Some(error)),
+            AttemptEnd::Failed(Error::Closed(closed)) => (closed.reconnect(), None, Error::Closed(closed)),
+            AttemptEnd::Failed(error) => (Reconnect::Yes, error.retry_after(), error),
+            AttemptEnd::Closing(closing) => {
                 let least = closing.after();
                 let closed = Closed { code: Some(closing.code), reason: closing.message };
                 let reconnect = match &*closing.reconnect {
@@ -226,59 +226,59 @@ impl Driver {
         };
         match reconnect {
             Reconnect::Yes => {}
-            Reconnect::No | Reconnect::Never => return Next::Stop(Some(error)),
+            Reconnect::No | Reconnect::Never => return AfterConnection::Stop(Some(error)),
             Reconnect::WithNewToken => {
                 self.lasting.token.drop();
                 self.lasting.tokens_refused += u8::from(!welcomed);
                 if self.lasting.tokens_refused > 1 || self.lasting.source.is_none() {
-                    return Next::Stop(Some(error));
+                    return AfterConnection::Stop(Some(error));
                 }
             }
         }
-        Next::Again { least, error }
+        AfterConnection::Again { least, error }
     }
 
     /// Waits for `work` without a connection, and handles commands and deadlines in the meantime.
-    async fn offline<T>(&mut self, work: impl Future<Output = T>) -> Result<T, End> {
+    async fn offline<T>(&mut self, work: impl Future<Output = T>) -> Result<T, AttemptEnd> {
         let mut work = pin!(work);
         loop {
             let now = Instant::now();
             self.lasting.outbox.expire(now);
             let wake = self.lasting.outbox.due(now, false);
             match self.step(wake, work.as_mut()).await {
-                Step::Worked(result) => return Ok(result),
-                Step::Stop => return Err(End::Stopped),
-                Step::Command(command) => drop(self.take(command)),
-                Step::Room => self.lasting.queue.pass_on(),
-                Step::Due => {}
+                DriverInput::Worked(result) => return Ok(result),
+                DriverInput::Stop => return Err(AttemptEnd::Stopped),
+                DriverInput::Command(command) => drop(self.take(command)),
+                DriverInput::Room => self.lasting.queue.pass_on(),
+                DriverInput::Due => {}
             }
         }
     }
 
     /// Runs a connection until it ends.
-    async fn online(&mut self, link: &mut Link) -> End {
+    async fn online(&mut self, link: &mut ClientLink) -> AttemptEnd {
         loop {
             let now = Instant::now();
             if let Err(end) = link.act(&mut self.lasting, now).await {
                 return end;
             }
             let wake = link.due(&self.lasting, now);
-            let reads = self.lasting.queue.has_room() || is(Defect::EndlessQueue);
+            let reads = self.lasting.queue.has_room() || is(OmittedRule::EndlessQueue);
             let done = match self.step(wake, link.input(reads)).await {
-                Step::Worked(Input::Frame(frame)) => link.frame(&mut self.lasting, frame),
-                Step::Worked(Input::Token(token)) => link.renew(token).await,
-                Step::Stop => Err(End::Stopped),
-                Step::Command(command) => {
+                DriverInput::Worked(LinkInput::Frame(frame)) => link.frame(&mut self.lasting, frame),
+                DriverInput::Worked(LinkInput::Token(token)) => link.renew(token).await,
+                DriverInput::Stop => Err(AttemptEnd::Stopped),
+                DriverInput::Command(command) => {
                     let dropped = self.take(command);
                     link.show_progress(&mut self.lasting);
                     link.unsubscribe(&dropped).await
                 }
-                Step::Room => {
+                DriverInput::Room => {
                     self.lasting.queue.pass_on();
                     link.record_activity();
                     Ok(())
                 }
-                Step::Due => Ok(()),
+                DriverInput::Due => Ok(()),
             };
             if let Err(end) = done {
                 return end;
@@ -287,34 +287,34 @@ impl Driver {
     }
 
     /// Waits for the first event.
-    async fn step<T>(&mut self, wake: Option<Instant>, work: impl Future<Output = T>) -> Step<T> {
+    async fn step<T>(&mut self, wake: Option<Instant>, work: impl Future<Output = T>) -> DriverInput<T> {
         let wake = wake.unwrap_or_else(|| Instant::now() + FAR);
         let queue = &self.lasting.queue;
         tokio::select! {
             biased;
             command = self.commands.recv() => match command {
-                None | Some(Command::Stop) => Step::Stop,
-                Some(command) => Step::Command(command),
+                None | Some(DriverCommand::Stop) => DriverInput::Stop,
+                Some(command) => DriverInput::Command(command),
             },
-            () = queue.closed() => Step::Stop,
-            () = queue.room(), if !queue.has_room() => Step::Room,
-            worked = work => Step::Worked(worked),
-            () = sleep_until(wake.into()) => Step::Due,
+            () = queue.closed() => DriverInput::Stop,
+            () = queue.room(), if !queue.has_room() => DriverInput::Room,
+            worked = work => DriverInput::Worked(worked),
+            () = sleep_until(wake.into()) => DriverInput::Due,
         }
     }
 
     /// Executes a command. Returns the channels that the gateway must unsubscribe.
-    fn take(&mut self, command: Command) -> Vec<String> {
+    fn take(&mut self, command: DriverCommand) -> Vec<String> {
         let Lasting { positions, queue, outbox, .. } = &mut self.lasting;
         let mut dropped = Vec::new();
         match command {
-            Command::Subscribe(channels) => channels.into_iter().for_each(|channel| positions.want(channel)),
-            Command::Unsubscribe(channels) => {
+            DriverCommand::Subscribe(channels) => channels.into_iter().for_each(|channel| positions.want(channel)),
+            DriverCommand::Unsubscribe(channels) => {
                 queue.moves(channels.iter().map(|channel| (channel.clone(), None)).collect());
                 dropped.extend(channels.into_iter().filter(|channel| positions.drop(channel)));
             }
-            Command::Request(request) => outbox.add(request),
-            Command::Stop => {}
+            DriverCommand::Request(request) => outbox.add(request),
+            DriverCommand::Stop => {}
         }
         dropped
     }

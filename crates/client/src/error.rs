@@ -7,7 +7,7 @@ use thiserror::Error;
 use tickgate_wire::code::{Reconnect, lookup, may_reconnect};
 
 use crate::{
-    defect::{Defect, is},
+    defect::{OmittedRule, is},
     server_error::ServerError,
 };
 
@@ -31,7 +31,7 @@ pub enum Error {
     },
     /// The gateway responded with an HTTP status other than success.
     #[error(transparent)]
-    Refused(Box<Refusal>),
+    Refused(Box<HttpRefusal>),
     /// The gateway closed the WebSocket.
     #[error(transparent)]
     Closed(Closed),
@@ -58,7 +58,7 @@ impl Error {
             Self::TokenRefused(error) => Some(error.code),
             _ => None,
         }
-        .filter(|_| !is(Defect::NoReasons))
+        .filter(|_| !is(OmittedRule::NoReasons))
     }
 
     /// How long the gateway asks to wait before the next attempt; `None` if it gives no time.
@@ -88,7 +88,7 @@ pub enum RequestError {
 
 /// An HTTP response other than success, such as a refused WebSocket handshake.
 #[derive(Clone, Debug)]
-pub struct Refusal {
+pub struct HttpRefusal {
     /// 400 and above, or a redirect: redirects are not followed.
     pub status: StatusCode,
     /// The response headers.
@@ -97,9 +97,9 @@ pub struct Refusal {
     pub body: String,
 }
 
-impl std::error::Error for Refusal {}
+impl std::error::Error for HttpRefusal {}
 
-impl fmt::Display for Refusal {
+impl fmt::Display for HttpRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "refused with HTTP {}", self.status)?;
         match self.detail() {
@@ -109,7 +109,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-impl Refusal {
+impl HttpRefusal {
     /// The most specific sentence of the problem details.
     #[must_use]
     pub fn detail(&self) -> Option<String> {
@@ -150,7 +150,7 @@ impl Closed {
     #[must_use]
     pub fn reconnect(&self) -> Reconnect {
         match self.code {
-            _ if is(Defect::EveryCodeRetried) => Reconnect::Yes,
+            _ if is(OmittedRule::EveryCodeRetried) => Reconnect::Yes,
             Some(code) if needs_token(code) => Reconnect::WithNewToken,
             Some(code) if !may_reconnect(code) => Reconnect::No,
             _ => Reconnect::Yes,
@@ -188,7 +188,7 @@ mod tests {
     fn a_refused_handshake_says_why_and_when_to_retry() {
         let headers = HeaderMap::from_iter([(RETRY_AFTER, "7".parse().unwrap())]);
         let body = r#"{"title":"Busy","detail":"full"}"#.to_owned();
-        let error = Error::Refused(Box::new(Refusal { status: StatusCode::SERVICE_UNAVAILABLE, headers, body }));
+        let error = Error::Refused(Box::new(HttpRefusal { status: StatusCode::SERVICE_UNAVAILABLE, headers, body }));
         assert_eq!(error.retry_after(), Some(Duration::from_secs(7)));
         assert_eq!(error.to_string(), "refused with HTTP 503 Service Unavailable: full");
     }

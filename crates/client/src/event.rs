@@ -11,7 +11,7 @@ use crate::{error::Error, server_error::ServerError};
 #[non_exhaustive]
 pub enum Event {
     /// A publication.
-    Message(Message),
+    Message(ReceivedMessage),
     /// Messages are missing and cannot be replayed: take a snapshot through the platform's own API, then continue.
     Gap(Gap),
     /// The gateway has welcomed the client.
@@ -47,7 +47,7 @@ pub enum Event {
         error: ServerError,
     },
     /// The client's state changed.
-    State(State),
+    State(ClientState),
     /// The gateway sent a notice of an unknown type. Reported once per type.
     Unknown {
         /// Its `type`.
@@ -58,7 +58,7 @@ pub enum Event {
 /// State of a client.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub enum State {
+pub enum ClientState {
     /// A connection is being opened.
     Connecting,
     /// Connected; a wanted channel is not live yet.
@@ -81,7 +81,7 @@ pub enum State {
     },
 }
 
-impl State {
+impl ClientState {
     /// The name used in `docs/client.md`.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -98,14 +98,14 @@ impl State {
 
 /// A publication.
 #[derive(Clone, Debug)]
-pub struct Message {
+pub struct ReceivedMessage {
     /// The gateway's metadata.
-    pub meta: Meta,
+    pub meta: MessageMeta,
     /// The publisher's object with `_meta` as its last field, byte for byte as received.
     pub text: String,
 }
 
-impl Message {
+impl ReceivedMessage {
     /// The publisher's object as it was published.
     #[must_use]
     pub fn payload(&self) -> String {
@@ -119,7 +119,7 @@ impl Message {
 
 /// The gateway's metadata of a publication.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Meta {
+pub struct MessageMeta {
     /// The channel of the publication.
     pub channel: String,
     /// Its id, which is also the cursor after it; `None` if the topic is not retained.
@@ -158,8 +158,8 @@ mod tests {
 
     #[test]
     fn a_payload_is_the_published_object() {
-        let meta: Meta = serde_json::from_str(r#"{"channel":"a"}"#).unwrap();
-        let of = |text: &str| Message { meta: meta.clone(), text: text.into() }.payload();
+        let meta: MessageMeta = serde_json::from_str(r#"{"channel":"a"}"#).unwrap();
+        let of = |text: &str| ReceivedMessage { meta: meta.clone(), text: text.into() }.payload();
         assert_eq!(of(r#"{"a": {"_meta":1},"_meta":{"channel":"a"}}"#), r#"{"a": {"_meta":1}}"#);
         assert_eq!(of(r#"{"_meta":{"channel":"a"}}"#), "{}");
     }

@@ -19,26 +19,26 @@ use hyper_util::{
 use tokio::time::timeout;
 
 use crate::{
-    error::{Error, Refusal},
+    error::{Error, HttpRefusal},
     headers::Headers,
-    trust::{Servers, Trust},
+    trust::{ServerTrust, Servers},
 };
 
-/// Maximum size of a complete response, unless [`Request::body_bytes_max`] sets another: 4 MiB.
+/// Maximum size of a complete response, unless [`HttpRequest::body_bytes_max`] sets another: 4 MiB.
 pub const BODY_BYTES_MAX: usize = 4 << 20;
-/// Timeout of an exchange, unless [`Request::timeout`] sets another.
+/// Timeout of an exchange, unless [`HttpRequest::timeout`] sets another.
 pub const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A request to send.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub struct HttpRequest {
     method: Method,
     url: String,
     headers: Headers,
     body: Bytes,
     timeout: Duration,
     body_bytes_max: usize,
-    trust: Trust,
+    trust: ServerTrust,
     connect_to: Option<SocketAddr>,
 }
 
@@ -62,11 +62,11 @@ impl Response {
         if self.status.is_success() {
             return Ok(self);
         }
-        Err(Error::Refused(Box::new(Refusal { status: self.status, headers: self.headers, body: self.body })))
+        Err(Error::Refused(Box::new(HttpRefusal { status: self.status, headers: self.headers, body: self.body })))
     }
 }
 
-impl Request {
+impl HttpRequest {
     /// A request without a body.
     #[must_use]
     pub fn new(method: Method, url: impl Into<String>) -> Self {
@@ -77,7 +77,7 @@ impl Request {
             body: Bytes::new(),
             timeout: TIMEOUT,
             body_bytes_max: BODY_BYTES_MAX,
-            trust: Trust::default(),
+            trust: ServerTrust::default(),
             connect_to: None,
         }
     }
@@ -181,7 +181,7 @@ impl Request {
     /// Sends it and returns the response as soon as its head arrives, for bodies without an end.
     ///
     /// # Errors
-    /// As [`Request::send`]; the timeout covers only the head.
+    /// As [`HttpRequest::send`]; the timeout covers only the head.
     pub async fn stream(self) -> Result<Streaming, Error> {
         let limit = self.timeout;
         let response = timeout(limit, self.exchange()).await;
@@ -287,7 +287,7 @@ mod tests {
     use super::*;
 
     /// Responds to one request with these bytes, and returns the request.
-    async fn exchanged(answer: &str, request: impl FnOnce(String) -> Request) -> (String, Result<Response, Error>) {
+    async fn exchanged(answer: &str, request: impl FnOnce(String) -> HttpRequest) -> (String, Result<Response, Error>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/path", listener.local_addr().unwrap());
         let server = async {
@@ -303,7 +303,7 @@ mod tests {
     #[tokio::test]
     async fn a_request_is_sent_as_built() {
         let answer = "HTTP/1.1 201 Created\r\nX-Marked: yes\r\nContent-Length: 2\r\n\r\nok";
-        let (asked, response) = exchanged(answer, |url| Request::post(url, "{}").bearer("key")).await;
+        let (asked, response) = exchanged(answer, |url| HttpRequest::post(url, "{}").bearer("key")).await;
         let response = response.unwrap();
         assert_eq!((response.status.as_u16(), &*response.body), (201, "ok"));
         assert_eq!(response.headers["x-marked"], "yes");
@@ -316,7 +316,7 @@ mod tests {
     #[tokio::test]
     async fn an_unsuccessful_response_is_an_error_if_requested() {
         let answer = "HTTP/1.1 404 Not Found\r\nContent-Length: 18\r\n\r\n{\"detail\":\"no one\"}";
-        let (_, response) = exchanged(answer, Request::get).await;
+        let (_, response) = exchanged(answer, HttpRequest::get).await;
         let error = response.unwrap().success().unwrap_err();
         assert!(matches!(error, Error::Refused(_)), "{error}");
     }
@@ -324,20 +324,20 @@ mod tests {
     #[tokio::test]
     async fn an_incomplete_response_is_lost_and_a_missing_one_times_out() {
         let half = "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok";
-        let (_, response) = exchanged(half, Request::get).await;
+        let (_, response) = exchanged(half, HttpRequest::get).await;
         assert!(matches!(response, Err(Error::Lost(_))), "{response:?}");
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
-        let response = Request::get(url).timeout(Duration::from_millis(20)).send().await;
+        let response = HttpRequest::get(url).timeout(Duration::from_millis(20)).send().await;
         assert!(matches!(response, Err(Error::Timeout { .. })), "{response:?}");
     }
 
     #[tokio::test]
     async fn an_invalid_request_is_not_sent() {
         for url in ["", "localhost:1", "ftp://host/", "http://"] {
-            assert!(matches!(Request::get(url).send().await, Err(Error::Invalid(_))), "{url:?}");
+            assert!(matches!(HttpRequest::get(url).send().await, Err(Error::Invalid(_))), "{url:?}");
         }
-        let request = Request::get("http://127.0.0.1:9/").header("x", "a\nb");
+        let request = HttpRequest::get("http://127.0.0.1:9/").header("x", "a\nb");
         assert!(matches!(request.send().await, Err(Error::Invalid(_))));
     }
 }

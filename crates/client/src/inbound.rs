@@ -3,27 +3,34 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    backoff::Backoff,
-    defect::{Defect, is},
+    backoff::ReconnectBackoff,
+    defect::{OmittedRule, is},
     error::Error,
-    event::{Event, Message, State},
+    event::{ClientState, Event, ReceivedMessage},
     lasting::Lasting,
-    link::{End, Link, Open, Renewal, Welcomed},
-    pace::Pace,
-    read::{self, Authenticated, Closing, Incoming, Notice, Subscribed, Unreadable, Welcome},
+    link::{AttemptEnd, ClientLink, InternalRequest, TokenRenewal, Welcomed},
+    pace::NameBudget,
+    read::{
+        self, AuthenticatedMessage, ClosingMessage, Incoming, ServerNotice, SubscribedMessage, Unreadable,
+        WelcomeMessage,
+    },
     server_error::ServerError,
-    socket::Frame,
+    socket::IncomingFrame,
     token::ServerClock,
 };
 
-impl Link {
+impl ClientLink {
     /// Handles a frame.
-    pub(crate) fn frame(&mut self, lasting: &mut Lasting, frame: Result<Frame, Error>) -> Result<(), End> {
+    pub(crate) fn frame(
+        &mut self,
+        lasting: &mut Lasting,
+        frame: Result<IncomingFrame, Error>,
+    ) -> Result<(), AttemptEnd> {
         let frame = frame?;
         self.record_activity();
-        if let Frame::Text(text) = &frame {
+        if let IncomingFrame::Text(text) = &frame {
             let messages = unless_skipped(read::messages(text))?.unwrap_or_default();
-            if is(Defect::WholeArrays) && messages.iter().any(|message| read::message(message).is_err()) {
+            if is(OmittedRule::WholeArrays) && messages.iter().any(|message| read::message(message).is_err()) {
                 return Err(Error::Unreadable("a part of an array".into()).into());
             }
             for message in messages {
@@ -31,7 +38,7 @@ impl Link {
                     return Err(end);
                 }
             }
-        } else if matches!(frame, Frame::Binary) {
+        } else if matches!(frame, IncomingFrame::Binary) {
             unless_skipped::<()>(Err("a binary message".into()))?;
         }
         self.show_progress(lasting);
@@ -40,16 +47,16 @@ impl Link {
 
     pub(crate) fn show_progress(&self, lasting: &mut Lasting) {
         if self.welcomed.is_some() {
-            lasting.queue.state(if lasting.positions.live() { State::Live } else { State::CatchingUp });
+            lasting.queue.state(if lasting.positions.live() { ClientState::Live } else { ClientState::CatchingUp });
         }
     }
 
     /// Handles one message. Returns how the connection ends, if it does.
-    fn message(&mut self, lasting: &mut Lasting, text: &str) -> Result<Option<End>, Unreadable> {
+    fn message(&mut self, lasting: &mut Lasting, text: &str) -> Result<Option<AttemptEnd>, Unreadable> {
         match read::message(text)? {
             Incoming::Push(meta) => {
                 if let Some(moves) = lasting.positions.push(&meta) {
-                    lasting.queue.deliver(Some(Event::Message(Message { meta, text: text.to_owned() })), moves);
+                    lasting.queue.deliver(Some(Event::Message(ReceivedMessage { meta, text: text.to_owned() })), moves);
                 }
             }
             Incoming::Reply { id, is_error } => return self.reply(lasting, id, is_error, text),
@@ -59,11 +66,11 @@ impl Link {
         Ok(None)
     }
 
-    fn notice(&mut self, lasting: &mut Lasting, notice: Notice) -> Result<Option<End>, Unreadable> {
+    fn notice(&mut self, lasting: &mut Lasting, notice: ServerNotice) -> Result<Option<AttemptEnd>, Unreadable> {
         let now = Instant::now();
         match notice {
-            Notice::Welcome(welcome) => self.welcome(lasting, *welcome, now),
-            Notice::CaughtUp(end) => {
+            ServerNotice::Welcome(welcome) => self.welcome(lasting, *welcome, now),
+            ServerNotice::CaughtUp(end) => {
                 for channel in end.channels {
                     if let Some(moves) = lasting.positions.caught_up(&channel) {
                         let event = Event::CaughtUp {
@@ -75,50 +82,53 @@ impl Link {
                     }
                 }
             }
-            Notice::Gap(mut gap) => {
+            ServerNotice::Gap(mut gap) => {
                 let (wanted, moves) = lasting.positions.gap(&gap);
                 if !wanted.is_empty() {
                     gap.channels = wanted;
                     lasting.queue.deliver(Some(Event::Gap(gap)), moves);
                 }
             }
-            Notice::Heartbeat(heartbeat) => {
+            ServerNotice::Heartbeat(heartbeat) => {
                 let moves = lasting.positions.heartbeat(&heartbeat.cursors);
                 lasting.queue.moves(moves);
             }
-            Notice::TokenExpiring => self.renew_soon(lasting, now),
-            Notice::Unsubscribed(ended) => {
+            ServerNotice::TokenExpiring => self.renew_soon(lasting, now),
+            ServerNotice::Unsubscribed(ended) => {
                 for event in lasting.positions.unsubscribed(now, &ended.channels, &ended.error) {
                     lasting.queue.event(event);
                 }
             }
-            Notice::Closing(_) if is(Defect::ClosingIgnored) => {}
-            Notice::Closing(closing) => return Ok(Some(End::Closing(closing))),
-            Notice::Error(error) if self.welcomed.is_none() => return Ok(Some(End::Closing(Closing::of(&error)))),
-            Notice::Error(_) => lasting.queue.unknown("error"),
+            ServerNotice::Closing(_) if is(OmittedRule::ClosingIgnored) => {}
+            ServerNotice::Closing(closing) => return Ok(Some(AttemptEnd::Closing(closing))),
+            ServerNotice::Error(error) if self.welcomed.is_none() => {
+                return Ok(Some(AttemptEnd::Closing(ClosingMessage::of(&error))));
+            }
+            ServerNotice::Error(_) => lasting.queue.unknown("error"),
         }
         Ok(None)
     }
 
-    fn welcome(&mut self, lasting: &mut Lasting, welcome: Welcome, now: Instant) {
-        let nobody = |user: &Option<String>| is(Defect::NullIsNobody) && (user.is_none() || welcome.user.is_none());
+    fn welcome(&mut self, lasting: &mut Lasting, welcome: WelcomeMessage, now: Instant) {
+        let nobody =
+            |user: &Option<String>| is(OmittedRule::NullIsNobody) && (user.is_none() || welcome.user.is_none());
         if lasting.user.as_ref().is_some_and(|user| *user != welcome.user && !nobody(user)) {
-            if !is(Defect::NothingForgotten) {
+            if !is(OmittedRule::NothingForgotten) {
                 let forgotten = lasting.positions.forget();
                 lasting.queue.moves(forgotten);
             }
-            if !is(Defect::OthersRequests) {
+            if !is(OmittedRule::OthersRequests) {
                 lasting.outbox.end("another user is logged in");
             }
         }
-        if !is(Defect::CountNeverEnds) {
+        if !is(OmittedRule::CountNeverEnds) {
             lasting.tokens_refused = 0;
         }
         lasting.session = welcome.session;
         lasting.user = Some(welcome.user.clone());
         let clock = ServerClock::new(welcome.server_time, now);
         if let Some(ends) = welcome.expires_at.filter(|_| lasting.source.is_some()) {
-            self.renewal = Renewal::At(lasting.token.left(now, clock.until(ends, now)));
+            self.renewal = TokenRenewal::At(lasting.token.left(now, clock.until(ends, now)));
         }
         let limits = welcome.limits;
         self.welcomed = Some(Welcomed {
@@ -126,7 +136,7 @@ impl Link {
             interval: Duration::from_secs(welcome.heartbeat_interval.clamp(1, 3600)),
             limits,
             clock,
-            pace: Pace::new(now, limits.names_per_second, limits.names_burst),
+            pace: NameBudget::new(now, limits.names_per_second, limits.names_burst),
         });
         lasting.queue.event(Event::Connected { endpoint: lasting.endpoint, user: welcome.user });
     }
@@ -138,23 +148,24 @@ impl Link {
         id: &str,
         is_error: bool,
         text: &str,
-    ) -> Result<Option<End>, Unreadable> {
+    ) -> Result<Option<AttemptEnd>, Unreadable> {
         let now = Instant::now();
         let Ok(number) = id.parse::<u64>() else { return Self::reply_to_nobody() };
         let error = if is_error { Some(read::parse::<ServerError>(text)?) } else { None };
         match (self.open.remove(&number).map(|(open, _)| open), error) {
-            (Some(Open::Subscribe), Some(error)) => {
+            (Some(InternalRequest::Subscribe), Some(error)) => {
                 for event in lasting.positions.request_refused(now, number, &error) {
                     lasting.queue.event(event);
                 }
             }
-            (Some(Open::Subscribe), None) => {
-                let (events, moves) = lasting.positions.subscribed(now, number, read::parse::<Subscribed>(text)?);
+            (Some(InternalRequest::Subscribe), None) => {
+                let (events, moves) =
+                    lasting.positions.subscribed(now, number, read::parse::<SubscribedMessage>(text)?);
                 lasting.queue.moves(moves);
                 events.into_iter().for_each(|event| lasting.queue.event(event));
             }
-            (Some(Open::Unsubscribe), _) => {}
-            (Some(Open::Auth(token)), error) => return self.authenticated(lasting, token, error, text),
+            (Some(InternalRequest::Unsubscribe), _) => {}
+            (Some(InternalRequest::Auth(token)), error) => return self.authenticated(lasting, token, error, text),
             (None, error) => {
                 let reply = error.map_or(Ok(text), Err);
                 if !lasting.outbox.reply(now, number, reply) {
@@ -165,8 +176,8 @@ impl Link {
         Ok(None)
     }
 
-    fn reply_to_nobody() -> Result<Option<End>, Unreadable> {
-        if is(Defect::NothingNew) { Err("a reply without a request".into()) } else { Ok(None) }
+    fn reply_to_nobody() -> Result<Option<AttemptEnd>, Unreadable> {
+        if is(OmittedRule::NothingNew) { Err("a reply without a request".into()) } else { Ok(None) }
     }
 
     fn authenticated(
@@ -175,21 +186,21 @@ impl Link {
         token: String,
         error: Option<ServerError>,
         text: &str,
-    ) -> Result<Option<End>, Unreadable> {
+    ) -> Result<Option<AttemptEnd>, Unreadable> {
         let now = Instant::now();
         let Some(error) = error else {
-            let Authenticated { expires_at } = read::parse(text)?;
+            let AuthenticatedMessage { expires_at } = read::parse(text)?;
             lasting.token.set(token);
             let clock = self.welcomed.as_ref().map(|welcomed| welcomed.clock);
             let left = expires_at.zip(clock).map(|(ends, clock)| clock.until(ends, now));
-            self.renewal = Renewal::At(left.and_then(|left| lasting.token.left(now, left)));
-            self.renewal_backoff = Backoff::default();
+            self.renewal = TokenRenewal::At(left.and_then(|left| lasting.token.left(now, left)));
+            self.renewal_backoff = ReconnectBackoff::default();
             return Ok(None);
         };
         if self.welcomed.is_none() {
-            return Ok(Some(End::Closing(Closing::of(&error))));
+            return Ok(Some(AttemptEnd::Closing(ClosingMessage::of(&error))));
         }
-        if is(Defect::RefusedAuthIgnored) {
+        if is(OmittedRule::RefusedAuthIgnored) {
             return Ok(None);
         }
         match error.retry_after() {
@@ -199,17 +210,17 @@ impl Link {
             }
             None => {
                 lasting.token.set(token);
-                Ok(Some(End::Failed(Error::TokenRefused(error))))
+                Ok(Some(AttemptEnd::Failed(Error::TokenRefused(error))))
             }
         }
     }
 }
 
 /// An unreadable message ends the connection.
-fn unless_skipped<T>(result: Result<T, Unreadable>) -> Result<Option<T>, End> {
+fn unless_skipped<T>(result: Result<T, Unreadable>) -> Result<Option<T>, AttemptEnd> {
     match result {
         Ok(value) => Ok(Some(value)),
-        Err(_) if is(Defect::SkipsUnreadable) => Ok(None),
+        Err(_) if is(OmittedRule::SkipsUnreadable) => Ok(None),
         Err(why) => Err(Error::Unreadable(why).into()),
     }
 }

@@ -1,20 +1,20 @@
 //! State that outlives a connection: positions, pending requests, the token, the session. Knows no connection.
 
 use crate::{
-    outgoing::Outbox,
+    outgoing::PendingRequests,
     positions::Positions,
-    queue::Queue,
-    token::{Token, TokenSource},
+    queue::EventQueue,
+    token::{CurrentToken, TokenSource},
 };
 
 /// State that outlives a connection.
 #[derive(Debug)]
 pub(crate) struct Lasting {
-    pub queue: Queue,
+    pub queue: EventQueue,
     pub positions: Positions,
-    pub outbox: Outbox,
+    pub outbox: PendingRequests,
     pub source: Option<TokenSource>,
-    pub token: Token,
+    pub token: CurrentToken,
     /// Of the last welcome.
     pub session: Option<String>,
     /// Of the last welcome, if there was one.

@@ -3,8 +3,8 @@
 //! - [`Client`] follows channels over as many connections as necessary, by the rules of `docs/client.md`: it reconnects
 //!   after a lost connection with the cursors of its channels, renews its token, and reports missing messages as a
 //!   [`Gap`].
-//! - [`Socket`] is one WebSocket connection, for programs that decide themselves what to send and when to reconnect.
-//! - [`Publication`] publishes over the HTTP API; [`http`] sends any other request to it.
+//! - [`ClientSocket`] is one WebSocket connection, for programs that decide themselves what to send and when to reconnect.
+//! - [`PublicationRequest`] publishes over the HTTP API; [`http`] sends any other request to it.
 //!
 //! A client comes with a [`Driver`], which does its work: it must be polled, in its own task or concurrently with the
 //! application, so that pings are answered while the application is busy.
@@ -51,10 +51,10 @@
 //! use std::time::Duration;
 //!
 //! use serde_json::value::to_raw_value;
-//! use tickgate_client::{Publication, RequestError};
+//! use tickgate_client::{PublicationRequest, RequestError};
 //!
 //! let data = to_raw_value(&serde_json::json!({ "type": "signal", "side": "buy" }))?;
-//! let publication = Publication { channel: "signals", user: None, data: &data, msg_id: None };
+//! let publication = PublicationRequest { channel: "signals", user: None, data: &data, msg_id: None };
 //! match client.handle().publish(&publication, Duration::from_secs(5)).await {
 //!     Ok(accepted) => println!("stored as {:?}", accepted.id),
 //!     Err(RequestError::Unknown) => println!("the outcome is unknown"),
@@ -101,8 +101,8 @@ pub use builder::Builder;
 pub use channel::Channel;
 pub use client::{Accepted, Client, Handle};
 pub use driver::Driver;
-pub use error::{Closed, Error, Refusal, RequestError};
-pub use event::{Event, Gap, Message, Meta, State};
-pub use publish::{Publication, Published};
-pub use server_error::{Details, ServerError};
-pub use socket::{Opening, Socket, SocketReceiver, SocketSender};
+pub use error::{Closed, Error, HttpRefusal, RequestError};
+pub use event::{ClientState, Event, Gap, MessageMeta, ReceivedMessage};
+pub use publish::{PublicationReceipt, PublicationRequest};
+pub use server_error::{ErrorDetails, ServerError};
+pub use socket::{ClientSocket, Opening, SocketReceiver, SocketSender};

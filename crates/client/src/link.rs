@@ -10,15 +10,15 @@ use std::{
 use tokio::time::timeout;
 
 use crate::{
-    backoff::Backoff,
-    defect::{Defect, is},
+    backoff::ReconnectBackoff,
+    defect::{OmittedRule, is},
     error::Error,
-    event::State,
+    event::ClientState,
     lasting::Lasting,
-    outgoing::Fields,
-    pace::Pace,
-    read::{Closing, Limits},
-    socket::{Frame, Socket},
+    outgoing::RequestFields,
+    pace::NameBudget,
+    read::{ClosingMessage, WelcomeMessageLimits},
+    socket::{ClientSocket, IncomingFrame},
     token::{Getting, ServerClock},
 };
 
@@ -32,16 +32,16 @@ const ENVELOPE_BYTES: usize = 64;
 
 /// How a connection, or an attempt, ended.
 #[derive(Debug)]
-pub(crate) enum End {
+pub(crate) enum AttemptEnd {
     /// The application stopped the client.
     Stopped,
     /// The gateway sent `closing`.
-    Closing(Closing),
+    Closing(ClosingMessage),
     /// It was lost, closed, or could not be established.
     Failed(Error),
 }
 
-impl From<Error> for End {
+impl From<Error> for AttemptEnd {
     fn from(error: Error) -> Self {
         Self::Failed(error)
     }
@@ -49,7 +49,7 @@ impl From<Error> for End {
 
 /// A request of the client itself without a reply.
 #[derive(Debug)]
-pub(crate) enum Open {
+pub(crate) enum InternalRequest {
     Subscribe,
     Unsubscribe,
     /// A token.
@@ -62,13 +62,13 @@ pub(crate) struct Welcomed {
     pub at: Instant,
     /// Interval between heartbeats.
     pub interval: Duration,
-    pub limits: Limits,
+    pub limits: WelcomeMessageLimits,
     pub clock: ServerClock,
-    pub pace: Pace,
+    pub pace: NameBudget,
 }
 
 /// How the token is renewed.
-pub(crate) enum Renewal {
+pub(crate) enum TokenRenewal {
     /// Due at this time, if any.
     At(Option<Instant>),
     /// Waiting for a token from the source.
@@ -77,31 +77,31 @@ pub(crate) enum Renewal {
 }
 
 /// Input of a connection.
-pub(crate) enum Input {
-    Frame(Result<Frame, Error>),
+pub(crate) enum LinkInput {
+    Frame(Result<IncomingFrame, Error>),
     /// The new token, or why there is none.
     Token(Result<String, Error>),
 }
 
 /// One connection.
-pub(crate) struct Link {
-    pub socket: Socket,
+pub(crate) struct ClientLink {
+    pub socket: ClientSocket,
     /// Deadline for the welcome.
     opening_deadline: Instant,
     pub welcomed: Option<Welcomed>,
     /// When something was received last.
     last_activity: Instant,
     /// Requests by their number, with the time when they were sent.
-    pub open: BTreeMap<u64, (Open, Instant)>,
+    pub open: BTreeMap<u64, (InternalRequest, Instant)>,
     number: u64,
-    pub renewal: Renewal,
+    pub renewal: TokenRenewal,
     /// When `auth` may be sent again.
     auth_not_before: Option<Instant>,
-    pub renewal_backoff: Backoff,
+    pub renewal_backoff: ReconnectBackoff,
 }
 
-impl Link {
-    pub(crate) fn new(socket: Socket, opening_deadline: Instant) -> Self {
+impl ClientLink {
+    pub(crate) fn new(socket: ClientSocket, opening_deadline: Instant) -> Self {
         Self {
             socket,
             opening_deadline,
@@ -109,9 +109,9 @@ impl Link {
             last_activity: Instant::now(),
             open: BTreeMap::new(),
             number: 0,
-            renewal: Renewal::At(None),
+            renewal: TokenRenewal::At(None),
             auth_not_before: None,
-            renewal_backoff: Backoff::default(),
+            renewal_backoff: ReconnectBackoff::default(),
         }
     }
 
@@ -126,18 +126,18 @@ impl Link {
     }
 
     /// The next input: a new token, or a frame if `reads` is set. Cancel safe.
-    pub(crate) async fn input(&mut self, reads: bool) -> Input {
+    pub(crate) async fn input(&mut self, reads: bool) -> LinkInput {
         let Self { socket, renewal, .. } = self;
         let token = async {
             match renewal {
-                Renewal::Getting(getting) => getting.await,
+                TokenRenewal::Getting(getting) => getting.await,
                 _ => pending().await,
             }
         };
         tokio::select! {
             biased;
-            token = token => Input::Token(token),
-            frame = socket.frame(), if reads => Input::Frame(frame),
+            token = token => LinkInput::Token(token),
+            frame = socket.frame(), if reads => LinkInput::Frame(frame),
         }
     }
 
@@ -146,18 +146,18 @@ impl Link {
         self.number
     }
 
-    async fn send(&mut self, text: String) -> Result<(), End> {
+    async fn send(&mut self, text: String) -> Result<(), AttemptEnd> {
         let limit = SEND_TIMEOUT;
         let sent = timeout(limit, self.socket.send(text)).await;
         Ok(sent.unwrap_or(Err(Error::Timeout { what: "sending timed out", limit }))?)
     }
 
-    async fn auth(&mut self, token: String) -> Result<(), End> {
+    async fn auth(&mut self, token: String) -> Result<(), AttemptEnd> {
         let (number, now) = (self.next_number(), Instant::now());
-        let fields = Fields::new("auth").json("id", &number.to_string()).text("token", &token);
-        self.open.insert(number, (Open::Auth(token), now));
-        self.renewal = Renewal::Sent;
-        self.auth_not_before = Some(now + AUTH_INTERVAL_MIN).filter(|_| !is(Defect::NoAuthPace));
+        let fields = RequestFields::new("auth").json("id", &number.to_string()).text("token", &token);
+        self.open.insert(number, (InternalRequest::Auth(token), now));
+        self.renewal = TokenRenewal::Sent;
+        self.auth_not_before = Some(now + AUTH_INTERVAL_MIN).filter(|_| !is(OmittedRule::NoAuthPace));
         self.send(fields.end()).await
     }
 
@@ -169,14 +169,16 @@ impl Link {
 
     /// Deadline for the reply to the oldest request of the client itself.
     fn answer_deadline(&self) -> Option<Instant> {
-        let awaited = |open: &&(Open, Instant)| !is(Defect::AuthMayWait) || !matches!(open.0, Open::Auth(_));
+        let awaited = |open: &&(InternalRequest, Instant)| {
+            !is(OmittedRule::AuthMayWait) || !matches!(open.0, InternalRequest::Auth(_))
+        };
         let sent = self.open.values().filter(awaited).map(|(_, sent)| *sent).min()?;
-        Some(sent + ANSWER_TIMEOUT).filter(|_| !is(Defect::NoAnswerTimeout))
+        Some(sent + ANSWER_TIMEOUT).filter(|_| !is(OmittedRule::NoAnswerTimeout))
     }
 
     /// Sends what must be sent before the welcome.
-    pub(crate) async fn start(&mut self, token: Option<String>) -> Result<(), End> {
-        match token.filter(|_| !is(Defect::NoLateToken)) {
+    pub(crate) async fn start(&mut self, token: Option<String>) -> Result<(), AttemptEnd> {
+        match token.filter(|_| !is(OmittedRule::NoLateToken)) {
             Some(token) => self.auth(token).await,
             None => Ok(()),
         }
@@ -185,19 +187,19 @@ impl Link {
     /// When [`Self::act`] must be called next.
     pub(crate) fn due(&mut self, lasting: &Lasting, now: Instant) -> Option<Instant> {
         let answer = self.answer_deadline();
-        let silence = self.silence().filter(|_| lasting.queue.has_room() || is(Defect::StoppedIsSilent));
+        let silence = self.silence().filter(|_| lasting.queue.has_room() || is(OmittedRule::StoppedIsSilent));
         let Some(welcomed) = &mut self.welcomed else { return Some(self.opening_deadline) };
         let subscribe = lasting.positions.due(now).map(|at| at.max(welcomed.pace.next(now)));
         let silence = silence.map(|(stale, lost)| if stale > now { stale } else { lost });
         let renewal = match self.renewal {
-            Renewal::At(at) => at,
+            TokenRenewal::At(at) => at,
             _ => None,
         };
         [answer, subscribe, silence, renewal, lasting.outbox.due(now, true)].into_iter().flatten().min()
     }
 
     /// Does what is due.
-    pub(crate) async fn act(&mut self, lasting: &mut Lasting, now: Instant) -> Result<(), End> {
+    pub(crate) async fn act(&mut self, lasting: &mut Lasting, now: Instant) -> Result<(), AttemptEnd> {
         lasting.outbox.expire(now);
         if self.answer_deadline().is_some_and(|deadline| deadline <= now) {
             return Err(Error::Timeout { what: "no reply", limit: ANSWER_TIMEOUT }.into());
@@ -210,15 +212,15 @@ impl Link {
                 false => Ok(()),
             };
         };
-        if (lasting.queue.has_room() || is(Defect::StoppedIsSilent)) && !is(Defect::NoWatch) {
+        if (lasting.queue.has_room() || is(OmittedRule::StoppedIsSilent)) && !is(OmittedRule::NoWatch) {
             if lost <= now {
                 return Err(Error::Timeout { what: "nothing received", limit: lost - self.last_activity }.into());
             }
             if stale <= now {
-                lasting.queue.state(State::Stale);
+                lasting.queue.state(ClientState::Stale);
             }
         }
-        if matches!(self.renewal, Renewal::At(Some(at)) if at <= now) {
+        if matches!(self.renewal, TokenRenewal::At(Some(at)) if at <= now) {
             self.start_renewal(lasting);
         }
         self.subscribe(lasting, now).await?;
@@ -231,9 +233,9 @@ impl Link {
     }
 
     /// Subscribes to the channels that are due, as far as the limits allow.
-    async fn subscribe(&mut self, lasting: &mut Lasting, now: Instant) -> Result<(), End> {
+    async fn subscribe(&mut self, lasting: &mut Lasting, now: Instant) -> Result<(), AttemptEnd> {
         while let Some(welcomed) = &mut self.welcomed {
-            let most = match is(Defect::NoPace) {
+            let most = match is(OmittedRule::NoPace) {
                 true => usize::MAX,
                 false => welcomed.pace.available(now).min(welcomed.limits.subscriptions),
             };
@@ -248,33 +250,33 @@ impl Link {
             welcomed.pace.take(elements.len());
             let number = self.next_number();
             let channels = format!("[{}]", elements.join(","));
-            let fields = Fields::new("subscribe").json("id", &number.to_string()).json("channels", &channels);
-            self.open.insert(number, (Open::Subscribe, now));
+            let fields = RequestFields::new("subscribe").json("id", &number.to_string()).json("channels", &channels);
+            self.open.insert(number, (InternalRequest::Subscribe, now));
             self.send(fields.end()).await?;
-            lasting.queue.state(State::CatchingUp);
+            lasting.queue.state(ClientState::CatchingUp);
         }
         Ok(())
     }
 
     /// Unsubscribes from channels.
-    pub(crate) async fn unsubscribe(&mut self, channels: &[String]) -> Result<(), End> {
+    pub(crate) async fn unsubscribe(&mut self, channels: &[String]) -> Result<(), AttemptEnd> {
         if channels.is_empty() || self.welcomed.is_none() {
             return Ok(());
         }
         let number = self.next_number();
         let names = serde_json::to_string(channels).unwrap_or_default();
-        let fields = Fields::new("unsubscribe").json("id", &number.to_string()).json("channels", &names);
-        self.open.insert(number, (Open::Unsubscribe, Instant::now()));
+        let fields = RequestFields::new("unsubscribe").json("id", &number.to_string()).json("channels", &names);
+        self.open.insert(number, (InternalRequest::Unsubscribe, Instant::now()));
         self.send(fields.end()).await
     }
 
     /// Sends the new token, or tries again later if there is none.
-    pub(crate) async fn renew(&mut self, token: Result<String, Error>) -> Result<(), End> {
+    pub(crate) async fn renew(&mut self, token: Result<String, Error>) -> Result<(), AttemptEnd> {
         match token {
             Ok(token) => self.auth(token).await,
             Err(_) => {
                 let wait = self.renewal_backoff.next(None, uuid::Uuid::new_v4().as_u128());
-                self.renewal = Renewal::At(Some(Instant::now() + wait));
+                self.renewal = TokenRenewal::At(Some(Instant::now() + wait));
                 Ok(())
             }
         }
@@ -282,22 +284,22 @@ impl Link {
 
     /// The token expires soon: renews it as soon as `auth` may be sent.
     pub(crate) fn renew_soon(&mut self, lasting: &Lasting, now: Instant) {
-        if matches!(self.renewal, Renewal::At(_)) && lasting.source.is_some() && !is(Defect::NoRenewal) {
-            self.renewal = Renewal::At(self.auth_not_before.or(Some(now)));
+        if matches!(self.renewal, TokenRenewal::At(_)) && lasting.source.is_some() && !is(OmittedRule::NoRenewal) {
+            self.renewal = TokenRenewal::At(self.auth_not_before.or(Some(now)));
         }
     }
 
     /// `auth` was refused: it may be sent again after this time.
     pub(crate) fn defer_auth(&mut self, now: Instant, after: Duration) {
         self.auth_not_before = now.checked_add(after).max(self.auth_not_before);
-        self.renewal = Renewal::At(self.auth_not_before);
+        self.renewal = TokenRenewal::At(self.auth_not_before);
     }
 
     fn start_renewal(&mut self, lasting: &Lasting) {
-        if let (Some(source), Renewal::At(_)) = (&lasting.source, &self.renewal)
-            && !is(Defect::NoRenewal)
+        if let (Some(source), TokenRenewal::At(_)) = (&lasting.source, &self.renewal)
+            && !is(OmittedRule::NoRenewal)
         {
-            self.renewal = Renewal::Getting(source.get());
+            self.renewal = TokenRenewal::Getting(source.get());
         }
     }
 }

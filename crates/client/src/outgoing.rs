@@ -9,7 +9,7 @@ use std::{
 use tokio::sync::oneshot;
 
 use crate::{
-    defect::{Defect, is},
+    defect::{OmittedRule, is},
     error::RequestError,
     server_error::ServerError,
 };
@@ -18,13 +18,13 @@ use crate::{
 const OUTGOING_MAX: usize = 1024;
 
 /// The reply to a request, or why there is none.
-pub(crate) type Answer = Result<String, RequestError>;
+pub(crate) type RequestResult = Result<String, RequestError>;
 
 /// The fields of a request as JSON text, so that numbers are sent exactly as written.
 #[derive(Clone, Debug)]
-pub(crate) struct Fields(String);
+pub(crate) struct RequestFields(String);
 
-impl Fields {
+impl RequestFields {
     pub(crate) fn new(kind: &str) -> Self {
         Self(String::from("{")).text("type", kind)
     }
@@ -52,18 +52,18 @@ fn quoted(text: &str) -> String {
 
 /// A request with a deadline.
 #[derive(Debug)]
-pub(crate) struct Outgoing {
+pub(crate) struct OutgoingRequest {
     /// Without `id` and `msg_id`.
-    pub fields: Fields,
+    pub fields: RequestFields,
     /// With a `msg_id`, the request can be repeated safely.
     pub msg_id: Option<String>,
     pub deadline: Instant,
-    pub answer: oneshot::Sender<Answer>,
+    pub answer: oneshot::Sender<RequestResult>,
 }
 
 #[derive(Debug)]
-struct Pending {
-    request: Outgoing,
+struct PendingRequest {
+    request: OutgoingRequest,
     /// The number under which it was sent on the current connection.
     sent: Option<u64>,
     not_before: Option<Instant>,
@@ -73,12 +73,12 @@ struct Pending {
     refused: Option<ServerError>,
 }
 
-impl Pending {
+impl PendingRequest {
     /// The request under this number.
     fn text(&self, number: u64) -> String {
         let mut fields = self.request.fields.clone().json("id", &number.to_string());
         if let Some(msg_id) = &self.request.msg_id {
-            let again = is(Defect::NewMsgId) && (self.maybe_done || self.not_before.is_some());
+            let again = is(OmittedRule::NewMsgId) && (self.maybe_done || self.not_before.is_some());
             let new = format!("{msg_id}-{number}");
             fields = fields.text("msg_id", if again { &new } else { msg_id });
         }
@@ -98,27 +98,27 @@ impl Pending {
 
 /// All pending requests, oldest first.
 #[derive(Debug, Default)]
-pub(crate) struct Outbox(VecDeque<Pending>);
+pub(crate) struct PendingRequests(VecDeque<PendingRequest>);
 
-impl Outbox {
-    pub(crate) fn add(&mut self, request: Outgoing) {
+impl PendingRequests {
+    pub(crate) fn add(&mut self, request: OutgoingRequest) {
         if self.0.len() == OUTGOING_MAX {
             answer(request, Err(RequestError::NotSent("too many requests are pending".into())));
             return;
         }
-        self.0.push_back(Pending { request, sent: None, not_before: None, maybe_done: false, refused: None });
+        self.0.push_back(PendingRequest { request, sent: None, not_before: None, maybe_done: false, refused: None });
     }
 
     /// When a deadline passes or, with a connection, a request must be sent.
     pub(crate) fn due(&self, now: Instant, connected: bool) -> Option<Instant> {
-        let deadlines = self.0.iter().map(|pending| pending.request.deadline).filter(|_| !is(Defect::NoDeadline));
+        let deadlines = self.0.iter().map(|pending| pending.request.deadline).filter(|_| !is(OmittedRule::NoDeadline));
         let sends = self.0.iter().filter(|pending| connected && pending.sent.is_none());
         deadlines.chain(sends.map(|pending| pending.not_before.unwrap_or(now))).min()
     }
 
     /// Completes the requests whose deadline has passed.
     pub(crate) fn expire(&mut self, now: Instant) {
-        if is(Defect::NoDeadline) {
+        if is(OmittedRule::NoDeadline) {
             return;
         }
         while let Some(at) = self.0.iter().position(|pending| pending.request.deadline <= now) {
@@ -130,12 +130,13 @@ impl Outbox {
     /// The next request that is due, to be sent under this number. A request larger than the gateway accepts is
     /// completed here: sending it would close the connection permanently.
     pub(crate) fn next(&mut self, now: Instant, number: u64, bytes_max: usize) -> Option<String> {
-        let is_due =
-            |pending: &Pending| pending.sent.is_none() && pending.not_before.is_none_or(|not_before| not_before <= now);
+        let is_due = |pending: &PendingRequest| {
+            pending.sent.is_none() && pending.not_before.is_none_or(|not_before| not_before <= now)
+        };
         while let Some(at) = self.0.iter().position(is_due) {
             let pending = &mut self.0[at];
             let text = pending.text(number);
-            if text.len() <= bytes_max || is(Defect::SendsAnySize) {
+            if text.len() <= bytes_max || is(OmittedRule::SendsAnySize) {
                 pending.sent = Some(number);
                 return Some(text);
             }
@@ -159,13 +160,15 @@ impl Outbox {
         pending.maybe_done |= error.details.outcome.as_deref() == Some("unknown");
         match error.retry_after().filter(|_| pending.request.msg_id.is_some()) {
             Some(after) => {
-                let after = if is(Defect::AsksAtOnce) { Duration::ZERO } else { after };
+                let after = if is(OmittedRule::AsksAtOnce) { Duration::ZERO } else { after };
                 // On overflow the time is later than any deadline.
                 pending.not_before = Some(now.checked_add(after).unwrap_or(pending.request.deadline));
                 pending.refused = Some(error);
                 true
             }
-            None if pending.maybe_done && !is(Defect::LastErrorCounts) => self.finish(at, Err(RequestError::Unknown)),
+            None if pending.maybe_done && !is(OmittedRule::LastErrorCounts) => {
+                self.finish(at, Err(RequestError::Unknown))
+            }
             None => self.finish(at, Err(RequestError::Refused(error))),
         }
     }
@@ -186,13 +189,13 @@ impl Outbox {
 
     /// Completes all pending requests, because nothing is sent any more for this reason.
     pub(crate) fn end(&mut self, why: &str) {
-        if is(Defect::EndAnswersNothing) {
+        if is(OmittedRule::EndAnswersNothing) {
             return self.0.clear();
         }
         self.0.drain(..).for_each(|pending| pending.give_up(why));
     }
 
-    fn finish(&mut self, at: usize, with: Answer) -> bool {
+    fn finish(&mut self, at: usize, with: RequestResult) -> bool {
         if let Some(pending) = self.0.remove(at) {
             answer(pending.request, with);
         }
@@ -200,7 +203,7 @@ impl Outbox {
     }
 }
 
-fn answer(request: Outgoing, with: Answer) {
+fn answer(request: OutgoingRequest, with: RequestResult) {
     // The receiver may have been dropped.
     let _ = request.answer.send(with);
 }
@@ -211,11 +214,11 @@ mod tests {
 
     use super::*;
 
-    fn request(now: Instant, seconds: u64, repeats: bool) -> (Outgoing, oneshot::Receiver<Answer>) {
+    fn request(now: Instant, seconds: u64, repeats: bool) -> (OutgoingRequest, oneshot::Receiver<RequestResult>) {
         let (answer, answered) = oneshot::channel();
-        let fields = Fields::new("publish").json("data", r#"{"price": 1.50}"#);
+        let fields = RequestFields::new("publish").json("data", r#"{"price": 1.50}"#);
         let msg_id = repeats.then(|| "m".to_owned());
-        (Outgoing { fields, msg_id, deadline: now + Duration::from_secs(seconds), answer }, answered)
+        (OutgoingRequest { fields, msg_id, deadline: now + Duration::from_secs(seconds), answer }, answered)
     }
 
     fn error(details: &Value) -> ServerError {
@@ -224,7 +227,7 @@ mod tests {
 
     #[test]
     fn a_request_without_a_reply_is_unknown_and_repeated() {
-        let (now, mut outbox) = (Instant::now(), Outbox::default());
+        let (now, mut outbox) = (Instant::now(), PendingRequests::default());
         let (publish, mut answered) = request(now, 5, true);
         outbox.add(publish);
         assert_eq!(
@@ -240,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_request_that_cannot_be_repeated_ends_with_its_connection() {
-        let (now, mut outbox) = (Instant::now(), Outbox::default());
+        let (now, mut outbox) = (Instant::now(), PendingRequests::default());
         let (history, mut answered) = request(now, 5, false);
         outbox.add(history);
         outbox.next(now, 1, usize::MAX).unwrap();
@@ -251,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_refusal_with_a_delay_is_retried_and_one_without_is_final() {
-        let (now, mut outbox) = (Instant::now(), Outbox::default());
+        let (now, mut outbox) = (Instant::now(), PendingRequests::default());
         let (publish, mut answered) = request(now, 5, true);
         outbox.add(publish);
         outbox.next(now, 1, usize::MAX).unwrap();
@@ -267,7 +270,7 @@ mod tests {
 
     #[test]
     fn stopping_completes_requests_like_a_deadline() {
-        let (now, mut outbox) = (Instant::now(), Outbox::default());
+        let (now, mut outbox) = (Instant::now(), PendingRequests::default());
         let (refused, mut refusal) = request(now, 5, true);
         outbox.add(refused);
         outbox.next(now, 1, usize::MAX).unwrap();
@@ -285,7 +288,7 @@ mod tests {
 
     #[test]
     fn nothing_is_sent_after_its_deadline() {
-        let (now, mut outbox) = (Instant::now(), Outbox::default());
+        let (now, mut outbox) = (Instant::now(), PendingRequests::default());
         let (publish, mut answered) = request(now, 1, true);
         outbox.add(publish);
         assert_eq!(outbox.due(now, false), Some(now + Duration::from_secs(1)));

@@ -4,14 +4,14 @@ use std::time::{Duration, Instant};
 
 /// Number of channel names that may be sent, refilled over time.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(crate) struct NameBudget {
     per_second: f64,
     burst: f64,
     left: f64,
     at: Instant,
 }
 
-impl Pace {
+impl NameBudget {
     pub(crate) fn new(now: Instant, per_second: u32, burst: u32) -> Self {
         let (per_second, burst) = (f64::from(per_second.max(1)), f64::from(burst.max(1)));
         Self { per_second, burst, left: burst, at: now }
@@ -46,7 +46,7 @@ mod tests {
     #[test]
     fn a_burst_is_followed_by_a_rate() {
         let now = Instant::now();
-        let mut pace = Pace::new(now, 4, 2);
+        let mut pace = NameBudget::new(now, 4, 2);
         assert_eq!(pace.available(now), 2);
         pace.take(2);
         assert_eq!(pace.available(now), 0);

@@ -7,9 +7,9 @@ use std::{
 
 use crate::{
     channel::Channel,
-    defect::{Defect, is},
-    event::{Event, Gap, Meta},
-    read::{CaughtUpChannel, Granted, Subscribed},
+    defect::{OmittedRule, is},
+    event::{Event, Gap, MessageMeta},
+    read::{CaughtUpMessageChannel, Granted, SubscribedMessage},
     server_error::ServerError,
 };
 
@@ -21,7 +21,7 @@ pub(crate) type Move = (String, Option<String>);
 
 /// State of a channel's subscription on the current connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum ChannelPhase {
     /// To be requested, not before this time.
     Due(Option<Instant>),
     /// Requested under this number.
@@ -32,30 +32,30 @@ enum Phase {
 }
 
 #[derive(Clone, Debug)]
-struct Wanted {
+struct ChannelPosition {
     options: Channel,
     cursor: Option<String>,
     stream: String,
-    phase: Phase,
+    phase: ChannelPhase,
     /// It was requested on the current connection, which may have a subscription to it.
     requested: bool,
 }
 
-impl Wanted {
+impl ChannelPosition {
     /// Whether messages of the channel are delivered now. Between a request with `since` and its reply they belong to
     /// the previous subscription, and the replay will repeat them.
     fn receives(&self) -> bool {
-        self.granted() || self.cursor.is_none() || is(Defect::NothingDropped)
+        self.granted() || self.cursor.is_none() || is(OmittedRule::NothingDropped)
     }
 
     fn granted(&self) -> bool {
-        matches!(self.phase, Phase::CatchingUp | Phase::Live)
+        matches!(self.phase, ChannelPhase::CatchingUp | ChannelPhase::Live)
     }
 }
 
 /// The wanted channels by name.
 #[derive(Debug, Default)]
-pub(crate) struct Positions(BTreeMap<String, Wanted>);
+pub(crate) struct Positions(BTreeMap<String, ChannelPosition>);
 
 impl Positions {
     /// Adds a channel. If it is already wanted, its options are replaced and it is subscribed again.
@@ -65,10 +65,13 @@ impl Positions {
         let requested = known.is_some_and(|wanted| wanted.requested);
         let cursor = since.or_else(|| known.and_then(|wanted| wanted.cursor.clone()));
         let name = options.channel.clone();
-        if is(Defect::FirstOptions) && known.is_some() {
+        if is(OmittedRule::FirstOptions) && known.is_some() {
             return;
         }
-        self.0.insert(name.clone(), Wanted { options, cursor, stream: name, phase: Phase::Due(None), requested });
+        self.0.insert(
+            name.clone(),
+            ChannelPosition { options, cursor, stream: name, phase: ChannelPhase::Due(None), requested },
+        );
     }
 
     /// Removes a channel. True if the gateway must unsubscribe it.
@@ -79,7 +82,7 @@ impl Positions {
     /// The connection has ended: all channels must be requested again.
     pub(crate) fn disconnected(&mut self) {
         for wanted in self.0.values_mut() {
-            (wanted.phase, wanted.requested) = (Phase::Due(None), false);
+            (wanted.phase, wanted.requested) = (ChannelPhase::Due(None), false);
         }
     }
 
@@ -92,14 +95,16 @@ impl Positions {
 
     /// Whether every wanted channel is live.
     pub(crate) fn live(&self) -> bool {
-        let later = |wanted: &Wanted| is(Defect::LaterIsLive) && matches!(wanted.phase, Phase::Due(Some(_)));
-        self.0.values().all(|wanted| wanted.phase == Phase::Live || later(wanted))
+        let later = |wanted: &ChannelPosition| {
+            is(OmittedRule::LaterIsLive) && matches!(wanted.phase, ChannelPhase::Due(Some(_)))
+        };
+        self.0.values().all(|wanted| wanted.phase == ChannelPhase::Live || later(wanted))
     }
 
     /// When the next channel is due; `None` if there is none.
     pub(crate) fn due(&self, now: Instant) -> Option<Instant> {
         let due = self.0.values().filter_map(|wanted| match wanted.phase {
-            Phase::Due(at) => Some(at.unwrap_or(now)),
+            ChannelPhase::Due(at) => Some(at.unwrap_or(now)),
             _ => None,
         });
         due.min()
@@ -113,7 +118,7 @@ impl Positions {
             if elements.len() == most {
                 break;
             }
-            if !matches!(wanted.phase, Phase::Due(at) if at.is_none_or(|at| at <= now)) {
+            if !matches!(wanted.phase, ChannelPhase::Due(at) if at.is_none_or(|at| at <= now)) {
                 continue;
             }
             let element = element(wanted);
@@ -121,21 +126,26 @@ impl Positions {
             if bytes > bytes_max && !elements.is_empty() {
                 break;
             }
-            (wanted.phase, wanted.requested) = (Phase::Asked(request), true);
+            (wanted.phase, wanted.requested) = (ChannelPhase::Asked(request), true);
             elements.push(element);
         }
         elements
     }
 
     /// Handles the reply to a `subscribe`.
-    pub(crate) fn subscribed(&mut self, now: Instant, request: u64, reply: Subscribed) -> (Vec<Event>, Vec<Move>) {
+    pub(crate) fn subscribed(
+        &mut self,
+        now: Instant,
+        request: u64,
+        reply: SubscribedMessage,
+    ) -> (Vec<Event>, Vec<Move>) {
         let (mut events, mut moves) = (Vec::new(), Vec::new());
         for granted in reply.channels {
             let Some(wanted) = self.asked(&granted.channel, request) else { continue };
             let Granted { channel, class, stream, cursor, live } = granted;
-            wanted.phase = if live { Phase::Live } else { Phase::CatchingUp };
+            wanted.phase = if live { ChannelPhase::Live } else { ChannelPhase::CatchingUp };
             wanted.stream = stream.unwrap_or_else(|| channel.clone());
-            if !is(Defect::NoFirstCursor) {
+            if !is(OmittedRule::NoFirstCursor) {
                 wanted.cursor.clone_from(&cursor);
                 moves.push((channel.clone(), cursor));
             }
@@ -147,23 +157,23 @@ impl Positions {
             }
         }
         // Channels that the reply does not name were neither granted nor refused.
-        self.0.values_mut().filter(|wanted| wanted.phase == Phase::Asked(request)).for_each(|wanted| {
-            let again = Phase::Due(Some(now + UNNAMED_RETRY));
-            wanted.phase = if is(Defect::UnnamedForgotten) { Phase::Live } else { again };
+        self.0.values_mut().filter(|wanted| wanted.phase == ChannelPhase::Asked(request)).for_each(|wanted| {
+            let again = ChannelPhase::Due(Some(now + UNNAMED_RETRY));
+            wanted.phase = if is(OmittedRule::UnnamedForgotten) { ChannelPhase::Live } else { again };
         });
         (events, moves)
     }
 
     /// The request as a whole was refused.
     pub(crate) fn request_refused(&mut self, now: Instant, request: u64, error: &ServerError) -> Vec<Event> {
-        let of_request = self.0.iter().filter(|(_, wanted)| wanted.phase == Phase::Asked(request));
+        let of_request = self.0.iter().filter(|(_, wanted)| wanted.phase == ChannelPhase::Asked(request));
         let names: Vec<_> = of_request.map(|(name, _)| name.clone()).collect();
         names.iter().filter_map(|name| self.refused(now, name, error)).collect()
     }
 
     /// The gateway ended subscriptions.
     pub(crate) fn unsubscribed(&mut self, now: Instant, channels: &[String], error: &ServerError) -> Vec<Event> {
-        if is(Defect::UnsubscribedIgnored) {
+        if is(OmittedRule::UnsubscribedIgnored) {
             return Vec::new();
         }
         channels.iter().filter_map(|name| self.refused(now, name, error)).collect()
@@ -173,12 +183,12 @@ impl Positions {
     fn refused(&mut self, now: Instant, channel: &str, error: &ServerError) -> Option<Event> {
         let wanted = self.0.get_mut(channel)?;
         if let Some(after) = error.retry_after() {
-            let after = if is(Defect::AsksAtOnce) { Duration::ZERO } else { after };
-            wanted.phase = Phase::Due(now.checked_add(after));
+            let after = if is(OmittedRule::AsksAtOnce) { Duration::ZERO } else { after };
+            wanted.phase = ChannelPhase::Due(now.checked_add(after));
             return None;
         }
-        if is(Defect::RefusedStaysWanted) {
-            wanted.phase = Phase::Live;
+        if is(OmittedRule::RefusedStaysWanted) {
+            wanted.phase = ChannelPhase::Live;
         } else {
             self.0.remove(channel);
         }
@@ -186,13 +196,13 @@ impl Positions {
     }
 
     /// Handles a push: the cursors that move, or `None` if it must not be delivered.
-    pub(crate) fn push(&mut self, meta: &Meta) -> Option<Vec<Move>> {
-        if is(Defect::LeftDelivered) && !self.0.contains_key(&meta.channel) {
+    pub(crate) fn push(&mut self, meta: &MessageMeta) -> Option<Vec<Move>> {
+        if is(OmittedRule::LeftDelivered) && !self.0.contains_key(&meta.channel) {
             return Some(Vec::new());
         }
         let wanted = self.0.get(&meta.channel).filter(|wanted| wanted.receives())?;
-        let Some(id) = meta.id.as_ref().filter(|_| !is(Defect::NoPushCursor)) else { return Some(Vec::new()) };
-        if wanted.phase == Phase::Live || is(Defect::EarlySharing) || is(Defect::PastMovesLive) {
+        let Some(id) = meta.id.as_ref().filter(|_| !is(OmittedRule::NoPushCursor)) else { return Some(Vec::new()) };
+        if wanted.phase == ChannelPhase::Live || is(OmittedRule::EarlySharing) || is(OmittedRule::PastMovesLive) {
             let stream = wanted.stream.clone();
             return Some(self.advance(&meta.channel, &stream, id));
         }
@@ -201,10 +211,10 @@ impl Positions {
 
     /// Handles a gap: the channels for which it is reported, and the cursors that move.
     pub(crate) fn gap(&mut self, gap: &Gap) -> (Vec<String>, Vec<Move>) {
-        let receives = |name: &&String| self.0.get(*name).is_some_and(Wanted::receives);
+        let receives = |name: &&String| self.0.get(*name).is_some_and(ChannelPosition::receives);
         let wanted: Vec<_> = gap.channels.iter().filter(receives).cloned().collect();
         let mut moves = Vec::new();
-        let cursor = gap.cursor.as_ref().filter(|_| !is(Defect::NoGapCursor));
+        let cursor = gap.cursor.as_ref().filter(|_| !is(OmittedRule::NoGapCursor));
         for (name, cursor) in wanted.iter().filter_map(|name| Some((name, cursor?))) {
             moves.extend(self.advance_alone(name, cursor));
         }
@@ -212,12 +222,14 @@ impl Positions {
     }
 
     /// A channel has caught up: the cursors that move, or `None` if it is not wanted.
-    pub(crate) fn caught_up(&mut self, end: &CaughtUpChannel) -> Option<Vec<Move>> {
+    pub(crate) fn caught_up(&mut self, end: &CaughtUpMessageChannel) -> Option<Vec<Move>> {
         let wanted = self.0.get_mut(&end.channel).filter(|wanted| wanted.granted())?;
-        wanted.phase = Phase::Live;
-        let Some(cursor) = end.cursor.as_ref().filter(|_| !is(Defect::NoSilentMoves)) else { return Some(Vec::new()) };
+        wanted.phase = ChannelPhase::Live;
+        let Some(cursor) = end.cursor.as_ref().filter(|_| !is(OmittedRule::NoSilentMoves)) else {
+            return Some(Vec::new());
+        };
         let stream = wanted.stream.clone();
-        match is(Defect::NamedMoveStream) {
+        match is(OmittedRule::NamedMoveStream) {
             true => Some(self.advance(&end.channel, &stream, cursor)),
             false => Some(self.advance_alone(&end.channel, cursor)),
         }
@@ -227,7 +239,7 @@ impl Positions {
     pub(crate) fn heartbeat(&mut self, cursors: &BTreeMap<String, Option<String>>) -> Vec<Move> {
         let mut moves = Vec::new();
         for (stream, cursor) in cursors.iter().filter_map(|(stream, cursor)| Some((stream, cursor.as_ref()?))) {
-            if !is(Defect::NoSilentMoves) {
+            if !is(OmittedRule::NoSilentMoves) {
                 moves.extend(self.advance("", stream, cursor));
             }
         }
@@ -238,8 +250,8 @@ impl Positions {
     fn advance(&mut self, channel: &str, stream: &str, cursor: &str) -> Vec<Move> {
         let mut moves = Vec::new();
         for (name, wanted) in &mut self.0 {
-            let joins = wanted.phase == Phase::Live || is(Defect::EarlySharing);
-            let shares = channel.is_empty() || !is(Defect::NoSharing);
+            let joins = wanted.phase == ChannelPhase::Live || is(OmittedRule::EarlySharing);
+            let shares = channel.is_empty() || !is(OmittedRule::NoSharing);
             let shared = wanted.stream == stream && joins && shares;
             if shared || name == channel {
                 wanted.cursor = Some(cursor.to_owned());
@@ -255,14 +267,14 @@ impl Positions {
         vec![(channel.to_owned(), wanted.cursor.clone())]
     }
 
-    fn asked(&mut self, channel: &str, request: u64) -> Option<&mut Wanted> {
-        self.0.get_mut(channel).filter(|wanted| wanted.phase == Phase::Asked(request))
+    fn asked(&mut self, channel: &str, request: u64) -> Option<&mut ChannelPosition> {
+        self.0.get_mut(channel).filter(|wanted| wanted.phase == ChannelPhase::Asked(request))
     }
 }
 
-fn element(wanted: &Wanted) -> String {
+fn element(wanted: &ChannelPosition) -> String {
     let mut options = wanted.options.clone();
-    if is(Defect::OptionsLost) && wanted.cursor.is_some() {
+    if is(OmittedRule::OptionsLost) && wanted.cursor.is_some() {
         options = Channel::new(options.channel);
     }
     if let Some(cursor) = &wanted.cursor {
@@ -337,7 +349,7 @@ mod tests {
         let mut positions = wanting(&["a"]);
         asked(&mut positions);
         granted(&mut positions, &json!([{ "channel": "a", "class": "x", "cursor": "1-1", "live": true }]));
-        let meta = |id: &str| serde_json::from_value::<Meta>(json!({ "channel": "a", "id": id })).unwrap();
+        let meta = |id: &str| serde_json::from_value::<MessageMeta>(json!({ "channel": "a", "id": id })).unwrap();
         assert!(positions.push(&meta("1-2")).is_some());
         positions.want("a".into());
         assert!(positions.push(&meta("1-3")).is_none(), "the cursor of the next request is 1-2");

@@ -8,12 +8,12 @@ use tickgate_wire::model::StreamId;
 
 use crate::{
     error::Error,
-    http::{Request, TIMEOUT},
+    http::{HttpRequest, TIMEOUT},
 };
 
 /// One publication.
 #[derive(Clone, Debug, Serialize)]
-pub struct Publication<'a> {
+pub struct PublicationRequest<'a> {
     /// A topic, or with `user` one of the user's private channels.
     pub channel: &'a str,
     /// The owner of the private channel.
@@ -29,19 +29,19 @@ pub struct Publication<'a> {
 
 /// The result of an accepted publication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Published {
+pub struct PublicationReceipt {
     /// Its position; `None` if the topic is not retained.
     pub id: Option<StreamId>,
     /// It was published before under the same `msg_id`; `id` is that of the first time.
     pub duplicate: bool,
 }
 
-impl Publication<'_> {
+impl PublicationRequest<'_> {
     /// Publishes it through any replica, by its operations listener, such as `http://127.0.0.1:8001`; within 15 seconds.
     ///
     /// # Errors
-    /// As [`Publication::publish_within`].
-    pub async fn publish(&self, operations: &str, api_key: Option<&str>) -> Result<Published, Error> {
+    /// As [`PublicationRequest::publish_within`].
+    pub async fn publish(&self, operations: &str, api_key: Option<&str>) -> Result<PublicationReceipt, Error> {
         self.publish_within(TIMEOUT, operations, api_key).await
     }
 
@@ -55,10 +55,10 @@ impl Publication<'_> {
         timeout: Duration,
         operations: &str,
         api_key: Option<&str>,
-    ) -> Result<Published, Error> {
+    ) -> Result<PublicationReceipt, Error> {
         let body = serde_json::to_string(self).map_err(|error| Error::Invalid(error.to_string()))?;
-        let request = Request::post(format!("{}/api/v1/publish", operations.trim_end_matches('/')), body);
-        let request = api_key.into_iter().fold(request, Request::bearer);
+        let request = HttpRequest::post(format!("{}/api/v1/publish", operations.trim_end_matches('/')), body);
+        let request = api_key.into_iter().fold(request, HttpRequest::bearer);
         let response = request.timeout(timeout).send().await?.success()?;
         serde_json::from_str(&response.body)
             .map_err(|error| Error::Lost(format!("not a response of a gateway: {error}")))
@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn data_is_sent_as_written() {
         let data = RawValue::from_string(r#"{"price": 1.10, "a":1e400}"#.into()).unwrap();
-        let publication = Publication { channel: "orders", user: Some("alice"), data: &data, msg_id: None };
+        let publication = PublicationRequest { channel: "orders", user: Some("alice"), data: &data, msg_id: None };
         let body = serde_json::to_string(&publication).unwrap();
         assert_eq!(body, r#"{"channel":"orders","user":"alice","data":{"price": 1.10, "a":1e400}}"#);
     }

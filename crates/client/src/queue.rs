@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, VecDeque};
 use tokio::sync::mpsc::{Sender, error::TrySendError};
 
 use crate::{
-    event::{Event, State},
+    event::{ClientState, Event},
     positions::Move,
 };
 
@@ -22,7 +22,7 @@ pub(crate) struct Delivery {
 
 /// The queue to the application. This is its only sender.
 #[derive(Debug)]
-pub(crate) struct Queue {
+pub(crate) struct EventQueue {
     deliveries: Sender<Delivery>,
     /// Events that do not fit in the queue: at most those of one frame, and a state.
     pending: VecDeque<Delivery>,
@@ -30,7 +30,7 @@ pub(crate) struct Queue {
     unknown: BTreeSet<String>,
 }
 
-impl Queue {
+impl EventQueue {
     pub(crate) fn new(deliveries: Sender<Delivery>) -> Self {
         Self { deliveries, pending: VecDeque::new(), state: "", unknown: BTreeSet::new() }
     }
@@ -65,8 +65,8 @@ impl Queue {
     }
 
     /// Reports a state if it has changed.
-    pub(crate) fn state(&mut self, state: State) {
-        if state.name() != self.state || matches!(state, State::Waiting { .. }) {
+    pub(crate) fn state(&mut self, state: ClientState) {
+        if state.name() != self.state || matches!(state, ClientState::Waiting { .. }) {
             self.state = state.name();
             self.event(Event::State(state));
         }
@@ -123,14 +123,14 @@ mod tests {
     #[test]
     fn only_the_newest_waiting_state_is_kept() {
         let (deliveries, mut taken) = mpsc::channel(1);
-        let mut queue = Queue::new(deliveries);
-        queue.state(State::Connecting);
-        queue.state(State::Connecting);
-        queue.state(State::CatchingUp);
+        let mut queue = EventQueue::new(deliveries);
+        queue.state(ClientState::Connecting);
+        queue.state(ClientState::Connecting);
+        queue.state(ClientState::CatchingUp);
         queue.unknown("news");
         queue.unknown("news");
-        queue.state(State::Stale);
-        queue.state(State::Live);
+        queue.state(ClientState::Stale);
+        queue.state(ClientState::Live);
         assert!(!queue.has_room());
         let mut seen = Vec::new();
         while let Ok(delivery) = taken.try_recv() {

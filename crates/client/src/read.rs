@@ -10,8 +10,8 @@ use serde_json::value::RawValue;
 use tickgate_wire::time::Timestamp;
 
 use crate::{
-    defect::{Defect, is},
-    event::{Gap, Meta},
+    defect::{OmittedRule, is},
+    event::{Gap, MessageMeta},
     server_error::ServerError,
 };
 
@@ -21,44 +21,44 @@ pub(crate) type Unreadable = String;
 /// One message.
 #[derive(Debug)]
 pub(crate) enum Incoming<'a> {
-    Push(Meta),
+    Push(MessageMeta),
     /// The reply to a request, and whether it is an error.
     Reply {
         id: &'a str,
         is_error: bool,
     },
-    Notice(Notice),
+    Notice(ServerNotice),
     /// A notice that this client does not know.
     Unknown(Cow<'a, str>),
 }
 
 /// A notice.
 #[derive(Debug)]
-pub(crate) enum Notice {
-    Welcome(Box<Welcome>),
-    CaughtUp(CaughtUp),
+pub(crate) enum ServerNotice {
+    Welcome(Box<WelcomeMessage>),
+    CaughtUp(CaughtUpMessage),
     Gap(Gap),
-    Heartbeat(Heartbeat),
+    Heartbeat(HeartbeatMessage),
     TokenExpiring,
-    Unsubscribed(Unsubscribed),
-    Closing(Closing),
+    Unsubscribed(UnsubscribedMessage),
+    Closing(ClosingMessage),
     Error(ServerError),
 }
 
 #[derive(Debug, Deserialize)]
-pub(crate) struct Welcome {
+pub(crate) struct WelcomeMessage {
     pub session: Option<String>,
     pub user: Option<String>,
     pub expires_at: Option<Timestamp>,
     pub server_time: Timestamp,
     /// In seconds.
     pub heartbeat_interval: u64,
-    pub limits: Limits,
+    pub limits: WelcomeMessageLimits,
 }
 
 /// Limits of a connection.
 #[derive(Clone, Copy, Debug, Deserialize)]
-pub(crate) struct Limits {
+pub(crate) struct WelcomeMessageLimits {
     pub message_bytes: usize,
     pub subscriptions: usize,
     pub names_per_second: u32,
@@ -66,12 +66,12 @@ pub(crate) struct Limits {
 }
 
 #[derive(Debug, Deserialize)]
-pub(crate) struct CaughtUp {
-    pub channels: Vec<CaughtUpChannel>,
+pub(crate) struct CaughtUpMessage {
+    pub channels: Vec<CaughtUpMessageChannel>,
 }
 
 #[derive(Debug, Deserialize)]
-pub(crate) struct CaughtUpChannel {
+pub(crate) struct CaughtUpMessageChannel {
     pub channel: String,
     pub cursor: Option<String>,
     pub replayed: u64,
@@ -79,20 +79,20 @@ pub(crate) struct CaughtUpChannel {
 }
 
 #[derive(Debug, Deserialize)]
-pub(crate) struct Heartbeat {
+pub(crate) struct HeartbeatMessage {
     #[serde(default)]
     pub cursors: BTreeMap<String, Option<String>>,
 }
 
 #[derive(Debug, Deserialize)]
-pub(crate) struct Unsubscribed {
+pub(crate) struct UnsubscribedMessage {
     pub channels: Vec<String>,
     #[serde(flatten)]
     pub error: ServerError,
 }
 
 #[derive(Debug, Deserialize)]
-pub(crate) struct Closing {
+pub(crate) struct ClosingMessage {
     pub code: u16,
     #[serde(default)]
     pub message: String,
@@ -101,11 +101,11 @@ pub(crate) struct Closing {
     pub after_ms: Option<u64>,
 }
 
-impl Closing {
+impl ClosingMessage {
     /// The meaning of an `error` before the welcome: it can only be about the token.
     pub(crate) fn of(error: &ServerError) -> Self {
         let after_ms = error.details.retry_after_ms;
-        let again = after_ms.is_some() || is(Defect::RefusedTokenAgain);
+        let again = after_ms.is_some() || is(OmittedRule::RefusedTokenAgain);
         let reconnect = if again { "yes" } else { "new_token" };
         Self { code: error.code, message: error.to_string(), reconnect: reconnect.into(), after_ms }
     }
@@ -117,9 +117,9 @@ impl Closing {
 
 /// The reply to a `subscribe`.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Subscribed {
+pub(crate) struct SubscribedMessage {
     pub channels: Vec<Granted>,
-    pub errors: Vec<RefusedChannel>,
+    pub errors: Vec<RefusedMessageChannel>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -132,7 +132,7 @@ pub(crate) struct Granted {
 }
 
 #[derive(Debug, Deserialize)]
-pub(crate) struct RefusedChannel {
+pub(crate) struct RefusedMessageChannel {
     pub channel: String,
     #[serde(flatten)]
     pub error: ServerError,
@@ -140,19 +140,19 @@ pub(crate) struct RefusedChannel {
 
 /// The reply to a `publish` or a `command`.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Accepted {
+pub(crate) struct AcceptedMessage {
     pub publication_id: Option<String>,
     pub duplicate: bool,
 }
 
 #[derive(Debug, Deserialize)]
-pub(crate) struct Authenticated {
+pub(crate) struct AuthenticatedMessage {
     pub expires_at: Option<Timestamp>,
 }
 
 /// The messages of a frame, each as its text.
 pub(crate) fn messages(frame: &str) -> Result<Vec<&str>, Unreadable> {
-    match frame.trim_start().starts_with('[') && !is(Defect::NoArrays) {
+    match frame.trim_start().starts_with('[') && !is(OmittedRule::NoArrays) {
         true => {
             let elements: Vec<&RawValue> = parse(frame)?;
             Ok(elements.into_iter().map(RawValue::get).collect())
@@ -176,12 +176,12 @@ pub(crate) fn message(text: &str) -> Result<Incoming<'_>, Unreadable> {
     #[derive(Deserialize)]
     struct Pushed {
         #[serde(rename = "_meta")]
-        meta: Option<Meta>,
+        meta: Option<MessageMeta>,
     }
     if !text.trim_start().starts_with('{') {
         return Err("not an object".into());
     }
-    let by_structure = !is(Defect::TypeFirst);
+    let by_structure = !is(OmittedRule::TypeFirst);
     if by_structure && let Some(meta) = parse::<Pushed>(text)?.meta {
         return Ok(Incoming::Push(meta));
     }
@@ -191,16 +191,16 @@ pub(crate) fn message(text: &str) -> Result<Incoming<'_>, Unreadable> {
         return Ok(Incoming::Reply { id: id.get(), is_error: kind == "error" });
     }
     let notice = match &*kind {
-        "connection_established" => Notice::Welcome(parse(text)?),
-        "caught_up" => Notice::CaughtUp(parse(text)?),
-        "gap" => Notice::Gap(parse(text)?),
-        "heartbeat" => Notice::Heartbeat(parse(text)?),
-        "token_expiring" => Notice::TokenExpiring,
-        "unsubscribed" => Notice::Unsubscribed(parse(text)?),
-        "closing" => Notice::Closing(parse(text)?),
-        "error" => Notice::Error(parse(text)?),
+        "connection_established" => ServerNotice::Welcome(parse(text)?),
+        "caught_up" => ServerNotice::CaughtUp(parse(text)?),
+        "gap" => ServerNotice::Gap(parse(text)?),
+        "heartbeat" => ServerNotice::Heartbeat(parse(text)?),
+        "token_expiring" => ServerNotice::TokenExpiring,
+        "unsubscribed" => ServerNotice::Unsubscribed(parse(text)?),
+        "closing" => ServerNotice::Closing(parse(text)?),
+        "error" => ServerNotice::Error(parse(text)?),
         _ if meta.is_some() => return parse(meta.map_or("", RawValue::get)).map(Incoming::Push),
-        _ if is(Defect::NothingNew) => return Err(format!("an unknown message {kind:?}")),
+        _ if is(OmittedRule::NothingNew) => return Err(format!("an unknown message {kind:?}")),
         _ => return Ok(Incoming::Unknown(kind)),
     };
     Ok(Incoming::Notice(notice))
@@ -223,7 +223,7 @@ mod tests {
         assert!(matches!(message(reply), Ok(Incoming::Reply { id: "\"x\"", is_error: true })));
         let gap =
             r#"{"type":"gap","channels":["a"],"after":null,"before":null,"count":null,"reason":"new","cursor":"7-1"}"#;
-        assert!(matches!(message(gap), Ok(Incoming::Notice(Notice::Gap(gap))) if gap.reason == "new"));
+        assert!(matches!(message(gap), Ok(Incoming::Notice(ServerNotice::Gap(gap))) if gap.reason == "new"));
         assert!(matches!(message(r#"{"type":"news"}"#), Ok(Incoming::Unknown(kind)) if kind == "news"));
     }
 

@@ -16,12 +16,12 @@ pub struct ServerError {
     pub message: String,
     /// More, for programs.
     #[serde(default)]
-    pub details: Details,
+    pub details: ErrorDetails,
 }
 
 /// Further details of an error.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-pub struct Details {
+pub struct ErrorDetails {
     /// The field of the request that is wrong.
     pub field: Option<String>,
     /// Milliseconds after which the same request may succeed; `None` if it will not.

@@ -4,7 +4,7 @@ use crate::{channel::Channel, headers::Headers, token::TokenSource};
 
 /// How the token reaches the gateway.
 #[derive(Clone, Debug)]
-pub(crate) enum Auth {
+pub(crate) enum TokenPlacement {
     None,
     Bearer(TokenSource),
     Message(TokenSource),
@@ -12,10 +12,10 @@ pub(crate) enum Auth {
 
 /// The settings of a client.
 #[derive(Clone, Debug)]
-pub(crate) struct Settings {
+pub(crate) struct ClientSettings {
     /// At least one.
     pub endpoints: Vec<String>,
-    pub auth: Auth,
+    pub auth: TokenPlacement,
     pub headers: Headers,
     pub channels: Vec<Channel>,
     pub queue_max: usize,

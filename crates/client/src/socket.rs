@@ -20,8 +20,8 @@ use tokio_tungstenite::{
 };
 
 use crate::{
-    defect::{Defect, is},
-    error::{Closed, Error, Refusal},
+    defect::{OmittedRule, is},
+    error::{Closed, Error, HttpRefusal},
     headers::Headers,
 };
 
@@ -38,13 +38,13 @@ type Tungstenite = WebSocketStream<MaybeTlsStream<TcpStream>>;
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
 fn config() -> WebSocketConfig {
-    let most = if is(Defect::SmallMessages) { 64 << 10 } else { MESSAGE_BYTES_MAX };
+    let most = if is(OmittedRule::SmallMessages) { 64 << 10 } else { MESSAGE_BYTES_MAX };
     WebSocketConfig::default().max_message_size(Some(most)).max_frame_size(Some(most))
 }
 
 /// What arrived on a connection.
 #[derive(Debug)]
-pub(crate) enum Frame {
+pub(crate) enum IncomingFrame {
     Text(String),
     /// A ping, which is answered, or a pong.
     SignOfLife,
@@ -86,13 +86,13 @@ impl Opening {
     }
 
     /// Opens the connection, without a time limit.
-    pub(crate) async fn connect(&self) -> Result<Socket, Error> {
+    pub(crate) async fn connect(&self) -> Result<ClientSocket, Error> {
         let handshake = connect_async_with_config(self.request()?, Some(config()), true);
         handshake.await.map_err(refused).map(|opened| self.socket(opened))
     }
 
-    fn socket(&self, (inner, response): (Tungstenite, Response)) -> Socket {
-        Socket { inner, headers: response.into_parts().0.headers, silence_max: self.silence_max }
+    fn socket(&self, (inner, response): (Tungstenite, Response)) -> ClientSocket {
+        ClientSocket { inner, headers: response.into_parts().0.headers, silence_max: self.silence_max }
     }
 
     /// Sets how long the gateway may be silent before the connection counts as lost. Heartbeats and pings are signs of
@@ -107,7 +107,7 @@ impl Opening {
     ///
     /// # Errors
     /// [`Error::Invalid`], [`Error::Unreachable`], [`Error::Refused`], or [`Error::Timeout`].
-    pub async fn open(&self) -> Result<Socket, Error> {
+    pub async fn open(&self) -> Result<ClientSocket, Error> {
         self.opened(connect_async_with_config(self.request()?, Some(config()), true)).await
     }
 
@@ -115,7 +115,7 @@ impl Opening {
     ///
     /// # Errors
     /// As [`Opening::open`].
-    pub async fn open_over(&self, stream: TcpStream) -> Result<Socket, Error> {
+    pub async fn open_over(&self, stream: TcpStream) -> Result<ClientSocket, Error> {
         let stream = MaybeTlsStream::Plain(stream);
         self.opened(client_async_with_config(self.request()?, stream, Some(config()))).await
     }
@@ -123,7 +123,7 @@ impl Opening {
     async fn opened(
         &self,
         handshake: impl Future<Output = Result<(Tungstenite, Response), Broken>>,
-    ) -> Result<Socket, Error> {
+    ) -> Result<ClientSocket, Error> {
         let limit = CONNECT_TIMEOUT;
         match timeout(limit, handshake).await {
             Ok(opened) => opened.map_err(refused).map(|opened| self.socket(opened)),
@@ -151,21 +151,21 @@ fn refused(error: Broken) -> Error {
     }
 }
 
-fn refusal(response: Response) -> Refusal {
+fn refusal(response: Response) -> HttpRefusal {
     let (parts, body) = response.into_parts();
     let body = String::from_utf8_lossy(&body.unwrap_or_default()).into_owned();
-    Refusal { status: parts.status, headers: parts.headers, body }
+    HttpRefusal { status: parts.status, headers: parts.headers, body }
 }
 
 /// An open connection. Dropping it closes it without a Close frame.
 #[derive(Debug)]
-pub struct Socket {
+pub struct ClientSocket {
     inner: Tungstenite,
     headers: HeaderMap,
     silence_max: Duration,
 }
 
-impl Socket {
+impl ClientSocket {
     /// The headers of the handshake response.
     #[must_use]
     pub fn headers(&self) -> &HeaderMap {
@@ -192,7 +192,7 @@ impl Socket {
     ///
     /// # Errors
     /// [`Error::Closed`] or [`Error::Lost`].
-    pub(crate) async fn frame(&mut self) -> Result<Frame, Error> {
+    pub(crate) async fn frame(&mut self) -> Result<IncomingFrame, Error> {
         match self.inner.next().await {
             Some(Ok(message)) => frame(message),
             Some(Err(error)) => Err(lost(&error)),
@@ -226,12 +226,12 @@ impl Socket {
     }
 }
 
-/// The writing half of a [`Socket`].
+/// The writing half of a [`ClientSocket`].
 #[derive(Debug)]
 pub struct SocketSender(SplitSink<Tungstenite, Message>);
 
 impl SocketSender {
-    /// As [`Socket::send`].
+    /// As [`ClientSocket::send`].
     ///
     /// # Errors
     /// [`Error::Lost`] if the connection has ended.
@@ -248,7 +248,7 @@ impl SocketSender {
     }
 }
 
-/// The reading half of a [`Socket`]. It also answers pings: keep reading.
+/// The reading half of a [`ClientSocket`]. It also answers pings: keep reading.
 #[derive(Debug)]
 pub struct SocketReceiver {
     inner: SplitStream<Tungstenite>,
@@ -256,7 +256,7 @@ pub struct SocketReceiver {
 }
 
 impl SocketReceiver {
-    /// As [`Socket::next`].
+    /// As [`ClientSocket::next`].
     ///
     /// # Errors
     /// [`Error::Closed`], [`Error::Lost`], or [`Error::Timeout`] after [`Opening::silence_max`].
@@ -276,17 +276,17 @@ where
             Ok(None) => return Err(end_of_stream()),
             Err(_) => return Err(Error::Timeout { what: "nothing received", limit }),
         };
-        if let Frame::Text(text) = frame(message)? {
+        if let IncomingFrame::Text(text) = frame(message)? {
             return Ok(text);
         }
     }
 }
 
-fn frame(message: Message) -> Result<Frame, Error> {
+fn frame(message: Message) -> Result<IncomingFrame, Error> {
     match message {
-        Message::Text(text) => Ok(Frame::Text(text.as_str().to_owned())),
-        Message::Binary(_) => Ok(Frame::Binary),
-        Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Ok(Frame::SignOfLife),
+        Message::Text(text) => Ok(IncomingFrame::Text(text.as_str().to_owned())),
+        Message::Binary(_) => Ok(IncomingFrame::Binary),
+        Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Ok(IncomingFrame::SignOfLife),
         Message::Close(frame) => {
             let code = frame.as_ref().map(|frame| frame.code.into());
             let reason = frame.map(|frame| frame.reason.as_str().to_owned()).unwrap_or_default();

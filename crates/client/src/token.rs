@@ -12,7 +12,7 @@ use tickgate_wire::time::Timestamp;
 use tokio::time::timeout;
 
 use crate::{
-    defect::{Defect, is},
+    defect::{OmittedRule, is},
     error::Error,
 };
 
@@ -67,18 +67,18 @@ impl fmt::Debug for TokenSource {
 
 /// The token in use.
 #[derive(Default)]
-pub(crate) struct Token {
+pub(crate) struct CurrentToken {
     text: Option<String>,
     ends: Option<Instant>,
 }
 
-impl fmt::Debug for Token {
+impl fmt::Debug for CurrentToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Token").field("ends", &self.ends).finish_non_exhaustive()
     }
 }
 
-impl Token {
+impl CurrentToken {
     /// The token, unless it has expired.
     pub(crate) fn valid(&self, now: Instant) -> Option<String> {
         self.text.clone().filter(|_| self.ends.is_none_or(|ends| ends > now))
@@ -90,7 +90,7 @@ impl Token {
 
     /// Forgets the token, because the gateway requires a new one.
     pub(crate) fn drop(&mut self) {
-        if !is(Defect::OldToken) {
+        if !is(OmittedRule::OldToken) {
             *self = Self::default();
         }
     }
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_token_is_renewed_a_minute_or_half_of_its_life_before_it_expires() {
-        let (mut token, now) = (Token::default(), Instant::now());
+        let (mut token, now) = (CurrentToken::default(), Instant::now());
         token.set("a".into());
         let in_seconds = |seconds| Some(now + Duration::from_secs(seconds));
         assert_eq!(token.left(now, Duration::from_secs(3600)), in_seconds(3540));

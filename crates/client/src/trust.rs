@@ -15,7 +15,7 @@ use crate::error::Error;
 
 /// Both sides of the trust between a client and a server.
 #[derive(Clone, Default)]
-pub(crate) struct Trust {
+pub(crate) struct ServerTrust {
     pub(crate) servers: Servers,
     /// Certificate chain and key, in PEM form.
     pub(crate) identity: Option<(Bytes, Bytes)>,
@@ -34,13 +34,13 @@ pub(crate) enum Servers {
 }
 
 /// Never shows the key.
-impl fmt::Debug for Trust {
+impl fmt::Debug for ServerTrust {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Trust").field("identity", &self.identity.is_some()).finish_non_exhaustive()
     }
 }
 
-impl Trust {
+impl ServerTrust {
     /// The TLS settings of a connection.
     ///
     /// # Errors

@@ -5,14 +5,14 @@
 use std::{collections::BTreeSet, fmt::Write};
 
 use futures_util::{StreamExt, stream};
-use tickgate_client::defect::Defect;
-use tickgate_client_suite::{Outcome, Plan, RULES, SCENARIOS, play};
+use tickgate_client::defect::OmittedRule;
+use tickgate_client_suite::{RULES, SCENARIOS, ScenarioOutcome, SuitePlan, play};
 
 const ADAPTER: &str = env!("CARGO_BIN_EXE_tickgate-client-adapter");
 /// Number of scenarios that run at the same time.
 const JOBS: usize = 24;
 
-fn explained(outcome: &Outcome) -> Option<String> {
+fn explained(outcome: &ScenarioOutcome) -> Option<String> {
     let fault = outcome.fault.as_ref()?;
     let mut text = format!("{:?}\n  expected: {}\n  got: {}\n", outcome.scenario, fault.expected, fault.got);
     write!(text, "{}", outcome.trace).unwrap();
@@ -21,7 +21,7 @@ fn explained(outcome: &Outcome) -> Option<String> {
 
 #[tokio::test]
 async fn the_client_passes() {
-    let plan = Plan { command: ADAPTER.into(), scenarios: SCENARIOS.iter().collect(), jobs: JOBS };
+    let plan = SuitePlan { command: ADAPTER.into(), scenarios: SCENARIOS.iter().collect(), jobs: JOBS };
     let outcomes = play(&plan, |_| ()).await;
     assert!(outcomes.len() >= 30, "only {} scenarios", outcomes.len());
     let faults: Vec<_> = outcomes.iter().filter_map(explained).collect();
@@ -31,16 +31,16 @@ async fn the_client_passes() {
 #[test]
 fn each_rule_has_a_defect() {
     let rules: BTreeSet<_> = RULES.iter().map(|rule| rule.number).collect();
-    assert_eq!(Defect::ALL.iter().map(|(rule, _)| *rule).collect::<BTreeSet<_>>(), rules);
+    assert_eq!(OmittedRule::ALL.iter().map(|(rule, _)| *rule).collect::<BTreeSet<_>>(), rules);
 }
 
 #[tokio::test]
 async fn without_any_one_rule_it_fails_that_rule() {
-    let passing = stream::iter(Defect::ALL)
+    let passing = stream::iter(OmittedRule::ALL)
         .map(async |(rule, defect)| {
             let scenarios = SCENARIOS.iter().filter(|scenario| scenario.rule == *rule).collect();
             let command = format!("env TICKGATE_CLIENT_DEFECT={defect:?} {ADAPTER}");
-            let outcomes = play(&Plan { command, scenarios, jobs: JOBS }, |_| ()).await;
+            let outcomes = play(&SuitePlan { command, scenarios, jobs: JOBS }, |_| ()).await;
             outcomes.iter().all(|outcome| outcome.fault.is_none()).then(|| format!("rule {rule}: {defect:?}"))
         })
         .buffer_unordered(JOBS)

@@ -16,7 +16,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A process to start.
 #[derive(Debug)]
-pub struct Spec<'a> {
+pub struct ProcessSpec<'a> {
     /// The name of its log file, and of the process in error messages.
     pub name: &'a str,
     /// A path, or a name to look up in `PATH`.
@@ -35,15 +35,15 @@ pub struct Spec<'a> {
 
 /// A running process. Killed on drop.
 #[derive(Debug)]
-pub struct Started(Child);
+pub struct ChildProcess(Child);
 
-impl Started {
+impl ChildProcess {
     /// Starts the process and waits until it accepts connections.
     ///
     /// # Errors
     /// It could not be started, ended early, or did not accept connections within 10 seconds; the last two quote its
     /// log.
-    pub fn start(spec: &Spec<'_>) -> io::Result<Self> {
+    pub fn start(spec: &ProcessSpec<'_>) -> io::Result<Self> {
         let mut command = match spec.cpu {
             Some(cpu) => {
                 let mut command = Command::new("taskset");
@@ -78,7 +78,7 @@ impl Started {
     }
 }
 
-impl Drop for Started {
+impl Drop for ChildProcess {
     fn drop(&mut self) {
         // It may already have ended.
         let _ = self.0.kill();
@@ -113,8 +113,8 @@ pub fn pin_self(cpu: usize) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    fn spec<'a>(program: &'a Path, arguments: &[&str], dir: &'a Path) -> Spec<'a> {
-        Spec {
+    fn spec<'a>(program: &'a Path, arguments: &[&str], dir: &'a Path) -> ProcessSpec<'a> {
+        ProcessSpec {
             name: "tried",
             program,
             arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
@@ -128,14 +128,15 @@ mod tests {
     #[test]
     fn a_process_that_ends_early_is_reported_with_its_log() {
         let dir = tempfile::tempdir().unwrap();
-        let error = Started::start(&spec(Path::new("sh"), &["-c", "echo \"$GREETING\" >&2"], dir.path())).unwrap_err();
+        let error =
+            ChildProcess::start(&spec(Path::new("sh"), &["-c", "echo \"$GREETING\" >&2"], dir.path())).unwrap_err();
         assert_eq!(error.to_string(), "tried did not start: hello from the environment\n");
     }
 
     #[test]
     fn a_missing_program_is_named() {
         let dir = tempfile::tempdir().unwrap();
-        let error = Started::start(&spec(Path::new("/nonexistent/program"), &[], dir.path())).unwrap_err();
+        let error = ChildProcess::start(&spec(Path::new("/nonexistent/program"), &[], dir.path())).unwrap_err();
         assert!(error.to_string().starts_with("cannot start tried (/nonexistent/program): "), "{error}");
     }
 
@@ -146,7 +147,7 @@ mod tests {
         // A listener that already accepts connections: only the process itself matters here.
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         spec.address = listener.local_addr().unwrap().to_string();
-        let started = Started::start(&spec).unwrap();
+        let started = ChildProcess::start(&spec).unwrap();
         let proc = format!("/proc/{}", started.pid());
         assert!(Path::new(&proc).exists());
         drop(started);

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 /// The effect of a message on the connection.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum ControlEffect {
     Answer(String),
     /// A response, then the end.
     AnswerAndClose(String),
@@ -19,22 +19,26 @@ pub(crate) type Misdeed = (&'static str, String);
 
 /// The subscriptions of one connection.
 #[derive(Debug)]
-pub(crate) struct Subscriptions {
+pub(crate) struct ConnectionStreams {
     pub streams: HashSet<String>,
     pub combined: bool,
 }
 
 /// What the connection must know to respond.
-pub(crate) struct Limits<'a> {
+pub(crate) struct ConnectionLimits<'a> {
     pub streams_max: usize,
     pub flat_errors: bool,
     /// Whether a lower-case symbol has data.
     pub has_data: &'a dyn Fn(&str) -> bool,
 }
 
-impl Subscriptions {
+impl ConnectionStreams {
     /// Handles one message. New names are returned in the order in which they came.
-    pub(crate) fn take(&mut self, text: &str, limits: &Limits<'_>) -> (Outcome, Vec<String>, Vec<Misdeed>) {
+    pub(crate) fn take(
+        &mut self,
+        text: &str,
+        limits: &ConnectionLimits<'_>,
+    ) -> (ControlEffect, Vec<String>, Vec<Misdeed>) {
         let (mut new, mut misdeeds) = (Vec::new(), Vec::new());
         let error = |code: i64, message: &str, id: &Value| {
             let response = if limits.flat_errors {
@@ -46,13 +50,14 @@ impl Subscriptions {
         };
         let Ok(message) = serde_json::from_str::<Value>(text) else {
             misdeeds.push(("protocol", "a message that is not JSON".into()));
-            let outcome = Outcome::Answer(error(3, "Invalid JSON: expected value at line 1 column 1", &Value::Null));
+            let outcome =
+                ControlEffect::Answer(error(3, "Invalid JSON: expected value at line 1 column 1", &Value::Null));
             return (outcome, new, misdeeds);
         };
         let id = message["id"].clone();
         if !(id.is_u64() || id.is_null()) {
             return (
-                Outcome::Answer(error(2, "Invalid request: request ID must be an unsigned integer", &id)),
+                ControlEffect::Answer(error(2, "Invalid request: request ID must be an unsigned integer", &id)),
                 new,
                 misdeeds,
             );
@@ -62,7 +67,11 @@ impl Subscriptions {
             Some("SUBSCRIBE") => {
                 if names.iter().any(|name| !name.contains('@')) {
                     misdeeds.push(("name", names.join(",")));
-                    return (Outcome::AnswerAndClose(error(2, "Invalid request: invalid stream", &id)), new, misdeeds);
+                    return (
+                        ControlEffect::AnswerAndClose(error(2, "Invalid request: invalid stream", &id)),
+                        new,
+                        misdeeds,
+                    );
                 }
                 for name in names {
                     if !name.starts_with('!') && !is_good(name, limits) {
@@ -74,33 +83,33 @@ impl Subscriptions {
                 }
                 if self.streams.len() > limits.streams_max {
                     misdeeds.push(("size", format!("{} streams", self.streams.len())));
-                    return (Outcome::AnswerAndClose(error(4, "Too many subscriptions", &id)), new, misdeeds);
+                    return (ControlEffect::AnswerAndClose(error(4, "Too many subscriptions", &id)), new, misdeeds);
                 }
-                Outcome::Answer(json!({"result": null, "id": id}).to_string())
+                ControlEffect::Answer(json!({"result": null, "id": id}).to_string())
             }
             Some("UNSUBSCRIBE") => {
                 for name in names {
                     self.streams.remove(name);
                 }
-                Outcome::Answer(json!({"result": null, "id": id}).to_string())
+                ControlEffect::Answer(json!({"result": null, "id": id}).to_string())
             }
             Some("LIST_SUBSCRIPTIONS") => {
                 let mut all: Vec<_> = self.streams.iter().collect();
                 all.sort();
-                Outcome::Answer(json!({"result": all, "id": id}).to_string())
+                ControlEffect::Answer(json!({"result": all, "id": id}).to_string())
             }
             Some("SET_PROPERTY") => {
                 self.combined = message["params"][1].as_bool().unwrap_or(self.combined);
-                Outcome::Answer(json!({"result": null, "id": id}).to_string())
+                ControlEffect::Answer(json!({"result": null, "id": id}).to_string())
             }
-            Some("GET_PROPERTY") => Outcome::Answer(json!({"result": self.combined, "id": id}).to_string()),
-            _ => Outcome::Answer(error(2, "Invalid request: unknown variant", &id)),
+            Some("GET_PROPERTY") => ControlEffect::Answer(json!({"result": self.combined, "id": id}).to_string()),
+            _ => ControlEffect::Answer(error(2, "Invalid request: unknown variant", &id)),
         };
         (outcome, new, misdeeds)
     }
 }
 
-fn is_good(name: &str, limits: &Limits<'_>) -> bool {
+fn is_good(name: &str, limits: &ConnectionLimits<'_>) -> bool {
     let symbol = name.split('@').next().unwrap_or_default();
     symbol == symbol.to_ascii_lowercase() && (limits.has_data)(symbol)
 }
@@ -109,12 +118,12 @@ fn is_good(name: &str, limits: &Limits<'_>) -> bool {
 mod tests {
     use super::*;
 
-    fn limits() -> Limits<'static> {
-        Limits { streams_max: 2, flat_errors: false, has_data: &|symbol| symbol == "btcusdt" }
+    fn limits() -> ConnectionLimits<'static> {
+        ConnectionLimits { streams_max: 2, flat_errors: false, has_data: &|symbol| symbol == "btcusdt" }
     }
 
-    fn fresh() -> Subscriptions {
-        Subscriptions { streams: HashSet::new(), combined: true }
+    fn fresh() -> ConnectionStreams {
+        ConnectionStreams { streams: HashSet::new(), combined: true }
     }
 
     #[test]
@@ -122,10 +131,10 @@ mod tests {
         let mut subscriptions = fresh();
         let asked = r#"{"method":"SUBSCRIBE","params":["btcusdt@ticker","BTCUSDT@ticker"],"id":1}"#;
         let (outcome, new, misdeeds) = subscriptions.take(asked, &limits());
-        assert_eq!(outcome, Outcome::Answer(r#"{"id":1,"result":null}"#.into()));
+        assert_eq!(outcome, ControlEffect::Answer(r#"{"id":1,"result":null}"#.into()));
         assert_eq!((new.len(), misdeeds), (2, vec![("name", "BTCUSDT@ticker".to_owned())]));
         let (outcome, ..) = subscriptions.take(r#"{"method":"LIST_SUBSCRIPTIONS","id":2}"#, &limits());
-        assert_eq!(outcome, Outcome::Answer(r#"{"id":2,"result":["BTCUSDT@ticker","btcusdt@ticker"]}"#.into()));
+        assert_eq!(outcome, ControlEffect::Answer(r#"{"id":2,"result":["BTCUSDT@ticker","btcusdt@ticker"]}"#.into()));
     }
 
     #[test]
@@ -134,11 +143,11 @@ mod tests {
             r#"{"method":"SUBSCRIBE","params":["a@x","b@x","c@x"],"id":1}"#,
             r#"{"method":"SUBSCRIBE","params":["x"],"id":1}"#,
         ] {
-            assert!(matches!(fresh().take(asked, &limits()).0, Outcome::AnswerAndClose(_)), "{asked}");
+            assert!(matches!(fresh().take(asked, &limits()).0, ControlEffect::AnswerAndClose(_)), "{asked}");
         }
         for asked in ["x", r#"{"method":"NO","id":1}"#, r#"{"method":"SUBSCRIBE","id":"a"}"#] {
             let (outcome, ..) = fresh().take(asked, &limits());
-            assert!(matches!(&outcome, Outcome::Answer(text) if text.contains("error")), "{asked}");
+            assert!(matches!(&outcome, ControlEffect::Answer(text) if text.contains("error")), "{asked}");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::{random::Random, switches::time};
+use crate::{random::SplitMix, switches::time};
 
 /// The kinds of faults. One-time faults are executed immediately by the connection or the market.
 pub(crate) const KINDS: &[&str] = &[
@@ -41,7 +41,7 @@ pub(crate) const KINDS: &[&str] = &[
 
 /// One requested fault.
 #[derive(Clone, Debug)]
-pub(crate) struct Fault {
+pub(crate) struct RequestedFault {
     pub id: u64,
     pub kind: String,
     /// The affected streams; `*` stands for any run of characters.
@@ -62,7 +62,7 @@ pub(crate) struct Fault {
     held_back: Option<(String, Vec<Sent>)>,
 }
 
-impl Fault {
+impl RequestedFault {
     /// Parses `{"kind":"mute","streams":"btcusdt@*","for":"5s"}`.
     ///
     /// # Errors
@@ -99,7 +99,7 @@ impl Fault {
         is_due && self.held_back.is_none()
     }
 
-    fn hits(&mut self, stream: &str, random: &mut Random) -> bool {
+    fn hits(&mut self, stream: &str, random: &mut SplitMix) -> bool {
         if self.left == 0 || !matches(&self.streams, stream) || !random.happens(self.chance) {
             return false;
         }
@@ -118,7 +118,7 @@ pub(crate) enum Sent {
 }
 
 /// Applies the faults to an event of a stream, given as its payload.
-pub(crate) fn apply(faults: &mut [Fault], stream: &str, payload: &str, random: &mut Random) -> Vec<Sent> {
+pub(crate) fn apply(faults: &mut [RequestedFault], stream: &str, payload: &str, random: &mut SplitMix) -> Vec<Sent> {
     let mut payload = payload.to_owned();
     let (mut copies, mut whole, mut garbage) = (1, true, None);
     for fault in &mut *faults {
@@ -160,7 +160,7 @@ pub(crate) fn apply(faults: &mut [Fault], stream: &str, payload: &str, random: &
 }
 
 /// Holds an event back until the next one of its stream is sent.
-fn reordered(faults: &mut [Fault], stream: &str, mut sent: Vec<Sent>, random: &mut Random) -> Vec<Sent> {
+fn reordered(faults: &mut [RequestedFault], stream: &str, mut sent: Vec<Sent>, random: &mut SplitMix) -> Vec<Sent> {
     for fault in faults.iter_mut().filter(|fault| fault.kind == "reorder") {
         match fault.held_back.take_if(|(held, _)| held == stream) {
             Some((_, held)) => sent.extend(held),
@@ -215,7 +215,7 @@ fn book(kind: &str, payload: &str) -> String {
     value.to_string()
 }
 
-fn rubbish(random: &mut Random) -> Sent {
+fn rubbish(random: &mut SplitMix) -> Sent {
     match random.below(9) {
         0 => Sent::Text(r#"{"stream":"btcusdt@aggTrade","data":{"e":"aggTrade","E":17900"#.into()),
         1 => Sent::Text("<html><head><title>403 Forbidden</title></head></html>".into()),
@@ -245,16 +245,16 @@ mod tests {
 
     use super::*;
 
-    fn one(kind: &str, more: &Value) -> Fault {
+    fn one(kind: &str, more: &Value) -> RequestedFault {
         let mut body = json!({"kind": kind});
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        Fault::read(1, &body, 0).unwrap()
+        RequestedFault::read(1, &body, 0).unwrap()
     }
 
     #[test]
     fn a_fault_affects_its_streams_and_its_number_of_events() {
         let mut faults = [one("gap", &json!({"streams": "*@aggTrade", "n": 2}))];
-        let mut random = Random::new(1);
+        let mut random = SplitMix::new(1);
         let mut sent = |stream: &str| apply(&mut faults, stream, "{}", &mut random).len();
         assert_eq!([sent("a@ticker"), sent("a@aggTrade"), sent("b@aggTrade"), sent("a@aggTrade")], [1, 0, 0, 1]);
     }
@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn a_reordered_event_follows_the_next_one_of_its_stream_and_is_not_lost() {
         let mut faults = [one("reorder", &json!({"n": 1}))];
-        let mut random = Random::new(1);
+        let mut random = SplitMix::new(1);
         let mut sent = |stream: &str, payload: &str| {
             let texts = apply(&mut faults, stream, payload, &mut random).into_iter().map(|sent| match sent {
                 Sent::Text(text) => text,
@@ -280,7 +280,7 @@ mod tests {
     fn a_crossed_book_is_crossed() {
         let payload = r#"{"lastUpdateId":1,"bids":[["1.0","1"]],"asks":[["2.0","3"],["3.0","4"]]}"#;
         for (kind, bids) in [("crossed", r#"[["3.0","4"]]"#), ("locked", r#"[["2.0","3"]]"#), ("empty-book", "[]")] {
-            let sent = apply(&mut [one(kind, &json!({}))], "a@depth20", payload, &mut Random::new(1));
+            let sent = apply(&mut [one(kind, &json!({}))], "a@depth20", payload, &mut SplitMix::new(1));
             let bids = format!(r#""bids":{bids}"#);
             assert!(matches!(&sent[..], [Sent::Text(text)] if text.contains(&bids)), "{kind}: {sent:?}");
         }
@@ -296,7 +296,7 @@ mod tests {
 
     #[test]
     fn an_unknown_fault_is_refused() {
-        assert!(Fault::read(1, &json!({"kind": "x"}), 0).unwrap_err().contains("half-open"));
-        assert!(Fault::read(1, &json!({"kind": "mute", "for": "5"}), 0).is_err());
+        assert!(RequestedFault::read(1, &json!({"kind": "x"}), 0).unwrap_err().contains("half-open"));
+        assert!(RequestedFault::read(1, &json!({"kind": "mute", "for": "5"}), 0).is_err());
     }
 }

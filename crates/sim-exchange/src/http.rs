@@ -12,7 +12,7 @@ const BODY_MAX: usize = 1 << 20;
 
 /// A request with its complete body.
 #[derive(Debug)]
-pub(crate) struct Request {
+pub(crate) struct ExchangeRequest {
     pub method: String,
     /// Path and query.
     pub target: String,
@@ -20,7 +20,7 @@ pub(crate) struct Request {
     pub body: String,
 }
 
-impl Request {
+impl ExchangeRequest {
     /// Reads the request; `None` if the client sent nothing.
     pub(crate) async fn read(stream: &mut TcpStream) -> io::Result<Option<Self>> {
         let mut head = Vec::new();
@@ -93,13 +93,13 @@ fn decoded(text: &str) -> String {
 
 /// An answer.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct ExchangeResponse {
     pub status: u16,
     pub headers: Vec<(&'static str, String)>,
     pub body: String,
 }
 
-impl Answer {
+impl ExchangeResponse {
     pub(crate) fn json(status: u16, body: impl Into<String>) -> Self {
         Self { status, headers: vec![("Content-Type", "application/json".into())], body: body.into() }
     }
@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn parameters_are_decoded() {
         let target = "/api/v3/depth?symbol=%E6%B5%8B&limit=5&x=%".to_owned();
-        let request = Request { method: "GET".into(), target, headers: Vec::new(), body: String::new() };
+        let request = ExchangeRequest { method: "GET".into(), target, headers: Vec::new(), body: String::new() };
         assert_eq!(request.path(), "/api/v3/depth");
         assert_eq!(request.parameter("symbol").as_deref(), Some("测"));
         assert_eq!((request.parameter("x").as_deref(), request.parameter("y")), (Some("%"), None));

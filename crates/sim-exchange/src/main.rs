@@ -36,11 +36,11 @@ use tokio::{
 };
 
 use crate::{
-    http::{Answer, Request},
-    market::{Market, STEP_MS},
+    http::{ExchangeRequest, ExchangeResponse},
+    market::{STEP_MS, SimulatedMarket},
     replay::Replay,
     switches::Switches,
-    world::World,
+    world::Exchange,
 };
 
 /// Maximum number of concurrent connections.
@@ -63,7 +63,7 @@ Examples:
 
 /// What advances the market.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Clock {
+enum MarketClock {
     /// The wall clock.
     Real,
     /// `POST /sim/step`.
@@ -90,8 +90,8 @@ struct Args {
     #[arg(long, default_value_t = 1)]
     load: u64,
     /// What advances the market
-    #[arg(long, value_enum, default_value_t = Clock::Real)]
-    clock: Clock,
+    #[arg(long, value_enum, default_value_t = MarketClock::Real)]
+    clock: MarketClock,
     /// Replay a recording instead of a generated market
     #[arg(long, value_name = "FILE")]
     replay: Option<PathBuf>,
@@ -137,7 +137,7 @@ async fn run(args: Args) -> Result<ExitCode, String> {
         tokio::select! {
             _ = ended.recv() => break,
             _ = tokio::signal::ctrl_c() => break,
-            _ = steps.tick(), if args.clock == Clock::Real => world.step(),
+            _ = steps.tick(), if args.clock == MarketClock::Real => world.step(),
             accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => {
                 if let Ok((stream, _)) = accepted {
                     connections.spawn(serve(world.clone(), stream));
@@ -156,7 +156,7 @@ fn say(line: &str) {
     let _ = writeln!(io::stdout(), "{line}");
 }
 
-fn world(args: &Args) -> Result<World, String> {
+fn world(args: &Args) -> Result<Exchange, String> {
     let mut switches = Switches::default();
     for pair in &args.switches {
         let (name, value) = pair
@@ -172,18 +172,18 @@ fn world(args: &Args) -> Result<World, String> {
         None => None,
     };
     let now_ms = match args.clock {
-        Clock::Real => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64),
-        Clock::Virtual => VIRTUAL_START_MS,
+        MarketClock::Real => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64),
+        MarketClock::Virtual => VIRTUAL_START_MS,
     };
-    let mut market = Market::new(args.seed, args.symbols, args.rate, now_ms);
+    let mut market = SimulatedMarket::new(args.seed, args.symbols, args.rate, now_ms);
     market.load = args.load;
-    Ok(World::new(market, switches, args.seed, replay))
+    Ok(Exchange::new(market, switches, args.seed, replay))
 }
 
 /// Answers one request, or serves one stream connection until its end. Errors here concern only the client.
-async fn serve(world: World, mut stream: TcpStream) {
+async fn serve(world: Exchange, mut stream: TcpStream) {
     let _ = stream.set_nodelay(true);
-    let Ok(Ok(Some(request))) = timeout(REQUEST_TIMEOUT, Request::read(&mut stream)).await else { return };
+    let Ok(Ok(Some(request))) = timeout(REQUEST_TIMEOUT, ExchangeRequest::read(&mut stream)).await else { return };
     let path = request.path();
     let _ = if path.starts_with("/sim/") {
         rest::simulator(&world, &request).write(&mut stream).await
@@ -192,12 +192,12 @@ async fn serve(world: World, mut stream: TcpStream) {
     } else if path == "/ws" || path == "/stream" || path.starts_with("/ws/") {
         socket::serve(world, stream, &request).await
     } else {
-        Answer::json(404, r#"{"code":-1,"msg":"not found"}"#).write(&mut stream).await
+        ExchangeResponse::json(404, r#"{"code":-1,"msg":"not found"}"#).write(&mut stream).await
     };
 }
 
 /// A REST response, or what the switches replace it with.
-async fn answer(world: &World, request: &Request, stream: &mut TcpStream) -> io::Result<()> {
+async fn answer(world: &Exchange, request: &ExchangeRequest, stream: &mut TcpStream) -> io::Result<()> {
     let (delay, error) = {
         let state = world.lock();
         (state.switches.rest_delay, state.switches.rest_error.clone())
@@ -213,19 +213,21 @@ async fn answer(world: &World, request: &Request, stream: &mut TcpStream) -> io:
 }
 
 /// The page of a proxy in between.
-fn page() -> Answer {
+fn page() -> ExchangeResponse {
     let body = "<html><head><title>Sign in to the network</title></head></html>".into();
-    Answer { status: 200, headers: vec![("Content-Type", "text/html".into())], body }
+    ExchangeResponse { status: 200, headers: vec![("Content-Type", "text/html".into())], body }
 }
 
 /// Refuses an upgrade or a request as the exchange does.
 pub(crate) async fn refuse(stream: &mut TcpStream, status: u16) -> io::Result<()> {
     let answer = match status {
         200 => page(),
-        302 => Answer::json(302, "").with("Location", "https://www.example.com/"),
-        418 | 429 => Answer::json(status, r#"{"code":-1003,"msg":"Too many requests."}"#).with("Retry-After", "5"),
-        451 => Answer::json(451, r#"{"code":0,"msg":"Service unavailable from a restricted location"}"#),
-        _ => Answer::json(status, r#"{"code":-1000,"msg":"refused"}"#),
+        302 => ExchangeResponse::json(302, "").with("Location", "https://www.example.com/"),
+        418 | 429 => {
+            ExchangeResponse::json(status, r#"{"code":-1003,"msg":"Too many requests."}"#).with("Retry-After", "5")
+        }
+        451 => ExchangeResponse::json(451, r#"{"code":0,"msg":"Service unavailable from a restricted location"}"#),
+        _ => ExchangeResponse::json(status, r#"{"code":-1000,"msg":"refused"}"#),
     };
     answer.write(stream).await
 }

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use crate::random::Random;
+use crate::random::SplitMix;
 
 /// One step of the market, in milliseconds.
 pub(crate) const STEP_MS: u64 = 100;
@@ -21,7 +21,7 @@ const LEVELS: usize = 40;
 
 /// An aggregate trade. Prices are in hundredths, quantities in hundred-thousandths.
 #[derive(Clone, Debug)]
-pub(crate) struct Trade {
+pub(crate) struct SimulatedTrade {
     pub id: u64,
     pub price: u64,
     pub quantity: u64,
@@ -33,7 +33,7 @@ pub(crate) struct Trade {
 
 /// A book at one of its update ids, as JSON arrays of levels, best first.
 #[derive(Clone, Debug)]
-pub(crate) struct Book {
+pub(crate) struct SimulatedBook {
     pub update_id: u64,
     pub bids: Vec<(u64, u64)>,
     pub asks: Vec<(u64, u64)>,
@@ -41,7 +41,7 @@ pub(crate) struct Book {
 
 /// One symbol of the exchange.
 #[derive(Debug)]
-pub(crate) struct Instrument {
+pub(crate) struct SimulatedInstrument {
     pub symbol: String,
     pub status: String,
     /// Aggregate trades per second, on average.
@@ -56,24 +56,24 @@ pub(crate) struct Instrument {
     low: u64,
     volume: u64,
     quote: u128,
-    pub trades: VecDeque<Trade>,
-    pub books: VecDeque<Book>,
+    pub trades: VecDeque<SimulatedTrade>,
+    pub books: VecDeque<SimulatedBook>,
     /// Payloads of tickers with their event times.
     pub tickers: VecDeque<(u64, String)>,
 }
 
 /// The results of one step for one symbol.
 #[derive(Debug, Default)]
-pub(crate) struct Step {
-    pub trades: Vec<Trade>,
+pub(crate) struct MarketStep {
+    pub trades: Vec<SimulatedTrade>,
     pub book_changed: bool,
 }
 
 #[derive(Debug)]
-pub(crate) struct Market {
-    pub instruments: Vec<Instrument>,
+pub(crate) struct SimulatedMarket {
+    pub instruments: Vec<SimulatedInstrument>,
     pub now_ms: u64,
-    random: Random,
+    random: SplitMix,
     pub steps: u64,
     /// Factor on the frequency of trades.
     pub load: u64,
@@ -91,39 +91,55 @@ const DEFAULTS: &[(&str, &str, u64, f64)] = &[
     ("测试USDT", "TRADING", 500, 1.0),
 ];
 
-impl Market {
+impl SimulatedMarket {
     /// `symbols` in total: the default ones first, then generated ones with `rate` trades per second each.
     pub(crate) fn new(seed: u64, symbols: usize, rate: f64, now_ms: u64) -> Self {
-        let mut random = Random::new(seed);
+        let mut random = SplitMix::new(seed);
         let mut instruments: Vec<_> = DEFAULTS
             .iter()
             .take(symbols)
-            .map(|(symbol, status, price, rate)| Instrument::new(symbol, status, *price, *rate, now_ms, &mut random))
+            .map(|(symbol, status, price, rate)| {
+                SimulatedInstrument::new(symbol, status, *price, *rate, now_ms, &mut random)
+            })
             .collect();
         for number in DEFAULTS.len()..symbols {
             let price = 1_000 + random.below(1_000_000);
-            instruments.push(Instrument::new(&format!("SIM{number}USDT"), "TRADING", price, rate, now_ms, &mut random));
+            instruments.push(SimulatedInstrument::new(
+                &format!("SIM{number}USDT"),
+                "TRADING",
+                price,
+                rate,
+                now_ms,
+                &mut random,
+            ));
         }
         Self { instruments, now_ms, random, steps: 0, load: 1 }
     }
 
-    pub(crate) fn find(&self, symbol: &str) -> Option<&Instrument> {
+    pub(crate) fn find(&self, symbol: &str) -> Option<&SimulatedInstrument> {
         self.instruments.iter().find(|instrument| instrument.symbol == symbol)
     }
 
-    pub(crate) fn find_mut(&mut self, symbol: &str) -> Option<&mut Instrument> {
+    pub(crate) fn find_mut(&mut self, symbol: &str) -> Option<&mut SimulatedInstrument> {
         self.instruments.iter_mut().find(|instrument| instrument.symbol == symbol)
     }
 
     /// Lists a new symbol with its own market.
     pub(crate) fn list(&mut self, symbol: &str) {
         if self.find(symbol).is_none() {
-            self.instruments.push(Instrument::new(symbol, "TRADING", 10_000, 2.0, self.now_ms, &mut self.random));
+            self.instruments.push(SimulatedInstrument::new(
+                symbol,
+                "TRADING",
+                10_000,
+                2.0,
+                self.now_ms,
+                &mut self.random,
+            ));
         }
     }
 
     /// Advances everything by one step; the results are in the order of the instruments.
-    pub(crate) fn step(&mut self) -> Vec<Step> {
+    pub(crate) fn step(&mut self) -> Vec<MarketStep> {
         self.now_ms += STEP_MS;
         self.steps += 1;
         let (now_ms, load, random) = (self.now_ms, self.load, &mut self.random);
@@ -136,8 +152,8 @@ impl Market {
     }
 }
 
-impl Instrument {
-    fn new(symbol: &str, status: &str, price: u64, rate: f64, now_ms: u64, random: &mut Random) -> Self {
+impl SimulatedInstrument {
+    fn new(symbol: &str, status: &str, price: u64, rate: f64, now_ms: u64, random: &mut SplitMix) -> Self {
         let mut side = || (0..LEVELS).map(|_| 1 + random.below(500_000)).collect::<VecDeque<_>>();
         let quantities = [side(), side()];
         // Ids grow with the wall clock, so that a restart does not decrease them.
@@ -173,9 +189,9 @@ impl Instrument {
         self.rate > 0.0 || !self.trades.is_empty()
     }
 
-    fn step(&mut self, now_ms: u64, load: u64, random: &mut Random) -> Step {
+    fn step(&mut self, now_ms: u64, load: u64, random: &mut SplitMix) -> MarketStep {
         if self.status != "TRADING" {
-            return Step::default();
+            return MarketStep::default();
         }
         let mean = self.rate * load as f64 * STEP_MS as f64 / 1_000.0;
         let mut count = mean as u64;
@@ -186,10 +202,10 @@ impl Instrument {
         if book_changed {
             self.move_book(random);
         }
-        Step { trades, book_changed }
+        MarketStep { trades, book_changed }
     }
 
-    fn trade(&mut self, now_ms: u64, random: &mut Random) -> Trade {
+    fn trade(&mut self, now_ms: u64, random: &mut SplitMix) -> SimulatedTrade {
         let buyer_is_maker = random.happens(0.5);
         let price = if buyer_is_maker { self.middle - 1 } else { self.middle };
         let quantity = 1 + random.below(300_000);
@@ -204,7 +220,7 @@ impl Instrument {
         self.quote += u128::from(quantity) * u128::from(price);
         let time_ms = now_ms - 1 - random.below(STEP_MS - 1);
         let time_ms = self.trades.back().map_or(time_ms, |before| before.time_ms.max(time_ms));
-        let trade = Trade { id, price, quantity, first, last, time_ms, buyer_is_maker };
+        let trade = SimulatedTrade { id, price, quantity, first, last, time_ms, buyer_is_maker };
         self.trades.push_back(trade.clone());
         if self.trades.len() > TRADES_MAX {
             self.trades.pop_front();
@@ -212,7 +228,7 @@ impl Instrument {
         trade
     }
 
-    fn move_book(&mut self, random: &mut Random) {
+    fn move_book(&mut self, random: &mut SplitMix) {
         self.update_id += 1 + random.below(20);
         match random.below(4) {
             0 => self.middle += 1 + random.below(3),
@@ -230,14 +246,14 @@ impl Instrument {
         let [bids, asks] = &self.quantities;
         let bids = (1..).zip(bids).map(|(away, quantity)| (self.middle - away, *quantity)).collect();
         let asks = (0..).zip(asks).map(|(away, quantity)| (self.middle + away, *quantity)).collect();
-        self.books.push_back(Book { update_id: self.update_id, bids, asks });
+        self.books.push_back(SimulatedBook { update_id: self.update_id, bids, asks });
         if self.books.len() > BOOKS_MAX {
             self.books.pop_front();
         }
     }
 
     /// The current book.
-    pub(crate) fn book(&self) -> &Book {
+    pub(crate) fn book(&self) -> &SimulatedBook {
         self.books.back().expect("a book is created with its instrument")
     }
 
@@ -310,7 +326,7 @@ impl Instrument {
     }
 }
 
-impl Trade {
+impl SimulatedTrade {
     /// As in the stream.
     pub(crate) fn json(&self, symbol: &str, now_ms: u64) -> String {
         format!(
@@ -340,7 +356,7 @@ impl Trade {
     }
 }
 
-impl Book {
+impl SimulatedBook {
     /// The best `depth` levels of each side.
     pub(crate) fn json(&self, depth: usize) -> String {
         let side = |levels: &[(u64, u64)]| {
@@ -370,8 +386,8 @@ pub(crate) fn quantity(parts: u64) -> String {
 mod tests {
     use super::*;
 
-    fn played(seed: u64) -> Market {
-        let mut market = Market::new(seed, 10, 5.0, 1_790_000_000_000);
+    fn played(seed: u64) -> SimulatedMarket {
+        let mut market = SimulatedMarket::new(seed, 10, 5.0, 1_790_000_000_000);
         for _ in 0..50 {
             market.step();
             let now_ms = market.now_ms;
@@ -382,8 +398,8 @@ mod tests {
 
     #[test]
     fn the_same_seed_gives_the_same_market_byte_for_byte() {
-        let text = |market: &Market| {
-            let of = |i: &Instrument| format!("{:?}{}{:?}", i.trades, i.book().json(20), i.tickers);
+        let text = |market: &SimulatedMarket| {
+            let of = |i: &SimulatedInstrument| format!("{:?}{}{:?}", i.trades, i.book().json(20), i.tickers);
             market.instruments.iter().map(of).collect::<Vec<_>>()
         };
         assert_eq!(text(&played(1)), text(&played(1)));

@@ -2,9 +2,9 @@
 
 /// A generator of the splitmix64 kind.
 #[derive(Clone, Debug)]
-pub(crate) struct Random(u64);
+pub(crate) struct SplitMix(u64);
 
-impl Random {
+impl SplitMix {
     pub(crate) const fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -34,7 +34,7 @@ mod tests {
 
     #[test]
     fn the_same_seed_gives_the_same_numbers_and_probabilities_hold() {
-        let (mut one, mut other) = (Random::new(7), Random::new(7));
+        let (mut one, mut other) = (SplitMix::new(7), SplitMix::new(7));
         assert!((0..100).all(|_| one.next() == other.next()));
         let happened = (0..10_000).filter(|_| one.happens(0.25)).count();
         assert!((2_300..2_700).contains(&happened), "{happened}");

@@ -5,12 +5,12 @@ use std::collections::{HashMap, VecDeque};
 
 use serde_json::Value;
 
-use crate::{event::Event, market::STEP_MS};
+use crate::{event::StreamEvent, market::STEP_MS};
 
 /// A recording and the playback position.
 #[derive(Debug)]
 pub(crate) struct Replay {
-    frames: VecDeque<(u64, Event)>,
+    frames: VecDeque<(u64, StreamEvent)>,
     rest: HashMap<String, String>,
     now_ms: u64,
     /// Milliseconds of the recording per step.
@@ -42,7 +42,7 @@ impl Replay {
     }
 
     /// The frames of the next step.
-    pub(crate) fn step(&mut self) -> Vec<Event> {
+    pub(crate) fn step(&mut self) -> Vec<StreamEvent> {
         self.now_ms = self.now_ms.saturating_add(self.step_ms);
         let due = self.frames.iter().take_while(|(at, _)| *at <= self.now_ms).count();
         self.frames.drain(..due).map(|(_, event)| event).collect()
@@ -56,13 +56,13 @@ impl Replay {
 }
 
 /// The event of a frame; responses to control messages have none.
-fn event(body: &str) -> Option<Event> {
+fn event(body: &str) -> Option<StreamEvent> {
     let frame: Value = serde_json::from_str(body).ok()?;
     let stream = frame["stream"].as_str()?;
     // As recorded: same number formats, same order of keys.
     let from = body.find("\"data\":")? + "\"data\":".len();
     let payload = body[from..].trim_end().strip_suffix('}')?;
-    Some(Event { stream: stream.into(), payload: payload.into(), repeated: false })
+    Some(StreamEvent { stream: stream.into(), payload: payload.into(), repeated: false })
 }
 
 #[cfg(test)]

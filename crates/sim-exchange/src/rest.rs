@@ -3,16 +3,16 @@
 use serde_json::{Value, json};
 
 use crate::{
-    http::{Answer, Request},
-    market::Market,
-    world::{State, World},
+    http::{ExchangeRequest, ExchangeResponse},
+    market::SimulatedMarket,
+    world::{Exchange, ExchangeState},
 };
 
 /// Maximum number of trades in one response.
 const TRADES_MAX: usize = 1_000;
 
 /// The response to a request to the exchange.
-pub(crate) fn exchange(world: &World, request: &Request) -> Answer {
+pub(crate) fn exchange(world: &Exchange, request: &ExchangeRequest) -> ExchangeResponse {
     let now_ms = world.now_ms();
     let mut state = world.lock();
     let weight = match request.path() {
@@ -26,7 +26,7 @@ pub(crate) fn exchange(world: &World, request: &Request) -> Answer {
         Ok(used) => used,
         Err((status, seconds)) => {
             let body = r#"{"code":-1003,"msg":"Too much request weight used."}"#;
-            return Answer::json(status, body).with("Retry-After", seconds.to_string());
+            return ExchangeResponse::json(status, body).with("Retry-After", seconds.to_string());
         }
     };
     let answer = match recorded(&state, request) {
@@ -36,31 +36,31 @@ pub(crate) fn exchange(world: &World, request: &Request) -> Answer {
     answer.with("X-MBX-USED-WEIGHT-1M", used.to_string())
 }
 
-fn recorded(state: &State, request: &Request) -> Option<Answer> {
+fn recorded(state: &ExchangeState, request: &ExchangeRequest) -> Option<ExchangeResponse> {
     let replay = state.replay.as_ref()?;
     let body = replay.rest(&request.target);
-    Some(body.map_or_else(|| refused(404, -1, "not in the recording"), |body| Answer::json(200, body)))
+    Some(body.map_or_else(|| refused(404, -1, "not in the recording"), |body| ExchangeResponse::json(200, body)))
 }
 
-fn fresh(state: &mut State, request: &Request) -> Answer {
+fn fresh(state: &mut ExchangeState, request: &ExchangeRequest) -> ExchangeResponse {
     match request.path() {
-        "/api/v3/ping" => Answer::json(200, "{}"),
-        "/api/v3/time" => Answer::json(200, json!({"serverTime": state.market.now_ms}).to_string()),
+        "/api/v3/ping" => ExchangeResponse::json(200, "{}"),
+        "/api/v3/time" => ExchangeResponse::json(200, json!({"serverTime": state.market.now_ms}).to_string()),
         "/api/v3/exchangeInfo" => exchange_info(state),
         "/api/v3/aggTrades" => trades(state, request),
         "/api/v3/depth" => match known(&state.market, request) {
             Some(symbol) if state.market.find(&symbol).is_some_and(|i| !i.is_traded()) => {
-                Answer::json(200, r#"{"lastUpdateId":-1,"bids":[],"asks":[]}"#)
+                ExchangeResponse::json(200, r#"{"lastUpdateId":-1,"bids":[],"asks":[]}"#)
             }
             Some(symbol) => {
-                Answer::json(200, state.market.find(&symbol).map_or_else(String::new, |i| i.book().json(20)))
+                ExchangeResponse::json(200, state.market.find(&symbol).map_or_else(String::new, |i| i.book().json(20)))
             }
             None => refused(400, -1121, "Invalid symbol."),
         },
         "/api/v3/ticker/24hr" => match known(&state.market, request) {
             Some(symbol) => {
                 let now_ms = state.market.now_ms;
-                Answer::json(
+                ExchangeResponse::json(
                     200,
                     state.market.find_mut(&symbol).map_or_else(String::new, |i| i.ticker(now_ms).to_owned()),
                 )
@@ -71,17 +71,20 @@ fn fresh(state: &mut State, request: &Request) -> Answer {
     }
 }
 
-fn exchange_info(state: &State) -> Answer {
+fn exchange_info(state: &ExchangeState) -> ExchangeResponse {
     let frozen = state.fault("freeze-all").is_some();
     let symbols = state.market.instruments.iter().map(|instrument| {
         let status = if frozen { "BREAK" } else { &instrument.status };
         json!({"symbol": instrument.symbol, "status": status, "baseAsset": "X", "quoteAsset": "USDT"})
     });
     let symbols: Vec<Value> = symbols.collect();
-    Answer::json(200, json!({"timezone": "UTC", "serverTime": state.market.now_ms, "symbols": symbols}).to_string())
+    ExchangeResponse::json(
+        200,
+        json!({"timezone": "UTC", "serverTime": state.market.now_ms, "symbols": symbols}).to_string(),
+    )
 }
 
-fn trades(state: &State, request: &Request) -> Answer {
+fn trades(state: &ExchangeState, request: &ExchangeRequest) -> ExchangeResponse {
     let Some(symbol) = known(&state.market, request) else { return refused(400, -1121, "Invalid symbol.") };
     let from: u64 = request.parameter("fromId").and_then(|text| text.parse().ok()).unwrap_or(0);
     let limit = request.parameter("limit").and_then(|text| text.parse().ok()).unwrap_or(500).min(TRADES_MAX);
@@ -96,19 +99,19 @@ fn trades(state: &State, request: &Request) -> Answer {
             shown.rest_json()
         })
         .collect();
-    Answer::json(200, format!("[{}]", found.join(",")))
+    ExchangeResponse::json(200, format!("[{}]", found.join(",")))
 }
 
-fn known(market: &Market, request: &Request) -> Option<String> {
+fn known(market: &SimulatedMarket, request: &ExchangeRequest) -> Option<String> {
     request.parameter("symbol").filter(|symbol| market.find(symbol).is_some())
 }
 
-fn refused(status: u16, code: i64, text: &str) -> Answer {
-    Answer::json(status, json!({"code": code, "msg": text}).to_string())
+fn refused(status: u16, code: i64, text: &str) -> ExchangeResponse {
+    ExchangeResponse::json(status, json!({"code": code, "msg": text}).to_string())
 }
 
 /// The response to a request to the simulator itself.
-pub(crate) fn simulator(world: &World, request: &Request) -> Answer {
+pub(crate) fn simulator(world: &Exchange, request: &ExchangeRequest) -> ExchangeResponse {
     let now_ms = world.now_ms();
     let mut state = world.lock();
     match (&*request.method, request.path()) {
@@ -117,48 +120,53 @@ pub(crate) fn simulator(world: &World, request: &Request) -> Answer {
             let number = |name, instead| request.parameter(name).and_then(|text| text.parse().ok()).unwrap_or(instead);
             let (from, to) = (number("from", 0), number("to", u64::MAX));
             let found = state.market.find(&symbol).into_iter().flat_map(|instrument| &instrument.trades);
-            let found: Vec<_> =
-                found.filter(|trade| (from..=to).contains(&trade.id)).map(crate::market::Trade::rest_json).collect();
-            Answer::json(200, format!("[{}]", found.join(",")))
+            let found: Vec<_> = found
+                .filter(|trade| (from..=to).contains(&trade.id))
+                .map(crate::market::SimulatedTrade::rest_json)
+                .collect();
+            ExchangeResponse::json(200, format!("[{}]", found.join(",")))
         }
         ("GET", "/sim/truth/book") => {
             let id: Option<u64> = request.parameter("update_id").and_then(|text| text.parse().ok());
             let symbol = request.parameter("symbol").unwrap_or_default();
             let books = state.market.find(&symbol).map(|instrument| &instrument.books);
             let book = books.and_then(|books| books.iter().find(|book| Some(book.update_id) == id));
-            book.map_or_else(|| refused(404, -1, "no such book"), |book| Answer::json(200, book.json(20)))
+            book.map_or_else(|| refused(404, -1, "no such book"), |book| ExchangeResponse::json(200, book.json(20)))
         }
         ("GET", "/sim/truth/ticker") => {
             let at: Option<u64> = request.parameter("at").and_then(|text| text.parse().ok());
             let symbol = request.parameter("symbol").unwrap_or_default();
             let tickers = state.market.find(&symbol).map(|instrument| &instrument.tickers);
             let ticker = tickers.and_then(|tickers| tickers.iter().find(|(time, _)| Some(*time) == at));
-            ticker.map_or_else(|| refused(404, -1, "no such ticker"), |(_, json)| Answer::json(200, json.clone()))
+            ticker.map_or_else(
+                || refused(404, -1, "no such ticker"),
+                |(_, json)| ExchangeResponse::json(200, json.clone()),
+            )
         }
-        ("GET", "/sim/log") => Answer::json(200, json!(state.log()).to_string()),
-        ("GET", "/sim/violations") => Answer::json(200, json!(state.violations()).to_string()),
+        ("GET", "/sim/log") => ExchangeResponse::json(200, json!(state.log()).to_string()),
+        ("GET", "/sim/violations") => ExchangeResponse::json(200, json!(state.violations()).to_string()),
         ("GET", "/sim/connections") => {
             let all: Vec<_> = state
                 .connected
                 .iter()
                 .map(|c| json!({"id": c.id, "opened": c.opened_ms, "streams": c.streams, "sent": c.sent}))
                 .collect();
-            Answer::json(200, json!(all).to_string())
+            ExchangeResponse::json(200, json!(all).to_string())
         }
         ("POST", "/sim/step") => {
             drop(state);
             let steps = read(&request.body)["steps"].as_u64().unwrap_or(1).min(100_000);
             (0..steps).for_each(|_| world.step());
-            Answer::json(200, json!({"now": world.lock().market.now_ms}).to_string())
+            ExchangeResponse::json(200, json!({"now": world.lock().market.now_ms}).to_string())
         }
         ("POST", "/sim/fault") => match state.begin(&read(&request.body), now_ms) {
-            Ok(id) => Answer::json(200, json!({"id": id}).to_string()),
+            Ok(id) => ExchangeResponse::json(200, json!({"id": id}).to_string()),
             Err(text) => refused(400, -1, &text),
         },
         ("DELETE", path) if path.starts_with("/sim/fault") => {
             let id: Option<u64> = path.rsplit('/').next().and_then(|text| text.parse().ok());
             state.faults.retain(|fault| id.is_some_and(|id| fault.id != id));
-            Answer::json(200, "{}")
+            ExchangeResponse::json(200, "{}")
         }
         ("POST", "/sim/set") => {
             let body = read(&request.body);
@@ -169,7 +177,7 @@ pub(crate) fn simulator(world: &World, request: &Request) -> Answer {
                 .flatten()
                 .map(|(name, value)| state.switches.set(name, &text(value)))
                 .collect();
-            set.map_or_else(|text| refused(400, -1, &text), |_| Answer::json(200, "{}"))
+            set.map_or_else(|text| refused(400, -1, &text), |_| ExchangeResponse::json(200, "{}"))
         }
         _ => refused(404, -1, "not found"),
     }

@@ -20,12 +20,12 @@ use tokio::{
 use tungstenite::handshake::derive_accept_key;
 
 use crate::{
-    control::{Limits, Outcome, Subscriptions},
-    event::Event,
+    control::{ConnectionLimits, ConnectionStreams, ControlEffect},
+    event::StreamEvent,
     faults::{Sent, apply, matches},
     frames,
-    http::Request,
-    world::{Command, Connected, World},
+    http::ExchangeRequest,
+    world::{Connected, Exchange, SocketCommand},
 };
 
 /// Maximum number of queued commands for one connection.
@@ -34,7 +34,7 @@ const COMMANDS_MAX: usize = 64;
 const FRAMES_MAX: usize = 64;
 
 /// Why a connection ends, and how.
-enum End {
+enum SocketEnd {
     /// In the way that the switch selects.
     Cut,
     Close(u16, &'static str),
@@ -43,11 +43,11 @@ enum End {
     Gone,
 }
 
-struct Socket {
-    world: World,
+struct ExchangeSocket {
+    world: Exchange,
     id: u64,
     writer: OwnedWriteHalf,
-    subscriptions: Subscriptions,
+    subscriptions: ConnectionStreams,
     /// Streams of which an event was sent.
     delivered: HashSet<String>,
     received: VecDeque<u64>,
@@ -57,7 +57,7 @@ struct Socket {
 }
 
 /// Answers the upgrade and serves the connection until its end.
-pub(crate) async fn serve(world: World, mut stream: TcpStream, request: &Request) -> io::Result<()> {
+pub(crate) async fn serve(world: Exchange, mut stream: TcpStream, request: &ExchangeRequest) -> io::Result<()> {
     let now_ms = world.now_ms();
     let admitted = world.lock().admit(now_ms);
     let id = match admitted {
@@ -82,11 +82,11 @@ pub(crate) async fn serve(world: World, mut stream: TcpStream, request: &Request
     world.lock().connected.push(Connected { id, opened_ms: now_ms, streams: streams.clone(), commands, sent: 0 });
     let (reader, writer) = stream.into_split();
     let combined = request.path() == "/stream";
-    let mut socket = Socket {
+    let mut socket = ExchangeSocket {
         world: world.clone(),
         id,
         writer,
-        subscriptions: Subscriptions { streams, combined },
+        subscriptions: ConnectionStreams { streams, combined },
         delivered: HashSet::new(),
         received: VecDeque::new(),
         ping: None,
@@ -94,8 +94,8 @@ pub(crate) async fn serve(world: World, mut stream: TcpStream, request: &Request
     };
     let (sender, received) = mpsc::channel(FRAMES_MAX);
     let end = tokio::select! {
-        end = socket.run(received, commanded, events) => end.unwrap_or(End::Gone),
-        _ = listen(world.clone(), id, BufReader::new(reader), sender) => End::Gone,
+        end = socket.run(received, commanded, events) => end.unwrap_or(SocketEnd::Gone),
+        _ = listen(world.clone(), id, BufReader::new(reader), sender) => SocketEnd::Gone,
     };
     world.lock().connected.retain(|connected| connected.id != id);
     socket.end(end).await
@@ -103,7 +103,7 @@ pub(crate) async fn serve(world: World, mut stream: TcpStream, request: &Request
 
 /// Passes on the client's frames; ends only with the connection.
 async fn listen(
-    world: World,
+    world: Exchange,
     id: u64,
     mut reader: BufReader<OwnedReadHalf>,
     sender: mpsc::Sender<frames::Frame>,
@@ -123,13 +123,13 @@ async fn listen(
     }
 }
 
-impl Socket {
+impl ExchangeSocket {
     async fn run(
         &mut self,
         mut received: mpsc::Receiver<frames::Frame>,
-        mut commanded: mpsc::Receiver<Command>,
-        mut events: broadcast::Receiver<Arc<Vec<Event>>>,
-    ) -> io::Result<End> {
+        mut commanded: mpsc::Receiver<SocketCommand>,
+        mut events: broadcast::Receiver<Arc<Vec<StreamEvent>>>,
+    ) -> io::Result<SocketEnd> {
         let opened = Instant::now();
         let mut shutdown: Option<Instant> = None;
         let mut next_ping = opened + Duration::from_millis(self.world.lock().switches.ping_interval);
@@ -138,7 +138,7 @@ impl Socket {
             let ends = shutdown.map_or(day, |shutdown| shutdown.min(day));
             let later = self.later.front().map(|(due, _)| *due);
             tokio::select! {
-                () = sleep_until(ends) => return Ok(End::Cut),
+                () = sleep_until(ends) => return Ok(SocketEnd::Cut),
                 () = sleep_until(next_ping) => {
                     let interval = Duration::from_millis(self.world.lock().switches.ping_interval);
                     next_ping = Instant::now() + interval;
@@ -152,32 +152,32 @@ impl Socket {
                     }
                 }
                 frame = received.recv() => {
-                    let Some(frame) = frame else { return Ok(End::Gone) };
+                    let Some(frame) = frame else { return Ok(SocketEnd::Gone) };
                     if let Some(end) = self.frame(frame).await? {
                         return Ok(end);
                     }
                 }
                 command = commanded.recv() => match command {
-                    Some(Command::Cut) => return Ok(End::Cut),
-                    Some(Command::ReservedBit) => self.write(&frames::whole(frames::TEXT | frames::RSV1, b"{}")).await?,
-                    Some(Command::Shutdown(after)) => {
+                    Some(SocketCommand::Cut) => return Ok(SocketEnd::Cut),
+                    Some(SocketCommand::ReservedBit) => self.write(&frames::whole(frames::TEXT | frames::RSV1, b"{}")).await?,
+                    Some(SocketCommand::Shutdown(after)) => {
                         shutdown = Some(Instant::now() + Duration::from_millis(after));
                         let now = self.world.lock().market.now_ms;
                         let text = format!(r#"{{"stream":"!serverShutdown","data":{{"e":"serverShutdown","E":{now}}}}}"#);
                         self.write(&frames::whole(frames::TEXT, text.as_bytes())).await?;
                     }
-                    None => return Ok(End::Gone),
+                    None => return Ok(SocketEnd::Gone),
                 },
                 step = events.recv() => match step {
                     Ok(step) => self.deliver(&step).await?,
                     // As the exchange does with a client that does not read.
-                    Err(_) => return Ok(End::Cut),
+                    Err(_) => return Ok(SocketEnd::Cut),
                 },
             }
         }
     }
 
-    async fn ping(&mut self) -> io::Result<Option<End>> {
+    async fn ping(&mut self) -> io::Result<Option<SocketEnd>> {
         let now_ms = self.world.now_ms();
         let (deadline, kind, withheld) = {
             let state = self.world.lock();
@@ -187,7 +187,7 @@ impl Socket {
             && now_ms > sent_ms + deadline
         {
             self.world.lock().violate(now_ms, "pong", "no pong in time");
-            return Ok(Some(End::Close(1008, "Pong timeout")));
+            return Ok(Some(SocketEnd::Close(1008, "Pong timeout")));
         }
         if withheld {
             return Ok(None);
@@ -204,13 +204,13 @@ impl Socket {
         Ok(None)
     }
 
-    async fn frame(&mut self, frame: frames::Frame) -> io::Result<Option<End>> {
+    async fn frame(&mut self, frame: frames::Frame) -> io::Result<Option<SocketEnd>> {
         let now_ms = self.world.now_ms();
         if !frame.masked {
             self.world.lock().violate(now_ms, "protocol", "an unmasked frame");
         }
         if frame.opcode == frames::CLOSE {
-            return Ok(Some(End::ByClient));
+            return Ok(Some(SocketEnd::ByClient));
         }
         // Forced by the simulator itself: the exchange sends no pings there.
         if frame.opcode == frames::PONG && frame.payload == frames::BETWEEN {
@@ -219,7 +219,7 @@ impl Socket {
         if self.is_too_fast(now_ms) {
             let delay = self.world.lock().switches.rate_close_delay;
             sleep(Duration::from_millis(delay)).await;
-            return Ok(Some(End::Close(1008, "Too many requests")));
+            return Ok(Some(SocketEnd::Close(1008, "Too many requests")));
         }
         match frame.opcode {
             frames::PONG => self.ponged(now_ms, &frame.payload),
@@ -256,16 +256,16 @@ impl Socket {
         state.write(now_ms, "pong", &json!({"connection": self.id}));
     }
 
-    async fn asked(&mut self, now_ms: u64, frame: &frames::Frame) -> io::Result<Option<End>> {
+    async fn asked(&mut self, now_ms: u64, frame: &frames::Frame) -> io::Result<Option<SocketEnd>> {
         let Ok(text) = std::str::from_utf8(&frame.payload) else {
             self.world.lock().violate(now_ms, "protocol", "a text frame that is not UTF-8");
-            return Ok(Some(End::Close(1007, "")));
+            return Ok(Some(SocketEnd::Close(1007, "")));
         };
         let (outcome, new, acks, delay) = self.judged(now_ms, frame, text);
         let (answer, closes) = match outcome {
-            Outcome::Silence => return Ok(None),
-            Outcome::Answer(answer) => (answer, false),
-            Outcome::AnswerAndClose(answer) => (answer, true),
+            ControlEffect::Silence => return Ok(None),
+            ControlEffect::Answer(answer) => (answer, false),
+            ControlEffect::AnswerAndClose(answer) => (answer, true),
         };
         self.repeat(&new);
         let answer = if acks == "wrong-id" { answer.replace("\"id\":", "\"id\":1000") } else { answer };
@@ -275,25 +275,25 @@ impl Socket {
             "late" => self.later.push_back((Instant::now() + Duration::from_millis(delay), bytes)),
             _ => self.write(&bytes).await?,
         }
-        Ok(closes.then_some(End::Close(1008, "Invalid request")))
+        Ok(closes.then_some(SocketEnd::Close(1008, "Invalid request")))
     }
 
     /// The result of a message: the outcome, the new names, and how responses are sent now.
-    fn judged(&mut self, now_ms: u64, frame: &frames::Frame, text: &str) -> (Outcome, Vec<String>, String, u64) {
+    fn judged(&mut self, now_ms: u64, frame: &frames::Frame, text: &str) -> (ControlEffect, Vec<String>, String, u64) {
         let mut state = self.world.lock();
         let switches = state.switches.clone();
         let summary = text.chars().take(200).collect::<String>();
         state.write(now_ms, "message", &json!({"connection": self.id, "bytes": frame.bytes, "text": summary}));
         if frame.bytes > switches.subscribe_bytes_max {
             state.violate(now_ms, "size", &format!("a message of {} bytes", frame.bytes));
-            return (Outcome::Silence, Vec::new(), switches.acks, 0);
+            return (ControlEffect::Silence, Vec::new(), switches.acks, 0);
         }
         let has_data = |symbol: &str| {
             let known = state.market.instruments.iter().find(|i| i.symbol.to_ascii_lowercase() == symbol);
-            state.replay.is_some() || known.is_some_and(crate::market::Instrument::has_data)
+            state.replay.is_some() || known.is_some_and(crate::market::SimulatedInstrument::has_data)
         };
         let flat_errors = switches.acks == "flat-errors";
-        let limits = Limits { streams_max: switches.streams_max, flat_errors, has_data: &has_data };
+        let limits = ConnectionLimits { streams_max: switches.streams_max, flat_errors, has_data: &has_data };
         let (outcome, new, misdeeds) = self.subscriptions.take(text, &limits);
         for (kind, detail) in misdeeds {
             state.violate(now_ms, kind, &detail);
@@ -320,7 +320,7 @@ impl Socket {
         }
     }
 
-    async fn deliver(&mut self, step: &[Event]) -> io::Result<()> {
+    async fn deliver(&mut self, step: &[StreamEvent]) -> io::Result<()> {
         let mut bytes = Vec::new();
         let lag = {
             let mut guard = self.world.lock();
@@ -377,16 +377,16 @@ impl Socket {
         self.writer.write_all(rest).await
     }
 
-    async fn end(mut self, end: End) -> io::Result<()> {
+    async fn end(mut self, end: SocketEnd) -> io::Result<()> {
         let (form, ignore) = {
             let state = self.world.lock();
             (state.switches.cut_form.clone(), state.switches.ignore_close)
         };
         match end {
-            End::Gone => {}
-            End::Close(code, reason) => self.writer.write_all(&frames::close(code, reason)).await?,
-            End::ByClient => sleep(Duration::from_millis(ignore)).await,
-            End::Cut => match &*form {
+            SocketEnd::Gone => {}
+            SocketEnd::Close(code, reason) => self.writer.write_all(&frames::close(code, reason)).await?,
+            SocketEnd::ByClient => sleep(Duration::from_millis(ignore)).await,
+            SocketEnd::Cut => match &*form {
                 "close-1001" => self.writer.write_all(&frames::close(1001, "")).await?,
                 "close-1008" => self.writer.write_all(&frames::close(1008, "Invalid request")).await?,
                 "close-none" => self.writer.write_all(&frames::whole(frames::CLOSE, b"")).await?,

@@ -10,7 +10,10 @@ use std::{
 use serde_json::{Value, json};
 use tokio::sync::{broadcast, mpsc};
 
-use crate::{event::Event, faults::Fault, market::Market, random::Random, replay::Replay, switches::Switches};
+use crate::{
+    event::StreamEvent, faults::RequestedFault, market::SimulatedMarket, random::SplitMix, replay::Replay,
+    switches::Switches,
+};
 
 /// Maximum number of log lines.
 const LOG_MAX: usize = 20_000;
@@ -22,7 +25,7 @@ const FIVE_MINUTES_MS: u64 = 300_000;
 
 /// A command to a connection.
 #[derive(Clone, Debug)]
-pub(crate) enum Command {
+pub(crate) enum SocketCommand {
     Cut,
     /// Announces the end, which follows after this many milliseconds.
     Shutdown(u64),
@@ -36,20 +39,20 @@ pub(crate) struct Connected {
     pub id: u64,
     pub opened_ms: u64,
     pub streams: HashSet<String>,
-    pub commands: mpsc::Sender<Command>,
+    pub commands: mpsc::Sender<SocketCommand>,
     /// Number of sent events.
     pub sent: u64,
 }
 
 /// The state behind the lock.
 #[derive(Debug)]
-pub(crate) struct State {
-    pub market: Market,
+pub(crate) struct ExchangeState {
+    pub market: SimulatedMarket,
     /// Factor on the frequency of trades, excluding bursts.
     pub load: u64,
     pub switches: Switches,
-    pub faults: Vec<Fault>,
-    pub random: Random,
+    pub faults: Vec<RequestedFault>,
+    pub random: SplitMix,
     pub connected: Vec<Connected>,
     pub replay: Option<Replay>,
     connections: u64,
@@ -65,20 +68,20 @@ pub(crate) struct State {
 
 /// The exchange. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct World {
-    state: Arc<Mutex<State>>,
-    pub events: broadcast::Sender<Arc<Vec<Event>>>,
+pub(crate) struct Exchange {
+    state: Arc<Mutex<ExchangeState>>,
+    pub events: broadcast::Sender<Arc<Vec<StreamEvent>>>,
     started: Instant,
 }
 
-impl World {
-    pub(crate) fn new(market: Market, switches: Switches, seed: u64, replay: Option<Replay>) -> Self {
-        let state = State {
+impl Exchange {
+    pub(crate) fn new(market: SimulatedMarket, switches: Switches, seed: u64, replay: Option<Replay>) -> Self {
+        let state = ExchangeState {
             load: market.load,
             market,
             switches,
             faults: Vec::new(),
-            random: Random::new(seed ^ 0xfa),
+            random: SplitMix::new(seed ^ 0xfa),
             connected: Vec::new(),
             replay,
             connections: 0,
@@ -95,7 +98,7 @@ impl World {
         Self { state: Arc::new(Mutex::new(state)), events, started: Instant::now() }
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, ExchangeState> {
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
@@ -122,8 +125,8 @@ impl World {
     }
 }
 
-impl State {
-    fn step(&mut self) -> Vec<Event> {
+impl ExchangeState {
+    fn step(&mut self) -> Vec<StreamEvent> {
         let burst = self.faults.iter().find(|fault| fault.kind == "burst").map_or(1, |fault| fault.amount);
         self.market.load = self.load * burst;
         let steps = self.market.step();
@@ -136,7 +139,11 @@ impl State {
             }
             let name = instrument.symbol.to_ascii_lowercase();
             let mut add = |stream: &str, payload: String, repeated| {
-                events.push(Event { stream: format!("{name}@{stream}").into(), payload: payload.into(), repeated });
+                events.push(StreamEvent {
+                    stream: format!("{name}@{stream}").into(),
+                    payload: payload.into(),
+                    repeated,
+                });
             };
             for trade in &step.trades {
                 let mut shown = trade.clone();
@@ -174,16 +181,16 @@ impl State {
     /// A sentence that states what is expected.
     pub(crate) fn begin(&mut self, body: &Value, now_ms: u64) -> Result<u64, String> {
         self.faults_made += 1;
-        let mut fault = Fault::read(self.faults_made, body, now_ms)?;
+        let mut fault = RequestedFault::read(self.faults_made, body, now_ms)?;
         if fault.connection == "newest" {
             fault.connection = self.connections.to_string();
         }
         match &*fault.kind {
-            "cut" => self.send(&fault, &Command::Cut),
-            "rsv" => self.send(&fault, &Command::ReservedBit),
+            "cut" => self.send(&fault, &SocketCommand::Cut),
+            "rsv" => self.send(&fault, &SocketCommand::ReservedBit),
             "shutdown" => {
                 let after = fault.until_ms.map_or(5_000, |until| until - now_ms);
-                self.send(&fault, &Command::Shutdown(after));
+                self.send(&fault, &SocketCommand::Shutdown(after));
             }
             "status" => match self.market.find_mut(&fault.symbol) {
                 Some(instrument) => fault.value.clone_into(&mut instrument.status),
@@ -200,7 +207,7 @@ impl State {
         Ok(self.faults_made)
     }
 
-    fn send(&self, fault: &Fault, command: &Command) {
+    fn send(&self, fault: &RequestedFault, command: &SocketCommand) {
         for connected in self.connected.iter().filter(|connected| concerns(fault, connected.id)) {
             // A connection that accepts no commands is ending.
             let _ = connected.commands.try_send(command.clone());
@@ -213,7 +220,7 @@ impl State {
     }
 
     /// The fault of this kind, regardless of what it affects.
-    pub(crate) fn fault(&self, kind: &str) -> Option<&Fault> {
+    pub(crate) fn fault(&self, kind: &str) -> Option<&RequestedFault> {
         self.faults.iter().find(|fault| fault.kind == kind)
     }
 
@@ -305,6 +312,6 @@ impl State {
     }
 }
 
-fn concerns(fault: &Fault, connection: u64) -> bool {
+fn concerns(fault: &RequestedFault, connection: u64) -> bool {
     fault.connection == "all" || fault.connection == connection.to_string()
 }

@@ -7,13 +7,13 @@ use std::{
     process::{Child, ChildStdout, Command, Stdio},
 };
 
-struct Exchange {
+struct RunningExchange {
     child: Child,
     output: BufReader<ChildStdout>,
     address: String,
 }
 
-impl Exchange {
+impl RunningExchange {
     fn start(arguments: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sim-exchange"));
         command.args(["--listen", "127.0.0.1:0"]).args(arguments).stdout(Stdio::piped());
@@ -42,7 +42,7 @@ impl Exchange {
     }
 }
 
-impl Drop for Exchange {
+impl Drop for RunningExchange {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -50,7 +50,7 @@ impl Drop for Exchange {
 }
 
 fn trades(seed: &str) -> String {
-    let exchange = Exchange::start(&["--clock", "virtual", "--seed", seed]);
+    let exchange = RunningExchange::start(&["--clock", "virtual", "--seed", seed]);
     exchange.ask("POST", "/sim/step", r#"{"steps":20}"#);
     let answer = exchange.ask("GET", "/sim/truth/trades?symbol=BTCUSDT", "");
     answer.split("\r\n\r\n").nth(1).unwrap().to_owned()
@@ -66,19 +66,19 @@ fn a_seed_determines_the_market() {
 
 #[test]
 fn requests_after_a_refusal_are_a_violation_and_strict_ends_with_one() {
-    let exchange = Exchange::start(&["--strict", "--set", "rest-limit=25"]);
+    let exchange = RunningExchange::start(&["--strict", "--set", "rest-limit=25"]);
     assert!(exchange.ask("GET", "/api/v3/exchangeInfo", "").starts_with("HTTP/1.1 200"));
     let refused = exchange.ask("GET", "/api/v3/exchangeInfo", "");
     assert!(refused.starts_with("HTTP/1.1 429") && refused.contains("Retry-After: 60"), "{refused}");
     assert!(exchange.ask("GET", "/api/v3/ping", "").starts_with("HTTP/1.1 418"));
     let (code, last) = exchange.end();
     assert!(code == Some(1) && last.contains("rest_after_429"), "{code:?} {last}");
-    assert_eq!(Exchange::start(&["--strict"]).end().0, Some(0));
+    assert_eq!(RunningExchange::start(&["--strict"]).end().0, Some(0));
 }
 
 #[test]
 fn invalid_arguments_are_refused() {
-    let exchange = Exchange::start(&["--clock", "virtual"]);
+    let exchange = RunningExchange::start(&["--clock", "virtual"]);
     for (path, body) in [("/sim/fault", r#"{"kind":"x"}"#), ("/sim/set", r#"{"day":"30"}"#), ("/sim/fault", "x")] {
         assert!(exchange.ask("POST", path, body).starts_with("HTTP/1.1 400"), "{path} {body}");
     }

@@ -48,7 +48,7 @@ pub enum Command {
     /// `subscribe`: starts subscriptions.
     Subscribe {
         /// The channels, each with its options.
-        elements: Vec<Element>,
+        elements: Vec<ChannelRequest>,
     },
     /// `unsubscribe`: ends subscriptions.
     Unsubscribe {
@@ -143,7 +143,7 @@ impl Command {
 
 /// One element of a subscribe: a channel and its options.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Element {
+pub struct ChannelRequest {
     /// As written; empty if the element names none.
     pub channel: String,
     /// The list's field, and the index in it.
@@ -151,10 +151,10 @@ pub struct Element {
     /// Its index in the list.
     pub index: usize,
     /// An invalid name, or an unknown or invalid option, refuses only this element.
-    pub options: Result<Options, InvalidElement>,
+    pub options: Result<SubscribeOptions, InvalidElement>,
 }
 
-impl Element {
+impl ChannelRequest {
     /// Its position, such as `channels[2]`.
     #[must_use]
     pub fn place(&self) -> String {
@@ -175,7 +175,7 @@ pub struct ListedName {
 
 /// Where a subscription starts, and what it includes. Each option is `None` unless the client set it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Options {
+pub struct SubscribeOptions {
     /// The position after which it starts.
     pub since: Option<Since>,
     /// How many of the newest publications of an `event` channel to start with; at least 1.
@@ -287,7 +287,7 @@ impl std::fmt::Debug for Token {
 
 /// Bounds of one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct MessageLimits {
     /// Maximum nesting depth of a publication; its own object is the first level. A message of the JSON dialect, which
     /// carries it in a field, may have one more level.
     pub depth_max: usize,

@@ -8,14 +8,14 @@ use uuid::Uuid;
 
 use crate::{
     code::{CODES, Code, ErrorCode, lookup, may_reconnect},
-    command::{Json, Limits},
+    command::{Json, MessageLimits},
     dialect::{
-        Dialect, Stamp,
+        Dialect, MessageStamp,
         json::{ServerMessage, read},
     },
     model::RESERVED,
     push::push_json,
-    reply::{Failure, Ingested, Reply, Subscribed, TYPES},
+    reply::{FailureReply, Ingested, Reply, SubscribedReply, TYPES},
     time::Timestamp,
 };
 
@@ -75,7 +75,7 @@ fn both_documents_have_the_grammar_of_names() {
     assert!(WIRE.contains(&format!("the printable characters of ASCII except {}.", listed.join(" "))), "{listed:?}");
 }
 
-const LIMITS: Limits = Limits { depth_max: 32, channels_max: 200 };
+const LIMITS: MessageLimits = MessageLimits { depth_max: 32, channels_max: 200 };
 
 #[test]
 fn client_examples_are_decoded() {
@@ -95,7 +95,7 @@ fn envelopes_are_decoded_and_encoded_as_documented() {
         let reply = match message["msg_type"].as_str() {
             Some("ack") if payload["errors"].is_array() => {
                 let (channels, errors) = (payload["channels"].clone(), payload["errors"].clone());
-                Reply::Subscribed(Subscribed {
+                Reply::Subscribed(SubscribedReply {
                     id: Some(Json::of(&payload["acknowledged_msg_id"])),
                     channels: serde_json::from_value(channels).expect(line),
                     errors: serde_json::from_value(errors).expect(line),
@@ -106,7 +106,7 @@ fn envelopes_are_decoded_and_encoded_as_documented() {
                 let named = |code: &&ErrorCode| payload["code"] == code.name().to_ascii_uppercase();
                 let code = ErrorCode::ALL.iter().find(named).expect(line);
                 let id = payload.get("msg_id").map(Json::of);
-                let mut failure = Failure::new(*code, payload["message"].as_str().unwrap().to_owned(), id, 0);
+                let mut failure = FailureReply::new(*code, payload["message"].as_str().unwrap().to_owned(), id, 0);
                 failure.object.details.retry_after_ms = payload["retry_after_ms"].as_u64();
                 Reply::Error(failure)
             }
@@ -118,7 +118,7 @@ fn envelopes_are_decoded_and_encoded_as_documented() {
         let timestamp: Timestamp = serde_json::from_value(message["timestamp"].clone()).unwrap();
         let msg_id: Uuid = message["msg_id"].as_str().unwrap().parse().unwrap();
         let mut out = BytesMut::new();
-        Dialect::Envelope.encode(&mut out, &reply, &[], || Stamp { now_ms: timestamp.ms(), msg_id });
+        Dialect::Envelope.encode(&mut out, &reply, &[], || MessageStamp { now_ms: timestamp.ms(), msg_id });
         assert_eq!(std::str::from_utf8(&out).unwrap(), line);
         answers += 1;
     }

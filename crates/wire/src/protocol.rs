@@ -3,8 +3,8 @@
 use bytes::BytesMut;
 
 use crate::{
-    dialect::{Dialect, Stamp},
-    push::{Gap, Meta},
+    dialect::{Dialect, MessageStamp},
+    push::{GapPush, PushMeta},
     reply::Reply,
     transport::Transport,
 };
@@ -23,13 +23,13 @@ pub struct Protocol {
 
 impl Protocol {
     /// Appends a notice; nothing if the dialect has no such message.
-    pub fn notice(self, out: &mut BytesMut, notice: &Reply, stamp: impl FnOnce() -> Stamp) {
+    pub fn notice(self, out: &mut BytesMut, notice: &Reply, stamp: impl FnOnce() -> MessageStamp) {
         self.reply(out, notice, &[], stamp);
     }
 
     /// Appends a reply; nothing if the dialect has no such message. `ignored` names the fields of the command that had
     /// no meaning.
-    pub fn reply(self, out: &mut BytesMut, reply: &Reply, ignored: &[String], stamp: impl FnOnce() -> Stamp) {
+    pub fn reply(self, out: &mut BytesMut, reply: &Reply, ignored: &[String], stamp: impl FnOnce() -> MessageStamp) {
         self.transport.message(out, REPLY_BYTES, |out| self.dialect.encode(out, reply, ignored, stamp));
     }
 
@@ -46,12 +46,12 @@ impl Protocol {
     }
 
     /// Appends a publication.
-    pub fn push(self, out: &mut BytesMut, meta: &Meta<'_>, payload: &[u8]) {
+    pub fn push(self, out: &mut BytesMut, meta: &PushMeta<'_>, payload: &[u8]) {
         self.transport.message(out, meta.len_hint(payload), |out| self.dialect.push(out, meta, payload));
     }
 
     /// Appends a gap.
-    pub fn gap(self, out: &mut BytesMut, gap: &Gap<'_>, stamp: impl FnOnce() -> Stamp) {
+    pub fn gap(self, out: &mut BytesMut, gap: &GapPush<'_>, stamp: impl FnOnce() -> MessageStamp) {
         self.transport.message(out, REPLY_BYTES, |out| self.dialect.gap(out, gap, stamp));
     }
 }

@@ -13,7 +13,7 @@ pub const TO_CONNECTION: &str = "@connection";
 
 /// The gateway's metadata of a publication, in its `_meta` key. Only applicable fields are written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Meta<'a> {
+pub struct PushMeta<'a> {
     /// The client's name of the topic.
     pub channel: Cow<'a, str>,
     /// `None` for topics without retention.
@@ -34,7 +34,7 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-impl<'a> Meta<'a> {
+impl<'a> PushMeta<'a> {
     /// A publication that is sent for the first time.
     #[must_use]
     pub fn live(channel: impl Into<Cow<'a, str>>, id: Option<StreamId>) -> Self {
@@ -49,7 +49,7 @@ impl<'a> Meta<'a> {
 }
 
 /// Appends a publication's JSON text. `payload` is one JSON object, as validated by [`super::payload`].
-pub fn push_json(out: &mut BytesMut, meta: &Meta<'_>, payload: &[u8]) {
+pub fn push_json(out: &mut BytesMut, meta: &PushMeta<'_>, payload: &[u8]) {
     let payload = payload.trim_ascii_end();
     let body = payload.strip_suffix(b"}").unwrap_or(payload).trim_ascii_end();
     out.reserve(meta.len_hint(payload));
@@ -106,7 +106,7 @@ impl GapReason {
 
 /// Publications of a stream that the client will not receive: those after `after` and before `before`, both excluded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Gap<'a> {
+pub struct GapPush<'a> {
     /// The subscribed channels that share the stream.
     pub channels: Cow<'a, [Arc<str>]>,
     /// The last id before the missing ones; `None` if the topic has no ids.
@@ -130,7 +130,7 @@ mod tests {
 
     const ID: StreamId = StreamId::new(1_763_700_000_000, 42);
 
-    fn text(meta: &Meta<'_>, payload: &str) -> String {
+    fn text(meta: &PushMeta<'_>, payload: &str) -> String {
         let mut out = BytesMut::new();
         push_json(&mut out, meta, payload.as_bytes());
         String::from_utf8(out.to_vec()).unwrap()
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn the_publishers_bytes_are_kept_and_one_key_is_added() {
-        let live = Meta::live("orders", Some(ID));
+        let live = PushMeta::live("orders", Some(ID));
         let meta = r#""_meta":{"channel":"orders","id":"1763700000000-42"}}"#;
         let cases = [
             (r#"{"type":"order_update","price":"50000.00"}"#, r#"{"type":"order_update","price":"50000.00","#),
@@ -155,9 +155,9 @@ mod tests {
 
     #[test]
     fn only_applicable_keys_are_written() {
-        let none = Meta::live("ticker:BTCUSDT", None);
+        let none = PushMeta::live("ticker:BTCUSDT", None);
         assert_eq!(text(&none, "{}"), r#"{"_meta":{"channel":"ticker:BTCUSDT"}}"#);
-        let all = Meta { channel: "x".into(), id: Some(ID), replayed: true, conflated: 3, snapshot: true };
+        let all = PushMeta { channel: "x".into(), id: Some(ID), replayed: true, conflated: 3, snapshot: true };
         let expected =
             r#"{"_meta":{"channel":"x","id":"1763700000000-42","replayed":true,"conflated":3,"snapshot":true}}"#;
         assert_eq!(text(&all, "{}"), expected);
@@ -172,14 +172,14 @@ mod tests {
             (replayed, snapshot) in any::<(bool, bool)>(),
         ) {
             let payload = if pretty { serde_json::to_string_pretty(&fields) } else { serde_json::to_string(&fields) };
-            let meta = Meta { channel: "a:b/c".into(), id: Some(StreamId::new(epoch, seq)), replayed, conflated, snapshot };
+            let meta = PushMeta { channel: "a:b/c".into(), id: Some(StreamId::new(epoch, seq)), replayed, conflated, snapshot };
             let pushed = text(&meta, &payload.unwrap());
             let mut read: Value = serde_json::from_str(&pushed).unwrap();
             let said = read.as_object_mut().unwrap().remove("_meta").unwrap();
             prop_assert_eq!(read, json!(fields));
             let written = serde_json::to_string(&meta).unwrap();
             prop_assert!(pushed.ends_with(&format!("\"_meta\":{written}}}")), "{}", pushed);
-            prop_assert_eq!(serde_json::from_value::<Meta<'_>>(said).unwrap(), meta);
+            prop_assert_eq!(serde_json::from_value::<PushMeta<'_>>(said).unwrap(), meta);
         }
     }
 }

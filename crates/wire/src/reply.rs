@@ -8,12 +8,12 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 mod error;
 
-pub use error::{Advice, Closing, Details, ErrorObject, Failure};
+pub use error::{Advice, ClosingNotice, Details, ErrorObject, FailureReply};
 
 use crate::{
     command::Json,
     model::{Class, SessionSecret, StreamId, UserId},
-    push::Gap,
+    push::GapPush,
     time::Timestamp,
 };
 
@@ -44,39 +44,39 @@ pub enum Reply {
     /// The first message of a connection.
     ConnectionEstablished(Welcome),
     /// The reply to `subscribe`.
-    Subscribed(Subscribed),
+    Subscribed(SubscribedReply),
     /// The reply to `unsubscribe`.
-    Unsubscribed(Unsubscribed),
+    Unsubscribed(UnsubscribedReply),
     /// A notice: the server ended subscriptions.
     #[serde(rename = "unsubscribed")]
-    Ended(Ended),
+    Ended(EndedNotice),
     /// The reply to `ping`.
     Pong(Pong),
     /// The reply to `auth`.
-    Authenticated(Authenticated),
+    Authenticated(AuthenticatedReply),
     /// Contains pushes, which the JSON dialect writes without serde.
     #[serde(skip_serializing)]
-    History(History),
+    History(HistoryReply),
     /// A publication is stored.
-    Published(Published),
+    Published(PublishedReply),
     /// A command is stored for the engine of the run.
     CommandAccepted(CommandAccepted),
     /// A producer's message is stored in all its topics.
     Ingested(Ingested),
     /// The reply to `presence`.
-    Presence(Presence),
+    Presence(PresenceReply),
     /// The reply to `configure`.
     Configured(Configured),
     /// A notice: the backlog of channels has been sent.
-    CaughtUp(CaughtUp),
+    CaughtUp(CaughtUpNotice),
     /// A notice.
-    Heartbeat(Heartbeat),
+    Heartbeat(HeartbeatNotice),
     /// A notice.
     TokenExpiring(TokenExpiring),
     /// A notice: the Close frame follows.
-    Closing(Closing),
+    Closing(ClosingNotice),
     /// A command failed.
-    Error(Failure),
+    Error(FailureReply),
 }
 
 /// The first message of a connection: who is connected, and under which limits.
@@ -137,7 +137,7 @@ pub const USER_STREAM: &str = "@";
 
 /// Which channels were subscribed and which were refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Subscribed {
+pub struct SubscribedReply {
     /// The command's `id`; `None` for subscriptions on connect.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<Json>,
@@ -160,7 +160,7 @@ pub struct SubscribedChannel {
     pub stream: Option<Cow<'static, str>>,
     /// The position before everything that follows; `None` without retention.
     pub cursor: Option<StreamId>,
-    /// No backlog follows. Otherwise [`CaughtUp`] comes after it.
+    /// No backlog follows. Otherwise [`CaughtUpNotice`] comes after it.
     pub live: bool,
 }
 
@@ -182,7 +182,7 @@ pub struct RefusedChannel {
 
 /// The reply to `unsubscribe`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Unsubscribed {
+pub struct UnsubscribedReply {
     /// The command's `id`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<Json>,
@@ -195,7 +195,7 @@ pub struct Unsubscribed {
 
 /// The server ended subscriptions. With `details.retry_after_ms` the client may subscribe again, with its cursors.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ended {
+pub struct EndedNotice {
     /// The affected channels.
     pub channels: Vec<String>,
     /// Why the subscriptions ended.
@@ -205,14 +205,14 @@ pub struct Ended {
 
 /// The backlog of these channels has been sent; what follows is live.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CaughtUp {
+pub struct CaughtUpNotice {
     /// The channels that are live from now on.
-    pub channels: Vec<CaughtUpChannel>,
+    pub channels: Vec<ChannelEnd>,
 }
 
 /// The end of one channel's backlog.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CaughtUpChannel {
+pub struct ChannelEnd {
     /// The channel's name.
     pub channel: Arc<str>,
     /// The position after the backlog; `None` without retention.
@@ -237,7 +237,7 @@ pub struct Pong {
 
 /// The reply to `auth`: the token was accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Authenticated {
+pub struct AuthenticatedReply {
     /// The command's `id`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<Json>,
@@ -249,7 +249,7 @@ pub struct Authenticated {
 
 /// Retained publications of a channel.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct History {
+pub struct HistoryReply {
     /// The command's `id`.
     pub id: Option<Json>,
     /// The channel's name.
@@ -262,7 +262,7 @@ pub struct History {
     pub more: bool,
     /// What is missing before the first of the messages.
     #[serde(default)]
-    pub gap: Option<Gap<'static>>,
+    pub gap: Option<GapPush<'static>>,
 }
 
 /// A retained publication.
@@ -276,7 +276,7 @@ pub struct Retained {
 
 /// The reply to `publish`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Published {
+pub struct PublishedReply {
     /// The command's `id`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<Json>,
@@ -316,7 +316,7 @@ pub struct Ingested {
 
 /// Counts over all replicas.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Presence {
+pub struct PresenceReply {
     /// The command's `id`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<Json>,
@@ -343,7 +343,7 @@ pub struct Configured {
 
 /// A notice that the connection is alive.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Heartbeat {
+pub struct HeartbeatNotice {
     /// When it was written.
     pub timestamp: Timestamp,
     /// The server's clock.

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::{json, value::to_raw_value};
-use tickgate_client::{Client, Error, Event, Publication, Published, State};
+use tickgate_client::{Client, ClientState, Error, Event, PublicationReceipt, PublicationRequest};
 use tokio::time::{Instant, sleep};
 
 use super::tally::{ClientRecord, PublishResults};
@@ -55,7 +55,7 @@ impl Follower {
                     record.replica = replica;
                     record.connections += 1;
                 }
-                Some(Event::State(State::Waiting { .. })) => record.replica = None,
+                Some(Event::State(ClientState::Waiting { .. })) => record.replica = None,
                 Some(_) => {}
                 None => {
                     record.replica = None;
@@ -105,7 +105,8 @@ impl Publishers {
         let (user, msg_id) = (user(user_number), format!("order-{number}"));
         let data = json!({ "type": "order_update", "number": number, "status": "filled" });
         let data = to_raw_value(&data).expect("a JSON value is JSON");
-        let publication = Publication { channel: CHANNEL, user: Some(&user), data: &data, msg_id: Some(&msg_id) };
+        let publication =
+            PublicationRequest { channel: CHANNEL, user: Some(&user), data: &data, msg_id: Some(&msg_id) };
         loop {
             let operations = &self.operations[*at % self.operations.len()];
             let outcome = publication.publish_within(ANSWER_TIMEOUT, operations, Some(&self.api_key)).await;
@@ -118,7 +119,7 @@ impl Publishers {
     }
 
     /// Records the outcome of an attempt. True when the publication is complete.
-    fn take(&self, user_number: usize, number: u64, outcome: Result<Published, Error>) -> bool {
+    fn take(&self, user_number: usize, number: u64, outcome: Result<PublicationReceipt, Error>) -> bool {
         let mut results = self.results.lock();
         match outcome {
             Ok(published) => {

@@ -7,8 +7,8 @@ use std::{
 };
 
 use tempfile::TempDir;
-use tickgate_client::http::Request;
-use tickgate_process::{Spec, Started, free_port};
+use tickgate_client::http::HttpRequest;
+use tickgate_process::{ChildProcess, ProcessSpec, free_port};
 use uuid::Uuid;
 
 use crate::cli::Failure;
@@ -22,8 +22,8 @@ const READY_TIMEOUT: Duration = Duration::from_secs(20);
 pub(super) struct Stage {
     redis_server: PathBuf,
     redis_port: u16,
-    redis: Option<Started>,
-    replicas: Vec<Option<Started>>,
+    redis: Option<ChildProcess>,
+    replicas: Vec<Option<ChildProcess>>,
     /// Addresses for clients.
     pub listeners: Vec<String>,
     /// Addresses for publishers.
@@ -71,7 +71,7 @@ impl Stage {
         let words = ["--port", &port, "--bind", "127.0.0.1", "--dir", &dir, "--save", ""];
         // Acknowledged writes survive a kill, as configured in docs/operations.md.
         let durable = ["--appendonly", "yes", "--appendfsync", "everysec"];
-        let spec = Spec {
+        let spec = ProcessSpec {
             name: "redis",
             program: &self.redis_server,
             arguments: words.iter().chain(&durable).map(|word| (*word).to_owned()).collect(),
@@ -81,7 +81,7 @@ impl Stage {
             address: format!("127.0.0.1:{port}"),
         };
         let hint = "the demo requires redis-server: install it, or set --redis-server";
-        self.redis = Some(Started::start(&spec).map_err(|error| failed(hint, &error))?);
+        self.redis = Some(ChildProcess::start(&spec).map_err(|error| failed(hint, &error))?);
         Ok(())
     }
 
@@ -98,7 +98,7 @@ impl Stage {
             ("FEEDS__SYNTHETIC__ENABLED", "off".into()),
         ];
         let program = std::env::current_exe().map_err(|error| failed("cannot find this program", &error))?;
-        let spec = Spec {
+        let spec = ProcessSpec {
             name: &format!("replica-{number}"),
             program: &program,
             arguments: vec!["serve".into(), "--development".into()],
@@ -107,7 +107,7 @@ impl Stage {
             dir: self.dir.path(),
             address: listener.clone(),
         };
-        self.replicas.push(Some(Started::start(&spec).map_err(|error| failed("cannot start a replica", &error))?));
+        self.replicas.push(Some(ChildProcess::start(&spec).map_err(|error| failed("cannot start a replica", &error))?));
         self.listeners.push(listener);
         self.operations.push(format!("http://{operations}"));
         Ok(())
@@ -128,7 +128,7 @@ async fn ready(listener: &str) -> Result<(), Failure> {
     let url = format!("http://{listener}/readyz");
     let asked = async {
         loop {
-            if Request::get(&url).send().await.is_ok_and(|answer| answer.status.is_success()) {
+            if HttpRequest::get(&url).send().await.is_ok_and(|answer| answer.status.is_success()) {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;

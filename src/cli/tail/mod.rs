@@ -2,7 +2,7 @@
 
 mod show;
 
-use tickgate_client::{Builder, Channel, Client, Error, Event, State};
+use tickgate_client::{Builder, Channel, Client, ClientState, Error, Event};
 
 use self::show::Show;
 use super::Failure;
@@ -72,10 +72,10 @@ async fn follow(mut client: Client, args: &Args) -> Result<(), Failure> {
     let (mut wanted, mut refusals) = (args.channels.len(), Vec::new());
     while let Some(event) = client.next().await {
         match &event {
-            Event::State(State::Waiting { error, .. }) if args.once || is_mistaken(error) => {
+            Event::State(ClientState::Waiting { error, .. }) if args.once || is_mistaken(error) => {
                 return Err(error.clone().into());
             }
-            Event::State(State::Closed { error: Some(error) }) => return Err(error.clone().into()),
+            Event::State(ClientState::Closed { error: Some(error) }) => return Err(error.clone().into()),
             _ => {}
         }
         if show.event(&event)? {

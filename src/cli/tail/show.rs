@@ -1,7 +1,7 @@
 //! What is printed: messages on standard output, notices on standard error, or everything as JSON.
 
 use serde_json::{Value, json};
-use tickgate_client::{Event, Message, State};
+use tickgate_client::{ClientState, Event, ReceivedMessage};
 
 use crate::cli::{Failure, print};
 
@@ -34,7 +34,7 @@ impl Show {
 }
 
 /// A publication, for people: channel, id, flags, and the publisher's object.
-fn line(message: &Message) -> String {
+fn line(message: &ReceivedMessage) -> String {
     let meta = &message.meta;
     let mut line = meta.channel.clone();
     if let Some(id) = &meta.id {
@@ -58,8 +58,10 @@ fn notice(event: &Event) -> Option<String> {
         Event::Connected { .. } => "connected".into(),
         Event::Subscribed { channel, .. } => format!("subscribed {channel}"),
         Event::Refused { channel, error } => format!("refused {channel}: {error}"),
-        Event::State(State::Waiting { wait, error }) => format!("{error}; retrying in {:.1} s", wait.as_secs_f64()),
-        Event::State(State::Stale) => "nothing received for a heartbeat interval".into(),
+        Event::State(ClientState::Waiting { wait, error }) => {
+            format!("{error}; retrying in {:.1} s", wait.as_secs_f64())
+        }
+        Event::State(ClientState::Stale) => "nothing received for a heartbeat interval".into(),
         // Rare, and every field matters.
         Event::Gap(_) | Event::CaughtUp { complete: false, .. } => notice_json(event)?.to_string(),
         Event::Unknown { kind } => format!("unknown notice {kind:?}"),
@@ -84,7 +86,7 @@ fn notice_json(event: &Event) -> Option<Value> {
         Event::Refused { channel, error } => json!({
             "type": "refused", "channel": channel, "code": error.code, "error": error.error, "message": error.message,
         }),
-        Event::State(State::Waiting { wait, error }) => json!({
+        Event::State(ClientState::Waiting { wait, error }) => json!({
             "type": "state", "state": "waiting", "wait_ms": wait.as_millis() as u64, "error": error.to_string(),
             "code": error.code(),
         }),
@@ -96,13 +98,13 @@ fn notice_json(event: &Event) -> Option<Value> {
 
 #[cfg(test)]
 mod tests {
-    use tickgate_client::{Gap, Meta};
+    use tickgate_client::{Gap, MessageMeta};
 
     use super::*;
 
     fn message(meta: Value, text: &str) -> Event {
-        let meta: Meta = serde_json::from_value(meta).unwrap();
-        Event::Message(Message { meta, text: text.into() })
+        let meta: MessageMeta = serde_json::from_value(meta).unwrap();
+        Event::Message(ReceivedMessage { meta, text: text.into() })
     }
 
     #[test]
@@ -116,7 +118,7 @@ mod tests {
     #[test]
     fn only_publications_are_counted() {
         let mut show = Show::new(true, Some(1));
-        assert_eq!(show.event(&Event::State(State::Live)), Ok(false));
+        assert_eq!(show.event(&Event::State(ClientState::Live)), Ok(false));
         let push = message(json!({ "channel": "a" }), r#"{"_meta":{"channel":"a"}}"#);
         assert_eq!(show.event(&push), Ok(true));
     }
@@ -126,6 +128,6 @@ mod tests {
         let gap = r#"{"after":"1-1","before":"1-4","channels":["a"],"count":2,"cursor":"1-3","reason":"retention","type":"gap"}"#;
         let event = Event::Gap(serde_json::from_str::<Gap>(gap).unwrap());
         assert_eq!(notice(&event).as_deref(), Some(gap));
-        assert_eq!(notice(&Event::State(State::Live)), None);
+        assert_eq!(notice(&Event::State(ClientState::Live)), None);
     }
 }

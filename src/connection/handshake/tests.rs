@@ -62,7 +62,7 @@ fn a_valid_request_is_accepted_with_the_key_of_the_rfc() {
     let handshake = outcome("/ws", &[]).unwrap();
     assert_eq!(handshake.upgrade, Upgrade { accept: HeaderValue::from_static(ACCEPT), protocol: None });
     assert_eq!(handshake.credential, Credential::None);
-    assert_eq!((handshake.told, handshake.begin, handshake.session), (Told::Status, Options::default(), None));
+    assert_eq!((handshake.told, handshake.begin, handshake.session), (Told::Status, SubscribeOptions::default(), None));
     for changes in [
         [("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")],
         [("connection", "upgrade"), ("upgrade", "h2c, websocket")],
@@ -223,7 +223,11 @@ fn empty_values_and_other_schemes_are_not_credentials() {
 fn the_session_and_the_starting_position_are_read_from_the_query() {
     let session = SessionSecret::random();
     let handshake = outcome(&format!("/ws?session={session}&since=7-9&last=5"), &[]).unwrap();
-    let begin = Options { since: Some(Since::After(StreamId::new(7, 9))), last: Some(5), ..Options::default() };
+    let begin = SubscribeOptions {
+        since: Some(Since::After(StreamId::new(7, 9))),
+        last: Some(5),
+        ..SubscribeOptions::default()
+    };
     assert_eq!((handshake.session, handshake.begin), (Some(session), begin));
 }
 

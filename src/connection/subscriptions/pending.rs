@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use tickgate_wire::{
     code::ErrorCode,
-    model::{Class, Message, Start, StreamId},
+    model::{Class, Message, StartAt, StreamId},
     reply::{SubscribedChannel, USER_STREAM},
 };
 
@@ -18,7 +18,7 @@ use crate::{
 /// One channel, and where it starts.
 pub(super) struct Wish {
     pub(super) channel: Arc<str>,
-    start: Start,
+    start: StartAt,
     /// The position before its first message, once loaded.
     begins: StreamId,
     /// Whether no backlog follows, once loaded.
@@ -26,7 +26,7 @@ pub(super) struct Wish {
 }
 
 impl Wish {
-    pub(super) fn new(channel: Arc<str>, start: Start) -> Self {
+    pub(super) fn new(channel: Arc<str>, start: StartAt) -> Self {
         Self { channel, start, begins: StreamId::ZERO, live: true }
     }
 }
@@ -37,7 +37,7 @@ pub(super) struct PendingSubscription {
     pub(super) in_user_stream: bool,
     pub(super) interest: Interest,
     /// The start of the channel that misses most.
-    pub(super) start: Start,
+    pub(super) start: StartAt,
     pub(super) max_rate: Option<u32>,
     /// The number of the subscription to which its channels are added, if it does not become a separate one.
     pub(super) extends: Option<usize>,
@@ -86,11 +86,11 @@ impl PendingSubscription {
         let head = self.paused.unwrap_or_else(|| self.interest.head());
         self.backlog = self.interest.backlog(self.start, limits).await?;
         self.has = match self.start {
-            Start::Since(cursor) => cursor,
-            Start::Earliest => self.backlog.from,
-            Start::Snapshot { least } => self.backlog.cursor.max(least),
+            StartAt::Since(cursor) => cursor,
+            StartAt::Earliest => self.backlog.from,
+            StartAt::Snapshot { least } => self.backlog.cursor.max(least),
             // The last publications are extra: guaranteed delivery starts with the live ones.
-            Start::Live | Start::Last(_) => self.backlog.cursor,
+            StartAt::Live | StartAt::Last(_) => self.backlog.cursor,
         };
         for wish in &mut self.wishes {
             wish.begins = self.backlog.begins(wish.start, self.start, head);
@@ -115,7 +115,7 @@ impl PendingSubscription {
         let (backlog, shared) = (&self.backlog, self.in_user_stream);
         let told = backlog.gap.is_some() || backlog.cut.is_some() || backlog.goes_on;
         let has_own = if shared { backlog.messages.iter().any(own) } else { !backlog.messages.is_empty() };
-        wish.start == Start::Live || !told && !has_own
+        wish.start == StartAt::Live || !told && !has_own
     }
 
     /// The end position of the backlog.

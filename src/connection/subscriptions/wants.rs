@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tickgate_wire::{model::Start, protocol::Protocol};
+use tickgate_wire::{model::StartAt, protocol::Protocol};
 
 use crate::hub::{Form, Interest, Pacer};
 
@@ -48,11 +48,11 @@ pub(super) fn shared(channel: Arc<str>, interest: &Interest) -> Arc<str> {
 }
 
 /// The earlier of two starting positions of one stream.
-pub(super) fn earlier(one: Start, other: Start) -> Start {
+pub(super) fn earlier(one: StartAt, other: StartAt) -> StartAt {
     match (one, other) {
-        (Start::Since(a), Start::Since(b)) => Start::Since(a.min(b)),
-        (Start::Earliest, _) | (_, Start::Earliest) => Start::Earliest,
-        (Start::Live, other) => other,
+        (StartAt::Since(a), StartAt::Since(b)) => StartAt::Since(a.min(b)),
+        (StartAt::Earliest, _) | (_, StartAt::Earliest) => StartAt::Earliest,
+        (StartAt::Live, other) => other,
         (one, _) => one,
     }
 }

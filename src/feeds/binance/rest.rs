@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use tickgate_client::http::{Request, Response};
+use tickgate_client::http::{HttpRequest, Response};
 
 use super::{frame::Trade, listing::Listing, payload, recording::Recording, tape::TapeTrade};
 
@@ -72,11 +72,11 @@ impl Rest {
         (Answer::Trades { symbol, answer }, weight)
     }
 
-    fn get(&self, path: &str) -> Request {
-        Request::get(format!("{}{path}", self.base))
+    fn get(&self, path: &str) -> HttpRequest {
+        HttpRequest::get(format!("{}{path}", self.base))
     }
 
-    async fn ask(&self, path: &str, request: Request) -> (Result<String, NotAnswered>, Option<u64>) {
+    async fn ask(&self, path: &str, request: HttpRequest) -> (Result<String, NotAnswered>, Option<u64>) {
         let response = match request.send().await {
             Ok(response) => response,
             Err(error) => return (Err(NotAnswered::Failed(error.to_string())), None),

@@ -1,6 +1,8 @@
 //! The WebSocket reader.
 
-use tickgate_wire::websocket::{CONTROL_BYTES_MAX, Event, Opcode, Peer, Reader, Violation, put_head, put_masked};
+use tickgate_wire::websocket::{
+    CONTROL_BYTES_MAX, FrameReader, Opcode, Peer, ProtocolViolation, WebSocketEvent, put_head, put_masked,
+};
 
 /// An event that owns its bytes, or the violation that ends the stream.
 #[derive(Debug, PartialEq)]
@@ -13,18 +15,18 @@ enum FrameOutcome {
     Violation(u16),
 }
 
-fn seen(event: Result<Event<'_>, Violation>) -> FrameOutcome {
+fn seen(event: Result<WebSocketEvent<'_>, ProtocolViolation>) -> FrameOutcome {
     match event {
-        Ok(Event::Text(text)) => FrameOutcome::Text(text.into()),
-        Ok(Event::Binary(bytes)) => FrameOutcome::Binary(bytes.into()),
-        Ok(Event::Ping(bytes)) => FrameOutcome::Ping(bytes.into()),
-        Ok(Event::Pong(bytes)) => FrameOutcome::Pong(bytes.into()),
-        Ok(Event::Close(code, reason)) => FrameOutcome::Close(code, reason.into()),
+        Ok(WebSocketEvent::Text(text)) => FrameOutcome::Text(text.into()),
+        Ok(WebSocketEvent::Binary(bytes)) => FrameOutcome::Binary(bytes.into()),
+        Ok(WebSocketEvent::Ping(bytes)) => FrameOutcome::Ping(bytes.into()),
+        Ok(WebSocketEvent::Pong(bytes)) => FrameOutcome::Pong(bytes.into()),
+        Ok(WebSocketEvent::Close(code, reason)) => FrameOutcome::Close(code, reason.into()),
         Err(violation) => FrameOutcome::Violation(violation.code),
     }
 }
 
-fn read<'a>(mut reader: Reader, chunks: impl Iterator<Item = &'a [u8]>) -> Vec<FrameOutcome> {
+fn read<'a>(mut reader: FrameReader, chunks: impl Iterator<Item = &'a [u8]>) -> Vec<FrameOutcome> {
     let mut all = Vec::new();
     for chunk in chunks {
         let mut chunk = chunk.to_vec();
@@ -47,7 +49,7 @@ pub(super) fn frames(data: &[u8]) {
     let binary = choice & 2 == 0;
     // The head of the last frame may declare much more than will ever arrive.
     let bytes_max = [1_000, 100, 16 << 20, 16 << 20][usize::from(choice >> 2 & 3)];
-    let reader = || Reader::new(peer, binary, bytes_max);
+    let reader = || FrameReader::new(peer, binary, bytes_max);
     let whole = read(reader(), std::iter::once(stream));
     assert_eq!(read(reader(), stream.chunks(1)), whole, "byte by byte");
     assert_eq!(read(reader(), stream.chunks(usize::from(*cut).max(1))), whole, "in pieces of {cut}");

@@ -3,20 +3,20 @@
 use bytes::BytesMut;
 use serde_json::Value;
 use tickgate_wire::{
-    command::{Command, Element, HistoryFrom, Invalid, Limits, ListedName, Since},
-    dialect::{Dialect, Stamp, json},
+    command::{ChannelRequest, Command, HistoryFrom, Invalid, ListedName, MessageLimits, Since},
+    dialect::{Dialect, MessageStamp, json},
     json::JsonError,
     model::{StreamId, check_name},
     payload::{META_KEY, PayloadError, check_payload},
-    push::{Meta, push_json},
-    reply::{Failure, Ingested, Reply, Unsubscribed},
+    push::{PushMeta, push_json},
+    reply::{FailureReply, Ingested, Reply, UnsubscribedReply},
 };
 
 use super::object;
 
 const DEPTH_MAX: usize = 32;
 const CHANNELS_MAX: usize = 200;
-const LIMITS: Limits = Limits { depth_max: DEPTH_MAX, channels_max: CHANNELS_MAX };
+const LIMITS: MessageLimits = MessageLimits { depth_max: DEPTH_MAX, channels_max: CHANNELS_MAX };
 /// Messages for people are valid text, whatever the input is.
 const MESSAGE_BYTES_MAX: usize = 2_000;
 
@@ -43,7 +43,7 @@ pub(super) fn commands(data: &[u8]) {
         Ok(request) => {
             let request = request.expect("every JSON message asks something");
             let tree = tree.expect("every reader takes it");
-            let reply = Reply::Unsubscribed(Unsubscribed { id: request.id, channels: vec![], errors: vec![] });
+            let reply = Reply::Unsubscribed(UnsubscribedReply { id: request.id, channels: vec![], errors: vec![] });
             assert_eq!(encoded(Dialect::Json, &reply).get("id"), tree.get("id").filter(|id| !id.is_null()));
             means_what_it_says(&request.command, &tree);
             request.ignored.iter().for_each(|name| assert!(name.chars().count() <= 64, "{name}"));
@@ -59,12 +59,12 @@ pub(super) fn commands(data: &[u8]) {
 /// The reply to an invalid message.
 fn refusal(invalid: Invalid) -> Reply {
     assert!((1..MESSAGE_BYTES_MAX).contains(&invalid.message.len()), "{}", invalid.message);
-    Reply::Error(Failure::new(invalid.code, invalid.message, invalid.id, 0))
+    Reply::Error(FailureReply::new(invalid.code, invalid.message, invalid.id, 0))
 }
 
 fn encoded(dialect: Dialect, reply: &Reply) -> serde_json::Map<String, Value> {
     let mut out = BytesMut::new();
-    dialect.encode(&mut out, reply, &[], || Stamp { now_ms: 0, msg_id: uuid::Uuid::nil() });
+    dialect.encode(&mut out, reply, &[], || MessageStamp { now_ms: 0, msg_id: uuid::Uuid::nil() });
     object(&out)
 }
 
@@ -130,7 +130,7 @@ fn names_are(names: &[ListedName], tree: &Value) {
 }
 
 /// Elements are names, or objects; an invalid name or option leaves the others unchanged.
-fn elements_are(elements: &[Element], tree: &Value) {
+fn elements_are(elements: &[ChannelRequest], tree: &Value) {
     let list = tree.as_array().expect("an array");
     assert!(list.len() == elements.len() && list.len() <= CHANNELS_MAX);
     for (element, value) in elements.iter().zip(list) {
@@ -149,7 +149,7 @@ fn elements_are(elements: &[Element], tree: &Value) {
 /// The gateway adds its key `_meta` to the payload, and changes nothing else.
 fn pushed_unchanged(payload: &[u8], tree: &Value) {
     let id = Some(StreamId::new(1_763_700_000_000, 42));
-    let meta = Meta { channel: "ticker:BTCUSDT".into(), id, replayed: true, conflated: 3, snapshot: false };
+    let meta = PushMeta { channel: "ticker:BTCUSDT".into(), id, replayed: true, conflated: 3, snapshot: false };
     let mut out = BytesMut::new();
     push_json(&mut out, &meta, payload);
     let mut pushed = object(&out);

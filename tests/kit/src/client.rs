@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, fmt, net::SocketAddr};
 
 use serde_json::{Value, json};
-use tickgate_client::{Error, Opening, Socket, SocketSender, http::HeaderMap};
+use tickgate_client::{ClientSocket, Error, Opening, SocketSender, http::HeaderMap};
 use tokio::{
     sync::mpsc,
     task::AbortHandle,
@@ -153,7 +153,7 @@ impl fmt::Debug for TestClient {
 }
 
 impl TestClient {
-    fn new(name: String, socket: Socket) -> Self {
+    fn new(name: String, socket: ClientSocket) -> Self {
         let headers = socket.headers().clone();
         let (sender, mut receiver) = socket.split();
         let (seeing, seen) = mpsc::channel(SEEN_MAX);

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use hyper::Method;
 use serde_json::Value;
-use tickgate_client::http::{HeaderMap, Request};
+use tickgate_client::http::{HeaderMap, HttpRequest};
 
 use crate::PATIENCE;
 
@@ -43,7 +43,7 @@ pub async fn send(
 }
 
 /// The complete response to a request.
-pub async fn answer(request: Request) -> TestResponse {
+pub async fn answer(request: HttpRequest) -> TestResponse {
     match request.send().await {
         Ok(answer) => TestResponse { status: answer.status.as_u16(), headers: answer.headers, body: answer.body },
         Err(error) => panic!("no answer: {error}"),
@@ -51,17 +51,17 @@ pub async fn answer(request: Request) -> TestResponse {
 }
 
 /// A request with a test's timeout.
-pub(crate) fn request(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)]) -> Request {
+pub(crate) fn request(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)]) -> HttpRequest {
     to(&format!("http://{address}{path}"), method, headers)
 }
 
 /// The same over https.
-pub fn secure_request(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)]) -> Request {
+pub fn secure_request(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)]) -> HttpRequest {
     to(&format!("https://{address}{path}"), method, headers)
 }
 
-fn to(url: &str, method: &str, headers: &[(&str, &str)]) -> Request {
+fn to(url: &str, method: &str, headers: &[(&str, &str)]) -> HttpRequest {
     let method = Method::from_bytes(method.as_bytes()).expect("a method");
-    let request = Request::new(method, url).timeout(PATIENCE);
+    let request = HttpRequest::new(method, url).timeout(PATIENCE);
     headers.iter().fold(request, |request, (name, value)| request.header(*name, *value))
 }

@@ -12,7 +12,7 @@ use tickgate::hub::{
     Socket, caught_up,
 };
 use tickgate_wire::{
-    model::{Class, Message, SessionId, Start, StreamId, TopicRules},
+    model::{Class, Message, SessionId, StartAt, StreamId, TopicRules},
     protocol::Protocol,
 };
 use tokio::{task::JoinHandle, time::sleep};
@@ -142,14 +142,14 @@ impl Drop for SubscriptionTask {
 #[derive(Clone, Copy, Debug)]
 struct StartPosition {
     topic: usize,
-    start: Start,
+    start: StartAt,
 }
 
 /// The earlier of two starting positions of one stream.
-fn earlier(one: Start, other: Start) -> Start {
+fn earlier(one: StartAt, other: StartAt) -> StartAt {
     match (one, other) {
-        (Start::Since(one), Start::Since(other)) => Start::Since(one.min(other)),
-        (Start::Live, other) => other,
+        (StartAt::Since(one), StartAt::Since(other)) => StartAt::Since(one.min(other)),
+        (StartAt::Live, other) => other,
         (one, _) => one,
     }
 }
@@ -199,10 +199,10 @@ impl SimClient {
         let wish = |topic: usize| {
             let class = home(rules, topic).rule.class;
             let start = match (class, self.stories[topic].cursor) {
-                _ if is_plain(topic) => Start::Live,
-                (Class::State, cursor) => Start::Snapshot { least: cursor.unwrap_or_default() },
-                (_, Some(cursor)) => Start::Since(cursor),
-                (_, None) => Start::Live,
+                _ if is_plain(topic) => StartAt::Live,
+                (Class::State, cursor) => StartAt::Snapshot { least: cursor.unwrap_or_default() },
+                (_, Some(cursor)) => StartAt::Since(cursor),
+                (_, None) => StartAt::Live,
             };
             StartPosition { topic, start }
         };
@@ -431,8 +431,8 @@ async fn subscribe(
     let limits = ReplayLimits::new(1_000, 1 << 20, Reader::default()).of_beginning(false, extended.is_some());
     let mut backlog = interest.backlog(start, limits).await.ok()?;
     let has = match start {
-        Start::Since(cursor) => cursor,
-        Start::Snapshot { least } => backlog.cursor.max(least),
+        StartAt::Since(cursor) => cursor,
+        StartAt::Snapshot { least } => backlog.cursor.max(least),
         _ => backlog.cursor,
     };
     let begins: Vec<_> = wishes.iter().map(|wish| backlog.begins(wish.start, start, head)).collect();
@@ -443,7 +443,7 @@ async fn subscribe(
     let is_live = |at: usize| {
         let own = |m: &Arc<Message>| m.channel.as_ref() == Some(&channels[at]) && m.id > Some(begins[at]);
         let has_own = if in_user_stream { backlog.messages.iter().any(own) } else { !backlog.messages.is_empty() };
-        wishes[at].start == Start::Live || !told && !has_own
+        wishes[at].start == StartAt::Live || !told && !has_own
     };
     let lives: Vec<_> = (0..wishes.len()).map(is_live).collect();
     let mut past = Past::new(interest.is_retained(), limits);

@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 use crate::{
     script::{live, refusal, with_retry},
     suite::Suite,
-    trace::Verdict,
+    trace::StepResult,
 };
 
 const QUIET: Duration = Duration::from_millis(1200);
 
-pub(super) async fn channel_refused(suite: Suite) -> Verdict {
+pub(super) async fn channel_refused(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["orders", "payroll"])).await?;
     let line = stage.connected().await?;
     let asked = stage.subscribes(line, &["orders", "payroll"]).await?;
@@ -28,7 +28,7 @@ pub(super) async fn channel_refused(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn channel_later(suite: Suite) -> Verdict {
+pub(super) async fn channel_later(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["orders", "risk"])).await?;
     let line = stage.connected().await?;
     let asked = stage.subscribes(line, &["orders", "risk"]).await?;
@@ -51,7 +51,7 @@ pub(super) async fn channel_later(suite: Suite) -> Verdict {
 }
 
 /// The whole `subscribe` is refused with this error; the client repeats it after 500 ms.
-async fn asked_again(suite: &Suite, error: Value) -> Verdict {
+async fn asked_again(suite: &Suite, error: Value) -> StepResult {
     let mut stage = suite.start(json!(["orders"])).await?;
     let line = stage.connected().await?;
     let asked = stage.request(line, "subscribe", "`subscribe` of orders").await?;
@@ -68,13 +68,13 @@ async fn asked_again(suite: &Suite, error: Value) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn request_later(suite: Suite) -> Verdict {
+pub(super) async fn request_later(suite: Suite) -> StepResult {
     let error =
         json!({ "code": 4100, "error": "rate_limited", "message": "wait", "details": { "retry_after_ms": 500 } });
     asked_again(&suite, error).await
 }
 
-pub(super) async fn request_refused(suite: Suite) -> Verdict {
+pub(super) async fn request_refused(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["orders"])).await?;
     let line = stage.connected().await?;
     let asked = stage.request(line, "subscribe", "`subscribe` of orders").await?;
@@ -87,7 +87,7 @@ pub(super) async fn request_refused(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn unsubscribed_later(suite: Suite) -> Verdict {
+pub(super) async fn unsubscribed_later(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["orders", "risk"])).await?;
     let (line, _) = stage.opened(&[live("orders", "7-40"), live("risk", "3-3")]).await?;
     stage.push(line, "orders", "7-41").await;
@@ -111,7 +111,7 @@ pub(super) async fn unsubscribed_later(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn unsubscribed_refused(suite: Suite) -> Verdict {
+pub(super) async fn unsubscribed_refused(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["orders", "risk"])).await?;
     let (line, _) = stage.opened(&[live("orders", "7-40"), live("risk", "3-3")]).await?;
     let notice = json!({

@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 
 use crate::{
     script::{closing, live, past, refusal, with_retry},
-    stage::{PATIENCE, Stage},
+    stage::{PATIENCE, SuiteRun},
     suite::Suite,
-    trace::Verdict,
+    trace::StepResult,
 };
 
 /// The bound of the first wait, in milliseconds; it doubles with each failure.
@@ -19,14 +19,14 @@ const RUNS: usize = 4;
 /// How long to wait for a state that must not occur.
 const QUIET: Duration = Duration::from_millis(500);
 
-async fn opened(suite: &Suite) -> Verdict<(Stage, usize)> {
+async fn opened(suite: &Suite) -> StepResult<(SuiteRun, usize)> {
     let mut stage = suite.start(json!(["orders"])).await?;
     let (line, _) = stage.opened(&[live("orders", "7-40")]).await?;
     Ok((stage, line))
 }
 
 /// The client reconnects and resumes, not before `after`.
-async fn comes_back(mut stage: Stage, since: Instant, after: Duration) -> Verdict {
+async fn comes_back(mut stage: SuiteRun, since: Instant, after: Duration) -> StepResult {
     let arrival = stage.arrival().await?;
     stage.check_wait("the next connection", arrival.at - since, after, after.max(Duration::from_millis(BOUND_MS)))?;
     let line = stage.upgrade(arrival).await?;
@@ -36,7 +36,7 @@ async fn comes_back(mut stage: Stage, since: Instant, after: Duration) -> Verdic
     stage.finish().await
 }
 
-pub(super) async fn closing_yes(suite: Suite) -> Verdict {
+pub(super) async fn closing_yes(suite: Suite) -> StepResult {
     let (mut stage, line) = opened(&suite).await?;
     let began = Instant::now();
     // The replica disappears before it can send the Close frame.
@@ -45,7 +45,7 @@ pub(super) async fn closing_yes(suite: Suite) -> Verdict {
     comes_back(stage, began, Duration::from_millis(900)).await
 }
 
-pub(super) async fn closing_no(suite: Suite) -> Verdict {
+pub(super) async fn closing_no(suite: Suite) -> StepResult {
     let (mut stage, line) = opened(&suite).await?;
     stage.send(line, &closing(1013, "no", None)).await;
     stage.close(line, Some(1013)).await;
@@ -53,7 +53,7 @@ pub(super) async fn closing_no(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn closing_over_code(suite: Suite) -> Verdict {
+pub(super) async fn closing_over_code(suite: Suite) -> StepResult {
     let (mut stage, line) = opened(&suite).await?;
     let began = Instant::now();
     stage.send(line, &closing(4500, "yes", Some(600))).await;
@@ -74,7 +74,7 @@ pub(super) async fn closing_over_code(suite: Suite) -> Verdict {
     Ok(())
 }
 
-pub(super) async fn final_codes(suite: Suite) -> Verdict {
+pub(super) async fn final_codes(suite: Suite) -> StepResult {
     let codes = [1000, 1002, 1003, 1007, 1008, 1009, 4002, 4004, 4500, 4501, 4777];
     let ends = async |code| {
         let (mut stage, line) = opened(&suite).await?;
@@ -85,7 +85,7 @@ pub(super) async fn final_codes(suite: Suite) -> Verdict {
     stream::iter(codes.map(ends)).buffer_unordered(RUNS).try_collect().await
 }
 
-pub(super) async fn retried_codes(suite: Suite) -> Verdict {
+pub(super) async fn retried_codes(suite: Suite) -> StepResult {
     let codes = [1001, 1011, 1012, 1013, 4003, 4100, 4101, 4102, 4103, 4104, 4321].map(Some);
     let closes: Vec<_> = codes.into_iter().chain([None]).collect();
     let again = async |codes: &[Option<u16>]| {
@@ -100,7 +100,7 @@ pub(super) async fn retried_codes(suite: Suite) -> Verdict {
     try_join_all(closes.chunks(closes.len().div_ceil(RUNS)).map(again)).await.map(drop)
 }
 
-pub(super) async fn failed_handshake(suite: Suite) -> Verdict {
+pub(super) async fn failed_handshake(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["orders"])).await?;
     for head in ["HTTP/1.1 502 Bad Gateway", "HTTP/1.1 404 Not Found"] {
         let arrival = stage.arrival().await?;
@@ -112,7 +112,7 @@ pub(super) async fn failed_handshake(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn after_ms(suite: Suite) -> Verdict {
+pub(super) async fn after_ms(suite: Suite) -> StepResult {
     let (mut stage, line) = opened(&suite).await?;
     let began = Instant::now();
     stage.send(line, &closing(4003, "yes", Some(1500))).await;
@@ -125,7 +125,7 @@ pub(super) async fn after_ms(suite: Suite) -> Verdict {
     comes_back(stage, began, Duration::from_millis(1500)).await
 }
 
-pub(super) async fn refused(suite: Suite) -> Verdict {
+pub(super) async fn refused(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["orders"])).await?;
     let arrival = stage.arrival().await?;
     let line = stage.upgrade(arrival).await?;
@@ -143,7 +143,7 @@ pub(super) async fn refused(suite: Suite) -> Verdict {
 }
 
 /// The next wait that the client reports follows the back-off after this number of failures.
-async fn backs_off(stage: &mut Stage, failures: u32) -> Verdict<Duration> {
+async fn backs_off(stage: &mut SuiteRun, failures: u32) -> StepResult<Duration> {
     let bound = BOUND_MS << failures;
     let wait_ms = stage.waits().await?;
     let expected = format!("a wait of {} to {bound} ms", bound / 10);
@@ -151,7 +151,7 @@ async fn backs_off(stage: &mut Stage, failures: u32) -> Verdict<Duration> {
     Ok(Duration::from_millis(wait_ms))
 }
 
-pub(super) async fn back_off(suite: Suite) -> Verdict {
+pub(super) async fn back_off(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["orders"])).await?;
     let mut arrival = stage.arrival().await?;
     for failures in 0..4 {
@@ -168,7 +168,7 @@ pub(super) async fn back_off(suite: Suite) -> Verdict {
 }
 
 /// Ends this number of connections right after the welcome.
-async fn flap(stage: &mut Stage, times: u32) -> Verdict {
+async fn flap(stage: &mut SuiteRun, times: u32) -> StepResult {
     for failures in 0..times {
         let line = stage.connected().await?;
         stage.subscribes(line, &["orders"]).await?;
@@ -180,14 +180,14 @@ async fn flap(stage: &mut Stage, times: u32) -> Verdict {
     Ok(())
 }
 
-pub(super) async fn flapping(suite: Suite) -> Verdict {
+pub(super) async fn flapping(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["orders"])).await?;
     flap(&mut stage, 5).await?;
     backs_off(&mut stage, 4).await?;
     stage.finish().await
 }
 
-pub(super) async fn back_off_reset(suite: Suite) -> Verdict {
+pub(super) async fn back_off_reset(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["orders"])).await?;
     flap(&mut stage, 4).await?;
     backs_off(&mut stage, 3).await?;
@@ -198,7 +198,7 @@ pub(super) async fn back_off_reset(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn stop(suite: Suite) -> Verdict {
+pub(super) async fn stop(suite: Suite) -> StepResult {
     let (mut stage, line) = opened(&suite).await?;
     stage.command(&json!({ "command": "stop" })).await?;
     let expected = "a Close frame with 1000";
@@ -208,7 +208,7 @@ pub(super) async fn stop(suite: Suite) -> Verdict {
     stage.program.ended().await.inspect_err(|_| stage.trace.fail())
 }
 
-pub(super) async fn states(suite: Suite) -> Verdict {
+pub(super) async fn states(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!([{ "channel": "orders", "since": "7-40" }])).await?;
     let (line, _) = stage.opened(&[past("orders", "7-40")]).await?;
     expect_states(&mut stage, &["connecting", "catching_up"]).await?;
@@ -228,13 +228,13 @@ pub(super) async fn states(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn live_state(suite: Suite) -> Verdict {
+pub(super) async fn live_state(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["orders"])).await?;
     let line = stage.connected().await?;
     let asked = stage.subscribes(line, &["orders"]).await?;
     let refused = with_retry(refusal("orders", 1013, "try_again_later"), 30_000);
     stage.grant(line, &asked, &[], &[refused]).await;
-    let is_live = |stage: &mut Stage| stage.states.iter().find(|(_, event)| event["state"] == "live").cloned();
+    let is_live = |stage: &mut SuiteRun| stage.states.iter().find(|(_, event)| event["state"] == "live").cloned();
     let expected = "not live while a channel has to wait";
     stage.nothing(expected, QUIET, |stage| is_live(stage).map(|(_, event)| event.to_string())).await?;
     stage.command(&json!({ "command": "unsubscribe", "channels": ["orders"] })).await?;
@@ -250,7 +250,7 @@ pub(super) async fn live_state(suite: Suite) -> Verdict {
 }
 
 /// The next states are these. Returns the last one.
-async fn expect_states(stage: &mut Stage, states: &[&str]) -> Verdict<Value> {
+async fn expect_states(stage: &mut SuiteRun, states: &[&str]) -> StepResult<Value> {
     let mut last = Value::Null;
     for state in states {
         let expected = format!("the state {state:?} next");

@@ -7,9 +7,9 @@ use serde_json::json;
 use crate::{
     requests,
     script::{PROTOCOL, live},
-    stage::{Asked, Stage},
+    stage::{ReceivedRequest, SuiteRun},
     suite::Suite,
-    trace::Verdict,
+    trace::StepResult,
 };
 
 /// How long opening a connection may take, and by how much the suite may underestimate that, because it observes the
@@ -17,7 +17,7 @@ use crate::{
 const OPENING: Duration = Duration::from_secs(10);
 const SEEN_LATE: Duration = Duration::from_secs(1);
 
-pub(super) async fn handshake(suite: Suite) -> Verdict {
+pub(super) async fn handshake(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["orders"])).await?;
     let arrival = stage.arrival().await?;
     let (protocols, shown) = (arrival.request.protocols().join(", "), arrival.request.shown());
@@ -36,7 +36,7 @@ pub(super) async fn handshake(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn anonymous(suite: Suite) -> Verdict {
+pub(super) async fn anonymous(suite: Suite) -> StepResult {
     let mut stage = suite.start_with(json!(["orders"]), "none").await?;
     let arrival = stage.arrival().await?;
     let protocols = arrival.request.protocols().join(", ");
@@ -50,7 +50,7 @@ pub(super) async fn anonymous(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn protocol_not_selected(suite: Suite) -> Verdict {
+pub(super) async fn protocol_not_selected(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["orders"])).await?;
     let arrival = stage.arrival().await?;
     let old = stage.upgrade_as(arrival, None).await?;
@@ -64,7 +64,7 @@ pub(super) async fn protocol_not_selected(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn late_token(suite: Suite) -> Verdict {
+pub(super) async fn late_token(suite: Suite) -> StepResult {
     let mut stage = suite.start_with(json!(["orders"]), "message").await?;
     let (line, asked) = authenticates(&mut stage, "token-1").await?;
     stage.welcome(line, json!({})).await;
@@ -78,7 +78,7 @@ pub(super) async fn late_token(suite: Suite) -> Verdict {
 }
 
 /// The client connects and sends this token as its first message.
-async fn authenticates(stage: &mut Stage, token: &str) -> Verdict<(usize, Asked)> {
+async fn authenticates(stage: &mut SuiteRun, token: &str) -> StepResult<(usize, ReceivedRequest)> {
     let arrival = stage.arrival().await?;
     let protocols = arrival.request.protocols().join(", ");
     stage.check(protocols == PROTOCOL, "the sub-protocol tickgate.v1 alone", &protocols)?;
@@ -90,7 +90,7 @@ async fn authenticates(stage: &mut Stage, token: &str) -> Verdict<(usize, Asked)
     Ok((line, asked))
 }
 
-pub(super) async fn late_token_refused(suite: Suite) -> Verdict {
+pub(super) async fn late_token_refused(suite: Suite) -> StepResult {
     let mut stage = suite.start_with(json!(["orders"]), "message").await?;
     let (line, asked) = authenticates(&mut stage, "token-1").await?;
     let (began, after) = (Instant::now(), Duration::from_millis(900));
@@ -108,7 +108,7 @@ pub(super) async fn late_token_refused(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn opening_timeout(suite: Suite) -> Verdict {
+pub(super) async fn opening_timeout(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["orders"])).await?;
     // Kept open and never answered.
     let unanswered = stage.arrival().await?;
@@ -121,7 +121,7 @@ pub(super) async fn opening_timeout(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn no_welcome(suite: Suite) -> Verdict {
+pub(super) async fn no_welcome(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["orders"])).await?;
     let arrival = stage.arrival().await?;
     let began = arrival.at;
@@ -135,7 +135,7 @@ pub(super) async fn no_welcome(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn limits(suite: Suite) -> Verdict {
+pub(super) async fn limits(suite: Suite) -> StepResult {
     let (burst, per_second) = (2_usize, 4_u64);
     let names = ["a", "b", "c", "d", "e"];
     let mut stage = suite.start(json!(names)).await?;
@@ -167,7 +167,7 @@ pub(super) async fn limits(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn session(suite: Suite) -> Verdict {
+pub(super) async fn session(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["orders"])).await?;
     let (mut line, _) = stage.opened(&[live("orders", "7-40")]).await?;
     for number in 0..2 {

@@ -8,12 +8,12 @@ use super::requests::{publish, published};
 use crate::{
     requests::elements,
     script::{live, of_stream, past, pushed, time_in},
-    stage::{PATIENCE, Stage},
+    stage::{PATIENCE, SuiteRun},
     suite::Suite,
-    trace::Verdict,
+    trace::StepResult,
 };
 
-pub(super) async fn first_cursor(suite: Suite) -> Verdict {
+pub(super) async fn first_cursor(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["orders"])).await?;
     let (line, asked) = stage.opened(&[live("orders", "0-0")]).await?;
     stage.check(asked.element("orders")["since"].is_null(), "no `since` without a cursor", "`since`")?;
@@ -26,7 +26,7 @@ pub(super) async fn first_cursor(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn opaque_cursor(suite: Suite) -> Verdict {
+pub(super) async fn opaque_cursor(suite: Suite) -> StepResult {
     let (first, second) = ("anchor:Z\u{fc}rich/7f==", "99999999999999999999999-1");
     let mut stage = suite.start(json!(["orders"])).await?;
     let (line, _) = stage.opened(&[live("orders", first)]).await?;
@@ -39,7 +39,7 @@ pub(super) async fn opaque_cursor(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn null_cursor(suite: Suite) -> Verdict {
+pub(super) async fn null_cursor(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["logs"])).await?;
     let granted = json!({ "channel": "logs", "class": "event", "cursor": null, "live": true });
     let (line, _) = stage.opened(std::slice::from_ref(&granted)).await?;
@@ -53,7 +53,7 @@ pub(super) async fn null_cursor(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn resume(suite: Suite) -> Verdict {
+pub(super) async fn resume(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["orders"])).await?;
     let (line, _) = stage.opened(&[live("orders", "7-40")]).await?;
     for id in ["7-41", "7-42"] {
@@ -78,7 +78,7 @@ pub(super) async fn resume(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn state_channel(suite: Suite) -> Verdict {
+pub(super) async fn state_channel(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["ticker:X"])).await?;
     let granted = json!({ "channel": "ticker:X", "class": "state", "cursor": "7-1", "live": false });
     let (line, _) = stage.opened(&[granted]).await?;
@@ -95,7 +95,7 @@ pub(super) async fn state_channel(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn epoch_change(suite: Suite) -> Verdict {
+pub(super) async fn epoch_change(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["orders"])).await?;
     let (line, _) = stage.opened(&[live("orders", "9-99")]).await?;
     // As text, 10-0 comes before 9-100; by its number, 3-5 comes before both.
@@ -108,7 +108,7 @@ pub(super) async fn epoch_change(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn left_channel(suite: Suite) -> Verdict {
+pub(super) async fn left_channel(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["orders", "risk"])).await?;
     let granted = [of_stream(live("orders", "7-40"), "@"), of_stream(live("risk", "7-40"), "@")];
     let (line, _) = stage.opened(&granted).await?;
@@ -122,7 +122,7 @@ pub(super) async fn left_channel(suite: Suite) -> Verdict {
     stage.push(line, "risk", "7-43").await;
     stage.go().await?;
     // Messages that wait for the application may be delivered or dropped.
-    let waits = |stage: &mut Stage| stage.data.pop_front_if(|event| event["id"] == "7-41");
+    let waits = |stage: &mut SuiteRun| stage.data.pop_front_if(|event| event["id"] == "7-41");
     stage.watch(PATIENCE, |stage| !stage.data.is_empty()).await?;
     waits(&mut stage);
     stage.delivers("risk", "7-43").await?;
@@ -132,7 +132,7 @@ pub(super) async fn left_channel(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn gap(suite: Suite) -> Verdict {
+pub(super) async fn gap(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["orders", "risk"])).await?;
     let (line, _) =
         stage.opened(&[of_stream(live("orders", "7-40"), "@"), of_stream(live("risk", "7-40"), "@")]).await?;
@@ -157,7 +157,7 @@ pub(super) async fn gap(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn shared_stream(suite: Suite) -> Verdict {
+pub(super) async fn shared_stream(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["orders", "risk", "ticker:X"])).await?;
     let granted =
         [of_stream(live("orders", "7-40"), "@"), of_stream(live("risk", "7-40"), "@"), live("ticker:X", "5-5")];
@@ -169,12 +169,12 @@ pub(super) async fn shared_stream(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-async fn heartbeat(stage: &mut Stage, line: usize, cursors: Value) {
+async fn heartbeat(stage: &mut SuiteRun, line: usize, cursors: Value) {
     let now = time_in(0);
     stage.send(line, &json!({ "type": "heartbeat", "timestamp": now, "server_time": now, "cursors": cursors })).await;
 }
 
-pub(super) async fn heartbeat_cursors(suite: Suite) -> Verdict {
+pub(super) async fn heartbeat_cursors(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["orders", "risk", "bots", "ticker:X"])).await?;
     let granted = [
         of_stream(live("orders", "7-40"), "@"),
@@ -192,7 +192,7 @@ pub(super) async fn heartbeat_cursors(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn handled(suite: Suite) -> Verdict {
+pub(super) async fn handled(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["orders"])).await?;
     let (line, _) = stage.opened(&[live("orders", "7-40")]).await?;
     stage.reports_cursors(&json!({ "orders": "7-40" })).await?;
@@ -209,7 +209,7 @@ pub(super) async fn handled(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn stored_cursors(suite: Suite) -> Verdict {
+pub(super) async fn stored_cursors(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!([{ "channel": "orders", "since": "7-33" }, "risk"])).await?;
     let line = stage.connected().await?;
     let asked = stage.resumes(line, &json!({ "orders": "7-33", "risk": null })).await?;
@@ -219,7 +219,7 @@ pub(super) async fn stored_cursors(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn options(suite: Suite) -> Verdict {
+pub(super) async fn options(suite: Suite) -> StepResult {
     let trades = json!({ "channel": "trades:X", "last": 50 });
     let ticker = json!({ "channel": "ticker:X", "max_rate": 2, "snapshot": false });
     let logs = json!({ "channel": "logs", "last": 5 });
@@ -245,7 +245,7 @@ pub(super) async fn options(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn options_changed(suite: Suite) -> Verdict {
+pub(super) async fn options_changed(suite: Suite) -> StepResult {
     let name = "ticker:X";
     let mut stage = suite.start(json!([{ "channel": name, "max_rate": 2 }])).await?;
     let (line, _) = stage.opened(&[live(name, "7-40")]).await?;
@@ -285,7 +285,7 @@ pub(super) async fn options_changed(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn unsubscribe(suite: Suite) -> Verdict {
+pub(super) async fn unsubscribe(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["orders", "risk"])).await?;
     let (line, _) = stage.opened(&[live("orders", "7-40"), live("risk", "7-40")]).await?;
     stage.command(&json!({ "command": "unsubscribe", "channels": ["orders"] })).await?;
@@ -303,7 +303,7 @@ pub(super) async fn unsubscribe(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn other_user(suite: Suite) -> Verdict {
+pub(super) async fn other_user(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["orders"])).await?;
     let (line, _) = stage.opened(&[live("orders", "7-40")]).await?;
     stage.push(line, "orders", "7-41").await;

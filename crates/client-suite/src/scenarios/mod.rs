@@ -12,9 +12,9 @@ mod tokens;
 
 use std::{fmt, future::Future, pin::Pin};
 
-use crate::{suite::Suite, trace::Verdict};
+use crate::{suite::Suite, trace::StepResult};
 
-type Playing = Pin<Box<dyn Future<Output = Verdict>>>;
+type Playing = Pin<Box<dyn Future<Output = StepResult>>>;
 
 /// One scenario.
 #[derive(Clone, Copy)]

@@ -8,12 +8,12 @@ use tickgate_wire::websocket::Opcode;
 
 use crate::{
     script::{live, publication, pushed, refusal, with_retry},
-    stage::{Line, PATIENCE},
+    stage::{PATIENCE, SocketLine},
     suite::Suite,
-    trace::Verdict,
+    trace::StepResult,
 };
 
-pub(super) async fn push_or_reply(suite: Suite) -> Verdict {
+pub(super) async fn push_or_reply(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["orders"])).await?;
     let (line, asked) = stage.opened(&[live("orders", "7-40")]).await?;
     let subscribe_id = asked.0[0].0.clone();
@@ -49,7 +49,7 @@ pub(super) async fn push_or_reply(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn array_frame(suite: Suite) -> Verdict {
+pub(super) async fn array_frame(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["orders"])).await?;
     let line = stage.connected().await?;
     let asked = stage.subscribes(line, &["orders"]).await?;
@@ -68,7 +68,7 @@ pub(super) async fn array_frame(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn large_message(suite: Suite) -> Verdict {
+pub(super) async fn large_message(suite: Suite) -> StepResult {
     const BYTES: usize = 1 << 20;
     let mut stage = suite.start(json!(["orders"])).await?;
     let (line, _) = stage.opened(&[live("orders", "7-40")]).await?;
@@ -84,7 +84,7 @@ pub(super) async fn large_message(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn newer_server(suite: Suite) -> Verdict {
+pub(super) async fn newer_server(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["orders", "ledger"])).await?;
     let newer = json!({ "server": "tickgate/9.0.0", "features": ["tables", "dead_man"], "region": { "name": "eu" } });
     let line = stage.connected_with(newer).await?;
@@ -113,7 +113,7 @@ pub(super) async fn newer_server(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn malformed(suite: Suite) -> Verdict {
+pub(super) async fn malformed(suite: Suite) -> StepResult {
     let frames: [(Opcode, &[u8]); 11] = [
         (Opcode::Text, br#"{"type":"update","n":"7-42","_meta":{"channel":"orders","id":"7-42"}"#),
         (Opcode::Text, br#"{"type":"update","n":"7-42","_meta":{"id":"7-42"}}"#),
@@ -131,7 +131,7 @@ pub(super) async fn malformed(suite: Suite) -> Verdict {
 }
 
 /// One run for all frames, because starting a client costs more than a connection.
-async fn unreadable(suite: &Suite, frames: &[(Opcode, &[u8])]) -> Verdict {
+async fn unreadable(suite: &Suite, frames: &[(Opcode, &[u8])]) -> StepResult {
     let mut stage = suite.start(json!(["orders"])).await?;
     let (mut line, _) = stage.opened(&[live("orders", "8-0")]).await?;
     let mut last = "8-0".to_owned();
@@ -142,7 +142,7 @@ async fn unreadable(suite: &Suite, frames: &[(Opcode, &[u8])]) -> Verdict {
         }
         stage.push(line, "orders", "7-43").await;
         let again = stage.resumed(json!({ "orders": last })).await?;
-        let ended = |line: &Line| line.closed.is_some() || line.ended.is_some();
+        let ended = |line: &SocketLine| line.closed.is_some() || line.ended.is_some();
         stage.until("the old connection is closed", PATIENCE, |stage| ended(&stage.lines[line]).then_some(())).await?;
         last = format!("8-{}", at + 1);
         stage.push(again, "orders", &last).await;

@@ -5,10 +5,10 @@ use serde_json::json;
 use crate::{
     script::{live, of_stream, past},
     suite::Suite,
-    trace::Verdict,
+    trace::StepResult,
 };
 
-pub(super) async fn gap_in_replay(suite: Suite) -> Verdict {
+pub(super) async fn gap_in_replay(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!([{ "channel": "orders", "since": "7-10" }])).await?;
     let (line, _) = stage.opened(&[past("orders", "7-10")]).await?;
     let gap = json!({
@@ -31,7 +31,7 @@ pub(super) async fn gap_in_replay(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn cut_replay(suite: Suite) -> Verdict {
+pub(super) async fn cut_replay(suite: Suite) -> StepResult {
     let since = |channel: &str, cursor: &str| json!({ "channel": channel, "since": cursor });
     let channels = [since("orders", "7-40"), since("risk", "7-40"), since("bots", "7-50")];
     let mut stage = suite.start(json!(channels)).await?;
@@ -59,7 +59,7 @@ pub(super) async fn cut_replay(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn named_channels(suite: Suite) -> Verdict {
+pub(super) async fn named_channels(suite: Suite) -> StepResult {
     let since = |channel: &str, cursor: &str| json!({ "channel": channel, "since": cursor });
     let mut stage = suite.start(json!([since("orders", "7-40"), since("risk", "7-30")])).await?;
     let granted = [of_stream(live("orders", "7-40"), "@"), of_stream(past("risk", "7-30"), "@")];
@@ -83,7 +83,7 @@ pub(super) async fn named_channels(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn caught_up(suite: Suite) -> Verdict {
+pub(super) async fn caught_up(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!([{ "channel": "orders", "since": "7-40" }, "risk"])).await?;
     let (line, _) = stage.opened(&[past("orders", "7-40"), live("risk", "3-3")]).await?;
     stage.state("catching_up").await?;

@@ -7,15 +7,15 @@ use serde_json::{Value, json};
 use crate::{
     requests::elements,
     script::{closing, live},
-    stage::{Asked, PATIENCE, Stage},
+    stage::{PATIENCE, ReceivedRequest, SuiteRun},
     suite::Suite,
-    trace::Verdict,
+    trace::StepResult,
 };
 
 const ANSWER: Duration = Duration::from_secs(12);
 
 /// Makes the client publish the number `n`.
-pub(super) async fn publish(stage: &mut Stage, name: &str, n: u32, deadline_ms: u64) -> Verdict {
+pub(super) async fn publish(stage: &mut SuiteRun, name: &str, n: u32, deadline_ms: u64) -> StepResult {
     let command = json!({
         "command": "publish", "ref": name, "channel": "out", "data": { "type": "signal", "n": n },
         "deadline_ms": deadline_ms,
@@ -24,7 +24,7 @@ pub(super) async fn publish(stage: &mut Stage, name: &str, n: u32, deadline_ms: 
 }
 
 /// The client's request for it.
-pub(super) async fn published(stage: &mut Stage, line: usize, n: u32) -> Verdict<Asked> {
+pub(super) async fn published(stage: &mut SuiteRun, line: usize, n: u32) -> StepResult<ReceivedRequest> {
     let expected = format!("`publish` of n = {n} to out with a `msg_id`");
     let asked = stage.request(line, "publish", &expected).await?;
     let body = &asked.body;
@@ -33,7 +33,7 @@ pub(super) async fn published(stage: &mut Stage, line: usize, n: u32) -> Verdict
     Ok(asked)
 }
 
-async fn accept(stage: &mut Stage, line: usize, asked: &Asked, id: &str, duplicate: bool) {
+async fn accept(stage: &mut SuiteRun, line: usize, asked: &ReceivedRequest, id: &str, duplicate: bool) {
     let reply = json!({
         "type": "published", "id": asked.body["id"], "channel": "out", "publication_id": id, "duplicate": duplicate,
     });
@@ -45,7 +45,7 @@ fn try_again(outcome: &str, after_ms: u64) -> Value {
     json!({ "code": 1013, "error": "try_again_later", "message": "later", "details": details })
 }
 
-pub(super) async fn replies_in_any_order(suite: Suite) -> Verdict {
+pub(super) async fn replies_in_any_order(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["orders"])).await?;
     let (line, _) = stage.opened(&[live("orders", "7-40")]).await?;
     publish(&mut stage, "first", 1, 9000).await?;
@@ -63,7 +63,7 @@ pub(super) async fn replies_in_any_order(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn unanswered_subscribe(suite: Suite) -> Verdict {
+pub(super) async fn unanswered_subscribe(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["orders"])).await?;
     let line = stage.connected().await?;
     let asked = stage.request(line, "subscribe", "`subscribe` of orders").await?;
@@ -76,7 +76,7 @@ pub(super) async fn unanswered_subscribe(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn unnamed_channel(suite: Suite) -> Verdict {
+pub(super) async fn unnamed_channel(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["orders", "risk"])).await?;
     let line = stage.connected().await?;
     let asked = stage.subscribes(line, &["orders", "risk"]).await?;
@@ -98,7 +98,7 @@ pub(super) async fn unnamed_channel(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn too_large(suite: Suite) -> Verdict {
+pub(super) async fn too_large(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["orders"])).await?;
     let arrival = stage.arrival().await?;
     let line = stage.upgrade(arrival).await?;
@@ -120,7 +120,7 @@ pub(super) async fn too_large(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn publish_repeated(suite: Suite) -> Verdict {
+pub(super) async fn publish_repeated(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["orders"])).await?;
     let (line, _) = stage.opened(&[live("orders", "7-40")]).await?;
     publish(&mut stage, "p", 1, 20_000).await?;
@@ -137,7 +137,7 @@ pub(super) async fn publish_repeated(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn publish_later(suite: Suite) -> Verdict {
+pub(super) async fn publish_later(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["orders"])).await?;
     let (line, _) = stage.opened(&[live("orders", "7-40")]).await?;
     publish(&mut stage, "p", 1, 20_000).await?;
@@ -157,7 +157,7 @@ pub(super) async fn publish_later(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn publish_refused(suite: Suite) -> Verdict {
+pub(super) async fn publish_refused(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["orders"])).await?;
     let (line, _) = stage.opened(&[live("orders", "7-40")]).await?;
     publish(&mut stage, "p", 1, 9000).await?;
@@ -180,7 +180,7 @@ pub(super) async fn publish_refused(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn publish_deadline(suite: Suite) -> Verdict {
+pub(super) async fn publish_deadline(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["orders"])).await?;
     let (line, _) = stage.opened(&[live("orders", "7-40")]).await?;
     let began = Instant::now();
@@ -197,7 +197,7 @@ pub(super) async fn publish_deadline(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn publish_offline(suite: Suite) -> Verdict {
+pub(super) async fn publish_offline(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["orders"])).await?;
     let (line, _) = stage.opened(&[live("orders", "7-40")]).await?;
     stage.cut(line);
@@ -211,7 +211,7 @@ pub(super) async fn publish_offline(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn publish_unsure(suite: Suite) -> Verdict {
+pub(super) async fn publish_unsure(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["orders"])).await?;
     let (line, _) = stage.opened(&[live("orders", "7-40")]).await?;
     publish(&mut stage, "p", 1, 20_000).await?;
@@ -225,7 +225,7 @@ pub(super) async fn publish_unsure(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn publish_ended(suite: Suite) -> Verdict {
+pub(super) async fn publish_ended(suite: Suite) -> StepResult {
     for stops in [true, false] {
         let mut stage = suite.start(json!(["orders"])).await?;
         let (line, _) = stage.opened(&[live("orders", "7-40")]).await?;

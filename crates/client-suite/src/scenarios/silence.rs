@@ -7,26 +7,26 @@ use serde_json::{Value, json};
 use crate::{
     requests::elements,
     script::{closing, live, past, pushed, time_in},
-    stage::{PATIENCE, Stage},
+    stage::{PATIENCE, SuiteRun},
     suite::Suite,
-    trace::Verdict,
+    trace::StepResult,
 };
 
 const INTERVAL: Duration = Duration::from_secs(2);
 
-async fn opened(suite: &Suite) -> Verdict<(Stage, usize)> {
+async fn opened(suite: &Suite) -> StepResult<(SuiteRun, usize)> {
     let mut stage = suite.start(json!(["orders"])).await?;
     let welcome = json!({ "heartbeat_interval": INTERVAL.as_secs() });
     let (line, _) = stage.opened_with(&[live("orders", "7-40")], welcome).await?;
     Ok((stage, line))
 }
 
-async fn heartbeat(stage: &mut Stage, line: usize) {
+async fn heartbeat(stage: &mut SuiteRun, line: usize) {
     let now = time_in(0);
     stage.send(line, &json!({ "type": "heartbeat", "timestamp": now, "server_time": now })).await;
 }
 
-pub(super) async fn half_open(suite: Suite) -> Verdict {
+pub(super) async fn half_open(suite: Suite) -> StepResult {
     let (mut stage, line) = opened(&suite).await?;
     stage.push(line, "orders", "7-41").await;
     let began = Instant::now();
@@ -46,7 +46,7 @@ pub(super) async fn half_open(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn heartbeats(suite: Suite) -> Verdict {
+pub(super) async fn heartbeats(suite: Suite) -> StepResult {
     let (mut stage, line) = opened(&suite).await?;
     for _ in 0..3 {
         heartbeat(&mut stage, line).await;
@@ -63,7 +63,7 @@ pub(super) async fn heartbeats(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn late_socket(suite: Suite) -> Verdict {
+pub(super) async fn late_socket(suite: Suite) -> StepResult {
     let (mut stage, old) = opened(&suite).await?;
     stage.lines[old].answers = false;
     let line = stage.resumed(json!({ "orders": "7-40" })).await?;
@@ -77,7 +77,7 @@ pub(super) async fn late_socket(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn busy_application(suite: Suite) -> Verdict {
+pub(super) async fn busy_application(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["orders"])).await?;
     let (line, _) = stage.opened(&[live("orders", "7-40")]).await?;
     stage.hold().await?;
@@ -120,7 +120,7 @@ const PADDING: usize = 8 << 10;
 /// A client that accepts nothing for this long has stopped reading.
 const TAKES_NOTHING: Duration = Duration::from_secs(2);
 
-pub(super) async fn slow_application(suite: Suite) -> Verdict {
+pub(super) async fn slow_application(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["orders"])).await?;
     let welcome = json!({ "heartbeat_interval": INTERVAL.as_secs() });
     let (slow, _) = stage.opened_with(&[live("orders", "7-0")], welcome).await?;
@@ -162,7 +162,7 @@ pub(super) async fn slow_application(suite: Suite) -> Verdict {
 
 /// A client that cannot stop reading has unsubscribed instead: it subscribes again on the same connection, and drops
 /// messages of the old subscription, which are sent again after the reply.
-async fn comes_back_to_the_channel(mut stage: Stage, line: usize, sent: u64) -> Verdict {
+async fn comes_back_to_the_channel(mut stage: SuiteRun, line: usize, sent: u64) -> StepResult {
     let left = stage.request(line, "unsubscribe", "`unsubscribe` of orders").await?;
     stage.go().await?;
     let asked = stage.request(line, "subscribe", "`subscribe` of orders again").await?;
@@ -181,7 +181,7 @@ async fn comes_back_to_the_channel(mut stage: Stage, line: usize, sent: u64) -> 
 }
 
 /// The number of the last message that the client has received, by its `since`.
-fn received(stage: &Stage, element: &Value, sent: u64) -> Verdict<u64> {
+fn received(stage: &SuiteRun, element: &Value, sent: u64) -> StepResult<u64> {
     let since = element["since"].as_str().unwrap_or_default();
     let last = since.strip_prefix("7-").and_then(|number| number.parse::<u64>().ok());
     match last.filter(|last| *last <= sent) {
@@ -190,7 +190,7 @@ fn received(stage: &Stage, element: &Value, sent: u64) -> Verdict<u64> {
     }
 }
 
-async fn delivers_up_to(stage: &mut Stage, last: u64) -> Verdict {
+async fn delivers_up_to(stage: &mut SuiteRun, last: u64) -> StepResult {
     for number in 1..=last {
         stage.delivers("orders", &format!("7-{number}")).await?;
     }
@@ -198,14 +198,14 @@ async fn delivers_up_to(stage: &mut Stage, last: u64) -> Verdict {
 }
 
 /// Whether the client has sent a Close frame, disconnected, or unsubscribed.
-fn leaves(stage: &Stage, line: usize) -> bool {
+fn leaves(stage: &SuiteRun, line: usize) -> bool {
     let line = &stage.lines[line];
     line.closed.is_some()
         || line.ended.is_some()
         || line.requests.iter().any(|asked| asked.body["type"] == "unsubscribe")
 }
 
-pub(super) async fn stale(suite: Suite) -> Verdict {
+pub(super) async fn stale(suite: Suite) -> StepResult {
     let (mut stage, line) = opened(&suite).await?;
     stage.state("live").await?;
     let is_stale = |event: &Value| event["state"] == "stale";

@@ -6,16 +6,16 @@ use serde_json::{Value, json};
 
 use crate::{
     script::{closing, live, past, time_in},
-    stage::{Arrival, Asked, PATIENCE, Stage},
+    stage::{OfferedConnection, PATIENCE, ReceivedRequest, SuiteRun},
     suite::Suite,
-    trace::Verdict,
+    trace::StepResult,
 };
 
 /// How long a reply may take.
 const ANSWER: Duration = Duration::from_secs(12);
 
 /// The client sends `auth` with its newest token.
-async fn auth(stage: &mut Stage, line: usize, patience: Duration) -> Verdict<Asked> {
+async fn auth(stage: &mut SuiteRun, line: usize, patience: Duration) -> StepResult<ReceivedRequest> {
     let asked = stage.request_within(line, "auth", "`auth` with a new token", patience).await?;
     let newest = format!("token-{}", stage.tokens.given);
     let is_new = asked.body["token"] == newest.as_str() && newest != "token-1";
@@ -23,12 +23,12 @@ async fn auth(stage: &mut Stage, line: usize, patience: Duration) -> Verdict<Ask
     Ok(asked)
 }
 
-async fn authenticated(stage: &mut Stage, line: usize, asked: &Asked, expires_at: &str) {
+async fn authenticated(stage: &mut SuiteRun, line: usize, asked: &ReceivedRequest, expires_at: &str) {
     let reply = json!({ "type": "authenticated", "id": asked.body["id"], "user": "alice", "expires_at": expires_at });
     stage.send(line, &reply).await;
 }
 
-fn bears(stage: &Stage, arrival: &Arrival, token: &str) -> Verdict {
+fn bears(stage: &SuiteRun, arrival: &OfferedConnection, token: &str) -> StepResult {
     let is = arrival.request.bearer() == Some(token);
     stage.check(is, &format!("a connection with bearer.{token}"), &arrival.request.shown())
 }
@@ -37,7 +37,7 @@ fn expiring(seconds: i64) -> Value {
     json!({ "type": "token_expiring", "expires_at": time_in(seconds) })
 }
 
-pub(super) async fn token_expiring(suite: Suite) -> Verdict {
+pub(super) async fn token_expiring(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["orders"])).await?;
     let (line, _) = stage.opened(&[live("orders", "7-40")]).await?;
     stage.send(line, &expiring(60)).await;
@@ -55,7 +55,7 @@ pub(super) async fn token_expiring(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn token_planned(suite: Suite) -> Verdict {
+pub(super) async fn token_planned(suite: Suite) -> StepResult {
     let (hour, left) = (3600, 6);
     let mut stage = suite.start(json!(["orders"])).await?;
     let began = Instant::now();
@@ -70,7 +70,7 @@ pub(super) async fn token_planned(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn auth_paced(suite: Suite) -> Verdict {
+pub(super) async fn auth_paced(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["orders"])).await?;
     let (line, _) = stage.opened(&[live("orders", "7-40")]).await?;
     stage.send(line, &expiring(60)).await;
@@ -88,7 +88,7 @@ pub(super) async fn auth_paced(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn unanswered_auth(suite: Suite) -> Verdict {
+pub(super) async fn unanswered_auth(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["orders"])).await?;
     let (line, _) = stage.opened(&[live("orders", "7-40")]).await?;
     stage.send(line, &expiring(60)).await;
@@ -102,7 +102,7 @@ pub(super) async fn unanswered_auth(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn auth_refused(suite: Suite) -> Verdict {
+pub(super) async fn auth_refused(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["orders"])).await?;
     let (line, _) = stage.opened(&[live("orders", "7-40")]).await?;
     stage.send(line, &expiring(60)).await;
@@ -127,7 +127,7 @@ pub(super) async fn auth_refused(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn new_token(suite: Suite) -> Verdict {
+pub(super) async fn new_token(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["orders"])).await?;
     let (mut line, _) = stage.opened(&[live("orders", "7-40")]).await?;
     for (announced, token) in [(true, "token-2"), (false, "token-3")] {
@@ -145,7 +145,7 @@ pub(super) async fn new_token(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn new_token_twice(suite: Suite) -> Verdict {
+pub(super) async fn new_token_twice(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["orders"])).await?;
     refused_at_once(&mut stage, "token-1").await?;
     let (line, _) = stage.opened(&[live("orders", "7-40")]).await?;
@@ -161,7 +161,7 @@ pub(super) async fn new_token_twice(suite: Suite) -> Verdict {
 }
 
 /// The client connects with this token, which is refused.
-async fn refused_at_once(stage: &mut Stage, token: &str) -> Verdict {
+async fn refused_at_once(stage: &mut SuiteRun, token: &str) -> StepResult {
     let arrival = stage.arrival().await?;
     bears(stage, &arrival, token)?;
     let line = stage.upgrade(arrival).await?;
@@ -170,7 +170,7 @@ async fn refused_at_once(stage: &mut Stage, token: &str) -> Verdict {
     Ok(())
 }
 
-pub(super) async fn expiry_in_replay(suite: Suite) -> Verdict {
+pub(super) async fn expiry_in_replay(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!([{ "channel": "orders", "since": "7-40" }])).await?;
     let (line, _) = stage.opened(&[past("orders", "7-40")]).await?;
     stage.cut(line);
@@ -195,7 +195,7 @@ pub(super) async fn expiry_in_replay(suite: Suite) -> Verdict {
     stage.finish().await
 }
 
-pub(super) async fn token_unavailable(suite: Suite) -> Verdict {
+pub(super) async fn token_unavailable(suite: Suite) -> StepResult {
     let mut stage = suite.start(json!(["orders"])).await?;
     stage.tokens.failures = 2;
     stage.waits().await?;

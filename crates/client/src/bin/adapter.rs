@@ -7,7 +7,7 @@ use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 use tickgate_client::{
-    Accepted, Builder, Channel, Client, Driver, Error, Event, Handle, Publication, RequestError, State,
+    Accepted, Builder, Channel, Client, ClientState, Driver, Error, Event, Handle, PublicationRequest, RequestError,
 };
 use tokio::{
     io::{AsyncBufReadExt, BufReader, stdin},
@@ -17,13 +17,13 @@ use tokio::{
 /// A command of the suite.
 #[derive(Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case")]
-enum Command {
+enum SuiteCommand {
     Token {
         token: Option<String>,
         error: Option<String>,
     },
     Subscribe {
-        channels: Vec<Element>,
+        channels: Vec<ChannelElement>,
     },
     Unsubscribe {
         channels: Vec<String>,
@@ -47,22 +47,22 @@ enum Command {
 
 /// The publication of a `publish` command, kept as written.
 #[derive(Deserialize)]
-struct Data {
+struct PublicationData {
     data: Box<RawValue>,
 }
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Element {
+enum ChannelElement {
     Name(String),
     Options(Channel),
 }
 
-impl From<Element> for Channel {
-    fn from(element: Element) -> Self {
+impl From<ChannelElement> for Channel {
+    fn from(element: ChannelElement) -> Self {
         match element {
-            Element::Name(name) => Self::new(name),
-            Element::Options(channel) => channel,
+            ChannelElement::Name(name) => Self::new(name),
+            ChannelElement::Options(channel) => channel,
         }
     }
 }
@@ -83,7 +83,7 @@ async fn main() -> ExitCode {
         eprintln!("TICKGATE_URL and TICKGATE_CHANNELS are missing: `tickgate-client-suite --run` sets them");
         return ExitCode::from(2);
     };
-    let channels: Vec<Element> = match serde_json::from_str(&channels) {
+    let channels: Vec<ChannelElement> = match serde_json::from_str(&channels) {
         Ok(channels) => channels,
         Err(error) => {
             eprintln!("TICKGATE_CHANNELS: {error}");
@@ -92,7 +92,7 @@ async fn main() -> ExitCode {
     };
     #[cfg(feature = "defects")]
     if let Some(name) = variable("TICKGATE_CLIENT_DEFECT") {
-        let defect = tickgate_client::defect::Defect::named(&name).expect("the name of a defect");
+        let defect = tickgate_client::defect::OmittedRule::named(&name).expect("the name of a defect");
         tickgate_client::defect::everywhere(defect);
     }
     let (answer, answers) = mpsc::channel(1);
@@ -172,36 +172,36 @@ impl Adapter {
             Err(error) => return report(&json!({ "event": "log", "text": format!("{line}: {error}") })),
         };
         match command {
-            Command::Token { token, error } => {
+            SuiteCommand::Token { token, error } => {
                 let answer = token.ok_or_else(|| error.unwrap_or_default());
                 // A stopped client does not wait for the result.
                 let _ = self.answer.try_send(answer);
             }
-            Command::Subscribe { channels } => self.handle.subscribe(channels).await,
-            Command::Unsubscribe { channels } => self.handle.unsubscribe(channels).await,
-            Command::Publish { r#ref, channel, deadline_ms } => {
-                let Ok(Data { data }) = serde_json::from_str(line) else {
+            SuiteCommand::Subscribe { channels } => self.handle.subscribe(channels).await,
+            SuiteCommand::Unsubscribe { channels } => self.handle.unsubscribe(channels).await,
+            SuiteCommand::Publish { r#ref, channel, deadline_ms } => {
+                let Ok(PublicationData { data }) = serde_json::from_str(line) else {
                     return report(&json!({ "event": "log", "text": format!("{line}: no `data`") }));
                 };
                 let handle = self.handle.clone();
                 self.requests.push(Box::pin(async move {
-                    let publication = Publication { channel: &channel, user: None, data: &data, msg_id: None };
+                    let publication = PublicationRequest { channel: &channel, user: None, data: &data, msg_id: None };
                     outcome(&r#ref, handle.publish(&publication, Duration::from_millis(deadline_ms)).await)
                 }));
             }
-            Command::Order { r#ref, name, deadline_ms } => {
+            SuiteCommand::Order { r#ref, name, deadline_ms } => {
                 let handle = self.handle.clone();
                 self.requests.push(Box::pin(async move {
                     outcome(&r#ref, handle.command(&name, None, Duration::from_millis(deadline_ms)).await)
                 }));
             }
-            Command::Hold => self.holding = true,
-            Command::Go => {
+            SuiteCommand::Hold => self.holding = true,
+            SuiteCommand::Go => {
                 self.holding = false;
                 self.held.take().iter().for_each(show);
             }
-            Command::Cursors => report(&json!({ "event": "cursors", "cursors": self.client.cursors() })),
-            Command::Stop => self.handle.stop().await,
+            SuiteCommand::Cursors => report(&json!({ "event": "cursors", "cursors": self.client.cursors() })),
+            SuiteCommand::Stop => self.handle.stop().await,
         }
     }
 }
@@ -209,7 +209,7 @@ impl Adapter {
 /// The defect of rule 32 belongs to the application: it does not run the driver while it is busy.
 #[cfg(feature = "defects")]
 fn reading_waits(busy: bool) -> bool {
-    busy && tickgate_client::defect::is(tickgate_client::defect::Defect::ReadingWaits)
+    busy && tickgate_client::defect::is(tickgate_client::defect::OmittedRule::ReadingWaits)
 }
 
 #[cfg(not(feature = "defects"))]
@@ -259,14 +259,14 @@ fn show(event: &Event) {
     }
 }
 
-fn state_event(state: &State) -> Value {
+fn state_event(state: &ClientState) -> Value {
     let mut shown = json!({ "event": "state", "state": state.name() });
     let error: Option<&Error> = match state {
-        State::Waiting { wait, error } => {
+        ClientState::Waiting { wait, error } => {
             shown["wait_ms"] = (wait.as_millis() as u64).into();
             Some(error)
         }
-        State::Closed { error } => error.as_ref(),
+        ClientState::Closed { error } => error.as_ref(),
         _ => None,
     };
     if let Some(error) = error {

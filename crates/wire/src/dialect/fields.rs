@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     code::ErrorCode,
-    command::{Element, InvalidElement, Limits, ListedName, Options, Since, ignored},
+    command::{ChannelRequest, InvalidElement, ListedName, MessageLimits, Since, SubscribeOptions, ignored},
     json::{JsonError, kind_of, scan_object},
     model::{InvalidName, check_name},
 };
@@ -39,11 +39,11 @@ impl From<JsonError> for Wrong {
 
 /// Keys, unescaped, with their values as written.
 #[derive(Debug, Default)]
-pub(super) struct Fields<'a> {
+pub(super) struct ObjectFields<'a> {
     list: Vec<(Cow<'a, str>, &'a str)>,
 }
 
-impl<'a> Fields<'a> {
+impl<'a> ObjectFields<'a> {
     /// Reads an object. The fields before an error are available too, so that an `id` among them can be echoed.
     pub(super) fn read(text: &'a str, depth_max: usize) -> (Self, Result<(), JsonError>) {
         let mut list = Vec::with_capacity(8);
@@ -87,7 +87,7 @@ impl<'a> Fields<'a> {
         self.raw(name).map(parse).transpose()
     }
 
-    /// As [`Fields::whole`], but not 0.
+    /// As [`ObjectFields::whole`], but not 0.
     pub(super) fn counted(&self, name: &str) -> Result<Option<u32>, Wrong> {
         match self.whole(name)? {
             Some(0) => Err(Wrong::field(name, format!("`{name}` must be at least 1"))),
@@ -119,12 +119,12 @@ impl<'a> Fields<'a> {
     }
 
     /// A list of names, such as channels or symbols, within the limit for one message.
-    pub(super) fn names(&self, field: &'static str, limits: &Limits) -> Result<Vec<ListedName>, Wrong> {
+    pub(super) fn names(&self, field: &'static str, limits: &MessageLimits) -> Result<Vec<ListedName>, Wrong> {
         let items = self.items(field, NAMES, limits)?;
         Ok(items.iter().enumerate().map(|(index, item)| listed(field, index, item.get())).collect())
     }
 
-    fn items(&self, field: &'static str, what: &str, limits: &Limits) -> Result<Vec<&'a RawValue>, Wrong> {
+    fn items(&self, field: &'static str, what: &str, limits: &MessageLimits) -> Result<Vec<&'a RawValue>, Wrong> {
         let raw = self.raw(field).ok_or_else(|| missing(field, NAMES))?;
         let items: Vec<&RawValue> = serde_json::from_str(raw).map_err(|_| wrong_kind(field, what, raw))?;
         check_count(field, items.len(), limits)?;
@@ -140,7 +140,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The `channels` of a subscribe: names, or objects with options.
-    pub(super) fn elements(&self, limits: &Limits) -> Result<Vec<Element>, Wrong> {
+    pub(super) fn elements(&self, limits: &MessageLimits) -> Result<Vec<ChannelRequest>, Wrong> {
         let items = self.items(CHANNELS, "an array of names, or of objects with `channel` and options", limits)?;
         Ok(items.iter().enumerate().map(|(index, item)| element(index, item.get(), limits)).collect())
     }
@@ -170,10 +170,10 @@ fn name(raw: &str, place: impl Fn() -> String, what: &str) -> (String, Result<()
     }
 }
 
-fn element(index: usize, raw: &str, limits: &Limits) -> Element {
+fn element(index: usize, raw: &str, limits: &MessageLimits) -> ChannelRequest {
     let place = || format!("{CHANNELS}[{index}]");
     let (channel, options) = if raw.starts_with('{') {
-        let (fields, _) = Fields::read(raw, limits.depth_max);
+        let (fields, _) = ObjectFields::read(raw, limits.depth_max);
         let within = || format!("{}.channel", place());
         let (channel, checked) = match fields.raw("channel") {
             Some(raw) => name(raw, within, CHANNEL),
@@ -188,21 +188,21 @@ fn element(index: usize, raw: &str, limits: &Limits) -> Element {
         (channel, checked.and_then(|()| options()))
     } else {
         let (channel, checked) = name(raw, place, "a name, or an object with `channel`");
-        (channel, checked.map(|()| Options::default()))
+        (channel, checked.map(|()| SubscribeOptions::default()))
     };
     let options =
         options.map_err(|Wrong { field, message, .. }| InvalidElement { field: field.unwrap_or_else(place), message });
-    Element { channel, list: CHANNELS, index, options }
+    ChannelRequest { channel, list: CHANNELS, index, options }
 }
 
-fn options(fields: &Fields<'_>) -> Result<Options, Wrong> {
+fn options(fields: &ObjectFields<'_>) -> Result<SubscribeOptions, Wrong> {
     let mut known = vec!["channel"];
     known.extend(OPTIONS);
     if let Some(unknown) = fields.unknown(&known).pop() {
         let message = format!("`{unknown}` is not an option here; options are {}", OPTIONS.join(", "));
         return Err(Wrong::field(unknown, message));
     }
-    let options = Options {
+    let options = SubscribeOptions {
         since: fields.since("since")?,
         last: fields.counted("last")?,
         max_rate: fields.counted("max_rate")?,
@@ -214,7 +214,7 @@ fn options(fields: &Fields<'_>) -> Result<Options, Wrong> {
     Ok(options)
 }
 
-fn check_count(field: &str, count: usize, limits: &Limits) -> Result<(), Wrong> {
+fn check_count(field: &str, count: usize, limits: &MessageLimits) -> Result<(), Wrong> {
     if count <= limits.channels_max {
         return Ok(());
     }
@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn an_absent_field_and_null_are_the_same() {
-        let (fields, result) = Fields::read(r#"{"a":null,"b":"x"}"#, 32);
+        let (fields, result) = ObjectFields::read(r#"{"a":null,"b":"x"}"#, 32);
         assert_eq!(result, Ok(()));
         assert_eq!((fields.raw("a"), fields.raw("b"), fields.raw("c")), (None, Some("\"x\""), None));
     }
@@ -274,7 +274,7 @@ mod tests {
 
     #[test]
     fn values_are_not_echoed() {
-        let (fields, _) = Fields::read(r#"{"a":["secret"],"b":"secret","c":-5}"#, 32);
+        let (fields, _) = ObjectFields::read(r#"{"a":["secret"],"b":"secret","c":-5}"#, 32);
         let faults = [
             fields.string("a", "a string").unwrap_err(),
             fields.whole("b").unwrap_err(),

@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use crate::{
     code::CloseCode,
-    command::{Invalid, Limits, Request},
-    push::{Gap, Meta, push_json},
+    command::{Invalid, MessageLimits, Request},
+    push::{GapPush, PushMeta, push_json},
     reply::Reply,
 };
 
@@ -30,7 +30,7 @@ pub enum Dialect {
 
 /// The time and the unique id of a message from the gateway.
 #[derive(Clone, Copy, Debug)]
-pub struct Stamp {
+pub struct MessageStamp {
     /// Milliseconds since 1970.
     pub now_ms: u64,
     /// A new id for the message.
@@ -54,7 +54,7 @@ impl Dialect {
     ///
     /// # Errors
     /// [`Invalid`], which is reported to the client as an error.
-    pub fn decode(self, text: &str, limits: &Limits) -> Result<Option<Request>, Invalid> {
+    pub fn decode(self, text: &str, limits: &MessageLimits) -> Result<Option<Request>, Invalid> {
         match self {
             Self::Json => json::decode(text, limits).map(Some),
             Self::Envelope => envelope::decode(text, limits),
@@ -63,7 +63,7 @@ impl Dialect {
 
     /// Encodes a reply; appends nothing if the dialect has no such message. `ignored` names the fields of the command
     /// that had no meaning. `stamp` is called only if it is needed.
-    pub fn encode(self, out: &mut BytesMut, reply: &Reply, ignored: &[String], stamp: impl FnOnce() -> Stamp) {
+    pub fn encode(self, out: &mut BytesMut, reply: &Reply, ignored: &[String], stamp: impl FnOnce() -> MessageStamp) {
         match self {
             Self::Json => json::encode(out, reply, ignored),
             Self::Envelope => envelope::encode(out, reply, ignored, stamp),
@@ -71,14 +71,14 @@ impl Dialect {
     }
 
     /// Encodes a publication. The result is the same for all clients of the dialect.
-    pub fn push(self, out: &mut BytesMut, meta: &Meta<'_>, payload: &[u8]) {
+    pub fn push(self, out: &mut BytesMut, meta: &PushMeta<'_>, payload: &[u8]) {
         match self {
             Self::Json | Self::Envelope => push_json(out, meta, payload),
         }
     }
 
     /// Encodes a gap. The result is the same for all clients of the dialect.
-    pub fn gap(self, out: &mut BytesMut, gap: &Gap<'_>, stamp: impl FnOnce() -> Stamp) {
+    pub fn gap(self, out: &mut BytesMut, gap: &GapPush<'_>, stamp: impl FnOnce() -> MessageStamp) {
         match self {
             Self::Json => json::gap(out, gap),
             Self::Envelope => envelope::gap(out, gap, stamp),

@@ -111,7 +111,7 @@ fn not_object(text: &str, depth_max: usize) -> JsonError {
 }
 
 /// A key in an object that is not closed yet.
-struct Key<'a> {
+struct ObjectKey<'a> {
     text: Cow<'a, str>,
     at: usize,
 }
@@ -121,7 +121,7 @@ struct Scan<'a> {
     bytes: &'a [u8],
     at: usize,
     /// Keys of all open objects, the innermost object's last.
-    keys: Vec<Key<'a>>,
+    keys: Vec<ObjectKey<'a>>,
     depth_max: usize,
 }
 
@@ -186,7 +186,7 @@ impl<'a> Scan<'a> {
             self.expect(b':', "a colon")?;
             self.skip_blank();
             let value_at = self.at;
-            self.keys.push(Key { text: key.clone(), at: key_at });
+            self.keys.push(ObjectKey { text: key.clone(), at: key_at });
             self.value(depth + 1)?;
             on_field(key, &self.text[value_at..self.at]);
             self.skip_blank();
@@ -358,7 +358,7 @@ static PLAIN: [bool; 256] = {
 
 /// Refuses an object with a duplicate key. Most objects are small; large ones are sorted, so that many keys cannot
 /// cause quadratic time.
-fn check_unique(keys: &mut [Key<'_>]) -> Result<(), JsonError> {
+fn check_unique(keys: &mut [ObjectKey<'_>]) -> Result<(), JsonError> {
     if keys.len() <= PAIRWISE_KEYS_MAX {
         for (index, key) in keys.iter().enumerate() {
             if keys[..index].iter().any(|before| before.text == key.text) {

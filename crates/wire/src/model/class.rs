@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::{Level, Pattern, Topic, UserId};
+use super::{LogLevel, Pattern, Topic, UserId};
 
 /// How the publications of a topic are delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -56,14 +56,14 @@ pub struct TopicRule {
     pub dedupe_ttl: Duration,
     /// Log messages below it are not published. Only gateways apply it.
     #[serde(skip)]
-    pub level_min: Option<Level>,
+    pub level_min: Option<LogLevel>,
 }
 
 impl TopicRule {
     /// Whether a publication is below the minimum level of the topic.
     #[must_use]
     pub fn leaves_out(&self, payload: &[u8]) -> bool {
-        self.level_min.is_some_and(|min| Level::of(payload).is_some_and(|level| level < min))
+        self.level_min.is_some_and(|min| LogLevel::of(payload).is_some_and(|level| level < min))
     }
 }
 

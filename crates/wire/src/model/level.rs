@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// Log levels, least important first. Names from other libraries are recognized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
-pub enum Level {
+pub enum LogLevel {
     /// Details for debugging; also `TRACE`.
     Debug,
     /// Normal operation.
@@ -19,18 +19,18 @@ pub enum Level {
 }
 
 /// `TRACE` of other libraries counts as `DEBUG`.
-const LEVELS: [(&str, Level); 8] = [
-    ("DEBUG", Level::Debug),
-    ("INFO", Level::Info),
-    ("WARNING", Level::Warning),
-    ("ERROR", Level::Error),
-    ("CRITICAL", Level::Critical),
-    ("TRACE", Level::Debug),
-    ("WARN", Level::Warning),
-    ("FATAL", Level::Critical),
+const LEVELS: [(&str, LogLevel); 8] = [
+    ("DEBUG", LogLevel::Debug),
+    ("INFO", LogLevel::Info),
+    ("WARNING", LogLevel::Warning),
+    ("ERROR", LogLevel::Error),
+    ("CRITICAL", LogLevel::Critical),
+    ("TRACE", LogLevel::Debug),
+    ("WARN", LogLevel::Warning),
+    ("FATAL", LogLevel::Critical),
 ];
 
-impl Level {
+impl LogLevel {
     /// Five names, as configured.
     pub const ALL: [(&'static str, Self); 5] = [LEVELS[0], LEVELS[1], LEVELS[2], LEVELS[3], LEVELS[4]];
 
@@ -55,21 +55,21 @@ impl Level {
     #[must_use]
     pub fn of(payload: &[u8]) -> Option<Self> {
         #[derive(Deserialize)]
-        struct Message {
+        struct LeveledMessage {
             level: Option<serde_json::Value>,
-            data: Option<Inner>,
-            payload: Option<Inner>,
+            data: Option<LogPayload>,
+            payload: Option<LogPayload>,
         }
         #[derive(Deserialize)]
         #[serde(untagged)]
-        enum Inner {
+        enum LogPayload {
             Record { level: serde_json::Value },
             Other(serde::de::IgnoredAny),
         }
-        let message: Message = serde_json::from_slice(payload).ok()?;
-        let inner = |inner: Option<Inner>| match inner {
-            Some(Inner::Record { level }) => Some(level),
-            Some(Inner::Other(_)) | None => None,
+        let message: LeveledMessage = serde_json::from_slice(payload).ok()?;
+        let inner = |inner: Option<LogPayload>| match inner {
+            Some(LogPayload::Record { level }) => Some(level),
+            Some(LogPayload::Other(_)) | None => None,
         };
         let level = message.level.or_else(|| inner(message.data)).or_else(|| inner(message.payload))?;
         Self::named(level.as_str()?)
@@ -83,19 +83,19 @@ mod tests {
     #[test]
     fn the_level_of_a_publication_is_where_the_documents_have_it() {
         for (payload, level) in [
-            (r#"{"level":"DEBUG"}"#, Some(Level::Debug)),
-            (r#"{"type":"system_log","data":{"level":"info","message":""}}"#, Some(Level::Info)),
-            (r#"{"msg_type":"log_record","payload":{"message":"","level":"Warn"}}"#, Some(Level::Warning)),
-            (r#"{"level":"FATAL","data":{"level":"DEBUG"}}"#, Some(Level::Critical)),
-            (r#"{"level":"trace"}"#, Some(Level::Debug)),
+            (r#"{"level":"DEBUG"}"#, Some(LogLevel::Debug)),
+            (r#"{"type":"system_log","data":{"level":"info","message":""}}"#, Some(LogLevel::Info)),
+            (r#"{"msg_type":"log_record","payload":{"message":"","level":"Warn"}}"#, Some(LogLevel::Warning)),
+            (r#"{"level":"FATAL","data":{"level":"DEBUG"}}"#, Some(LogLevel::Critical)),
+            (r#"{"level":"trace"}"#, Some(LogLevel::Debug)),
             (r#"{"level":"loud"}"#, None),
             (r#"{"level":20}"#, None),
             (r#"{"data":[{"level":"DEBUG"}]}"#, None),
-            (r#"{"data":"DEBUG","payload":{"level":"ERROR"}}"#, Some(Level::Error)),
+            (r#"{"data":"DEBUG","payload":{"level":"ERROR"}}"#, Some(LogLevel::Error)),
             ("{}", None),
         ] {
-            assert_eq!(Level::of(payload.as_bytes()), level, "{payload}");
+            assert_eq!(LogLevel::of(payload.as_bytes()), level, "{payload}");
         }
-        assert!(Level::Debug < Level::Info && Level::Error < Level::Critical);
+        assert!(LogLevel::Debug < LogLevel::Info && LogLevel::Error < LogLevel::Critical);
     }
 }

@@ -4,7 +4,7 @@ use super::StreamId;
 
 /// The starting point of a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
+pub enum StartAt {
     /// With the next publication.
     Live,
     /// With the current value, then live. The client has already seen `least`: no older value may follow while there is

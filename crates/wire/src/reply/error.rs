@@ -13,7 +13,7 @@ use crate::{
 
 /// The server is about to close the connection; the error object contains the reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Closing {
+pub struct ClosingNotice {
     /// Why it closes.
     #[serde(flatten)]
     pub object: ErrorObject,
@@ -50,7 +50,7 @@ impl Advice {
     }
 }
 
-impl Closing {
+impl ClosingNotice {
     /// Announces a close with this number. An empty message is replaced by the meaning of the code.
     #[must_use]
     pub fn new(number: u16, message: impl Into<Cow<'static, str>>, after_ms: Option<u64>) -> Self {
@@ -68,7 +68,7 @@ impl Closing {
 
 /// The reply to a request that failed as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Failure {
+pub struct FailureReply {
     /// Why the command failed.
     #[serde(flatten)]
     pub object: ErrorObject,
@@ -80,16 +80,16 @@ pub struct Failure {
 }
 
 /// Serde's flattening buffers values, which raw JSON does not support: the two parts are parsed separately.
-impl<'de> Deserialize<'de> for Failure {
+impl<'de> Deserialize<'de> for FailureReply {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
-        struct Rest {
+        struct RemainingFields {
             id: Option<Json>,
             timestamp: Timestamp,
         }
         let text = <&RawValue>::deserialize(deserializer)?.get();
         let object = serde_json::from_str(text).map_err(D::Error::custom)?;
-        let Rest { id, timestamp } = serde_json::from_str(text).map_err(D::Error::custom)?;
+        let RemainingFields { id, timestamp } = serde_json::from_str(text).map_err(D::Error::custom)?;
         Ok(Self { object, id, timestamp })
     }
 }
@@ -137,7 +137,7 @@ impl ErrorObject {
     }
 }
 
-impl Failure {
+impl FailureReply {
     /// An error without details, for a command with this `id`.
     #[must_use]
     pub fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>, id: Option<Json>, now_ms: u64) -> Self {

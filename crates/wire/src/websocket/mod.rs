@@ -10,7 +10,7 @@ mod tests;
 mod writer;
 
 pub use opcode::Opcode;
-pub use reader::{Event, Feed, Peer, Reader, Violation};
+pub use reader::{Feed, FrameReader, Peer, ProtocolViolation, WebSocketEvent};
 pub use writer::{close, ping, pong, put_head, put_masked, text};
 
 /// Maximum payload of a control frame, in bytes.

@@ -1,6 +1,6 @@
 //! Reads frames: bytes in, events out. Never replies.
 //!
-//! [`Reader`] is the state of one connection: 16 bytes, and nothing else while no frame or fragmented message is
+//! [`FrameReader`] is the state of one connection: 16 bytes, and nothing else while no frame or fragmented message is
 //! incomplete. It allocates only for bytes that have arrived, never for a declared length, and never more than the
 //! message limit. Lengths must have their shortest form (RFC 6455, 5.2): parsers that accept others can be made to
 //! disagree.
@@ -26,7 +26,7 @@ pub enum Peer {
 
 /// One message or control frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event<'a> {
+pub enum WebSocketEvent<'a> {
     /// A complete text message.
     Text(&'a str),
     /// A complete binary message.
@@ -42,14 +42,14 @@ pub enum Event<'a> {
 /// The peer violated the protocol or a limit. The reader ignores everything after it; the caller sends a Close frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("{reason} ({code})")]
-pub struct Violation {
+pub struct ProtocolViolation {
     /// 1002, 1003, 1007 or 1009.
     pub code: u16,
     /// What was wrong, as the reason of the Close frame.
     pub reason: &'static str,
 }
 
-impl Violation {
+impl ProtocolViolation {
     const NOT_TEXT: Self = Self::new(CloseCode::UnsupportedData, "binary messages are not supported");
     const NOT_UTF8: Self = Self::new(CloseCode::InvalidUtf8, "text is not UTF-8");
     const TOO_LONG: Self = Self::new(CloseCode::MessageTooBig, "message is too long");
@@ -65,8 +65,8 @@ impl Violation {
 
 /// The state of one connection between reads.
 #[derive(Debug)]
-pub struct Reader {
-    pub(super) pending: Option<Box<Pending>>,
+pub struct FrameReader {
+    pub(super) pending: Option<Box<PendingInput>>,
     message_bytes_max: u32,
     peer: Peer,
     binary: bool,
@@ -75,17 +75,17 @@ pub struct Reader {
 
 /// State while a head, a payload or a fragmented message is incomplete.
 #[derive(Debug, Default)]
-pub(super) struct Pending {
+pub(super) struct PendingInput {
     head: [u8; HEAD_BYTES_MAX],
     head_len: u8,
     /// The frame whose payload is still arriving.
-    frame: Option<Frame>,
+    frame: Option<PartialFrame>,
     /// The payload so far of an incomplete control frame, which may come between the fragments of a message.
     control: Vec<u8>,
-    message: Option<Partial>,
+    message: Option<PartialMessage>,
 }
 
-impl Pending {
+impl PendingInput {
     fn is_empty(&self) -> bool {
         self.head_len == 0 && self.frame.is_none() && self.message.is_none()
     }
@@ -93,16 +93,16 @@ impl Pending {
 
 /// A message that is not complete yet.
 #[derive(Debug)]
-pub(super) struct Partial {
+pub(super) struct PartialMessage {
     opcode: Opcode,
     pub(super) bytes: Vec<u8>,
     /// The text up to here is valid UTF-8.
     checked: usize,
 }
 
-impl Partial {
+impl PartialMessage {
     /// Appends a part of the payload. Invalid text is detected at its first bad byte, not at the end of the message.
-    fn append(&mut self, chunk: &[u8], bytes_max: usize) -> Result<(), Violation> {
+    fn append(&mut self, chunk: &[u8], bytes_max: usize) -> Result<(), ProtocolViolation> {
         let needed = self.bytes.len() + chunk.len();
         if needed > self.bytes.capacity() {
             // Doubles, but never beyond the limit against which the head was checked.
@@ -114,7 +114,7 @@ impl Partial {
             match simdutf8::compat::from_utf8(&self.bytes[self.checked..]) {
                 Ok(text) => self.checked += text.len(),
                 Err(error) if error.error_len().is_none() => self.checked += error.valid_up_to(),
-                Err(_) => return Err(Violation::NOT_UTF8),
+                Err(_) => return Err(ProtocolViolation::NOT_UTF8),
             }
         }
         Ok(())
@@ -123,7 +123,7 @@ impl Partial {
 
 /// A parsed head, and how much of the payload has been read.
 #[derive(Clone, Copy, Debug)]
-struct Frame {
+struct PartialFrame {
     fin: bool,
     opcode: Opcode,
     mask: Option<[u8; 4]>,
@@ -132,13 +132,13 @@ struct Frame {
 }
 
 /// A complete message or control frame, and where its payload is.
-struct Found {
+struct FoundFrame {
     opcode: Opcode,
     /// In the input, or in the assembled buffer.
     input: Option<Range<usize>>,
 }
 
-impl Reader {
+impl FrameReader {
     /// For the frames that a client sends to a gateway: masked, text only.
     #[must_use]
     pub fn text(message_bytes_max: u32) -> Self {
@@ -162,7 +162,7 @@ impl Reader {
         self.ended
     }
 
-    fn pending(&mut self) -> &mut Pending {
+    fn pending(&mut self) -> &mut PendingInput {
         self.pending.get_or_insert_default()
     }
 
@@ -173,24 +173,24 @@ impl Reader {
         }
     }
 
-    pub(super) fn partial(&self) -> Option<&Partial> {
+    pub(super) fn partial(&self) -> Option<&PartialMessage> {
         self.pending.as_ref()?.message.as_ref()
     }
 
     /// Parses a head at the start of `bytes`: the frame and the head's length, or `None` if bytes are missing. Anything
     /// invalid in the first two bytes is refused immediately.
-    fn parse_head(&self, bytes: &[u8]) -> Result<Option<(Frame, usize)>, Violation> {
+    fn parse_head(&self, bytes: &[u8]) -> Result<Option<(PartialFrame, usize)>, ProtocolViolation> {
         let [first, second, rest @ ..] = bytes else { return Ok(None) };
         let (fin, masked, len7) = (first & 0x80 != 0, second & 0x80 != 0, second & 0x7f);
         if first & 0x70 != 0 {
-            return Err(Violation::protocol("reserved bits are set"));
+            return Err(ProtocolViolation::protocol("reserved bits are set"));
         }
         let Some(opcode) = Opcode::from_bits(first & 0x0f) else {
-            return Err(Violation::protocol("unknown opcode"));
+            return Err(ProtocolViolation::protocol("unknown opcode"));
         };
         match (self.peer, masked) {
-            (Peer::Client, false) => return Err(Violation::protocol("frame is not masked")),
-            (Peer::Server, true) => return Err(Violation::protocol("frame is masked")),
+            (Peer::Client, false) => return Err(ProtocolViolation::protocol("frame is not masked")),
+            (Peer::Server, true) => return Err(ProtocolViolation::protocol("frame is masked")),
             _ => {}
         }
         self.check_place(opcode, fin, len7)?;
@@ -201,13 +201,13 @@ impl Reader {
             _ => (u64::from(len7), 0),
         };
         if (len7 == 126 && len < 126) || (len7 == 127 && len <= u64::from(u16::MAX)) {
-            return Err(Violation::protocol("length is not in its shortest form"));
+            return Err(ProtocolViolation::protocol("length is not in its shortest form"));
         }
         let before = if opcode.is_control() { 0 } else { self.partial().map_or(0, |partial| partial.bytes.len()) };
         let room = self.message_bytes_max as usize - before;
         let len = match usize::try_from(len) {
             Ok(len) if len <= room || opcode.is_control() => len,
-            _ => return Err(Violation::TOO_LONG),
+            _ => return Err(ProtocolViolation::TOO_LONG),
         };
         let mask = match (masked, &rest[len_bytes..]) {
             (false, _) => None,
@@ -215,24 +215,26 @@ impl Reader {
             (true, _) => return Ok(None),
         };
         let head_len = 2 + len_bytes + if masked { 4 } else { 0 };
-        Ok(Some((Frame { fin, opcode, mask, len, taken: 0 }, head_len)))
+        Ok(Some((PartialFrame { fin, opcode, mask, len, taken: 0 }, head_len)))
     }
 
     /// Whether a frame of this kind is allowed now.
-    fn check_place(&self, opcode: Opcode, fin: bool, len7: u8) -> Result<(), Violation> {
+    fn check_place(&self, opcode: Opcode, fin: bool, len7: u8) -> Result<(), ProtocolViolation> {
         if opcode.is_control() {
             if !fin {
-                return Err(Violation::protocol("control frame is fragmented"));
+                return Err(ProtocolViolation::protocol("control frame is fragmented"));
             }
             if usize::from(len7) > CONTROL_BYTES_MAX {
-                return Err(Violation::protocol("control frame is too long"));
+                return Err(ProtocolViolation::protocol("control frame is too long"));
             }
             return Ok(());
         }
         match (opcode, self.partial().is_some()) {
-            (Opcode::Continuation, false) => Err(Violation::protocol("continuation without a message")),
-            (Opcode::Text | Opcode::Binary, true) => Err(Violation::protocol("message inside a fragmented message")),
-            (Opcode::Binary, false) if !self.binary => Err(Violation::NOT_TEXT),
+            (Opcode::Continuation, false) => Err(ProtocolViolation::protocol("continuation without a message")),
+            (Opcode::Text | Opcode::Binary, true) => {
+                Err(ProtocolViolation::protocol("message inside a fragmented message"))
+            }
+            (Opcode::Binary, false) if !self.binary => Err(ProtocolViolation::NOT_TEXT),
             _ => Ok(()),
         }
     }
@@ -241,7 +243,7 @@ impl Reader {
 /// Input that is being read. Dropping it early drops the rest of the input.
 #[derive(Debug)]
 pub struct Feed<'a> {
-    reader: &'a mut Reader,
+    reader: &'a mut FrameReader,
     input: &'a mut [u8],
     at: usize,
     /// The payload of the last event, if it was not contiguous in the input.
@@ -251,7 +253,7 @@ pub struct Feed<'a> {
 impl Feed<'_> {
     /// The next event, or `None` at the end of the input, after a Close and after a violation.
     #[expect(clippy::should_implement_trait, reason = "events borrow from the feed, which an iterator cannot express")]
-    pub fn next(&mut self) -> Option<Result<Event<'_>, Violation>> {
+    pub fn next(&mut self) -> Option<Result<WebSocketEvent<'_>, ProtocolViolation>> {
         let found = match self.find() {
             Ok(found) => found?,
             Err(violation) => {
@@ -265,14 +267,14 @@ impl Feed<'_> {
             None => &self.assembled,
         };
         let event = event(found.opcode, payload);
-        if matches!(event, Err(_) | Ok(Event::Close(..))) {
+        if matches!(event, Err(_) | Ok(WebSocketEvent::Close(..))) {
             self.reader.ended = true;
             self.reader.pending = None;
         }
         Some(event)
     }
 
-    fn find(&mut self) -> Result<Option<Found>, Violation> {
+    fn find(&mut self) -> Result<Option<FoundFrame>, ProtocolViolation> {
         while !self.reader.ended && self.at < self.input.len() {
             let arriving = self.reader.pending.as_mut().and_then(|pending| pending.frame.take());
             let frame = match arriving {
@@ -292,7 +294,7 @@ impl Feed<'_> {
     }
 
     /// Reads a head from the input, or stores its start.
-    fn take_head(&mut self) -> Result<Option<Frame>, Violation> {
+    fn take_head(&mut self) -> Result<Option<PartialFrame>, ProtocolViolation> {
         let rest = &self.input[self.at..];
         let kept = self.reader.pending.as_ref().map_or(0, |pending| usize::from(pending.head_len));
         if kept == 0
@@ -317,7 +319,7 @@ impl Feed<'_> {
     }
 
     /// Reads the payload, or the available part of it.
-    fn take_payload(&mut self, frame: Frame) -> Result<Option<Found>, Violation> {
+    fn take_payload(&mut self, frame: PartialFrame) -> Result<Option<FoundFrame>, ProtocolViolation> {
         let len = (frame.len - frame.taken).min(self.input.len() - self.at);
         let range = self.at..self.at + len;
         self.at += len;
@@ -325,11 +327,11 @@ impl Feed<'_> {
         if let Some(mask) = frame.mask {
             unmask(chunk, mask, frame.taken);
         }
-        let frame = Frame { taken: frame.taken + len, ..frame };
+        let frame = PartialFrame { taken: frame.taken + len, ..frame };
         let complete = frame.taken == frame.len;
         let in_one_piece = complete && len == frame.len;
         if in_one_piece && frame.fin && frame.opcode != Opcode::Continuation {
-            return Ok(Some(Found { opcode: frame.opcode, input: Some(range) }));
+            return Ok(Some(FoundFrame { opcode: frame.opcode, input: Some(range) }));
         }
         let bytes_max = self.reader.message_bytes_max as usize;
         let pending = self.reader.pending();
@@ -346,40 +348,40 @@ impl Feed<'_> {
                 return Ok(None);
             }
             self.assembled = std::mem::take(&mut pending.control);
-            return Ok(Some(Found { opcode: frame.opcode, input: None }));
+            return Ok(Some(FoundFrame { opcode: frame.opcode, input: None }));
         }
-        let new = || Partial { opcode: frame.opcode, bytes: Vec::new(), checked: 0 };
+        let new = || PartialMessage { opcode: frame.opcode, bytes: Vec::new(), checked: 0 };
         pending.message.get_or_insert_with(new).append(chunk, bytes_max)?;
         if !(complete && frame.fin) {
             return Ok(None);
         }
         Ok(pending.message.take().map(|message| {
             self.assembled = message.bytes;
-            Found { opcode: message.opcode, input: None }
+            FoundFrame { opcode: message.opcode, input: None }
         }))
     }
 }
 
-fn event(opcode: Opcode, payload: &[u8]) -> Result<Event<'_>, Violation> {
+fn event(opcode: Opcode, payload: &[u8]) -> Result<WebSocketEvent<'_>, ProtocolViolation> {
     Ok(match opcode {
-        Opcode::Text => Event::Text(text(payload)?),
-        Opcode::Binary | Opcode::Continuation => Event::Binary(payload),
-        Opcode::Ping => Event::Ping(payload),
-        Opcode::Pong => Event::Pong(payload),
+        Opcode::Text => WebSocketEvent::Text(text(payload)?),
+        Opcode::Binary | Opcode::Continuation => WebSocketEvent::Binary(payload),
+        Opcode::Ping => WebSocketEvent::Ping(payload),
+        Opcode::Pong => WebSocketEvent::Pong(payload),
         Opcode::Close => match payload {
-            [] => Event::Close(None, ""),
-            [_] => return Err(Violation::protocol("close code is incomplete")),
+            [] => WebSocketEvent::Close(None, ""),
+            [_] => return Err(ProtocolViolation::protocol("close code is incomplete")),
             [a, b, reason @ ..] => {
                 let code = u16::from_be_bytes([*a, *b]);
                 if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
-                    return Err(Violation::protocol("close code is not allowed"));
+                    return Err(ProtocolViolation::protocol("close code is not allowed"));
                 }
-                Event::Close(Some(code), text(reason)?)
+                WebSocketEvent::Close(Some(code), text(reason)?)
             }
         },
     })
 }
 
-fn text(bytes: &[u8]) -> Result<&str, Violation> {
-    simdutf8::basic::from_utf8(bytes).map_err(|_| Violation::NOT_UTF8)
+fn text(bytes: &[u8]) -> Result<&str, ProtocolViolation> {
+    simdutf8::basic::from_utf8(bytes).map_err(|_| ProtocolViolation::NOT_UTF8)
 }

@@ -13,7 +13,7 @@ const MAX: u32 = 1000;
 
 /// An event that owns its bytes, or the end.
 #[derive(Clone, Debug, PartialEq)]
-enum Seen {
+enum OwnedSocketEvent {
     Text(String),
     Binary(Vec<u8>),
     Ping(Vec<u8>),
@@ -22,18 +22,18 @@ enum Seen {
     Violation(u16),
 }
 
-fn own(event: Result<Event<'_>, Violation>) -> Seen {
+fn own(event: Result<WebSocketEvent<'_>, ProtocolViolation>) -> OwnedSocketEvent {
     match event {
-        Ok(Event::Text(text)) => Seen::Text(text.into()),
-        Ok(Event::Binary(bytes)) => Seen::Binary(bytes.into()),
-        Ok(Event::Ping(bytes)) => Seen::Ping(bytes.into()),
-        Ok(Event::Pong(bytes)) => Seen::Pong(bytes.into()),
-        Ok(Event::Close(code, reason)) => Seen::Close(code, reason.into()),
-        Err(violation) => Seen::Violation(violation.code),
+        Ok(WebSocketEvent::Text(text)) => OwnedSocketEvent::Text(text.into()),
+        Ok(WebSocketEvent::Binary(bytes)) => OwnedSocketEvent::Binary(bytes.into()),
+        Ok(WebSocketEvent::Ping(bytes)) => OwnedSocketEvent::Ping(bytes.into()),
+        Ok(WebSocketEvent::Pong(bytes)) => OwnedSocketEvent::Pong(bytes.into()),
+        Ok(WebSocketEvent::Close(code, reason)) => OwnedSocketEvent::Close(code, reason.into()),
+        Err(violation) => OwnedSocketEvent::Violation(violation.code),
     }
 }
 
-fn read_into(reader: &mut Reader, chunk: &[u8], seen: &mut Vec<Seen>) {
+fn read_into(reader: &mut FrameReader, chunk: &[u8], seen: &mut Vec<OwnedSocketEvent>) {
     let mut chunk = chunk.to_vec();
     let mut feed = reader.feed(&mut chunk);
     while let Some(event) = feed.next() {
@@ -41,7 +41,7 @@ fn read_into(reader: &mut Reader, chunk: &[u8], seen: &mut Vec<Seen>) {
     }
 }
 
-fn read_chunks<'a>(mut reader: Reader, chunks: impl IntoIterator<Item = &'a [u8]>) -> Vec<Seen> {
+fn read_chunks<'a>(mut reader: FrameReader, chunks: impl IntoIterator<Item = &'a [u8]>) -> Vec<OwnedSocketEvent> {
     let mut seen = Vec::new();
     for chunk in chunks {
         read_into(&mut reader, chunk, &mut seen);
@@ -49,8 +49,8 @@ fn read_chunks<'a>(mut reader: Reader, chunks: impl IntoIterator<Item = &'a [u8]
     seen
 }
 
-fn read(stream: &[u8]) -> Vec<Seen> {
-    read_chunks(Reader::new(Peer::Client, true, MAX), [stream])
+fn read(stream: &[u8]) -> Vec<OwnedSocketEvent> {
+    read_chunks(FrameReader::new(Peer::Client, true, MAX), [stream])
 }
 
 /// A masked frame with the given first byte.
@@ -70,10 +70,10 @@ fn declared(first: u8, len: u64) -> Vec<u8> {
 #[test]
 fn the_examples_of_the_rfc_are_parsed() {
     let hello = [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
-    assert_eq!(read(&hello), [Seen::Text("Hello".into())]);
+    assert_eq!(read(&hello), [OwnedSocketEvent::Text("Hello".into())]);
     let server = [0x01, 0x03, 0x48, 0x65, 0x6c, 0x80, 0x02, 0x6c, 0x6f];
-    let seen = read_chunks(Reader::new(Peer::Server, false, MAX), [&server[..]]);
-    assert_eq!(seen, [Seen::Text("Hello".into())]);
+    let seen = read_chunks(FrameReader::new(Peer::Server, false, MAX), [&server[..]]);
+    assert_eq!(seen, [OwnedSocketEvent::Text("Hello".into())]);
 }
 
 #[test]
@@ -119,30 +119,33 @@ fn every_violation_has_its_code() {
     ];
     for (name, stream, code) in cases {
         let seen = read(&stream);
-        assert_eq!(seen.last(), Some(&Seen::Violation(code)), "{name}");
-        let single = read_chunks(Reader::new(Peer::Client, true, MAX), stream.chunks(1));
+        assert_eq!(seen.last(), Some(&OwnedSocketEvent::Violation(code)), "{name}");
+        let single = read_chunks(FrameReader::new(Peer::Client, true, MAX), stream.chunks(1));
         assert_eq!(single, seen, "{name}, byte by byte");
     }
 }
 
 #[test]
 fn a_text_endpoint_refuses_binary_and_a_client_refuses_masks() {
-    assert_eq!(read_chunks(Reader::text(MAX), [&frame(0x82, b"x")[..]]), [Seen::Violation(1003)]);
-    assert_eq!(read_chunks(Reader::text(MAX), [&frame(0x02, b"x")[..]]), [Seen::Violation(1003)]);
+    assert_eq!(read_chunks(FrameReader::text(MAX), [&frame(0x82, b"x")[..]]), [OwnedSocketEvent::Violation(1003)]);
+    assert_eq!(read_chunks(FrameReader::text(MAX), [&frame(0x02, b"x")[..]]), [OwnedSocketEvent::Violation(1003)]);
     let masked = frame(0x81, b"x");
-    assert_eq!(read_chunks(Reader::new(Peer::Server, true, MAX), [&masked[..]]), [Seen::Violation(1002)]);
+    assert_eq!(
+        read_chunks(FrameReader::new(Peer::Server, true, MAX), [&masked[..]]),
+        [OwnedSocketEvent::Violation(1002)]
+    );
 }
 
 #[test]
 fn bad_text_is_found_at_its_first_bad_byte() {
     let text = frame(0x81, b"caf\xc3\xa9 \xf4\x90\x80\x80 and more");
     let bad = text.len() - b"\x90\x80\x80 and more".len();
-    let mut reader = Reader::text(MAX);
+    let mut reader = FrameReader::text(MAX);
     let mut seen = Vec::new();
     read_into(&mut reader, &text[..bad], &mut seen);
     assert_eq!(seen, []);
     read_into(&mut reader, &text[bad..=bad], &mut seen);
-    assert_eq!(seen, [Seen::Violation(1007)]);
+    assert_eq!(seen, [OwnedSocketEvent::Violation(1007)]);
     assert!(reader.ended());
 }
 
@@ -151,34 +154,34 @@ fn close_codes_are_returned_and_nothing_follows() {
     for code in [1000, 1001, 1002, 1003, 1007, 1011, 1012, 1014, 3000, 3999, 4000, 4999_u16] {
         let close = [&code.to_be_bytes()[..], b"bye"].concat();
         let stream = [frame(0x88, &close), frame(0x81, b"late"), frame(0xff, b"bad")].concat();
-        assert_eq!(read(&stream), [Seen::Close(Some(code), "bye".into())], "{code}");
+        assert_eq!(read(&stream), [OwnedSocketEvent::Close(Some(code), "bye".into())], "{code}");
     }
-    assert_eq!(read(&frame(0x88, b"")), [Seen::Close(None, String::new())]);
+    assert_eq!(read(&frame(0x88, b"")), [OwnedSocketEvent::Close(None, String::new())]);
 }
 
 #[test]
 fn nothing_is_read_after_a_violation() {
-    let mut reader = Reader::text(MAX);
+    let mut reader = FrameReader::text(MAX);
     let mut seen = Vec::new();
     read_into(&mut reader, &frame(0xff, b"x"), &mut seen);
     read_into(&mut reader, &frame(0x81, b"x"), &mut seen);
-    assert_eq!(seen, [Seen::Violation(1002)]);
+    assert_eq!(seen, [OwnedSocketEvent::Violation(1002)]);
 }
 
 #[test]
 fn long_lengths_are_parsed() {
     for len in [0, 1, 125, 126, 127, 999, 1000] {
         let text = "x".repeat(len);
-        assert_eq!(read(&frame(0x81, text.as_bytes())), [Seen::Text(text)], "{len}");
+        assert_eq!(read(&frame(0x81, text.as_bytes())), [OwnedSocketEvent::Text(text)], "{len}");
     }
 }
 
 #[test]
 fn an_idle_reader_holds_no_memory() {
-    assert!(size_of::<Reader>() <= 16);
+    assert!(size_of::<FrameReader>() <= 16);
     let stream = [frame(0x01, b"a"), frame(0x89, b"p"), frame(0x80, b"b"), frame(0x81, &[b'x'; 300])].concat();
     for split in 0..stream.len() {
-        let mut reader = Reader::text(MAX);
+        let mut reader = FrameReader::text(MAX);
         let mut seen = Vec::new();
         read_into(&mut reader, &stream[..split], &mut seen);
         let at_rest = [0, stream.len() - frame(0x81, &[b'x'; 300]).len()].contains(&split);
@@ -190,12 +193,12 @@ fn an_idle_reader_holds_no_memory() {
 
 #[test]
 fn memory_depends_on_received_bytes_not_on_declared_lengths() {
-    let mut reader = Reader::text(1 << 20);
+    let mut reader = FrameReader::text(1 << 20);
     let mut stream = declared(0x81, 1 << 20);
     stream.extend_from_slice(&[0; 4]);
     stream.extend_from_slice(&[b'x'; 10]);
     read_into(&mut reader, &stream, &mut Vec::new());
-    let capacity = |reader: &Reader| reader.partial().unwrap().bytes.capacity();
+    let capacity = |reader: &FrameReader| reader.partial().unwrap().bytes.capacity();
     assert!(capacity(&reader) < 100);
     for _ in 0..((1 << 20) - 20) / 10 {
         read_into(&mut reader, &[b'x'; 10], &mut Vec::new());
@@ -203,8 +206,8 @@ fn memory_depends_on_received_bytes_not_on_declared_lengths() {
     }
 }
 
-fn read_server(stream: &[u8]) -> Vec<Seen> {
-    read_chunks(Reader::new(Peer::Server, true, 1 << 20), [stream])
+fn read_server(stream: &[u8]) -> Vec<OwnedSocketEvent> {
+    read_chunks(FrameReader::new(Peer::Server, true, 1 << 20), [stream])
 }
 
 #[test]
@@ -214,8 +217,8 @@ fn control_frames_hold_up_to_their_limit() {
     pong(&mut out, &[b'p'; 300]);
     close(&mut out, Some(1012), &"é".repeat(100));
     assert_eq!(&out[..5], b"\x89\x017\x8a\x7d");
-    let last = Seen::Close(Some(1012), "é".repeat(61));
-    assert_eq!(read_server(&out), [Seen::Ping(b"7".into()), Seen::Pong(vec![b'p'; 125]), last]);
+    let last = OwnedSocketEvent::Close(Some(1012), "é".repeat(61));
+    assert_eq!(read_server(&out), [OwnedSocketEvent::Ping(b"7".into()), OwnedSocketEvent::Pong(vec![b'p'; 125]), last]);
     out.clear();
     close(&mut out, None, "never said");
     assert_eq!(out, b"\x88\x00");
@@ -227,7 +230,7 @@ fn a_head_declares_every_length() {
         let mut out = Vec::new();
         put_head(&mut out, Opcode::Binary, len);
         out.resize(out.len() + len, 7);
-        assert_eq!(read_server(&out), [Seen::Binary(vec![7; len])], "{len}");
+        assert_eq!(read_server(&out), [OwnedSocketEvent::Binary(vec![7; len])], "{len}");
     }
 }
 
@@ -243,7 +246,11 @@ fn a_text_has_the_shortest_head_whatever_its_expected_length() {
             let head = [2, 4, 10][usize::from(len > 125) + usize::from(len > 65_535)];
             assert_eq!(out.len() - from - len, head, "{len} {expected}");
             text(&mut out, expected, |_| ());
-            assert_eq!(read_server(&out), [Seen::Text("before".into()), Seen::Text(written)], "{len} {expected}");
+            assert_eq!(
+                read_server(&out),
+                [OwnedSocketEvent::Text("before".into()), OwnedSocketEvent::Text(written)],
+                "{len} {expected}"
+            );
         }
     }
 }
@@ -251,13 +258,13 @@ fn a_text_has_the_shortest_head_whatever_its_expected_length() {
 // ---- random streams ----
 
 /// The simple way: the whole stream at once, byte by byte, everything copied.
-fn reference(mut bytes: &[u8]) -> Vec<Seen> {
+fn reference(mut bytes: &[u8]) -> Vec<OwnedSocketEvent> {
     let mut seen = Vec::new();
     let mut message: Option<(u8, Vec<u8>)> = None;
     while bytes.len() >= 2 {
         let (first, len7, masked) = (bytes[0], bytes[1] & 0x7f, bytes[1] & 0x80 != 0);
         let (fin, opcode) = (first & 0x80 != 0, first & 0x0f);
-        let refused = |seen: &mut Vec<Seen>, code| seen.push(Seen::Violation(code));
+        let refused = |seen: &mut Vec<OwnedSocketEvent>, code| seen.push(OwnedSocketEvent::Violation(code));
         let place_ok = match opcode {
             0 => message.is_some(),
             1 | 2 => message.is_none(),
@@ -297,7 +304,7 @@ fn reference(mut bytes: &[u8]) -> Vec<Seen> {
                 return seen;
             }
             seen.push(reference_control(opcode, payload));
-            if matches!(seen.last(), Some(Seen::Close(..) | Seen::Violation(_))) {
+            if matches!(seen.last(), Some(OwnedSocketEvent::Close(..) | OwnedSocketEvent::Violation(_))) {
                 return seen;
             }
             continue;
@@ -311,24 +318,24 @@ fn reference(mut bytes: &[u8]) -> Vec<Seen> {
         }
         if over {
             seen.push(match message.take().unwrap() {
-                (1, text) => Seen::Text(String::from_utf8(text).unwrap()),
-                (_, binary) => Seen::Binary(binary),
+                (1, text) => OwnedSocketEvent::Text(String::from_utf8(text).unwrap()),
+                (_, binary) => OwnedSocketEvent::Binary(binary),
             });
         }
     }
     seen
 }
 
-fn reference_control(opcode: u8, payload: Vec<u8>) -> Seen {
+fn reference_control(opcode: u8, payload: Vec<u8>) -> OwnedSocketEvent {
     match (opcode, payload.len()) {
-        (9, _) => Seen::Ping(payload),
-        (10, _) => Seen::Pong(payload),
-        (_, 0) => Seen::Close(None, String::new()),
-        (_, 1) => Seen::Violation(1002),
+        (9, _) => OwnedSocketEvent::Ping(payload),
+        (10, _) => OwnedSocketEvent::Pong(payload),
+        (_, 0) => OwnedSocketEvent::Close(None, String::new()),
+        (_, 1) => OwnedSocketEvent::Violation(1002),
         _ => match (u16::from(payload[0]) << 8 | u16::from(payload[1]), String::from_utf8(payload[2..].to_vec())) {
-            (0..1000 | 1004..=1006 | 1015..3000 | 5000.., _) => Seen::Violation(1002),
-            (_, Err(_)) => Seen::Violation(1007),
-            (code, Ok(reason)) => Seen::Close(Some(code), reason),
+            (0..1000 | 1004..=1006 | 1015..3000 | 5000.., _) => OwnedSocketEvent::Violation(1002),
+            (_, Err(_)) => OwnedSocketEvent::Violation(1007),
+            (code, Ok(reason)) => OwnedSocketEvent::Close(Some(code), reason),
         },
     }
 }
@@ -363,15 +370,15 @@ fn stream() -> impl Strategy<Value = Vec<u8>> {
 }
 
 /// A stream that ends, and a sink for the pongs.
-struct Wire(Cursor<Vec<u8>>);
+struct TestStream(Cursor<Vec<u8>>);
 
-impl Read for Wire {
+impl Read for TestStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0.read(buffer)
     }
 }
 
-impl Write for Wire {
+impl Write for TestStream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         Ok(bytes.len())
     }
@@ -381,19 +388,21 @@ impl Write for Wire {
 }
 
 /// The events of tungstenite, and whether it found a violation. It replaces close codes that may not be sent.
-fn tungstenite(stream: &[u8]) -> (Vec<Seen>, bool) {
+fn tungstenite(stream: &[u8]) -> (Vec<OwnedSocketEvent>, bool) {
     use tungstenite::protocol::{Role, WebSocketConfig};
     let config = WebSocketConfig::default().max_message_size(Some(MAX as usize)).max_frame_size(Some(MAX as usize));
-    let mut socket = WebSocket::from_raw_socket(Wire(Cursor::new(stream.to_vec())), Role::Server, Some(config));
+    let mut socket = WebSocket::from_raw_socket(TestStream(Cursor::new(stream.to_vec())), Role::Server, Some(config));
     let mut seen = Vec::new();
     loop {
         seen.push(match socket.read() {
-            Ok(Message::Text(text)) => Seen::Text(text.as_str().into()),
-            Ok(Message::Binary(bytes)) => Seen::Binary(bytes.into()),
-            Ok(Message::Ping(bytes)) => Seen::Ping(bytes.into()),
-            Ok(Message::Pong(bytes)) => Seen::Pong(bytes.into()),
-            Ok(Message::Close(Some(close))) => Seen::Close(Some(close.code.into()), close.reason.as_str().into()),
-            Ok(Message::Close(None)) => Seen::Close(None, String::new()),
+            Ok(Message::Text(text)) => OwnedSocketEvent::Text(text.as_str().into()),
+            Ok(Message::Binary(bytes)) => OwnedSocketEvent::Binary(bytes.into()),
+            Ok(Message::Ping(bytes)) => OwnedSocketEvent::Ping(bytes.into()),
+            Ok(Message::Pong(bytes)) => OwnedSocketEvent::Pong(bytes.into()),
+            Ok(Message::Close(Some(close))) => {
+                OwnedSocketEvent::Close(Some(close.code.into()), close.reason.as_str().into())
+            }
+            Ok(Message::Close(None)) => OwnedSocketEvent::Close(None, String::new()),
             Ok(Message::Frame(_)) => unreachable!("raw frames are not read"),
             Err(Error::ConnectionClosed | Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => {
                 return (seen, false);
@@ -417,12 +426,12 @@ proptest! {
         cuts.extend([0, stream.len()]);
         cuts.sort_unstable();
         let chunks = cuts.windows(2).map(|pair| &stream[pair[0]..pair[1]]);
-        prop_assert_eq!(read_chunks(Reader::new(Peer::Client, true, MAX), chunks), reference(&stream));
+        prop_assert_eq!(read_chunks(FrameReader::new(Peer::Client, true, MAX), chunks), reference(&stream));
     }
 
     #[test]
     fn single_bytes_give_the_same_events(stream in stream()) {
-        let seen = read_chunks(Reader::new(Peer::Client, true, MAX), stream.chunks(1));
+        let seen = read_chunks(FrameReader::new(Peer::Client, true, MAX), stream.chunks(1));
         prop_assert_eq!(seen, reference(&stream));
     }
 
@@ -430,7 +439,7 @@ proptest! {
     fn tungstenite_sees_the_same(stream in stream()) {
         let mut ours = read(&stream);
         let (theirs, they_refused) = tungstenite(&stream);
-        if !matches!(ours.last(), Some(Seen::Violation(_))) {
+        if !matches!(ours.last(), Some(OwnedSocketEvent::Violation(_))) {
             prop_assert!(!they_refused);
             prop_assert_eq!(ours, theirs);
             return Ok(());

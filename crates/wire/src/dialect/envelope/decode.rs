@@ -4,9 +4,9 @@
 use bytes::Bytes;
 
 use crate::{
-    command::{Command, Ingest, Invalid, Json, Limits, Request, ignored},
-    dialect::fields::{Fields, Wrong, missing, not_a_name, wrong_kind},
-    model::{Level, MsgId, Topic, check_name},
+    command::{Command, Ingest, Invalid, Json, MessageLimits, Request, ignored},
+    dialect::fields::{ObjectFields, Wrong, missing, not_a_name, wrong_kind},
+    model::{LogLevel, MsgId, Topic, check_name},
     payload::META_KEY,
 };
 
@@ -18,8 +18,8 @@ const EVENTS_TOPIC: &str = "ingest_events";
 const LOGS_TOPIC: &str = "logs";
 
 /// Decodes one message; `None` for an acknowledgement, which requires no answer.
-pub(crate) fn decode(text: &str, limits: &Limits) -> Result<Option<Request>, Invalid> {
-    let (fields, scanned) = Fields::read(text, limits.depth_max);
+pub(crate) fn decode(text: &str, limits: &MessageLimits) -> Result<Option<Request>, Invalid> {
+    let (fields, scanned) = ObjectFields::read(text, limits.depth_max);
     let msg_id = read_msg_id(&fields);
     let id = if msg_id.is_ok() { fields.raw("msg_id").and_then(Json::keep) } else { None };
     match scanned.map_err(Wrong::from).and(msg_id).and_then(|msg_id| read(text, msg_id, &fields, limits)) {
@@ -32,21 +32,27 @@ pub(crate) fn decode(text: &str, limits: &Limits) -> Result<Option<Request>, Inv
 }
 
 /// Fields without a meaning. Those of a message that is published are kept and passed on.
-fn ignored_by(command: &Command, fields: &Fields<'_>, limits: &Limits) -> Vec<String> {
+fn ignored_by(command: &Command, fields: &ObjectFields<'_>, limits: &MessageLimits) -> Vec<String> {
     if matches!(command, Command::Ingest(_)) {
         return Vec::new();
     }
-    let payload = fields.raw("payload").map_or_else(Fields::default, |raw| Fields::read(raw, limits.depth_max).0);
+    let payload =
+        fields.raw("payload").map_or_else(ObjectFields::default, |raw| ObjectFields::read(raw, limits.depth_max).0);
     let outside = fields.unknown(&["msg_id", "msg_type", "source", "timestamp", "payload"]);
     ignored(outside.into_iter().chain(payload.unknown(&["channels"])))
 }
 
-fn read_msg_id(fields: &Fields<'_>) -> Result<MsgId, Wrong> {
+fn read_msg_id(fields: &ObjectFields<'_>) -> Result<MsgId, Wrong> {
     let text = fields.needed_string("msg_id", "a string that no other message has, such as a UUID")?;
     MsgId::new(&text).map_err(|error| Wrong::field("msg_id", error.to_string()))
 }
 
-fn read(text: &str, msg_id: MsgId, fields: &Fields<'_>, limits: &Limits) -> Result<Option<Command>, Wrong> {
+fn read(
+    text: &str,
+    msg_id: MsgId,
+    fields: &ObjectFields<'_>,
+    limits: &MessageLimits,
+) -> Result<Option<Command>, Wrong> {
     if fields.raw(META_KEY).is_some() {
         return Err(Wrong::field(META_KEY, format!("the key `{META_KEY}` is reserved for the gateway")));
     }
@@ -57,7 +63,7 @@ fn read(text: &str, msg_id: MsgId, fields: &Fields<'_>, limits: &Limits) -> Resu
     }
     time(fields, "timestamp")?;
     let payload = match fields.raw("payload") {
-        Some(raw) if raw.starts_with('{') => Some(Fields::read(raw, limits.depth_max).0),
+        Some(raw) if raw.starts_with('{') => Some(ObjectFields::read(raw, limits.depth_max).0),
         Some(raw) => return Err(wrong_kind("payload", OBJECT, raw)),
         None => None,
     };
@@ -76,13 +82,13 @@ fn read(text: &str, msg_id: MsgId, fields: &Fields<'_>, limits: &Limits) -> Resu
     Ok(Some(Command::Ingest(Ingest { topics, msg_id, source: source.into(), message })))
 }
 
-fn subscribe(payload: &Fields<'_>, limits: &Limits) -> Result<Command, Wrong> {
+fn subscribe(payload: &ObjectFields<'_>, limits: &MessageLimits) -> Result<Command, Wrong> {
     payload.no_options("belongs in an element of `channels`: {\"channel\":…}")?;
     Ok(Command::Subscribe { elements: payload.elements(limits)? })
 }
 
 /// Topics of an event in a run: all events, and the run.
-fn event(payload: &Fields<'_>) -> Result<Vec<String>, Wrong> {
+fn event(payload: &ObjectFields<'_>) -> Result<Vec<String>, Wrong> {
     let run_id = payload.needed_string("run_id", "the name of the run")?;
     check_name(&run_id).map_err(|error| not_a_name("run_id", error))?;
     word(payload, "event_type", &EVENT_TYPES)?;
@@ -98,8 +104,8 @@ fn event(payload: &Fields<'_>) -> Result<Vec<String>, Wrong> {
 
 /// Topics of one structured log record. The level is passed on as written; the topic's rule determines which levels are
 /// published.
-fn log(payload: &Fields<'_>) -> Result<Vec<String>, Wrong> {
-    word(payload, "level", &Level::NAMES)?;
+fn log(payload: &ObjectFields<'_>) -> Result<Vec<String>, Wrong> {
+    word(payload, "level", &LogLevel::NAMES)?;
     payload.string("logger_name", "a string")?;
     payload.needed_string("message", "a string")?;
     object(payload, "meta")?;
@@ -107,7 +113,7 @@ fn log(payload: &Fields<'_>) -> Result<Vec<String>, Wrong> {
 }
 
 /// Topics of an error in the producer itself: none.
-fn failure(payload: Option<&Fields<'_>>) -> Result<Vec<String>, Wrong> {
+fn failure(payload: Option<&ObjectFields<'_>>) -> Result<Vec<String>, Wrong> {
     for (payload, name) in payload.into_iter().flat_map(|payload| [(payload, "code"), (payload, "message")]) {
         payload.string(name, "a string")?;
     }
@@ -115,7 +121,7 @@ fn failure(payload: Option<&Fields<'_>>) -> Result<Vec<String>, Wrong> {
 }
 
 /// One of the `known` words, in upper or lower case.
-fn word(fields: &Fields<'_>, name: &str, known: &[&'static str]) -> Result<&'static str, Wrong> {
+fn word(fields: &ObjectFields<'_>, name: &str, known: &[&'static str]) -> Result<&'static str, Wrong> {
     let (last, others) = known.split_last().unwrap_or((&"", &[]));
     let list = format!("{} or {last}", others.join(", "));
     let text = fields.needed_string(name, &list)?;
@@ -124,11 +130,11 @@ fn word(fields: &Fields<'_>, name: &str, known: &[&'static str]) -> Result<&'sta
 }
 
 /// Any string or number is accepted: producers write times with and without a zone, and as numbers.
-fn time(fields: &Fields<'_>, name: &str) -> Result<(), Wrong> {
+fn time(fields: &ObjectFields<'_>, name: &str) -> Result<(), Wrong> {
     fields.scalar(name).map(|_| ())
 }
 
-fn object<'a>(fields: &Fields<'a>, name: &str) -> Result<Option<&'a str>, Wrong> {
+fn object<'a>(fields: &ObjectFields<'a>, name: &str) -> Result<Option<&'a str>, Wrong> {
     match fields.raw(name) {
         Some(raw) if !raw.starts_with('{') => Err(wrong_kind(name, OBJECT, raw)),
         raw => Ok(raw),
@@ -141,11 +147,11 @@ mod tests {
 
     use super::*;
     use crate::{
-        command::{ListedName, Options, Since},
+        command::{ListedName, Since, SubscribeOptions},
         model::StreamId,
     };
 
-    const LIMITS: Limits = Limits { depth_max: 32, channels_max: 200 };
+    const LIMITS: MessageLimits = MessageLimits { depth_max: 32, channels_max: 200 };
     /// As `SocketMessage.json()` writes it in Python: spaces after colons and commas, null for absent values.
     const ORDER: &str = r#"{"msg_id": "0b0e2b35-24a5-4d46-9c08-5ccf2d6f2a11", "msg_type": "ingest_event", "source": "quantower-connector", "timestamp": "2024-01-15T10:30:00.123456", "payload": {"run_id": "run-123", "event_type": "order", "event_utc": "2024-01-15T10:30:00", "payload_json": {"order_id": "ord-test-1", "quantity": 0.10, "price": 45000.0}, "seq": null}}"#;
 
@@ -256,7 +262,7 @@ mod tests {
         let since = Some(Since::After(StreamId::new(7, 1)));
         assert_eq!(
             (&*elements[1].channel, elements[1].options.clone()),
-            ("logs", Ok(Options { since, ..Options::default() }))
+            ("logs", Ok(SubscribeOptions { since, ..SubscribeOptions::default() }))
         );
         let misplaced = r#"{"channels":["logs"],"since":{"logs":"7-1"}}"#;
         assert_eq!(decode(&with_payload("subscribe", misplaced), &LIMITS).unwrap_err().field.as_deref(), Some("since"));

@@ -6,10 +6,13 @@ use uuid::Uuid;
 
 use crate::{
     command::Json,
-    dialect::Stamp,
+    dialect::MessageStamp,
     json::push_value,
-    push::Gap,
-    reply::{CaughtUp, CaughtUpChannel, Ingested, RefusedChannel, Reply, Subscribed, SubscribedChannel, Unsubscribed},
+    push::GapPush,
+    reply::{
+        CaughtUpNotice, ChannelEnd, Ingested, RefusedChannel, Reply, SubscribedChannel, SubscribedReply,
+        UnsubscribedReply,
+    },
     time::Timestamp,
 };
 
@@ -18,7 +21,7 @@ const SOURCE: &str = "server";
 
 /// A `SocketMessage` from the gateway.
 #[derive(Serialize)]
-struct Message<'a, P> {
+struct EnvelopeMessage<'a, P> {
     msg_id: &'a str,
     msg_type: &'a str,
     source: &'a str,
@@ -54,12 +57,12 @@ struct UnsubscribedAck<'a> {
 
 #[derive(Serialize)]
 struct CaughtUpPayload<'a> {
-    channels: &'a [CaughtUpChannel],
+    channels: &'a [ChannelEnd],
 }
 
 /// `code` is the name of the error code in capitals; `msg_id` is the id of the failed message, if it could be read.
 #[derive(Serialize)]
-struct Error<'a> {
+struct EnvelopeError<'a> {
     code: String,
     message: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -69,25 +72,25 @@ struct Error<'a> {
 }
 
 #[derive(Serialize)]
-struct Heartbeat {
+struct EnvelopeHeartbeat {
     status: &'static str,
 }
 
 /// Appends the envelope of a reply, if there is one.
-pub(crate) fn encode(out: &mut BytesMut, reply: &Reply, ignored: &[String], stamp: impl FnOnce() -> Stamp) {
+pub(crate) fn encode(out: &mut BytesMut, reply: &Reply, ignored: &[String], stamp: impl FnOnce() -> MessageStamp) {
     match reply {
         Reply::Ingested(Ingested { id: Some(acknowledged_msg_id) }) => {
             message(out, "ack", Ack { acknowledged_msg_id }, stamp);
         }
-        Reply::Subscribed(Subscribed { id: Some(acknowledged_msg_id), channels, errors }) => {
+        Reply::Subscribed(SubscribedReply { id: Some(acknowledged_msg_id), channels, errors }) => {
             message(out, "ack", SubscribedAck { acknowledged_msg_id, channels, errors, ignored }, stamp);
         }
-        Reply::Unsubscribed(Unsubscribed { id: Some(acknowledged_msg_id), channels, errors }) => {
+        Reply::Unsubscribed(UnsubscribedReply { id: Some(acknowledged_msg_id), channels, errors }) => {
             message(out, "ack", UnsubscribedAck { acknowledged_msg_id, channels, errors, ignored }, stamp);
         }
-        Reply::CaughtUp(CaughtUp { channels }) => message(out, "caught_up", CaughtUpPayload { channels }, stamp),
+        Reply::CaughtUp(CaughtUpNotice { channels }) => message(out, "caught_up", CaughtUpPayload { channels }, stamp),
         Reply::Error(failure) => {
-            let error = Error {
+            let error = EnvelopeError {
                 code: failure.object.error.to_ascii_uppercase(),
                 message: &failure.object.message,
                 msg_id: failure.id.as_ref(),
@@ -95,22 +98,22 @@ pub(crate) fn encode(out: &mut BytesMut, reply: &Reply, ignored: &[String], stam
             };
             message(out, "error", error, stamp);
         }
-        Reply::Heartbeat(_) => message(out, "heartbeat", Heartbeat { status: "alive" }, stamp),
+        Reply::Heartbeat(_) => message(out, "heartbeat", EnvelopeHeartbeat { status: "alive" }, stamp),
         _ => {}
     }
 }
 
 /// Appends the envelope of a gap.
-pub(crate) fn gap(out: &mut BytesMut, gap: &Gap<'_>, stamp: impl FnOnce() -> Stamp) {
+pub(crate) fn gap(out: &mut BytesMut, gap: &GapPush<'_>, stamp: impl FnOnce() -> MessageStamp) {
     message(out, "gap", gap, stamp);
 }
 
-fn message(out: &mut BytesMut, msg_type: &str, payload: impl Serialize, stamp: impl FnOnce() -> Stamp) {
-    let Stamp { now_ms, msg_id } = stamp();
+fn message(out: &mut BytesMut, msg_type: &str, payload: impl Serialize, stamp: impl FnOnce() -> MessageStamp) {
+    let MessageStamp { now_ms, msg_id } = stamp();
     let mut buffer = Uuid::encode_buffer();
     let msg_id = &*msg_id.hyphenated().encode_lower(&mut buffer);
     let timestamp = Timestamp::from_ms(now_ms);
-    push_value(out, &Message { msg_id, msg_type, source: SOURCE, timestamp, payload });
+    push_value(out, &EnvelopeMessage { msg_id, msg_type, source: SOURCE, timestamp, payload });
 }
 
 #[cfg(test)]
@@ -118,14 +121,14 @@ mod tests {
     use super::*;
     use crate::{
         code::ErrorCode,
-        command::Limits,
+        command::MessageLimits,
         dialect::envelope::decode,
         model::{Class, StreamId},
-        reply::{Closing, Details, ErrorObject, Failure, Heartbeat},
+        reply::{ClosingNotice, Details, ErrorObject, FailureReply, HeartbeatNotice},
     };
 
-    fn stamp() -> Stamp {
-        Stamp { now_ms: 1_701_432_000_000, msg_id: Uuid::from_u128(1) }
+    fn stamp() -> MessageStamp {
+        MessageStamp { now_ms: 1_701_432_000_000, msg_id: Uuid::from_u128(1) }
     }
 
     fn text(reply: &Reply) -> String {
@@ -141,20 +144,21 @@ mod tests {
         let m1 = Json::of(&"m1");
         let ack = format!(r#"{BEGIN}"msg_type":"ack",{TIME}"payload":{{"acknowledged_msg_id":"m1"}}}}"#);
         assert_eq!(text(&Reply::Ingested(Ingested { id: Some(m1.clone()) })), ack);
-        let mut failure = Failure::new(ErrorCode::TryAgainLater, "the outcome is unknown", Some(m1), 0);
+        let mut failure = FailureReply::new(ErrorCode::TryAgainLater, "the outcome is unknown", Some(m1), 0);
         failure.object.details = Details { retry_after_ms: Some(1_000), outcome: Some("unknown".into()), field: None };
         let expected = format!(
             r#"{BEGIN}"msg_type":"error",{TIME}"payload":{{"code":"TRY_AGAIN_LATER","message":"the outcome is unknown","msg_id":"m1","retry_after_ms":1000}}}}"#
         );
         let error = text(&Reply::Error(failure));
         assert_eq!(error, expected);
-        let unread = Failure::new(ErrorCode::InvalidMessage, "not JSON", None, 0);
+        let unread = FailureReply::new(ErrorCode::InvalidMessage, "not JSON", None, 0);
         let expected = r#""payload":{"code":"INVALID_MESSAGE","message":"not JSON"}}"#;
         assert!(text(&Reply::Error(unread)).ends_with(expected));
         let now = Timestamp::from_ms(0);
-        let heartbeat = text(&Reply::Heartbeat(Heartbeat { timestamp: now, server_time: now, cursors: [].into() }));
+        let heartbeat =
+            text(&Reply::Heartbeat(HeartbeatNotice { timestamp: now, server_time: now, cursors: [].into() }));
         assert_eq!(heartbeat, format!(r#"{BEGIN}"msg_type":"heartbeat",{TIME}"payload":{{"status":"alive"}}}}"#));
-        let limits = Limits { depth_max: 32, channels_max: 200 };
+        let limits = MessageLimits { depth_max: 32, channels_max: 200 };
         for message in [ack, error, heartbeat] {
             assert!(decode(&message, &limits).is_ok(), "a producer may send the same: {message}");
         }
@@ -171,23 +175,24 @@ mod tests {
         };
         let object = ErrorObject::new(ErrorCode::Forbidden, "not yours");
         let refused = RefusedChannel { channel: "x".into(), object };
-        let subscribed = Subscribed { id: Some(Json::of(&"s1")), channels: vec![channel], errors: vec![refused] };
+        let subscribed = SubscribedReply { id: Some(Json::of(&"s1")), channels: vec![channel], errors: vec![refused] };
         let payload = r#""payload":{"acknowledged_msg_id":"s1","channels":[{"channel":"logs","class":"reliable","cursor":"7-1","live":true}],"errors":[{"channel":"x","code":4502,"error":"forbidden","message":"not yours"}]}}"#;
         let ack = text(&Reply::Subscribed(subscribed.clone()));
         assert!(ack.contains(r#""msg_type":"ack""#) && ack.ends_with(payload), "{ack}");
-        let unsubscribed = Unsubscribed { id: Some(Json::of(&"s2")), channels: vec!["logs".into()], errors: vec![] };
+        let unsubscribed =
+            UnsubscribedReply { id: Some(Json::of(&"s2")), channels: vec!["logs".into()], errors: vec![] };
         let payload = r#""payload":{"acknowledged_msg_id":"s2","channels":["logs"]}}"#;
         assert!(text(&Reply::Unsubscribed(unsubscribed.clone())).ends_with(payload));
-        let unsubscribed = Unsubscribed { errors: subscribed.errors.clone(), ..unsubscribed };
+        let unsubscribed = UnsubscribedReply { errors: subscribed.errors.clone(), ..unsubscribed };
         let payload =
             r#""channels":["logs"],"errors":[{"channel":"x","code":4502,"error":"forbidden","message":"not yours"}]}}"#;
         assert!(text(&Reply::Unsubscribed(unsubscribed)).ends_with(payload));
-        let by_itself = text(&Reply::Subscribed(Subscribed { id: None, ..subscribed }));
+        let by_itself = text(&Reply::Subscribed(SubscribedReply { id: None, ..subscribed }));
         assert_eq!(by_itself, "", "subscriptions on connect are not acknowledged");
     }
 
     #[test]
     fn replies_that_producers_cannot_ask_for_have_no_envelope() {
-        assert_eq!(text(&Reply::Closing(Closing::new(1012, "", Some(1)))), "");
+        assert_eq!(text(&Reply::Closing(ClosingNotice::new(1012, "", Some(1)))), "");
     }
 }

@@ -1,17 +1,17 @@
 //! The JSON dialect, client to server.
 
 use crate::{
-    command::{Command, HistoryFrom, Invalid, Json, Limits, Request, Token},
-    dialect::fields::{Fields, Wrong, not_a_name, wrong_kind},
+    command::{Command, HistoryFrom, Invalid, Json, MessageLimits, Request, Token},
+    dialect::fields::{ObjectFields, Wrong, not_a_name, wrong_kind},
     json::JsonError,
     model::{MsgId, UserId, check_name},
     payload::check_payload,
 };
 
 /// Decodes one message.
-pub(crate) fn decode(text: &str, limits: &Limits) -> Result<Request, Invalid> {
+pub(crate) fn decode(text: &str, limits: &MessageLimits) -> Result<Request, Invalid> {
     // The message's own object is not counted: the payload in it may be as deep as at any other entry point.
-    let (fields, scanned) = Fields::read(text, limits.depth_max + 1);
+    let (fields, scanned) = ObjectFields::read(text, limits.depth_max + 1);
     let id = fields.scalar("id");
     let echo = id.as_ref().ok().copied().flatten().and_then(Json::keep);
     let scanned = scanned.map_err(|error| match error {
@@ -35,9 +35,9 @@ const TYPES: &str = "subscribe, unsubscribe, subscribe_<kind> and unsubscribe_<k
 const COMMAND_CHARS_MAX: usize = 64;
 
 /// A command, and its fields other than `type` and `id`.
-type Known = (Command, &'static [&'static str]);
+type KnownCommand = (Command, &'static [&'static str]);
 
-fn decode_command(fields: &Fields<'_>, limits: &Limits) -> Result<Known, Wrong> {
+fn decode_command(fields: &ObjectFields<'_>, limits: &MessageLimits) -> Result<KnownCommand, Wrong> {
     let kind = fields.needed_string("type", "a string, one of subscribe, ping and so on")?;
     Ok(match &*kind {
         "subscribe" => {
@@ -58,7 +58,7 @@ fn decode_command(fields: &Fields<'_>, limits: &Limits) -> Result<Known, Wrong> 
     })
 }
 
-fn history(fields: &Fields<'_>) -> Result<Command, Wrong> {
+fn history(fields: &ObjectFields<'_>) -> Result<Command, Wrong> {
     let channel = channel(fields)?;
     let from = match (fields.since("since")?, fields.counted("last")?) {
         (Some(_), Some(_)) => {
@@ -70,7 +70,7 @@ fn history(fields: &Fields<'_>) -> Result<Command, Wrong> {
     Ok(Command::History { channel, from })
 }
 
-fn msg_id(fields: &Fields<'_>) -> Result<Option<String>, Wrong> {
+fn msg_id(fields: &ObjectFields<'_>) -> Result<Option<String>, Wrong> {
     let msg_id = fields.string("msg_id", "a string")?;
     if let Some(text) = &msg_id {
         MsgId::new(text).map_err(|error| Wrong::field("msg_id", error.to_string()))?;
@@ -78,7 +78,7 @@ fn msg_id(fields: &Fields<'_>) -> Result<Option<String>, Wrong> {
     Ok(msg_id.map(Into::into))
 }
 
-fn publish(fields: &Fields<'_>, limits: &Limits) -> Result<Command, Wrong> {
+fn publish(fields: &ObjectFields<'_>, limits: &MessageLimits) -> Result<Command, Wrong> {
     let channel = channel(fields)?;
     let raw = fields.needed("data", "the JSON object to publish")?;
     if !raw.starts_with('{') {
@@ -95,7 +95,7 @@ fn publish(fields: &Fields<'_>, limits: &Limits) -> Result<Command, Wrong> {
     Ok(Command::Publish { channel, data, msg_id, user: user.map(Into::into), count })
 }
 
-fn run(fields: &Fields<'_>) -> Result<Command, Wrong> {
+fn run(fields: &ObjectFields<'_>) -> Result<Command, Wrong> {
     let command = fields.needed_string("command", "a string, such as pause, resume or stop")?;
     if command.is_empty() || command.chars().count() > COMMAND_CHARS_MAX || command.chars().any(char::is_control) {
         let message = format!("`command` must be 1 to {COMMAND_CHARS_MAX} characters, without control characters");
@@ -106,7 +106,7 @@ fn run(fields: &Fields<'_>) -> Result<Command, Wrong> {
 }
 
 /// `subscribe_<verb>` and `unsubscribe_<verb>`; the endpoint determines which verbs exist.
-fn symbols(kind: &str, fields: &Fields<'_>, limits: &Limits) -> Result<Command, Wrong> {
+fn symbols(kind: &str, fields: &ObjectFields<'_>, limits: &MessageLimits) -> Result<Command, Wrong> {
     let verb_of = |prefix| kind.strip_prefix(prefix).filter(|verb| is_verb(verb)).map(str::to_owned);
     if let Some(verb) = verb_of("subscribe_") {
         fields.no_options("requires `subscribe`, with {\"channel\":…} as an element of `channels`")?;
@@ -124,7 +124,7 @@ fn is_verb(text: &str) -> bool {
     (1..=32).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
 }
 
-fn channel(fields: &Fields<'_>) -> Result<String, Wrong> {
+fn channel(fields: &ObjectFields<'_>) -> Result<String, Wrong> {
     let name = fields.needed_string("channel", "the name of a channel")?;
     check_name(&name).map_err(|error| not_a_name("channel", error))?;
     Ok(name.into_owned())
@@ -137,11 +137,11 @@ mod tests {
     use super::*;
     use crate::{
         code::ErrorCode,
-        command::{Element, ListedName, Options, Since},
+        command::{ChannelRequest, ListedName, Since, SubscribeOptions},
         model::StreamId,
     };
 
-    const LIMITS: Limits = Limits { depth_max: 32, channels_max: 200 };
+    const LIMITS: MessageLimits = MessageLimits { depth_max: 32, channels_max: 200 };
 
     fn command(text: &str) -> Command {
         decode(text, &LIMITS).unwrap().command
@@ -151,12 +151,12 @@ mod tests {
         decode(text, &LIMITS).unwrap_err()
     }
 
-    fn plain(names: &[&str]) -> Vec<Element> {
-        let of = |(index, name): (usize, &&str)| Element {
+    fn plain(names: &[&str]) -> Vec<ChannelRequest> {
+        let of = |(index, name): (usize, &&str)| ChannelRequest {
             channel: (*name).to_owned(),
             list: "channels",
             index,
-            options: Ok(Options::default()),
+            options: Ok(SubscribeOptions::default()),
         };
         names.iter().enumerate().map(of).collect()
     }
@@ -212,19 +212,19 @@ mod tests {
         let request = decode(text, &LIMITS).unwrap();
         assert_eq!(request.id.as_ref().map(Json::get), Some(r#""s-1""#));
         assert_eq!(request.ignored, ["unknown"]);
-        let with = |channel: &str, index, options| Element {
+        let with = |channel: &str, index, options| ChannelRequest {
             channel: channel.to_owned(),
             list: "channels",
             index,
             options: Ok(options),
         };
         let since = Some(Since::After(StreamId::new(7, 41)));
-        let none = Options::default();
-        let last = Options { since: Some(Since::Earliest), max_rate: Some(2), snapshot: Some(false), ..none };
+        let none = SubscribeOptions::default();
+        let last = SubscribeOptions { since: Some(Since::Earliest), max_rate: Some(2), snapshot: Some(false), ..none };
         let elements = vec![
             with("logs", 0, none),
-            with("orders", 1, Options { since, ..none }),
-            with("trades:X", 2, Options { last: Some(10), ..none }),
+            with("orders", 1, SubscribeOptions { since, ..none }),
+            with("trades:X", 2, SubscribeOptions { last: Some(10), ..none }),
             with("ticker:X", 3, last),
         ];
         assert_eq!(request.command, Command::Subscribe { elements });

@@ -5,8 +5,8 @@ use serde::Serialize;
 
 use crate::{
     json::{Object, push_value},
-    push::{Gap, Meta, push_json},
-    reply::{History, Reply},
+    push::{GapPush, PushMeta, push_json},
+    reply::{HistoryReply, Reply},
 };
 
 pub(crate) fn encode(out: &mut BytesMut, reply: &Reply, ignored: &[String]) {
@@ -25,16 +25,16 @@ pub(crate) fn encode(out: &mut BytesMut, reply: &Reply, ignored: &[String]) {
 /// Messages about a stream that are not pushes.
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-enum Notice<'a> {
-    Gap(&'a Gap<'a>),
+enum StreamNotice<'a> {
+    Gap(&'a GapPush<'a>),
 }
 
-pub(crate) fn gap(out: &mut BytesMut, gap: &Gap<'_>) {
-    push_value(out, &Notice::Gap(gap));
+pub(crate) fn gap(out: &mut BytesMut, gap: &GapPush<'_>) {
+    push_value(out, &StreamNotice::Gap(gap));
 }
 
 /// Written without serde, so that payloads are copied only once and never parsed.
-fn history(out: &mut BytesMut, history: &History) {
+fn history(out: &mut BytesMut, history: &HistoryReply) {
     let mut object = Object::begin(out);
     object.string("type", "history");
     if let Some(id) = &history.id {
@@ -47,7 +47,7 @@ fn history(out: &mut BytesMut, history: &History) {
         if index > 0 {
             list.put_u8(b',');
         }
-        let meta = Meta { replayed: true, ..Meta::live(&*history.channel, message.id) };
+        let meta = PushMeta { replayed: true, ..PushMeta::live(&*history.channel, message.id) };
         push_json(list, &meta, &message.payload);
     }
     list.put_u8(b']');
@@ -67,14 +67,15 @@ mod tests {
     use super::*;
     use crate::{
         code::ErrorCode,
-        command::{Json, Limits},
+        command::{Json, MessageLimits},
         dialect::json::decode,
         model::{Class, SessionSecret, StreamId, UserId},
         push::GapReason,
         reply::{
-            Authenticated, CaughtUp, CaughtUpChannel, Closing, CommandAccepted, Configured, Details, Ended,
-            ErrorObject, Failure, Heartbeat, Ingested, Pong, Presence, Published, RefusedChannel, Retained, Subscribed,
-            SubscribedChannel, TokenExpiring, Unsubscribed, Welcome, WelcomeLimits,
+            AuthenticatedReply, CaughtUpNotice, ChannelEnd, ClosingNotice, CommandAccepted, Configured, Details,
+            EndedNotice, ErrorObject, FailureReply, HeartbeatNotice, Ingested, Pong, PresenceReply, PublishedReply,
+            RefusedChannel, Retained, SubscribedChannel, SubscribedReply, TokenExpiring, UnsubscribedReply, Welcome,
+            WelcomeLimits,
         },
         time::Timestamp,
     };
@@ -149,15 +150,15 @@ mod tests {
         let refused = RefusedChannel { channel: "x".into(), object };
         let channels = vec![channel.clone(), SubscribedChannel { stream: None, cursor: None, live: true, ..channel }];
         assert_eq!(
-            text(&Reply::Subscribed(Subscribed { id: id("7"), channels, errors: vec![refused] })),
+            text(&Reply::Subscribed(SubscribedReply { id: id("7"), channels, errors: vec![refused] })),
             r#"{"type":"subscribed","id":7,"channels":[{"channel":"orders","class":"reliable","stream":"@","cursor":"1763700000000-42","live":false},{"channel":"orders","class":"reliable","cursor":null,"live":true}],"errors":[{"channel":"x","code":4502,"error":"forbidden","message":"not yours","details":{"field":"channels[0].since"}}]}"#
         );
         assert_eq!(
-            text(&Reply::Subscribed(Subscribed::default())),
+            text(&Reply::Subscribed(SubscribedReply::default())),
             r#"{"type":"subscribed","channels":[],"errors":[]}"#
         );
         assert_eq!(
-            text(&Reply::Unsubscribed(Unsubscribed {
+            text(&Reply::Unsubscribed(UnsubscribedReply {
                 id: id(r#""a""#),
                 channels: vec!["x".into(), "y".into()],
                 errors: vec![]
@@ -168,7 +169,7 @@ mod tests {
 
     #[test]
     fn the_reply_to_a_publication_names_its_id_and_the_request() {
-        let published = |id, publication_id| Published {
+        let published = |id, publication_id| PublishedReply {
             id,
             channel: "orders".into(),
             publication_id,
@@ -194,12 +195,13 @@ mod tests {
     fn history_contains_pushes() {
         let of = |payload: &'static str| Retained { id: Some(ID), payload: payload.into() };
         let messages = vec![of("{\"a\":1}"), of("{}")];
-        let page = History { id: id("1"), channel: "logs".into(), messages, cursor: Some(ID), more: true, gap: None };
+        let page =
+            HistoryReply { id: id("1"), channel: "logs".into(), messages, cursor: Some(ID), more: true, gap: None };
         assert_eq!(
             text(&Reply::History(page.clone())),
             r#"{"type":"history","id":1,"channel":"logs","messages":[{"a":1,"_meta":{"channel":"logs","id":"1763700000000-42","replayed":true}},{"_meta":{"channel":"logs","id":"1763700000000-42","replayed":true}}],"cursor":"1763700000000-42","more":true}"#
         );
-        let page = History { messages: vec![], cursor: None, more: false, gap: Some(lost()), ..page };
+        let page = HistoryReply { messages: vec![], cursor: None, more: false, gap: Some(lost()), ..page };
         assert_eq!(
             text(&Reply::History(page)),
             r#"{"type":"history","id":1,"channel":"logs","messages":[],"cursor":null,"more":false,"gap":{"channels":["orders"],"after":"1763700000000-42","before":null,"count":null,"reason":"failover","cursor":"1763700000000-44"}}"#
@@ -216,11 +218,11 @@ mod tests {
     #[test]
     fn short_replies() {
         let pong = Pong { id: id("1"), timestamp: Json::keep("17.5").unwrap(), server_time: NOW };
-        let authenticated = Authenticated { id: id("1"), user: user("al\"ice"), expires_at: Some(NOW) };
-        let presence = Presence { id: None, channel: "logs".into(), connections: 3, users: 2, more: false };
-        let many = Presence { connections: 1_500, users: 1_024, more: true, ..presence.clone() };
+        let authenticated = AuthenticatedReply { id: id("1"), user: user("al\"ice"), expires_at: Some(NOW) };
+        let presence = PresenceReply { id: None, channel: "logs".into(), connections: 3, users: 2, more: false };
+        let many = PresenceReply { connections: 1_500, users: 1_024, more: true, ..presence.clone() };
         let configured = Configured { id: None, heartbeat_interval: 30 };
-        let heartbeat = Heartbeat { timestamp: NOW, server_time: NOW, cursors: [("@".into(), ID)].into() };
+        let heartbeat = HeartbeatNotice { timestamp: NOW, server_time: NOW, cursors: [("@".into(), ID)].into() };
         let cases = [
             (
                 Reply::Pong(pong.clone()),
@@ -245,7 +247,7 @@ mod tests {
                 r#"{"type":"heartbeat","timestamp":"2023-12-01T12:00:00.000Z","server_time":"2023-12-01T12:00:00.000Z","cursors":{"@":"1763700000000-42"}}"#,
             ),
             (
-                Reply::Heartbeat(Heartbeat { cursors: [].into(), ..heartbeat }),
+                Reply::Heartbeat(HeartbeatNotice { cursors: [].into(), ..heartbeat }),
                 r#"{"type":"heartbeat","timestamp":"2023-12-01T12:00:00.000Z","server_time":"2023-12-01T12:00:00.000Z"}"#,
             ),
             (
@@ -261,13 +263,13 @@ mod tests {
 
     #[test]
     fn errors_have_a_number_a_name_and_details() {
-        let mut slower = Failure::new(ErrorCode::RateLimited, "slower", id(r#""q""#), NOW_MS);
+        let mut slower = FailureReply::new(ErrorCode::RateLimited, "slower", id(r#""q""#), NOW_MS);
         slower.object.details.retry_after_ms = Some(250);
         assert_eq!(
             text(&Reply::Error(slower)),
             r#"{"type":"error","code":4100,"error":"rate_limited","message":"slower","details":{"retry_after_ms":250},"id":"q","timestamp":"2023-12-01T12:00:00.000Z"}"#
         );
-        let mut unknown = Failure::new(ErrorCode::TryAgainLater, "m", None, NOW_MS);
+        let mut unknown = FailureReply::new(ErrorCode::TryAgainLater, "m", None, NOW_MS);
         assert!(!text(&Reply::Error(unknown.clone())).contains("details"));
         unknown.object.details =
             Details { retry_after_ms: Some(250), outcome: Some("unknown".into()), ..Details::default() };
@@ -275,9 +277,9 @@ mod tests {
             text(&Reply::Error(unknown)),
             r#"{"type":"error","code":1013,"error":"try_again_later","message":"m","details":{"retry_after_ms":250,"outcome":"unknown"},"timestamp":"2023-12-01T12:00:00.000Z"}"#
         );
-        let limits = Limits { depth_max: 32, channels_max: 10 };
+        let limits = MessageLimits { depth_max: 32, channels_max: 10 };
         let invalid = decode(r#"{"type":"presence","id":9}"#, &limits).unwrap_err();
-        let mut failure = Failure::new(invalid.code, invalid.message, invalid.id, NOW_MS);
+        let mut failure = FailureReply::new(invalid.code, invalid.message, invalid.id, NOW_MS);
         failure.object.details.field = invalid.field;
         assert_eq!(
             text(&Reply::Error(failure)),
@@ -287,31 +289,31 @@ mod tests {
 
     #[test]
     fn notices_about_subscriptions_and_the_end() {
-        let channel = CaughtUpChannel { channel: "orders".into(), cursor: Some(ID), replayed: 2, complete: true };
+        let channel = ChannelEnd { channel: "orders".into(), cursor: Some(ID), replayed: 2, complete: true };
         assert_eq!(
-            text(&Reply::CaughtUp(CaughtUp { channels: vec![channel] })),
+            text(&Reply::CaughtUp(CaughtUpNotice { channels: vec![channel] })),
             r#"{"type":"caught_up","channels":[{"channel":"orders","cursor":"1763700000000-42","replayed":2,"complete":true}]}"#
         );
         let object = ErrorObject::new(ErrorCode::Forbidden, "no more");
         assert_eq!(
-            text(&Reply::Ended(Ended { channels: vec!["x".into()], object })),
+            text(&Reply::Ended(EndedNotice { channels: vec!["x".into()], object })),
             r#"{"type":"unsubscribed","channels":["x"],"code":4502,"error":"forbidden","message":"no more"}"#
         );
         assert_eq!(
-            text(&Reply::Closing(Closing::new(1012, "draining", Some(1_500)))),
+            text(&Reply::Closing(ClosingNotice::new(1012, "draining", Some(1_500)))),
             r#"{"type":"closing","code":1012,"error":"restarting","message":"draining","reconnect":"yes","after_ms":1500}"#
         );
         assert_eq!(
-            text(&Reply::Closing(Closing::new(4001, "", None))),
+            text(&Reply::Closing(ClosingNotice::new(4001, "", None))),
             r#"{"type":"closing","code":4001,"error":"auth_required","message":"The token is missing, invalid or expired.","reconnect":"new_token"}"#
         );
-        assert!(text(&Reply::Closing(Closing::new(4501, "", None))).contains(r#""reconnect":"no"}"#));
+        assert!(text(&Reply::Closing(ClosingNotice::new(4501, "", None))).contains(r#""reconnect":"no"}"#));
     }
 
-    fn lost() -> Gap<'static> {
+    fn lost() -> GapPush<'static> {
         let reason = GapReason::Failover.as_str().into();
         let cursor = Some(StreamId::new(1_763_700_000_000, 44));
-        Gap { channels: vec!["orders".into()].into(), after: Some(ID), before: None, count: None, reason, cursor }
+        GapPush { channels: vec!["orders".into()].into(), after: Some(ID), before: None, count: None, reason, cursor }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use crate::{
     json::scan_object,
     payload::META_KEY,
-    push::{Gap, Meta},
+    push::{GapPush, PushMeta},
     reply::{Reply, Retained},
 };
 
@@ -21,9 +21,9 @@ const DEPTH_MAX: usize = 128;
 #[derive(Clone, Debug, PartialEq)]
 pub enum ServerMessage<'a> {
     /// A publication: the gateway's `_meta`, and the publisher's object without it.
-    Push(Meta<'a>, Bytes),
+    Push(PushMeta<'a>, Bytes),
     /// A notice of missing messages.
-    Gap(Gap<'a>),
+    Gap(GapPush<'a>),
     /// A reply or a notice, with the fields of the command that the server ignored.
     Reply(Reply, Vec<String>),
     /// A message of an unknown type.
@@ -51,7 +51,7 @@ pub fn read(text: &str) -> Result<ServerMessage<'_>, serde_json::Error> {
     if let Some((meta, payload)) = split(text)? {
         return Ok(ServerMessage::Push(meta, payload));
     }
-    let Typed { r#type, ignored, code } = serde_json::from_str(text)?;
+    let TypedMessage { r#type, ignored, code } = serde_json::from_str(text)?;
     let reply = match &*r#type {
         "gap" => return serde_json::from_str(text).map(ServerMessage::Gap),
         "connection_established" => Reply::ConnectionEstablished(serde_json::from_str(text)?),
@@ -76,7 +76,7 @@ pub fn read(text: &str) -> Result<ServerMessage<'_>, serde_json::Error> {
 }
 
 #[derive(Deserialize)]
-struct Typed<'a> {
+struct TypedMessage<'a> {
     #[serde(borrow)]
     r#type: Cow<'a, str>,
     #[serde(default)]
@@ -94,7 +94,7 @@ impl<'de> Deserialize<'de> for Retained {
 }
 
 /// Splits a push into `_meta` and the object that was published. `None` if there is no `_meta`.
-fn split(text: &str) -> Result<Option<(Meta<'static>, Bytes)>, serde_json::Error> {
+fn split(text: &str) -> Result<Option<(PushMeta<'static>, Bytes)>, serde_json::Error> {
     let mut meta = None;
     scan_object(text, DEPTH_MAX, |key, value| meta = Some(value).filter(|_| key == META_KEY)).map_err(Error::custom)?;
     let Some(meta) = meta else { return Ok(None) };
@@ -118,7 +118,7 @@ mod tests {
         reply::Advice,
     };
 
-    fn push(text: &str) -> (Meta<'_>, Bytes) {
+    fn push(text: &str) -> (PushMeta<'_>, Bytes) {
         match read(text) {
             Ok(ServerMessage::Push(meta, payload)) => (meta, payload),
             other => panic!("{text}: {other:?}"),
@@ -134,7 +134,7 @@ mod tests {
         ] {
             let text = format!(r#"{posing},"_meta":{{"channel":"a","id":"1-2","replayed":true}}}}"#);
             let (meta, payload) = push(&text);
-            assert_eq!(meta, Meta { replayed: true, ..Meta::live("a", Some(StreamId::new(1, 2))) });
+            assert_eq!(meta, PushMeta { replayed: true, ..PushMeta::live("a", Some(StreamId::new(1, 2))) });
             assert_eq!(payload, format!("{posing}}}"));
         }
     }
@@ -170,7 +170,7 @@ mod tests {
             conflated in any::<u64>(),
         ) {
             let payload = serde_json::to_string(&fields).unwrap();
-            let meta = Meta { conflated, ..Meta::live("a:b", Some(StreamId::new(conflated, 3))) };
+            let meta = PushMeta { conflated, ..PushMeta::live("a:b", Some(StreamId::new(conflated, 3))) };
             let mut text = BytesMut::new();
             push_json(&mut text, &meta, payload.as_bytes());
             let read = push(std::str::from_utf8(&text).unwrap());
