@@ -14,8 +14,8 @@ use parking_lot::Mutex;
 use tickgate::{
     auth::{NewToken, Rights, Verifier, mint},
     backplane::{Backplane, Memory},
-    config::{Auth, Config, Rate, Secret, Sources},
-    history::History,
+    config::{Auth, Config, ConfigSources, Rate, Secret},
+    history::Generations,
     hub::{
         Batch, Form, Hub, Interest, Judge, Mark, Member, MemorySocket, Outbox, Position, QueueLimits, Reader,
         RingLimits, Settings, Shared, Socket, Step, TurnLimits,
@@ -34,7 +34,7 @@ const PAYLOAD: &[u8] = &[b'x'; 200];
 
 fn hole_check(criterion: &mut Criterion) {
     let mut position = Position::new(false, RING);
-    let history = History::single(1);
+    let history = Generations::single(1);
     let judge = Judge { topic: "bench", history: &history };
     position.compare(Some(StreamId::new(1, 0)), None, judge, &mut Vec::new());
     let mut seq = 0;
@@ -91,7 +91,7 @@ impl BenchHub {
         };
         let tasks = Tasks::new();
         let hub = Hub::start(backplane.clone(), settings, metrics.clone(), &tasks);
-        let (config, _) = Config::load(&Sources::default()).expect("valid defaults");
+        let (config, _) = Config::load(&ConfigSources::default()).expect("valid defaults");
         let topic = Topic::public("trades:BTCUSDT").expect("a topic");
         let rule = config.topics.of_topic(&topic).clone();
         let limits = QueueLimits { messages_max: 100, bytes_max: 1 << 20 };
@@ -204,7 +204,7 @@ fn outbox(criterion: &mut Criterion) {
 }
 
 fn token(criterion: &mut Criterion) {
-    let (config, _) = Config::load(&Sources::default()).expect("valid defaults");
+    let (config, _) = Config::load(&ConfigSources::default()).expect("valid defaults");
     let secret = Secret::new("a secret for this measurement only");
     let auth = Auth { hs256_secrets: vec![secret.clone()], ..config.auth };
     let verifier = Verifier::new(&auth).expect("a usable secret");

@@ -14,11 +14,11 @@ use thiserror::Error;
 use tickgate_wire::model::ReplicaId;
 
 use crate::{
-    api::{Api, ApiState, Lifecycle, Phase},
+    api::{Api, ApiState, Lifecycle, LifecyclePhase},
     auth::Verifier,
     backplane::{self, Backplane},
     clock::{self, Uptime},
-    config::{Config, Effective, KnownChannels, Problems, Sources},
+    config::{Config, ConfigSources, Effective, KnownChannels, Problems},
     connection::{
         accept::{self, PlainLimit, Serving},
         address::AddressLimits,
@@ -28,7 +28,7 @@ use crate::{
         replica::{Replica, UserBuckets},
         routes,
         table::ConnectionTable,
-        wheel::Wheel,
+        wheel::TimerWheel,
     },
     descriptors::{Descriptors, OPERATIONS_SPARES, PUBLIC_SPARES},
     feeds,
@@ -37,7 +37,7 @@ use crate::{
     publisher::{PublishLimits, Publisher},
     redis_link::{self, RedisLink, Topology},
     registry::{self, Local, Registry, ReplicaFigures},
-    session::Rules,
+    session::SessionRules,
     tasks::Tasks,
     tls::{self, Acceptor},
 };
@@ -54,7 +54,7 @@ pub use crate::{api::Addresses, connection::drain::DrainPace};
 pub use connect::connect;
 use hub_settings::hub_settings;
 use listeners::{ADDRESSES_EXTRA, Acceptors, Listeners, plain_limits};
-use operator::{Controls, Outside};
+use operator::{Controls, ProcessContext};
 pub use reload::Reload;
 
 /// How long background tasks may take to end after all connections are closed.
@@ -76,7 +76,7 @@ pub struct App {
     public: Listeners,
     operations: Listeners,
     acceptors: Acceptors,
-    outside: Arc<Outside>,
+    outside: Arc<ProcessContext>,
     reload: Option<Reload>,
     recording: Option<File>,
 }
@@ -97,7 +97,7 @@ pub enum BuildError {
 ///
 /// # Errors
 /// All problems.
-pub fn load(sources: &Sources) -> Result<(Config, Effective), Problems> {
+pub fn load(sources: &ConfigSources) -> Result<(Config, Effective), Problems> {
     Config::load_with(sources, |config, problems| {
         if let Err(found) = Verifier::new(&config.auth) {
             problems.extend(found);
@@ -112,7 +112,7 @@ pub fn load(sources: &Sources) -> Result<(Config, Effective), Problems> {
 /// A replica ended because a vital task failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("the vital task \"{task}\" panicked")]
-pub struct Broken {
+pub struct VitalTaskFailed {
     pub task: &'static str,
 }
 
@@ -140,7 +140,7 @@ impl App {
         let lifecycle = Lifecycle::new(&metrics);
         let addresses = Addresses { public: public.address, operations: operations.address };
         let replica = build_replica(config, verifier, &lifecycle, metrics, tasks);
-        let outside = Arc::new(Outside::default());
+        let outside = Arc::new(ProcessContext::default());
         let api = Api::new(ApiState {
             config: replica.config.clone(),
             replica: replica.id.clone(),
@@ -197,8 +197,8 @@ impl App {
     /// Serves until `shutdown`, then drains at its pace.
     ///
     /// # Errors
-    /// [`Broken`] if a vital task panicked; the replica drains in this case too.
-    pub async fn run(self, shutdown: impl Future<Output = DrainPace>) -> Result<(), Broken> {
+    /// [`VitalTaskFailed`] if a vital task panicked; the replica drains in this case too.
+    pub async fn run(self, shutdown: impl Future<Output = DrainPace>) -> Result<(), VitalTaskFailed> {
         let Self { replica, api, lifecycle, descriptors, public, operations, recording, acceptors, outside, reload } =
             self;
         let (listen, ops_listen) = (public.address, operations.address);
@@ -206,7 +206,7 @@ impl App {
         let doors = tasks.apart();
         let server = &replica.config.server;
         let tls = |acceptor: &Option<Acceptor>| {
-            acceptor.clone().map(|acceptor| accept::Tls { acceptor, metrics: replica.metrics.clone() })
+            acceptor.clone().map(|acceptor| accept::ListenerTls { acceptor, metrics: replica.metrics.clone() })
         };
         let serving = |spares, acceptor| Serving {
             head_timeout: server.header_timeout,
@@ -246,7 +246,7 @@ impl App {
         tracing::info!(replica = %replica.id, %listen, %ops_listen, backplane = replica.backplane.health().kind, "serving");
         let outcome = tokio::select! {
             pace = shutdown => Ok(pace),
-            task = tasks.broken() => Err(Broken { task }),
+            task = tasks.broken() => Err(VitalTaskFailed { task }),
         };
         if let Err(broken) = &outcome {
             tracing::error!("{broken}: this replica drains and exits");
@@ -322,7 +322,7 @@ fn build_replica(
     let patterns = config.topics.by_name().map(|rule| rule.pattern.as_str());
     patterns.chain(["user_stream"]).for_each(|rule| metrics.subscriptions.of(rule).set(0));
     let known = KnownChannels::new(&config.profiles, &config.topics);
-    let rules = Rules { topics: config.topics.clone(), limits: limits.clone(), development: config.development };
+    let rules = SessionRules { topics: config.topics.clone(), limits: limits.clone(), development: config.development };
     let addresses = AddressLimits::new(
         limits.connections_per_address_max,
         limits.handshakes_per_address,
@@ -343,7 +343,7 @@ fn build_replica(
         metrics,
         tasks,
         connections,
-        wheel: Wheel::default(),
+        wheel: TimerWheel::default(),
         uptime,
         users: UserBuckets::default(),
         audit: Arc::default(),
@@ -373,7 +373,7 @@ fn local(
             connections: counted.len() as u64,
             subscriptions: hub.subscriptions() as u64,
             started_ms,
-            draining: lifecycle.phase() == Phase::Draining,
+            draining: lifecycle.phase() == LifecyclePhase::Draining,
         }),
         answer: Box::new(move |asking, followers| {
             inquiry::answer(&asked, own.as_str(), uptime.now_ms(), asking, followers)

@@ -15,7 +15,7 @@ use tickgate_wire::model::{SessionId, UserId};
 use crate::{
     config::AUDIT_TARGET as TARGET,
     log_limit::LogLimit,
-    metrics::{AuthFailure, Handshake as Outcome},
+    metrics::{AuthFailure, HandshakeResult},
 };
 
 /// Minimum time between two lines about the same address and reason.
@@ -36,7 +36,7 @@ pub struct Caller {
 
 /// The user or object of an operator's action.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Target<'a> {
+pub struct AuditTarget<'a> {
     pub user: Option<&'a UserId>,
     pub session: Option<SessionId>,
     pub connection_id: Option<&'a str>,
@@ -50,16 +50,16 @@ pub struct Target<'a> {
 /// Writes the lines; lines that clients can cause are rate-limited.
 #[derive(Debug)]
 pub struct Audit {
-    clients: Sampled,
-    requests: Sampled,
+    clients: SampledLines,
+    requests: SampledLines,
     topics: LogLimit,
 }
 
 impl Default for Audit {
     fn default() -> Self {
         Self {
-            clients: Sampled::new(Outcome::ALL.len()),
-            requests: Sampled::new(AuthFailure::ALL.len()),
+            clients: SampledLines::new(HandshakeResult::ALL.len()),
+            requests: SampledLines::new(AuthFailure::ALL.len()),
             topics: LogLimit::new(INTERVAL),
         }
     }
@@ -68,10 +68,10 @@ impl Default for Audit {
 impl Audit {
     /// An operator's action and its result. The only line at `info` that names a user: an audit must show who did what
     /// to whom.
-    pub fn action(&self, caller: &Caller, action: &str, target: Target<'_>, failure: Option<&dyn fmt::Display>) {
+    pub fn action(&self, caller: &Caller, action: &str, target: AuditTarget<'_>, failure: Option<&dyn fmt::Display>) {
         let Caller { key, address, request_id } = caller;
         let (key, address) = (key.as_deref(), address.map(tracing::field::display));
-        let Target { user, session, connection_id, topic, seconds, value } = target;
+        let AuditTarget { user, session, connection_id, topic, seconds, value } = target;
         let user = user.map(UserId::as_str);
         // Only its first digits: it is a secret.
         let session = session.map(|session| format!("{session:?}"));
@@ -109,7 +109,7 @@ impl Audit {
         &self,
         endpoint: &str,
         (connection_id, address): (impl fmt::Display, IpAddr),
-        outcome: Outcome,
+        outcome: HandshakeResult,
         reason: impl fmt::Display,
     ) {
         let Some(left_out) = self.clients.admit(outcome as usize, Some(address), Instant::now()) else { return };
@@ -124,20 +124,20 @@ impl Audit {
 
 /// Allows one line per interval for each pair of reason and address, and counts the omitted ones.
 #[derive(Debug)]
-struct Sampled {
+struct SampledLines {
     // Held for a lookup, or for a scan of all pairs if there are too many.
-    pairs: Mutex<HashMap<(usize, Option<IpAddr>), Pair>>,
+    pairs: Mutex<HashMap<(usize, Option<IpAddr>), OmittedLines>>,
     /// By reason, for addresses beyond the bound.
     others: Box<[LogLimit]>,
 }
 
 #[derive(Debug)]
-struct Pair {
+struct OmittedLines {
     last: Instant,
     left_out: u64,
 }
 
-impl Sampled {
+impl SampledLines {
     fn new(reasons: usize) -> Self {
         Self { pairs: Mutex::default(), others: (0..reasons).map(|_| LogLimit::new(INTERVAL)).collect() }
     }
@@ -145,7 +145,7 @@ impl Sampled {
     /// Whether a line may be written as of `now`, and how many were omitted before it, if any.
     fn admit(&self, reason: usize, address: Option<IpAddr>, now: Instant) -> Option<Option<u64>> {
         let mut pairs = self.pairs.lock();
-        let is_over = |pair: &Pair| now.saturating_duration_since(pair.last) >= INTERVAL;
+        let is_over = |pair: &OmittedLines| now.saturating_duration_since(pair.last) >= INTERVAL;
         if let Some(pair) = pairs.get_mut(&(reason, address)) {
             if !is_over(pair) {
                 pair.left_out += 1;
@@ -161,7 +161,7 @@ impl Sampled {
             drop(pairs);
             return Some(self.others.get(reason)?.admit(now)?).map(|count| Some(count).filter(|count| *count > 0));
         }
-        pairs.insert((reason, address), Pair { last: now, left_out: 0 });
+        pairs.insert((reason, address), OmittedLines { last: now, left_out: 0 });
         Some(None)
     }
 }
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn one_noisy_address_does_not_hide_others_and_omitted_lines_are_counted() {
-        let (sampled, began) = (Sampled::new(2), Instant::now());
+        let (sampled, began) = (SampledLines::new(2), Instant::now());
         let at = |reason, number, ms| sampled.admit(reason, address(number), began + Duration::from_millis(ms));
         assert_eq!([at(0, 1, 0), at(0, 1, 1), at(0, 1, 999)], [Some(None), None, None]);
         assert_eq!([at(1, 1, 2), at(0, 2, 2)], [Some(None), Some(None)], "another reason, another address");
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_many_addresses_is_bounded() {
-        let (sampled, began) = (Sampled::new(1), Instant::now());
+        let (sampled, began) = (SampledLines::new(1), Instant::now());
         let lines = |from: usize, ms| {
             let now = began + Duration::from_millis(ms);
             (from..from + 10_000).filter(|number| sampled.admit(0, address(*number), now).is_some()).count()

@@ -35,7 +35,7 @@ pub enum Missing {
 
 /// The meaning of a step from a position to an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum StepVerdict {
     /// Nothing lies between them.
     Direct,
     /// Entries in between are missing.
@@ -46,7 +46,7 @@ pub enum Verdict {
 
 /// The generations of one dataset, as known by a replica.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct History {
+pub struct Generations {
     /// The current generation; 0 before the first one is known.
     pub generation: u64,
     /// The greatest known epoch.
@@ -59,7 +59,7 @@ pub struct History {
     pub lost: HashMap<Box<str>, Vec<StreamId>>,
 }
 
-impl History {
+impl Generations {
     /// The history of a dataset that never changes its server.
     #[must_use]
     pub fn single(generation: u64) -> Self {
@@ -96,16 +96,22 @@ impl History {
     /// Judges the step from `at` to the next entry, whose predecessor is `prev` ([`StreamId::ZERO`]: unknown; `None`:
     /// not recorded). `unbroken`: the subscription has received everything since it was at the end of the stream.
     #[must_use]
-    pub fn step(&self, topic: &str, at: StreamId, (id, prev): (StreamId, Option<StreamId>), unbroken: bool) -> Verdict {
+    pub fn step(
+        &self,
+        topic: &str,
+        at: StreamId,
+        (id, prev): (StreamId, Option<StreamId>),
+        unbroken: bool,
+    ) -> StepVerdict {
         if at == StreamId::ZERO {
             // A reader without a position cannot know what preceded.
-            return Verdict::Gap(Missing::Retention);
+            return StepVerdict::Gap(Missing::Retention);
         }
         if self.is_forgotten(at) {
-            return if id.directly_after(at) { Verdict::Direct } else { Verdict::Gap(Missing::Retention) };
+            return if id.directly_after(at) { StepVerdict::Direct } else { StepVerdict::Gap(Missing::Retention) };
         }
         if self.awaits(at, id) {
-            return Verdict::Pending;
+            return StepVerdict::Pending;
         }
         let hole = match prev {
             _ if id.directly_after(at) => None,
@@ -144,13 +150,13 @@ impl History {
             () => None,
         };
         Ok(match self.told(topic, at, to.next(), hole) {
-            Verdict::Gap(missing) => Some((missing, to)),
-            Verdict::Direct | Verdict::Pending => None,
+            StepVerdict::Gap(missing) => Some((missing, to)),
+            StepVerdict::Direct | StepVerdict::Pending => None,
         })
     }
 
     /// The result, including lost ids and boundaries in between.
-    fn told(&self, topic: &str, at: StreamId, to: StreamId, hole: Option<Missing>) -> Verdict {
+    fn told(&self, topic: &str, at: StreamId, to: StreamId, hole: Option<Missing>) -> StepVerdict {
         let lost = self.lost.get(topic).into_iter().flatten().filter(|lost| at < **lost && **lost < to);
         let (mut count, mut any) = (Some(0), false);
         for lost in lost {
@@ -161,12 +167,12 @@ impl History {
         if any {
             // What is known to be lost is all of it only where nothing is in doubt.
             let whole = hole.is_none() && !doubt;
-            return Verdict::Gap(Missing::Lost(count.filter(|_| whole)));
+            return StepVerdict::Gap(Missing::Lost(count.filter(|_| whole)));
         }
         if let Some(missing) = hole {
-            return Verdict::Gap(missing);
+            return StepVerdict::Gap(missing);
         }
-        if doubt { Verdict::Gap(Missing::Doubt) } else { Verdict::Direct }
+        if doubt { StepVerdict::Gap(Missing::Doubt) } else { StepVerdict::Direct }
     }
 
     /// The boundaries between two positions.
@@ -200,31 +206,39 @@ mod tests {
         StreamId::new(epoch, seq)
     }
 
-    fn history(borders: &[(u64, BorderState)], lost: &[StreamId]) -> History {
+    fn history(borders: &[(u64, BorderState)], lost: &[StreamId]) -> Generations {
         let generation = borders.last().map_or(4, |(generation, _)| *generation);
         let lost = HashMap::from([("t".into(), lost.to_vec())]);
         // The dataset's first generation has a boundary as well.
         let first = (4, BorderState::Proven);
         let borders = [first].into_iter().filter(|_| borders.first() != Some(&first)).chain(borders.iter().copied());
-        History { generation, alloc: generation + 3, floor: 0, borders: borders.collect(), lost }
+        Generations { generation, alloc: generation + 3, floor: 0, borders: borders.collect(), lost }
     }
 
-    fn step(history: &History, at: StreamId, to: StreamId, prev: Option<StreamId>) -> Verdict {
+    fn step(history: &Generations, at: StreamId, to: StreamId, prev: Option<StreamId>) -> StepVerdict {
         history.step("t", at, (to, prev), false)
     }
 
     #[test]
     fn only_a_direct_successor_follows_directly() {
         let history = history(&[(8, BorderState::Proven)], &[]);
-        assert_eq!(step(&history, id(8, 1), id(8, 2), None), Verdict::Direct);
-        assert_eq!(step(&history, id(8, 1), id(8, 3), None), Verdict::Gap(Missing::Retention), "one was removed");
-        assert_eq!(step(&history, id(4, 9), id(8, 0), Some(id(4, 9))), Verdict::Direct);
-        assert_eq!(step(&history, id(4, 8), id(8, 0), Some(id(4, 9))), Verdict::Gap(Missing::Retention));
-        assert_eq!(step(&history, id(8, 0).previous(), id(8, 0), Some(id(4, 9))), Verdict::Direct, "crossed before");
-        assert_eq!(step(&history, id(6, 1), id(8, 0), Some(id(4, 9))), Verdict::Gap(Missing::Doubt), "another branch");
+        assert_eq!(step(&history, id(8, 1), id(8, 2), None), StepVerdict::Direct);
+        assert_eq!(step(&history, id(8, 1), id(8, 3), None), StepVerdict::Gap(Missing::Retention), "one was removed");
+        assert_eq!(step(&history, id(4, 9), id(8, 0), Some(id(4, 9))), StepVerdict::Direct);
+        assert_eq!(step(&history, id(4, 8), id(8, 0), Some(id(4, 9))), StepVerdict::Gap(Missing::Retention));
+        assert_eq!(
+            step(&history, id(8, 0).previous(), id(8, 0), Some(id(4, 9))),
+            StepVerdict::Direct,
+            "crossed before"
+        );
+        assert_eq!(
+            step(&history, id(6, 1), id(8, 0), Some(id(4, 9))),
+            StepVerdict::Gap(Missing::Doubt),
+            "another branch"
+        );
         assert_eq!(
             step(&history, id(4, 9), id(8, 0), Some(id(4, 7))),
-            Verdict::Direct,
+            StepVerdict::Direct,
             "the reader has more than the stream"
         );
     }
@@ -233,32 +247,32 @@ mod tests {
     fn a_stream_that_starts_without_a_past_is_direct_only_after_hearing_everything() {
         let history = history(&[], &[]);
         let at = id(4, 3);
-        assert_eq!(history.step("t", at, (id(6, 0), UNKNOWN), true), Verdict::Direct);
-        assert_eq!(history.step("t", at, (id(6, 0), UNKNOWN), false), Verdict::Gap(Missing::Retention));
-        assert_eq!(history.step("t", StreamId::ZERO, (id(6, 0), UNKNOWN), true), Verdict::Gap(Missing::Retention));
+        assert_eq!(history.step("t", at, (id(6, 0), UNKNOWN), true), StepVerdict::Direct);
+        assert_eq!(history.step("t", at, (id(6, 0), UNKNOWN), false), StepVerdict::Gap(Missing::Retention));
+        assert_eq!(history.step("t", StreamId::ZERO, (id(6, 0), UNKNOWN), true), StepVerdict::Gap(Missing::Retention));
     }
 
     #[test]
     fn a_boundary_is_reported_to_those_who_cross_it_and_a_pending_one_waits() {
         let doubt = history(&[(8, BorderState::Doubt)], &[]);
-        assert_eq!(step(&doubt, id(4, 9), id(8, 0), Some(id(4, 9))), Verdict::Gap(Missing::Doubt));
-        assert_eq!(step(&doubt, id(8, 0), id(8, 1), None), Verdict::Direct);
+        assert_eq!(step(&doubt, id(4, 9), id(8, 0), Some(id(4, 9))), StepVerdict::Gap(Missing::Doubt));
+        assert_eq!(step(&doubt, id(8, 0), id(8, 1), None), StepVerdict::Direct);
         assert_eq!(doubt.end("t", id(4, 9), id(4, 9)), Ok(Some((Missing::Doubt, id(8, 0).previous()))));
         assert_eq!(doubt.end("t", id(8, 0).previous(), id(4, 9)), Ok(None));
         let pending = history(&[(8, BorderState::Pending)], &[]);
-        assert_eq!(step(&pending, id(4, 9), id(8, 0), Some(id(4, 9))), Verdict::Pending);
+        assert_eq!(step(&pending, id(4, 9), id(8, 0), Some(id(4, 9))), StepVerdict::Pending);
         assert_eq!(pending.end("t", id(4, 9), id(4, 9)), Err(StillPending));
-        assert_eq!(step(&pending, id(8, 0), id(8, 1), None), Verdict::Direct);
+        assert_eq!(step(&pending, id(8, 0), id(8, 1), None), StepVerdict::Direct);
     }
 
     #[test]
     fn a_lost_id_is_reported_only_to_those_who_pass_it() {
         let history = history(&[(8, BorderState::Proven)], &[id(4, 9)]);
         let over = |at| step(&history, at, id(8, 0), Some(id(4, 6)));
-        assert_eq!(over(id(4, 6)), Verdict::Gap(Missing::Lost(Some(3))));
-        assert_eq!(over(id(4, 8)), Verdict::Gap(Missing::Lost(Some(1))), "it received two of the three");
-        assert_eq!(over(id(4, 9)), Verdict::Direct, "it has them all");
-        assert_eq!(over(id(4, 5)), Verdict::Gap(Missing::Lost(None)), "and something was trimmed");
+        assert_eq!(over(id(4, 6)), StepVerdict::Gap(Missing::Lost(Some(3))));
+        assert_eq!(over(id(4, 8)), StepVerdict::Gap(Missing::Lost(Some(1))), "it received two of the three");
+        assert_eq!(over(id(4, 9)), StepVerdict::Direct, "it has them all");
+        assert_eq!(over(id(4, 5)), StepVerdict::Gap(Missing::Lost(None)), "and something was trimmed");
         assert_eq!(history.end("t", id(4, 6), id(4, 6)), Ok(Some((Missing::Lost(Some(3)), id(8, 0).previous()))));
         assert_eq!(history.end("other", id(4, 6), id(4, 6)), Ok(None));
     }
@@ -266,9 +280,13 @@ mod tests {
     #[test]
     fn a_loss_at_a_boundary_in_doubt_has_no_count() {
         let history = history(&[(8, BorderState::Doubt)], &[id(4, 9)]);
-        assert_eq!(step(&history, id(4, 8), id(8, 0), Some(id(4, 8))), Verdict::Gap(Missing::Lost(None)));
+        assert_eq!(step(&history, id(4, 8), id(8, 0), Some(id(4, 8))), StepVerdict::Gap(Missing::Lost(None)));
         assert_eq!(history.end("t", id(4, 8), id(4, 8)), Ok(Some((Missing::Lost(None), id(8, 0).previous()))));
-        assert_eq!(step(&history, id(4, 8), id(4, 10), None), Verdict::Gap(Missing::Lost(None)), "and one was removed");
+        assert_eq!(
+            step(&history, id(4, 8), id(4, 10), None),
+            StepVerdict::Gap(Missing::Lost(None)),
+            "and one was removed"
+        );
     }
 
     #[test]
@@ -282,9 +300,9 @@ mod tests {
 
     #[test]
     fn a_position_older_than_everything_remembered_is_reported_as_retention() {
-        let history = History { floor: 8, ..history(&[(8, BorderState::Proven)], &[]) };
-        assert_eq!(step(&history, id(4, 9), id(8, 0), Some(id(4, 9))), Verdict::Gap(Missing::Retention));
-        assert_eq!(step(&history, id(4, 8), id(4, 9), None), Verdict::Direct, "neighbours of one epoch");
+        let history = Generations { floor: 8, ..history(&[(8, BorderState::Proven)], &[]) };
+        assert_eq!(step(&history, id(4, 9), id(8, 0), Some(id(4, 9))), StepVerdict::Gap(Missing::Retention));
+        assert_eq!(step(&history, id(4, 8), id(4, 9), None), StepVerdict::Direct, "neighbours of one epoch");
     }
 
     #[test]
@@ -293,7 +311,7 @@ mod tests {
         for state in [BorderState::Pending, BorderState::Proven, BorderState::Doubt] {
             let history = history(&[(4, BorderState::Proven), (8, state)], &lost);
             for (to, prev) in [(id(4, 6), UNKNOWN), (id(8, 0), Some(id(4, 6))), (id(8, 3), None)] {
-                assert_eq!(step(&history, made_up, to, prev), Verdict::Gap(Missing::Retention), "{state:?} {to}");
+                assert_eq!(step(&history, made_up, to, prev), StepVerdict::Gap(Missing::Retention), "{state:?} {to}");
             }
             let (last, to) = (id(4, 6), id(8, 0).previous());
             assert_eq!(history.end("t", made_up, last), Ok(Some((Missing::Retention, to))), "{state:?}");

@@ -17,10 +17,10 @@ use tickgate_wire::{
 };
 
 use crate::{
-    backplane::{Backplane, PublishError, Published, Refusal, Turn},
+    backplane::{Backplane, LeaseTurn, PublishAck, PublishError, PublishRefusal},
     config::KnownChannels,
     log_limit::LogLimit,
-    metrics::{Door, Metrics, PublicationClass, PublishResult},
+    metrics::{Metrics, PublicationClass, PublicationSource, PublishResult},
 };
 
 mod once;
@@ -37,12 +37,12 @@ pub struct Publisher {
     topics: Arc<TopicRules>,
     limits: PublishLimits,
     metrics: Arc<Metrics>,
-    mistakes: Option<Arc<Mistakes>>,
+    mistakes: Option<Arc<UnreceivedPublications>>,
 }
 
 /// Finds publications that no client can receive.
 #[derive(Debug)]
-struct Mistakes {
+struct UnreceivedPublications {
     known: KnownChannels,
     refused: bool,
     log: LogLimit,
@@ -66,7 +66,7 @@ pub struct PublishRequest<'a> {
     /// One JSON object.
     pub payload: Bytes,
     pub msg: Option<MsgName<'a>>,
-    pub door: Door,
+    pub door: PublicationSource,
 }
 
 /// Why a publication was not acknowledged.
@@ -79,7 +79,7 @@ pub enum PublishFailure {
     TooLarge { max: usize },
     /// Certainly not stored.
     #[error("refused: {0}")]
-    Refused(Refusal),
+    Refused(PublishRefusal),
     /// The publication may or may not be stored; safe to retry with the same `msg_id`.
     #[error("the outcome is unknown: {0}")]
     Unknown(Arc<str>),
@@ -119,7 +119,7 @@ impl Publisher {
     /// Finds publications that no client can receive, and refuses them or only logs them.
     #[must_use]
     pub fn with_known_channels(self, known: KnownChannels, refuse: bool) -> Self {
-        let mistakes = Mistakes { known, refused: refuse, log: LogLimit::new(MISTAKE_INTERVAL) };
+        let mistakes = UnreceivedPublications { known, refused: refuse, log: LogLimit::new(MISTAKE_INTERVAL) };
         Self { mistakes: Some(Arc::new(mistakes)), ..self }
     }
 
@@ -139,7 +139,7 @@ impl Publisher {
     pub fn publish(
         &self,
         request: PublishRequest<'_>,
-    ) -> impl Future<Output = Result<Option<Published>, PublishFailure>> + Send + use<> {
+    ) -> impl Future<Output = Result<Option<PublishAck>, PublishFailure>> + Send + use<> {
         self.publish_in_turn(request, None)
     }
 
@@ -150,8 +150,8 @@ impl Publisher {
     pub fn publish_in_turn(
         &self,
         request: PublishRequest<'_>,
-        turn: Option<Turn>,
-    ) -> impl Future<Output = Result<Option<Published>, PublishFailure>> + Send + use<> {
+        turn: Option<LeaseTurn>,
+    ) -> impl Future<Output = Result<Option<PublishAck>, PublishFailure>> + Send + use<> {
         self.hand_over(request.door, self.check(request), turn)
     }
 
@@ -182,10 +182,10 @@ impl Publisher {
 
     fn hand_over(
         &self,
-        door: Door,
+        door: PublicationSource,
         checked: Result<Publication, PublishFailure>,
-        turn: Option<Turn>,
-    ) -> impl Future<Output = Result<Option<Published>, PublishFailure>> + Send + use<> {
+        turn: Option<LeaseTurn>,
+    ) -> impl Future<Output = Result<Option<PublishAck>, PublishFailure>> + Send + use<> {
         let class = PublicationClass::from(checked.as_ref().ok().map(|publication| publication.rule.class));
         let left_out = |publication: &Publication| publication.rule.leaves_out(&publication.payload);
         let under_way = checked.map(|publication| match left_out(&publication) {
@@ -201,8 +201,8 @@ impl Publisher {
             };
             let label = match &result {
                 Ok(None) => PublishResult::LeftOut,
-                Ok(Some(Published { duplicate: false, .. })) => PublishResult::Accepted,
-                Ok(Some(Published { duplicate: true, .. })) => PublishResult::Duplicate,
+                Ok(Some(PublishAck { duplicate: false, .. })) => PublishResult::Accepted,
+                Ok(Some(PublishAck { duplicate: true, .. })) => PublishResult::Duplicate,
                 Err(failure) => failure.label(),
             };
             metrics.publications_total.of((door, class, label)).inc();
@@ -224,7 +224,7 @@ impl Publisher {
         if self.limits.development {
             warn_of_type(&request);
         }
-        let is_written_by_hand = matches!(request.door, Door::Http | Door::Socket);
+        let is_written_by_hand = matches!(request.door, PublicationSource::Http | PublicationSource::Socket);
         if let Some(mistakes) = self.mistakes.as_ref().filter(|_| is_written_by_hand) {
             mistakes.look_at(&request)?;
         }
@@ -243,7 +243,7 @@ impl Publisher {
     }
 }
 
-impl Mistakes {
+impl UnreceivedPublications {
     fn look_at(&self, request: &PublishRequest<'_>) -> Result<(), PublishFailure> {
         let Some(mistake) = self.known.mistake(request.channel, request.user.is_some()) else { return Ok(()) };
         if self.refused {
@@ -261,11 +261,11 @@ impl Mistakes {
 /// `type` before `_meta`.
 fn warn_of_type(request: &PublishRequest<'_>) {
     #[derive(serde::Deserialize)]
-    struct Typed<'a> {
+    struct PayloadType<'a> {
         #[serde(borrow)]
         r#type: Option<std::borrow::Cow<'a, str>>,
     }
-    let Ok(Typed { r#type: Some(kind) }) = serde_json::from_slice(&request.payload) else { return };
+    let Ok(PayloadType { r#type: Some(kind) }) = serde_json::from_slice(&request.payload) else { return };
     if TYPES.contains(&&*kind) {
         let channel = request.channel;
         tracing::warn!(channel, kind = &*kind, "a publication has the type of a message of the gateway");
@@ -291,7 +291,7 @@ mod tests {
             user: None,
             payload: Bytes::from_static(b"{}"),
             msg: Some(MsgName { msg_id: "m", publisher: PublisherName::Nobody, source: None, content: None }),
-            door: Door::Ingest,
+            door: PublicationSource::Ingest,
         };
         let stored = async || {
             let limits = ReadLimits::new(10, 1_000);

@@ -14,7 +14,7 @@ use prometheus::Histogram;
 use tokio::sync::watch;
 
 #[cfg(feature = "simulation")]
-pub use frozen::{Frost, Frozen};
+pub use frozen::{SuspendableTask, Suspension};
 
 /// Runs a short blocking operation (files) on a blocking thread. `None` if it panicked, which is logged.
 pub async fn blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> Option<R> {
@@ -26,20 +26,20 @@ pub async fn blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'stat
 #[derive(Clone, Debug)]
 pub struct Tasks {
     stop: watch::Sender<bool>,
-    account: Arc<Account>,
+    account: Arc<TaskStats>,
     /// The first vital task that panicked.
     broken: watch::Sender<Option<&'static str>>,
 }
 
 /// Statistics of all tasks.
 #[derive(Debug)]
-struct Account {
+struct TaskStats {
     running: watch::Sender<usize>,
     /// How long each poll took, in seconds.
     polls: OnceLock<Histogram>,
     /// Whether the process of these tasks is suspended.
     #[cfg(feature = "simulation")]
-    frost: Frost,
+    frost: Suspension,
 }
 
 /// Resolves when the replica stops.
@@ -73,11 +73,11 @@ impl Tasks {
     }
 
     fn timed_by(polls: OnceLock<Histogram>) -> Self {
-        let account = Arc::new(Account {
+        let account = Arc::new(TaskStats {
             running: watch::Sender::new(0),
             polls,
             #[cfg(feature = "simulation")]
-            frost: Frost::default(),
+            frost: Suspension::default(),
         });
         Self { stop: watch::Sender::new(false), account, broken: watch::Sender::new(None) }
     }
@@ -96,7 +96,7 @@ impl Tasks {
     /// A handle that suspends these tasks, as if their process were stopped.
     #[cfg(feature = "simulation")]
     #[must_use]
-    pub fn frost(&self) -> Frost {
+    pub fn frost(&self) -> Suspension {
         self.account.frost.clone()
     }
 
@@ -141,7 +141,7 @@ impl Tasks {
         F: Future<Output = ()> + Send + 'static,
         P: FnOnce(&'static str) + Send + 'static,
     {
-        let running = Running::enter(&self.account);
+        let running = RunningGuard::enter(&self.account);
         // A panicked task leaves only the state of its own connection, which is dropped with it. Combinators, because
         // an `async` block would hold the task twice: captured and awaited.
         let supervised = AssertUnwindSafe(task).catch_unwind().map(move |ended| {
@@ -164,16 +164,16 @@ impl Tasks {
 }
 
 /// Counts a task as running until it is dropped, even if it panics.
-struct Running(Arc<Account>);
+struct RunningGuard(Arc<TaskStats>);
 
-impl Running {
-    fn enter(account: &Arc<Account>) -> Self {
+impl RunningGuard {
+    fn enter(account: &Arc<TaskStats>) -> Self {
         account.running.send_modify(|count| *count += 1);
         Self(account.clone())
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningGuard {
     fn drop(&mut self) {
         self.0.running.send_modify(|count| *count -= 1);
     }
@@ -184,7 +184,7 @@ pin_project! {
     struct Timed<F> {
         #[pin]
         task: F,
-        running: Running,
+        running: RunningGuard,
     }
 }
 
@@ -219,9 +219,9 @@ mod frozen {
     /// Simulates a process that can be suspended (SIGSTOP) and continued: while suspended, none of its tasks is polled.
     /// Cheap to clone.
     #[derive(Clone, Debug, Default)]
-    pub struct Frost(Arc<Mutex<Option<Vec<Waker>>>>);
+    pub struct Suspension(Arc<Mutex<Option<Vec<Waker>>>>);
 
-    impl Frost {
+    impl Suspension {
         /// Suspends the tasks, or continues them.
         pub fn set(&self, is_suspended: bool) {
             let waiting = std::mem::replace(&mut *self.0.lock(), is_suspended.then(Vec::new));
@@ -229,8 +229,8 @@ mod frozen {
         }
 
         /// Wraps a task of that process.
-        pub fn over<F: Future>(&self, task: F) -> Frozen<F> {
-            Frozen { task, frost: self.clone() }
+        pub fn over<F: Future>(&self, task: F) -> SuspendableTask<F> {
+            SuspendableTask { task, frost: self.clone() }
         }
 
         pub(super) fn holds(&self, cx: &Context<'_>) -> bool {
@@ -245,14 +245,14 @@ mod frozen {
     pin_project! {
         /// A task of a process that can be suspended.
         #[derive(Debug)]
-        pub struct Frozen<F> {
+        pub struct SuspendableTask<F> {
             #[pin]
             task: F,
-            frost: Frost,
+            frost: Suspension,
         }
     }
 
-    impl<F: Future> Future for Frozen<F> {
+    impl<F: Future> Future for SuspendableTask<F> {
         type Output = F::Output;
 
         fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {

@@ -107,9 +107,9 @@ pub fn start(log: &Log, name: &str) -> Result<Logging, TelemetryError> {
 }
 
 /// The subscriber for all lines of the process, and the handle that changes its filter.
-type Subscribed = (Box<dyn Subscriber + Send + Sync>, LogFilter);
+type LogSubscriber = (Box<dyn Subscriber + Send + Sync>, LogFilter);
 
-fn subscriber<W>(log: &Log, colours: bool, writer: W, audit: Option<LogWriter>) -> Result<Subscribed, TelemetryError>
+fn subscriber<W>(log: &Log, colours: bool, writer: W, audit: Option<LogWriter>) -> Result<LogSubscriber, TelemetryError>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {

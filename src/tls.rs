@@ -25,7 +25,7 @@ use crate::{
     metrics::{Metrics, ShownCertificate},
 };
 
-pub use certificate::{Certificate, names};
+pub use certificate::{CertificateInfo, names};
 pub use socket::TlsSocket;
 
 /// Only HTTP/1.1 is served.
@@ -119,7 +119,7 @@ fn listeners(config: &config::Config) -> impl Iterator<Item = (&'static str, &co
 }
 
 /// Every certificate that this process presents.
-fn shown(config: &config::Config) -> Vec<(ShownCertificate, Certificate)> {
+fn shown(config: &config::Config) -> Vec<(ShownCertificate, CertificateInfo)> {
     let mut found: Vec<_> = listeners(config)
         .map(|(section, tls)| {
             let shown = if section == "tls" { ShownCertificate::Public } else { ShownCertificate::Operations };
@@ -128,7 +128,10 @@ fn shown(config: &config::Config) -> Vec<(ShownCertificate, Certificate)> {
         .collect();
     let to_redis = config.redis.as_ref().and_then(|redis| redis.access().identity.clone());
     found.extend(to_redis.map(|identity| (ShownCertificate::RedisClient, identity)));
-    found.into_iter().filter_map(|(name, identity)| Some((name, Certificate::read(&identity.certificate)?))).collect()
+    found
+        .into_iter()
+        .filter_map(|(name, identity)| Some((name, CertificateInfo::read(&identity.certificate)?)))
+        .collect()
 }
 
 /// Exports when the certificates expire, and warns about those that have expired as of `now`, in seconds since 1970.

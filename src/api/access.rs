@@ -16,7 +16,7 @@ use axum::{
 
 use tower_http::request_id::RequestId;
 
-use super::{Problem, ProblemKind, Shared};
+use super::{ApiShared, Problem, ProblemKind};
 use crate::{
     audit::Caller,
     auth::ApiKey,
@@ -28,14 +28,14 @@ use crate::{
 
 /// What a group of routes requires of a key.
 #[derive(Clone)]
-pub(super) struct Guard {
-    pub(super) shared: Arc<Shared>,
+pub(super) struct RouteGuard {
+    pub(super) shared: Arc<ApiShared>,
     pub(super) right: Right,
 }
 
 /// Passes on requests whose key or client certificate has the right, and attaches the key to the request.
-pub(super) async fn require_key(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
-    let Guard { shared, right } = guard;
+pub(super) async fn require_key(State(guard): State<RouteGuard>, mut request: Request, next: Next) -> Response {
+    let RouteGuard { shared, right } = guard;
     let key = match key_of(&shared, request.headers(), request.extensions()) {
         Ok(key) => key,
         Err((reason, detail)) => {
@@ -65,7 +65,7 @@ pub(super) async fn require_key(State(guard): State<Guard>, mut request: Request
 
 /// The key of the request's `Authorization` or `X-API-Key` header or client certificate.
 fn key_of(
-    shared: &Shared,
+    shared: &ApiShared,
     headers: &HeaderMap,
     extensions: &Extensions,
 ) -> Result<Arc<ApiKey>, (AuthFailure, &'static str)> {
@@ -80,7 +80,7 @@ fn key_of(
 }
 
 /// Counts one publication or request against the rate of its key.
-pub(super) fn spend(shared: &Shared, key: &ApiKey) -> Result<(), Problem> {
+pub(super) fn spend(shared: &ApiShared, key: &ApiKey) -> Result<(), Problem> {
     key.spend(Instant::now()).map_err(|wait| {
         shared.metrics.rate_limited_total.of(RateScope::Api).inc();
         shared.metrics.api_key_requests_total.of(&key.name, KeyUse::RateLimited).inc();
@@ -107,12 +107,12 @@ pub(super) fn caller(extensions: &Extensions) -> Caller {
 }
 
 /// Whether the request carries a key with the right to read. A failure is not counted.
-pub(super) fn may_read(shared: &Shared, headers: &HeaderMap) -> bool {
+pub(super) fn may_read(shared: &ApiShared, headers: &HeaderMap) -> bool {
     api_key(headers).and_then(|text| shared.verifier.api_key(text)).is_some_and(|key| key.may(Right::Read))
 }
 
 /// Limits concurrent requests, so that a flood is refused instead of queued.
-pub(super) async fn limit_requests(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+pub(super) async fn limit_requests(State(shared): State<Arc<ApiShared>>, request: Request, next: Next) -> Response {
     let Ok(_permit) = shared.requests.try_acquire() else {
         return overloaded("too many concurrent requests").into_response();
     };

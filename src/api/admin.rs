@@ -15,8 +15,8 @@ use serde_json::json;
 use tickgate_wire::model::{Topic, UserId};
 use tokio::sync::mpsc;
 
-use super::{Phase, Problem, ProblemKind, Shared, access, body};
-use crate::audit::Target;
+use super::{ApiShared, LifecyclePhase, Problem, ProblemKind, access, body};
+use crate::audit::AuditTarget;
 
 /// Maximum duration of a rebalance, a changed log filter or a trace, in seconds.
 const SECONDS_MAX: u64 = 3_600;
@@ -73,24 +73,24 @@ pub struct ConnectionDetail {
 }
 
 /// Drains this replica.
-pub(super) async fn drain(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, Problem> {
+pub(super) async fn drain(State(shared): State<Arc<ApiShared>>, request: Request) -> Result<Response, Problem> {
     still_running(&shared)?;
     shared.operator.drain();
-    shared.audit.action(&access::caller(request.extensions()), "drained this replica", Target::default(), None);
+    shared.audit.action(&access::caller(request.extensions()), "drained this replica", AuditTarget::default(), None);
     Ok(StatusCode::ACCEPTED.into_response())
 }
 
 /// Undrains this replica.
-pub(super) async fn undrain(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, Problem> {
+pub(super) async fn undrain(State(shared): State<Arc<ApiShared>>, request: Request) -> Result<Response, Problem> {
     still_running(&shared)?;
     shared.operator.undrain();
-    shared.audit.action(&access::caller(request.extensions()), "undrained this replica", Target::default(), None);
+    shared.audit.action(&access::caller(request.extensions()), "undrained this replica", AuditTarget::default(), None);
     Ok(StatusCode::ACCEPTED.into_response())
 }
 
 /// Fails if the replica is shutting down.
-fn still_running(shared: &Shared) -> Result<(), Problem> {
-    if shared.lifecycle.phase() == Phase::Draining {
+fn still_running(shared: &ApiShared) -> Result<(), Problem> {
+    if shared.lifecycle.phase() == LifecyclePhase::Draining {
         return Err(access::overloaded("the replica is shutting down; this cannot be undone"));
     }
     Ok(())
@@ -104,7 +104,7 @@ struct Rebalance {
 }
 
 /// Asks a share of this replica's clients to reconnect through the load balancer.
-pub(super) async fn rebalance(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, Problem> {
+pub(super) async fn rebalance(State(shared): State<Arc<ApiShared>>, request: Request) -> Result<Response, Problem> {
     let caller = access::caller(request.extensions());
     let Rebalance { share, seconds } = body::json(&shared, request).await?;
     if !(share > 0.0 && share <= 1.0) {
@@ -113,7 +113,7 @@ pub(super) async fn rebalance(State(shared): State<Arc<Shared>>, request: Reques
     let spread = seconds_of(seconds)?;
     let asked = shared.operator.rebalance(share, spread);
     let (value, seconds) = (share.to_string(), Some(seconds));
-    let target = Target { value: Some(&value), seconds, ..Target::default() };
+    let target = AuditTarget { value: Some(&value), seconds, ..AuditTarget::default() };
     shared.audit.action(&caller, "moved a share of the clients", target, None);
     Ok((StatusCode::ACCEPTED, Json(json!({ "connections": asked }))).into_response())
 }
@@ -126,12 +126,12 @@ struct LogFor {
 }
 
 /// Changes the log filter for a limited time.
-pub(super) async fn log(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, Problem> {
+pub(super) async fn log(State(shared): State<Arc<ApiShared>>, request: Request) -> Result<Response, Problem> {
     let caller = access::caller(request.extensions());
     let LogFor { filter, seconds } = body::json(&shared, request).await?;
     let time = seconds_of(seconds)?;
     let done = shared.operator.log(&filter, time);
-    let target = Target { value: Some(&filter), seconds: Some(seconds), ..Target::default() };
+    let target = AuditTarget { value: Some(&filter), seconds: Some(seconds), ..AuditTarget::default() };
     let failure = done.as_ref().err().map(|text| text as &dyn std::fmt::Display);
     shared.audit.action(&caller, "changed the log filter", target, failure);
     done.map_err(Problem::invalid)?;
@@ -146,18 +146,18 @@ pub(super) fn seconds_of(seconds: u64) -> Result<Duration, Problem> {
 }
 
 /// The effective configuration.
-pub(super) async fn configuration(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    shared.audit.action(&access::caller(request.extensions()), "read the configuration", Target::default(), None);
+pub(super) async fn configuration(State(shared): State<Arc<ApiShared>>, request: Request) -> Response {
+    shared.audit.action(&access::caller(request.extensions()), "read the configuration", AuditTarget::default(), None);
     Json(shared.operator.configuration()).into_response()
 }
 
 /// One connection of this replica.
 pub(super) async fn connection(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<ApiShared>>,
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let target = Target { connection_id: Some(&id), ..Target::default() };
+    let target = AuditTarget { connection_id: Some(&id), ..AuditTarget::default() };
     let found = shared.operator.connection(&id);
     shared.audit.action(&access::caller(request.extensions()), "inspected a connection", target, None);
     let found =

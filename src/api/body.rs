@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 
-use super::{Problem, ProblemKind, Shared};
+use super::{ApiShared, Problem, ProblemKind};
 
 /// Maximum number of bytes to read and discard of a body that is too big, and for how long: a client that receives the
 /// response while it still sends may see a connection reset instead.
@@ -20,28 +20,28 @@ const DISCARD_TIME: Duration = Duration::from_secs(2);
 
 /// The accepted formats of request bodies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum BodyFormat {
     Json,
     /// Newline-delimited JSON.
     Lines,
 }
 
 /// The format that `Content-Type` names, ignoring parameters; `None` for any other.
-pub(super) fn form(headers: &HeaderMap) -> Option<Form> {
+pub(super) fn form(headers: &HeaderMap) -> Option<BodyFormat> {
     let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
     let essence = value.split(';').next().unwrap_or_default().trim();
     if essence.eq_ignore_ascii_case("application/json") {
-        Some(Form::Json)
+        Some(BodyFormat::Json)
     } else if essence.eq_ignore_ascii_case("application/x-ndjson") {
-        Some(Form::Lines)
+        Some(BodyFormat::Lines)
     } else {
         None
     }
 }
 
 /// The whole body, which must be declared as JSON.
-pub(super) async fn json_bytes(shared: &Shared, request: Request) -> Result<Bytes, Problem> {
-    if form(request.headers()) != Some(Form::Json) {
+pub(super) async fn json_bytes(shared: &ApiShared, request: Request) -> Result<Bytes, Problem> {
+    if form(request.headers()) != Some(BodyFormat::Json) {
         return Err(Problem::new(
             ProblemKind::UnsupportedMediaType,
             "the body must be `Content-Type: application/json`",
@@ -85,7 +85,7 @@ async fn discard(body: &mut Body) {
 }
 
 /// The body, deserialized from JSON.
-pub(super) async fn json<T: DeserializeOwned>(shared: &Shared, request: Request) -> Result<T, Problem> {
+pub(super) async fn json<T: DeserializeOwned>(shared: &ApiShared, request: Request) -> Result<T, Problem> {
     let bytes = json_bytes(shared, request).await?;
     serde_json::from_slice(&bytes).map_err(|error| Problem::invalid(format!("the body is invalid: {error}")))
 }

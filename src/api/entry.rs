@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tickgate_wire::model::StreamId;
 
-use super::{Problem, ProblemKind, Shared, access};
+use super::{ApiShared, Problem, ProblemKind, access};
 use crate::{
     auth::ApiKey,
-    backplane::Published,
+    backplane::PublishAck,
     config::Right,
-    metrics::{Door, KeyUse},
+    metrics::{KeyUse, PublicationSource},
     problem::millis,
     publisher::{MsgName, PublishFailure, PublishRequest, PublisherName},
 };
@@ -21,7 +21,7 @@ use crate::{
 /// One publication as written by a backend. Unknown keys are refused: a misspelt `msg_id` would make retries unsafe.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Entry<'a> {
+struct PublicationEntry<'a> {
     #[serde(borrow)]
     channel: Cow<'a, str>,
     user: Option<String>,
@@ -35,7 +35,7 @@ struct Entry<'a> {
 
 /// The response for a stored publication.
 #[derive(Serialize)]
-pub(super) struct Accepted {
+pub(super) struct StoredResponse {
     /// `null` for topics without retention.
     id: Option<StreamId>,
     duplicate: bool,
@@ -49,7 +49,7 @@ pub(super) struct Accepted {
 
 /// The outcome of one publication among several.
 #[derive(Serialize)]
-pub(super) struct Outcome {
+pub(super) struct EntryOutcome {
     /// Number of the input line, from 1; absent in batches, whose outcomes keep their order.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) line: Option<u64>,
@@ -60,7 +60,7 @@ pub(super) struct Outcome {
 #[derive(Serialize)]
 #[serde(untagged)]
 enum OutcomeResult {
-    Accepted(Accepted),
+    Accepted(StoredResponse),
     Failed {
         status: u16,
         error: &'static str,
@@ -72,8 +72,8 @@ enum OutcomeResult {
     },
 }
 
-impl Outcome {
-    pub(super) fn new(line: Option<u64>, result: Result<Accepted, Problem>) -> Self {
+impl EntryOutcome {
+    pub(super) fn new(line: Option<u64>, result: Result<StoredResponse, Problem>) -> Self {
         let result = match result {
             Ok(accepted) => OutcomeResult::Accepted(accepted),
             Err(problem) => OutcomeResult::Failed {
@@ -88,15 +88,15 @@ impl Outcome {
     }
 }
 
-impl Shared {
+impl ApiShared {
     /// Submits one publication at once, in the order of the calls; the future waits only for its outcome.
     pub(super) fn hand_over(
         &self,
         text: &[u8],
         idempotency_key: Option<&str>,
         key: &ApiKey,
-    ) -> impl Future<Output = Result<Accepted, Problem>> + Send + use<> {
-        let entry: Result<Entry<'_>, _> = serde_json::from_slice(text).map_err(|error| not_an_entry(&error));
+    ) -> impl Future<Output = Result<StoredResponse, Problem>> + Send + use<> {
+        let entry: Result<PublicationEntry<'_>, _> = serde_json::from_slice(text).map_err(|error| not_an_entry(&error));
         match entry.and_then(|entry| self.allow(entry, key)) {
             Ok(entry) => Either::Right(self.hand_over_entry(&entry, idempotency_key, key)),
             Err(problem) => Either::Left(ready(Err(problem))),
@@ -104,7 +104,7 @@ impl Shared {
     }
 
     /// Checks that the key may publish to this channel and is within its rate limit.
-    fn allow<'a>(&self, entry: Entry<'a>, key: &ApiKey) -> Result<Entry<'a>, Problem> {
+    fn allow<'a>(&self, entry: PublicationEntry<'a>, key: &ApiKey) -> Result<PublicationEntry<'a>, Problem> {
         access::spend(self, key)?;
         if !key.reaches(&entry.channel) {
             self.metrics.api_key_requests_total.of(&key.name, KeyUse::Forbidden).inc();
@@ -117,10 +117,10 @@ impl Shared {
 
     fn hand_over_entry(
         &self,
-        entry: &Entry<'_>,
+        entry: &PublicationEntry<'_>,
         idempotency_key: Option<&str>,
         key: &ApiKey,
-    ) -> impl Future<Output = Result<Accepted, Problem>> + Send + use<> {
+    ) -> impl Future<Output = Result<StoredResponse, Problem>> + Send + use<> {
         let msg_id = entry.msg_id.as_deref().or(idempotency_key);
         let outcome = self.publisher.publish(PublishRequest {
             channel: &entry.channel,
@@ -128,21 +128,21 @@ impl Shared {
             // Copied, because a slice would keep the whole body in memory as long as the message.
             payload: Bytes::copy_from_slice(entry.data.get().as_bytes()),
             msg: msg_id.map(|msg_id| MsgName::new(msg_id, PublisherName::Key(&key.name))),
-            door: Door::Http,
+            door: PublicationSource::Http,
         });
         let msg_id = msg_id.map(str::to_owned);
         let asked = if entry.count { self.publisher.audience(&entry.channel, entry.user.as_deref()) } else { None };
         let counting = asked.map(|audience| (self.registry.clone(), audience));
         async move {
             let Some(stored) = outcome.await.map_err(|failure| problem_of(failure, msg_id))? else {
-                return Ok(Accepted { id: None, duplicate: false, left_out: true, subscribers: None });
+                return Ok(StoredResponse { id: None, duplicate: false, left_out: true, subscribers: None });
             };
-            let Published { id, duplicate } = stored;
+            let PublishAck { id, duplicate } = stored;
             let subscribers = match &counting {
                 Some((registry, audience)) => registry.count(Some(audience)).await,
                 None => None,
             };
-            Ok(Accepted { id, duplicate, left_out: false, subscribers })
+            Ok(StoredResponse { id, duplicate, left_out: false, subscribers })
         }
     }
 }

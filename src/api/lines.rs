@@ -7,7 +7,7 @@ use bytes::{Buf, Bytes, BytesMut};
 
 /// One line of the input.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Line {
+pub(super) struct InputLine {
     /// Counted from 1, empty lines included.
     pub(super) number: u64,
     /// Without the line end; `None` if it exceeded the maximum and was skipped.
@@ -38,7 +38,7 @@ impl LineCutter {
     }
 
     /// The next complete line.
-    pub(super) fn next(&mut self) -> Option<Line> {
+    pub(super) fn next(&mut self) -> Option<InputLine> {
         loop {
             let Some(end) = memchr::memchr(b'\n', &self.waiting[self.searched..]) else {
                 self.searched = self.waiting.len();
@@ -60,19 +60,19 @@ impl LineCutter {
     }
 
     /// The last line, which may have no line end.
-    pub(super) fn finish(&mut self) -> Option<Line> {
+    pub(super) fn finish(&mut self) -> Option<InputLine> {
         let rest = self.waiting.split();
         self.searched = 0;
         if rest.is_empty() && !self.skipping { None } else { self.complete(rest) }
     }
 
-    fn complete(&mut self, line: BytesMut) -> Option<Line> {
+    fn complete(&mut self, line: BytesMut) -> Option<InputLine> {
         self.number += 1;
         let skipped = std::mem::take(&mut self.skipping) || line.len() > self.line_bytes_max;
         if skipped {
-            return Some(Line { number: self.number, text: None });
+            return Some(InputLine { number: self.number, text: None });
         }
-        (!line.trim_ascii().is_empty()).then(|| Line { number: self.number, text: Some(line.freeze()) })
+        (!line.trim_ascii().is_empty()).then(|| InputLine { number: self.number, text: Some(line.freeze()) })
     }
 }
 

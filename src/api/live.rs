@@ -10,7 +10,7 @@ use axum::{
 use serde_json::json;
 use uuid::Uuid;
 
-use super::Shared;
+use super::ApiShared;
 use crate::auth;
 
 const PAGE: &str = include_str!("live/page.html");
@@ -22,7 +22,7 @@ pub(super) fn is_wanted(headers: &HeaderMap) -> bool {
 }
 
 /// The page, with a token for the user `demo` and the symbols of the synthetic feed.
-pub(super) fn page(shared: &Shared, now: SystemTime) -> Response {
+pub(super) fn page(shared: &ApiShared, now: SystemTime) -> Response {
     let synthetic = shared.config.feeds.synthetic.as_ref();
     let symbols = synthetic.map_or(&[][..], |feed| &feed.symbols);
     let settings = json!({

@@ -36,7 +36,7 @@ use crate::{
     auth::Verifier,
     backplane::Backplane,
     config::{Config, Rate, Right},
-    metrics::{Metrics, Route},
+    metrics::{Metrics, RouteLabel},
     problem::{Problem, REQUEST_ID},
     publisher::Publisher,
     registry::Registry,
@@ -65,7 +65,7 @@ mod unavailable;
 mod users;
 
 pub use admin::{ConnectionDetail, Operator, TraceSubject};
-pub use readiness::{Check, Facts, Lifecycle, NotReady, Phase, Readiness};
+pub use readiness::{Check, Facts, Lifecycle, LifecyclePhase, NotReady, ReadinessReport};
 
 use throttle::Throttle;
 
@@ -77,7 +77,7 @@ const STREAMS_MAX: usize = 64;
 const TICKETS_PER_USER: Rate = Rate { per_second: 10, burst: 10 };
 
 /// Figures of this replica that are available without I/O.
-pub trait Figures: Send + Sync {
+pub trait LiveFigures: Send + Sync {
     /// Open connections.
     fn connections(&self) -> usize;
     /// Subscriptions of all connections.
@@ -100,7 +100,7 @@ pub struct ApiState {
     pub publisher: Publisher,
     pub verifier: Arc<Verifier>,
     pub metrics: Arc<Metrics>,
-    pub figures: Arc<dyn Figures>,
+    pub figures: Arc<dyn LiveFigures>,
     pub lifecycle: Lifecycle,
     pub audit: Arc<Audit>,
     pub operator: Arc<dyn Operator>,
@@ -125,33 +125,33 @@ impl fmt::Debug for ApiState {
 
 /// The HTTP routes of one replica.
 #[derive(Clone, Debug)]
-pub struct Api(Arc<Shared>);
+pub struct Api(Arc<ApiShared>);
 
 /// State shared by all requests.
 #[derive(Debug)]
-struct Shared {
+struct ApiShared {
     state: ApiState,
     requests: Arc<Semaphore>,
     streams: Arc<Semaphore>,
     cluster: status::ClusterCache,
     tickets: Mutex<Throttle>,
-    patience: Patience,
+    patience: SendTimeouts,
 }
 
 /// Timeouts for senders.
 #[derive(Clone, Copy, Debug)]
-struct Patience {
+struct SendTimeouts {
     /// For a whole body.
     body_timeout: Duration,
     /// Between two chunks of a publishing stream.
     idle_timeout: Duration,
 }
 
-impl Patience {
+impl SendTimeouts {
     const DEFAULT: Self = Self { body_timeout: Duration::from_secs(10), idle_timeout: Duration::from_secs(300) };
 }
 
-impl std::ops::Deref for Shared {
+impl std::ops::Deref for ApiShared {
     type Target = ApiState;
 
     fn deref(&self) -> &ApiState {
@@ -163,12 +163,12 @@ impl Api {
     /// Creates the routes.
     #[must_use]
     pub fn new(state: ApiState) -> Self {
-        Self::with_patience(state, Patience::DEFAULT)
+        Self::with_patience(state, SendTimeouts::DEFAULT)
     }
 
-    fn with_patience(state: ApiState, patience: Patience) -> Self {
+    fn with_patience(state: ApiState, patience: SendTimeouts) -> Self {
         state.metrics.connections_max.set(i64::try_from(state.config.limits.connections_max).unwrap_or(i64::MAX));
-        Self(Arc::new(Shared {
+        Self(Arc::new(ApiShared {
             state,
             requests: Arc::new(Semaphore::new(REQUESTS_MAX)),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
@@ -182,11 +182,11 @@ impl Api {
     /// fallback.
     pub fn public(&self) -> Router {
         let routes = Router::new()
-            .route(Route::Root.as_str(), get(probes::root))
-            .route(Route::Health.as_str(), get(probes::health))
-            .route(Route::Livez.as_str(), get(probes::livez))
-            .route(Route::Readyz.as_str(), get(probes::readyz))
-            .route(Route::Status.as_str(), get(status::status));
+            .route(RouteLabel::Root.as_str(), get(probes::root))
+            .route(RouteLabel::Health.as_str(), get(probes::health))
+            .route(RouteLabel::Livez.as_str(), get(probes::livez))
+            .route(RouteLabel::Readyz.as_str(), get(probes::readyz))
+            .route(RouteLabel::Status.as_str(), get(status::status));
         let elsewhere = self.elsewhere("publishing, metrics and administration", |addresses| addresses.operations);
         self.observed(routes, elsewhere)
             .layer(cors::layer(&self.0.config.server.allowed_origins))
@@ -195,46 +195,46 @@ impl Api {
 
     /// The routes of the operations listener.
     pub fn operations(&self) -> Router {
-        let guarded = |routes: Router<Arc<Shared>>, right| {
-            let guard = access::Guard { shared: Arc::clone(&self.0), right };
+        let guarded = |routes: Router<Arc<ApiShared>>, right| {
+            let guard = access::RouteGuard { shared: Arc::clone(&self.0), right };
             routes.route_layer(from_fn_with_state(guard, access::require_key))
         };
         let publishing = Router::new()
-            .route(Route::Publish.as_str(), post(publish::publish))
-            .route(Route::PublishBatch.as_str(), post(publish::batch))
-            .route(Route::Send.as_str(), post(send::send));
+            .route(RouteLabel::Publish.as_str(), post(publish::publish))
+            .route(RouteLabel::PublishBatch.as_str(), post(publish::batch))
+            .route(RouteLabel::Send.as_str(), post(send::send));
         let reading = Router::new()
-            .route(Route::Connections.as_str(), get(sessions::connections))
-            .route(Route::User.as_str(), get(users::user))
-            .route(Route::Replicas.as_str(), get(status::replicas))
-            .route(Route::Presence.as_str(), get(topics::presence))
-            .route(Route::Topics.as_str(), get(topics::topics))
-            .route(Route::Topic.as_str(), get(topics::rule))
-            .route(Route::History.as_str(), get(topics::history));
+            .route(RouteLabel::Connections.as_str(), get(sessions::connections))
+            .route(RouteLabel::User.as_str(), get(users::user))
+            .route(RouteLabel::Replicas.as_str(), get(status::replicas))
+            .route(RouteLabel::Presence.as_str(), get(topics::presence))
+            .route(RouteLabel::Topics.as_str(), get(topics::topics))
+            .route(RouteLabel::Topic.as_str(), get(topics::rule))
+            .route(RouteLabel::History.as_str(), get(topics::history));
         let acting = Router::new()
-            .route(Route::Disconnect.as_str(), post(sessions::disconnect))
-            .route(Route::User.as_str(), put(users::report))
-            .route(Route::AdminDrain.as_str(), post(admin::drain))
-            .route(Route::AdminUndrain.as_str(), post(admin::undrain))
-            .route(Route::AdminRebalance.as_str(), post(admin::rebalance))
-            .route(Route::AdminLog.as_str(), post(admin::log))
-            .route(Route::AdminTrace.as_str(), post(trace::trace))
-            .route(Route::AdminConfig.as_str(), get(admin::configuration))
-            .route(Route::AdminConnection.as_str(), get(admin::connection));
+            .route(RouteLabel::Disconnect.as_str(), post(sessions::disconnect))
+            .route(RouteLabel::User.as_str(), put(users::report))
+            .route(RouteLabel::AdminDrain.as_str(), post(admin::drain))
+            .route(RouteLabel::AdminUndrain.as_str(), post(admin::undrain))
+            .route(RouteLabel::AdminRebalance.as_str(), post(admin::rebalance))
+            .route(RouteLabel::AdminLog.as_str(), post(admin::log))
+            .route(RouteLabel::AdminTrace.as_str(), post(trace::trace))
+            .route(RouteLabel::AdminConfig.as_str(), get(admin::configuration))
+            .route(RouteLabel::AdminConnection.as_str(), get(admin::connection));
         let limited = guarded(publishing, Right::Publish)
             .merge(guarded(reading, Right::Read))
             .merge(guarded(acting, Right::Admin))
-            .route(Route::Tickets.as_str(), post(tickets::issue))
+            .route(RouteLabel::Tickets.as_str(), post(tickets::issue))
             .route_layer(from_fn_with_state(Arc::clone(&self.0), access::limit_requests));
         let open = Router::new()
-            .route(Route::Metrics.as_str(), get(probes::metrics))
-            .route(Route::OpenApi.as_str(), get(probes::openapi));
+            .route(RouteLabel::Metrics.as_str(), get(probes::metrics))
+            .route(RouteLabel::OpenApi.as_str(), get(probes::openapi));
         let elsewhere = self.elsewhere("WebSocket and event-stream endpoints", |addresses| addresses.public);
         self.observed(open.merge(limited), elsewhere).with_state(Arc::clone(&self.0))
     }
 
     /// Adds what every route needs: responses for unknown paths and methods, counting, request ids, rendered problems.
-    fn observed(&self, routes: Router<Arc<Shared>>, elsewhere: Option<String>) -> Router<Arc<Shared>> {
+    fn observed(&self, routes: Router<Arc<ApiShared>>, elsewhere: Option<String>) -> Router<Arc<ApiShared>> {
         routes
             .fallback(async move || match elsewhere {
                 Some(detail) => Problem::new(ProblemKind::NotFound, detail),

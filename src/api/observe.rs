@@ -11,10 +11,10 @@ use axum::{
 };
 use tower_http::request_id::{MakeRequestId, RequestId};
 
-use super::{Phase, Problem, ProblemKind, Shared};
+use super::{ApiShared, LifecyclePhase, Problem, ProblemKind};
 use crate::{
     connection::query,
-    metrics::{Route, StatusClass},
+    metrics::{RouteLabel, StatusClass},
     problem::{self, REQUEST_ID},
 };
 
@@ -54,14 +54,14 @@ pub(super) fn panicked(_: Box<dyn Any + Send>) -> Response {
     Problem::new(ProblemKind::InternalError, "internal error of the gateway").into_response()
 }
 
-pub(super) async fn observe(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+pub(super) async fn observe(State(shared): State<Arc<ApiShared>>, request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let route = request
         .extensions()
         .get::<MatchedPath>()
-        .and_then(|path| Route::ALL.iter().find(|route| route.as_str() == path.as_str()))
+        .and_then(|path| RouteLabel::ALL.iter().find(|route| route.as_str() == path.as_str()))
         .copied()
-        .unwrap_or(Route::Other);
+        .unwrap_or(RouteLabel::Other);
     let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok()).unwrap_or("");
     let id = id.to_owned();
 
@@ -79,7 +79,7 @@ pub(super) async fn observe(State(shared): State<Arc<Shared>>, request: Request,
     }
 
     problem::keep_private(response.headers_mut());
-    if shared.lifecycle.phase() == Phase::Draining {
+    if shared.lifecycle.phase() == LifecyclePhase::Draining {
         // A kept-alive connection would keep its publisher on this draining replica.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }

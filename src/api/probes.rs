@@ -11,13 +11,13 @@ use axum::{
 };
 use serde_json::json;
 
-use super::{Facts, NotReady, Problem, ProblemKind, Readiness, Shared, live, nothing_here, status::timestamp};
+use super::{ApiShared, Facts, NotReady, Problem, ProblemKind, ReadinessReport, live, nothing_here, status::timestamp};
 
 /// The OpenAPI document of the HTTP API.
 pub(super) const OPENAPI: &str = include_str!("../../docs/openapi.json");
 
-impl Shared {
-    fn readiness(&self) -> Readiness {
+impl ApiShared {
+    fn readiness(&self) -> ReadinessReport {
         let facts = Facts {
             phase: self.lifecycle.phase(),
             held: self.lifecycle.is_held(),
@@ -27,12 +27,12 @@ impl Shared {
             backplane: self.backplane.health(),
             queue_wait: self.figures.queue_wait(),
         };
-        Readiness::decide(&facts, &self.config.readiness)
+        ReadinessReport::decide(&facts, &self.config.readiness)
     }
 }
 
 /// The service's name and links; in development mode, a page for browsers.
-pub(super) async fn root(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Result<Response, Problem> {
+pub(super) async fn root(State(shared): State<Arc<ApiShared>>, headers: HeaderMap) -> Result<Response, Problem> {
     if !shared.config.server.service_information {
         return Err(nothing_here());
     }
@@ -51,7 +51,7 @@ pub(super) async fn root(State(shared): State<Arc<Shared>>, headers: HeaderMap) 
 }
 
 /// A one-line health status for people, load balancers and container engines.
-pub(super) async fn health(State(shared): State<Arc<Shared>>) -> Response {
+pub(super) async fn health(State(shared): State<Arc<ApiShared>>) -> Response {
     let connections = shared.connections_of_all().await;
     match shared.readiness().reason() {
         None => Json(json!({
@@ -75,7 +75,7 @@ pub(super) async fn health(State(shared): State<Arc<Shared>>) -> Response {
 
 /// Alive while no vital task has failed. Nothing outside the process matters, or an outage of Redis would restart
 /// replicas.
-pub(super) async fn livez(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
+pub(super) async fn livez(State(shared): State<Arc<ApiShared>>) -> (StatusCode, String) {
     match shared.lifecycle.failed() {
         None => (StatusCode::OK, "ok\n".into()),
         Some(task) => (StatusCode::SERVICE_UNAVAILABLE, format!("not alive: the task \"{task}\" panicked\n")),
@@ -83,7 +83,7 @@ pub(super) async fn livez(State(shared): State<Arc<Shared>>) -> (StatusCode, Str
 }
 
 /// Whether the replica accepts new clients.
-pub(super) async fn readyz(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -> Response {
+pub(super) async fn readyz(State(shared): State<Arc<ApiShared>>, RawQuery(query): RawQuery) -> Response {
     let readiness = shared.readiness();
     let reason = readiness.reason();
     let status = if reason.is_none() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -95,7 +95,7 @@ fn line(reason: Option<NotReady>) -> String {
     reason.map_or_else(|| "ready\n".to_owned(), |reason| format!("not ready: {reason}\n"))
 }
 
-fn verdict(readiness: &Readiness) -> serde_json::Value {
+fn verdict(readiness: &ReadinessReport) -> serde_json::Value {
     let check = |check: &super::Check| {
         json!({
             "name": check.name,
@@ -112,7 +112,7 @@ fn verdict(readiness: &Readiness) -> serde_json::Value {
 }
 
 /// All metrics of this replica.
-pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
+pub(super) async fn metrics(State(shared): State<Arc<ApiShared>>) -> Response {
     match shared.metrics.text() {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),
         Err(error) => {

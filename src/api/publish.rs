@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{
-    Problem, ProblemKind, Shared, access,
-    body::{self, Form},
-    entry::Outcome,
+    ApiShared, Problem, ProblemKind, access,
+    body::{self, BodyFormat},
+    entry::EntryOutcome,
     stream,
 };
 
@@ -25,10 +25,10 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const BATCH_MAX: usize = 1_000;
 
 /// Accepts one publication as JSON, or any number as lines.
-pub(super) async fn publish(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, Problem> {
+pub(super) async fn publish(State(shared): State<Arc<ApiShared>>, request: Request) -> Result<Response, Problem> {
     match body::form(request.headers()) {
-        Some(Form::Json) => publish_one(&shared, request).await,
-        Some(Form::Lines) => stream::publish(&shared, request).await,
+        Some(BodyFormat::Json) => publish_one(&shared, request).await,
+        Some(BodyFormat::Lines) => stream::publish(&shared, request).await,
         None => Err(Problem::new(
             ProblemKind::UnsupportedMediaType,
             "the body must be `Content-Type: application/json`, or `application/x-ndjson` with a publication per line",
@@ -36,7 +36,7 @@ pub(super) async fn publish(State(shared): State<Arc<Shared>>, request: Request)
     }
 }
 
-async fn publish_one(shared: &Shared, request: Request) -> Result<Response, Problem> {
+async fn publish_one(shared: &ApiShared, request: Request) -> Result<Response, Problem> {
     let msg_id = idempotency_key(request.headers())?;
     let key = access::admitted_by(request.extensions())?;
     let body = body::json_bytes(shared, request).await?;
@@ -58,21 +58,21 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Batch<'a> {
+struct PublicationBatch<'a> {
     #[serde(borrow)]
     publications: Vec<&'a RawValue>,
 }
 
 #[derive(Serialize)]
 struct BatchAnswer {
-    results: Vec<Outcome>,
+    results: Vec<EntryOutcome>,
 }
 
 /// Accepts a batch: publications are submitted and reported in order; one failure does not stop the others.
-pub(super) async fn batch(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, Problem> {
+pub(super) async fn batch(State(shared): State<Arc<ApiShared>>, request: Request) -> Result<Response, Problem> {
     let key = access::admitted_by(request.extensions())?;
     let body = body::json_bytes(&shared, request).await?;
-    let batch: Batch<'_> = serde_json::from_slice(&body)
+    let batch: PublicationBatch<'_> = serde_json::from_slice(&body)
         .map_err(|error| Problem::invalid(format!("a batch has the form {{\"publications\": [..]}}: {error}")))?;
     if batch.publications.len() > BATCH_MAX {
         return Err(Problem::new(
@@ -82,6 +82,6 @@ pub(super) async fn batch(State(shared): State<Arc<Shared>>, request: Request) -
     }
     let waiting: Vec<_> =
         batch.publications.iter().map(|raw| shared.hand_over(raw.get().as_bytes(), None, &key)).collect();
-    let results = join_all(waiting).await.into_iter().map(|result| Outcome::new(None, result)).collect();
+    let results = join_all(waiting).await.into_iter().map(|result| EntryOutcome::new(None, result)).collect();
     Ok(Json(BatchAnswer { results }).into_response())
 }

@@ -14,7 +14,7 @@ use crate::{backplane::Health, config, metrics::Metrics};
 
 /// The phases of a replica's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Phase {
+pub enum LifecyclePhase {
     /// Listening, but not yet ready to serve clients.
     Starting,
     Running,
@@ -22,7 +22,7 @@ pub enum Phase {
     Draining,
 }
 
-impl Phase {
+impl LifecyclePhase {
     /// The name in probes and status.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -37,7 +37,7 @@ impl Phase {
 /// The phase, shared by all parts that depend on it. It only moves forward. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Lifecycle {
-    phase: watch::Sender<Phase>,
+    phase: watch::Sender<LifecyclePhase>,
     /// The vital task that failed.
     failed: Arc<OnceLock<&'static str>>,
     /// Whether an operator drained the replica.
@@ -46,11 +46,11 @@ pub struct Lifecycle {
 }
 
 impl Lifecycle {
-    /// Starts in `Phase::Starting`.
+    /// Starts in `LifecyclePhase::Starting`.
     #[must_use]
     pub fn new(metrics: &Metrics) -> Self {
         Self {
-            phase: watch::Sender::new(Phase::Starting),
+            phase: watch::Sender::new(LifecyclePhase::Starting),
             failed: Arc::default(),
             held: watch::Sender::new(false),
             draining: metrics.draining.clone(),
@@ -71,7 +71,7 @@ impl Lifecycle {
     /// Drains or undrains the replica for an operator. False if nothing changed.
     pub fn hold(&self, held: bool) -> bool {
         let changed = self.held.send_if_modified(|now| std::mem::replace(now, held) != held);
-        if changed && self.phase() != Phase::Draining {
+        if changed && self.phase() != LifecyclePhase::Draining {
             self.draining.set(held.into());
         }
         changed
@@ -91,16 +91,16 @@ impl Lifecycle {
 
     /// Marks the replica as started. No effect once the drain has begun.
     pub fn started(&self) {
-        self.advance(Phase::Running);
+        self.advance(LifecyclePhase::Running);
     }
 
     /// Starts the drain. Cannot be undone.
     pub fn drain(&self) {
-        self.advance(Phase::Draining);
+        self.advance(LifecyclePhase::Draining);
         self.draining.set(1);
     }
 
-    fn advance(&self, to: Phase) {
+    fn advance(&self, to: LifecyclePhase) {
         self.phase.send_if_modified(|phase| {
             let forward = *phase < to;
             *phase = (*phase).max(to);
@@ -110,21 +110,21 @@ impl Lifecycle {
 
     /// The current phase.
     #[must_use]
-    pub fn phase(&self) -> Phase {
+    pub fn phase(&self) -> LifecyclePhase {
         *self.phase.borrow()
     }
 
     /// Resolves when the drain has begun.
     pub async fn draining(&self) {
         // The sender is `self`, so waiting cannot fail.
-        let _ = self.phase.subscribe().wait_for(|phase| *phase == Phase::Draining).await;
+        let _ = self.phase.subscribe().wait_for(|phase| *phase == LifecyclePhase::Draining).await;
     }
 }
 
 /// The state of the replica at one moment.
 #[derive(Clone, Debug)]
 pub struct Facts {
-    pub phase: Phase,
+    pub phase: LifecyclePhase,
     /// An operator drained the replica.
     pub held: bool,
     /// Open connections, and their limit.
@@ -205,19 +205,19 @@ pub struct Check {
 
 /// The decision and all checks that led to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Readiness {
+pub struct ReadinessReport {
     /// In order of priority: the first failed check gives the reason.
     pub checks: [Check; 7],
 }
 
-impl Readiness {
+impl ReadinessReport {
     /// Decides from facts and configuration.
     #[must_use]
     pub fn decide(facts: &Facts, config: &config::Readiness) -> Self {
         let lifecycle = match facts.phase {
-            Phase::Starting => Some(NotReady::Starting),
-            Phase::Draining => Some(NotReady::Draining),
-            Phase::Running => facts.held.then_some(NotReady::Held),
+            LifecyclePhase::Starting => Some(NotReady::Starting),
+            LifecyclePhase::Draining => Some(NotReady::Draining),
+            LifecyclePhase::Running => facts.held.then_some(NotReady::Held),
         };
         let load = (facts.connections >= facts.connections_max).then_some(NotReady::Overloaded);
         // Replay covers a short outage; only a long one should move new clients elsewhere. Before the first connection
@@ -271,7 +271,7 @@ mod tests {
         };
         let (connections, connections_max, queue_wait) = (3, 10, Duration::ZERO);
         Facts {
-            phase: Phase::Running,
+            phase: LifecyclePhase::Running,
             held: false,
             connections,
             connections_max,
@@ -282,7 +282,7 @@ mod tests {
     }
 
     fn reason(facts: &Facts) -> Option<NotReady> {
-        Readiness::decide(facts, &CONFIG).reason()
+        ReadinessReport::decide(facts, &CONFIG).reason()
     }
 
     #[test]
@@ -308,8 +308,8 @@ mod tests {
 
     #[test]
     fn starting_and_draining_replicas_are_not_ready_in_any_case() {
-        assert_eq!(reason(&Facts { phase: Phase::Starting, ..running() }), Some(NotReady::Starting));
-        let full = Facts { phase: Phase::Draining, connections: 10, ..running() };
+        assert_eq!(reason(&Facts { phase: LifecyclePhase::Starting, ..running() }), Some(NotReady::Starting));
+        let full = Facts { phase: LifecyclePhase::Draining, connections: 10, ..running() };
         assert_eq!(reason(&full), Some(NotReady::Draining));
     }
 
@@ -343,7 +343,7 @@ mod tests {
         assert_eq!(reason(&with(11, 0)), Some(NotReady::CommandsDown(Duration::from_secs(11), None)));
         assert_eq!(reason(&with(0, 11)), Some(NotReady::PubSubDown(Duration::from_secs(11))));
         let optional = config::Readiness { redis_required: false, ..CONFIG };
-        assert_eq!(Readiness::decide(&with(99, 99), &optional).reason(), None);
+        assert_eq!(ReadinessReport::decide(&with(99, 99), &optional).reason(), None);
     }
 
     #[test]
@@ -353,22 +353,22 @@ mod tests {
         assert_eq!(reason(&waited(11)), Some(NotReady::QueueStalled(Duration::from_secs(11))));
         let optional = config::Readiness { redis_required: false, ..CONFIG };
         let mut down = waited(99);
-        assert!(Readiness::decide(&down, &optional).reason().is_some());
+        assert!(ReadinessReport::decide(&down, &optional).reason().is_some());
         down.backplane.commands_down = Duration::from_millis(1);
-        assert_eq!(Readiness::decide(&down, &optional).reason(), None);
+        assert_eq!(ReadinessReport::decide(&down, &optional).reason(), None);
     }
 
     #[test]
     fn the_drain_is_final() {
         let metrics = Metrics::new();
         let lifecycle = Lifecycle::new(&metrics);
-        assert_eq!(lifecycle.phase(), Phase::Starting);
+        assert_eq!(lifecycle.phase(), LifecyclePhase::Starting);
         lifecycle.started();
-        assert_eq!(lifecycle.phase(), Phase::Running);
+        assert_eq!(lifecycle.phase(), LifecyclePhase::Running);
         assert_eq!(metrics.draining.get(), 0);
         lifecycle.drain();
         lifecycle.started();
-        assert_eq!(lifecycle.phase(), Phase::Draining);
+        assert_eq!(lifecycle.phase(), LifecyclePhase::Draining);
         assert_eq!(metrics.draining.get(), 1);
     }
 }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{json, value::RawValue};
 use tickgate_wire::{payload::check_payload, push::TO_CONNECTION};
 
-use super::{Problem, ProblemKind, Shared, access, body, sessions::connection_id};
+use super::{ApiShared, Problem, ProblemKind, access, body, sessions::connection_id};
 use crate::{
     config::Right,
     metrics::KeyUse,
@@ -20,17 +20,17 @@ use crate::{
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Message<'a> {
+struct SendBody<'a> {
     connection_id: String,
     #[serde(borrow)]
     data: &'a RawValue,
 }
 
 /// Sends an object to one connection on any replica.
-pub(super) async fn send(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, Problem> {
+pub(super) async fn send(State(shared): State<Arc<ApiShared>>, request: Request) -> Result<Response, Problem> {
     let key = access::admitted_by(request.extensions())?;
     let body = body::json_bytes(&shared, request).await?;
-    let Message { connection_id: id, data } = serde_json::from_slice(&body).map_err(|error| {
+    let SendBody { connection_id: id, data } = serde_json::from_slice(&body).map_err(|error| {
         Problem::invalid(format!("a message has the form {{\"connection_id\", \"data\"}}: {error}"))
     })?;
     access::spend(&shared, &key)?;

@@ -17,9 +17,9 @@ use tickgate_wire::{
     time::Timestamp,
 };
 
-use super::{Problem, Shared, access, body, topics};
+use super::{ApiShared, Problem, access, body, topics};
 use crate::{
-    audit::{Caller, Target},
+    audit::{AuditTarget, Caller},
     auth::ApiKey,
     connection::attempt::is_connection_id,
     registry::{Carried, ConnectionPage, Control, Inquiry, Matching, OpenConnection},
@@ -38,7 +38,7 @@ const REVOCATION_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Filter of a listing: connections must match all given fields.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(super) struct Listing {
+pub(super) struct ConnectionQuery {
     connection_id: Option<String>,
     user: Option<String>,
     endpoint: Option<String>,
@@ -51,7 +51,7 @@ pub(super) struct Listing {
     limit: Option<usize>,
 }
 
-impl Listing {
+impl ConnectionQuery {
     /// Lists the connections of one user.
     pub(super) fn of(user: &UserId, cursor: Option<String>, limit: Option<usize>) -> Self {
         Self { user: Some(user.to_string()), cursor, limit, ..Self::default() }
@@ -65,7 +65,7 @@ impl Listing {
         Ok(limit)
     }
 
-    fn matching(&self, shared: &Shared, key: &ApiKey) -> Result<Matching, Problem> {
+    fn matching(&self, shared: &ApiShared, key: &ApiKey) -> Result<Matching, Problem> {
         if let Some(name) = &self.topic {
             topics::may_read(shared, key, name)?;
         }
@@ -94,7 +94,7 @@ pub(super) fn user_id(user: &str) -> Result<UserId, Problem> {
 }
 
 /// Checks that the endpoint exists.
-fn endpoint(shared: &Shared, name: Option<String>) -> Result<Option<String>, Problem> {
+fn endpoint(shared: &ApiShared, name: Option<String>) -> Result<Option<String>, Problem> {
     let profiles = &shared.config.profiles;
     match &name {
         Some(wrong) if !profiles.iter().any(|profile| profile.name == *wrong) => {
@@ -121,7 +121,7 @@ pub(super) fn connection_id(text: String) -> Result<String, Problem> {
 }
 
 #[derive(Serialize)]
-struct Connection {
+struct ListedConnection {
     connection_id: String,
     session: String,
     replica: String,
@@ -133,7 +133,7 @@ struct Connection {
     channels: Vec<String>,
 }
 
-impl Connection {
+impl ListedConnection {
     /// The fields that the key may see.
     fn shown(open: OpenConnection, key: &ApiKey) -> Self {
         let OpenConnection { connection_id, session, replica, user, endpoint, param, .. } = open;
@@ -145,17 +145,17 @@ impl Connection {
 
 /// The user of the listed connections.
 #[derive(Serialize)]
-pub(super) struct Of {
+pub(super) struct ListedUser {
     pub(super) user: UserId,
     /// False if the platform reported the user as inactive.
     pub(super) active: bool,
 }
 
 #[derive(Serialize)]
-struct Connections {
+struct ConnectionList {
     #[serde(flatten)]
-    of: Option<Of>,
-    connections: Vec<Connection>,
+    of: Option<ListedUser>,
+    connections: Vec<ListedConnection>,
     /// `null` on the last page.
     cursor: Option<String>,
     /// Whether all replicas responded.
@@ -164,23 +164,28 @@ struct Connections {
 
 /// Lists live connections of all replicas.
 pub(super) async fn connections(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<ApiShared>>,
     Extension(key): Extension<Arc<ApiKey>>,
-    listing: Result<Query<Listing>, QueryRejection>,
+    listing: Result<Query<ConnectionQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(listing) = listing.map_err(|error| Problem::invalid(error.body_text()))?;
     list(&shared, &key, listing, None).await
 }
 
-pub(super) async fn list(shared: &Shared, key: &ApiKey, listing: Listing, of: Option<Of>) -> Result<Response, Problem> {
+pub(super) async fn list(
+    shared: &ApiShared,
+    key: &ApiKey,
+    listing: ConnectionQuery,
+    of: Option<ListedUser>,
+) -> Result<Response, Problem> {
     let (matching, limit) = (listing.matching(shared, key)?, listing.limit()?);
     if !listing.cursor.as_deref().is_none_or(is_connection_id) {
         return Err(Problem::invalid("`cursor` must be that of the previous page"));
     }
     let answers = shared.registry.inquire(&Inquiry::List { matching, after: listing.cursor, limit }).await?;
     let ConnectionPage { connections, cursor, complete } = answers.page(limit);
-    let connections = connections.into_iter().map(|open| Connection::shown(open, key)).collect();
-    Ok(Json(Connections { of, connections, cursor, complete }).into_response())
+    let connections = connections.into_iter().map(|open| ListedConnection::shown(open, key)).collect();
+    Ok(Json(ConnectionList { of, connections, cursor, complete }).into_response())
 }
 
 #[derive(Deserialize)]
@@ -200,7 +205,7 @@ struct Disconnect {
 
 /// Closes a session, a connection, all connections of a user, or idle connections, on all replicas; with
 /// `revoke_seconds`, the user cannot reconnect with an old token.
-pub(super) async fn disconnect(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, Problem> {
+pub(super) async fn disconnect(State(shared): State<Arc<ApiShared>>, request: Request) -> Result<Response, Problem> {
     let caller = access::caller(request.extensions());
     let asked: Disconnect = body::json(&shared, request).await?;
     let reason = asked.reason.unwrap_or_else(|| CloseCode::Disconnected.name().to_owned());
@@ -239,19 +244,19 @@ pub(super) async fn disconnect(State(shared): State<Arc<Shared>>, request: Reque
                     return Err(Problem::invalid("`revoke_seconds` must be from 1 to 2592000 (30 days)"));
                 }
                 let carried = shared.registry.revoke(&user, ttl).await;
-                let target = Target { user: Some(&user), seconds: revoke, ..Target::default() };
+                let target = AuditTarget { user: Some(&user), seconds: revoke, ..AuditTarget::default() };
                 audited(&shared, &caller, "revoked a user's tokens", target, carried)?;
             } else {
                 let control = Control::CloseUser { user: user.to_string(), code, reason };
                 let carried = shared.registry.control(control).await;
-                let target = Target { user: Some(&user), ..Target::default() };
+                let target = AuditTarget { user: Some(&user), ..AuditTarget::default() };
                 audited(&shared, &caller, "disconnected a user", target, carried)?;
             }
         }
         (None, Some(session), _) => {
             let session = SessionId::parse(&session).ok_or_else(|| Problem::invalid("`session` must be a UUID"))?;
             let carried = shared.registry.control(Control::Close { session: session.to_string(), code, reason }).await;
-            let target = Target { session: Some(session), ..Target::default() };
+            let target = AuditTarget { session: Some(session), ..AuditTarget::default() };
             audited(&shared, &caller, "disconnected a session", target, carried)?;
         }
         // Exactly one is present.
@@ -262,7 +267,7 @@ pub(super) async fn disconnect(State(shared): State<Arc<Shared>>, request: Reque
 }
 
 /// Closes the matching connections and returns their number.
-async fn close(shared: &Shared, caller: &Caller, matching: Matching, reason: String) -> Result<Response, Problem> {
+async fn close(shared: &ApiShared, caller: &Caller, matching: Matching, reason: String) -> Result<Response, Problem> {
     let (id, endpoint) = (matching.connection_id.clone(), matching.endpoint.clone());
     let (action, seconds) = match &id {
         Some(_) => ("disconnected a connection", None),
@@ -277,7 +282,8 @@ async fn close(shared: &Shared, caller: &Caller, matching: Matching, reason: Str
         }
         Err(error) => (0, Some(format!("done on this replica only: the others could not be reached ({error}); retry"))),
     };
-    let target = Target { connection_id: id.as_deref(), seconds, value: endpoint.as_deref(), ..Target::default() };
+    let target =
+        AuditTarget { connection_id: id.as_deref(), seconds, value: endpoint.as_deref(), ..AuditTarget::default() };
     shared.audit.action(caller, action, target, left.as_ref().map(|left| left as &dyn fmt::Display));
     match left {
         Some(left) => Err(access::overloaded(left)),
@@ -287,10 +293,10 @@ async fn close(shared: &Shared, caller: &Caller, matching: Matching, reason: Str
 
 /// Writes an operator's action to the audit log, whether it succeeded or not.
 pub(super) fn audited(
-    shared: &Shared,
+    shared: &ApiShared,
     caller: &Caller,
     action: &str,
-    target: Target<'_>,
+    target: AuditTarget<'_>,
     carried: Carried,
 ) -> Result<(), Problem> {
     let left = left_to_do(carried);

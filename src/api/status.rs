@@ -12,7 +12,7 @@ use serde::Serialize;
 use tickgate_wire::time::Timestamp;
 use tokio::sync::Mutex;
 
-use super::{Phase, Problem, Shared, access};
+use super::{ApiShared, LifecyclePhase, Problem, access};
 use crate::{problem::millis, registry::ClusterFigures};
 
 /// How long all requests share the figures of the cluster.
@@ -26,7 +26,7 @@ const CONNECTIONS_MAX: usize = 10_000;
 #[derive(Debug, Default)]
 pub(super) struct ClusterCache(Mutex<Option<(Instant, Option<ClusterFigures>)>>);
 
-impl Shared {
+impl ApiShared {
     /// Figures of the cluster, at most [`CLUSTER_TTL`] old; `None` if the registry does not respond or does not list
     /// this replica.
     async fn cluster_figures(&self) -> Option<ClusterFigures> {
@@ -46,7 +46,7 @@ impl Shared {
     }
 }
 
-impl Shared {
+impl ApiShared {
     /// Open connections of all replicas, or of this one if the others' are not available at once.
     pub(super) async fn connections_of_all(&self) -> u64 {
         let own = self.figures.connections() as u64;
@@ -57,7 +57,7 @@ impl Shared {
 }
 
 #[derive(Serialize)]
-pub(super) struct Status {
+pub(super) struct ReplicaSummary {
     /// `active`, `degraded` if only this replica's figures are known, or `draining`.
     status: &'static str,
     active_connections: u64,
@@ -78,7 +78,7 @@ struct ReplicaStatus {
     total_subscriptions: u64,
 }
 
-pub(super) async fn status(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Json<Status> {
+pub(super) async fn status(State(shared): State<Arc<ApiShared>>, headers: HeaderMap) -> Json<ReplicaSummary> {
     let own = ReplicaStatus {
         id: shared.replica.to_string(),
         name: shared.config.server.name.clone(),
@@ -88,7 +88,7 @@ pub(super) async fn status(State(shared): State<Arc<Shared>>, headers: HeaderMap
     };
     let cluster = shared.cluster_figures().await;
     let status = match (shared.lifecycle.phase(), &cluster) {
-        (Phase::Draining, _) => "draining",
+        (LifecyclePhase::Draining, _) => "draining",
         (_, None) => "degraded",
         _ => "active",
     };
@@ -98,7 +98,7 @@ pub(super) async fn status(State(shared): State<Arc<Shared>>, headers: HeaderMap
         others.into_iter().filter(|(id, _)| *id != shared.replica).map(|(_, figures)| figures).collect();
     let names_allowed = shared.config.development || access::may_read(&shared, &headers);
     let users = if names_allowed { shared.registry.users(CONNECTIONS_MAX).await.ok() } else { None };
-    Json(Status {
+    Json(ReplicaSummary {
         status,
         active_connections: own.active_connections + others.iter().map(|figures| figures.connections).sum::<u64>(),
         user_connections: users.unwrap_or_default(),
@@ -111,7 +111,7 @@ pub(super) async fn status(State(shared): State<Arc<Shared>>, headers: HeaderMap
 }
 
 #[derive(Serialize)]
-struct Listed {
+struct ListedReplica {
     id: String,
     /// Empty if the replica reports none.
     name: String,
@@ -122,11 +122,11 @@ struct Listed {
 }
 
 /// Lists all live replicas by name.
-pub(super) async fn replicas(State(shared): State<Arc<Shared>>) -> Result<Json<serde_json::Value>, Problem> {
+pub(super) async fn replicas(State(shared): State<Arc<ApiShared>>) -> Result<Json<serde_json::Value>, Problem> {
     let found = shared.registry.cluster().await?.replicas;
     let mut replicas: Vec<_> = found
         .into_iter()
-        .map(|(id, figures)| Listed {
+        .map(|(id, figures)| ListedReplica {
             id: id.to_string(),
             name: figures.name,
             active_connections: figures.connections,

@@ -18,9 +18,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::auth::ApiKey;
 
 use super::{
-    Lifecycle, Phase, Problem, ProblemKind, Shared, access,
-    entry::Outcome,
-    lines::{Line, LineCutter},
+    ApiShared, Lifecycle, LifecyclePhase, Problem, ProblemKind, access,
+    entry::EntryOutcome,
+    lines::{InputLine, LineCutter},
 };
 
 /// Maximum number and size of a stream's unconfirmed publications: enough for several pipelines to Redis, so that
@@ -33,32 +33,32 @@ const JOINED_MAX: usize = 256;
 const ENVELOPE_BYTES_MAX: usize = 4 * 1024;
 
 /// The input lines of one request.
-struct Input {
+struct RequestLines {
     chunks: BodyDataStream,
     cutter: LineCutter,
     lifecycle: Lifecycle,
     idle_timeout: Duration,
-    end: End,
+    end: InputEnd,
     /// Held until the last result is sent.
     _permit: OwnedSemaphorePermit,
 }
 
 /// Whether more input can arrive.
 #[derive(PartialEq, Eq)]
-enum End {
+enum InputEnd {
     Open,
     /// The body is complete: the rest is a line.
     Whole,
     Over,
 }
 
-impl Input {
+impl RequestLines {
     /// The next available line.
-    fn line(&mut self) -> Option<Line> {
+    fn line(&mut self) -> Option<InputLine> {
         self.cutter.next().or_else(|| {
-            let last = (self.end == End::Whole).then(|| self.cutter.finish()).flatten();
-            if self.end == End::Whole {
-                self.end = End::Over;
+            let last = (self.end == InputEnd::Whole).then(|| self.cutter.finish()).flatten();
+            if self.end == InputEnd::Whole {
+                self.end = InputEnd::Over;
             }
             last
         })
@@ -69,36 +69,36 @@ impl Input {
     async fn read(&mut self) {
         let chunk = tokio::select! {
             chunk = tokio::time::timeout(self.idle_timeout, self.chunks.next()) => chunk,
-            () = self.lifecycle.draining() => return self.end = End::Over,
+            () = self.lifecycle.draining() => return self.end = InputEnd::Over,
         };
         match chunk {
             Ok(Some(Ok(bytes))) => self.cutter.push(&bytes),
             // A broken body ends in half a line, which must not be published.
-            Ok(Some(Err(_))) | Err(_) => self.end = End::Over,
-            Ok(None) => self.end = End::Whole,
+            Ok(Some(Err(_))) | Err(_) => self.end = InputEnd::Over,
+            Ok(None) => self.end = InputEnd::Whole,
         }
     }
 }
 
 /// The accepted lines of one request, until their results are sent.
-struct Run {
-    shared: Arc<Shared>,
-    input: Input,
+struct PendingResults {
+    shared: Arc<ApiShared>,
+    input: RequestLines,
     key: Arc<ApiKey>,
     line_bytes_max: usize,
     /// In the order of the lines. Only the first is awaited: the same pipeline usually completes those behind it,
     /// without another wake-up.
-    under_way: VecDeque<UnderWay>,
+    under_way: VecDeque<SubmittedLine>,
     under_way_bytes: usize,
 }
 
 /// A submitted line.
-struct UnderWay {
+struct SubmittedLine {
     bytes: usize,
-    outcome: Pin<Box<dyn Future<Output = Outcome> + Send>>,
+    outcome: Pin<Box<dyn Future<Output = EntryOutcome> + Send>>,
 }
 
-impl Run {
+impl PendingResults {
     /// The next results, all that are available. `None` after the last.
     async fn results(&mut self) -> Option<Bytes> {
         loop {
@@ -109,9 +109,10 @@ impl Run {
                 let bytes = line.text.as_ref().map_or(0, Bytes::len);
                 let outcome = Box::pin(outcome(&self.shared, &line, self.line_bytes_max, &self.key));
                 self.under_way_bytes += bytes;
-                self.under_way.push_back(UnderWay { bytes, outcome });
+                self.under_way.push_back(SubmittedLine { bytes, outcome });
             }
-            let (waits, reads, has_room) = (!self.under_way.is_empty(), self.input.end == End::Open, self.has_room());
+            let (waits, reads, has_room) =
+                (!self.under_way.is_empty(), self.input.end == InputEnd::Open, self.has_room());
             if !waits && !reads {
                 return None;
             }
@@ -131,7 +132,7 @@ impl Run {
 }
 
 /// The first outcome, and the available ones behind it.
-async fn arrived(under_way: &mut VecDeque<UnderWay>, bytes: &mut usize) -> Vec<Outcome> {
+async fn arrived(under_way: &mut VecDeque<SubmittedLine>, bytes: &mut usize) -> Vec<EntryOutcome> {
     let mut outcomes = Vec::new();
     poll_fn(move |context| {
         while outcomes.len() < JOINED_MAX
@@ -147,8 +148,8 @@ async fn arrived(under_way: &mut VecDeque<UnderWay>, bytes: &mut usize) -> Vec<O
 }
 
 /// Responds with the stream of results.
-pub(super) async fn publish(shared: &Arc<Shared>, request: Request) -> Result<Response, Problem> {
-    if shared.lifecycle.phase() == Phase::Draining {
+pub(super) async fn publish(shared: &Arc<ApiShared>, request: Request) -> Result<Response, Problem> {
+    if shared.lifecycle.phase() == LifecyclePhase::Draining {
         return Err(access::overloaded("the replica is draining; connect to another one"));
     }
     let permit = Arc::clone(&shared.streams)
@@ -157,30 +158,36 @@ pub(super) async fn publish(shared: &Arc<Shared>, request: Request) -> Result<Re
     let key = access::admitted_by(request.extensions())?;
     let asks_first = request.headers().contains_key(header::EXPECT);
     let line_bytes_max = shared.config.limits.payload_bytes_max + ENVELOPE_BYTES_MAX;
-    let mut input = Input {
+    let mut input = RequestLines {
         chunks: request.into_body().into_data_stream(),
         cutter: LineCutter::new(line_bytes_max),
         lifecycle: shared.lifecycle.clone(),
         idle_timeout: shared.patience.idle_timeout,
-        end: End::Open,
+        end: InputEnd::Open,
         _permit: permit,
     };
     // `100 Continue` is sent when the body is first read, which must be before the response begins.
     if asks_first {
         input.read().await;
     }
-    let run =
-        Run { shared: Arc::clone(shared), input, key, line_bytes_max, under_way: VecDeque::new(), under_way_bytes: 0 };
+    let run = PendingResults {
+        shared: Arc::clone(shared),
+        input,
+        key,
+        line_bytes_max,
+        under_way: VecDeque::new(),
+        under_way_bytes: 0,
+    };
     let results = stream::unfold(run, async |mut run| run.results().await.map(|text| (Ok::<_, Infallible>(text), run)));
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(results)).into_response())
 }
 
 fn outcome(
-    shared: &Shared,
-    line: &Line,
+    shared: &ApiShared,
+    line: &InputLine,
     bytes_max: usize,
     key: &ApiKey,
-) -> impl Future<Output = Outcome> + Send + use<> {
+) -> impl Future<Output = EntryOutcome> + Send + use<> {
     let number = line.number;
     let result = line.text.as_ref().map(|text| shared.hand_over(text, None, key));
     async move {
@@ -188,11 +195,11 @@ fn outcome(
             Some(result) => result.await,
             None => Err(Problem::new(ProblemKind::MessageTooBig, format!("a line must not exceed {bytes_max} bytes"))),
         };
-        Outcome::new(Some(number), result)
+        EntryOutcome::new(Some(number), result)
     }
 }
 
-fn joined(outcomes: &[Outcome]) -> Bytes {
+fn joined(outcomes: &[EntryOutcome]) -> Bytes {
     let mut text = Vec::with_capacity(outcomes.len() * 64);
     for outcome in outcomes {
         // Serializing plain data into memory cannot fail.

@@ -15,7 +15,7 @@ use axum::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::json;
 
-use super::{Problem, ProblemKind, Shared, access};
+use super::{ApiShared, Problem, ProblemKind, access};
 use crate::{
     auth::TokenError,
     metrics::{AuthFailure, RateScope},
@@ -26,7 +26,7 @@ use crate::{
 const TICKET_BYTES: usize = 16;
 
 /// Issues a ticket for the token in the `Authorization` header.
-pub(super) async fn issue(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Result<Response, Problem> {
+pub(super) async fn issue(State(shared): State<Arc<ApiShared>>, headers: HeaderMap) -> Result<Response, Problem> {
     let Some(token) = access::bearer(&headers) else {
         shared.metrics.auth_failures_total.of(AuthFailure::Missing).inc();
         return Err(Problem::new(ProblemKind::AuthRequired, "a token is required, as `Authorization: Bearer <token>`"));
@@ -60,7 +60,7 @@ pub(super) async fn issue(State(shared): State<Arc<Shared>>, headers: HeaderMap)
     Ok((StatusCode::CREATED, body).into_response())
 }
 
-fn refused(shared: &Shared, error: TokenError) -> Problem {
+fn refused(shared: &ApiShared, error: TokenError) -> Problem {
     shared.metrics.auth_failures_total.of(error.reason()).inc();
     if error.is_ours() {
         access::overloaded(error.to_string())

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tickgate_wire::model::{Class, Content, Message, StreamId, Topic, TopicRule, TopicRules, UserId};
 
-use super::{Problem, ProblemKind, Shared};
+use super::{ApiShared, Problem, ProblemKind};
 use crate::{
     auth::ApiKey,
     backplane::{ChannelMessages, Newest, NewestOfChannel, ReadLimits},
@@ -28,12 +28,12 @@ const PAGE_MAX: usize = 1_000;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Listing {
+pub(super) struct TopicQuery {
     limit: Option<usize>,
 }
 
 #[derive(Serialize)]
-struct Listed {
+struct ListedTopic {
     topic: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<String>,
@@ -43,18 +43,18 @@ struct Listed {
 }
 
 #[derive(Serialize)]
-struct Topics {
+struct TopicList {
     replica: String,
-    topics: Vec<Listed>,
+    topics: Vec<ListedTopic>,
     /// All followed topics, listed or not.
     total: usize,
 }
 
 /// Lists the topics that this replica follows, by number of subscriptions in descending order.
 pub(super) async fn topics(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<ApiShared>>,
     Extension(key): Extension<Arc<ApiKey>>,
-    listing: Result<Query<Listing>, QueryRejection>,
+    listing: Result<Query<TopicQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(listing) = listing.map_err(|error| Problem::invalid(error.body_text()))?;
     let limit = listing.limit.unwrap_or(LISTED_DEFAULT).min(LISTED_MAX);
@@ -62,7 +62,7 @@ pub(super) async fn topics(
     let within = |(topic, _): &(Topic, usize)| key.reaches(topic.as_str());
     let topics = shared.figures.busiest(limit).into_iter().filter(within).map(|(topic, subscribers)| {
         let rule = shared.config.topics.of_topic(&topic);
-        Listed {
+        ListedTopic {
             user: topic.owner().map(str::to_owned),
             class: rule.class,
             retained: rule.retain_max > 0,
@@ -70,19 +70,19 @@ pub(super) async fn topics(
             subscribers,
         }
     });
-    Ok(Json(Topics { replica: shared.replica.to_string(), topics: topics.collect(), total }).into_response())
+    Ok(Json(TopicList { replica: shared.replica.to_string(), topics: topics.collect(), total }).into_response())
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Named {
+pub(super) struct TopicOwner {
     /// The owner, if `topic` names a private channel.
     user: Option<String>,
 }
 
 /// How publications of a topic are retained and delivered.
 #[derive(Serialize)]
-struct Rule<'a> {
+struct TopicSettings<'a> {
     topic: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<&'a str>,
@@ -97,20 +97,20 @@ struct Rule<'a> {
 
 /// The rule of a topic or private channel, for engines that write to Redis directly.
 pub(super) async fn rule(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<ApiShared>>,
     Path(name): Path<String>,
-    named: Result<Query<Named>, QueryRejection>,
+    named: Result<Query<TopicOwner>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(named) = named.map_err(|error| Problem::invalid(error.body_text()))?;
     let (topic, stored_channel) = topic_of(&shared.config.topics, &name, named.user.as_deref())?;
     let (rule, stored_as) = (shared.config.topics.of_topic(&topic), topic.to_string());
-    let answer = Rule { topic: &name, user: named.user.as_deref(), stored_as, stored_channel, rule };
+    let answer = TopicSettings { topic: &name, user: named.user.as_deref(), stored_as, stored_channel, rule };
     Ok(Json(answer).into_response())
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Asked {
+pub(super) struct HistoryQuery {
     /// The owner, if `topic` names a private channel.
     user: Option<String>,
     /// Only entries after this id.
@@ -121,29 +121,29 @@ pub(super) struct Asked {
 }
 
 #[derive(Serialize)]
-struct Entry<'a> {
+struct HistoryEntry<'a> {
     id: Option<StreamId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     channel: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    lost: Option<Lost>,
+    lost: Option<LostPublications>,
 }
 
 /// Acknowledged publications that Redis lost.
 #[derive(Serialize)]
-struct Lost {
+struct LostPublications {
     after: StreamId,
     before: StreamId,
 }
 
 #[derive(Serialize)]
-struct History<'a> {
+struct TopicHistory<'a> {
     topic: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<&'a str>,
-    messages: Vec<Entry<'a>>,
+    messages: Vec<HistoryEntry<'a>>,
     /// Whether nothing is missing between `since` and the last entry.
     complete: bool,
     /// Whether more entries follow: request them with `since=<cursor>`.
@@ -153,10 +153,10 @@ struct History<'a> {
 
 /// Retained publications of a topic or a user's private channel.
 pub(super) async fn history(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<ApiShared>>,
     Extension(key): Extension<Arc<ApiKey>>,
     Path(name): Path<String>,
-    asked: Result<Query<Asked>, QueryRejection>,
+    asked: Result<Query<HistoryQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(asked) = asked.map_err(|error| Problem::invalid(error.body_text()))?;
     if asked.since.is_some() && asked.last.is_some() {
@@ -192,8 +192,14 @@ pub(super) async fn history(
     // A user's stream holds all reliable channels: entries of other channels are skipped, but the cursor passes them.
     let wanted = |message: &Message| channel.is_none() || message.channel.as_deref() == channel || is_lost(message);
     let messages = messages.iter().filter(|message| wanted(message)).filter_map(|message| entry(message)).collect();
-    let history =
-        History { topic: &name, user: asked.user.as_deref(), messages, complete: contiguous && !lost, more, cursor };
+    let history = TopicHistory {
+        topic: &name,
+        user: asked.user.as_deref(),
+        messages,
+        complete: contiguous && !lost,
+        more,
+        cursor,
+    };
     Ok(Json(history).into_response())
 }
 
@@ -206,7 +212,7 @@ pub(super) struct AskedPresence {
 }
 
 #[derive(Serialize)]
-struct Followers<'a> {
+struct TopicFollowers<'a> {
     topic: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<&'a str>,
@@ -219,7 +225,7 @@ struct Followers<'a> {
 
 /// The subscribers of a topic or private channel on all replicas.
 pub(super) async fn presence(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<ApiShared>>,
     Extension(key): Extension<Arc<ApiKey>>,
     asked: Result<Query<AskedPresence>, QueryRejection>,
 ) -> Result<Response, Problem> {
@@ -227,11 +233,11 @@ pub(super) async fn presence(
     may_read(&shared, &key, &name)?;
     let (topic, _) = topic_of(&shared.config.topics, &name, user.as_deref())?;
     let Presence { connections, users, more } = shared.registry.presence(&topic.audience(&name)).await?;
-    Ok(Json(Followers { topic: &name, user: user.as_deref(), connections, users, more }).into_response())
+    Ok(Json(TopicFollowers { topic: &name, user: user.as_deref(), connections, users, more }).into_response())
 }
 
 /// Checks that the key may read this topic.
-pub(super) fn may_read(shared: &Shared, key: &ApiKey, name: &str) -> Result<(), Problem> {
+pub(super) fn may_read(shared: &ApiShared, key: &ApiKey, name: &str) -> Result<(), Problem> {
     if key.reaches(name) {
         return Ok(());
     }
@@ -239,7 +245,7 @@ pub(super) fn may_read(shared: &Shared, key: &ApiKey, name: &str) -> Result<(), 
     Err(Problem::new(ProblemKind::Forbidden, format!("the API key {} may not read {name:?}", key.name)))
 }
 
-impl Shared {
+impl ApiShared {
     /// Limits on reading a user's stream for one of its channels.
     fn looked_at(&self) -> ReadLimits {
         let limits = &self.config.limits;
@@ -257,14 +263,14 @@ fn topic_of<'a>(rules: &TopicRules, name: &'a str, user: Option<&str>) -> Result
     Ok((private.topic, private.in_user_stream.then_some(name)))
 }
 
-fn entry(message: &Message) -> Option<Entry<'_>> {
-    let entry = Entry { id: message.id, channel: message.channel.as_deref(), data: None, lost: None };
+fn entry(message: &Message) -> Option<HistoryEntry<'_>> {
+    let entry = HistoryEntry { id: message.id, channel: message.channel.as_deref(), data: None, lost: None };
     match &message.content {
         // Checked when it was published; an entry that is no longer valid JSON is omitted.
-        Content::Data(payload) => Some(Entry { data: Some(serde_json::from_slice(payload).ok()?), ..entry }),
+        Content::Data(payload) => Some(HistoryEntry { data: Some(serde_json::from_slice(payload).ok()?), ..entry }),
         Content::Unreadable => {
             let id = message.id?;
-            Some(Entry { lost: Some(Lost { after: id.previous(), before: id.next() }), ..entry })
+            Some(HistoryEntry { lost: Some(LostPublications { after: id.previous(), before: id.next() }), ..entry })
         }
     }
 }

@@ -13,21 +13,21 @@ use serde::Deserialize;
 use tickgate_wire::model::{Topic, UserId};
 
 use super::{
-    Problem, Shared, access,
+    ApiShared, Problem, access,
     admin::{TraceSubject, seconds_of},
     body,
 };
-use crate::audit::Target;
+use crate::audit::AuditTarget;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Wanted {
+struct TraceQuery {
     user: Option<String>,
     topic: Option<String>,
     seconds: u64,
 }
 
-impl Wanted {
+impl TraceQuery {
     fn subject(&self) -> Result<TraceSubject, Problem> {
         match (&self.user, &self.topic) {
             (Some(user), None) => {
@@ -44,14 +44,14 @@ impl Wanted {
 }
 
 /// Responds with one line per event.
-pub(super) async fn trace(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, Problem> {
+pub(super) async fn trace(State(shared): State<Arc<ApiShared>>, request: Request) -> Result<Response, Problem> {
     let caller = access::caller(request.extensions());
-    let wanted: Wanted = body::json(&shared, request).await?;
+    let wanted: TraceQuery = body::json(&shared, request).await?;
     let (subject, time) = (wanted.subject()?, seconds_of(wanted.seconds)?);
     let (seconds, found) = (Some(wanted.seconds), shared.operator.trace(subject.clone(), time));
     let target = match &subject {
-        TraceSubject::User(user) => Target { user: Some(user), seconds, ..Target::default() },
-        TraceSubject::Topic(topic) => Target { topic: Some(topic.as_str()), seconds, ..Target::default() },
+        TraceSubject::User(user) => AuditTarget { user: Some(user), seconds, ..AuditTarget::default() },
+        TraceSubject::Topic(topic) => AuditTarget { topic: Some(topic.as_str()), seconds, ..AuditTarget::default() },
     };
     let failure = "the maximum number of traces is running";
     shared.audit.action(&caller, "traced", target, found.is_none().then_some(&failure));

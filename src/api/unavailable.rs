@@ -5,14 +5,14 @@ use std::time::Duration;
 use tickgate_wire::code::ProblemKind;
 
 use crate::{
-    backplane::{self, Refusal},
+    backplane::{self, PublishRefusal},
     problem::Problem,
     registry,
 };
 
 /// A publication that was certainly not stored.
-impl From<Refusal> for Problem {
-    fn from(refusal: Refusal) -> Self {
+impl From<PublishRefusal> for Problem {
+    fn from(refusal: PublishRefusal) -> Self {
         Self::new(ProblemKind::TryAgainLater, format!("the publication was not stored: {refusal}"))
             .retry_after(Duration::from_secs(refusal_wait_secs(refusal)))
     }
@@ -20,16 +20,16 @@ impl From<Refusal> for Problem {
 
 /// Typical duration of each refusal, in seconds: a full queue drains at once, loading takes a while, and full memory or
 /// a full disk needs an operator.
-const fn refusal_wait_secs(refusal: Refusal) -> u64 {
+const fn refusal_wait_secs(refusal: PublishRefusal) -> u64 {
     match refusal {
-        Refusal::Overloaded
-        | Refusal::Busy
-        | Refusal::Disconnected
-        | Refusal::NoReplicas
-        | Refusal::Expired
-        | Refusal::Superseded { .. } => 1,
-        Refusal::Loading | Refusal::ReadOnly => 5,
-        Refusal::OutOfMemory | Refusal::Disk | Refusal::Denied => 30,
+        PublishRefusal::Overloaded
+        | PublishRefusal::Busy
+        | PublishRefusal::Disconnected
+        | PublishRefusal::NoReplicas
+        | PublishRefusal::Expired
+        | PublishRefusal::Superseded { .. } => 1,
+        PublishRefusal::Loading | PublishRefusal::ReadOnly => 5,
+        PublishRefusal::OutOfMemory | PublishRefusal::Disk | PublishRefusal::Denied => 30,
     }
 }
 
@@ -40,8 +40,8 @@ impl From<registry::Unavailable> for Problem {
     }
 }
 
-impl From<backplane::Unavailable> for Problem {
-    fn from(error: backplane::Unavailable) -> Self {
+impl From<backplane::StreamUnavailable> for Problem {
+    fn from(error: backplane::StreamUnavailable) -> Self {
         tracing::debug!(%error, "a stream could not be read for an API request");
         Self::new(ProblemKind::TryAgainLater, "the history is unavailable").retry_after(Duration::from_secs(1))
     }

@@ -8,7 +8,7 @@ use std::{
 use tickgate_wire::model::Topic;
 use tokio::runtime::Handle;
 
-use crate::{api::Figures, connection::replica::Replica, tasks::Stop};
+use crate::{api::LiveFigures, connection::replica::Replica, tasks::Stop};
 
 /// Time between two samples. Sampling costs less than a microsecond per connection.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -53,7 +53,7 @@ fn gauge(count: usize) -> i64 {
 /// What the API reports about this replica.
 pub(super) struct OwnFigures(pub(super) Arc<Replica>);
 
-impl Figures for OwnFigures {
+impl LiveFigures for OwnFigures {
     fn connections(&self) -> usize {
         self.0.connections.len()
     }

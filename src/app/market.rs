@@ -16,9 +16,9 @@ pub(super) fn open_recording(config: &Config) -> Result<Option<File>, BuildError
 }
 
 /// The parts on which feeds build.
-pub(super) fn feed_sources(replica: &Arc<Replica>) -> feeds::Sources {
+pub(super) fn feed_sources(replica: &Arc<Replica>) -> feeds::FeedContext {
     let hub = replica.hub.clone();
-    feeds::Sources {
+    feeds::FeedContext {
         publisher: replica.publisher.clone(),
         backplane: replica.backplane.clone(),
         registry: replica.registry.clone(),

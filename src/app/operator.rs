@@ -19,18 +19,18 @@ pub(super) struct Controls {
     pub(super) replica: Arc<Replica>,
     pub(super) lifecycle: Lifecycle,
     /// Known only when the replica runs in its own process.
-    pub(super) outside: Arc<Outside>,
+    pub(super) outside: Arc<ProcessContext>,
 }
 
 /// What the process that contains the replica knows.
 #[derive(Debug, Default)]
-pub(super) struct Outside {
+pub(super) struct ProcessContext {
     /// The configuration in force.
     pub(super) effective: ArcSwapOption<Effective>,
     pub(super) filter: ArcSwapOption<LogFilter>,
 }
 
-impl Outside {
+impl ProcessContext {
     /// The `log.filter` that is configured now.
     fn filter_configured(&self) -> Option<String> {
         let effective = self.effective.load_full()?;

@@ -18,11 +18,11 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use super::{listeners::Acceptors, load, operator::Outside};
+use super::{listeners::Acceptors, load, operator::ProcessContext};
 use crate::{
     auth::Verifier,
     clock,
-    config::{Config, Effective, Problems, Sources},
+    config::{Config, ConfigSources, Effective, Problems},
     connection::replica::Replica,
     metrics::ReloadResult,
     redis_link,
@@ -38,7 +38,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// What is read again, and the parts that use it.
 #[derive(Debug)]
 pub struct Reload {
-    sources: Sources,
+    sources: ConfigSources,
     /// Before the files were first read.
     since: SystemTime,
     effective: Arc<Effective>,
@@ -51,7 +51,7 @@ pub struct Reload {
 /// Identifies a version of a file without reading it: device, inode and size, and the times of its content and its
 /// inode, in seconds and nanoseconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Mark {
+struct FileVersion {
     file: (u64, u64, u64),
     content: (i64, i64),
     entry: (i64, i64),
@@ -60,7 +60,7 @@ struct Mark {
 /// Maximum lag of the clock that stamps files.
 const CLOCK_STEP: Duration = Duration::from_millis(20);
 
-impl Mark {
+impl FileVersion {
     /// Whether the file may have changed since then.
     fn is_since(&self, time: SystemTime) -> bool {
         let since = (time - CLOCK_STEP).duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -71,7 +71,7 @@ impl Mark {
 impl Reload {
     /// For `sources`, which were first read at or after `since`, with the result `effective`.
     #[must_use]
-    pub fn new(sources: Sources, effective: Effective, since: SystemTime) -> Self {
+    pub fn new(sources: ConfigSources, effective: Effective, since: SystemTime) -> Self {
         Self { sources, since, effective: Arc::new(effective), hang_up: Arc::default(), filter: None }
     }
 
@@ -88,7 +88,7 @@ impl Reload {
     }
 
     /// Lets the operator see the configuration in force, and change the log filter.
-    pub(super) fn show(&self, outside: &Outside) {
+    pub(super) fn show(&self, outside: &ProcessContext) {
         outside.effective.store(Some(self.effective.clone()));
         outside.filter.store(self.filter.clone().map(Arc::new));
     }
@@ -97,7 +97,7 @@ impl Reload {
     pub(super) async fn run(
         mut self,
         replica: Arc<Replica>,
-        (acceptors, outside): (Acceptors, Arc<Outside>),
+        (acceptors, outside): (Acceptors, Arc<ProcessContext>),
         mut stop: Stop,
     ) {
         let mut files = replica.config.files.clone();
@@ -144,7 +144,7 @@ impl Reload {
         let metrics = &replica.metrics;
         let (sources, before) = (self.sources.clone(), replica.config.clone());
         let read = blocking(move || read(&sources, &before)).await.unwrap_or_else(|| Err(panicked()));
-        let Read { config, effective, verifier, acceptors: read } = match read {
+        let LoadedSettings { config, effective, verifier, acceptors: read } = match read {
             Ok(read) => read,
             Err(problems) => {
                 let problems = problems.to_string().replace("\n  ", "; ");
@@ -179,7 +179,7 @@ impl Reload {
 }
 
 /// The new settings, validated as at the start.
-struct Read {
+struct LoadedSettings {
     config: Config,
     effective: Effective,
     verifier: Verifier,
@@ -187,7 +187,7 @@ struct Read {
 }
 
 /// Reads everything, for a replica that was started with `before`.
-fn read(sources: &Sources, before: &Config) -> Result<Read, Problems> {
+fn read(sources: &ConfigSources, before: &Config) -> Result<LoadedSettings, Problems> {
     let (mut config, effective) = load(sources)?;
     if config.development != before.development {
         let mut problems = Problems::default();
@@ -196,7 +196,7 @@ fn read(sources: &Sources, before: &Config) -> Result<Read, Problems> {
     }
     config.keep_generated(before);
     let (verifier, acceptors) = (Verifier::new(&config.auth)?, Acceptors::new(&config.server)?);
-    Ok(Read { config, effective, verifier, acceptors })
+    Ok(LoadedSettings { config, effective, verifier, acceptors })
 }
 
 fn panicked() -> Problems {
@@ -222,15 +222,15 @@ async fn take_redis_over(replica: &Replica, config: &Config) {
 }
 
 /// Polls all files on a blocking thread.
-async fn look(files: &[PathBuf]) -> Vec<Option<Mark>> {
+async fn look(files: &[PathBuf]) -> Vec<Option<FileVersion>> {
     let files = files.to_vec();
     blocking(move || files.iter().map(|path| mark(path)).collect()).await.unwrap_or_default()
 }
 
 /// `None`: the file does not exist now.
-fn mark(path: &Path) -> Option<Mark> {
+fn mark(path: &Path) -> Option<FileVersion> {
     let found = fs::metadata(path).ok()?;
-    Some(Mark {
+    Some(FileVersion {
         file: (found.dev(), found.ino(), found.size()),
         content: (found.mtime(), found.mtime_nsec()),
         entry: (found.ctime(), found.ctime_nsec()),

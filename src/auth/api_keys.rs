@@ -24,11 +24,11 @@ pub struct ApiKey {
     topics: Option<Vec<Pattern>>,
     certificate: Option<String>,
     rate: Rate,
-    spent: Arc<Spent>,
+    spent: Arc<KeyRateLimit>,
 }
 
 /// The key's rate limit state. Survives a reload if the key keeps its name.
-struct Spent {
+struct KeyRateLimit {
     began: Instant,
     // Held only for an addition.
     bucket: Mutex<Bucket>,
@@ -48,7 +48,7 @@ impl ApiKey {
             topics: key.topics.clone(),
             certificate: key.certificate.clone(),
             rate: key.rate,
-            spent: Arc::new(Spent { began: Instant::now(), bucket: Mutex::default() }),
+            spent: Arc::new(KeyRateLimit { began: Instant::now(), bucket: Mutex::default() }),
         }
     }
 

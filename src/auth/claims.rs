@@ -9,7 +9,7 @@ use serde::{
 use serde_json::value::RawValue;
 use tickgate_wire::model::{IssuedAt, Pattern, UserId};
 
-use super::{Identity, Rights, TokenError};
+use super::{Rights, TokenError, TokenIdentity};
 use crate::config;
 
 /// The last second of the year 9999: later times are mistakes (milliseconds, 1e300), not dates.
@@ -32,7 +32,7 @@ pub(super) struct ClaimRules {
 /// Each claim as written: its type is checked where it is used, so that the refusal can name it. The derive refuses
 /// duplicate claims.
 #[derive(Deserialize)]
-struct Claims<'a> {
+struct RawClaims<'a> {
     #[serde(borrow, default, deserialize_with = "present")]
     exp: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "present")]
@@ -75,12 +75,12 @@ impl ClaimRules {
     }
 
     /// The identity in the claims as of `now` (seconds since 1970).
-    pub(super) fn identity(&self, json: &str, now: u64) -> Result<Identity, TokenError> {
+    pub(super) fn identity(&self, json: &str, now: u64) -> Result<TokenIdentity, TokenError> {
         // The derive would also accept a list with the fields in order.
         if !json.trim_start().starts_with('{') {
             return Err(TokenError::Claim("all"));
         }
-        let claims: Claims = serde_json::from_str(json).map_err(|_| TokenError::Claim("all"))?;
+        let claims: RawClaims = serde_json::from_str(json).map_err(|_| TokenError::Claim("all"))?;
         let (expires_at, issued_at) = self.times(&claims, now)?;
         self.check_issuer(claims.iss)?;
         self.check_audience(claims.aud)?;
@@ -89,10 +89,10 @@ impl ClaimRules {
             Some(name) => claim(json, name)?,
         };
         let user = user.and_then(user_id).ok_or(TokenError::Subject)?;
-        Ok(Identity { user, expires_at, issued_at, rights: self.rights(&claims)? })
+        Ok(TokenIdentity { user, expires_at, issued_at, rights: self.rights(&claims)? })
     }
 
-    fn times(&self, claims: &Claims, now: u64) -> Result<(u64, Option<IssuedAt>), TokenError> {
+    fn times(&self, claims: &RawClaims, now: u64) -> Result<(u64, Option<IssuedAt>), TokenError> {
         let issued_at = claims.iat.map(issued_at).transpose()?;
         let expires_at = match (claims.exp, self.lifetime_seconds) {
             (Some(raw), _) => seconds(raw, "exp")?,
@@ -134,7 +134,7 @@ impl ClaimRules {
         if named { Ok(()) } else { Err(TokenError::Audience) }
     }
 
-    fn rights(&self, claims: &Claims) -> Result<Arc<Rights>, TokenError> {
+    fn rights(&self, claims: &RawClaims) -> Result<Arc<Rights>, TokenError> {
         if [claims.channels, claims.publish, claims.commands, claims.runs].iter().all(Option::is_none) {
             return Ok(Arc::clone(&self.plain));
         }
@@ -159,12 +159,12 @@ fn user_id(raw: &RawValue) -> Option<UserId> {
 /// A claim by its name, which must not occur twice.
 fn claim<'a>(json: &'a str, name: &str) -> Result<Option<&'a RawValue>, TokenError> {
     let mut deserializer = serde_json::Deserializer::from_str(json);
-    deserializer.deserialize_map(Named(name)).map_err(|_| TokenError::Claim("all"))
+    deserializer.deserialize_map(ClaimName(name)).map_err(|_| TokenError::Claim("all"))
 }
 
-struct Named<'n>(&'n str);
+struct ClaimName<'n>(&'n str);
 
-impl<'de> Visitor<'de> for Named<'_> {
+impl<'de> Visitor<'de> for ClaimName<'_> {
     type Value = Option<&'de RawValue>;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -240,7 +240,7 @@ mod tests {
         }
     }
 
-    fn open(json: &str) -> Result<Identity, TokenError> {
+    fn open(json: &str) -> Result<TokenIdentity, TokenError> {
         rules(None, None).identity(json, NOW)
     }
 

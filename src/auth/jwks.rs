@@ -25,7 +25,7 @@ use thiserror::Error;
 use tickgate_client::http::HttpRequest;
 use tokio::{net::lookup_host, sync::watch, time::Instant};
 
-use super::keys::Key;
+use super::keys::VerifyingKey;
 use crate::{clock, config, metrics::Metrics, tasks::Stop};
 
 /// Timeout of a fetch.
@@ -47,7 +47,7 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 /// withdrawn in the meantime must not be trusted for longer.
 #[derive(Debug)]
 pub(super) struct KeySet {
-    source: Source,
+    source: KeySetSource,
     refresh_interval: Duration,
     age_max: Duration,
     /// `None` until the first fetch succeeds.
@@ -56,28 +56,28 @@ pub(super) struct KeySet {
     attempted_at: AtomicU64,
     /// When a bad signature last caused an attempt, in seconds since 1970.
     doubted_at: AtomicU64,
-    progress: watch::Sender<Progress>,
+    progress: watch::Sender<FetchProgress>,
     /// Why and when a fetch was last requested, in seconds since 1970.
-    wanted_at: watch::Sender<(Doubt, u64)>,
+    wanted_at: watch::Sender<(KeyDoubt, u64)>,
 }
 
 /// The keys of one fetch.
 #[derive(Debug)]
 struct Fetched {
-    keys: Vec<Key>,
+    keys: Vec<VerifyingKey>,
     at: Instant,
 }
 
 /// Why the local keys may be out of date.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Doubt {
+pub(super) enum KeyDoubt {
     /// A token names an unknown key.
     UnknownKey,
     /// A token's signature does not match the key it names.
     Signature,
 }
 
-impl Doubt {
+impl KeyDoubt {
     const fn interval_seconds(self) -> u64 {
         match self {
             Self::UnknownKey => UNKNOWN_KEY_INTERVAL_SECONDS,
@@ -88,14 +88,14 @@ impl Doubt {
 
 /// The state of the fetching task.
 #[derive(Clone, Copy, Debug, Default)]
-struct Progress {
+struct FetchProgress {
     running: bool,
     /// Attempts that ended, successful or not.
     finished: u64,
 }
 
 #[derive(Debug)]
-struct Source {
+struct KeySetSource {
     url: String,
     /// A private certificate authority, read at each fetch.
     ca_file: Option<PathBuf>,
@@ -128,14 +128,14 @@ impl KeySet {
     /// A sentence if the address is neither `https` nor an allowed `http` one.
     pub(super) fn new(config: &config::Jwks) -> Result<Self, String> {
         Ok(Self {
-            source: Source::new(config, FETCH_TIMEOUT)?,
+            source: KeySetSource::new(config, FETCH_TIMEOUT)?,
             refresh_interval: config.refresh_interval,
             age_max: config.age_max,
             keys: ArcSwapOption::empty(),
             attempted_at: AtomicU64::new(0),
             doubted_at: AtomicU64::new(0),
             progress: watch::Sender::default(),
-            wanted_at: watch::Sender::new((Doubt::UnknownKey, 0)),
+            wanted_at: watch::Sender::new((KeyDoubt::UnknownKey, 0)),
         })
     }
 
@@ -145,7 +145,7 @@ impl KeySet {
     pub(super) fn any(
         &self,
         (algorithm, kid): (Algorithm, Option<&str>),
-        use_key: impl Fn(&Key) -> bool,
+        use_key: impl Fn(&VerifyingKey) -> bool,
     ) -> Option<bool> {
         let fetched = self.keys.load();
         let fetched = fetched.as_ref().filter(|fetched| self.is_young(fetched));
@@ -173,22 +173,22 @@ impl KeySet {
 
     /// Whether waiting for a fetch is useful at this time (seconds since 1970): one is running, or this reason may
     /// start one.
-    pub(super) fn may_fetch(&self, doubt: Doubt, now: u64) -> bool {
+    pub(super) fn may_fetch(&self, doubt: KeyDoubt, now: u64) -> bool {
         self.progress.borrow().running || self.is_due(doubt, now)
     }
 
-    fn is_due(&self, doubt: Doubt, now: u64) -> bool {
+    fn is_due(&self, doubt: KeyDoubt, now: u64) -> bool {
         let last = match doubt {
-            Doubt::UnknownKey => &self.attempted_at,
-            Doubt::Signature => &self.doubted_at,
+            KeyDoubt::UnknownKey => &self.attempted_at,
+            KeyDoubt::Signature => &self.doubted_at,
         };
         now.abs_diff(last.load(Ordering::Relaxed)) >= doubt.interval_seconds()
     }
 
     /// Waits for the end of the current fetch, or requests one, regardless of its result.
-    pub(super) async fn refresh(&self, doubt: Doubt, now: u64) {
+    pub(super) async fn refresh(&self, doubt: KeyDoubt, now: u64) {
         let progress = self.progress.subscribe();
-        let Progress { running, finished } = *progress.borrow();
+        let FetchProgress { running, finished } = *progress.borrow();
         if !running && self.is_due(doubt, now) {
             self.wanted_at.send_replace((doubt, now));
         } else if !running {
@@ -202,7 +202,7 @@ impl KeySet {
         self.attempt_after(self.progress.subscribe(), 0).await;
     }
 
-    async fn attempt_after(&self, mut progress: watch::Receiver<Progress>, finished: u64) {
+    async fn attempt_after(&self, mut progress: watch::Receiver<FetchProgress>, finished: u64) {
         let ended = progress.wait_for(|progress| progress.finished > finished);
         // After the timeout no fetch is running: the caller finds no key, which is then the right result.
         let _ = tokio::time::timeout(self.source.fetch_timeout * 2, ended).await;
@@ -243,19 +243,20 @@ impl KeySet {
                 tracing::warn!(url, %error, kept, "key set can't be loaded");
             }
         }
-        self.progress.send_modify(|progress| *progress = Progress { running: false, finished: progress.finished + 1 });
+        self.progress
+            .send_modify(|progress| *progress = FetchProgress { running: false, finished: progress.finished + 1 });
         fetched.is_ok()
     }
 
     /// The next request for a fetch that the last attempt did not already serve.
-    async fn asked(&self, wanted_at: &mut watch::Receiver<(Doubt, u64)>) -> u64 {
+    async fn asked(&self, wanted_at: &mut watch::Receiver<(KeyDoubt, u64)>) -> u64 {
         loop {
             if wanted_at.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
             let (doubt, now) = *wanted_at.borrow_and_update();
             if self.is_due(doubt, now) {
-                if doubt == Doubt::Signature {
+                if doubt == KeyDoubt::Signature {
                     self.doubted_at.store(now, Ordering::Relaxed);
                 }
                 return now;
@@ -278,7 +279,7 @@ impl KeySet {
     }
 }
 
-impl Source {
+impl KeySetSource {
     fn new(config: &config::Jwks, fetch_timeout: Duration) -> Result<Self, String> {
         let url = &config.url;
         let uri: Uri = url.parse().map_err(|_| format!("is not a URL: {}", without_query(url)))?;
@@ -355,7 +356,7 @@ fn without_query(url: &str) -> &str {
 }
 
 /// The usable keys of a set. Unknown kinds are skipped, as RFC 7517 requires.
-fn parse(body: &str) -> Result<Vec<Key>, FetchError> {
+fn parse(body: &str) -> Result<Vec<VerifyingKey>, FetchError> {
     #[derive(Deserialize)]
     struct Set<'a> {
         #[serde(borrow)]
@@ -363,7 +364,7 @@ fn parse(body: &str) -> Result<Vec<Key>, FetchError> {
     }
     let set: Set = serde_json::from_str(body).map_err(|_| FetchError::Malformed)?;
     let jwks = set.keys.iter().take(KEYS_MAX).filter_map(|raw| serde_json::from_str::<Jwk>(raw.get()).ok());
-    let keys: Vec<Key> = jwks.filter_map(|jwk| Key::from_jwk(&jwk)).collect();
+    let keys: Vec<VerifyingKey> = jwks.filter_map(|jwk| VerifyingKey::from_jwk(&jwk)).collect();
     if keys.is_empty() { Err(FetchError::NoUsableKey(set.keys.len())) } else { Ok(keys) }
 }
 
@@ -383,7 +384,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
         let config = config::Jwks { url, ..config::Jwks::default() };
-        let source = Source::new(&config, Duration::from_millis(50)).unwrap();
+        let source = KeySetSource::new(&config, Duration::from_millis(50)).unwrap();
         let (fetched, accepted) = tokio::join!(source.get(), listener.accept());
         assert!(matches!(fetched, Err(FetchError::Transport(Error::Timeout { .. }))), "{fetched:?}");
         drop(accepted);

@@ -13,14 +13,14 @@ use crate::config;
 
 /// One key, ready to use.
 #[derive(Debug)]
-pub(super) struct Key {
+pub(super) struct VerifyingKey {
     pub(super) algorithm: Algorithm,
     /// The `kid` that selects this key; `None`: it verifies any token of its algorithm.
     pub(super) kid: Option<Box<str>>,
     decoding: DecodingKey,
 }
 
-impl Key {
+impl VerifyingKey {
     /// An HS256 secret.
     ///
     /// # Errors

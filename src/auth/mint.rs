@@ -30,7 +30,7 @@ pub struct NewToken<'a> {
 pub struct MintError;
 
 #[derive(Serialize)]
-struct Claims<'a> {
+struct MintedClaims<'a> {
     sub: &'a UserId,
     iat: Time,
     exp: u64,
@@ -63,7 +63,7 @@ enum Time {
 /// [`MintError`] if the library cannot sign.
 pub fn mint(secret: &Secret, token: &NewToken) -> Result<String, MintError> {
     let rights = token.rights;
-    let claims = Claims {
+    let claims = MintedClaims {
         sub: token.user,
         iat: token
             .issued_at

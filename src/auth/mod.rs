@@ -2,7 +2,7 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | `token` | [`Verifier`]: from a token's text to an [`Identity`] |
+//! | `token` | [`Verifier`]: from a token's text to a [`TokenIdentity`] |
 //! | `jws` | the compact form of a token and its header |
 //! | `keys` | one key, bound to one algorithm; where keys come from |
 //! | `jwks` | a key set by URL: fetched, cached, refreshed |
@@ -31,6 +31,6 @@ mod token;
 pub use api_keys::ApiKey;
 pub use demo_token::{DEMO_USER, demo_token};
 pub use mint::{MintError, NewToken, mint};
-pub use policy::{Identity, Rights};
+pub use policy::{Rights, TokenIdentity};
 pub use refusal::TokenError;
 pub use token::Verifier;

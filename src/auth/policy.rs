@@ -6,7 +6,7 @@ use tickgate_wire::model::{IssuedAt, Pattern, UserId};
 
 /// The identity in a verified token.
 #[derive(Clone, Debug)]
-pub struct Identity {
+pub struct TokenIdentity {
     pub user: UserId,
     /// Expiry of the token, in seconds since 1970.
     pub expires_at: u64,

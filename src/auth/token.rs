@@ -1,4 +1,4 @@
-//! Verification of a token, from its text to an [`Identity`]. Never takes the algorithm from the token: a token only
+//! Verification of a token, from its text to a [`TokenIdentity`]. Never takes the algorithm from the token: a token only
 //! selects keys, and each key has its own algorithm.
 
 use std::{sync::Arc, time::SystemTime};
@@ -7,19 +7,19 @@ use arc_swap::ArcSwap;
 use jsonwebtoken::Algorithm;
 
 use super::{
-    Identity, TokenError,
+    TokenError, TokenIdentity,
     api_keys::{ApiKey, ApiKeys},
     claims::ClaimRules,
-    jwks::{Doubt, KeySet},
+    jwks::{KeyDoubt, KeySet},
     jws::Jws,
-    keys::Key,
+    keys::VerifyingKey,
 };
 use crate::{clock, config, metrics::Metrics, tasks::Tasks};
 
 /// Verifies tokens against the configured keys. Shared; cheap to use from any task, without locks.
 pub struct Verifier {
     /// Secrets and PEM keys.
-    keys: ArcSwap<Vec<Key>>,
+    keys: ArcSwap<Vec<VerifyingKey>>,
     key_set: Option<Arc<KeySet>>,
     rules: ClaimRules,
     token_bytes_max: usize,
@@ -32,12 +32,13 @@ impl Verifier {
     /// # Errors
     /// One problem per unusable key.
     pub fn new(config: &config::Auth) -> Result<Self, config::Problems> {
-        let secrets = config.hs256_secrets.iter().map(|secret| ("hs256_secrets".to_owned(), Key::from_secret(secret)));
+        let secrets =
+            config.hs256_secrets.iter().map(|secret| ("hs256_secrets".to_owned(), VerifyingKey::from_secret(secret)));
         let files = config.public_keys.iter().enumerate();
-        let files = files.map(|(at, key)| (format!("public_keys[{at}].path"), Key::from_file(key)));
+        let files = files.map(|(at, key)| (format!("public_keys[{at}].path"), VerifyingKey::from_file(key)));
         let mut problems = config::Problems::default();
         let mut report = |key: &str, text: String| problems.report(format!("auth.{key}"), text);
-        let keys: Vec<Key> =
+        let keys: Vec<VerifyingKey> =
             secrets.chain(files).filter_map(|(at, key)| key.map_err(|text| report(&at, text)).ok()).collect();
         let key_set = config.jwks.as_ref().map(KeySet::new).transpose();
         let key_set = key_set.map_err(|text| report("jwks_url", text)).unwrap_or_default().map(Arc::new);
@@ -94,7 +95,7 @@ impl Verifier {
     ///
     /// # Errors
     /// [`TokenError`].
-    pub async fn verify(&self, token: &str, now: SystemTime) -> Result<Identity, TokenError> {
+    pub async fn verify(&self, token: &str, now: SystemTime) -> Result<TokenIdentity, TokenError> {
         if let Some(settled) = self.verify_now(token, now) {
             return settled;
         }
@@ -109,7 +110,7 @@ impl Verifier {
     /// Like [`Verifier::verify`], but does not wait: `None` if the token requires a fetch of the key set. Takes a few
     /// microseconds for HS256.
     #[must_use]
-    pub fn verify_now(&self, token: &str, now: SystemTime) -> Option<Result<Identity, TokenError>> {
+    pub fn verify_now(&self, token: &str, now: SystemTime) -> Option<Result<TokenIdentity, TokenError>> {
         let now = clock::s_of(now);
         let checked = self.check(token, now);
         let may_fetch = |doubt| self.key_set.as_ref().is_some_and(|set| set.may_fetch(doubt, now));
@@ -135,20 +136,20 @@ impl Verifier {
     }
 
     /// Why newer keys might lead to another result.
-    fn doubt(&self, checked: &Result<Identity, TokenError>, token: &str) -> Option<Doubt> {
+    fn doubt(&self, checked: &Result<TokenIdentity, TokenError>, token: &str) -> Option<KeyDoubt> {
         match checked {
-            Err(TokenError::UnknownKey | TokenError::KeysUnavailable) => Some(Doubt::UnknownKey),
+            Err(TokenError::UnknownKey | TokenError::KeysUnavailable) => Some(KeyDoubt::UnknownKey),
             Err(TokenError::Signature) => {
                 let jws = Jws::parse(token).ok()?;
                 let key_set = self.key_set.as_ref().filter(|_| jws.algorithm != Algorithm::HS256)?;
                 let named = key_set.any((jws.algorithm, jws.kid.as_deref()), |_| false).is_some();
-                named.then_some(Doubt::Signature)
+                named.then_some(KeyDoubt::Signature)
             }
             _ => None,
         }
     }
 
-    fn check(&self, token: &str, now: u64) -> Result<Identity, TokenError> {
+    fn check(&self, token: &str, now: u64) -> Result<TokenIdentity, TokenError> {
         if token.len() > self.token_bytes_max {
             return Err(TokenError::TooLong);
         }
@@ -159,7 +160,7 @@ impl Verifier {
 
     fn check_signature(&self, jws: &Jws) -> Result<(), TokenError> {
         let kid = jws.kid.as_deref();
-        let verifies = |key: &Key| key.verifies(jws.message, jws.signature);
+        let verifies = |key: &VerifyingKey| key.verifies(jws.message, jws.signature);
         let keys = self.keys.load();
         let mut fixed = keys.iter().filter(|key| key.answers(jws.algorithm, kid)).peekable();
         let known = fixed.peek().is_some();

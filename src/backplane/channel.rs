@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use tickgate_wire::model::{Content, Message, StreamId, Topic};
 
-use super::{Backplane, ReadLimits, Unavailable};
+use super::{Backplane, ReadLimits, StreamUnavailable};
 
 /// Number of publications per window.
 const WINDOW: u64 = 256;
@@ -18,7 +18,7 @@ pub struct NewestOfChannel<'a> {
     wanted: ReadLimits,
     /// The remaining limits on what is read.
     left: ReadLimits,
-    found: Kept,
+    found: KeptMessages,
     /// The stream's position when the search started.
     head: StreamId,
     /// Everything from here on was examined.
@@ -36,12 +36,12 @@ struct Window {
     /// The position to continue from.
     at: StreamId,
     first: Option<StreamId>,
-    kept: Kept,
+    kept: KeptMessages,
 }
 
 /// Messages of the result, oldest first, and their total size.
 #[derive(Debug, Default)]
-struct Kept {
+struct KeptMessages {
     messages: VecDeque<Arc<Message>>,
     bytes: usize,
     /// Whether older ones were removed.
@@ -64,15 +64,15 @@ impl<'a> NewestOfChannel<'a> {
     /// has at most as many bytes as are wanted.
     #[must_use]
     pub fn new(topic: &'a Topic, channel: &'a str, wanted: ReadLimits, looked_at: ReadLimits) -> Self {
-        let (found, head, left) = (Kept::default(), StreamId::ZERO, looked_at);
+        let (found, head, left) = (KeptMessages::default(), StreamId::ZERO, looked_at);
         Self { topic, channel, wanted, left, found, head, oldest: None, window: None, last_read_bytes: 0, whole: false }
     }
 
     /// Performs one read. True when the search is complete.
     ///
     /// # Errors
-    /// [`Unavailable`] if the back end does not respond in time, or too many reads wait.
-    pub async fn step(&mut self, backplane: &Backplane) -> Result<bool, Unavailable> {
+    /// [`StreamUnavailable`] if the back end does not respond in time, or too many reads wait.
+    pub async fn step(&mut self, backplane: &Backplane) -> Result<bool, StreamUnavailable> {
         let limits = ReadLimits::new(WINDOW as usize, self.wanted.bytes_max);
         let (mut window, messages, is_read) = match self.oldest {
             None => {
@@ -134,7 +134,7 @@ impl<'a> NewestOfChannel<'a> {
 
 impl Window {
     fn new(is_first: bool, at: StreamId) -> Self {
-        Self { is_first, at, first: None, kept: Kept::default() }
+        Self { is_first, at, first: None, kept: KeptMessages::default() }
     }
 
     /// The start of the window before a position. Within an epoch it follows from the sequence number; where the
@@ -148,7 +148,7 @@ impl Window {
     }
 }
 
-impl Kept {
+impl KeptMessages {
     /// Adds a newer message, removing the oldest if necessary.
     fn push_back(&mut self, message: Arc<Message>, limits: ReadLimits) {
         self.bytes += message.payload_bytes();

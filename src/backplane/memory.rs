@@ -16,10 +16,10 @@ use tickgate_wire::model::{Content, Message, Publication, StreamId, Topic, Topic
 use tokio::time::Instant;
 
 use super::{
-    Event, HeadError, Health, Newest, Page, PublishError, Published, ReadLimits, Receiver, Refusal, Ticket, Turn,
-    Unavailable,
+    BackplaneEvent, HeadError, Health, LeaseTurn, Newest, PendingPublish, PublishAck, PublishError, PublishRefusal,
+    ReadLimits, Receiver, StreamPage, StreamUnavailable,
 };
-use crate::{clock, history::History};
+use crate::{clock, history::Generations};
 
 /// Maximum number of results of publications with `msg_id`: beyond it, those that expire first are removed.
 const DEDUPE_MAX: usize = 100_000;
@@ -32,30 +32,30 @@ const EVENTS_MAX: usize = 65_536;
 /// Streams, positions and delivery of one process.
 #[derive(Clone, Debug)]
 pub struct Memory {
-    inner: Arc<Inner>,
+    inner: Arc<MemoryShared>,
 }
 
-struct Inner {
+struct MemoryShared {
     receiver: OnceLock<Receiver>,
-    state: Mutex<State>,
-    history: Arc<History>,
+    state: Mutex<MemoryState>,
+    history: Arc<Generations>,
     /// Whether a caller is delivering events.
     delivering: AtomicBool,
 }
 
 #[derive(Default)]
-struct State {
-    streams: HashMap<Topic, Stream>,
+struct MemoryState {
+    streams: HashMap<Topic, MemoryStream>,
     followed: HashSet<Topic>,
     results: Results,
     /// In stream order; delivered by one caller at a time, outside the lock.
-    events: VecDeque<Queued>,
+    events: VecDeque<QueuedEvent>,
     bytes: usize,
     /// The greatest epoch given.
     alloc: u64,
 }
 
-struct Stream {
+struct MemoryStream {
     entries: VecDeque<Arc<Message>>,
     /// The last id given; it outlives the entries.
     last: StreamId,
@@ -63,7 +63,7 @@ struct Stream {
     ttl: Duration,
 }
 
-enum Queued {
+enum QueuedEvent {
     Arrived(Topic, Message),
     Confirmed(Topic),
 }
@@ -78,7 +78,7 @@ struct Results {
     number: u64,
 }
 
-impl std::fmt::Debug for Inner {
+impl std::fmt::Debug for MemoryShared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Memory").field("streams", &self.state.lock().streams.len()).finish_non_exhaustive()
     }
@@ -97,10 +97,10 @@ impl Memory {
         // earlier process receives a gap that ends before the first publication of this one.
         let generation = (clock::unix_ms() << 21) / 1_000 + 1;
         Self {
-            inner: Arc::new(Inner {
+            inner: Arc::new(MemoryShared {
                 receiver: OnceLock::new(),
-                state: Mutex::new(State { alloc: generation, ..State::default() }),
-                history: Arc::new(History::single(generation)),
+                state: Mutex::new(MemoryState { alloc: generation, ..MemoryState::default() }),
+                history: Arc::new(Generations::single(generation)),
                 delivering: AtomicBool::new(false),
             }),
         }
@@ -110,20 +110,20 @@ impl Memory {
         let _ = self.inner.receiver.set(receiver);
     }
 
-    pub(super) fn publish(&self, publication: Publication, turn: Option<Turn>) -> Ticket {
+    pub(super) fn publish(&self, publication: Publication, turn: Option<LeaseTurn>) -> PendingPublish {
         if turn.is_some_and(|turn| !turn.lasts(Instant::now().into_std())) {
-            return Ticket::Ready(Err(PublishError::Refused(Refusal::Expired)));
+            return PendingPublish::Ready(Err(PublishError::Refused(PublishRefusal::Expired)));
         }
         let result = self.inner.state.lock().append(publication);
         self.inner.deliver();
-        Ticket::Ready(result)
+        PendingPublish::Ready(result)
     }
 
     pub(super) fn follow(&self, topic: &Topic, _: Option<u64>) {
         {
             let mut state = self.inner.state.lock();
             state.followed.insert(topic.clone());
-            state.events.push_back(Queued::Confirmed(topic.clone()));
+            state.events.push_back(QueuedEvent::Confirmed(topic.clone()));
         }
         self.inner.deliver();
     }
@@ -133,12 +133,17 @@ impl Memory {
     }
 
     #[expect(clippy::unused_async, reason = "the contract's form")]
-    pub(super) async fn read(&self, topic: &Topic, after: StreamId, limits: ReadLimits) -> Result<Page, Unavailable> {
+    pub(super) async fn read(
+        &self,
+        topic: &Topic,
+        after: StreamId,
+        limits: ReadLimits,
+    ) -> Result<StreamPage, StreamUnavailable> {
         Ok(self.inner.state.lock().read(topic, after, limits))
     }
 
     #[expect(clippy::unused_async, reason = "the contract's form")]
-    pub(super) async fn newest(&self, topic: &Topic, limits: ReadLimits) -> Result<Newest, Unavailable> {
+    pub(super) async fn newest(&self, topic: &Topic, limits: ReadLimits) -> Result<Newest, StreamUnavailable> {
         let mut state = self.inner.state.lock();
         let Some(stream) = state.live(topic) else { return Ok(Newest { messages: Vec::new(), whole: true }) };
         let count = limits.room(0, 0, stream.entries.iter().rev());
@@ -146,7 +151,7 @@ impl Memory {
         Ok(Newest { messages: stream.entries.iter().skip(stream.entries.len() - count).cloned().collect(), whole })
     }
 
-    pub(super) fn history(&self, _: &Topic) -> Arc<History> {
+    pub(super) fn history(&self, _: &Topic) -> Arc<Generations> {
         Arc::clone(&self.inner.history)
     }
 
@@ -154,13 +159,13 @@ impl Memory {
     pub(super) const fn doubt(&self, _: &Topic) {}
 
     #[expect(clippy::unused_async, reason = "the contract's form")]
-    pub(super) async fn anchors(&self, topics: &[Topic]) -> Vec<Result<StreamId, Unavailable>> {
+    pub(super) async fn anchors(&self, topics: &[Topic]) -> Vec<Result<StreamId, StreamUnavailable>> {
         let mut state = self.inner.state.lock();
         topics.iter().map(|topic| Ok(state.anchor(topic))).collect()
     }
 
     #[expect(clippy::unused_async, reason = "the contract's form")]
-    pub(super) async fn forget(&self, topics: &[Topic]) -> Result<(), Unavailable> {
+    pub(super) async fn forget(&self, topics: &[Topic]) -> Result<(), StreamUnavailable> {
         let mut state = self.inner.state.lock();
         for topic in topics {
             if state.streams.get(topic).is_some_and(|stream| stream.entries.is_empty() && stream.ttl.is_zero()) {
@@ -194,7 +199,7 @@ impl Memory {
     }
 }
 
-impl Inner {
+impl MemoryShared {
     /// Delivers queued events, unless another caller is doing so: then that one delivers these too, which preserves the
     /// order.
     fn deliver(&self) {
@@ -205,8 +210,10 @@ impl Inner {
             while let Some(event) = self.next_event() {
                 let Some(receiver) = self.receiver.get() else { continue };
                 match event {
-                    Queued::Arrived(topic, message) => receiver(Event::Arrived { topic: topic.as_str(), message }),
-                    Queued::Confirmed(topic) => receiver(Event::Confirmed { topic: topic.as_str() }),
+                    QueuedEvent::Arrived(topic, message) => {
+                        receiver(BackplaneEvent::Arrived { topic: topic.as_str(), message });
+                    }
+                    QueuedEvent::Confirmed(topic) => receiver(BackplaneEvent::Confirmed { topic: topic.as_str() }),
                 }
             }
             self.delivering.store(false, Ordering::SeqCst);
@@ -217,13 +224,13 @@ impl Inner {
         }
     }
 
-    fn next_event(&self) -> Option<Queued> {
+    fn next_event(&self) -> Option<QueuedEvent> {
         self.state.lock().events.pop_front()
     }
 }
 
-impl State {
-    fn append(&mut self, publication: Publication) -> Result<Published, PublishError> {
+impl MemoryState {
+    fn append(&mut self, publication: Publication) -> Result<PublishAck, PublishError> {
         let now = Instant::now();
         let Publication { topic, channel, payload, once, rule } = publication;
         let named = once.map(|once| ((topic.clone(), once.name), once.content));
@@ -232,13 +239,13 @@ impl State {
             && let Some((id, known)) = self.results.ids.get(key)
         {
             return if known == content {
-                Ok(Published { id: *id, duplicate: true })
+                Ok(PublishAck { id: *id, duplicate: true })
             } else {
                 Err(PublishError::Reused)
             };
         }
         if self.events.len() >= EVENTS_MAX {
-            return Err(PublishError::Refused(Refusal::Overloaded));
+            return Err(PublishError::Refused(PublishRefusal::Overloaded));
         }
         let mut message =
             Message { id: None, prev: None, published_ms: clock::unix_ms(), channel, content: Content::Data(payload) };
@@ -247,12 +254,12 @@ impl State {
         }
         let id = message.id;
         if self.followed.contains(&topic) {
-            self.events.push_back(Queued::Arrived(topic, message));
+            self.events.push_back(QueuedEvent::Arrived(topic, message));
         }
         if let Some((key, content)) = named {
             self.results.remember(key, (id, content), now + rule.dedupe_ttl);
         }
-        Ok(Published { id, duplicate: false })
+        Ok(PublishAck { id, duplicate: false })
     }
 
     /// Assigns the message's id and stores it.
@@ -269,13 +276,13 @@ impl State {
         }
         let begun = self.live(topic).is_some();
         if self.bytes + size > BYTES_MAX || (!begun && self.streams.len() >= TOPICS_MAX) {
-            return Err(PublishError::Refused(Refusal::OutOfMemory));
+            return Err(PublishError::Refused(PublishRefusal::OutOfMemory));
         }
         let alloc = &mut self.alloc;
         let stream = self.streams.entry(topic.clone()).or_insert_with(|| {
             // A stream that starts again must never repeat an id.
             *alloc += 1;
-            Stream::new(StreamId::new(*alloc, 0).previous(), now)
+            MemoryStream::new(StreamId::new(*alloc, 0).previous(), now)
         });
         let id = stream.last.next();
         message.id = Some(id);
@@ -296,7 +303,7 @@ impl State {
     }
 
     /// The stream of a topic, without expired entries.
-    fn live(&mut self, topic: &Topic) -> Option<&mut Stream> {
+    fn live(&mut self, topic: &Topic) -> Option<&mut MemoryStream> {
         let stream = self.streams.get_mut(topic)?;
         if stream.expired(Instant::now()) {
             self.bytes -= stream.bytes();
@@ -316,7 +323,7 @@ impl State {
         self.alloc += 1;
         let last = StreamId::new(self.alloc, 0).previous();
         if self.streams.len() < TOPICS_MAX {
-            self.streams.insert(topic.clone(), Stream::new(last, Instant::now()));
+            self.streams.insert(topic.clone(), MemoryStream::new(last, Instant::now()));
         }
         last
     }
@@ -324,20 +331,20 @@ impl State {
     /// Removes streams that are empty or expired.
     fn sweep(&mut self, now: Instant) {
         self.streams.retain(|_, stream| !stream.entries.is_empty() && !stream.expired(now));
-        self.bytes = self.streams.values().map(Stream::bytes).sum();
+        self.bytes = self.streams.values().map(MemoryStream::bytes).sum();
     }
 
-    fn read(&mut self, topic: &Topic, after: StreamId, limits: ReadLimits) -> Page {
-        let Some(stream) = self.live(topic) else { return Page { messages: Vec::new(), more: false, end: None } };
+    fn read(&mut self, topic: &Topic, after: StreamId, limits: ReadLimits) -> StreamPage {
+        let Some(stream) = self.live(topic) else { return StreamPage { messages: Vec::new(), more: false, end: None } };
         let from = stream.entries.partition_point(|message| message.id <= Some(after));
         let count = limits.room(0, 0, stream.entries.iter().skip(from));
         let messages: Vec<_> = stream.entries.iter().skip(from).take(count).cloned().collect();
         let more = stream.entries.len() - from > messages.len();
-        Page { messages, more, end: Some(stream.last) }
+        StreamPage { messages, more, end: Some(stream.last) }
     }
 }
 
-impl Stream {
+impl MemoryStream {
     const fn new(last: StreamId, now: Instant) -> Self {
         Self { entries: VecDeque::new(), last, used: now, ttl: Duration::ZERO }
     }

@@ -1,15 +1,15 @@
 //! The message path between replicas: publish, follow, read back. One contract for all back ends.
 //!
 //! - **One path.** Every publication, including those of this replica's own clients, returns through
-//!   [`Event::Arrived`], so all replicas see the same order within a topic.
+//!   [`BackplaneEvent::Arrived`], so all replicas see the same order within a topic.
 //! - **Append and publish are one atomic step** for retained topics: the order of arrivals is the order of the stream.
 //! - Topics are independent: each may be on another server, with a separate [history](Backplane::history) and separate
 //!   failures. There is no order between publications of two topics.
-//! - Arrivals of a topic start after [`Backplane::follow`]. They are complete only from an [`Event::Confirmed`] to the
-//!   next [`Event::Lost`]: after each confirmation the follower must read the head of the stream and compare. The
+//! - Arrivals of a topic start after [`Backplane::follow`]. They are complete only from a [`BackplaneEvent::Confirmed`] to the
+//!   next [`BackplaneEvent::Lost`]: after each confirmation the follower must read the head of the stream and compare. The
 //!   follower (`hub`) checks for holes; the backplane never reorders or invents messages, but it may lose them and,
 //!   when a link was replaced, repeat them.
-//! - Only the [`History`] of the dataset decides what a step from one position to another means.
+//! - Only the [`Generations`] of the dataset decides what a step from one position to another means.
 //! - Publishers that bypass the gateway may write anything. An entry with an invalid payload keeps its place: it
 //!   arrives, and is read back, as [`Content::Unreadable`](tickgate_wire::model::Content::Unreadable).
 //! - A publication ends in one of three ways: accepted with its id, refused (certainly not stored), or unknown. One
@@ -22,23 +22,23 @@ use std::{sync::Arc, time::Duration};
 use thiserror::Error;
 use tickgate_wire::model::{Message, Publication, StreamId, Topic};
 
-use crate::history::History;
+use crate::history::Generations;
 
 mod channel;
 mod memory;
-mod onward;
+mod next_page;
 mod redis;
 mod turn;
 
 pub use channel::{ChannelMessages, NewestOfChannel};
 pub use memory::Memory;
-pub use onward::{Lack, Onward};
+pub use next_page::{MissingRange, NextPage};
 pub use redis::{Redis, ReplicaIdentity};
-pub use turn::Turn;
+pub use turn::LeaseTurn;
 
 /// The result of a publication that was stored (or, for topics without retention, sent).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Published {
+pub struct PublishAck {
     /// `None` for topics without retention.
     pub id: Option<StreamId>,
     /// The same `msg_id` was published before; `id` is the original one.
@@ -50,7 +50,7 @@ pub struct Published {
 pub enum PublishError {
     /// Certainly not stored; may be retried.
     #[error("the publication was refused: {0}")]
-    Refused(Refusal),
+    Refused(PublishRefusal),
     /// No response in time: it may be stored. Safe to retry with the same `msg_id`.
     #[error("the outcome of the publication is unknown: {0}")]
     Unknown(Arc<str>),
@@ -61,7 +61,7 @@ pub enum PublishError {
 
 /// Why a publication was certainly not stored. The back end logs and counts its more specific cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum Refusal {
+pub enum PublishRefusal {
     #[error("no connection to the backplane")]
     Disconnected,
     #[error("the backplane is loading its data")]
@@ -90,14 +90,14 @@ pub enum Refusal {
 /// A read failed; nothing is known about the stream.
 #[derive(Clone, Debug, Error)]
 #[error("the stream is currently unavailable: {0}")]
-pub struct Unavailable(pub Arc<str>);
+pub struct StreamUnavailable(pub Arc<str>);
 
 /// Why the head of a topic's stream is unknown.
 #[derive(Clone, Debug, Error)]
 pub enum HeadError {
     /// Nothing can be read now, probably of other topics either.
     #[error(transparent)]
-    Unavailable(#[from] Unavailable),
+    Unavailable(#[from] StreamUnavailable),
     /// The topic's key does not hold a stream; other topics are not affected.
     #[error("the key does not hold a stream: {0}")]
     NoStream(Arc<str>),
@@ -105,7 +105,7 @@ pub enum HeadError {
 
 /// The part of a stream that follows a cursor.
 #[derive(Clone, Debug)]
-pub struct Page {
+pub struct StreamPage {
     /// In order. The reader checks whether they are consecutive.
     pub messages: Vec<Arc<Message>>,
     /// Whether more follows.
@@ -159,7 +159,7 @@ impl ReadLimits {
 
 /// What the backplane reports to the follower.
 #[derive(Debug)]
-pub enum Event<'a> {
+pub enum BackplaneEvent<'a> {
     /// A publication arrived on the topic.
     Arrived { topic: &'a str, message: Message },
     /// The subscription of the topic is confirmed: everything published from now on arrives. Read the head now.
@@ -173,7 +173,7 @@ pub enum Event<'a> {
 }
 
 /// Called for each event, in order per topic, from a task of the back end. Must not block.
-pub type Receiver = Box<dyn Fn(Event<'_>) + Send + Sync>;
+pub type Receiver = Box<dyn Fn(BackplaneEvent<'_>) + Send + Sync>;
 
 /// The state of the backplane, for readiness and status. With several servers, that of the best one, because the loss
 /// of one affects only its own topics.
@@ -225,24 +225,24 @@ impl Backplane {
     pub fn publish(
         &self,
         publication: Publication,
-    ) -> impl Future<Output = Result<Published, PublishError>> + Send + use<> {
+    ) -> impl Future<Output = Result<PublishAck, PublishError>> + Send + use<> {
         self.publish_in_turn(publication, None)
     }
 
     /// Publishes under a lease.
     ///
     /// # Errors
-    /// As [`Backplane::publish`]; [`Refusal::Expired`] and [`Refusal::Superseded`] when the turn is over.
+    /// As [`Backplane::publish`]; [`PublishRefusal::Expired`] and [`PublishRefusal::Superseded`] when the turn is over.
     pub fn publish_in_turn(
         &self,
         publication: Publication,
-        turn: Option<Turn>,
-    ) -> impl Future<Output = Result<Published, PublishError>> + Send + use<> {
+        turn: Option<LeaseTurn>,
+    ) -> impl Future<Output = Result<PublishAck, PublishError>> + Send + use<> {
         let ticket = each!(self, b => b.publish(publication, turn));
         async move { ticket.wait().await }
     }
 
-    /// Starts to follow the topic; [`Event::Confirmed`] follows. Not counted: call it once per topic. `owner`: the
+    /// Starts to follow the topic; [`BackplaneEvent::Confirmed`] follows. Not counted: call it once per topic. `owner`: the
     /// client that caused it. If many wait, topics of different owners take turns.
     pub fn follow(&self, topic: &Topic, owner: Option<u64>) {
         each!(self, b => b.follow(topic, owner));
@@ -257,22 +257,27 @@ impl Backplane {
     /// first entry.
     ///
     /// # Errors
-    /// [`Unavailable`] if the back end does not respond in time, or too many reads wait.
-    pub async fn read(&self, topic: &Topic, after: StreamId, limits: ReadLimits) -> Result<Page, Unavailable> {
+    /// [`StreamUnavailable`] if the back end does not respond in time, or too many reads wait.
+    pub async fn read(
+        &self,
+        topic: &Topic,
+        after: StreamId,
+        limits: ReadLimits,
+    ) -> Result<StreamPage, StreamUnavailable> {
         each!(self, b => b.read(topic, after, limits).await)
     }
 
     /// Reads the newest messages within the limits. Empty if there never was one.
     ///
     /// # Errors
-    /// [`Unavailable`] if the back end does not respond in time, or too many reads wait.
-    pub async fn newest(&self, topic: &Topic, limits: ReadLimits) -> Result<Newest, Unavailable> {
+    /// [`StreamUnavailable`] if the back end does not respond in time, or too many reads wait.
+    pub async fn newest(&self, topic: &Topic, limits: ReadLimits) -> Result<Newest, StreamUnavailable> {
         each!(self, b => b.newest(topic, limits).await)
     }
 
     /// The known generations of the topic's server.
     #[must_use]
-    pub fn history(&self, topic: &Topic) -> Arc<History> {
+    pub fn history(&self, topic: &Topic) -> Arc<Generations> {
         each!(self, b => b.history(topic))
     }
 
@@ -283,21 +288,21 @@ impl Backplane {
 
     /// Gives topics without a stream unique positions, and extends the lifetime of existing ones. Returns the last ids
     /// of their streams, which another replica may have started meanwhile, in the order of `topics`. Each has a
-    /// separate result: [`Unavailable`] if its server does not respond in time.
-    pub async fn anchors(&self, topics: &[Topic]) -> Vec<Result<StreamId, Unavailable>> {
+    /// separate result: [`StreamUnavailable`] if its server does not respond in time.
+    pub async fn anchors(&self, topics: &[Topic]) -> Vec<Result<StreamId, StreamUnavailable>> {
         each!(self, b => b.anchors(topics).await)
     }
 
     /// Deletes the positions of topics without publications. Topics with publications are not affected.
     ///
     /// # Errors
-    /// [`Unavailable`] if the back end does not respond in time: the positions then expire.
-    pub async fn forget(&self, topics: &[Topic]) -> Result<(), Unavailable> {
+    /// [`StreamUnavailable`] if the back end does not respond in time: the positions then expire.
+    pub async fn forget(&self, topics: &[Topic]) -> Result<(), StreamUnavailable> {
         each!(self, b => b.forget(topics).await)
     }
 
     /// The last ids that many streams have assigned, read together, in the order of `topics`; `None` if there is no
-    /// stream. Each has a separate result: [`Unavailable`] if its server does not respond in time.
+    /// stream. Each has a separate result: [`StreamUnavailable`] if its server does not respond in time.
     pub async fn heads(&self, topics: &[Topic]) -> Vec<Result<Option<StreamId>, HeadError>> {
         each!(self, b => b.heads(topics).await)
     }
@@ -317,15 +322,15 @@ impl Backplane {
 
 /// The result of a submitted publication.
 #[derive(Debug)]
-pub enum Ticket {
+pub enum PendingPublish {
     /// Known at once.
-    Ready(Result<Published, PublishError>),
+    Ready(Result<PublishAck, PublishError>),
     /// Sent when the server has responded, or after a timeout.
-    Waiting(tokio::sync::oneshot::Receiver<Result<Published, PublishError>>),
+    Waiting(tokio::sync::oneshot::Receiver<Result<PublishAck, PublishError>>),
 }
 
-impl Ticket {
-    async fn wait(self) -> Result<Published, PublishError> {
+impl PendingPublish {
+    async fn wait(self) -> Result<PublishAck, PublishError> {
         match self {
             Self::Ready(result) => result,
             Self::Waiting(receiver) => {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 /// A replica's turn to publish under a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Turn {
+pub struct LeaseTurn {
     /// The name of the lease: one word.
     pub of: &'static str,
     /// Greater than that of every earlier turn.
@@ -14,7 +14,7 @@ pub struct Turn {
     pub until: Instant,
 }
 
-impl Turn {
+impl LeaseTurn {
     /// Whether it is valid at `now`.
     #[must_use]
     pub fn lasts(&self, now: Instant) -> bool {

@@ -12,7 +12,7 @@ use serde_json::{Value, json, value::RawValue};
 use tickgate_client::{Builder, Channel, Client, ClientState, Event, PublicationRequest};
 use tickgate_wire::model::{Pattern, StreamId, UserId};
 
-use super::{Failure, print, settings::Settings, token::Signer};
+use super::{CommandFailure, print, settings::SettingsSources, token::Signer};
 use crate::{
     auth::Rights,
     config::{Config, parse_duration},
@@ -61,13 +61,13 @@ pub(super) struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    settings: Settings,
+    settings: SettingsSources,
 }
 
-pub(super) async fn run(args: Args) -> Result<(), Failure> {
+pub(super) async fn run(args: Args) -> Result<(), CommandFailure> {
     let began = Instant::now();
-    let gateway = Gateway::of(&args)?;
-    let mut report = Report { json: args.json, steps: 0, doing: "connect" };
+    let gateway = CheckTarget::of(&args)?;
+    let mut report = StepReport { json: args.json, steps: 0, doing: "connect" };
     match tokio::time::timeout(args.timeout, gateway.walk(&mut report)).await {
         Ok(Ok(())) => report.passed(began.elapsed()),
         Ok(Err(failure)) => Err(failure),
@@ -76,7 +76,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
 }
 
 /// What is checked, and the credentials for it.
-struct Gateway {
+struct CheckTarget {
     endpoint: String,
     operations: String,
     token: String,
@@ -85,8 +85,8 @@ struct Gateway {
     mark: String,
 }
 
-impl Gateway {
-    fn of(args: &Args) -> Result<Self, Failure> {
+impl CheckTarget {
+    fn of(args: &Args) -> Result<Self, CommandFailure> {
         let mark = uuid::Uuid::new_v4().simple().to_string();
         let complete = (args.secret.is_some() || args.token.is_some()) && args.api_key.is_some();
         let config = if complete { None } else { Some(Config::load(&args.settings.sources())?.0) };
@@ -94,18 +94,18 @@ impl Gateway {
             (Some(secret), ..) => made_up_token(&Signer::of_secret(secret), &mark)?,
             (None, Some(token), _) => token.clone(),
             (None, None, config) => {
-                let config = config.as_ref().ok_or_else(|| Failure::usage("no secret: set --secret"))?;
+                let config = config.as_ref().ok_or_else(|| CommandFailure::usage("no secret: set --secret"))?;
                 made_up_token(&Signer::of_configured(config)?, &mark)?
             }
         };
         let configured = config.as_ref().and_then(|config| config.auth.publishing_key());
         let api_key = args.api_key.clone().or_else(|| configured.map(|key| key.expose().to_owned()));
-        let api_key = api_key.ok_or_else(|| Failure::usage("no API key: set --api-key or --config"))?;
+        let api_key = api_key.ok_or_else(|| CommandFailure::usage("no API key: set --api-key or --config"))?;
         let endpoint = format!("{}{ENDPOINT}", args.url.trim_end_matches('/'));
         Ok(Self { endpoint, operations: args.ops.clone(), token, api_key, mark })
     }
 
-    async fn walk(&self, report: &mut Report) -> Result<(), Failure> {
+    async fn walk(&self, report: &mut StepReport) -> Result<(), CommandFailure> {
         let mut client = report.step("connect", self.connect(None)).await?;
         report.step("subscribe", client.subscribe()).await?;
         let user = client.user.clone();
@@ -119,33 +119,35 @@ impl Gateway {
     }
 
     /// Connects; if a message was received before, resumes after it.
-    async fn connect(&self, after: Option<&Sent>) -> Result<(String, Follower), Failure> {
+    async fn connect(&self, after: Option<&SentPublication>) -> Result<(String, CheckClient), CommandFailure> {
         let builder = Builder::new(&self.endpoint).token(&self.token);
         let resumed = after.map(|sent| Channel::new(CHANNEL).since(sent.id.to_string()));
         let (client, driver) = builder.channels(resumed).build();
-        let mut follower = Follower { client, driver: Box::pin(driver.run()), user: String::new() };
+        let mut follower = CheckClient { client, driver: Box::pin(driver.run()), user: String::new() };
         let Event::Connected { user: Some(user), .. } = follower.next().await? else {
-            return Err(Failure::new(format!("{ENDPOINT} requires a user")));
+            return Err(CommandFailure::new(format!("{ENDPOINT} requires a user")));
         };
         follower.user.clone_from(&user);
         Ok((format!("{} as {user}", self.endpoint), follower))
     }
 
-    async fn publish(&self, user: &str, number: u32) -> Result<(String, Sent), Failure> {
+    async fn publish(&self, user: &str, number: u32) -> Result<(String, SentPublication), CommandFailure> {
         let data = json!({ "type": "check", "mark": self.mark, "number": number });
-        let raw = RawValue::from_string(data.to_string()).map_err(|error| Failure::new(error.to_string()))?;
+        let raw = RawValue::from_string(data.to_string()).map_err(|error| CommandFailure::new(error.to_string()))?;
         let publication = PublicationRequest { channel: CHANNEL, user: Some(user), data: &raw, msg_id: None };
         let published = publication.publish(&self.operations, Some(&self.api_key)).await?;
         let Some(id) = published.id else {
-            return Err(Failure::new(format!("`{CHANNEL}` is not retained: missed messages cannot be replayed")));
+            return Err(CommandFailure::new(format!(
+                "`{CHANNEL}` is not retained: missed messages cannot be replayed"
+            )));
         };
-        Ok((id.to_string(), Sent { id, data }))
+        Ok((id.to_string(), SentPublication { id, data }))
     }
 }
 
 /// A token for a user that nothing else uses.
-fn made_up_token(signer: &Signer, mark: &str) -> Result<String, Failure> {
-    let wrong = |error: &dyn std::fmt::Display| Failure::new(error.to_string());
+fn made_up_token(signer: &Signer, mark: &str) -> Result<String, CommandFailure> {
+    let wrong = |error: &dyn std::fmt::Display| CommandFailure::new(error.to_string());
     let user = UserId::new(&format!("check-{mark}")).map_err(|error| wrong(&error))?;
     let channels = vec![Pattern::new(CHANNEL).map_err(|error| wrong(&error))?];
     let rights = Rights { channels: Some(channels), publish: Vec::new(), commands: false, runs: None };
@@ -153,20 +155,20 @@ fn made_up_token(signer: &Signer, mark: &str) -> Result<String, Failure> {
 }
 
 /// The published data and its id.
-struct Sent {
+struct SentPublication {
     id: StreamId,
     data: Value,
 }
 
 /// One client of the user, and its driver.
-struct Follower {
+struct CheckClient {
     client: Client,
     driver: Pin<Box<dyn Future<Output = ()>>>,
     user: String,
 }
 
-impl Follower {
-    async fn subscribe(&mut self) -> Result<(String, ()), Failure> {
+impl CheckClient {
+    async fn subscribe(&mut self) -> Result<(String, ()), CommandFailure> {
         let handle = self.client.handle();
         self.drive(handle.subscribe([CHANNEL])).await;
         self.subscribed().await?;
@@ -174,21 +176,27 @@ impl Follower {
     }
 
     /// Waits until the subscription is live: nothing older follows.
-    async fn subscribed(&mut self) -> Result<bool, Failure> {
+    async fn subscribed(&mut self) -> Result<bool, CommandFailure> {
         match self.next().await? {
             Event::Subscribed { live, .. } => Ok(live),
-            Event::Refused { error, .. } => Err(Failure::new(format!("subscribing to `{CHANNEL}` failed: {error}"))),
-            event => Err(Failure::new(format!("expected `subscribed`, got {event:?}"))),
+            Event::Refused { error, .. } => {
+                Err(CommandFailure::new(format!("subscribing to `{CHANNEL}` failed: {error}")))
+            }
+            event => Err(CommandFailure::new(format!("expected `subscribed`, got {event:?}"))),
         }
     }
 
-    async fn receive(&mut self, sent: &Sent) -> Result<(String, ()), Failure> {
+    async fn receive(&mut self, sent: &SentPublication) -> Result<(String, ()), CommandFailure> {
         is_publication(&self.next().await?, sent)?;
         Ok((sent.id.to_string(), ()))
     }
 
     /// Expects what followed the first message: the second, and nothing else.
-    async fn resume(&mut self, first: &Sent, second: &Sent) -> Result<(String, ()), Failure> {
+    async fn resume(
+        &mut self,
+        first: &SentPublication,
+        second: &SentPublication,
+    ) -> Result<(String, ()), CommandFailure> {
         // A publication is acknowledged before every replica has seen it: a replica that has not delivers it live
         // instead of as replay.
         let live = self.subscribed().await?;
@@ -197,21 +205,23 @@ impl Follower {
             match self.next().await? {
                 Event::CaughtUp { replayed: 1, complete: true, .. } => {}
                 event => {
-                    return Err(Failure::new(format!("one message was missed, but the replay ended with {event:?}")));
+                    return Err(CommandFailure::new(format!(
+                        "one message was missed, but the replay ended with {event:?}"
+                    )));
                 }
             }
         }
         let handle = self.client.handle();
-        let fields = RawValue::from_string("{}".into()).map_err(|error| Failure::new(error.to_string()))?;
+        let fields = RawValue::from_string("{}".into()).map_err(|error| CommandFailure::new(error.to_string()))?;
         let pong = self.drive(handle.request("ping", &fields, PING_TIMEOUT)).await;
-        pong.map_err(|error| Failure::new(format!("no pong: {error}")))?;
+        pong.map_err(|error| CommandFailure::new(format!("no pong: {error}")))?;
         match self.next().now_or_never() {
             None => Ok((format!("{} after {}, complete", second.id, first.id), ())),
-            Some(more) => Err(Failure::new(format!("received more than was missed: {:?}", more?))),
+            Some(more) => Err(CommandFailure::new(format!("received more than was missed: {:?}", more?))),
         }
     }
 
-    async fn leave(mut self) -> Result<(String, ()), Failure> {
+    async fn leave(mut self) -> Result<(String, ()), CommandFailure> {
         let handle = self.client.handle();
         self.drive(handle.stop()).await;
         while self.next().await.is_ok() {}
@@ -219,7 +229,7 @@ impl Follower {
     }
 
     /// The next event that is not a state change; a lost connection is a failure.
-    async fn next(&mut self) -> Result<Event, Failure> {
+    async fn next(&mut self) -> Result<Event, CommandFailure> {
         loop {
             let event = tokio::select! {
                 biased;
@@ -232,7 +242,7 @@ impl Follower {
                 }
                 Some(Event::State(_)) => {}
                 Some(event) => return Ok(event),
-                None => return Err(Failure::new("the client stopped")),
+                None => return Err(CommandFailure::new("the client stopped")),
             }
         }
     }
@@ -249,31 +259,31 @@ impl Follower {
 }
 
 /// Compares a message with the published one: same id, same text.
-fn is_publication(event: &Event, sent: &Sent) -> Result<(), Failure> {
+fn is_publication(event: &Event, sent: &SentPublication) -> Result<(), CommandFailure> {
     let Event::Message(message) = event else {
-        return Err(Failure::new(format!("expected {}, got {event:?}", sent.id)));
+        return Err(CommandFailure::new(format!("expected {}, got {event:?}", sent.id)));
     };
     let data: Value = serde_json::from_str(&message.payload()).unwrap_or_default();
     if data == sent.data && message.meta.id == Some(sent.id.to_string()) && message.meta.channel == CHANNEL {
         return Ok(());
     }
-    Err(Failure::new(format!("expected {}, got {}", sent.id, message.text)))
+    Err(CommandFailure::new(format!("expected {}, got {}", sent.id, message.text)))
 }
 
 /// Prints one line per step.
-struct Report {
+struct StepReport {
     json: bool,
     steps: u32,
     doing: &'static str,
 }
 
-impl Report {
+impl StepReport {
     /// Runs a step, prints its result, and returns its value.
     async fn step<T>(
         &mut self,
         name: &'static str,
-        work: impl Future<Output = Result<(String, T), Failure>>,
-    ) -> Result<T, Failure> {
+        work: impl Future<Output = Result<(String, T), CommandFailure>>,
+    ) -> Result<T, CommandFailure> {
         self.doing = name;
         let began = Instant::now();
         let outcome = work.await;
@@ -289,19 +299,19 @@ impl Report {
     }
 
     /// The step did not finish.
-    fn late(&self, timeout: Duration) -> Failure {
-        self.failed(&Failure::new(format!("timed out after {timeout:?}")), timeout)
+    fn late(&self, timeout: Duration) -> CommandFailure {
+        self.failed(&CommandFailure::new(format!("timed out after {timeout:?}")), timeout)
     }
 
-    fn failed(&self, failure: &Failure, took: Duration) -> Failure {
+    fn failed(&self, failure: &CommandFailure, took: Duration) -> CommandFailure {
         let name = self.doing;
         match self.line(name, false, &failure.text, took) {
-            Ok(()) => Failure { text: format!("failed to {name}"), ..*failure },
+            Ok(()) => CommandFailure { text: format!("failed to {name}"), ..*failure },
             Err(unprinted) => unprinted,
         }
     }
 
-    fn line(&self, name: &str, ok: bool, detail: &str, took: Duration) -> Result<(), Failure> {
+    fn line(&self, name: &str, ok: bool, detail: &str, took: Duration) -> Result<(), CommandFailure> {
         if self.json {
             let step = json!({ "step": name, "ok": ok, "detail": detail, "seconds": took.as_secs_f64() });
             return print(&step.to_string());
@@ -310,7 +320,7 @@ impl Report {
         print(format!("{word:<5} {name:<18} {:>6} ms  {detail}", took.as_millis()).trim_end())
     }
 
-    fn passed(&self, took: Duration) -> Result<(), Failure> {
+    fn passed(&self, took: Duration) -> Result<(), CommandFailure> {
         if self.json {
             return print(&json!({ "ok": true, "steps": self.steps, "seconds": took.as_secs_f64() }).to_string());
         }

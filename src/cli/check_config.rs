@@ -1,6 +1,6 @@
 //! `tickgate check-config`: prints the configuration in force, or all its problems.
 
-use super::{Failure, print, settings::Settings};
+use super::{CommandFailure, print, settings::SettingsSources};
 use crate::{app, config::Problems};
 
 const EXAMPLES: &str = r#"Examples:
@@ -17,7 +17,7 @@ print as ***."#;
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     #[command(flatten)]
-    settings: Settings,
+    settings: SettingsSources,
     /// Also try Redis, the key set and both addresses, as serve would
     #[arg(long)]
     connect: bool,
@@ -26,7 +26,7 @@ pub(super) struct Args {
     json: bool,
 }
 
-pub(super) async fn run(args: Args) -> Result<(), Failure> {
+pub(super) async fn run(args: Args) -> Result<(), CommandFailure> {
     let mut loaded = app::load(&args.settings.sources());
     if args.connect
         && let Ok((config, _)) = &loaded

@@ -7,7 +7,7 @@ use std::{
 
 use tickgate_client::http::HttpRequest;
 
-use super::{Failure, print, settings::Settings};
+use super::{CommandFailure, print, settings::SettingsSources};
 use crate::config::{Config, parse_duration};
 
 const EXAMPLES: &str = r#"Examples:
@@ -32,10 +32,10 @@ pub(super) struct Args {
     #[arg(long, default_value = "3s", value_parser = parse_duration)]
     timeout: Duration,
     #[command(flatten)]
-    settings: Settings,
+    settings: SettingsSources,
 }
 
-pub(super) async fn run(args: Args) -> Result<(), Failure> {
+pub(super) async fn run(args: Args) -> Result<(), CommandFailure> {
     let (url, certificate) = match args.url {
         Some(url) => (url, None),
         None => {
@@ -47,7 +47,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
             (format!("{scheme}://{}{path}", reachable(config.server.listen)), certificate)
         }
     };
-    let failed = |error: tickgate_client::Error| Failure::new(format!("{url}: {error}"));
+    let failed = |error: tickgate_client::Error| CommandFailure::new(format!("{url}: {error}"));
     let request = HttpRequest::get(&url).timeout(args.timeout);
     let request = match certificate {
         Some(certificate) => request.pinned(certificate),
@@ -56,7 +56,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let answer = request.send().await.map_err(failed)?;
     let body = answer.body.trim();
     if !answer.status.is_success() {
-        return Err(Failure::new(format!("{url}: {} {body}", answer.status).trim_end()));
+        return Err(CommandFailure::new(format!("{url}: {} {body}", answer.status).trim_end()));
     }
     print(if body.is_empty() { "ok" } else { body })
 }

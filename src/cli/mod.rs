@@ -53,7 +53,7 @@ enum Verb {
 }
 
 impl Verb {
-    fn run(self) -> Result<(), Failure> {
+    fn run(self) -> Result<(), CommandFailure> {
         match self {
             Self::Serve(args) => serve::run(&args),
             Self::CheckConfig(args) => block_on(check_config::run(args)),
@@ -69,12 +69,12 @@ impl Verb {
 
 /// Why a verb failed: a sentence for people, and the exit code.
 #[derive(Debug, PartialEq, Eq)]
-struct Failure {
+struct CommandFailure {
     text: String,
     code: u8,
 }
 
-impl Failure {
+impl CommandFailure {
     /// A failure during execution: exit code 1.
     fn new(text: impl Into<String>) -> Self {
         Self { text: text.into(), code: 1 }
@@ -87,7 +87,7 @@ impl Failure {
 }
 
 /// A request that the gateway cannot process is a usage error; anything else is a failure during execution.
-impl From<tickgate_client::Error> for Failure {
+impl From<tickgate_client::Error> for CommandFailure {
     fn from(error: tickgate_client::Error) -> Self {
         match error {
             tickgate_client::Error::Invalid(text) => Self::usage(text),
@@ -96,7 +96,7 @@ impl From<tickgate_client::Error> for Failure {
     }
 }
 
-impl From<Problems> for Failure {
+impl From<Problems> for CommandFailure {
     fn from(problems: Problems) -> Self {
         Self::usage(problems.to_string())
     }
@@ -108,7 +108,7 @@ pub fn main() -> ExitCode {
     let verb = Cli::parse().verb.unwrap_or_else(|| Verb::Serve(serve::Args::default()));
     match verb.run() {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure { text, code }) => {
+        Err(CommandFailure { text, code }) => {
             // The exit code matters even if the text cannot be written.
             let _ = writeln!(std::io::stderr(), "tickgate: {text}");
             ExitCode::from(code)
@@ -117,17 +117,17 @@ pub fn main() -> ExitCode {
 }
 
 /// Runs a client verb on this thread.
-fn block_on(verb: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+fn block_on(verb: impl Future<Output = Result<(), CommandFailure>>) -> Result<(), CommandFailure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|error| Failure::new(format!("cannot start: {error}")))?.block_on(verb)
+    runtime.map_err(|error| CommandFailure::new(format!("cannot start: {error}")))?.block_on(verb)
 }
 
 /// Prints a line. A closed reader ends the program without an error.
-fn print(line: &str) -> Result<(), Failure> {
+fn print(line: &str) -> Result<(), CommandFailure> {
     use std::io::{ErrorKind, Write};
     match writeln!(std::io::stdout(), "{line}") {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
-        Err(error) => Err(Failure::new(format!("cannot write: {error}"))),
+        Err(error) => Err(CommandFailure::new(format!("cannot write: {error}"))),
         Ok(()) => Ok(()),
     }
 }

@@ -5,7 +5,7 @@ use std::io::Read;
 use serde_json::{json, value::RawValue};
 use tickgate_client::{PublicationReceipt, PublicationRequest};
 
-use super::{Failure, print};
+use super::{CommandFailure, print};
 use crate::config::without_marks;
 
 const EXAMPLES: &str = r#"Examples:
@@ -41,12 +41,12 @@ pub(super) struct Args {
     json: bool,
 }
 
-pub(super) async fn run(args: Args) -> Result<(), Failure> {
+pub(super) async fn run(args: Args) -> Result<(), CommandFailure> {
     let mut data = args.data.clone();
     if data == "-" {
         data.clear();
         let read = std::io::stdin().read_to_string(&mut data);
-        read.map_err(|error| Failure::new(format!("cannot read standard input: {error}")))?;
+        read.map_err(|error| CommandFailure::new(format!("cannot read standard input: {error}")))?;
         data = without_marks(data);
     }
     let publication = PublicationRequest {
@@ -56,18 +56,18 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         msg_id: args.msg_id.as_deref(),
     };
     let published = publication.publish(&args.url, args.api_key.as_deref()).await.map_err(|error| {
-        let failure = Failure::from(error);
-        Failure { text: format!("not published: {}: {}", args.url, failure.text), ..failure }
+        let failure = CommandFailure::from(error);
+        CommandFailure { text: format!("not published: {}: {}", args.url, failure.text), ..failure }
     })?;
     print(&if args.json { json!(published).to_string() } else { outcome(&published) })
 }
 
 /// The data exactly as written.
-fn object(data: &str) -> Result<&RawValue, Failure> {
-    let data: &RawValue =
-        serde_json::from_str(data.trim()).map_err(|error| Failure::usage(format!("the data is not JSON: {error}")))?;
+fn object(data: &str) -> Result<&RawValue, CommandFailure> {
+    let data: &RawValue = serde_json::from_str(data.trim())
+        .map_err(|error| CommandFailure::usage(format!("the data is not JSON: {error}")))?;
     if !data.get().starts_with('{') {
-        return Err(Failure::usage("the data is not a JSON object: write {…}"));
+        return Err(CommandFailure::usage("the data is not a JSON object: write {…}"));
     }
     Ok(data)
 }

@@ -7,7 +7,7 @@ use tokio::{
     sync::{Notify, oneshot},
 };
 
-use super::{Failure, greeting::greeting, settings::Settings};
+use super::{CommandFailure, greeting::greeting, settings::SettingsSources};
 use crate::{
     app::{self, App, DrainPace, Reload},
     config::Config,
@@ -35,21 +35,21 @@ keys, certificates and the log filter again, as does a change of their files.";
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     #[command(flatten)]
-    settings: Settings,
+    settings: SettingsSources,
     /// Append what the exchange of feeds.binance sends to a file, for sim-exchange --replay
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
 }
 
-pub(super) fn run(args: &Args) -> Result<(), Failure> {
+pub(super) fn run(args: &Args) -> Result<(), CommandFailure> {
     let (sources, since) = (args.settings.sources(), SystemTime::now());
     let (mut config, effective) = app::load(&sources)?;
     if args.record.is_some() && config.feeds.binance.is_none() {
-        return Err(Failure::usage("--record requires feeds.binance.enabled = \"on\""));
+        return Err(CommandFailure::usage("--record requires feeds.binance.enabled = \"on\""));
     }
     config.feeds.record.clone_from(&args.record);
     let logging =
-        telemetry::start(&config.log, &config.server.name).map_err(|error| Failure::new(error.to_string()))?;
+        telemetry::start(&config.log, &config.server.name).map_err(|error| CommandFailure::new(error.to_string()))?;
     if let Err(error) = descriptors::raise_limit() {
         tracing::warn!(%error, "the limit of file descriptors cannot be raised");
     }
@@ -64,7 +64,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     if config.server.workers > 0 {
         runtime.worker_threads(config.server.workers);
     }
-    let runtime = runtime.enable_all().build().map_err(|error| Failure::new(format!("cannot start: {error}")))?;
+    let runtime =
+        runtime.enable_all().build().map_err(|error| CommandFailure::new(format!("cannot start: {error}")))?;
     let reload = Reload::new(sources, effective, since).logging(logging.filter());
     runtime.block_on(serve(config, &logging, reload))
 }
@@ -76,23 +77,24 @@ fn keep_memory_private() -> std::io::Result<()> {
 
 /// For the suite that verifies that it detects defects.
 #[cfg(feature = "simulation")]
-fn work_with_deliberate_defect() -> Result<(), Failure> {
+fn work_with_deliberate_defect() -> Result<(), CommandFailure> {
     use crate::defect::{Defect, everywhere};
     if let Some(name) = crate::config::deliberate_defect() {
-        let defect = Defect::named(&name).ok_or_else(|| Failure::usage(format!("unknown defect {name}")))?;
+        let defect = Defect::named(&name).ok_or_else(|| CommandFailure::usage(format!("unknown defect {name}")))?;
         tracing::error!(?defect, "running with a deliberate defect");
         everywhere(defect);
     }
     Ok(())
 }
 
-async fn serve(config: Config, logging: &Logging, reload: Reload) -> Result<(), Failure> {
+async fn serve(config: Config, logging: &Logging, reload: Reload) -> Result<(), CommandFailure> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    let mut signals = Signals::listen().map_err(|error| Failure::new(format!("cannot listen for signals: {error}")))?;
+    let mut signals =
+        Signals::listen().map_err(|error| CommandFailure::new(format!("cannot listen for signals: {error}")))?;
     let shown = config.clone();
-    let app = App::build(config).await.map_err(|error| Failure::new(format!("cannot start: {error}")))?;
+    let app = App::build(config).await.map_err(|error| CommandFailure::new(format!("cannot start: {error}")))?;
     let app = app.reloading(reload.at(signals.hung_up.clone()));
     logging.count_dropped(&app.metrics().log_lines_dropped_total);
     if shown.development {
@@ -109,8 +111,8 @@ async fn serve(config: Config, logging: &Logging, reload: Reload) -> Result<(), 
         let _ = end.send(if at_once { DrainPace::AtOnce } else { DrainPace::Configured });
     };
     tokio::select! {
-        outcome = run => outcome.map_err(|broken| Failure::new(broken.to_string())),
-        name = signals.received_twice(drain) => Err(Failure::new(format!("stopped at once by a second {name}, not drained"))),
+        outcome = run => outcome.map_err(|broken| CommandFailure::new(broken.to_string())),
+        name = signals.received_twice(drain) => Err(CommandFailure::new(format!("stopped at once by a second {name}, not drained"))),
     }
 }
 

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use crate::config::Sources;
+use crate::config::ConfigSources;
 
 /// The sources of settings above the defaults.
 #[derive(Clone, Debug, Default, clap::Args)]
-pub(super) struct Settings {
+pub(super) struct SettingsSources {
     /// Configuration file (TOML); also set by TICKGATE_CONFIG
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -30,13 +30,13 @@ pub(super) struct Settings {
     log_json: bool,
 }
 
-impl Settings {
+impl SettingsSources {
     /// The layers above the defaults: file, this process's environment, flags.
-    pub(super) fn sources(&self) -> Sources {
-        self.over(Sources::of_process(self.config.clone()))
+    pub(super) fn sources(&self) -> ConfigSources {
+        self.over(ConfigSources::of_process(self.config.clone()))
     }
 
-    fn over(&self, sources: Sources) -> Sources {
+    fn over(&self, sources: ConfigSources) -> ConfigSources {
         let development = self.development.then(|| "development".to_owned());
         let json = self.log_json.then(|| "json".to_owned());
         let flags = [
@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn flags_set_their_keys() {
-        let settings = Settings {
+        let settings = SettingsSources {
             config: None,
             listen: Some("127.0.0.1:1".into()),
             ops_listen: Some("127.0.0.1:2".into()),
@@ -70,7 +70,7 @@ mod tests {
             log: Some("debug".into()),
             log_json: true,
         };
-        let (config, _) = Config::load(&settings.over(Sources::default())).unwrap();
+        let (config, _) = Config::load(&settings.over(ConfigSources::default())).unwrap();
         assert_eq!((config.server.listen.port(), config.server.ops_listen.port()), (1, 2));
         assert!(config.development && config.redis.is_some() && config.log.json && config.log.filter == "debug");
     }

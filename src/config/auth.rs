@@ -81,7 +81,7 @@ pub struct Jwks {
 }
 
 impl Auth {
-    pub(super) fn check(raw: &raw::Auth, problems: &mut Problems) -> Self {
+    pub(super) fn check(raw: &raw::RawAuth, problems: &mut Problems) -> Self {
         let public_keys =
             raw.public_keys.iter().enumerate().filter_map(|(at, key)| public_key(at, key, problems)).collect();
         let mut section = Section::new("auth", problems);
@@ -154,7 +154,7 @@ struct SecretSource<'a> {
     content: &'static str,
 }
 
-fn token_secrets(raw: &raw::Auth) -> SecretSource<'_> {
+fn token_secrets(raw: &raw::RawAuth) -> SecretSource<'_> {
     SecretSource {
         key: "hs256_secrets",
         file_key: "hs256_secrets_file",
@@ -164,7 +164,7 @@ fn token_secrets(raw: &raw::Auth) -> SecretSource<'_> {
     }
 }
 
-fn api_keys(raw: &raw::Auth) -> SecretSource<'_> {
+fn api_keys(raw: &raw::RawAuth) -> SecretSource<'_> {
     SecretSource {
         key: "api_keys",
         file_key: "api_keys_file",
@@ -204,7 +204,7 @@ fn secrets(source: &SecretSource<'_>, section: &mut Section<'_>) -> Vec<Secret> 
     }
 }
 
-fn jwks(raw: &raw::Auth, section: &mut Section<'_>) -> Option<Jwks> {
+fn jwks(raw: &raw::RawAuth, section: &mut Section<'_>) -> Option<Jwks> {
     let refresh_interval = section.duration("jwks_refresh_interval", &raw.jwks_refresh_interval, ["1s", "24h"]);
     let age_max = section.duration("jwks_age_max", &raw.jwks_age_max, ["2s", "30d"]);
     if age_max < refresh_interval * 2 {
@@ -229,7 +229,7 @@ fn jwks(raw: &raw::Auth, section: &mut Section<'_>) -> Option<Jwks> {
     Some(Jwks { url, ca_file, plain_ranges, refresh_interval, age_max })
 }
 
-fn public_key(at: usize, raw: &raw::PublicKey, problems: &mut Problems) -> Option<PublicKey> {
+fn public_key(at: usize, raw: &raw::RawPublicKey, problems: &mut Problems) -> Option<PublicKey> {
     let mut section = Section::new(format!("auth.public_keys[{at}]"), problems);
     let algorithms = [("RS256", Algorithm::Rs256), ("ES256", Algorithm::Es256), ("EdDSA", Algorithm::EdDsa)];
     let algorithm = section.choice("algorithm", &raw.algorithm, &algorithms);

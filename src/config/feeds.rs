@@ -65,7 +65,7 @@ pub struct Log {
 pub const AUDIT_TARGET: &str = "audit";
 
 impl Feeds {
-    pub(super) fn check(raw: &raw::Feeds, development: bool, problems: &mut Problems) -> Self {
+    pub(super) fn check(raw: &raw::RawFeeds, development: bool, problems: &mut Problems) -> Self {
         let binance = Binance::check(&raw.binance, problems);
         let mut section = Section::new("feeds.synthetic", problems);
         let raw = &raw.synthetic;
@@ -110,7 +110,7 @@ fn host_of(address: &str) -> &str {
 }
 
 impl Binance {
-    fn check(raw: &raw::Binance, problems: &mut Problems) -> Option<Self> {
+    fn check(raw: &raw::RawBinance, problems: &mut Problems) -> Option<Self> {
         let mut section = Section::new("feeds.binance", problems);
         let enabled = section.choice("enabled", &raw.enabled, &[("off", false), ("on", true)]);
         let stream_url = section.take("stream_url", base_url(&raw.stream_url, ["ws", "wss"]), String::new());
@@ -185,7 +185,7 @@ pub fn is_log_filter(text: &str) -> bool {
 }
 
 impl Log {
-    pub(super) fn check(raw: &raw::Log, problems: &mut Problems) -> Self {
+    pub(super) fn check(raw: &raw::RawLog, problems: &mut Problems) -> Self {
         let mut section = Section::new("log", problems);
         let wrong = raw.filter.split(',').find(|part| !is_filter(part));
         if !is_log_filter(&raw.filter) {

@@ -55,14 +55,14 @@ impl Right {
 }
 
 /// All valid named keys, and a problem for each invalid one.
-pub(super) fn check(raw: &[raw::Key], client_certificates: bool, problems: &mut Problems) -> Vec<ApiKey> {
+pub(super) fn check(raw: &[raw::RawKey], client_certificates: bool, problems: &mut Problems) -> Vec<ApiKey> {
     if raw.len() > KEYS_MAX {
         problems.report("auth.keys", format!("holds {} keys; at most {KEYS_MAX} are allowed", raw.len()));
     }
     raw.iter().map(|key| one(key, client_certificates, problems)).collect()
 }
 
-fn one(raw: &raw::Key, client_certificates: bool, problems: &mut Problems) -> ApiKey {
+fn one(raw: &raw::RawKey, client_certificates: bool, problems: &mut Problems) -> ApiKey {
     let mut section = Section::new(format!("auth.keys.{}", raw.name), problems);
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     if !(1..=64).contains(&raw.name.len()) || !raw.name.bytes().all(plain) || raw.name == UNNAMED {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tickgate_wire::model::{Pattern, TopicRules};
 
 use super::{
-    profile::{Profile, Scope},
+    profile::{ChannelScope, Profile},
     value::nearest,
 };
 
@@ -28,9 +28,9 @@ impl KnownChannels {
         for profile in profiles {
             for channel in &profile.channels {
                 match &channel.scope {
-                    Scope::Public => add(&mut known.topics, channel.pattern.clone()),
-                    Scope::Private => add(&mut known.private, channel.pattern.clone()),
-                    Scope::Path(template) => add_template(&mut known.topics, template),
+                    ChannelScope::Public => add(&mut known.topics, channel.pattern.clone()),
+                    ChannelScope::Private => add(&mut known.private, channel.pattern.clone()),
+                    ChannelScope::Path(template) => add_template(&mut known.topics, template),
                 }
             }
             profile.commands_topic.iter().for_each(|template| add_template(&mut known.topics, template));
@@ -106,7 +106,7 @@ fn meant<'a>(channel: &str, patterns: impl Iterator<Item = &'a Pattern>) -> Opti
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Config, Sources};
+    use super::super::{Config, ConfigSources};
 
     use super::*;
 
@@ -114,7 +114,8 @@ mod tests {
         use std::io::Write;
         let mut file = tempfile::NamedTempFile::new().unwrap();
         write!(file, "{settings}").unwrap();
-        let (config, _) = Config::load(&Sources { file: Some(file.path().into()), ..Sources::default() }).unwrap();
+        let (config, _) =
+            Config::load(&ConfigSources { file: Some(file.path().into()), ..ConfigSources::default() }).unwrap();
         KnownChannels::new(&config.profiles, &config.topics)
     }
 

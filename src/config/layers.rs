@@ -12,7 +12,7 @@ pub const DEFAULTS: &str = include_str!("../../config/default.toml");
 
 /// The layers above the defaults.
 #[derive(Clone, Debug, Default)]
-pub struct Sources {
+pub struct ConfigSources {
     /// A configuration file.
     pub file: Option<PathBuf>,
     /// Environment variables; those of other programs are ignored.
@@ -21,7 +21,7 @@ pub struct Sources {
     pub flags: Vec<(&'static str, &'static str, String)>,
 }
 
-impl Sources {
+impl ConfigSources {
     /// The environment of this process; the file is the given one, or the one that `TICKGATE_CONFIG` names.
     #[must_use]
     pub fn of_process(file: Option<PathBuf>) -> Self {
@@ -49,7 +49,7 @@ pub(super) struct Layers {
 
 impl Layers {
     /// Merges all layers of `sources`. Invalid parts are omitted and reported.
-    pub(super) fn read(sources: &Sources) -> Self {
+    pub(super) fn read(sources: &ConfigSources) -> Self {
         let mut layers = Self::defaults();
         if let Some(path) = &sources.file {
             let name = path.display().to_string();

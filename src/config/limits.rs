@@ -84,7 +84,7 @@ pub struct Hub {
 const BYTES_MAX: u64 = 16 << 20;
 
 impl Limits {
-    pub(super) fn check(raw: &raw::Limits, development: bool, problems: &mut Problems) -> Self {
+    pub(super) fn check(raw: &raw::RawLimits, development: bool, problems: &mut Problems) -> Self {
         let mut section = Section::new("limits", problems);
         let s = &mut section;
         let unknown_channels = [("auto", !development), ("refuse", true), ("accept", false)];
@@ -164,16 +164,16 @@ impl Limits {
 }
 
 impl Rate {
-    fn check(key: &str, raw: &raw::Rate, section: &mut Section<'_>) -> Self {
+    fn check(key: &str, raw: &raw::RawRate, section: &mut Section<'_>) -> Self {
         Self::within(1_000_000, 10_000_000, (key, raw), section)
     }
 
     /// More than a gigabyte per second is no limit.
-    fn of_bytes(key: &str, raw: &raw::Rate, section: &mut Section<'_>) -> Self {
+    fn of_bytes(key: &str, raw: &raw::RawRate, section: &mut Section<'_>) -> Self {
         Self::within(1_000_000_000, 4_000_000_000, (key, raw), section)
     }
 
-    fn within(most: u64, burst_max: u64, (key, raw): (&str, &raw::Rate), section: &mut Section<'_>) -> Self {
+    fn within(most: u64, burst_max: u64, (key, raw): (&str, &raw::RawRate), section: &mut Section<'_>) -> Self {
         let least = u64::from(raw.per_second > 0);
         Self {
             per_second: section.number(&format!("{key}.per_second"), raw.per_second, 0..=most),
@@ -183,7 +183,7 @@ impl Rate {
 }
 
 impl Hub {
-    pub(super) fn check(raw: &raw::Hub, problems: &mut Problems) -> Self {
+    pub(super) fn check(raw: &raw::RawHub, problems: &mut Problems) -> Self {
         let mut section = Section::new("hub", problems);
         Self {
             topics_max: section.number("topics_max", raw.topics_max, 1..=100_000_000),

@@ -36,10 +36,10 @@ pub(super) fn check(key: &str, elements: Vec<Value>, known: &[Value], problems: 
             check_channels(&name, &mut element, problems);
         }
         let sound = match key {
-            "profiles" => admit::<raw::Profile>(&name, &mut element, problems),
-            "topics" => admit::<raw::Topic>(&name, &mut element, problems),
-            "auth.keys" => admit::<raw::Key>(&name, &mut element, problems),
-            _ => admit::<raw::PublicKey>(&name, &mut element, problems),
+            "profiles" => admit::<raw::RawProfile>(&name, &mut element, problems),
+            "topics" => admit::<raw::RawTopic>(&name, &mut element, problems),
+            "auth.keys" => admit::<raw::RawKey>(&name, &mut element, problems),
+            _ => admit::<raw::RawPublicKey>(&name, &mut element, problems),
         };
         if sound && key == "profiles" && !is_defined(&element, known) {
             let known: Vec<_> = known.iter().filter_map(|profile| profile.get("name")?.as_str()).collect();
@@ -67,7 +67,7 @@ fn check_channels(profile: &str, element: &mut Value, problems: &mut Problems) {
     let mut at = 0;
     channels.retain_mut(|channel| {
         at += 1;
-        admit::<raw::Channel>(&format!("{profile}.channels[{}]", at - 1), channel, problems)
+        admit::<raw::RawChannel>(&format!("{profile}.channels[{}]", at - 1), channel, problems)
     });
 }
 

@@ -42,12 +42,12 @@ pub use environment::deliberate_defect;
 pub use feeds::{AUDIT_TARGET, Binance, Feeds, Log, Synthetic, is_log_filter};
 pub use keys::{ApiKey, Right, UNNAMED};
 pub use known_channels::KnownChannels;
-pub use layers::{DEFAULTS, Sources, keys};
+pub use layers::{ConfigSources, DEFAULTS, keys};
 pub use limits::{Hub, Limits, OverLimit, Rate};
 pub use loopback::{is_loopback_host, is_loopback_origin};
 pub use named_file::{read_pem, without_marks};
-pub use problems::{Problem, Problems};
-pub use profile::{Channel, Profile, Scope, SymbolVerb, TokenRule};
+pub use problems::{ConfigProblem, Problems};
+pub use profile::{ChannelScope, OfferedChannel, Profile, SymbolVerb, TokenRule};
 pub use redis::{Access, Redis};
 pub use secret::{Secret, without_credentials};
 pub use sentinel::{Login, Sentinels, ServerAddress};
@@ -90,7 +90,7 @@ impl Config {
     ///
     /// # Errors
     /// All problems of all layers.
-    pub fn load(sources: &Sources) -> Result<(Self, Effective), Problems> {
+    pub fn load(sources: &ConfigSources) -> Result<(Self, Effective), Problems> {
         Self::load_with(sources, |_, _| {})
     }
 
@@ -99,7 +99,7 @@ impl Config {
     /// # Errors
     /// All problems of all layers, or those that `check` found.
     pub fn load_with(
-        sources: &Sources,
+        sources: &ConfigSources,
         check: impl FnOnce(&Self, &mut Problems),
     ) -> Result<(Self, Effective), Problems> {
         let mut layers = layers::Layers::read(sources);
@@ -129,7 +129,7 @@ impl Config {
     /// If the shipped defaults are invalid.
     #[must_use]
     pub fn development() -> Self {
-        let sources = Sources::default()
+        let sources = ConfigSources::default()
             .flag("", "server.listen", "127.0.0.1:0")
             .flag("", "server.ops_listen", "127.0.0.1:0")
             .flag("", "feeds.synthetic.enabled", "off");

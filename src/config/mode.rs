@@ -4,7 +4,7 @@ use super::{Auth, Problems, Server, raw, value::Section};
 
 /// The requested `server.mode`.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Mode {
+enum ServerMode {
     Auto,
     Development,
     Production,
@@ -12,15 +12,16 @@ enum Mode {
 
 /// Whether this is development mode. Reports listeners that are reachable from other machines without the required
 /// secrets.
-pub(super) fn is_development(raw: &raw::Server, server: &Server, auth: &Auth, problems: &mut Problems) -> bool {
+pub(super) fn is_development(raw: &raw::RawServer, server: &Server, auth: &Auth, problems: &mut Problems) -> bool {
     let mut section = Section::new("server", problems);
-    let modes = [("auto", Mode::Auto), ("development", Mode::Development), ("production", Mode::Production)];
+    let modes =
+        [("auto", ServerMode::Auto), ("development", ServerMode::Development), ("production", ServerMode::Production)];
     let mode = section.choice("mode", &raw.mode, &modes);
     let exposed = [("listen", server.listen), ("ops_listen", server.ops_listen)].map(|(key, address)| {
         // The port does not matter: what matters is who can reach the address.
         (key, Some(address).filter(|address| !address.ip().to_canonical().is_loopback()))
     });
-    if mode == Mode::Development {
+    if mode == ServerMode::Development {
         for (key, address) in exposed {
             if let Some(address) = address {
                 let text =
@@ -32,7 +33,7 @@ pub(super) fn is_development(raw: &raw::Server, server: &Server, auth: &Auth, pr
     }
     let [(_, public), (_, operations)] = exposed;
     let keys = auth.has_token_keys();
-    if mode == Mode::Auto && !keys && public.is_none() && operations.is_none() {
+    if mode == ServerMode::Auto && !keys && public.is_none() && operations.is_none() {
         return true;
     }
     if !keys {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 /// One problem to fix.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub struct ConfigProblem {
     /// The key it concerns, such as `server.listen`, or the name of a variable or file.
     pub key: String,
     /// Where the value was written: a file, a variable, a flag. `None`: nowhere, or in several places.
@@ -15,12 +15,12 @@ pub struct Problem {
 
 /// All problems of a configuration, in the order in which they were found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Problems(Vec<Problem>);
+pub struct Problems(Vec<ConfigProblem>);
 
 impl Problems {
     /// Adds a problem.
     pub fn report(&mut self, key: impl Into<String>, text: impl Into<String>) {
-        self.0.push(Problem { key: key.into(), origin: None, text: text.into() });
+        self.0.push(ConfigProblem { key: key.into(), origin: None, text: text.into() });
     }
 
     /// Adds the problems found elsewhere.
@@ -34,7 +34,7 @@ impl Problems {
     }
 
     /// The problems, one by one.
-    pub fn iter(&self) -> impl Iterator<Item = &Problem> {
+    pub fn iter(&self) -> impl Iterator<Item = &ConfigProblem> {
         self.0.iter()
     }
 
@@ -58,7 +58,7 @@ impl fmt::Display for Problems {
         let count = self.0.len();
         let noun = if count == 1 { "problem" } else { "problems" };
         write!(f, "{count} {noun} in the configuration")?;
-        for Problem { key, origin, text } in &self.0 {
+        for ConfigProblem { key, origin, text } in &self.0 {
             match origin {
                 Some(origin) if origin != key => write!(f, "\n  {key} ({origin}): {text}")?,
                 _ => write!(f, "\n  {key}: {text}")?,

@@ -32,7 +32,7 @@ pub struct Profile {
     pub connections_per_user_max: Option<u32>,
     /// Text of `connection_established`.
     pub welcome: String,
-    pub channels: Vec<Channel>,
+    pub channels: Vec<OfferedChannel>,
     /// Topic that stores `command` messages, may contain `{param}`; `None`: commands are not accepted.
     pub commands_topic: Option<String>,
     /// Channel name prefixes for the commands `subscribe_symbol`, `subscribe_ticker` and so on.
@@ -53,10 +53,10 @@ pub enum TokenRule {
 
 /// One channel, or a family of channels, that an endpoint offers.
 #[derive(Clone, Debug)]
-pub struct Channel {
+pub struct OfferedChannel {
     /// The client's name for it.
     pub pattern: Pattern,
-    pub scope: Scope,
+    pub scope: ChannelScope,
     /// Subscribed when the connection opens (only patterns without `*`).
     pub on_connect: bool,
     /// Requires an identity with the channel in its `channels` claim, regardless of the endpoint's token rule.
@@ -65,7 +65,7 @@ pub struct Channel {
 
 /// The topic behind a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Scope {
+pub enum ChannelScope {
     /// The topic of the same name.
     Public,
     /// The connected user's private channel of the same name.
@@ -74,7 +74,7 @@ pub enum Scope {
     Path(String),
 }
 
-impl Scope {
+impl ChannelScope {
     /// Whether the topic depends on the path's parameter.
     #[must_use]
     pub fn has_parameter(&self) -> bool {
@@ -99,7 +99,7 @@ const WELCOME: &str = "Connected to Tickgate";
 pub(super) const RESERVED: [&str; 4] = ["/health", "/livez", "/readyz", "/ws/status"];
 
 /// All endpoints. `anonymous`: whether `token = "auto"` means optional.
-pub(super) fn check(raw: &[raw::Profile], anonymous: bool, problems: &mut Problems) -> Vec<Profile> {
+pub(super) fn check(raw: &[raw::RawProfile], anonymous: bool, problems: &mut Problems) -> Vec<Profile> {
     let mut profiles: Vec<Profile> = Vec::with_capacity(raw.len());
     for raw in raw.iter().filter(|raw| raw.enabled) {
         let profile = Profile::check(raw, anonymous, problems);
@@ -128,8 +128,8 @@ impl Profile {
 
     fn param_bytes_max(&self) -> usize {
         let scopes = self.channels.iter().filter_map(|channel| match &channel.scope {
-            Scope::Path(template) => Some(template),
-            Scope::Public | Scope::Private => None,
+            ChannelScope::Path(template) => Some(template),
+            ChannelScope::Public | ChannelScope::Private => None,
         });
         let around = |template: &String| {
             let parameter = template.find('{').zip(template.find('}'));
@@ -138,7 +138,7 @@ impl Profile {
         Topic::LEN_MAX - scopes.chain(&self.commands_topic).map(around).max().unwrap_or(0)
     }
 
-    fn check(raw: &raw::Profile, anonymous: bool, problems: &mut Problems) -> Self {
+    fn check(raw: &raw::RawProfile, anonymous: bool, problems: &mut Problems) -> Self {
         let mut section = Section::new(format!("profiles.{}", raw.name), problems);
         let s = &mut section;
         let path = s.take("path", path(&raw.path), raw.path.clone());
@@ -162,7 +162,7 @@ impl Profile {
                 .connections_per_user_max
                 .map(|max| s.number("connections_per_user_max", max, 1..=100_000)),
             welcome: raw.welcome.clone().unwrap_or_else(|| WELCOME.into()),
-            channels: raw.channels.iter().filter_map(|channel| Channel::check(channel, parameter, s)).collect(),
+            channels: raw.channels.iter().filter_map(|channel| OfferedChannel::check(channel, parameter, s)).collect(),
             commands_topic: s.take("commands_topic", commands_topic(raw.commands_topic.as_deref(), parameter), None),
             symbol_verbs: raw.symbol_verbs.iter().map(|(verb, prefix)| verb_of(verb, prefix, s)).collect(),
             path,
@@ -177,7 +177,7 @@ impl Profile {
         for (at, channel) in self.channels.iter().enumerate() {
             let name = channel.pattern.as_str();
             let key = format!("channels.{name}");
-            if channel.scope == Scope::Private && !has_user {
+            if channel.scope == ChannelScope::Private && !has_user {
                 section.report(
                     &key,
                     "is private, which requires a profile with token = \"required\", \"optional\" or \"auto\"",
@@ -232,29 +232,29 @@ impl Profile {
     }
 }
 
-impl Channel {
-    fn check(raw: &raw::Channel, parameter: Option<&str>, section: &mut Section<'_>) -> Option<Self> {
+impl OfferedChannel {
+    fn check(raw: &raw::RawChannel, parameter: Option<&str>, section: &mut Section<'_>) -> Option<Self> {
         let key = format!("channels.{}", raw.name);
         let pattern = Pattern::new(&raw.name).map_err(|error| section.report(&key, error.to_string())).ok()?;
-        let scopes = [("public", Scope::Public), ("private", Scope::Private)];
+        let scopes = [("public", ChannelScope::Public), ("private", ChannelScope::Private)];
         let scope = match (raw.scope.as_deref(), raw.topic.as_deref()) {
             (Some(_), Some(_)) => {
                 section.report(&key, "has both `scope` and `topic`: set only one of them");
-                Scope::Public
+                ChannelScope::Public
             }
-            (None, Some(template)) => Scope::Path(section.take(&key, topic(template, parameter), String::new())),
+            (None, Some(template)) => ChannelScope::Path(section.take(&key, topic(template, parameter), String::new())),
             (scope, None) => {
                 let scope = scope.unwrap_or("public");
                 let known = scopes.into_iter().find(|(word, _)| *word == scope).map(|(_, scope)| scope);
                 let wrong = || format!("must be \"public\" or \"private\", got {}", quoted(scope));
-                section.take(&key, known.ok_or_else(wrong), Scope::Public)
+                section.take(&key, known.ok_or_else(wrong), ChannelScope::Public)
             }
         };
         let family = raw.name.contains('*');
         if family && raw.on_connect {
             section.report(&key, "cannot be subscribed on connect: it is a pattern");
         }
-        if family && matches!(scope, Scope::Path(_)) {
+        if family && matches!(scope, ChannelScope::Path(_)) {
             section.report(&key, "cannot have one topic: it is a pattern for many channels");
         }
         Some(Self { pattern, scope, on_connect: raw.on_connect, restricted: raw.restricted })
@@ -262,7 +262,7 @@ impl Channel {
 }
 
 /// The endpoint's dialect and transport.
-fn protocol(raw: &raw::Profile, section: &mut Section<'_>) -> Protocol {
+fn protocol(raw: &raw::RawProfile, section: &mut Section<'_>) -> Protocol {
     let default = Protocol::default();
     let transports = Transport::ALL.map(|transport| (transport.name(), transport));
     let transport = raw.transport.as_deref().unwrap_or(default.transport.name());

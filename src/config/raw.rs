@@ -10,24 +10,24 @@ use super::secret::{Secret, hide_credentials, hide_query};
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Raw {
-    pub server: Server,
-    pub redis: Redis,
-    pub auth: Auth,
-    pub session: Session,
-    pub limits: Limits,
-    pub hub: Hub,
-    pub drain: Drain,
-    pub readiness: Readiness,
-    pub feeds: Feeds,
-    pub log: Log,
+    pub server: RawServer,
+    pub redis: RawRedis,
+    pub auth: RawAuth,
+    pub session: RawSession,
+    pub limits: RawLimits,
+    pub hub: RawHub,
+    pub drain: RawDrain,
+    pub readiness: RawReadiness,
+    pub feeds: RawFeeds,
+    pub log: RawLog,
     pub user_stream: UserStream,
-    pub topics: Vec<Topic>,
-    pub profiles: Vec<Profile>,
+    pub topics: Vec<RawTopic>,
+    pub profiles: Vec<RawProfile>,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Server {
+pub(super) struct RawServer {
     pub mode: String,
     pub name: String,
     pub listen: String,
@@ -41,13 +41,13 @@ pub(super) struct Server {
     pub idle_timeout: String,
     pub header_bytes_max: u64,
     pub service_information: bool,
-    pub tls: Tls,
+    pub tls: RawTls,
     pub ops_tls: OpsTls,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Tls {
+pub(super) struct RawTls {
     pub cert_file: String,
     pub key_file: String,
 }
@@ -62,7 +62,7 @@ pub(super) struct OpsTls {
 
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Redis {
+pub(super) struct RawRedis {
     pub mode: String,
     #[serde(serialize_with = "hide_credentials")]
     pub url: Secret,
@@ -83,12 +83,12 @@ pub(super) struct Redis {
     pub ca_file: String,
     pub client_cert_file: String,
     pub client_key_file: String,
-    pub sentinel: Sentinel,
+    pub sentinel: RawSentinel,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Sentinel {
+pub(super) struct RawSentinel {
     pub name: String,
     pub user: String,
     pub password_file: String,
@@ -97,7 +97,7 @@ pub(super) struct Sentinel {
 
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Auth {
+pub(super) struct RawAuth {
     pub hs256_secrets: Vec<Secret>,
     pub hs256_secrets_file: String,
     #[serde(serialize_with = "hide_query")]
@@ -118,14 +118,14 @@ pub(super) struct Auth {
     pub api_keys: Vec<Secret>,
     pub api_keys_file: String,
     pub anonymous: String,
-    pub public_keys: Vec<PublicKey>,
-    pub keys: Vec<Key>,
+    pub public_keys: Vec<RawPublicKey>,
+    pub keys: Vec<RawKey>,
 }
 
 /// One `[[auth.keys]]`.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Key {
+pub(super) struct RawKey {
     pub name: String,
     #[serde(default)]
     pub rights: Vec<String>,
@@ -141,7 +141,7 @@ pub(super) struct Key {
 
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct PublicKey {
+pub(super) struct RawPublicKey {
     pub algorithm: String,
     pub path: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -150,7 +150,7 @@ pub(super) struct PublicKey {
 
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Session {
+pub(super) struct RawSession {
     pub heartbeat_interval: String,
     pub heartbeat_timeout: String,
     pub write_timeout: String,
@@ -162,18 +162,18 @@ pub(super) struct Session {
 
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Limits {
+pub(super) struct RawLimits {
     pub connections_max: u64,
     pub connections_per_user_max: u64,
     pub over_limit: String,
     pub connections_per_address_max: u64,
-    pub handshakes_per_address: Rate,
+    pub handshakes_per_address: RawRate,
     pub message_bytes_max: u64,
     pub body_bytes_max: u64,
     pub payload_bytes_max: u64,
     pub json_depth_max: u64,
-    pub messages_per_connection: Rate,
-    pub messages_per_user: Rate,
+    pub messages_per_connection: RawRate,
+    pub messages_per_user: RawRate,
     pub rate_offences_max: u64,
     pub invalid_messages_max: u64,
     pub subscriptions_max: u64,
@@ -183,20 +183,20 @@ pub(super) struct Limits {
     pub replay_bytes_max: u64,
     pub replays_bytes_max: u64,
     pub replays_per_address_bytes_max: u64,
-    pub bytes_read_per_address: Rate,
+    pub bytes_read_per_address: RawRate,
     pub unknown_channels: String,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Rate {
+pub(super) struct RawRate {
     pub per_second: u64,
     pub burst: u64,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Hub {
+pub(super) struct RawHub {
     pub topics_max: u64,
     pub unpublished_topics_max: u64,
     pub unpublished_per_address_max: u64,
@@ -207,14 +207,14 @@ pub(super) struct Hub {
 
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Drain {
+pub(super) struct RawDrain {
     pub delay: String,
     pub spread: String,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Readiness {
+pub(super) struct RawReadiness {
     pub redis_required: bool,
     pub redis_grace: String,
     pub queue_grace: String,
@@ -222,14 +222,14 @@ pub(super) struct Readiness {
 
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Feeds {
-    pub synthetic: Synthetic,
-    pub binance: Binance,
+pub(super) struct RawFeeds {
+    pub synthetic: RawSynthetic,
+    pub binance: RawBinance,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Binance {
+pub(super) struct RawBinance {
     pub enabled: String,
     pub stream_url: String,
     pub rest_url: String,
@@ -244,7 +244,7 @@ pub(super) struct Binance {
 
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Synthetic {
+pub(super) struct RawSynthetic {
     pub enabled: String,
     pub symbols: Vec<String>,
     pub interval: String,
@@ -253,7 +253,7 @@ pub(super) struct Synthetic {
 
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Log {
+pub(super) struct RawLog {
     pub filter: String,
     pub format: String,
     pub audit_file: String,
@@ -272,7 +272,7 @@ pub(super) struct UserStream {
 /// One `[[topics]]`.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Topic {
+pub(super) struct RawTopic {
     pub pattern: String,
     pub class: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -292,7 +292,7 @@ pub(super) struct Topic {
 /// One `[[profiles]]`.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Profile {
+pub(super) struct RawProfile {
     pub name: String,
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub enabled: bool,
@@ -319,13 +319,13 @@ pub(super) struct Profile {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub symbol_verbs: BTreeMap<String, String>,
     #[serde(default)]
-    pub channels: Vec<Channel>,
+    pub channels: Vec<RawChannel>,
 }
 
 /// One entry of a profile's `channels`.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Channel {
+pub(super) struct RawChannel {
     pub name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,

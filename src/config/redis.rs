@@ -89,7 +89,7 @@ impl Access {
 
 impl Redis {
     /// `None` without an address: the memory backplane. The other keys are always validated.
-    pub(super) fn check(raw: &raw::Redis, problems: &mut Problems) -> Option<Self> {
+    pub(super) fn check(raw: &raw::RawRedis, problems: &mut Problems) -> Option<Self> {
         let sentinels = Sentinels::check(raw, problems);
         let mut section = Section::new("redis", problems);
         let url = if sentinels.is_some() { None } else { address(raw, &mut section) };
@@ -177,7 +177,7 @@ impl Redis {
 }
 
 /// The address, from the key or from the file that it names.
-fn address(raw: &raw::Redis, section: &mut Section<'_>) -> Option<Secret> {
+fn address(raw: &raw::RawRedis, section: &mut Section<'_>) -> Option<Secret> {
     match (raw.url.is_empty(), raw.url_file.is_empty()) {
         (true, true) => None,
         (false, true) if is_address(raw.url.expose()) && has_other_database(raw.url.expose()) => {

@@ -93,11 +93,12 @@ fn collect(at: &str, value: &Value, found: &mut BTreeMap<String, Value>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Sources, keys};
+    use super::super::{ConfigSources, keys};
     use super::*;
 
     fn effective(settings: &[(&'static str, &str)]) -> (Config, Effective) {
-        let sources = settings.iter().fold(Sources::default(), |sources, (key, value)| sources.flag("", key, *value));
+        let sources =
+            settings.iter().fold(ConfigSources::default(), |sources, (key, value)| sources.flag("", key, *value));
         Config::load(&sources).unwrap()
     }
 

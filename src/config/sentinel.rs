@@ -89,7 +89,7 @@ impl Sentinels {
     }
 
     /// Validates the keys for sentinels. `None` if the mode is another one; then none of them may be set.
-    pub(super) fn check(raw: &raw::Redis, problems: &mut Problems) -> Option<Self> {
+    pub(super) fn check(raw: &raw::RawRedis, problems: &mut Problems) -> Option<Self> {
         let mut section = Section::new("redis", problems);
         if !section.choice("mode", &raw.mode, &[("standalone", false), ("sentinel", true)]) {
             refuse_without_sentinels(raw, &mut section);
@@ -121,7 +121,7 @@ impl Sentinels {
     }
 }
 
-fn refuse_without_sentinels(raw: &raw::Redis, section: &mut Section<'_>) {
+fn refuse_without_sentinels(raw: &raw::RawRedis, section: &mut Section<'_>) {
     let set = [
         ("addresses", !raw.addresses.is_empty()),
         ("address_map", !raw.address_map.is_empty()),

@@ -83,7 +83,7 @@ impl Identity {
 }
 
 impl Tls {
-    fn check(raw: &raw::Tls, problems: &mut Problems) -> Option<Self> {
+    fn check(raw: &raw::RawTls, problems: &mut Problems) -> Option<Self> {
         let mut section = Section::new("server.tls", problems);
         let identity = Identity::check(&mut section, ["cert_file", "key_file"], [&raw.cert_file, &raw.key_file])?;
         Some(Self { identity, client_authority: None })
@@ -131,7 +131,7 @@ pub enum AddressHeader {
 const PREFIX_MIN: [u8; 2] = [8, 7];
 
 impl Server {
-    pub(super) fn check(raw: &raw::Server, problems: &mut Problems) -> Self {
+    pub(super) fn check(raw: &raw::RawServer, problems: &mut Problems) -> Self {
         let (tls, ops_tls) = (Tls::check(&raw.tls, problems), Tls::check_operations(&raw.ops_tls, problems));
         let mut section = Section::new("server", problems);
         let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));

@@ -45,7 +45,7 @@ pub struct Readiness {
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Session {
-    pub(super) fn check(raw: &raw::Session, problems: &mut Problems) -> Self {
+    pub(super) fn check(raw: &raw::RawSession, problems: &mut Problems) -> Self {
         let mut section = Section::new("session", problems);
         let heartbeat_interval = section.duration("heartbeat_interval", &raw.heartbeat_interval, ["1s", "10m"]);
         let session = Self {
@@ -79,7 +79,7 @@ impl Session {
 }
 
 impl Drain {
-    pub(super) fn check(raw: &raw::Drain, problems: &mut Problems) -> Self {
+    pub(super) fn check(raw: &raw::RawDrain, problems: &mut Problems) -> Self {
         let mut section = Section::new("drain", problems);
         Self {
             delay: section.duration("delay", &raw.delay, ["0s", "5m"]),
@@ -89,7 +89,7 @@ impl Drain {
 }
 
 impl Readiness {
-    pub(super) fn check(raw: &raw::Readiness, problems: &mut Problems) -> Self {
+    pub(super) fn check(raw: &raw::RawReadiness, problems: &mut Problems) -> Self {
         let mut section = Section::new("readiness", problems);
         let redis_grace = section.duration("redis_grace", &raw.redis_grace, ["0s", "1h"]);
         let queue_grace = section.duration("queue_grace", &raw.queue_grace, ["100ms", "1h"]);

@@ -24,7 +24,7 @@ const PUBLISHED: [&str; 5] = [
 ];
 
 /// Problems of secrets outside development mode.
-pub(super) fn check(raw: &raw::Auth, [tokens, keys]: [&[Secret]; 2], problems: &mut Problems) {
+pub(super) fn check(raw: &raw::RawAuth, [tokens, keys]: [&[Secret]; 2], problems: &mut Problems) {
     let mut section = Section::new("auth", problems);
     for ([key, file_key, content], path, secrets) in [
         (["hs256_secrets", "hs256_secrets_file", TOKEN_SECRETS_CONTENT], &raw.hs256_secrets_file, tokens),
@@ -44,7 +44,7 @@ pub(super) fn check(raw: &raw::Auth, [tokens, keys]: [&[Secret]; 2], problems: &
 }
 
 /// Checks named keys in the same way.
-pub(super) fn check_keys(raw: &[raw::Key], keys: &[ApiKey], problems: &mut Problems) {
+pub(super) fn check_keys(raw: &[raw::RawKey], keys: &[ApiKey], problems: &mut Problems) {
     for (raw, key) in raw.iter().zip(keys) {
         let mut section = Section::new(format!("auth.keys.{}", key.name), problems);
         let path = raw.key_file.as_deref().unwrap_or_default();
@@ -62,7 +62,7 @@ pub(super) fn check_keys(raw: &[raw::Key], keys: &[ApiKey], problems: &mut Probl
 
 /// Settings that are valid but insecure.
 pub(super) fn warn(
-    raw: (&raw::Auth, &raw::Redis),
+    raw: (&raw::RawAuth, &raw::RawRedis),
     [tokens, keys]: [&[Secret]; 2],
     redis: Option<&Redis>,
 ) -> Vec<String> {

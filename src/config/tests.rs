@@ -11,24 +11,24 @@ use super::*;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef-secret";
 
-fn environment(variables: &[(&str, &str)]) -> Sources {
+fn environment(variables: &[(&str, &str)]) -> ConfigSources {
     let environment = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    Sources { environment, ..Sources::default() }
+    ConfigSources { environment, ..ConfigSources::default() }
 }
 
-fn file(text: &str) -> (tempfile::NamedTempFile, Sources) {
+fn file(text: &str) -> (tempfile::NamedTempFile, ConfigSources) {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(text.as_bytes()).unwrap();
-    let sources = Sources { file: Some(file.path().into()), ..Sources::default() };
+    let sources = ConfigSources { file: Some(file.path().into()), ..ConfigSources::default() };
     (file, sources)
 }
 
-fn load(sources: &Sources) -> Config {
+fn load(sources: &ConfigSources) -> Config {
     Config::load(sources).unwrap_or_else(|problems| panic!("{problems}")).0
 }
 
 /// The problems as `key: text`, without origins.
-fn problems(sources: &Sources) -> Vec<String> {
+fn problems(sources: &ConfigSources) -> Vec<String> {
     let problems = Config::load(sources).expect_err("the configuration is invalid");
     problems.iter().map(|problem| format!("{}: {}", problem.key, problem.text)).collect()
 }
@@ -39,7 +39,7 @@ fn problems_of(text: &str) -> Vec<String> {
 
 #[test]
 fn the_defaults_match_the_contract() {
-    let config = load(&Sources::default());
+    let config = load(&ConfigSources::default());
     assert!(config.development && config.redis.is_none() && config.warnings.is_empty());
     assert_eq!(config.server.listen.to_string(), "127.0.0.1:8000");
     assert_eq!(config.server.ops_listen.to_string(), "127.0.0.1:8001");
@@ -60,7 +60,7 @@ fn the_defaults_match_the_contract() {
 
 #[test]
 fn the_shipped_profiles_are_the_endpoints_of_the_contract() {
-    let config = load(&Sources::default());
+    let config = load(&ConfigSources::default());
     let reported: Vec<String> =
         config.profiles.iter().map(|p| format!("{} {} {:?} {}", p.name, p.path, p.token, p.refusal_code)).collect();
     assert_eq!(
@@ -76,13 +76,13 @@ fn the_shipped_profiles_are_the_endpoints_of_the_contract() {
         ]
     );
     let [trading, market, events, backtest, _, sse, ingest] = &config.profiles[..] else { panic!("seven profiles") };
-    let private = trading.channels.iter().filter(|channel| channel.scope == Scope::Private);
+    let private = trading.channels.iter().filter(|channel| channel.scope == ChannelScope::Private);
     let private: Vec<&str> = private.map(|channel| channel.pattern.as_str()).collect();
     assert_eq!(private, ["orders", "risk_alerts", "bot_status", "portfolio"]);
     assert_eq!(market.symbol_verbs.len(), 3);
     assert_eq!(events.channels.iter().filter(|channel| channel.on_connect).count(), 4);
     assert_eq!(events.channels.iter().filter(|channel| channel.restricted).count(), 4);
-    assert_eq!(backtest.channels[0].scope, Scope::Path("run:{run_id}".into()));
+    assert_eq!(backtest.channels[0].scope, ChannelScope::Path("run:{run_id}".into()));
     assert_eq!(backtest.commands_topic.as_deref(), Some("commands"));
     assert_eq!((ingest.protocol.dialect, ingest.channels.len()), (Dialect::Envelope, 0));
     assert_eq!(sse.protocol, Protocol { transport: Transport::EventStream, dialect: Dialect::Json });
@@ -90,7 +90,7 @@ fn the_shipped_profiles_are_the_endpoints_of_the_contract() {
 
 #[test]
 fn the_shipped_topic_classes_match_the_contract() {
-    let topics = load(&Sources::default()).topics;
+    let topics = load(&ConfigSources::default()).topics;
     let classes = [
         ("ticker:BTCUSDT", Class::State),
         ("orderbook:BTCUSDT", Class::State),
@@ -183,8 +183,8 @@ fn a_file_adds_replaces_and_removes_endpoints() {
 
 #[test]
 fn development_mode_generates_secrets_and_listens_only_on_loopback() {
-    let first = load(&Sources::default());
-    let second = load(&Sources::default());
+    let first = load(&ConfigSources::default());
+    let second = load(&ConfigSources::default());
     assert!(first.secret_generated && first.auth.hs256_secrets != second.auth.hs256_secrets);
     assert_eq!((first.auth.hs256_secrets.len(), first.auth.api_keys.len()), (1, 1));
     assert!(first.feeds.synthetic.is_some());

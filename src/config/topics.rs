@@ -12,7 +12,7 @@ const RETAIN_MAX: u64 = 10_000_000;
 const DEDUPE_TTL: &str = "5m";
 
 /// The whole table. The rule for `*` is the last one, which `lists::merge` ensures.
-pub(super) fn check(raw: &[raw::Topic], user_stream: &raw::UserStream, problems: &mut Problems) -> TopicRules {
+pub(super) fn check(raw: &[raw::RawTopic], user_stream: &raw::UserStream, problems: &mut Problems) -> TopicRules {
     let user_stream = check_user_stream(user_stream, problems);
     let mut rules: Vec<TopicRule> = raw.iter().filter_map(|rule| check_rule(rule, problems)).collect();
     let fallback = match rules.pop_if(|rule| rule.pattern.as_str() == "*") {
@@ -37,7 +37,7 @@ fn check_user_stream(raw: &raw::UserStream, problems: &mut Problems) -> TopicRul
     }
 }
 
-fn check_rule(raw: &raw::Topic, problems: &mut Problems) -> Option<TopicRule> {
+fn check_rule(raw: &raw::RawTopic, problems: &mut Problems) -> Option<TopicRule> {
     let mut section = Section::new(format!("topics.{}", raw.pattern), problems);
     let pattern = Pattern::new(&raw.pattern).map_err(|error| section.report("pattern", error.to_string())).ok();
     let class = section.choice("class", &raw.class, &CLASSES);

@@ -23,11 +23,11 @@ use rustls::pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{
+    abort::AbortHandle,
     address::{AddressLimits, AddressRefusal, Permit},
-    hang_up::HangUp,
     http_stream::{Backpressure, Carrier, HttpStream},
-    spares::{Place, Spare, Spares},
-    turns::{ClientTimeouts, Turns},
+    spares::{SpareConnection, SpareConnections, SparePlace},
+    turns::{ClientTimeouts, ConnectionTurns},
 };
 use crate::{
     config::Proxies,
@@ -66,12 +66,12 @@ pub struct Serving {
     pub write_timeout: Duration,
     /// Limit on the plain connections of one address; connections that became WebSockets are counted separately.
     pub plain: Option<PlainLimit>,
-    pub tls: Option<Tls>,
+    pub tls: Option<ListenerTls>,
 }
 
 /// TLS on a listener, and the counter of handshake results.
 #[derive(Clone, Debug)]
-pub struct Tls {
+pub struct ListenerTls {
     pub acceptor: Acceptor,
     pub metrics: Arc<Metrics>,
 }
@@ -80,7 +80,7 @@ pub struct Tls {
 #[derive(Clone, Debug)]
 pub struct ClientCertificate(pub CertificateDer<'static>);
 
-impl Tls {
+impl ListenerTls {
     /// Performs the TLS handshake within `timeout`. `None` if it fails.
     async fn accept(&self, stream: TcpStream, peer: SocketAddr, timeout: Duration) -> Option<Carrier> {
         let shaken = tokio::time::timeout(timeout, self.acceptor.accept(stream)).await;
@@ -149,7 +149,7 @@ pub fn bind_beside(listener: &TcpListener) -> Option<TcpListener> {
 /// Accepts until `stop`; each connection is a separate task. Idle connections end at `stop`, the others once their
 /// response is written.
 pub async fn serve(listener: TcpListener, router: Router, serving: Serving, tasks: Tasks, mut stop: Stop) {
-    let (spares, failures) = (Spares::new(serving.spares), LogLimit::new(FAILURE_LOG_INTERVAL));
+    let (spares, failures) = (SpareConnections::new(serving.spares), LogLimit::new(FAILURE_LOG_INTERVAL));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -163,7 +163,7 @@ pub async fn serve(listener: TcpListener, router: Router, serving: Serving, task
                 };
                 // Fails only if the client has already closed the connection.
                 let _ = stream.set_nodelay(true);
-                let hang_up = HangUp::default();
+                let hang_up = AbortHandle::default();
                 let place = if serving.descriptors.is_reserved(stream.as_raw_fd()) {
                     tokio::select! {
                         place = spares.take(&hang_up) => Some(place),
@@ -172,7 +172,7 @@ pub async fn serve(listener: TcpListener, router: Router, serving: Serving, task
                 } else {
                     None
                 };
-                let peer = Peer { address: peer, hang_up, place, permit, stop: stop.clone() };
+                let peer = RemotePeer { address: peer, hang_up, place, permit, stop: stop.clone() };
                 tasks.spawn("http", speak(stream, peer, router.clone(), serving.clone()));
             }
             Err(error) => {
@@ -187,11 +187,11 @@ pub async fn serve(listener: TcpListener, router: Router, serving: Serving, task
 }
 
 /// The other end of a TCP connection.
-struct Peer {
+struct RemotePeer {
     address: SocketAddr,
-    hang_up: HangUp,
+    hang_up: AbortHandle,
     /// Set if it is served from the reserve.
-    place: Option<Place>,
+    place: Option<SparePlace>,
     /// The slot in the count of its address.
     permit: Option<Permit>,
     /// Once stopped, no further request is read.
@@ -199,9 +199,9 @@ struct Peer {
 }
 
 /// Serves HTTP until the client leaves, violates a limit, or becomes a WebSocket.
-async fn speak(stream: TcpStream, peer: Peer, router: Router, serving: Serving) {
-    let Peer { address: peer, hang_up, place, permit, mut stop } = peer;
-    let has_asked = place.as_ref().map(Place::has_asked);
+async fn speak(stream: TcpStream, peer: RemotePeer, router: Router, serving: Serving) {
+    let RemotePeer { address: peer, hang_up, place, permit, mut stop } = peer;
+    let has_asked = place.as_ref().map(SparePlace::has_asked);
     let keeps_alive = place.is_none().then(|| (keep_alive_header(serving.idle_timeout), stop.clone()));
     let carrier = match &serving.tls {
         None => Some(Carrier::Plain(stream)),
@@ -212,7 +212,7 @@ async fn speak(stream: TcpStream, peer: Peer, router: Router, serving: Serving) 
     };
     let Some(carrier) = carrier else { return };
     let certificate = carrier.client_certificate().map(ClientCertificate);
-    let (asked, turns, backpressure) = (hang_up.clone(), Turns::new(), Backpressure::default());
+    let (asked, turns, backpressure) = (hang_up.clone(), ConnectionTurns::new(), Backpressure::default());
     let stream = HttpStream::new(carrier, turns.clone(), backpressure.clone(), serving.write_timeout);
     let answering = turns.clone();
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
@@ -223,7 +223,7 @@ async fn speak(stream: TcpStream, peer: Peer, router: Router, serving: Serving) 
         certificate.clone().map(|certificate| request.extensions_mut().insert(certificate));
         if let Some(has_asked) = &has_asked {
             has_asked.store(true, Ordering::Relaxed);
-            request.extensions_mut().insert(Spare);
+            request.extensions_mut().insert(SpareConnection);
         }
         answering.asked();
         let keep_alive = keeps_alive.as_ref().filter(|(_, stop)| !stop.stopping()).map(|(header, _)| header.clone());
@@ -272,7 +272,7 @@ async fn speak(stream: TcpStream, peer: Peer, router: Router, serving: Serving) 
 }
 
 /// Resolves when this side ends the connection.
-async fn given_up(hang_up: &HangUp, place: Option<&Place>) {
+async fn given_up(hang_up: &AbortHandle, place: Option<&SparePlace>) {
     hang_up.asked().await;
     if let Some(place) = place {
         place.given_up().await;

@@ -25,14 +25,14 @@ use super::{
     user_place::{self, UserRefusal},
 };
 use crate::{
-    auth::{ApiKey, Identity, TokenError},
+    auth::{ApiKey, TokenError, TokenIdentity},
     config::{Profile, Right, TokenRule},
     hub,
-    metrics::{AuthFailure, Handshake as Outcome, KeyUse, RateScope},
-    session::{View, check_begin},
+    metrics::{AuthFailure, HandshakeResult, KeyUse, RateScope},
+    session::{ChannelContext, check_begin},
 };
 
-pub(super) use super::refused::Refused;
+pub(super) use super::refused::ClientRefusal;
 
 /// One profile and its dependencies.
 #[derive(Clone)]
@@ -46,7 +46,7 @@ pub(super) struct Endpoint {
 }
 
 /// An attempt within the limits of its address.
-pub(super) struct Place {
+pub(super) struct AddressAttempt {
     permit: Permit,
     /// When the place was taken.
     since: Instant,
@@ -54,15 +54,15 @@ pub(super) struct Place {
 
 /// The client's identity, as far as known.
 #[derive(Default)]
-struct Known {
-    identity: Option<Identity>,
+struct KnownIdentity {
+    identity: Option<TokenIdentity>,
     key: Option<Arc<ApiKey>>,
     /// The token will follow in a message.
     deferred: bool,
 }
 
-impl Known {
-    fn user(identity: Identity) -> Self {
+impl KnownIdentity {
+    fn user(identity: TokenIdentity) -> Self {
         Self { identity: Some(identity), ..Self::default() }
     }
 }
@@ -71,7 +71,7 @@ impl Known {
 pub(super) struct Admitted {
     /// When its admission began.
     pub(super) since: Instant,
-    pub(super) identity: Option<Identity>,
+    pub(super) identity: Option<TokenIdentity>,
     /// The producer's key.
     pub(super) key: Option<Arc<ApiKey>>,
     pub(super) session: SessionId,
@@ -89,14 +89,14 @@ pub(super) struct Admitted {
 
 impl Endpoint {
     /// Counts and logs a refusal.
-    pub(super) fn note_refusal(&self, attempt: Attempt, outcome: Outcome, reason: impl fmt::Display) {
+    pub(super) fn note_refusal(&self, attempt: Attempt, outcome: HandshakeResult, reason: impl fmt::Display) {
         self.replica.metrics.handshakes_total.of(outcome).inc();
         let from = (attempt.connection_id, attempt.address);
         self.replica.audit.refused_client(&self.profile.name, from, outcome, reason);
     }
 
     /// Refuses a client with an HTTP response.
-    pub(super) fn refuse(&self, attempt: Attempt, request: &HeaderMap, refused: Refused) -> Response {
+    pub(super) fn refuse(&self, attempt: Attempt, request: &HeaderMap, refused: ClientRefusal) -> Response {
         self.note_refusal(attempt, refused.outcome, &refused);
         refused.respond(request)
     }
@@ -115,19 +115,21 @@ impl Endpoint {
     }
 
     /// Counts the attempt and takes a connection's place for its address. Expensive checks come only after this.
-    pub(super) fn take_place(&self, attempt: Attempt) -> Result<Place, Refused> {
+    pub(super) fn take_place(&self, attempt: Attempt) -> Result<AddressAttempt, ClientRefusal> {
         let since = Instant::now();
         let permit = self.replica.addresses.admit(attempt.address, since).map_err(|refused| {
             self.replica.metrics.rate_limited_total.of(RateScope::Address).inc();
             let (code, outcome) = match refused.by {
-                RefusedBy::Rate => (CloseCode::RateLimited, Outcome::RateLimited),
-                RefusedBy::Connections | RefusedBy::Addresses => (CloseCode::TryAgainLater, Outcome::AddressLimit),
+                RefusedBy::Rate => (CloseCode::RateLimited, HandshakeResult::RateLimited),
+                RefusedBy::Connections | RefusedBy::Addresses => {
+                    (CloseCode::TryAgainLater, HandshakeResult::AddressLimit)
+                }
             };
             let reason = "Too many connections from this address";
-            Refused::new(StatusCode::TOO_MANY_REQUESTS, code, reason, outcome)
+            ClientRefusal::new(StatusCode::TOO_MANY_REQUESTS, code, reason, outcome)
                 .after(refused.retry_after.as_secs_f64().ceil() as u64)
         })?;
-        Ok(Place { permit, since })
+        Ok(AddressAttempt { permit, since })
     }
 
     pub(super) async fn admit(
@@ -135,18 +137,18 @@ impl Endpoint {
         credential: &Credential,
         session: Option<SessionSecret>,
         attempt: Attempt,
-        place: Place,
-    ) -> Result<Admitted, Refused> {
+        place: AddressAttempt,
+    ) -> Result<Admitted, ClientRefusal> {
         let replica = &self.replica;
-        let Place { mut permit, since } = place;
+        let AddressAttempt { mut permit, since } = place;
         if !replica.has_room() {
             let draining = replica.is_closing();
             let (code, outcome) = if draining {
-                (CloseCode::Restarting, Outcome::Draining)
+                (CloseCode::Restarting, HandshakeResult::Draining)
             } else {
-                (CloseCode::TryAgainLater, Outcome::Capacity)
+                (CloseCode::TryAgainLater, HandshakeResult::Capacity)
             };
-            return Err(Refused::new(
+            return Err(ClientRefusal::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 code,
                 "Replica is full or shutting down",
@@ -158,10 +160,10 @@ impl Endpoint {
             let place = Arc::clone(places).try_acquire_owned();
             permit.hold(place.map_err(|_| {
                 let (status, code) = (StatusCode::SERVICE_UNAVAILABLE, CloseCode::TryAgainLater);
-                Refused::new(status, code, "Endpoint is full", Outcome::Capacity).after(2)
+                ClientRefusal::new(status, code, "Endpoint is full", HandshakeResult::Capacity).after(2)
             })?);
         }
-        let Known { identity, key, deferred } = self.identify(credential).await?;
+        let KnownIdentity { identity, key, deferred } = self.identify(credential).await?;
         let (takes_over, wanted) = if deferred { (session, None) } else { (None, session) };
         let user = identity.as_ref().map(|identity| &identity.user);
         let chosen = user_place::session_for(replica, &self.profile, wanted, user).await;
@@ -173,10 +175,10 @@ impl Endpoint {
     }
 
     /// Verifies the client's credentials.
-    async fn identify(&self, credential: &Credential) -> Result<Known, Refused> {
+    async fn identify(&self, credential: &Credential) -> Result<KnownIdentity, ClientRefusal> {
         let rule = self.profile.token;
         if rule == TokenRule::Ignored {
-            return Ok(Known::default());
+            return Ok(KnownIdentity::default());
         }
         if rule == TokenRule::Publisher
             && let Credential::Bearer(text) | Credential::ApiKey(text) = credential
@@ -185,43 +187,52 @@ impl Endpoint {
             return self.by_key(key);
         }
         match credential {
-            Credential::Bearer(token) | Credential::Token(token) => self.verify(token.expose()).await.map(Known::user),
+            Credential::Bearer(token) | Credential::Token(token) => {
+                self.verify(token.expose()).await.map(KnownIdentity::user)
+            }
             Credential::Ticket(ticket) => {
                 let token = self.replica.registry.take_ticket(ticket.expose()).await;
                 match token {
-                    Ok(Some(token)) => self.verify(&token).await.map(Known::user),
+                    Ok(Some(token)) => self.verify(&token).await.map(KnownIdentity::user),
                     Ok(None) => Err(self.unauthorized("Invalid token")),
                     Err(_) => Err(unavailable(TOKENS_UNAVAILABLE)),
                 }
             }
-            Credential::Deferred if rule == TokenRule::Required => Ok(Known { deferred: true, ..Known::default() }),
+            Credential::Deferred if rule == TokenRule::Required => {
+                Ok(KnownIdentity { deferred: true, ..KnownIdentity::default() })
+            }
             Credential::ApiKey(_) => Err(self.unauthorized("Invalid token")),
             Credential::None | Credential::Deferred => match rule {
                 TokenRule::Required => Err(self.missing()),
                 TokenRule::Publisher if !self.replica.config.development => Err(self.missing()),
-                _ => Ok(Known::default()),
+                _ => Ok(KnownIdentity::default()),
             },
         }
     }
 
     /// Identifies a producer by its key.
-    fn by_key(&self, key: Arc<ApiKey>) -> Result<Known, Refused> {
+    fn by_key(&self, key: Arc<ApiKey>) -> Result<KnownIdentity, ClientRefusal> {
         let count = |result| self.replica.metrics.api_key_requests_total.of(&key.name, result).inc();
         if !key.may(Right::Publish) {
             count(KeyUse::Forbidden);
             let reason = format!("The API key {} lacks the right publish", key.name);
-            return Err(Refused::new(StatusCode::FORBIDDEN, CloseCode::Policy, reason, Outcome::Forbidden));
+            return Err(ClientRefusal::new(
+                StatusCode::FORBIDDEN,
+                CloseCode::Policy,
+                reason,
+                HandshakeResult::Forbidden,
+            ));
         }
         count(KeyUse::Accepted);
-        Ok(Known { key: Some(key), ..Known::default() })
+        Ok(KnownIdentity { key: Some(key), ..KnownIdentity::default() })
     }
 
-    fn missing(&self) -> Refused {
+    fn missing(&self) -> ClientRefusal {
         self.replica.metrics.auth_failures_total.of(AuthFailure::Missing).inc();
         self.unauthorized("Authentication required").for_log(AuthFailure::Missing)
     }
 
-    async fn verify(&self, token: &str) -> Result<Identity, Refused> {
+    async fn verify(&self, token: &str) -> Result<TokenIdentity, ClientRefusal> {
         let now = SystemTime::now();
         let verifier = &self.replica.verifier;
         let verified = match verifier.verify_now(token, now) {
@@ -235,19 +246,24 @@ impl Endpoint {
             let refused = refused.for_log(error.reason());
             // The cause could help an attacker to guess, so only development mode shows it.
             let cause = self.replica.config.development.then(|| error.to_string());
-            Refused { cause, ..refused }
+            ClientRefusal { cause, ..refused }
         })?;
         self.replica.metrics.tokens_accepted_total.inc();
         if self.profile.token == TokenRule::Publisher && identity.rights.publish.is_empty() {
             let reason = "The token has no publish right";
-            return Err(Refused::new(StatusCode::FORBIDDEN, CloseCode::Policy, reason, Outcome::Forbidden));
+            return Err(ClientRefusal::new(
+                StatusCode::FORBIDDEN,
+                CloseCode::Policy,
+                reason,
+                HandshakeResult::Forbidden,
+            ));
         }
         Ok(identity)
     }
 
-    fn unauthorized(&self, reason: &'static str) -> Refused {
+    fn unauthorized(&self, reason: &'static str) -> ClientRefusal {
         let code = CloseCode::from_number(self.profile.refusal_code).unwrap_or(CloseCode::AuthRequired);
-        Refused::new(StatusCode::UNAUTHORIZED, code, reason, Outcome::Unauthorized)
+        ClientRefusal::new(StatusCode::UNAUTHORIZED, code, reason, HandshakeResult::Unauthorized)
     }
 
     /// Checks that the starting positions in the URL apply; otherwise the admission is withdrawn.
@@ -256,8 +272,8 @@ impl Endpoint {
         param: Option<&str>,
         (begin, explicit): (SubscribeOptions, bool),
         admitted: Admitted,
-    ) -> Result<Admitted, Refused> {
-        let view = View {
+    ) -> Result<Admitted, ClientRefusal> {
+        let view = ChannelContext {
             profile: &self.profile,
             param,
             identity: admitted.identity.as_ref(),
@@ -269,7 +285,7 @@ impl Endpoint {
             Ok(()) => Ok(admitted),
             Err((field, reason)) => {
                 self.withdraw(&admitted);
-                Err(Refused::malformed(reason, Some(field)))
+                Err(ClientRefusal::malformed(reason, Some(field)))
             }
         }
     }
@@ -280,19 +296,19 @@ impl Endpoint {
     }
 }
 
-impl From<UserRefusal> for Refused {
+impl From<UserRefusal> for ClientRefusal {
     fn from(refusal: UserRefusal) -> Self {
         let (status, reason, outcome) = match refusal {
             UserRefusal::TooManyConnections => {
-                (StatusCode::TOO_MANY_REQUESTS, "Maximum connections exceeded", Outcome::UserLimit)
+                (StatusCode::TOO_MANY_REQUESTS, "Maximum connections exceeded", HandshakeResult::UserLimit)
             }
             UserRefusal::Late => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "The request waited while the replica was suspended",
-                Outcome::Unavailable,
+                HandshakeResult::Unavailable,
             ),
-            UserRefusal::Revoked => (StatusCode::FORBIDDEN, "User not found or inactive", Outcome::Forbidden),
-            UserRefusal::Doubtful => (StatusCode::UNAUTHORIZED, DOUBTFUL, Outcome::Unauthorized),
+            UserRefusal::Revoked => (StatusCode::FORBIDDEN, "User not found or inactive", HandshakeResult::Forbidden),
+            UserRefusal::Doubtful => (StatusCode::UNAUTHORIZED, DOUBTFUL, HandshakeResult::Unauthorized),
         };
         let refused = Self::new(status, refusal.code(), reason, outcome);
         match refusal {
@@ -307,9 +323,9 @@ impl From<UserRefusal> for Refused {
 }
 
 /// The refusal if no descriptor is left for clients.
-pub(super) fn no_descriptor() -> Refused {
+pub(super) fn no_descriptor() -> ClientRefusal {
     let (status, code) = (StatusCode::SERVICE_UNAVAILABLE, CloseCode::TryAgainLater);
-    Refused::new(status, code, "Replica has no file descriptor left", Outcome::Capacity).after(2)
+    ClientRefusal::new(status, code, "Replica has no file descriptor left", HandshakeResult::Capacity).after(2)
 }
 
 /// The response to a client whose token may have been revoked.
@@ -317,6 +333,7 @@ pub(super) const DOUBTFUL: &str = "The token was issued in the same second as a 
 
 const TOKENS_UNAVAILABLE: &str = "Tokens cannot be verified now";
 
-fn unavailable(reason: &'static str) -> Refused {
-    Refused::new(StatusCode::SERVICE_UNAVAILABLE, CloseCode::TryAgainLater, reason, Outcome::Unavailable).after(2)
+fn unavailable(reason: &'static str) -> ClientRefusal {
+    ClientRefusal::new(StatusCode::SERVICE_UNAVAILABLE, CloseCode::TryAgainLater, reason, HandshakeResult::Unavailable)
+        .after(2)
 }

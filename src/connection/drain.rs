@@ -11,7 +11,7 @@ use tickgate_wire::code::CloseCode;
 use tokio::time::Instant;
 
 use super::{handle::ConnectionHandle, replica::Replica};
-use crate::{metrics::Disconnect, tasks::Tasks};
+use crate::{metrics::DisconnectReason, tasks::Tasks};
 
 /// Time between two waves.
 const WAVE: Duration = Duration::from_millis(100);
@@ -101,5 +101,5 @@ fn unasked(replica: &Replica) -> impl Iterator<Item = Arc<ConnectionHandle>> {
 fn ask_to_move(handle: &ConnectionHandle) {
     let after_ms = u64::from(handle.session.low_byte()) * RETURN_MAX_MS / 256;
     let reason = format!("draining; reconnect after {after_ms} ms");
-    handle.close_after(CloseCode::Restarting, Disconnect::Drain, &reason, Some(after_ms));
+    handle.close_after(CloseCode::Restarting, DisconnectReason::Drain, &reason, Some(after_ms));
 }

@@ -16,10 +16,10 @@ const KEPT_MAX: usize = 4_096;
 
 /// Users whose connections were closed recently, oldest first.
 #[derive(Debug, Default)]
-pub(super) struct EndedUsers(Mutex<VecDeque<Ended>>);
+pub(super) struct EndedUsers(Mutex<VecDeque<EndedUser>>);
 
 #[derive(Debug)]
-struct Ended {
+struct EndedUser {
     at: Instant,
     user: String,
     code: u16,
@@ -33,7 +33,7 @@ impl EndedUsers {
         while all.len() >= KEPT_MAX || all.front().is_some_and(|ended| now - ended.at > KEPT) {
             all.pop_front();
         }
-        all.push_back(Ended { at: now, user: user.to_owned(), code, reason: reason.to_owned() });
+        all.push_back(EndedUser { at: now, user: user.to_owned(), code, reason: reason.to_owned() });
     }
 
     /// The code and reason with which the user's connections were closed after `then`, if they were.

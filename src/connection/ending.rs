@@ -5,10 +5,10 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::state::Connection;
-use crate::metrics::Disconnect;
+use crate::metrics::DisconnectReason;
 
 /// Releases everything that the connection holds.
-pub(super) fn end(mut connection: Connection, cause: Disconnect) {
+pub(super) fn end(mut connection: Connection, cause: DisconnectReason) {
     let replica = connection.replica.clone();
     let handle = connection.handle.clone();
     // A transport that still has something to send has already shut the outbox.

@@ -36,24 +36,24 @@ use tickgate_wire::{
 use tokio::sync::oneshot;
 
 use super::{
+    abort::AbortHandle,
     admission::{Admitted, Endpoint, no_descriptor},
     attempt::{self, Attempt, ConnectionId},
-    echo::Echo,
+    echo::CommandEcho,
     ending,
     event_cursors::EventCursors,
     handle::ConnectionHandle,
     handshake::{self, Credential},
-    hang_up::HangUp,
     http_stream::Backpressure,
     opening, query,
-    spares::Spare,
+    spares::SpareConnection,
     state::Connection,
 };
 use crate::{
     hub::{Close, Socket},
-    metrics::{Disconnect, Handshake as Outcome},
+    metrics::{DisconnectReason, HandshakeResult},
     problem::{self, Problem},
-    session::{Refused, View, Wanted},
+    session::{ChannelContext, ChannelRefusal, RequestedChannel},
 };
 
 const LAST_EVENT_ID: &str = "last-event-id";
@@ -70,18 +70,18 @@ pub(super) async fn open(
     let (parts, _) = request.into_parts();
     let address = endpoint.replica.address(peer.ip(), &parts.headers);
     let attempt = Attempt { connection_id: ConnectionId::random(), address };
-    if parts.extensions.get::<Spare>().is_some() {
+    if parts.extensions.get::<SpareConnection>().is_some() {
         return endpoint.refuse(attempt, &parts.headers, no_descriptor());
     }
     let place = match endpoint.take_place(attempt) {
         Ok(place) => place,
         Err(refused) => return endpoint.refuse(attempt, &parts.headers, refused),
     };
-    let asked = match Asked::read(&parts, &endpoint) {
+    let asked = match StreamQuery::read(&parts, &endpoint) {
         Ok(asked) => asked,
         Err(problem) => {
             let foreign = problem.kind == ProblemKind::Policy;
-            let outcome = if foreign { Outcome::Origin } else { Outcome::BadRequest };
+            let outcome = if foreign { HandshakeResult::Origin } else { HandshakeResult::BadRequest };
             let reason = if foreign { attempt::foreign_origin(&parts.headers) } else { problem.detail.to_string() };
             endpoint.note_refusal(attempt, outcome, reason);
             return problem.respond(&parts.headers);
@@ -89,7 +89,7 @@ pub(super) async fn open(
     };
     match endpoint.admit(&asked.credential, None, attempt, place).await {
         Ok(admitted) => {
-            endpoint.replica.metrics.handshakes_total.of(Outcome::Accepted).inc();
+            endpoint.replica.metrics.handshakes_total.of(HandshakeResult::Accepted).inc();
             stream(endpoint, admitted, asked, &parts)
         }
         Err(refused) => endpoint.refuse(attempt, &parts.headers, refused),
@@ -97,7 +97,7 @@ pub(super) async fn open(
 }
 
 /// The parameters of a request.
-struct Asked {
+struct StreamQuery {
     channels: Vec<query::Name>,
     /// The cursors of a resuming client; empty for a new one.
     cursors: Vec<StreamId>,
@@ -112,7 +112,7 @@ struct Asked {
 /// The parameters of a stream.
 const PARAMETERS: [&str; 3] = ["channels", "token", "ticket"];
 
-impl Asked {
+impl StreamQuery {
     fn read(parts: &Parts, endpoint: &Endpoint) -> Result<Self, Problem> {
         let config = &endpoint.replica.config;
         let mut origins = parts.headers.get_all(header::ORIGIN).iter();
@@ -165,18 +165,18 @@ fn cursors(headers: &HeaderMap, max: usize) -> Option<Vec<StreamId>> {
     }
 }
 
-fn stream(endpoint: Endpoint, admitted: Admitted, asked: Asked, parts: &Parts) -> Response {
-    let hang_up = parts.extensions.get::<HangUp>().cloned().unwrap_or_default();
+fn stream(endpoint: Endpoint, admitted: Admitted, asked: StreamQuery, parts: &Parts) -> Response {
+    let hang_up = parts.extensions.get::<AbortHandle>().cloned().unwrap_or_default();
     let backpressure = parts.extensions.get::<Backpressure>().cloned().unwrap_or_default();
     let replica = endpoint.replica.clone();
-    let view = View {
+    let view = ChannelContext {
         profile: &endpoint.profile,
         param: asked.param.as_deref(),
         identity: admitted.identity.as_ref(),
         topics: &replica.rules.topics,
         development: replica.rules.development,
     };
-    let selection = Selection::new(view, &asked);
+    let selection = SelectedChannels::new(view, &asked);
     let cursors = EventCursors::new(selection.of_values.clone());
     if !asked.cursors.is_empty() && asked.cursors.len() != cursors.count() {
         endpoint.withdraw(&admitted);
@@ -186,12 +186,13 @@ fn stream(endpoint: Endpoint, admitted: Admitted, asked: Asked, parts: &Parts) -
         backpressure.limit();
     }
     let ignored = Vec::new();
-    let request = opening::Request { param: asked.param, begin: SubscribeOptions::default(), ignored, explicit: false };
+    let request =
+        opening::OpenParameters { param: asked.param, begin: SubscribeOptions::default(), ignored, explicit: false };
     let connection = opening::open(endpoint, admitted, request, Socket::Body(AtomicWaker::new()));
     let (ended, end) = oneshot::channel();
     let body = EventBody { handle: connection.handle.clone(), backpressure, cursors, _ended: ended };
     replica.tasks.spawn("event stream", async move {
-        serve(connection, selection, Echo { id: None, ignored: asked.ignored }).await;
+        serve(connection, selection, CommandEcho { id: None, ignored: asked.ignored }).await;
         // After the timeout, the rest is discarded.
         if tokio::time::timeout(LAST_EVENTS_TIMEOUT, end).await.is_err() {
             hang_up.now();
@@ -217,16 +218,16 @@ fn allow(headers: &mut HeaderMap, origin: Option<HeaderValue>) {
 
 /// The resolved channels of a request.
 #[derive(Debug, Default)]
-struct Selection {
-    wanted: Vec<Wanted>,
-    refused: Vec<Refused>,
+struct SelectedChannels {
+    wanted: Vec<RequestedChannel>,
+    refused: Vec<ChannelRefusal>,
     /// For each of the reader's cursors, whether its channel has values.
     of_values: Vec<bool>,
 }
 
-impl Selection {
+impl SelectedChannels {
     /// Cursors are in the order of the channels that have one; private channels share a cursor.
-    fn new(view: View<'_>, asked: &Asked) -> Self {
+    fn new(view: ChannelContext<'_>, asked: &StreamQuery) -> Self {
         let mut selection = Self::default();
         let mut cursors = asked.cursors.iter().copied();
         let mut private = None;
@@ -234,7 +235,9 @@ impl Selection {
         for channel in &asked.channels {
             let resolved = match channel {
                 Ok(name) => view.resolve(name),
-                Err(raw) => Err(Refused::new(raw, ErrorCode::InvalidMessage, "not a name: it is not valid UTF-8")),
+                Err(raw) => {
+                    Err(ChannelRefusal::new(raw, ErrorCode::InvalidMessage, "not a name: it is not valid UTF-8"))
+                }
             };
             let resolved = match resolved {
                 Ok(resolved) => resolved,
@@ -255,22 +258,22 @@ impl Selection {
                 _ if resolved.in_user_stream => *private.get_or_insert_with(|| since(next())),
                 _ => since(next()),
             };
-            selection.wanted.push(Wanted { resolved, start, max_rate: None, restarts: false });
+            selection.wanted.push(RequestedChannel { resolved, start, max_rate: None, restarts: false });
         }
         selection
     }
 }
 
 /// The task of one stream.
-async fn serve(mut connection: Connection, selection: Selection, echo: Echo) {
-    let Selection { wanted, refused, of_values } = selection;
+async fn serve(mut connection: Connection, selection: SelectedChannels, echo: CommandEcho) {
+    let SelectedChannels { wanted, refused, of_values } = selection;
     let counted = of_values.len();
     connection.subscribe(&echo, wanted, refused).await;
     drop(echo);
     let handle = connection.handle.clone();
     // Cursors are identified by their position: if one is missing, the reader has to retry.
     if handle.outbox.cursors().len() != counted {
-        handle.close(CloseCode::TryAgainLater, Disconnect::Internal, "a channel is currently unavailable");
+        handle.close(CloseCode::TryAgainLater, DisconnectReason::Internal, "a channel is currently unavailable");
     } else if counted > 0 {
         // Cursors are sent even without events: a reader that disconnects before the first push can resume from here.
         let mut nothing = BytesMut::new();
@@ -296,7 +299,7 @@ async fn until_closed(connection: &mut Connection) -> Close {
             return close;
         }
         if look.shut {
-            return Close::none(Disconnect::IoError);
+            return Close::none(DisconnectReason::IoError);
         }
         connection.catch_up().await;
     }
@@ -330,6 +333,6 @@ impl hyper::body::Body for EventBody {
 
 impl Drop for EventBody {
     fn drop(&mut self) {
-        self.handle.outbox.ask_close(Close::none(Disconnect::Client));
+        self.handle.outbox.ask_close(Close::none(DisconnectReason::Client));
     }
 }

@@ -30,7 +30,7 @@ use crate::{
     clock,
     config::Profile,
     hub::{Close, Outbox, Progress, SlotId, Traces},
-    metrics::Disconnect,
+    metrics::DisconnectReason,
     registry::{ConnectionInfo, Sent},
 };
 
@@ -40,7 +40,7 @@ pub struct ConnectionHandle {
     pub outbox: Arc<Outbox>,
     pub session: SessionId,
     /// Boxed, because only operators and the log need it.
-    pub origin: Box<Origin>,
+    pub origin: Box<ConnectionOrigin>,
     protocol: Protocol,
     user: OnceLock<UserId>,
     seen_ms: AtomicU64,
@@ -49,7 +49,7 @@ pub struct ConnectionHandle {
 
 /// Where a connection came from and which endpoint it uses, for operators.
 #[derive(Debug)]
-pub struct Origin {
+pub struct ConnectionOrigin {
     /// Identifies the connection in logs and to its client.
     pub id: ConnectionId,
     pub address: IpAddr,
@@ -64,7 +64,7 @@ pub struct Origin {
     pub channels: Mutex<Box<[Arc<str>]>>,
 }
 
-impl Origin {
+impl ConnectionOrigin {
     /// The initial value for the same connection, without subscriptions.
     #[must_use]
     pub fn again(&self) -> Self {
@@ -96,7 +96,7 @@ impl ConnectionHandle {
         protocol: Protocol,
         keep_alive: KeepAlive,
         now_ms: u64,
-        origin: Origin,
+        origin: ConnectionOrigin,
     ) -> Self {
         Self {
             outbox,
@@ -132,7 +132,7 @@ impl ConnectionHandle {
         if traces.are_active()
             && let Some(user) = self.user()
         {
-            let Origin { address, profile, .. } = &*self.origin;
+            let ConnectionOrigin { address, profile, .. } = &*self.origin;
             let fields = json!({ "endpoint": profile.name, "address": address });
             traces.opened(user, (&self.outbox, &self.id().to_string()), &fields);
         }
@@ -230,7 +230,7 @@ impl ConnectionHandle {
     #[must_use]
     pub fn closing(&self, close: &Close) -> Bytes {
         let mut out = BytesMut::new();
-        if close.code > 0 && close.cause != Disconnect::Client {
+        if close.code > 0 && close.cause != DisconnectReason::Client {
             let notice = ClosingNotice::new(close.code, close.reason.clone(), close.after_ms);
             self.protocol.notice(&mut out, &Reply::Closing(notice), clock::stamp);
         }
@@ -238,12 +238,12 @@ impl ConnectionHandle {
     }
 
     /// Requests the closing of the connection.
-    pub fn close(&self, code: CloseCode, cause: Disconnect, reason: &str) {
+    pub fn close(&self, code: CloseCode, cause: DisconnectReason, reason: &str) {
         self.close_after(code, cause, reason, None);
     }
 
     /// Requests the closing of the connection, and asks the client to reconnect after a delay.
-    pub fn close_after(&self, code: CloseCode, cause: Disconnect, reason: &str, after_ms: Option<u64>) {
+    pub fn close_after(&self, code: CloseCode, cause: DisconnectReason, reason: &str, after_ms: Option<u64>) {
         let close = Close::new(self.protocol.dialect.close_code(code), reason, cause);
         self.outbox.ask_close(Close { after_ms, ..close });
     }
@@ -252,10 +252,10 @@ impl ConnectionHandle {
     pub fn close_on_control(&self, code: u16, reason: &str) {
         let code = CloseCode::from_number(code).unwrap_or(CloseCode::Disconnected);
         let cause = match code {
-            CloseCode::Superseded => Disconnect::Superseded,
-            CloseCode::UserInactive => Disconnect::Revoked,
-            CloseCode::TooManyConnections => Disconnect::UserLimit,
-            _ => Disconnect::Operator,
+            CloseCode::Superseded => DisconnectReason::Superseded,
+            CloseCode::UserInactive => DisconnectReason::Revoked,
+            CloseCode::TooManyConnections => DisconnectReason::UserLimit,
+            _ => DisconnectReason::Operator,
         };
         self.close(code, cause, if reason.is_empty() { code.meaning() } else { reason });
     }

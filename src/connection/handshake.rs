@@ -11,7 +11,7 @@ use hyper::{
 use tickgate_wire::{command::SubscribeOptions, model::SessionSecret};
 
 use super::{
-    malformed::Malformed,
+    malformed::MalformedRequest,
     query::{self, Query},
 };
 use crate::config::{LOOPBACK_ORIGINS, Secret, is_loopback_origin};
@@ -28,7 +28,7 @@ const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 #[derive(Clone, Debug)]
 pub struct Handshake {
     pub upgrade: Upgrade,
-    pub told: Told,
+    pub told: RefusalDelivery,
     pub credential: Credential,
     /// `?since=` and `?last=`: where channels that the endpoint subscribes automatically start.
     pub begin: SubscribeOptions,
@@ -40,7 +40,7 @@ pub struct Handshake {
 
 /// How a client learns that it is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum RefusalDelivery {
     /// By the HTTP status.
     Status,
     /// By a Close frame: the request has an `Origin`, and a browser cannot see the status of a failed upgrade.
@@ -80,22 +80,22 @@ pub enum Credential {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HandshakeRefusal {
     /// It cannot be upgraded: always answered over HTTP.
-    Malformed(Malformed),
+    Malformed(MalformedRequest),
     /// It can be upgraded.
-    Refused { upgrade: Upgrade, told: Told, why: Why },
+    Refused { upgrade: Upgrade, told: RefusalDelivery, why: UpgradeRefusal },
 }
 
 /// What is wrong with a request that can be upgraded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
+pub enum UpgradeRefusal {
     /// A browser sent it from a foreign page.
     ForeignOrigin,
     /// A malformed header or parameter.
-    Malformed(Malformed),
+    Malformed(MalformedRequest),
 }
 
-impl From<Malformed> for HandshakeRefusal {
-    fn from(malformed: Malformed) -> Self {
+impl From<MalformedRequest> for HandshakeRefusal {
+    fn from(malformed: MalformedRequest) -> Self {
         Self::Malformed(malformed)
     }
 }
@@ -109,16 +109,16 @@ pub fn check(parts: &Parts, origins: &[String]) -> Result<Handshake, HandshakeRe
     let headers = &parts.headers;
     check_upgrade(headers)?;
     let accept = accept_key(headers)?;
-    let offer = Offer::read(headers)?;
+    let offer = OfferedProtocols::read(headers)?;
     let origin = single(headers, &header::ORIGIN, "origin")?;
     let upgrade = Upgrade { accept, protocol: offer.ours.then_some(PROTOCOL) };
     let told = match (offer.ours, origin) {
-        (true, _) => Told::Notice,
-        (false, Some(_)) => Told::Close,
-        (false, None) => Told::Status,
+        (true, _) => RefusalDelivery::Notice,
+        (false, Some(_)) => RefusalDelivery::Close,
+        (false, None) => RefusalDelivery::Status,
     };
     if origin.is_some_and(|origin| !is_allowed(origin, headers, origins)) {
-        return Err(HandshakeRefusal::Refused { upgrade, told, why: Why::ForeignOrigin });
+        return Err(HandshakeRefusal::Refused { upgrade, told, why: UpgradeRefusal::ForeignOrigin });
     }
     let said = query::read(parts.uri.query().unwrap_or_default())
         .and_then(|query| Ok((credential(headers, &offer, &query)?, query)));
@@ -127,17 +127,17 @@ pub fn check(parts: &Parts, origins: &[String]) -> Result<Handshake, HandshakeRe
             let begin = SubscribeOptions { since, last, ..SubscribeOptions::default() };
             Ok(Handshake { upgrade, told, credential, begin, session, ignored })
         }
-        Err(malformed) => Err(HandshakeRefusal::Refused { upgrade, told, why: Why::Malformed(malformed) }),
+        Err(malformed) => Err(HandshakeRefusal::Refused { upgrade, told, why: UpgradeRefusal::Malformed(malformed) }),
     }
 }
 
 /// The credentials of a plain HTTP request, such as for Server-Sent Events.
 ///
 /// # Errors
-/// [`Malformed`] if a header or parameter is repeated or malformed.
-pub fn http_credential(parts: &Parts) -> Result<Credential, Malformed> {
+/// [`MalformedRequest`] if a header or parameter is repeated or malformed.
+pub fn http_credential(parts: &Parts) -> Result<Credential, MalformedRequest> {
     let query = query::read(parts.uri.query().unwrap_or_default())?;
-    credential(&parts.headers, &Offer::default(), &query)
+    credential(&parts.headers, &OfferedProtocols::default(), &query)
 }
 
 /// Whether a page from `origin` may connect; `origins` as in `server.allowed_origins`. Scheme and host are compared
@@ -174,17 +174,17 @@ fn is_host(origin: &str, headers: &HeaderMap) -> Option<bool> {
     Some(read(page)? == read(single(headers, &header::HOST, "host").ok()??)?)
 }
 
-fn check_request_line(parts: &Parts) -> Result<(), Malformed> {
+fn check_request_line(parts: &Parts) -> Result<(), MalformedRequest> {
     if parts.method != Method::GET {
-        return Err(Malformed::Method);
+        return Err(MalformedRequest::Method);
     }
     if parts.version != Version::HTTP_11 {
-        return Err(Malformed::HttpVersion);
+        return Err(MalformedRequest::HttpVersion);
     }
     // Frames must follow the head: a body would be read as one.
     let sized = parts.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0");
     if sized || parts.headers.contains_key(header::TRANSFER_ENCODING) {
-        return Err(Malformed::Body);
+        return Err(MalformedRequest::Body);
     }
     Ok(())
 }
@@ -203,38 +203,38 @@ fn says(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> bool {
     list(headers, name).any(|item| item.eq_ignore_ascii_case(wanted))
 }
 
-fn check_upgrade(headers: &HeaderMap) -> Result<(), Malformed> {
+fn check_upgrade(headers: &HeaderMap) -> Result<(), MalformedRequest> {
     if !asks_upgrade(headers) || !says(headers, &header::CONNECTION, "upgrade") {
-        return Err(Malformed::NotAnUpgrade);
+        return Err(MalformedRequest::NotAnUpgrade);
     }
     match single(headers, &header::SEC_WEBSOCKET_VERSION, "sec-websocket-version")? {
         Some("13") => Ok(()),
-        _ => Err(Malformed::Version),
+        _ => Err(MalformedRequest::Version),
     }
 }
 
 /// The accept key, which proves that the handshake was understood (RFC 6455, 4.2.2).
-fn accept_key(headers: &HeaderMap) -> Result<HeaderValue, Malformed> {
-    let key = single(headers, &header::SEC_WEBSOCKET_KEY, "sec-websocket-key")?.ok_or(Malformed::Key)?;
+fn accept_key(headers: &HeaderMap) -> Result<HeaderValue, MalformedRequest> {
+    let key = single(headers, &header::SEC_WEBSOCKET_KEY, "sec-websocket-key")?.ok_or(MalformedRequest::Key)?;
     let mut bytes = [0; 18];
     if key.len() != 24 || STANDARD.decode_slice(key, &mut bytes) != Ok(16) {
-        return Err(Malformed::Key);
+        return Err(MalformedRequest::Key);
     }
     let proof = digest(&SHA1_FOR_LEGACY_USE_ONLY, &[key.as_bytes(), ACCEPT_GUID].concat());
-    HeaderValue::try_from(STANDARD.encode(proof)).map_err(|_| Malformed::Key)
+    HeaderValue::try_from(STANDARD.encode(proof)).map_err(|_| MalformedRequest::Key)
 }
 
 /// The sub-protocols that a client offers.
 #[derive(Default)]
-struct Offer<'a> {
+struct OfferedProtocols<'a> {
     ours: bool,
     bearer: Option<&'a str>,
 }
 
-impl<'a> Offer<'a> {
+impl<'a> OfferedProtocols<'a> {
     /// Reads the offer. A client that offers sub-protocols fails unless the response selects one, so the supported one
     /// must be among them; the bearer cannot be selected, because the response would repeat the token.
-    fn read(headers: &'a HeaderMap) -> Result<Self, Malformed> {
+    fn read(headers: &'a HeaderMap) -> Result<Self, MalformedRequest> {
         let mut offer = Self::default();
         let mut any = false;
         for protocol in list(headers, &header::SEC_WEBSOCKET_PROTOCOL) {
@@ -244,16 +244,16 @@ impl<'a> Offer<'a> {
                 None => protocol == PROTOCOL && std::mem::replace(&mut offer.ours, true),
             };
             if repeated {
-                return Err(Malformed::Protocols);
+                return Err(MalformedRequest::Protocols);
             }
         }
         // A header that is not text is not listed; no known client sends one.
         let unread = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().any(|value| value.to_str().is_err());
-        if unread || (any && !offer.ours) { Err(Malformed::Protocols) } else { Ok(offer) }
+        if unread || (any && !offer.ours) { Err(MalformedRequest::Protocols) } else { Ok(offer) }
     }
 }
 
-fn credential(headers: &HeaderMap, offer: &Offer, query: &Query) -> Result<Credential, Malformed> {
+fn credential(headers: &HeaderMap, offer: &OfferedProtocols, query: &Query) -> Result<Credential, MalformedRequest> {
     let authorization = single(headers, &header::AUTHORIZATION, "authorization")?.and_then(bearer);
     let api_key = single(headers, &API_KEY, "x-api-key")?;
     let secret = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(Secret::new);
@@ -280,13 +280,17 @@ fn bearer(value: &str) -> Option<&str> {
 }
 
 /// The only value of a header.
-fn single<'a>(headers: &'a HeaderMap, name: &HeaderName, shown: &'static str) -> Result<Option<&'a str>, Malformed> {
+fn single<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+    shown: &'static str,
+) -> Result<Option<&'a str>, MalformedRequest> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
-        return Err(Malformed::Header(shown));
+        return Err(MalformedRequest::Header(shown));
     }
-    value.to_str().map(|text| Some(text.trim())).map_err(|_| Malformed::Header(shown))
+    value.to_str().map(|text| Some(text.trim())).map_err(|_| MalformedRequest::Header(shown))
 }
 
 /// The items of a comma-separated header over all its lines, ignoring lines that are not ASCII.

@@ -10,9 +10,9 @@ use tickgate_wire::{
 };
 
 use crate::{
-    backplane::{Backplane, NewestOfChannel, ReadLimits, Unavailable},
+    backplane::{Backplane, NewestOfChannel, ReadLimits, StreamUnavailable},
     hub::{self, Hold, Hub, ReadTurn, Reader},
-    session::Resolved,
+    session::ResolvedChannel,
 };
 
 /// Maximum size of a server message in bytes, and the share of it that is not publications.
@@ -23,7 +23,7 @@ const META_BYTES: usize = 112;
 
 /// Limits of a read.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
+pub(super) struct HistoryBounds {
     /// Limits of the page.
     pub(super) page: ReadLimits,
     /// Limits of the user's stream from which the page is filtered.
@@ -36,9 +36,9 @@ pub(super) struct Bounds {
 pub(super) async fn read(
     backplane: &Backplane,
     (hub, reader): (&Hub, Reader),
-    (resolved, from): (Resolved, HistoryFrom),
-    bounds: Bounds,
-) -> Result<(HistoryReply, Option<Hold>), Unavailable> {
+    (resolved, from): (ResolvedChannel, HistoryFrom),
+    bounds: HistoryBounds,
+) -> Result<(HistoryReply, Option<Hold>), StreamUnavailable> {
     let bytes_max = bounds.page.bytes_max;
     let held = async |turn: ReadTurn, page: HistoryReply| {
         let hold = turn.end(page.messages.iter().map(|retained| retained.payload.len()).sum()).await;
@@ -65,17 +65,18 @@ pub(super) async fn read(
 /// A page after a position. It reports what is missing before its first message; before a later hole, the page ends.
 async fn forward(
     backplane: &Backplane,
-    resolved: Resolved,
+    resolved: ResolvedChannel,
     since: Since,
     limits: ReadLimits,
-) -> Result<HistoryReply, Unavailable> {
+) -> Result<HistoryReply, StreamUnavailable> {
     let after = match since {
         Since::Earliest => StreamId::ZERO,
         Since::After(cursor) => cursor,
     };
     let page = backplane.read_on(&resolved.topic, after, None, limits).await?;
     let mut gap = page.lack.as_ref().map(hub::Gap::of).filter(|_| since != Since::Earliest);
-    let (mut cursor, mut room, mut more) = (gap.map_or(after, |gap| gap.cursor), Room::new(&resolved), page.more);
+    let (mut cursor, mut room, mut more) =
+        (gap.map_or(after, |gap| gap.cursor), MessageRoom::new(&resolved), page.more);
     let mut messages = Vec::with_capacity(page.messages.len());
     for message in &page.messages {
         let id = message.id.unwrap_or(cursor);
@@ -105,9 +106,9 @@ async fn forward(
 async fn newest_of_channel(
     backplane: &Backplane,
     (hub, reader): (&Hub, Reader),
-    resolved: Resolved,
-    bounds: Bounds,
-) -> Result<(ReadTurn, HistoryReply), Unavailable> {
+    resolved: ResolvedChannel,
+    bounds: HistoryBounds,
+) -> Result<(ReadTurn, HistoryReply), StreamUnavailable> {
     let mut search = NewestOfChannel::new(&resolved.topic, &resolved.channel, bounds.page, bounds.looked_at);
     loop {
         let turn = hub.turn(reader, bounds.page.bytes_max).await?;
@@ -121,8 +122,8 @@ async fn newest_of_channel(
 }
 
 /// As many of the newest as fit.
-fn newest_page(resolved: Resolved, newest: &[Arc<Message>], cursor: StreamId) -> HistoryReply {
-    let mut room = Room::new(&resolved);
+fn newest_page(resolved: ResolvedChannel, newest: &[Arc<Message>], cursor: StreamId) -> HistoryReply {
+    let mut room = MessageRoom::new(&resolved);
     let own = newest.iter().rev().filter(|message| is_own(&resolved, message));
     let fitting = own.filter_map(|message| match &message.content {
         Content::Data(payload) => Some(Retained { id: message.id, payload: payload.clone() }),
@@ -133,25 +134,25 @@ fn newest_page(resolved: Resolved, newest: &[Arc<Message>], cursor: StreamId) ->
     HistoryReply { id: None, channel: resolved.channel, messages, cursor: Some(cursor), more: false, gap: None }
 }
 
-fn is_own(resolved: &Resolved, message: &Arc<Message>) -> bool {
+fn is_own(resolved: &ResolvedChannel, message: &Arc<Message>) -> bool {
     !resolved.in_user_stream || message.channel.as_ref() == Some(&resolved.channel)
 }
 
-fn told(resolved: &Resolved, gap: hub::Gap) -> GapPush<'static> {
+fn told(resolved: &ResolvedChannel, gap: hub::Gap) -> GapPush<'static> {
     let hub::Gap { after, before, count, reason, cursor } = gap;
     let channels = Cow::Owned(vec![resolved.channel.clone()]);
     GapPush { channels, after: Some(after), before, count, reason: reason.as_str().into(), cursor: Some(cursor) }
 }
 
 /// The remaining bytes of one message.
-struct Room {
+struct MessageRoom {
     bytes: usize,
     each: usize,
     any: bool,
 }
 
-impl Room {
-    fn new(resolved: &Resolved) -> Self {
+impl MessageRoom {
+    fn new(resolved: &ResolvedChannel) -> Self {
         let each = META_BYTES + resolved.channel.len();
         Self { bytes: MESSAGE_BYTES_MAX - OVERHEAD_BYTES, each, any: false }
     }

@@ -22,7 +22,7 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-use super::turns::Turns;
+use super::turns::ConnectionTurns;
 use crate::{
     hub::{Socket, UnsentLimit, check_drained, try_write_if_drained},
     tls::TlsSocket,
@@ -35,10 +35,10 @@ const NOTHING_UNSENT: u32 = 1;
 
 /// Coordinates a response body and its TCP connection on how much is taken from the outbox. A request extension.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Backpressure(Arc<Shared>);
+pub(super) struct Backpressure(Arc<BackpressureState>);
 
 #[derive(Debug, Default)]
-struct Shared {
+struct BackpressureState {
     /// Set if the response carries values: the maximum size of a write. 0: no limit.
     piece_max: AtomicUsize,
     /// A piece was passed on and is not completely written.
@@ -118,7 +118,7 @@ pub(super) struct HttpStream {
     carrier: Carrier,
     /// A byte read while checking for the end of the connection.
     ahead: Option<u8>,
-    turns: Turns,
+    turns: ConnectionTurns,
     backpressure: Backpressure,
     limit: UnsentLimit,
     behind: bool,
@@ -132,7 +132,12 @@ pub(super) struct HttpStream {
 }
 
 impl HttpStream {
-    pub(super) fn new(carrier: Carrier, turns: Turns, backpressure: Backpressure, write_timeout: Duration) -> Self {
+    pub(super) fn new(
+        carrier: Carrier,
+        turns: ConnectionTurns,
+        backpressure: Backpressure,
+        write_timeout: Duration,
+    ) -> Self {
         let _ = SockRef::from(carrier.tcp()).set_tcp_user_timeout(Some(write_timeout));
         let limit = UnsentLimit::starting_with(FIRST_UNSENT);
         Self {
@@ -371,7 +376,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (tcp, _) = listener.accept().await.unwrap();
-        let (turns, timeout) = (Turns::new(), Duration::from_secs(35));
+        let (turns, timeout) = (ConnectionTurns::new(), Duration::from_secs(35));
         let mut stream = HttpStream::new(Carrier::Plain(tcp), turns.clone(), Backpressure::default(), timeout);
         let waits = |stream: &HttpStream| SockRef::from(stream.carrier.tcp()).tcp_user_timeout().unwrap();
         for (kind, patience) in

@@ -13,8 +13,8 @@ use super::{handle::ConnectionHandle, replica::Replica, state::Connection};
 use crate::{
     bucket::Bucket,
     hub::Close,
-    metrics::{Disconnect, RateScope},
-    session::{Allowance, Fault},
+    metrics::{DisconnectReason, RateScope},
+    session::{MessageFault, ViolationAllowance},
 };
 
 /// One item to process.
@@ -23,7 +23,7 @@ pub(super) enum Inbound {
     /// Decided in its turn: earlier messages may change the client's rights.
     Command(Request),
     /// A refused message.
-    Fault(Fault),
+    Fault(MessageFault),
 }
 
 /// Decodes the events of one read.
@@ -31,7 +31,7 @@ pub(super) struct Decoder<'a> {
     replica: &'a Replica,
     handle: &'a ConnectionHandle,
     dialect: Dialect,
-    allowance: &'a mut Allowance,
+    allowance: &'a mut ViolationAllowance,
     user_bucket: Option<&'a Mutex<Bucket>>,
     now_ms: u64,
     inbound: Vec<Inbound>,
@@ -77,7 +77,7 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    fn message(&mut self, text: &str) -> Result<Option<Request>, Fault> {
+    fn message(&mut self, text: &str) -> Result<Option<Request>, MessageFault> {
         self.spend()?;
         let limits = &self.replica.config.limits;
         let bounds =
@@ -85,21 +85,26 @@ impl<'a> Decoder<'a> {
         let request = self.dialect.decode(text, &bounds).map_err(|invalid| {
             let is_offence = invalid.code == ErrorCode::InvalidMessage;
             let close = is_offence.then(|| self.allowance.offend(self.now_ms, limits)).flatten();
-            Fault { id: invalid.id, field: invalid.field, close, ..Fault::new(invalid.code, invalid.message) }
+            MessageFault {
+                id: invalid.id,
+                field: invalid.field,
+                close,
+                ..MessageFault::new(invalid.code, invalid.message)
+            }
         })?;
         let count = request.as_ref().map_or(0, |request| names(&request.command));
         match self.allowance.spend_names(count, self.now_ms, limits) {
             Ok(()) => Ok(request),
             Err(fault) => {
                 self.replica.metrics.rate_limited_total.of(RateScope::Connection).inc();
-                Err(Fault { id: request.and_then(|request| request.id), ..fault })
+                Err(MessageFault { id: request.and_then(|request| request.id), ..fault })
             }
         }
     }
 
     /// Takes a token from the connection's bucket and one from its user's. A message that exceeds the connection's
     /// limit does not count against the user's.
-    fn spend(&mut self) -> Result<(), Fault> {
+    fn spend(&mut self) -> Result<(), MessageFault> {
         let Replica { config, metrics, .. } = self.replica;
         let refused = |scope| metrics.rate_limited_total.of(scope).inc();
         self.allowance.spend_message(self.now_ms, &config.limits).inspect_err(|_| refused(RateScope::Connection))?;
@@ -111,7 +116,11 @@ impl<'a> Decoder<'a> {
 
     /// The close after too many violations.
     fn close(&self, code: CloseCode) -> Close {
-        let cause = if code == CloseCode::RateLimited { Disconnect::RateLimited } else { Disconnect::InvalidMessages };
+        let cause = if code == CloseCode::RateLimited {
+            DisconnectReason::RateLimited
+        } else {
+            DisconnectReason::InvalidMessages
+        };
         Close::new(self.dialect.close_code(code), code.meaning(), cause)
     }
 }

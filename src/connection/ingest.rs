@@ -3,7 +3,7 @@
 use tickgate_wire::command::Ingest;
 
 use crate::{
-    metrics::Door,
+    metrics::PublicationSource,
     publisher::{MsgName, PublishFailure, PublishRequest, Publisher, PublisherName},
 };
 
@@ -20,7 +20,7 @@ pub(super) async fn store(
         user: None,
         payload: ingest.message.clone(),
         msg: Some(msg),
-        door: Door::Ingest,
+        door: PublicationSource::Ingest,
     });
     publisher.publish_together(requests.collect()).await
 }

@@ -7,7 +7,7 @@ use tickgate_wire::{code::CloseCode, model::SessionId};
 use super::{handle::ConnectionHandle, table::ConnectionTable};
 use crate::{
     clock,
-    metrics::Disconnect,
+    metrics::DisconnectReason,
     registry::{Answer, Inquiry, Matching, OpenConnection, Sent},
 };
 
@@ -39,7 +39,7 @@ pub fn answer(
         }
         Inquiry::Close { matching, reason } => {
             let meant = of(matching);
-            meant.iter().for_each(|handle| handle.close(CloseCode::Disconnected, Disconnect::Operator, reason));
+            meant.iter().for_each(|handle| handle.close(CloseCode::Disconnected, DisconnectReason::Operator, reason));
             Answer::Closed(meant.len())
         }
     }

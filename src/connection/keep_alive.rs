@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tickgate_wire::code::CloseCode;
 
-use crate::{config, metrics::Disconnect};
+use crate::{config, metrics::DisconnectReason};
 
 /// Maximum time between two checks, and thus the maximum delay in detecting a socket that accepts nothing.
 const CHECK_INTERVAL_MS: u64 = 5_000;
@@ -65,12 +65,12 @@ pub struct KeepAliveActions {
     pub ping: Option<u32>,
     /// Warn the client that its token expires at this time, in seconds since 1970.
     pub expiring: Option<u64>,
-    pub close: Option<(CloseCode, Disconnect)>,
+    pub close: Option<(CloseCode, DisconnectReason)>,
 }
 
 /// How long the token allows the connection to stay open.
 #[derive(Clone, Copy, Debug)]
-enum Term {
+enum TokenTerm {
     /// There is no token, and none is awaited.
     Unlimited,
     /// The first token must arrive before this time.
@@ -87,7 +87,7 @@ const SPREAD_MS: u64 = 768;
 #[derive(Debug)]
 pub struct KeepAlive {
     heartbeat_ms: u32,
-    term: Term,
+    term: TokenTerm,
     /// When the connection reaches its maximum age; 0: never.
     leave_at_ms: u64,
     /// Bytes written when the last heartbeat or ping was sent, and when anything was last sent.
@@ -117,7 +117,7 @@ impl KeepAlive {
         let jitter = f64::from(phase) / 256.0;
         Self {
             heartbeat_ms: heartbeat_ms(session.heartbeat_interval),
-            term: Term::Unlimited,
+            term: TokenTerm::Unlimited,
             // ±10 %, so that connections that opened together do not close together.
             leave_at_ms: if age_ms == 0 { 0 } else { now_ms + (age_ms as f64 * (0.9 + 0.2 * jitter)) as u64 },
             written: 0,
@@ -137,12 +137,12 @@ impl KeepAlive {
     /// Sets the token's expiry to `unix_s`, and ends the wait for a first token. `phase` is a random number per
     /// connection that spreads the closes of tokens that expire together.
     pub fn set_expiry(&mut self, unix_s: u64, phase: u8) {
-        self.term = Term::Ends { at_s: unix_s, warned: false, phase };
+        self.term = TokenTerm::Ends { at_s: unix_s, warned: false, phase };
     }
 
     /// Requires the first token within the authentication timeout.
     pub fn await_token(&mut self, now_ms: u64, config: &KeepAliveConfig) {
-        self.term = Term::AwaitsToken { by_ms: now_ms + config.auth_timeout_ms };
+        self.term = TokenTerm::AwaitsToken { by_ms: now_ms + config.auth_timeout_ms };
     }
 
     /// The time between heartbeats.
@@ -206,32 +206,32 @@ impl KeepAlive {
         self.written = written;
     }
 
-    fn close(&mut self, facts: &ConnectionFacts, config: &KeepAliveConfig) -> Option<(CloseCode, Disconnect)> {
+    fn close(&mut self, facts: &ConnectionFacts, config: &KeepAliveConfig) -> Option<(CloseCode, DisconnectReason)> {
         if facts.written != self.progressed || !facts.blocked {
             self.progressed = facts.written;
             self.progress_ms = facts.now_ms;
         }
         match self.term {
-            Term::Ends { at_s, phase, .. } if facts.unix_ms >= ends_ms(at_s, phase, config) => {
-                return Some((CloseCode::AuthRequired, Disconnect::TokenExpired));
+            TokenTerm::Ends { at_s, phase, .. } if facts.unix_ms >= ends_ms(at_s, phase, config) => {
+                return Some((CloseCode::AuthRequired, DisconnectReason::TokenExpired));
             }
-            Term::AwaitsToken { by_ms } if facts.now_ms >= by_ms => {
-                return Some((CloseCode::AuthTimeout, Disconnect::AuthTimeout));
+            TokenTerm::AwaitsToken { by_ms } if facts.now_ms >= by_ms => {
+                return Some((CloseCode::AuthTimeout, DisconnectReason::AuthTimeout));
             }
             _ => {}
         }
         if self.is_unanswered(facts, config) {
             if facts.seen_ms < self.pinged_ms || self.unanswered + 1 >= UNANSWERED_MAX {
-                return Some((CloseCode::HeartbeatTimeout, Disconnect::HeartbeatTimeout));
+                return Some((CloseCode::HeartbeatTimeout, DisconnectReason::HeartbeatTimeout));
             }
             self.unanswered += 1;
             self.awaiting_pong = false;
         }
         if facts.blocked && facts.now_ms >= self.progress_ms + config.write_timeout_ms {
-            return Some((CloseCode::SlowConsumer, Disconnect::SlowConsumer));
+            return Some((CloseCode::SlowConsumer, DisconnectReason::SlowConsumer));
         }
         if self.leave_at_ms > 0 && facts.now_ms >= self.leave_at_ms {
-            return Some((CloseCode::MaxAge, Disconnect::MaxAge));
+            return Some((CloseCode::MaxAge, DisconnectReason::MaxAge));
         }
         None
     }
@@ -261,7 +261,7 @@ impl KeepAlive {
     }
 
     fn warn(&mut self, facts: &ConnectionFacts, config: &KeepAliveConfig) -> Option<u64> {
-        let Term::Ends { at_s, warned, .. } = &mut self.term else { return None };
+        let TokenTerm::Ends { at_s, warned, .. } = &mut self.term else { return None };
         let near = facts.unix_ms / 1_000 + config.expiry_warning_s >= *at_s;
         (near && !std::mem::replace(warned, true)).then_some(*at_s)
     }
@@ -277,9 +277,9 @@ impl KeepAlive {
             until(self.progress_ms + config.write_timeout_ms);
         }
         match self.term {
-            Term::Unlimited => {}
-            Term::AwaitsToken { by_ms } => until(by_ms),
-            Term::Ends { at_s, warned, phase } => {
+            TokenTerm::Unlimited => {}
+            TokenTerm::AwaitsToken { by_ms } => until(by_ms),
+            TokenTerm::Ends { at_s, warned, phase } => {
                 let warns_ms = at_s.saturating_sub(config.expiry_warning_s) * 1_000;
                 let next_ms = if warned { ends_ms(at_s, phase, config) } else { warns_ms };
                 until(facts.now_ms + next_ms.saturating_sub(facts.unix_ms));
@@ -317,13 +317,13 @@ mod tests {
     };
 
     /// A simulated connection and clock, checked as often as required.
-    struct Scene {
+    struct KeepAliveScene {
         keep_alive: KeepAlive,
         facts: ConnectionFacts,
         next_ms: u64,
     }
 
-    impl Scene {
+    impl KeepAliveScene {
         fn new() -> Self {
             let session = config::Session {
                 heartbeat_interval: Duration::from_secs(30),
@@ -369,7 +369,7 @@ mod tests {
         }
 
         /// Advances until the connection closes, ignoring heartbeats.
-        fn until_closed(&mut self) -> Option<(CloseCode, Disconnect)> {
+        fn until_closed(&mut self) -> Option<(CloseCode, DisconnectReason)> {
             loop {
                 let actions = self.until_due();
                 if actions.close.is_some() {
@@ -385,11 +385,12 @@ mod tests {
         }
     }
 
-    const DEAD: Option<(CloseCode, Disconnect)> = Some((CloseCode::HeartbeatTimeout, Disconnect::HeartbeatTimeout));
+    const DEAD: Option<(CloseCode, DisconnectReason)> =
+        Some((CloseCode::HeartbeatTimeout, DisconnectReason::HeartbeatTimeout));
 
     #[test]
     fn a_client_that_answers_stays_open_and_a_silent_one_is_closed() {
-        let mut scene = Scene::new();
+        let mut scene = KeepAliveScene::new();
         for number in 1..=5 {
             assert_eq!(scene.ping(), number);
             assert!(scene.keep_alive.pong(number));
@@ -402,14 +403,14 @@ mod tests {
 
     #[test]
     fn a_client_that_sends_but_never_answers_pings_is_pinged_again_and_then_closed() {
-        let mut scene = Scene::new();
+        let mut scene = KeepAliveScene::new();
         for number in 1..=3 {
             assert_eq!(scene.ping(), number);
             scene.facts.seen_ms = scene.facts.now_ms + 1;
         }
         assert_eq!(scene.until_due().close, DEAD);
         // A late pong also counts.
-        let mut scene = Scene::new();
+        let mut scene = KeepAliveScene::new();
         for _ in 0..10 {
             scene.ping();
             scene.facts.seen_ms = scene.facts.now_ms + 1;
@@ -421,7 +422,7 @@ mod tests {
 
     #[test]
     fn the_first_check_is_no_later_than_the_first_heartbeat() {
-        let mut keep_alive = Scene::new().keep_alive;
+        let mut keep_alive = KeepAliveScene::new().keep_alive;
         let checks = |keep_alive: &KeepAlive| [0, 128, 255].map(|phase| keep_alive.first_check_ms(phase));
         assert_eq!(checks(&keep_alive), [1_000, 3_000, 4_984]);
         keep_alive.set_heartbeat(Duration::from_secs(2));
@@ -431,12 +432,12 @@ mod tests {
     #[test]
     fn tokens_that_expire_together_close_within_a_second_but_not_at_once() {
         let ends = |phase| {
-            let mut scene = Scene::new();
+            let mut scene = KeepAliveScene::new();
             scene.facts.unix_ms += 900;
             let expires_at = scene.facts.unix_ms / 1_000 + 3;
             scene.keep_alive.set_expiry(expires_at, phase);
             assert_eq!(scene.until_due().expiring, Some(expires_at));
-            assert_eq!(scene.until_due().close, Some((CloseCode::AuthRequired, Disconnect::TokenExpired)));
+            assert_eq!(scene.until_due().close, Some((CloseCode::AuthRequired, DisconnectReason::TokenExpired)));
             scene.facts.unix_ms - (expires_at + CONFIG.leeway_s) * 1_000
         };
         assert_eq!((ends(0), ends(128), ends(255)), (0, 384, 765));
@@ -444,7 +445,7 @@ mod tests {
 
     #[test]
     fn a_client_that_received_much_gets_time_to_read_up_to_the_ping() {
-        let mut scene = Scene::new();
+        let mut scene = KeepAliveScene::new();
         let number = scene.ping();
         assert!(scene.keep_alive.pong(number));
         scene.writes(2 << 20);
@@ -461,7 +462,7 @@ mod tests {
         assert_eq!(scene.facts.now_ms, next_ms + 10_000);
         assert!(next_ms - pinged_ms < 180_000);
 
-        let mut scene = Scene::new();
+        let mut scene = KeepAliveScene::new();
         scene.writes(2 << 20);
         scene.ping();
         let pinged_ms = scene.facts.now_ms;
@@ -473,7 +474,7 @@ mod tests {
     fn a_heartbeat_follows_one_interval_after_the_last_message() {
         for interval_ms in [1_000, 5_000, 12_000, 30_000] {
             for sent_ms in [1, 700, 3_100, 4_900, 11_000, 29_999] {
-                let mut scene = Scene::new();
+                let mut scene = KeepAliveScene::new();
                 scene.keep_alive.set_heartbeat(Duration::from_millis(interval_ms));
                 let (mut sent, mut beats) = (false, Vec::new());
                 while beats.len() < 40 && scene.facts.now_ms < sent_ms + 3 * interval_ms {
@@ -503,7 +504,7 @@ mod tests {
 
     #[test]
     fn a_position_that_moved_without_a_push_is_sent_once_per_interval_on_busy_connections_too() {
-        let mut scene = Scene::new();
+        let mut scene = KeepAliveScene::new();
         scene.facts.moved = true;
         let mut beats = 0;
         for _ in 0..60 {
@@ -519,7 +520,7 @@ mod tests {
 
     #[test]
     fn time_in_which_a_ping_waits_for_the_socket_does_not_count() {
-        let mut scene = Scene::new();
+        let mut scene = KeepAliveScene::new();
         let number = scene.ping();
         scene.facts.blocked = true;
         for _ in 0..8 {

@@ -30,7 +30,7 @@ const FORWARDING: [&str; 7] = [
 /// Minimum time between two logged refusals.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
-struct Guard {
+struct LoopbackGuard {
     /// `server.allowed_origins`.
     origins: Vec<String>,
     log: LogLimit,
@@ -38,11 +38,11 @@ struct Guard {
 
 /// Admits only requests from this machine and those of `origins` (`server.allowed_origins`).
 pub fn only(router: Router, origins: &[String]) -> Router {
-    let guard = Guard { origins: origins.to_vec(), log: LogLimit::new(LOG_INTERVAL) };
+    let guard = LoopbackGuard { origins: origins.to_vec(), log: LogLimit::new(LOG_INTERVAL) };
     router.layer(from_fn_with_state(Arc::new(guard), admit))
 }
 
-async fn admit(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+async fn admit(State(guard): State<Arc<LoopbackGuard>>, request: Request, next: Next) -> Response {
     let Some(reason) = refusal(request.headers(), request.uri(), &guard.origins) else {
         return next.run(request).await;
     };

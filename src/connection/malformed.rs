@@ -6,7 +6,7 @@ use tickgate_wire::code::ProblemKind;
 
 /// What is wrong with the request. The text states what is required.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum Malformed {
+pub enum MalformedRequest {
     #[error("a WebSocket handshake must be a GET request")]
     Method,
     #[error("a WebSocket handshake requires HTTP/1.1")]
@@ -27,7 +27,7 @@ pub enum Malformed {
     Parameter(&'static str),
 }
 
-impl Malformed {
+impl MalformedRequest {
     /// The kind of problem.
     #[must_use]
     pub const fn kind(self) -> ProblemKind {

@@ -11,6 +11,7 @@
 //! - For the rest of the replica: `replica` is what connections share, `handle` is one of them, `table` and `wheel`
 //!   hold all of them, `drain` closes them, and `inquiry` reports them.
 
+mod abort;
 pub mod accept;
 pub mod address;
 mod admission;
@@ -23,7 +24,6 @@ mod event_cursors;
 mod event_stream;
 pub mod handle;
 pub mod handshake;
-mod hang_up;
 mod history;
 mod http_stream;
 mod inbound;
@@ -38,6 +38,7 @@ pub mod query;
 mod refused;
 pub mod replica;
 pub mod routes;
+pub mod socket_io;
 mod spares;
 mod state;
 mod subscriptions;
@@ -47,4 +48,3 @@ mod turns;
 pub mod upgrade;
 mod user_place;
 pub mod wheel;
-pub mod wire;

@@ -14,17 +14,17 @@ use tickgate_wire::{
 use super::{
     admission::{Admitted, Endpoint},
     attempt::Attempt,
-    handle::{ConnectionHandle, Origin},
+    handle::{ConnectionHandle, ConnectionOrigin},
     keep_alive::KeepAlive,
-    state::{Arrival, Connection},
+    state::{Connection, DeferredRequest},
     subscriptions::Subscriptions,
 };
 use crate::{
-    auth::Identity,
+    auth::TokenIdentity,
     clock,
     hub::{Outbox, ReplayLimits, Socket},
-    metrics::Disconnect,
-    session::{Allowance, Session, names_rate},
+    metrics::DisconnectReason,
+    session::{Session, ViolationAllowance, names_rate},
 };
 
 /// Name and version of this program, sent to clients.
@@ -34,7 +34,7 @@ const FEATURES: &[&str] = &[];
 
 /// The parameters with which a client connected.
 #[derive(Debug)]
-pub(super) struct Request {
+pub(super) struct OpenParameters {
     /// The path parameter.
     pub(super) param: Option<Box<str>>,
     /// Where channels that the endpoint subscribes automatically start.
@@ -46,7 +46,7 @@ pub(super) struct Request {
 }
 
 /// Creates the connection and registers it: from here on it can be found, timed out and closed.
-pub(super) fn open(endpoint: Endpoint, admitted: Admitted, request: Request, socket: Socket) -> Connection {
+pub(super) fn open(endpoint: Endpoint, admitted: Admitted, request: OpenParameters, socket: Socket) -> Connection {
     let Admitted { since, identity, key, session: id, takes_over, deferred, permit, attempt, .. } = admitted;
     let Endpoint { replica, profile, outboxes, .. } = endpoint;
     let (now_ms, phase, protocol) = (replica.uptime.now_ms(), id.low_byte(), profile.protocol);
@@ -60,7 +60,7 @@ pub(super) fn open(endpoint: Endpoint, admitted: Admitted, request: Request, soc
     let outbox = Outbox::new(socket, outboxes);
     let (address, opened_ms) = (attempt.address, clock::unix_ms());
     let param = request.param.as_deref().map(str::to_owned);
-    let origin = Origin {
+    let origin = ConnectionOrigin {
         id: attempt.connection_id,
         address,
         profile: profile.clone(),
@@ -77,9 +77,9 @@ pub(super) fn open(endpoint: Endpoint, admitted: Admitted, request: Request, soc
         subscriptions: Subscriptions::new(protocol, replay, request.explicit),
         handle,
         session,
-        allowance: Allowance::default(),
+        allowance: ViolationAllowance::default(),
         user_bucket: None,
-        arrival: Some(Box::new(Arrival { begin: request.begin, ignored: request.ignored, takes_over })),
+        arrival: Some(Box::new(DeferredRequest { begin: request.begin, ignored: request.ignored, takes_over })),
         permit,
         replica,
     };
@@ -141,7 +141,7 @@ pub(super) fn greet(connection: &Connection, (secret, resumed): (SessionSecret, 
 }
 
 /// Registers a connection that authenticated by its first message under its user and admitted session.
-pub(super) fn identify(connection: &mut Connection, admitted: (Identity, SessionId), since: Instant) {
+pub(super) fn identify(connection: &mut Connection, admitted: (TokenIdentity, SessionId), since: Instant) {
     let (identity, id) = admitted;
     let (replica, former) = (connection.replica.clone(), connection.handle.clone());
     let (now_ms, phase) = (replica.uptime.now_ms(), id.low_byte());
@@ -165,7 +165,7 @@ fn take_place(connection: &Connection, since: Instant) {
     if let Some(old) = replica.connections.add(handle, since) {
         // An older connection of the same session on this replica. The registry closes one on another replica.
         let superseded = CloseCode::Superseded;
-        old.close(superseded, Disconnect::Superseded, superseded.meaning());
+        old.close(superseded, DisconnectReason::Superseded, superseded.meaning());
     }
     // After registering: a trace that starts now reports the connections that it finds in the table.
     handle.trace_opening(replica.hub.traces());

@@ -23,18 +23,19 @@ use tickgate_wire::{
 };
 
 use super::{
-    admission, attempt::Attempt, echo::Echo, history, inbound::Inbound, ingest, opening, state::Connection, user_place,
+    admission, attempt::Attempt, echo::CommandEcho, history, inbound::Inbound, ingest, opening, state::Connection,
+    user_place,
 };
 use crate::{
-    auth::{Identity, TokenError},
+    auth::{TokenError, TokenIdentity},
     backplane::ReadLimits,
     clock,
     hub::Outbox,
-    metrics::{self, AuthFailure, Disconnect, Door, Handshake as Outcome, KeyUse, RateScope},
+    metrics::{self, AuthFailure, DisconnectReason, HandshakeResult, KeyUse, PublicationSource, RateScope},
     problem::millis,
     publisher::{MsgName, PublishFailure, PublishRequest, PublisherName},
     registry::Revoked,
-    session::{Action, Fault, Refused, Resolved},
+    session::{ChannelRefusal, MessageFault, ResolvedChannel, SessionAction},
 };
 
 /// Retry delay after a temporary failure.
@@ -54,7 +55,7 @@ impl Connection {
             match next {
                 Inbound::Command(Request { id, command, ignored }) => {
                     self.trace("command", || json!({ "command": command.name() }));
-                    let echo = Echo { id, ignored };
+                    let echo = CommandEcho { id, ignored };
                     match self.session.decide(command, &self.replica.rules) {
                         Ok(action) => self.perform(echo, action).await,
                         Err(fault) => self.report(&echo, fault),
@@ -62,7 +63,7 @@ impl Connection {
                 }
                 Inbound::Fault(fault) => {
                     let id = fault.id.clone();
-                    self.report(&Echo { id, ignored: Vec::new() }, fault);
+                    self.report(&CommandEcho { id, ignored: Vec::new() }, fault);
                 }
             }
         }
@@ -70,35 +71,37 @@ impl Connection {
 
     /// Executes an action and sends the reply. Actions whose reply comes first, such as a subscribe, send it
     /// themselves.
-    async fn perform(&mut self, echo: Echo, action: Action) {
+    async fn perform(&mut self, echo: CommandEcho, action: SessionAction) {
         let id = echo.id.clone();
         let answer = match action {
-            Action::Subscribe { .. } if self.handle.outbox.is_held_full() => {
+            SessionAction::Subscribe { .. } if self.handle.outbox.is_held_full() => {
                 Err(later("earlier messages have not been read yet"))
             }
-            Action::Subscribe { wanted, refused } => {
+            SessionAction::Subscribe { wanted, refused } => {
                 self.subscribe(&echo, wanted, refused).await;
                 return;
             }
-            Action::Unsubscribe { channels, refused } => return self.unsubscribe(&echo, channels, refused).await,
-            Action::Authenticate { token } => return self.authenticate(&echo, &token).await,
-            Action::Pong { timestamp } => Ok(pong(id, timestamp)),
-            Action::History { resolved, from, count } => {
+            SessionAction::Unsubscribe { channels, refused } => {
+                return self.unsubscribe(&echo, channels, refused).await;
+            }
+            SessionAction::Authenticate { token } => return self.authenticate(&echo, &token).await,
+            SessionAction::Pong { timestamp } => Ok(pong(id, timestamp)),
+            SessionAction::History { resolved, from, count } => {
                 self.history(&echo, resolved, from, count).await.unwrap_or_else(|fault| self.report(&echo, fault));
                 return;
             }
-            Action::Publish { channel, user, data, msg_id, count } => {
+            SessionAction::Publish { channel, user, data, msg_id, count } => {
                 let (payload, user) = (Bytes::copy_from_slice(data.get().as_bytes()), user.as_deref());
                 let msg = msg_id.as_deref().map(|msg_id| MsgName::new(msg_id, self.publishes_as()));
-                let request = PublishRequest { channel: &channel, user, payload, msg, door: Door::Socket };
+                let request = PublishRequest { channel: &channel, user, payload, msg, door: PublicationSource::Socket };
                 self.publish(id, request, count).await
             }
-            Action::Command { topic, command, args, msg_id } => {
+            SessionAction::Command { topic, command, args, msg_id } => {
                 self.command(id, &topic, (&command, args.as_ref()), msg_id.as_deref()).await
             }
-            Action::Presence { resolved } => self.presence(id, resolved).await,
-            Action::Configure { heartbeat_s } => Ok(self.configure(id, heartbeat_s)),
-            Action::Ingest(ingest) => self.ingest(id, &ingest).await,
+            SessionAction::Presence { resolved } => self.presence(id, resolved).await,
+            SessionAction::Configure { heartbeat_s } => Ok(self.configure(id, heartbeat_s)),
+            SessionAction::Ingest(ingest) => self.ingest(id, &ingest).await,
         };
         match answer {
             Ok(reply) => self.handle.send(&reply, &echo.ignored),
@@ -106,7 +109,7 @@ impl Connection {
         }
     }
 
-    async fn unsubscribe(&mut self, echo: &Echo, channels: Vec<String>, refused: Vec<Refused>) {
+    async fn unsubscribe(&mut self, echo: &CommandEcho, channels: Vec<String>, refused: Vec<ChannelRefusal>) {
         self.subscriptions.unsubscribe(&self.handle, &channels);
         self.count_refused(&refused);
         let (id, errors) = (echo.id.clone(), refused.into_iter().map(Into::into).collect());
@@ -116,7 +119,7 @@ impl Connection {
     }
 
     /// Handles the first token of a deferred authentication, or a refreshed token.
-    async fn authenticate(&mut self, echo: &Echo, token: &Token) {
+    async fn authenticate(&mut self, echo: &CommandEcho, token: &Token) {
         let since = Instant::now();
         let identity = match self.replica.verifier.verify(token, SystemTime::now()).await {
             Ok(identity) => identity,
@@ -151,35 +154,37 @@ impl Connection {
 
     /// Checks a token that would replace the session's: if it is refused, the connection keeps its own. While Redis is
     /// unreachable, revocations known to this replica decide.
-    async fn check_revoked(&self, identity: &Identity) -> Result<(), Fault> {
+    async fn check_revoked(&self, identity: &TokenIdentity) -> Result<(), MessageFault> {
         let revoked = self.replica.registry.is_revoked(&identity.user, identity.issued_at).await;
         let Some(revoked) = revoked.unwrap_or_default() else { return Ok(()) };
         self.replica.metrics.auth_failures_total.of(AuthFailure::Revoked).inc();
-        self.log_refusal(Outcome::Forbidden, AuthFailure::Revoked.as_str());
+        self.log_refusal(HandshakeResult::Forbidden, AuthFailure::Revoked.as_str());
         Err(match revoked {
-            Revoked::Surely => Fault::new(ErrorCode::UserInactive, "the token was revoked, or the user is not active"),
-            Revoked::Perhaps => Fault {
+            Revoked::Surely => {
+                MessageFault::new(ErrorCode::UserInactive, "the token was revoked, or the user is not active")
+            }
+            Revoked::Perhaps => MessageFault {
                 retry_after_ms: Some(RETRY_AFTER_MS),
-                ..Fault::new(ErrorCode::AuthRequired, admission::DOUBTFUL)
+                ..MessageFault::new(ErrorCode::AuthRequired, admission::DOUBTFUL)
             },
         })
     }
 
-    fn refuse_token(&self, echo: &Echo, error: &TokenError) {
+    fn refuse_token(&self, echo: &CommandEcho, error: &TokenError) {
         self.replica.metrics.auth_failures_total.of(error.reason()).inc();
-        self.log_refusal(Outcome::Unauthorized, error.reason().as_str());
+        self.log_refusal(HandshakeResult::Unauthorized, error.reason().as_str());
         if error.is_ours() {
             // The token may be valid: the connection stays open, and its client retries.
             return self.report(echo, later("tokens cannot be verified now"));
         }
-        self.report(echo, Fault::new(ErrorCode::AuthRequired, error.to_string()));
+        self.report(echo, MessageFault::new(ErrorCode::AuthRequired, error.to_string()));
         if self.session.identity().is_none() {
-            self.handle.close(CloseCode::AuthRequired, Disconnect::AuthRefused, "Invalid token");
+            self.handle.close(CloseCode::AuthRequired, DisconnectReason::AuthRefused, "Invalid token");
         }
     }
 
     /// Logs a refusal after the handshake.
-    fn log_refusal(&self, outcome: Outcome, reason: impl fmt::Display) {
+    fn log_refusal(&self, outcome: HandshakeResult, reason: impl fmt::Display) {
         let attempt = Attempt { connection_id: self.handle.id(), address: self.permit.address() };
         let from = (attempt.connection_id, attempt.address);
         self.replica.audit.refused_client(&self.session.profile.name, from, outcome, reason);
@@ -187,13 +192,13 @@ impl Connection {
 
     /// Admits a connection that authenticated by message under its user's limit. Returns the session's secret, and
     /// whether the session was taken over; `None` if the connection must close.
-    async fn admit(&mut self, identity: Identity, since: Instant) -> Option<(SessionSecret, bool)> {
+    async fn admit(&mut self, identity: TokenIdentity, since: Instant) -> Option<(SessionSecret, bool)> {
         let (replica, user) = (self.replica.clone(), identity.user.clone());
         let profile = self.session.profile.clone();
         let wanted = self.arrival.as_ref().and_then(|arrival| arrival.takes_over);
         let chosen = user_place::session_for(&replica, &profile, wanted, Some(&user)).await;
         if let Err(refusal) = user_place::admit_user(&replica, &profile, &identity, chosen).await {
-            let refused = admission::Refused::from(refusal);
+            let refused = admission::ClientRefusal::from(refusal);
             self.log_refusal(refused.outcome, &refused);
             let after_ms = refused.retry_after_s.map(|s| s * 1_000);
             self.handle.close_after(refused.code, refusal.cause(), refused.code.meaning(), after_ms);
@@ -218,11 +223,17 @@ impl Connection {
         self.note_followed();
     }
 
-    async fn history(&self, echo: &Echo, resolved: Resolved, from: HistoryFrom, count: usize) -> Result<(), Fault> {
+    async fn history(
+        &self,
+        echo: &CommandEcho,
+        resolved: ResolvedChannel,
+        from: HistoryFrom,
+        count: usize,
+    ) -> Result<(), MessageFault> {
         // A page is large: the next one is read only once the client has received the previous one.
         poll_fn(|cx| poll_drained(&self.handle.outbox, cx)).await;
         let limits = &self.replica.config.limits;
-        let bounds = history::Bounds {
+        let bounds = history::HistoryBounds {
             page: ReadLimits::new(count, limits.replay_bytes_max.min(history::MESSAGE_BYTES_MAX)),
             looked_at: ReadLimits::new(limits.replay_entries_max, limits.replay_bytes_max),
         };
@@ -244,7 +255,7 @@ impl Connection {
         }
     }
 
-    async fn publish(&self, id: Option<Json>, request: PublishRequest<'_>, count: bool) -> Result<Reply, Fault> {
+    async fn publish(&self, id: Option<Json>, request: PublishRequest<'_>, count: bool) -> Result<Reply, MessageFault> {
         let (publisher, channel) = (&self.replica.publisher, request.channel.to_owned());
         let audience = if count { publisher.audience(&channel, request.user) } else { None };
         let stored = publisher.publish(request).await.map_err(|failure| fault_of(&failure))?;
@@ -266,7 +277,7 @@ impl Connection {
         topic: &str,
         (command, args): (&str, Option<&Json>),
         msg_id: Option<&str>,
-    ) -> Result<Reply, Fault> {
+    ) -> Result<Reply, MessageFault> {
         let command = RunCommand {
             run_id: self.session.param.as_deref().unwrap_or_default(),
             command,
@@ -278,15 +289,15 @@ impl Connection {
         let content = RunCommand { timestamp: Timestamp::from_ms(0), ..command }.payload();
         let name = |msg_id| MsgName { content: Some(&content), ..MsgName::new(msg_id, self.publishes_as()) };
         let (payload, msg) = (command.payload(), msg_id.map(name));
-        let request = PublishRequest { channel: topic, user: None, payload, msg, door: Door::Command };
+        let request = PublishRequest { channel: topic, user: None, payload, msg, door: PublicationSource::Command };
         let stored = self.replica.publisher.publish(request).await.map_err(|failure| fault_of(&failure))?;
         let (publication_id, duplicate) = stored.map_or((None, false), |stored| (stored.id, stored.duplicate));
         Ok(Reply::CommandAccepted(CommandAccepted { id, publication_id, duplicate }))
     }
 
-    async fn presence(&self, id: Option<Json>, resolved: Resolved) -> Result<Reply, Fault> {
+    async fn presence(&self, id: Option<Json>, resolved: ResolvedChannel) -> Result<Reply, MessageFault> {
         if self.session.identity().is_none() && !self.subscriptions.has(&resolved.channel) {
-            return Err(Fault::new(
+            return Err(MessageFault::new(
                 ErrorCode::Forbidden,
                 "without a token, presence is available for subscribed channels only",
             ));
@@ -309,7 +320,7 @@ impl Connection {
     }
 
     /// Stores a producer's message.
-    async fn ingest(&self, id: Option<Json>, ingest: &Ingest) -> Result<Reply, Fault> {
+    async fn ingest(&self, id: Option<Json>, ingest: &Ingest) -> Result<Reply, MessageFault> {
         if let Some(key) = self.session.key() {
             // One publication per topic.
             for _ in &ingest.topics {
@@ -317,7 +328,10 @@ impl Connection {
                     self.replica.metrics.rate_limited_total.of(RateScope::Api).inc();
                     self.replica.metrics.api_key_requests_total.of(&key.name, KeyUse::RateLimited).inc();
                     let message = format!("the API key {} exceeds its rate limit", key.name);
-                    Fault { retry_after_ms: Some(millis(wait)), ..Fault::new(ErrorCode::RateLimited, message) }
+                    MessageFault {
+                        retry_after_ms: Some(millis(wait)),
+                        ..MessageFault::new(ErrorCode::RateLimited, message)
+                    }
                 })?;
             }
         }
@@ -328,10 +342,10 @@ impl Connection {
     }
 
     /// Reports a fault to the client.
-    fn report(&self, echo: &Echo, fault: Fault) {
-        self.replica.metrics.errors_total.of(metrics::Code::of(fault.code.number())).inc();
+    fn report(&self, echo: &CommandEcho, fault: MessageFault) {
+        self.replica.metrics.errors_total.of(metrics::CodeLabel::of(fault.code.number())).inc();
         self.trace("error", || json!({ "code": fault.code.number(), "message": fault.message }));
-        let Fault { code, message, field, retry_after_ms, outcome, id: _, close: _ } = fault;
+        let MessageFault { code, message, field, retry_after_ms, outcome, id: _, close: _ } = fault;
         let mut failure = FailureReply::new(code, message, echo.id.clone(), clock::unix_ms());
         failure.object.details = Details { retry_after_ms, outcome: outcome.map(Into::into), field };
         self.handle.send(&Reply::Error(failure), &echo.ignored);
@@ -339,8 +353,8 @@ impl Connection {
 }
 
 /// A fault after which the client should retry.
-fn later(message: &str) -> Fault {
-    Fault { retry_after_ms: Some(RETRY_AFTER_MS), ..Fault::new(ErrorCode::TryAgainLater, message) }
+fn later(message: &str) -> MessageFault {
+    MessageFault { retry_after_ms: Some(RETRY_AFTER_MS), ..MessageFault::new(ErrorCode::TryAgainLater, message) }
 }
 
 fn pong(id: Option<Json>, timestamp: Option<Json>) -> Reply {
@@ -367,7 +381,7 @@ fn poll_drained(outbox: &Outbox, cx: &mut Context<'_>) -> Poll<()> {
 }
 
 /// The fault for a failed publication.
-fn fault_of(failure: &PublishFailure) -> Fault {
+fn fault_of(failure: &PublishFailure) -> MessageFault {
     let (code, outcome) = match failure {
         PublishFailure::Invalid(_) | PublishFailure::TooLarge { .. } => (ErrorCode::InvalidMessage, None),
         PublishFailure::Refused(_) => (ErrorCode::TryAgainLater, Some("refused")),
@@ -375,5 +389,5 @@ fn fault_of(failure: &PublishFailure) -> Fault {
         PublishFailure::Reused => (ErrorCode::MsgIdReused, None),
     };
     let retry_after_ms = outcome.map(|_| RETRY_AFTER_MS);
-    Fault { retry_after_ms, outcome, ..Fault::new(code, failure.to_string()) }
+    MessageFault { retry_after_ms, outcome, ..MessageFault::new(code, failure.to_string()) }
 }

@@ -7,7 +7,7 @@ use tickgate_wire::{
     model::SessionSecret,
 };
 
-use super::malformed::Malformed;
+use super::malformed::MalformedRequest;
 
 /// The known parameters of a handshake. Has no `Debug` on purpose: it holds credentials.
 #[derive(Default)]
@@ -27,7 +27,7 @@ pub(super) struct Query {
 const KNOWN: [&str; 6] = ["token", "ticket", "since", "last", "session", "auth"];
 
 /// Reads `a=b&c=d`, the part of the URL after `?`.
-pub(super) fn read(text: &str) -> Result<Query, Malformed> {
+pub(super) fn read(text: &str) -> Result<Query, MalformedRequest> {
     let mut query = Query { ignored: others(text, &KNOWN), ..Query::default() };
     for (name, value) in pairs(text) {
         match name {
@@ -39,7 +39,7 @@ pub(super) fn read(text: &str) -> Result<Query, Malformed> {
                 once(&mut query.session, "session", decode(value).and_then(|text| SessionSecret::parse(&text)))?;
             }
             "auth" if value == "message" && !query.auth_by_message => query.auth_by_message = true,
-            "auth" => return Err(Malformed::Parameter("auth")),
+            "auth" => return Err(MalformedRequest::Parameter("auth")),
             _ => {}
         }
     }
@@ -115,9 +115,9 @@ fn count(text: &str) -> Option<u32> {
 }
 
 /// Sets a parameter that must be valid and must not be repeated.
-fn once<T>(place: &mut Option<T>, name: &'static str, value: Option<T>) -> Result<(), Malformed> {
+fn once<T>(place: &mut Option<T>, name: &'static str, value: Option<T>) -> Result<(), MalformedRequest> {
     if place.is_some() || value.is_none() {
-        return Err(Malformed::Parameter(name));
+        return Err(MalformedRequest::Parameter(name));
     }
     *place = value;
     Ok(())
@@ -230,7 +230,7 @@ mod tests {
             ("auth", "auth=header"),
             ("auth", "auth=message&auth=message"),
         ] {
-            assert_eq!(read(text).err(), Some(Malformed::Parameter(name)), "{text}");
+            assert_eq!(read(text).err(), Some(MalformedRequest::Parameter(name)), "{text}");
         }
     }
 }

@@ -7,18 +7,18 @@ use hyper::{HeaderMap, StatusCode};
 use tickgate_wire::code::{CloseCode, ProblemKind};
 
 use crate::{
-    metrics::{AuthFailure, Handshake as Outcome},
+    metrics::{AuthFailure, HandshakeResult},
     problem::Problem,
 };
 
 /// A refusal of a client.
-pub(super) struct Refused {
+pub(super) struct ClientRefusal {
     pub(super) status: StatusCode,
     pub(super) code: CloseCode,
     pub(super) reason: Cow<'static, str>,
     /// The invalid parameter.
     pub(super) field: Option<&'static str>,
-    pub(super) outcome: Outcome,
+    pub(super) outcome: HandshakeResult,
     pub(super) retry_after_s: Option<u64>,
     /// What is wrong with the token: only logged, not sent to the client.
     pub(super) detail: Option<AuthFailure>,
@@ -26,12 +26,12 @@ pub(super) struct Refused {
     pub(super) cause: Option<String>,
 }
 
-impl Refused {
+impl ClientRefusal {
     pub(super) fn new(
         status: StatusCode,
         code: CloseCode,
         reason: impl Into<Cow<'static, str>>,
-        outcome: Outcome,
+        outcome: HandshakeResult,
     ) -> Self {
         Self {
             status,
@@ -47,7 +47,8 @@ impl Refused {
 
     /// The refusal of an invalid parameter.
     pub(super) fn malformed(reason: impl Into<Cow<'static, str>>, field: Option<&'static str>) -> Self {
-        let refused = Self::new(StatusCode::BAD_REQUEST, CloseCode::InvalidMessage, reason, Outcome::BadRequest);
+        let refused =
+            Self::new(StatusCode::BAD_REQUEST, CloseCode::InvalidMessage, reason, HandshakeResult::BadRequest);
         Self { field, ..refused }
     }
 
@@ -73,7 +74,7 @@ impl Refused {
 }
 
 /// The form in logs.
-impl fmt::Display for Refused {
+impl fmt::Display for ClientRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.reason)?;
         self.detail.map_or(Ok(()), |detail| write!(f, " ({})", detail.as_str()))

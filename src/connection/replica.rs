@@ -16,7 +16,7 @@ use super::{
     address::{self, AddressLimits},
     keep_alive::KeepAliveConfig,
     table::ConnectionTable,
-    wheel::Wheel,
+    wheel::TimerWheel,
 };
 use crate::{
     audit::Audit,
@@ -29,7 +29,7 @@ use crate::{
     metrics::Metrics,
     publisher::Publisher,
     registry::Registry,
-    session::Rules,
+    session::SessionRules,
     tasks::{Stop, Tasks},
 };
 
@@ -45,10 +45,10 @@ pub struct Replica {
     pub verifier: Arc<Verifier>,
     pub metrics: Arc<Metrics>,
     pub tasks: Tasks,
-    pub rules: Arc<Rules>,
+    pub rules: Arc<SessionRules>,
     pub addresses: AddressLimits,
     pub connections: Arc<ConnectionTable>,
-    pub wheel: Wheel,
+    pub wheel: TimerWheel,
     pub keep_alive: KeepAliveConfig,
     pub uptime: Uptime,
     pub users: UserBuckets,
@@ -85,7 +85,7 @@ impl Replica {
 
     /// Turns the wheel until the replica stops.
     pub async fn keep_time(self: Arc<Self>, mut stop: Stop) {
-        let mut ticks = tokio::time::interval(Wheel::TICK);
+        let mut ticks = tokio::time::interval(TimerWheel::TICK);
         loop {
             tokio::select! {
                 _ = ticks.tick() => {

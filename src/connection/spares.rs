@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::hang_up::HangUp;
+use super::abort::AbortHandle;
 
 /// How long a client may take to start its request when others wait for its place.
 const SILENT_MAX: Duration = Duration::from_millis(50);
@@ -25,19 +25,19 @@ const BUSY_MAX: Duration = Duration::from_secs(5);
 
 /// An extension of a request on such a connection: it must not become a WebSocket or a stream.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Spare;
+pub(super) struct SpareConnection;
 
 /// The places of one listener.
 #[derive(Debug)]
-pub(super) struct Spares {
+pub(super) struct SpareConnections {
     max: usize,
-    taken: Mutex<VecDeque<Taken>>,
+    taken: Mutex<VecDeque<TakenSpares>>,
     freed: Notify,
 }
 
 #[derive(Debug)]
-struct Taken {
-    hang_up: HangUp,
+struct TakenSpares {
+    hang_up: AbortHandle,
     since: Instant,
     has_asked: Arc<AtomicBool>,
     /// It was asked to close, and its descriptor is about to be released.
@@ -46,20 +46,20 @@ struct Taken {
 
 /// A place, released when dropped.
 #[derive(Debug)]
-pub(super) struct Place {
-    spares: Arc<Spares>,
+pub(super) struct SparePlace {
+    spares: Arc<SpareConnections>,
     has_asked: Arc<AtomicBool>,
     since: Instant,
 }
 
-impl Spares {
+impl SpareConnections {
     pub(super) fn new(max: usize) -> Arc<Self> {
         Arc::new(Self { max, taken: Mutex::default(), freed: Notify::new() })
     }
 
     /// Takes a place for the connection that `hang_up` closes, once one is free. Closes connections that exceed their
     /// time.
-    pub(super) async fn take(self: &Arc<Self>, hang_up: &HangUp) -> Place {
+    pub(super) async fn take(self: &Arc<Self>, hang_up: &AbortHandle) -> SparePlace {
         loop {
             match self.try_take(hang_up, Instant::now()) {
                 Ok(place) => return place,
@@ -72,7 +72,7 @@ impl Spares {
     }
 
     /// A place, or when to retry.
-    fn try_take(self: &Arc<Self>, hang_up: &HangUp, now: Instant) -> Result<Place, Instant> {
+    fn try_take(self: &Arc<Self>, hang_up: &AbortHandle, now: Instant) -> Result<SparePlace, Instant> {
         let mut taken = self.taken.lock();
         if taken.len() >= self.max {
             let staying = taken.iter_mut().filter(|taken| !taken.ends);
@@ -85,19 +85,24 @@ impl Spares {
             return Err(now + SILENT_MAX);
         }
         let has_asked = Arc::new(AtomicBool::new(false));
-        taken.push_back(Taken { hang_up: hang_up.clone(), since: now, has_asked: has_asked.clone(), ends: false });
-        Ok(Place { spares: self.clone(), has_asked, since: now })
+        taken.push_back(TakenSpares {
+            hang_up: hang_up.clone(),
+            since: now,
+            has_asked: has_asked.clone(),
+            ends: false,
+        });
+        Ok(SparePlace { spares: self.clone(), has_asked, since: now })
     }
 }
 
-impl Taken {
+impl TakenSpares {
     /// From when on the place may be taken away.
     fn due(&self) -> Instant {
         self.since + if self.has_asked.load(Ordering::Relaxed) { BUSY_MAX } else { SILENT_MAX }
     }
 }
 
-impl Place {
+impl SparePlace {
     /// A flag to set when a request begins.
     pub(super) fn has_asked(&self) -> Arc<AtomicBool> {
         self.has_asked.clone()
@@ -112,7 +117,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for SparePlace {
     fn drop(&mut self) {
         self.spares.taken.lock().retain(|taken| !Arc::ptr_eq(&taken.has_asked, &self.has_asked));
         self.spares.freed.notify_one();
@@ -125,8 +130,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_silent_client_is_closed_for_others_and_one_being_served_is_not() {
-        let spares = Spares::new(2);
-        let (busy_end, silent_end, next_end) = (HangUp::default(), HangUp::default(), HangUp::default());
+        let spares = SpareConnections::new(2);
+        let (busy_end, silent_end, next_end) = (AbortHandle::default(), AbortHandle::default(), AbortHandle::default());
         let busy = spares.take(&busy_end).await;
         busy.has_asked().store(true, Ordering::Relaxed);
         let silent = spares.take(&silent_end).await;
@@ -138,7 +143,7 @@ mod tests {
         let (_next, ()) = tokio::join!(spares.take(&next_end), make_way);
         assert_eq!(began.elapsed().as_millis(), SILENT_MAX.as_millis());
         drop(busy);
-        let last = spares.take(&HangUp::default()).await;
+        let last = spares.take(&AbortHandle::default()).await;
         // Its request was in flight when its slot was taken away.
         last.has_asked().store(true, Ordering::Relaxed);
         let began = Instant::now();

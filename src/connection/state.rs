@@ -6,12 +6,14 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tickgate_wire::{code::CloseCode, command::SubscribeOptions, model::SessionSecret};
 
-use super::{address::Permit, echo::Echo, handle::ConnectionHandle, replica::Replica, subscriptions::Subscriptions};
+use super::{
+    address::Permit, echo::CommandEcho, handle::ConnectionHandle, replica::Replica, subscriptions::Subscriptions,
+};
 use crate::{
     bucket::Bucket,
-    metrics::{self, Disconnect},
+    metrics::{self, DisconnectReason},
     registry::SessionRecord,
-    session::{Allowance, Refused, Session, Wanted},
+    session::{ChannelRefusal, RequestedChannel, Session, ViolationAllowance},
 };
 
 /// Retry delay for an endpoint whose automatic channels are unavailable.
@@ -19,7 +21,7 @@ const RECONNECT_AFTER_MS: u64 = 1_000;
 
 /// The parameters with which a client connected.
 #[derive(Debug)]
-pub(super) struct Arrival {
+pub(super) struct DeferredRequest {
     /// Where channels that the endpoint subscribes automatically start.
     pub(super) begin: SubscribeOptions,
     /// Parameters of the URL without a meaning.
@@ -34,12 +36,12 @@ pub(super) struct Connection {
     pub(super) replica: Arc<Replica>,
     pub(super) handle: Arc<ConnectionHandle>,
     pub(super) session: Session,
-    pub(super) allowance: Allowance,
+    pub(super) allowance: ViolationAllowance,
     pub(super) subscriptions: Subscriptions,
     /// Shared with the user's other connections; `None` while the user is unknown.
     pub(super) user_bucket: Option<Arc<Mutex<Bucket>>>,
     /// Present until the client is admitted.
-    pub(super) arrival: Option<Box<Arrival>>,
+    pub(super) arrival: Option<Box<DeferredRequest>>,
     pub(super) permit: Permit,
 }
 
@@ -85,7 +87,12 @@ impl Connection {
     }
 
     /// Starts subscriptions and sends the reply. False if one could not start because its stream cannot be read now.
-    pub(super) async fn subscribe(&mut self, echo: &Echo, wanted: Vec<Wanted>, mut refused: Vec<Refused>) -> bool {
+    pub(super) async fn subscribe(
+        &mut self,
+        echo: &CommandEcho,
+        wanted: Vec<RequestedChannel>,
+        mut refused: Vec<ChannelRefusal>,
+    ) -> bool {
         let max = self.replica.config.limits.subscriptions_max;
         let wanted = self.subscriptions.within(max, wanted, &mut refused);
         self.count_refused(&refused);
@@ -95,9 +102,9 @@ impl Connection {
     }
 
     /// Counts the refused channels of a reply that grants others.
-    pub(super) fn count_refused(&self, refused: &[Refused]) {
+    pub(super) fn count_refused(&self, refused: &[ChannelRefusal]) {
         for refusal in refused {
-            self.replica.metrics.errors_total.of(metrics::Code::of(refusal.code.number())).inc();
+            self.replica.metrics.errors_total.of(metrics::CodeLabel::of(refusal.code.number())).inc();
         }
     }
 
@@ -109,9 +116,14 @@ impl Connection {
         if wanted.is_empty() && refused.is_empty() {
             return;
         }
-        if !self.subscribe(&Echo::default(), wanted, refused).await {
+        if !self.subscribe(&CommandEcho::default(), wanted, refused).await {
             let reason = "a channel is currently unavailable";
-            self.handle.close_after(CloseCode::TryAgainLater, Disconnect::Internal, reason, Some(RECONNECT_AFTER_MS));
+            self.handle.close_after(
+                CloseCode::TryAgainLater,
+                DisconnectReason::Internal,
+                reason,
+                Some(RECONNECT_AFTER_MS),
+            );
         }
     }
 }

@@ -11,22 +11,22 @@ use std::{
 };
 
 mod pending;
-mod wants;
+mod selection;
 
-use pending::{PendingSubscription, Wish, unavailable};
+use pending::{PendingChannel, PendingSubscription, unavailable};
+use selection::{TopicSelection, earlier};
 use tickgate_wire::{
     code::{CloseCode, ErrorCode},
     model::{Class, Topic},
     protocol::Protocol,
     reply::{ChannelEnd, EndedNotice, ErrorObject, Reply, SubscribedChannel, SubscribedReply, USER_STREAM},
 };
-use wants::{Wants, earlier};
 
-use super::{echo::Echo, handle::ConnectionHandle};
+use super::{echo::CommandEcho, handle::ConnectionHandle};
 use crate::{
     hub::{CaughtUp, Form, Hub, Interest, Member, Past, ReplayLimits, SlotId, caught_up},
-    metrics::Disconnect,
-    session::{Refused, Resolved, Wanted},
+    metrics::DisconnectReason,
+    session::{ChannelRefusal, RequestedChannel, ResolvedChannel},
 };
 
 /// Maximum time for all topics of a request to become consistent with their streams.
@@ -56,7 +56,7 @@ pub(super) struct Subscriptions {
 /// One subscription. Kept small, because every connection has some.
 #[derive(Debug)]
 struct Subscription {
-    wants: Wants,
+    wants: TopicSelection,
     interest: Interest,
     member: Member,
     /// Present until the client has received all of the backlog.
@@ -67,14 +67,14 @@ struct Subscription {
 
 /// Channels whose backlog was sent, by the lane that carried it.
 #[derive(Default)]
-struct Ends {
+struct BacklogEnds {
     urgent: Vec<ChannelEnd>,
     public: Vec<ChannelEnd>,
 }
 
 impl Subscription {
     fn in_user_stream(&self) -> bool {
-        matches!(self.wants, Wants::OfUser(_))
+        matches!(self.wants, TopicSelection::OfUser(_))
     }
 
     /// Notifies the fan-out of a change.
@@ -90,16 +90,21 @@ impl Subscriptions {
     }
 
     /// Refuses channels beyond `max`. One that is already subscribed counts once.
-    pub(super) fn within(&self, max: usize, wanted: Vec<Wanted>, refused: &mut Vec<Refused>) -> Vec<Wanted> {
+    pub(super) fn within(
+        &self,
+        max: usize,
+        wanted: Vec<RequestedChannel>,
+        refused: &mut Vec<ChannelRefusal>,
+    ) -> Vec<RequestedChannel> {
         // Only new channels are looked up, so that adding one is cheap even with many.
         let (before, mut new) = (self.channels_count(), HashSet::new());
-        let fits = |wanted: &Wanted| {
+        let fits = |wanted: &RequestedChannel| {
             let channel = &wanted.resolved.channel;
             let known = new.contains(channel) || self.is_subscribed(channel);
             let fits = known || before + new.len() < max && new.insert(channel.clone());
             if !fits {
                 let message = format!("a connection has at most {max} subscriptions");
-                refused.push(Refused::new(&**channel, ErrorCode::TooManySubscriptions, message));
+                refused.push(ChannelRefusal::new(&**channel, ErrorCode::TooManySubscriptions, message));
             }
             fits
         };
@@ -112,9 +117,9 @@ impl Subscriptions {
         &mut self,
         hub: &Arc<Hub>,
         handle: &ConnectionHandle,
-        echo: &Echo,
-        wanted: Vec<Wanted>,
-        mut refused: Vec<Refused>,
+        echo: &CommandEcho,
+        wanted: Vec<RequestedChannel>,
+        mut refused: Vec<ChannelRefusal>,
     ) -> bool {
         // A channel that is subscribed again with a position restarts from there.
         let again: Vec<_> = wanted.iter().filter(|w| w.restarts).map(|w| w.resolved.channel.to_string()).collect();
@@ -128,7 +133,7 @@ impl Subscriptions {
             ready.iter_mut().for_each(|next| next.past.hush());
         }
         self.answer(handle, echo, (&ready, &known), &refused);
-        let mut ends = Ends::default();
+        let mut ends = BacklogEnds::default();
         for next in ready {
             self.start(next, handle, &mut ends).await;
         }
@@ -149,11 +154,11 @@ impl Subscriptions {
     }
 
     /// Replaces the options of existing subscriptions.
-    fn change_options(&mut self, known: &[Wanted]) {
+    fn change_options(&mut self, known: &[RequestedChannel]) {
         for wanted in known {
             let of = self.all.iter_mut().find(|s| s.wants.has(&wanted.resolved.channel));
             let Some(subscription) = of.filter(|s| s.interest.class() == Class::State) else { continue };
-            let (pacer, before) = (wants::pacer(wanted.max_rate), &subscription.member.pacer);
+            let (pacer, before) = (selection::pacer(wanted.max_rate), &subscription.member.pacer);
             if pacer.as_ref().map(|p| p.interval()) != before.as_ref().map(|p| p.interval()) {
                 subscription.member.pacer = pacer;
                 subscription.change(self.protocol);
@@ -162,20 +167,25 @@ impl Subscriptions {
     }
 
     /// Creates one pending subscription per topic; private channels of a user's stream share one.
-    fn prepare(&self, hub: &Arc<Hub>, wanted: Vec<Wanted>, refused: &mut Vec<Refused>) -> Vec<PendingSubscription> {
+    fn prepare(
+        &self,
+        hub: &Arc<Hub>,
+        wanted: Vec<RequestedChannel>,
+        refused: &mut Vec<ChannelRefusal>,
+    ) -> Vec<PendingSubscription> {
         let mut all: Vec<PendingSubscription> = Vec::with_capacity(wanted.len());
-        for Wanted { resolved, start, max_rate, .. } in wanted {
-            let Resolved { channel, topic, rule, in_user_stream } = resolved;
+        for RequestedChannel { resolved, start, max_rate, .. } in wanted {
+            let ResolvedChannel { channel, topic, rule, in_user_stream } = resolved;
             if in_user_stream && let Some(pending) = all.iter_mut().find(|pending| pending.in_user_stream) {
                 pending.start = earlier(pending.start, start);
-                pending.wishes.push(Wish::new(channel, start));
+                pending.wishes.push(PendingChannel::new(channel, start));
                 continue;
             }
             let Some(interest) = hub.interest(&topic, &rule, self.limits.reader) else {
                 refused.push(unavailable(&channel));
                 continue;
             };
-            let wish = Wish::new(wants::shared(channel, &interest), start);
+            let wish = PendingChannel::new(selection::shared(channel, &interest), start);
             let extends = self.all.iter().position(|s| in_user_stream && s.in_user_stream());
             all.push(PendingSubscription::new(wish, in_user_stream, interest, (max_rate, extends), self.limits));
         }
@@ -187,7 +197,7 @@ impl Subscriptions {
         &self,
         pending: Vec<PendingSubscription>,
         outbox_bytes_max: usize,
-        refused: &mut Vec<Refused>,
+        refused: &mut Vec<ChannelRefusal>,
     ) -> Vec<PendingSubscription> {
         let until = Instant::now() + READY_TIMEOUT;
         let (mut ready, mut bytes) = (Vec::with_capacity(pending.len()), 0);
@@ -217,9 +227,9 @@ impl Subscriptions {
     fn answer(
         &self,
         handle: &ConnectionHandle,
-        echo: &Echo,
-        (ready, known): (&[PendingSubscription], &[Wanted]),
-        refused: &[Refused],
+        echo: &CommandEcho,
+        (ready, known): (&[PendingSubscription], &[RequestedChannel]),
+        refused: &[ChannelRefusal],
     ) {
         let started = ready.iter().flat_map(|next| next.wishes.iter().map(move |wish| next.answer(wish)));
         let again = known.iter().filter_map(|wanted| {
@@ -238,7 +248,7 @@ impl Subscriptions {
     }
 
     /// Pushes the backlog; from here on the subscription is caught up like any other.
-    async fn start(&mut self, mut pending: PendingSubscription, handle: &ConnectionHandle, ends: &mut Ends) {
+    async fn start(&mut self, mut pending: PendingSubscription, handle: &ConnectionHandle, ends: &mut BacklogEnds) {
         let outbox = &handle.outbox;
         let drained = || std::future::poll_fn(|cx| outbox.poll_room(cx));
         let names = || pending.wishes.iter().map(|wish| wish.channel.clone());
@@ -250,7 +260,7 @@ impl Subscriptions {
             pending.backlog.take_hold().into_iter().for_each(|hold| outbox.keep(hold));
             ends.urgent.extend(pending.past.ended(pending.end()));
             let channels = subscription.wants.channels().iter().cloned().chain(names());
-            subscription.wants = Wants::OfUser(channels.collect());
+            subscription.wants = TopicSelection::OfUser(channels.collect());
             if let Some(past) = &mut subscription.past {
                 names().for_each(|channel| past.add(channel, pending.end(), false));
             }
@@ -259,11 +269,11 @@ impl Subscriptions {
         }
         let slot = pending.interest.open(outbox, pending.backlog.cursor, pending.has);
         let wants = match names().next() {
-            Some(channel) if !pending.in_user_stream => Wants::Topic(channel),
-            _ => Wants::OfUser(names().collect()),
+            Some(channel) if !pending.in_user_stream => TopicSelection::Topic(channel),
+            _ => TopicSelection::OfUser(names().collect()),
         };
         let form = wants.form(self.protocol);
-        let member = Member { outbox: outbox.clone(), slot, pacer: wants::pacer(pending.max_rate) };
+        let member = Member { outbox: outbox.clone(), slot, pacer: selection::pacer(pending.max_rate) };
         let end = pending.end();
         let PendingSubscription { interest, mut backlog, mut past, .. } = pending;
         let whole = interest.push_backlog((&member, &form), &mut past, &backlog, drained).await;
@@ -336,7 +346,7 @@ impl Subscriptions {
         object.details.retry_after_ms = Some(RESUBSCRIBE_AFTER_MS);
         if !self.protocol.tells_ends() {
             let code = CloseCode::TryAgainLater;
-            return handle.close_after(code, Disconnect::Internal, reason, Some(RESUBSCRIBE_AFTER_MS));
+            return handle.close_after(code, DisconnectReason::Internal, reason, Some(RESUBSCRIBE_AFTER_MS));
         }
         handle.notify(&Reply::Ended(EndedNotice { channels, object }));
     }
@@ -349,7 +359,7 @@ impl Subscriptions {
             let left = subscription.wants.channels().iter().filter(|channel| ***channel != **name);
             let left: Vec<_> = left.cloned().collect();
             if !left.is_empty() {
-                subscription.wants = Wants::OfUser(left.into());
+                subscription.wants = TopicSelection::OfUser(left.into());
                 subscription.past.iter_mut().for_each(|past| past.remove(name));
                 handle.outbox.pause(subscription.member.slot);
                 subscription.change(self.protocol);

@@ -118,7 +118,7 @@ mod tests {
     use super::*;
     use crate::{
         config::Config,
-        connection::{attempt::ConnectionId, handle::Origin, keep_alive::KeepAlive},
+        connection::{attempt::ConnectionId, handle::ConnectionOrigin, keep_alive::KeepAlive},
         hub::{MemorySocket, Outbox, QueueLimits, Shared, Socket},
         metrics::Metrics,
     };
@@ -134,7 +134,7 @@ mod tests {
             Protocol::default(),
             keep_alive,
             0,
-            Origin {
+            ConnectionOrigin {
                 id: ConnectionId::random(),
                 address: [127, 0, 0, 1].into(),
                 profile: Config::development().profiles[0].clone(),

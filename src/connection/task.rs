@@ -9,39 +9,39 @@ use std::{
 use super::{
     ending,
     inbound::{Decoder, Inbound},
+    socket_io::{ReadOutcome, SocketIo, WakeReason},
     state::Connection,
-    wire::{Read, Wake, Wire},
 };
-use crate::metrics::Disconnect;
+use crate::metrics::DisconnectReason;
 
 /// Serves one client until the end, and cleans up.
 ///
 /// A hand-written future: an `async fn` would reserve space for its largest state in every idle connection. Here that
 /// state is on the heap, and only while it is needed.
-pub(super) struct ConnectionTask(Stage);
+pub(super) struct ConnectionTask(TaskStage);
 
 #[expect(clippy::large_enum_variant, reason = "almost all connections are idle at any time")]
-enum Stage {
+enum TaskStage {
     /// Waits for the client, the outbox, or a request to close.
     Idle(WebSocket),
-    Busy(Pin<Box<dyn Future<Output = Stage> + Send>>),
+    Busy(Pin<Box<dyn Future<Output = TaskStage> + Send>>),
     Over,
 }
 
 struct WebSocket {
     connection: Connection,
-    wire: Wire,
+    wire: SocketIo,
 }
 
 impl ConnectionTask {
     /// `early` is what the client sent together with its request.
-    pub(super) fn new(connection: Connection, wire: Wire, mut early: Vec<u8>) -> Self {
+    pub(super) fn new(connection: Connection, wire: SocketIo, mut early: Vec<u8>) -> Self {
         let mut socket = WebSocket { connection, wire };
         if early.is_empty() {
-            return Self(Stage::Idle(socket));
+            return Self(TaskStage::Idle(socket));
         }
         let (inbound, close) = socket.decode(|wire, decoder| wire.take_in(&mut early, |event| decoder.decode(event)));
-        Self(socket.act(inbound, close.map_or(Read::More, Read::Close)))
+        Self(socket.act(inbound, close.map_or(ReadOutcome::More, ReadOutcome::Close)))
     }
 }
 
@@ -51,34 +51,34 @@ impl Future for ConnectionTask {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             self.0 = match &mut self.0 {
-                Stage::Idle(socket) => {
+                TaskStage::Idle(socket) => {
                     let wake = ready!(socket.wire.poll_wake(cx));
-                    match std::mem::replace(&mut self.0, Stage::Over) {
-                        Stage::Idle(socket) => socket.wake(wake),
+                    match std::mem::replace(&mut self.0, TaskStage::Over) {
+                        TaskStage::Idle(socket) => socket.wake(wake),
                         other => other,
                     }
                 }
-                Stage::Busy(work) => ready!(work.as_mut().poll(cx)),
-                Stage::Over => return Poll::Ready(()),
+                TaskStage::Busy(work) => ready!(work.as_mut().poll(cx)),
+                TaskStage::Over => return Poll::Ready(()),
             };
         }
     }
 }
 
-fn busy(work: impl Future<Output = Stage> + Send + 'static) -> Stage {
-    Stage::Busy(Box::pin(work))
+fn busy(work: impl Future<Output = TaskStage> + Send + 'static) -> TaskStage {
+    TaskStage::Busy(Box::pin(work))
 }
 
 impl WebSocket {
-    fn wake(mut self, wake: Wake) -> Stage {
+    fn wake(mut self, wake: WakeReason) -> TaskStage {
         match wake {
-            Wake::Asked(close) => self.proceed(Read::Close(close)),
-            Wake::Gone => self.proceed(Read::Gone),
-            Wake::Lagging => busy(async move {
+            WakeReason::Asked(close) => self.proceed(ReadOutcome::Close(close)),
+            WakeReason::Gone => self.proceed(ReadOutcome::Gone),
+            WakeReason::Lagging => busy(async move {
                 self.connection.catch_up().await;
-                Stage::Idle(self)
+                TaskStage::Idle(self)
             }),
-            Wake::Readable => {
+            WakeReason::Readable => {
                 let (inbound, read) = self.decode(|wire, decoder| wire.read(|event| decoder.decode(event)));
                 self.act(inbound, read)
             }
@@ -86,13 +86,13 @@ impl WebSocket {
     }
 
     /// Reads with `read`, and returns what has to be done about it.
-    fn decode<R>(&mut self, read: impl FnOnce(&mut Wire, &mut Decoder<'_>) -> R) -> (Vec<Inbound>, R) {
+    fn decode<R>(&mut self, read: impl FnOnce(&mut SocketIo, &mut Decoder<'_>) -> R) -> (Vec<Inbound>, R) {
         let mut decoder = Decoder::new(&mut self.connection);
         let read = read(&mut self.wire, &mut decoder);
         (decoder.finish(), read)
     }
 
-    fn act(mut self, inbound: Vec<Inbound>, read: Read) -> Stage {
+    fn act(mut self, inbound: Vec<Inbound>, read: ReadOutcome) -> TaskStage {
         if inbound.is_empty() {
             return self.proceed(read);
         }
@@ -103,17 +103,17 @@ impl WebSocket {
     }
 
     /// The next stage after everything of a read is done.
-    fn proceed(self, read: Read) -> Stage {
+    fn proceed(self, read: ReadOutcome) -> TaskStage {
         match read {
-            Read::More => Stage::Idle(self),
-            Read::Gone => {
-                ending::end(self.connection, Disconnect::IoError);
-                Stage::Over
+            ReadOutcome::More => TaskStage::Idle(self),
+            ReadOutcome::Gone => {
+                ending::end(self.connection, DisconnectReason::IoError);
+                TaskStage::Over
             }
-            Read::Close(close) => busy(async move {
+            ReadOutcome::Close(close) => busy(async move {
                 self.wire.close(&close, &self.connection.handle.closing(&close)).await;
                 ending::end(self.connection, close.cause);
-                Stage::Over
+                TaskStage::Over
             }),
         }
     }

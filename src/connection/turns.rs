@@ -29,18 +29,18 @@ pub(super) struct ClientTimeouts {
 /// The state of one connection, shared by its socket, its requests and its response bodies. All run in the connection's
 /// task, which therefore checks the time after each change.
 #[derive(Clone, Debug)]
-pub(super) struct Turns(Arc<Mutex<State>>);
+pub(super) struct ConnectionTurns(Arc<Mutex<TurnState>>);
 
 #[derive(Clone, Copy, Debug)]
-struct State {
-    turn: Turn,
+struct TurnState {
+    turn: HttpTurn,
     since: Instant,
     /// The response has no end: it stays open only while the client reads it.
     endless: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Turn {
+enum HttpTurn {
     /// The client sends a request head.
     Head,
     /// The request is being read and answered.
@@ -49,19 +49,19 @@ enum Turn {
     Idle,
 }
 
-impl Turns {
+impl ConnectionTurns {
     /// Starts with the client's turn: its first request is due.
     pub(super) fn new() -> Self {
-        Self(Arc::new(Mutex::new(State { turn: Turn::Head, since: Instant::now(), endless: false })))
+        Self(Arc::new(Mutex::new(TurnState { turn: HttpTurn::Head, since: Instant::now(), endless: false })))
     }
 
-    fn set(&self, turn: Turn) {
-        *self.0.lock() = State { turn, since: Instant::now(), endless: false };
+    fn set(&self, turn: HttpTurn) {
+        *self.0.lock() = TurnState { turn, since: Instant::now(), endless: false };
     }
 
     /// A request head is complete.
     pub(super) fn asked(&self) {
-        self.set(Turn::Response);
+        self.set(HttpTurn::Response);
     }
 
     /// The client's turn starts when the response has been read.
@@ -74,16 +74,16 @@ impl Turns {
 
     /// The client sent something.
     pub(super) fn read(&self) {
-        let idle = self.0.lock().turn == Turn::Idle;
+        let idle = self.0.lock().turn == HttpTurn::Idle;
         if idle {
-            self.set(Turn::Head);
+            self.set(HttpTurn::Head);
         }
     }
 
     /// Something was written to the client.
     pub(super) fn wrote(&self) {
         let mut state = self.0.lock();
-        if state.turn == Turn::Idle {
+        if state.turn == HttpTurn::Idle {
             // The rest of the response is still being sent.
             state.since = Instant::now();
         }
@@ -95,11 +95,11 @@ impl Turns {
     }
 
     fn deadline(&self, timeouts: ClientTimeouts) -> Option<Instant> {
-        let State { turn, since, .. } = *self.0.lock();
+        let TurnState { turn, since, .. } = *self.0.lock();
         match turn {
-            Turn::Head => Some(since + timeouts.head),
-            Turn::Response => None,
-            Turn::Idle => Some(since + timeouts.idle),
+            HttpTurn::Head => Some(since + timeouts.head),
+            HttpTurn::Response => None,
+            HttpTurn::Idle => Some(since + timeouts.idle),
         }
     }
 
@@ -127,12 +127,12 @@ impl Turns {
 #[derive(Debug)]
 pub(super) struct AnsweredBody<B> {
     body: B,
-    turns: Turns,
+    turns: ConnectionTurns,
 }
 
 impl<B> Drop for AnsweredBody<B> {
     fn drop(&mut self) {
-        self.turns.set(Turn::Idle);
+        self.turns.set(HttpTurn::Idle);
     }
 }
 

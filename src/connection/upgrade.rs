@@ -21,19 +21,19 @@ use tickgate_wire::{
 };
 
 use super::{
-    admission::{Admitted, Endpoint, Refused, no_descriptor},
+    admission::{Admitted, ClientRefusal, Endpoint, no_descriptor},
     attempt::{self, Attempt, ConnectionId},
-    handshake::{self, Handshake, HandshakeRefusal, Told, Upgrade, Why},
+    handshake::{self, Handshake, HandshakeRefusal, RefusalDelivery, Upgrade, UpgradeRefusal},
     http_stream::HttpStream,
     opening,
-    spares::Spare,
+    socket_io::{self, SocketIo},
+    spares::SpareConnection,
     task::ConnectionTask,
-    wire::{self, Wire},
 };
 use crate::{
     clock,
     hub::Socket,
-    metrics::{self, Handshake as Outcome},
+    metrics::{self, HandshakeResult},
     problem::Problem,
 };
 
@@ -57,7 +57,7 @@ async fn answer(endpoint: Endpoint, peer: SocketAddr, request: Request, is_here:
     let metrics = endpoint.replica.metrics.clone();
     let address = endpoint.replica.address(peer.ip(), &parts.headers);
     let attempt = Attempt { connection_id: ConnectionId::random(), address };
-    if parts.extensions.get::<Spare>().is_some() {
+    if parts.extensions.get::<SpareConnection>().is_some() {
         return endpoint.refuse(attempt, &parts.headers, no_descriptor());
     }
     let place = endpoint.take_place(attempt);
@@ -74,15 +74,15 @@ async fn answer(endpoint: Endpoint, peer: SocketAddr, request: Request, is_here:
             };
         }
         (Ok(_), Err(HandshakeRefusal::Malformed(malformed))) => {
-            endpoint.note_refusal(attempt, Outcome::BadRequest, malformed);
+            endpoint.note_refusal(attempt, HandshakeResult::BadRequest, malformed);
             let problem = Problem::new(malformed.kind(), malformed.to_string());
             return Problem { headers: malformed.headers(), ..problem }.respond(&parts.headers);
         }
         (Ok(_), Err(HandshakeRefusal::Refused { upgrade, told, why })) => {
             let (refused, reason) = match why {
-                Why::ForeignOrigin => (foreign_origin(), attempt::foreign_origin(&parts.headers)),
-                Why::Malformed(malformed) => {
-                    (Refused::malformed(malformed.to_string(), malformed.field()), malformed.to_string())
+                UpgradeRefusal::ForeignOrigin => (foreign_origin(), attempt::foreign_origin(&parts.headers)),
+                UpgradeRefusal::Malformed(malformed) => {
+                    (ClientRefusal::malformed(malformed.to_string(), malformed.field()), malformed.to_string())
                 }
             };
             endpoint.note_refusal(attempt, refused.outcome, reason);
@@ -94,20 +94,21 @@ async fn answer(endpoint: Endpoint, peer: SocketAddr, request: Request, is_here:
     let param = match if is_here { endpoint.param(parts.uri.path()) } else { nowhere() } {
         Ok(param) => param,
         Err(reason) => {
-            let refused = Refused::new(StatusCode::NOT_FOUND, CloseCode::NotFound, reason, Outcome::BadRequest);
+            let refused =
+                ClientRefusal::new(StatusCode::NOT_FOUND, CloseCode::NotFound, reason, HandshakeResult::BadRequest);
             endpoint.note_refusal(attempt, refused.outcome, &refused);
             return refuse(&endpoint, &mut parts, to, refused);
         }
     };
     let admitted = endpoint.admit(&handshake.credential, handshake.session, attempt, place).await;
-    let explicit = handshake.told == Told::Notice;
+    let explicit = handshake.told == RefusalDelivery::Notice;
     let begin = (handshake.begin, explicit);
     match admitted.and_then(|admitted| endpoint.may_begin(param.as_deref(), begin, admitted)) {
         Ok(admitted) => {
-            metrics.handshakes_total.of(Outcome::Accepted).inc();
+            metrics.handshakes_total.of(HandshakeResult::Accepted).inc();
             metrics.handshake_duration_seconds.observe(started.elapsed().as_secs_f64());
             let Handshake { upgrade, begin, ignored, .. } = handshake;
-            let request = opening::Request { param, begin, ignored, explicit };
+            let request = opening::OpenParameters { param, begin, ignored, explicit };
             accept(endpoint, &mut parts, &upgrade, request, admitted)
         }
         Err(refused) => {
@@ -117,13 +118,18 @@ async fn answer(endpoint: Endpoint, peer: SocketAddr, request: Request, is_here:
     }
 }
 
-fn foreign_origin() -> Refused {
-    Refused::new(StatusCode::FORBIDDEN, CloseCode::Policy, "Origin not allowed", Outcome::Origin)
+fn foreign_origin() -> ClientRefusal {
+    ClientRefusal::new(StatusCode::FORBIDDEN, CloseCode::Policy, "Origin not allowed", HandshakeResult::Origin)
 }
 
 /// Refuses in a way that the client can see.
-fn refuse(endpoint: &Endpoint, parts: &mut Parts, (upgrade, told): (&Upgrade, Told), refused: Refused) -> Response {
-    if told == Told::Status && !endpoint.profile.closes_refused {
+fn refuse(
+    endpoint: &Endpoint,
+    parts: &mut Parts,
+    (upgrade, told): (&Upgrade, RefusalDelivery),
+    refused: ClientRefusal,
+) -> Response {
+    if told == RefusalDelivery::Status && !endpoint.profile.closes_refused {
         return refused.respond(&parts.headers);
     }
     close_at_once(endpoint, parts, (upgrade, told), &refused)
@@ -134,7 +140,7 @@ fn accept(
     endpoint: Endpoint,
     parts: &mut Parts,
     upgrade: &Upgrade,
-    request: opening::Request,
+    request: opening::OpenParameters,
     admitted: Admitted,
 ) -> Response {
     let Some(on_upgrade) = parts.extensions.remove::<OnUpgrade>() else {
@@ -153,7 +159,7 @@ fn accept(
         let reader = FrameReader::text(u32::try_from(message_bytes_max).unwrap_or(u32::MAX));
         let place = (admitted.secret, admitted.resumed);
         let mut connection = opening::open(endpoint, admitted, request, stream);
-        let wire = Wire::new(connection.handle.outbox.clone(), reader);
+        let wire = SocketIo::new(connection.handle.outbox.clone(), reader);
         Box::pin(opening::start(&mut connection, place)).await;
         // A separate task, so that the state of the handshake is not kept for the life of the connection.
         tasks.spawn("connection", ConnectionTask::new(connection, wire, early));
@@ -165,30 +171,30 @@ fn accept(
 fn close_at_once(
     endpoint: &Endpoint,
     parts: &mut Parts,
-    (upgrade, told): (&Upgrade, Told),
-    refused: &Refused,
+    (upgrade, told): (&Upgrade, RefusalDelivery),
+    refused: &ClientRefusal,
 ) -> Response {
     let Some(on_upgrade) = parts.extensions.remove::<OnUpgrade>() else { return cannot_upgrade(parts) };
     let protocol = endpoint.profile.protocol;
     let code = protocol.dialect.close_code(refused.code);
-    endpoint.replica.metrics.close_frames_total.of(metrics::Code::of(code)).inc();
+    endpoint.replica.metrics.close_frames_total.of(metrics::CodeLabel::of(code)).inc();
     let mut last = BytesMut::with_capacity(256);
     let retry_after_ms = refused.retry_after_s.map(|s| s * 1_000);
     let mut closing = ClosingNotice::new(code, refused.told(), retry_after_ms);
     closing.object.details.field = refused.field.map(str::to_owned);
-    if told == Told::Notice {
+    if told == RefusalDelivery::Notice {
         protocol.notice(&mut last, &Reply::Closing(closing), clock::stamp);
     } else if endpoint.profile.closes_refused {
         let mut object = closing.object;
         object.details.retry_after_ms = retry_after_ms;
         let failure = FailureReply { object, id: None, timestamp: Timestamp::from_ms(clock::unix_ms()) };
-        endpoint.replica.metrics.errors_total.of(metrics::Code::of(code)).inc();
+        endpoint.replica.metrics.errors_total.of(metrics::CodeLabel::of(code)).inc();
         protocol.notice(&mut last, &Reply::Error(failure), clock::stamp);
     }
     websocket::close(&mut last, Some(code), &refused.reason);
     endpoint.replica.tasks.spawn("refusal", async move {
         if let Some((stream, _)) = taken_over(on_upgrade).await {
-            wire::refuse(stream, last.freeze()).await;
+            socket_io::refuse(stream, last.freeze()).await;
         }
     });
     switching(upgrade)

@@ -9,9 +9,9 @@ use tickgate_wire::{
 
 use super::replica::Replica;
 use crate::{
-    auth::Identity,
+    auth::TokenIdentity,
     config::{OverLimit, Profile},
-    metrics::{AuthFailure, Disconnect},
+    metrics::{AuthFailure, DisconnectReason},
     registry::{Admission, Revoked, SessionRecord, Verdict},
 };
 
@@ -38,11 +38,11 @@ impl UserRefusal {
         }
     }
 
-    pub(super) const fn cause(self) -> Disconnect {
+    pub(super) const fn cause(self) -> DisconnectReason {
         match self {
-            Self::TooManyConnections => Disconnect::UserLimit,
-            Self::Late => Disconnect::Superseded,
-            Self::Revoked | Self::Doubtful => Disconnect::Revoked,
+            Self::TooManyConnections => DisconnectReason::UserLimit,
+            Self::Late => DisconnectReason::Superseded,
+            Self::Revoked | Self::Doubtful => DisconnectReason::Revoked,
         }
     }
 }
@@ -99,7 +99,7 @@ fn session_of(secret: SessionSecret) -> SessionId {
 pub(super) async fn admit_user(
     replica: &Replica,
     profile: &Profile,
-    identity: &Identity,
+    identity: &TokenIdentity,
     chosen: SessionChoice,
 ) -> Result<(), UserRefusal> {
     let limits = &replica.config.limits;

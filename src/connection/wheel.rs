@@ -14,18 +14,18 @@ use super::{handle::ConnectionHandle, keep_alive::KeepAliveConfig};
 
 /// Slots of a tenth of a second; each connection is in one of them.
 #[derive(Debug)]
-pub struct Wheel {
+pub struct TimerWheel {
     slots: Vec<Mutex<Vec<Weak<ConnectionHandle>>>>,
     at: AtomicU64,
 }
 
-impl Default for Wheel {
+impl Default for TimerWheel {
     fn default() -> Self {
         Self { slots: (0..Self::SLOTS).map(|_| Mutex::default()).collect(), at: AtomicU64::new(0) }
     }
 }
 
-impl Wheel {
+impl TimerWheel {
     /// Duration of one slot.
     pub const TICK: Duration = Duration::from_millis(100);
     const SLOTS: u64 = 128;

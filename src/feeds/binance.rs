@@ -46,14 +46,14 @@ use tokio::{
 
 pub use self::recording::open as open_recording;
 use self::{
-    budget::Budget,
+    budget::WeightBudget,
     holder::{Holder, TICK},
     ladder::Ladder,
     recording::Recording,
 };
 use super::{
-    Sources,
-    lease::{self, Held},
+    FeedContext,
+    lease::{self, FeedLease},
 };
 use crate::{
     backplane::Backplane,
@@ -75,13 +75,13 @@ const SYMBOL_LEN_MAX: usize = 64;
 
 /// State shared by all parts of the feed. Cheap to clone.
 #[derive(Clone)]
-struct Shared {
+struct FeedShared {
     config: Arc<config::Binance>,
     publisher: Publisher,
     backplane: Backplane,
     metrics: Arc<Metrics>,
     tasks: Tasks,
-    held: Held,
+    held: FeedLease,
     recording: Option<Recording>,
     /// The symbols that clients of any replica follow.
     requested: watch::Receiver<BTreeSet<String>>,
@@ -93,7 +93,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Manners {
     ladder: Ladder,
-    budget: Budget,
+    budget: WeightBudget,
 }
 
 /// Starts the feed: its lease, its demand, and publishing on the replica that holds the lease.
@@ -101,13 +101,13 @@ pub(super) fn start(
     config: &config::Binance,
     others: &[String],
     recording: Option<File>,
-    sources: &Sources,
+    sources: &FeedContext,
     tasks: &Tasks,
 ) {
     sources.metrics.feed_enabled.set(1);
     let held = lease::start(sources.registry.clone(), NAME, tasks);
     let (sender, requested) = watch::channel(BTreeSet::new());
-    let shared = Shared {
+    let shared = FeedShared {
         config: Arc::new(config.clone()),
         publisher: sources.publisher.clone(),
         backplane: sources.backplane.clone(),
@@ -126,7 +126,7 @@ pub(super) fn start(
 }
 
 /// Publishes while the lease is held. Each turn starts with empty state: another replica may have published in between.
-async fn run(shared: Shared, mut stop: Stop) {
+async fn run(shared: FeedShared, mut stop: Stop) {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut holder, mut manners): (Option<Holder>, _) = (None, Manners::default());
@@ -159,7 +159,12 @@ async fn run(shared: Shared, mut stop: Stop) {
 
 /// Writes the symbols that this replica's clients follow for all replicas, and reads the union while this one
 /// publishes.
-async fn exchange_requests(sources: Sources, held: Held, sender: watch::Sender<BTreeSet<String>>, mut stop: Stop) {
+async fn exchange_requests(
+    sources: FeedContext,
+    held: FeedLease,
+    sender: watch::Sender<BTreeSet<String>>,
+    mut stop: Stop,
+) {
     let mut ticks = interval(REQUEST_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

@@ -12,7 +12,7 @@ use std::{
 use tokio::sync::watch;
 
 use crate::{
-    backplane::Turn,
+    backplane::LeaseTurn,
     registry::Registry,
     tasks::{Stop, Tasks},
 };
@@ -24,15 +24,15 @@ const MARGIN: Duration = Duration::from_millis(500);
 
 /// The exclusive lease of a feed, as known to this replica. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct Held {
-    turn: watch::Receiver<Option<Turn>>,
+pub(super) struct FeedLease {
+    turn: watch::Receiver<Option<LeaseTurn>>,
     /// The number of this replica's turn must exceed this.
     above: Arc<AtomicU64>,
 }
 
-impl Held {
+impl FeedLease {
     /// This replica's turn while it lasts, as of `now` by its own clock, regardless of renewals.
-    pub(super) fn turn(&self, now: Instant) -> Option<Turn> {
+    pub(super) fn turn(&self, now: Instant) -> Option<LeaseTurn> {
         self.turn.borrow().filter(|turn| turn.lasts(now))
     }
 
@@ -44,9 +44,9 @@ impl Held {
 }
 
 /// Keeps the lease in its own task, so that a slow response delays no reader and a late one grants nothing.
-pub(super) fn start(registry: Registry, name: &'static str, tasks: &Tasks) -> Held {
+pub(super) fn start(registry: Registry, name: &'static str, tasks: &Tasks) -> FeedLease {
     let (sender, turn) = watch::channel(None);
-    let held = Held { turn, above: Arc::default() };
+    let held = FeedLease { turn, above: Arc::default() };
     tasks.spawn("feed lease", keep(registry, name, sender, held.above.clone(), tasks.stop()));
     held
 }
@@ -54,7 +54,7 @@ pub(super) fn start(registry: Registry, name: &'static str, tasks: &Tasks) -> He
 async fn keep(
     registry: Registry,
     name: &'static str,
-    sender: watch::Sender<Option<Turn>>,
+    sender: watch::Sender<Option<LeaseTurn>>,
     above: Arc<AtomicU64>,
     mut stop: Stop,
 ) {
@@ -62,7 +62,7 @@ async fn keep(
         let asked = Instant::now();
         match registry.hold(name, TTL, above.load(Ordering::Relaxed)).await {
             Ok(number) => {
-                let turn = number.map(|number| Turn { of: name, number, until: asked + TTL - MARGIN });
+                let turn = number.map(|number| LeaseTurn { of: name, number, until: asked + TTL - MARGIN });
                 let before = sender.send_replace(turn);
                 if turn.is_some() != before.is_some() {
                     tracing::info!(lease = name, held = turn.is_some(), "lease changed hands");

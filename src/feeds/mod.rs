@@ -17,7 +17,7 @@ pub type FollowedTopics = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
 
 /// What feeds build on. Cheap to clone.
 #[derive(Clone)]
-pub struct Sources {
+pub struct FeedContext {
     pub publisher: Publisher,
     /// Reads the last publications.
     pub backplane: Backplane,
@@ -26,14 +26,14 @@ pub struct Sources {
     pub followed: FollowedTopics,
 }
 
-impl std::fmt::Debug for Sources {
+impl std::fmt::Debug for FeedContext {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Sources").finish_non_exhaustive()
     }
 }
 
 /// Starts the configured feeds. Data that arrives from an exchange is recorded to the file.
-pub fn start(feeds: &config::Feeds, recording: Option<File>, sources: &Sources, tasks: &Tasks) {
+pub fn start(feeds: &config::Feeds, recording: Option<File>, sources: &FeedContext, tasks: &Tasks) {
     if let Some(config) = &feeds.synthetic {
         let held = lease::start(sources.registry.clone(), "feed:synthetic", tasks);
         let feed = synthetic::run(config.clone(), sources.publisher.clone(), held, tasks.stop());

@@ -13,12 +13,12 @@ use futures_util::future::join_all;
 use tickgate_wire::model::Topic;
 use tokio::time::MissedTickBehavior;
 
-use self::instrument::Instrument;
-use super::lease::Held;
+use self::instrument::SyntheticInstrument;
+use super::lease::FeedLease;
 use crate::{
-    backplane::Turn,
+    backplane::LeaseTurn,
     clock, config,
-    metrics::Door,
+    metrics::PublicationSource,
     publisher::{PublishRequest, Publisher},
     tasks::Stop,
 };
@@ -26,7 +26,7 @@ use crate::{
 /// A seeded random walk of several symbols. Pure: the same seed and the same times give the same messages.
 #[derive(Debug)]
 pub struct SyntheticMarket {
-    instruments: Vec<Instrument>,
+    instruments: Vec<SyntheticInstrument>,
 }
 
 impl SyntheticMarket {
@@ -34,7 +34,7 @@ impl SyntheticMarket {
     /// seed and its own name.
     #[must_use]
     pub fn new(seed: u64, symbols: &[String]) -> Self {
-        Self { instruments: symbols.iter().map(|symbol| Instrument::new(seed, symbol)).collect() }
+        Self { instruments: symbols.iter().map(|symbol| SyntheticInstrument::new(seed, symbol)).collect() }
     }
 
     /// Moves every price once. Returns what is published: the trades, the ticker, the order book of each symbol, as of
@@ -49,7 +49,7 @@ impl SyntheticMarket {
 }
 
 /// Steps and publishes while this replica holds the feed's lease, until the replica stops.
-pub(super) async fn run(config: config::Synthetic, publisher: Publisher, held: Held, mut stop: Stop) {
+pub(super) async fn run(config: config::Synthetic, publisher: Publisher, held: FeedLease, mut stop: Stop) {
     let mut market = SyntheticMarket::new(config.seed, &config.symbols);
     let mut ticks = tokio::time::interval(config.interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -69,12 +69,12 @@ pub(super) async fn run(config: config::Synthetic, publisher: Publisher, held: H
 }
 
 /// Publishes one step and waits for all results, so that at most one step is in progress. Returns how many failed.
-async fn publish(publisher: &Publisher, publications: Vec<(Topic, Bytes)>, turn: Turn) -> usize {
+async fn publish(publisher: &Publisher, publications: Vec<(Topic, Bytes)>, turn: LeaseTurn) -> usize {
     let under_way: Vec<_> = publications
         .into_iter()
         .map(|(topic, payload)| {
             let channel = topic.as_str();
-            let request = PublishRequest { channel, user: None, payload, msg: None, door: Door::Feed };
+            let request = PublishRequest { channel, user: None, payload, msg: None, door: PublicationSource::Feed };
             publisher.publish_in_turn(request, Some(turn))
         })
         .collect();

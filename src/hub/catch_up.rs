@@ -25,7 +25,7 @@ use super::{
     turns::Reader,
 };
 use crate::{
-    backplane::{ReadLimits, Unavailable},
+    backplane::{ReadLimits, StreamUnavailable},
     metrics,
 };
 
@@ -160,7 +160,7 @@ impl Interest {
     /// Counts the gaps for publications that cannot be shown.
     fn count_losses(&self, member: &Member, messages: &[Arc<Message>]) {
         let losses = messages.iter().filter(|message| message.is_unreadable());
-        losses.for_each(|_| member.outbox.count_gap(self.class(), metrics::Gap::InvalidPayload));
+        losses.for_each(|_| member.outbox.count_gap(self.class(), metrics::GapLabel::InvalidPayload));
     }
 
     fn tell(&self, (member, form): (&Member, &Form), gap: &Gap, last: StreamId, resumed: bool) {
@@ -173,7 +173,7 @@ impl Interest {
     /// One step of a catch-up: joins the live stream if the missing messages are in memory, else pushes one page.
     ///
     /// # Errors
-    /// [`Unavailable`] if the stream cannot be read now; the subscription keeps lagging.
+    /// [`StreamUnavailable`] if the stream cannot be read now; the subscription keeps lagging.
     pub async fn catch_up(
         &self,
         member: &Member,
@@ -181,7 +181,7 @@ impl Interest {
         fresh: bool,
         mut past: Option<&mut Past>,
         reader: Reader,
-    ) -> Result<CaughtUp, Unavailable> {
+    ) -> Result<CaughtUp, StreamUnavailable> {
         if self.topic.is_withdrawn() {
             return Ok(CaughtUp::Withdrawn);
         }
@@ -212,7 +212,7 @@ impl Interest {
         let hold = turn.end(page.messages.iter().map(|message| message.payload_bytes()).sum()).await;
         if gap.as_ref().is_some_and(|gap| gap.before.is_none()) && !member.outbox.is_drained(slot) {
             // What the client has is known only when everything is written.
-            return Err(Unavailable("the client has not taken all that the server lost".into()));
+            return Err(StreamUnavailable("the client has not taken all that the server lost".into()));
         }
         if let Some(gap) = &gap {
             past.iter_mut().for_each(|past| past.gap());
@@ -242,7 +242,7 @@ impl Interest {
             return if at != before {
                 Ok(CaughtUp::More)
             } else {
-                Err(Unavailable("nothing new in the stream".into()))
+                Err(StreamUnavailable("nothing new in the stream".into()))
             };
         }
         self.push_page((member, form), past, at, page.messages);

@@ -17,7 +17,7 @@ use super::{
     work_queue::{Priority, WorkQueue},
 };
 use crate::{
-    backplane::{HeadError, Page, ReadLimits, Unavailable},
+    backplane::{HeadError, ReadLimits, StreamPage, StreamUnavailable},
     fairness::Stride,
     metrics::Metrics,
     tasks::{Stop, Tasks},
@@ -161,7 +161,7 @@ impl Hub {
     }
 
     /// Reads after the position until nothing is missing. Returns what is left to do.
-    async fn fill(&self, topic: &Arc<Followed>) -> Result<Todo, Unavailable> {
+    async fn fill(&self, topic: &Arc<Followed>) -> Result<Todo, StreamUnavailable> {
         self.metrics.fills_total.inc();
         loop {
             let asked = topic.ask();
@@ -177,11 +177,11 @@ impl Hub {
         }
     }
 
-    async fn page(&self, topic: &Followed, after: StreamId) -> Result<Page, Unavailable> {
+    async fn page(&self, topic: &Followed, after: StreamId) -> Result<StreamPage, StreamUnavailable> {
         if topic.rule.class == Class::State {
             let messages = self.backplane.newest(&topic.topic, ReadLimits::ONE).await?.messages;
             let end = messages.last().and_then(|message| message.id);
-            return Ok(Page { messages, more: false, end });
+            return Ok(StreamPage { messages, more: false, end });
         }
         self.backplane.read(&topic.topic, after, PAGE).await
     }

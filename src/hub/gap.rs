@@ -2,7 +2,7 @@
 
 use tickgate_wire::{model::StreamId, push::GapReason};
 
-use crate::{backplane::Lack, history::Missing, metrics};
+use crate::{backplane::MissingRange, history::Missing, metrics};
 
 /// A range of publications that a client does not receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +27,8 @@ impl Gap {
 
     /// The gap for missing entries that were found.
     #[must_use]
-    pub fn of(lack: &Lack) -> Self {
-        let Lack { missing, after, before, cursor } = *lack;
+    pub fn of(lack: &MissingRange) -> Self {
+        let MissingRange { missing, after, before, cursor } = *lack;
         let (reason, count) = match missing {
             Missing::Retention => {
                 (GapReason::Retention, before.and_then(|before| StreamId::missing_between(after, before)))
@@ -49,14 +49,14 @@ impl Gap {
 
 /// The metric label of a gap. `resumed`: it follows a position that the client supplied, which a stranger can choose;
 /// alerts count only gaps sent to connected subscribers.
-pub(super) fn gap_label(reason: GapReason, resumed: bool) -> metrics::Gap {
+pub(super) fn gap_label(reason: GapReason, resumed: bool) -> metrics::GapLabel {
     match reason {
-        GapReason::Failover if resumed => metrics::Gap::FailoverResumed,
-        GapReason::SlowConsumer => metrics::Gap::SlowConsumer,
-        GapReason::Retention => metrics::Gap::Retention,
-        GapReason::Backplane => metrics::Gap::Backplane,
-        GapReason::Failover => metrics::Gap::Failover,
-        GapReason::InvalidPayload => metrics::Gap::InvalidPayload,
+        GapReason::Failover if resumed => metrics::GapLabel::FailoverResumed,
+        GapReason::SlowConsumer => metrics::GapLabel::SlowConsumer,
+        GapReason::Retention => metrics::GapLabel::Retention,
+        GapReason::Backplane => metrics::GapLabel::Backplane,
+        GapReason::Failover => metrics::GapLabel::Failover,
+        GapReason::InvalidPayload => metrics::GapLabel::InvalidPayload,
     }
 }
 

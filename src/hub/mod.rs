@@ -80,7 +80,7 @@ pub use turns::{Hold, ReadTurn, Reader, TurnLimits};
 pub(crate) use unsent::UnsentLimit;
 
 use crate::{
-    backplane::{Backplane, Event, Unavailable},
+    backplane::{Backplane, BackplaneEvent, StreamUnavailable},
     metrics::Metrics,
     tasks::Tasks,
 };
@@ -186,26 +186,26 @@ impl Hub {
         hub
     }
 
-    fn on_event(&self, event: Event<'_>) {
+    fn on_event(&self, event: BackplaneEvent<'_>) {
         match event {
-            Event::Arrived { topic, message } => self.deliver(topic, message),
-            Event::Confirmed { topic } => {
+            BackplaneEvent::Arrived { topic, message } => self.deliver(topic, message),
+            BackplaneEvent::Confirmed { topic } => {
                 if let Some(topic) = self.topics.get(topic) {
                     self.begin(&topic);
                 }
             }
-            Event::Lost { topic } => {
+            BackplaneEvent::Lost { topic } => {
                 if let Some(topic) = self.topics.get(topic) {
                     topic.lost();
                 }
             }
-            Event::Foreign { topic } => {
+            BackplaneEvent::Foreign { topic } => {
                 // A topic without retention has nothing to compare with.
                 if let Some(topic) = self.topics.get(topic).filter(|topic| topic.is_retained()) {
                     self.queues.compare.push(&topic);
                 }
             }
-            Event::GenerationChanged => self.metrics.generation_changes_total.inc(),
+            BackplaneEvent::GenerationChanged => self.metrics.generation_changes_total.inc(),
         }
     }
 
@@ -296,8 +296,8 @@ impl Hub {
     /// Waits for a turn to read at most this many bytes of a stream for a client.
     ///
     /// # Errors
-    /// [`Unavailable`] after a timeout.
-    pub async fn turn(&self, reader: Reader, bytes_max: usize) -> Result<ReadTurn, Unavailable> {
+    /// [`StreamUnavailable`] after a timeout.
+    pub async fn turn(&self, reader: Reader, bytes_max: usize) -> Result<ReadTurn, StreamUnavailable> {
         self.turns.take(reader, bytes_max).await
     }
 

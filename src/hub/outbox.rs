@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     clock,
-    metrics::{self, EndpointFigures, Held, Metrics, TopicClass},
+    metrics::{self, EndpointFigures, GaugeGuard, Metrics, TopicClass},
 };
 use tickgate_wire::model::{Class, StreamId};
 
@@ -76,7 +76,7 @@ struct State {
     dirty: bool,
     ending: Ending,
     /// Set when the client missed values or lags because its socket is behind, until the queue is empty.
-    slow: Option<Held>,
+    slow: Option<GaugeGuard>,
     /// The memory reservation of replays and pages of history, until the queue is empty. Boxed, because few connections
     /// have one.
     hold: Option<Box<Hold>>,
@@ -185,7 +185,7 @@ impl Outbox {
             Offered::Dropped(dropped) => {
                 self.is_slow(&mut state);
                 self.shared.figures.dropped.inc_by(dropped.into());
-                self.shared.figures.gaps.of((TopicClass::Event, metrics::Gap::SlowConsumer)).inc();
+                self.shared.figures.gaps.of((TopicClass::Event, metrics::GapLabel::SlowConsumer)).inc();
             }
             Offered::Lags => {
                 self.is_slow(&mut state);
@@ -200,12 +200,12 @@ impl Outbox {
     }
 
     /// Counts a gap that is sent to the client.
-    pub(super) fn count_gap(&self, class: Class, reason: metrics::Gap) {
+    pub(super) fn count_gap(&self, class: Class, reason: metrics::GapLabel) {
         self.shared.figures.gaps.of((class.into(), reason)).inc();
     }
 
     fn is_slow(&self, state: &mut State) {
-        state.slow.get_or_insert_with(|| Held::one(&self.shared.figures.slow_consumers));
+        state.slow.get_or_insert_with(|| GaugeGuard::one(&self.shared.figures.slow_consumers));
     }
 
     /// Keeps the memory reservation of something that was sent, until it is written.

@@ -112,7 +112,7 @@ async fn a_slow_client_that_leaves_is_no_longer_counted() {
 async fn nothing_of_a_subscription_is_sent_after_a_close_is_requested() {
     let client = Client::of("trades:BTCUSDT").await;
     client.publish(2).await;
-    let close = Close::new(4002, "", metrics::Disconnect::Revoked);
+    let close = Close::new(4002, "", metrics::DisconnectReason::Revoked);
     client.outbox.ask_close(close);
     let before = client.outbox.state.lock().queue.bytes();
     client.publish(3).await;

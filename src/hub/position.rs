@@ -13,9 +13,9 @@ use super::{
     step::{Arrival, Judge, Next, Step},
 };
 use crate::{
-    backplane::{Lack, Page},
+    backplane::{MissingRange, StreamPage},
     defect::{self, Defect},
-    history::{History, StillPending, Verdict},
+    history::{Generations, StepVerdict, StillPending},
 };
 
 /// Maximum number and size of a topic's live messages held during a read. Beyond it they are dropped, because the
@@ -133,7 +133,7 @@ impl Position {
         }
         let undisturbed = self.state != State::Filling && self.held.is_empty();
         let unbroken = self.unbroken && self.state == State::Live;
-        let next = self.newest_only || (undisturbed && judge.step(at, message, unbroken) == Verdict::Direct);
+        let next = self.newest_only || (undisturbed && judge.step(at, message, unbroken) == StepVerdict::Direct);
         if next && judge.is_given(id) {
             self.advance(message);
             return Arrival::Next;
@@ -207,18 +207,18 @@ impl Position {
     }
 
     /// Processes a page. Several reads may be in flight, and their results may overlap.
-    pub fn filled(&mut self, asked: Asked, page: &Page, judge: Judge<'_>, steps: &mut Vec<Step>) -> Next {
+    pub fn filled(&mut self, asked: Asked, page: &StreamPage, judge: Judge<'_>, steps: &mut Vec<Step>) -> Next {
         let Some(mut at) = self.at else { return Next::Live };
         let from = page.messages.partition_point(|m| m.id.is_none_or(|id| id <= at));
         for message in &page.messages[from..] {
             match judge.step(at, message, self.unbroken) {
                 _ if self.newest_only => {}
-                Verdict::Direct => {}
-                Verdict::Gap(missing) => {
+                StepVerdict::Direct => {}
+                StepVerdict::Gap(missing) => {
                     let before = message.id.unwrap_or(at);
-                    self.tell(&Lack::between(missing, at, before), steps);
+                    self.tell(&MissingRange::between(missing, at, before), steps);
                 }
-                Verdict::Pending => return Next::Wait,
+                StepVerdict::Pending => return Next::Wait,
             }
             self.advance(message);
             steps.push(Step::Message(message.clone()));
@@ -256,7 +256,7 @@ impl Position {
         }
         match judge.history.end(judge.topic, at, end) {
             Ok(Some((missing, to))) if to > at => {
-                self.tell(&Lack::until(missing, at, to), steps);
+                self.tell(&MissingRange::until(missing, at, to), steps);
                 self.at = Some(to);
                 None
             }
@@ -305,7 +305,7 @@ impl Position {
             if id <= at {
                 continue;
             }
-            let next = self.newest_only || judge.step(at, &message, self.unbroken) == Verdict::Direct;
+            let next = self.newest_only || judge.step(at, &message, self.unbroken) == StepVerdict::Direct;
             if !next || !judge.is_given(id) {
                 self.name_hole(at, id);
                 self.held.push(message);
@@ -338,7 +338,7 @@ impl Position {
         }
     }
 
-    fn tell(&mut self, lack: &Lack, steps: &mut Vec<Step>) {
+    fn tell(&mut self, lack: &MissingRange, steps: &mut Vec<Step>) {
         self.ring.clear();
         steps.push(Step::Gap(Gap::of(lack)));
     }
@@ -368,7 +368,7 @@ impl Position {
 }
 
 /// Whether the stream is older than a position that was given in this generation.
-fn went_back(before: Option<StreamId>, end: StreamId, history: &History) -> bool {
+fn went_back(before: Option<StreamId>, end: StreamId, history: &Generations) -> bool {
     before.is_some_and(|at| at > end && at.seq != StreamId::SEQ_END && at.epoch >= history.generation)
 }
 

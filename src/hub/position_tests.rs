@@ -23,7 +23,7 @@ fn plain(seq: u64) -> Arc<Message> {
 }
 
 /// A dataset that was always on one server.
-static KNOWN: LazyLock<History> = LazyLock::new(|| History { alloc: 1_000, ..History::single(1) });
+static KNOWN: LazyLock<Generations> = LazyLock::new(|| Generations { alloc: 1_000, ..Generations::single(1) });
 
 fn known() -> Judge<'static> {
     Judge { topic: "t", history: &KNOWN }
@@ -37,16 +37,16 @@ fn compare(position: &mut Position, end: StreamId, steps: &mut Vec<Step>) -> Nex
     position.compare(Some(end), None, known(), steps)
 }
 
-fn filled(position: &mut Position, asked: Asked, page: &Page, steps: &mut Vec<Step>) -> Next {
+fn filled(position: &mut Position, asked: Asked, page: &StreamPage, steps: &mut Vec<Step>) -> Next {
     position.filled(asked, page, known(), steps)
 }
 
 /// A page of a stream that holds `entries`.
-fn page(entries: &[Arc<Message>], after: StreamId, limit: usize) -> Page {
+fn page(entries: &[Arc<Message>], after: StreamId, limit: usize) -> StreamPage {
     let from = entries.partition_point(|m| m.id.unwrap() <= after);
     let messages: Vec<_> = entries[from..].iter().take(limit).cloned().collect();
     let more = entries.len() - from > messages.len();
-    Page { messages, more, end: entries.last().map_or(Some(id(1, 0).previous()), |last| last.id) }
+    StreamPage { messages, more, end: entries.last().map_or(Some(id(1, 0).previous()), |last| last.id) }
 }
 
 /// Reads the current stream once.
@@ -149,7 +149,7 @@ fn trimmed_history_is_replaced_by_a_gap() {
 fn a_loss_of_a_server_is_reported_to_those_who_pass_it() {
     let lost = std::collections::HashMap::from([("t".into(), vec![id(1, 7)])]);
     let borders = vec![(1, BorderState::Proven), (2, BorderState::Proven)];
-    let history = History { generation: 2, alloc: 9, floor: 0, borders, lost };
+    let history = Generations { generation: 2, alloc: 9, floor: 0, borders, lost };
     let judge = Judge { topic: "t", history: &history };
     let entries = [plain(4), plain(5), live(id(2, 0), Some(id(1, 5)))];
     for (at, told_to_it) in [(5, vec!["5..2-0", "2-0"]), (7, vec!["2-0"])] {
@@ -166,7 +166,7 @@ fn a_loss_of_a_server_is_reported_to_those_who_pass_it() {
 #[test]
 fn a_doubtful_boundary_is_reported_even_at_the_end_and_a_pending_one_waits() {
     let borders = |state| vec![(1, BorderState::Proven), (2, state)];
-    let history = |state| History { generation: 2, alloc: 9, borders: borders(state), ..History::default() };
+    let history = |state| Generations { generation: 2, alloc: 9, borders: borders(state), ..Generations::default() };
     let (pending, doubt) = (history(BorderState::Pending), history(BorderState::Doubt));
     let mut position = standing_at(id(1, 5));
     position.lost();
@@ -278,7 +278,7 @@ fn a_topic_without_a_stream_gets_a_position_and_another_one_if_that_is_lost() {
     assert_eq!(position.compare(None, None, known(), &mut steps), Next::Anchor);
     assert_eq!(compare(&mut position, id(9, 0).previous(), &mut steps), Next::Read);
     let asked = position.ask();
-    let empty = Page { messages: Vec::new(), more: false, end: Some(id(9, 0).previous()) };
+    let empty = StreamPage { messages: Vec::new(), more: false, end: Some(id(9, 0).previous()) };
     assert_eq!(filled(&mut position, asked, &empty, &mut steps), Next::Live);
     assert_eq!(told(&steps), ["7-0..9-0"], "what was there is lost");
 }
@@ -286,7 +286,7 @@ fn a_topic_without_a_stream_gets_a_position_and_another_one_if_that_is_lost() {
 #[test]
 fn a_subscriber_that_starts_before_the_verdict_receives_its_consequences() {
     let pending = [(4, BorderState::Proven), (8, BorderState::Pending)];
-    let mut history = History { alloc: 8, borders: pending.to_vec(), ..History::single(8) };
+    let mut history = Generations { alloc: 8, borders: pending.to_vec(), ..Generations::single(8) };
     let mut position = Position::new(false, LIMITS);
     let mut steps = Vec::new();
     position.compare(Some(id(4, 2)), None, Judge { topic: "t", history: &history }, &mut steps);
@@ -296,7 +296,7 @@ fn a_subscriber_that_starts_before_the_verdict_receives_its_consequences() {
     history.lost.insert("t".into(), vec![id(4, 3)]);
     let judge = Judge { topic: "t", history: &history };
     assert_eq!(position.compare(Some(id(4, 2)), None, judge, &mut steps), Next::Read);
-    let empty = Page { messages: Vec::new(), more: false, end: Some(id(4, 2)) };
+    let empty = StreamPage { messages: Vec::new(), more: false, end: Some(id(4, 2)) };
     assert_eq!(position.filled(position.ask(), &empty, judge, &mut steps), Next::Live);
     assert_eq!(told(&steps).len(), 1, "a gap");
 }

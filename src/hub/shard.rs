@@ -220,7 +220,7 @@ impl Shard {
             let batch = told.then(|| Arc::new(missed.batch(&group.form)));
             for member in group.members() {
                 if let Some(batch) = &batch {
-                    member.outbox.count_gap(topic.rule.class, metrics::Gap::Backplane);
+                    member.outbox.count_gap(topic.rule.class, metrics::GapLabel::Backplane);
                     round.offer(member, batch, held_back(topic));
                 } else if member.outbox.pause(member.slot).is_some() {
                     member.outbox.shared.figures.lagged.of(topic.rule.class.into()).inc();
@@ -327,9 +327,9 @@ fn held_back(topic: &Followed) -> Origin {
 }
 
 /// The metric label of the gap that subscribers receive for a step.
-fn told(step: &Step) -> Option<metrics::Gap> {
+fn told(step: &Step) -> Option<metrics::GapLabel> {
     match step {
-        Step::Message(_) => step.is_loss().then_some(metrics::Gap::InvalidPayload),
+        Step::Message(_) => step.is_loss().then_some(metrics::GapLabel::InvalidPayload),
         Step::Gap(gap) => Some(gap_label(gap.reason, false)),
     }
 }

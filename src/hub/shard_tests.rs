@@ -8,9 +8,9 @@ use tickgate_wire::{
 };
 
 use super::*;
-use crate::history::History;
+use crate::history::Generations;
 use crate::{
-    backplane::Page,
+    backplane::StreamPage,
     hub::{
         Cursor, MemorySocket, Pacer, QueueLimits, RingLimits, Shared, Slot, SlotId, Socket, queue::Stage, step::Todo,
         topic::Joining,
@@ -42,8 +42,8 @@ struct Scene {
 }
 
 /// A dataset that has never moved to another server.
-fn history() -> History {
-    History { alloc: u64::MAX, ..History::single(1) }
+fn history() -> Generations {
+    Generations { alloc: u64::MAX, ..Generations::single(1) }
 }
 
 impl Scene {
@@ -190,7 +190,8 @@ async fn a_gap_is_sent_wherever_a_batch_ends() {
         }
         assert_eq!(stage.arrive(before + 9, None), Todo::Read);
         let asked = stage.topic.ask();
-        let page = Page { messages: vec![Arc::new(message(before + 9, None))], more: false, end: Some(id(before + 9)) };
+        let page =
+            StreamPage { messages: vec![Arc::new(message(before + 9, None))], more: false, end: Some(id(before + 9)) };
         stage.topic.filled(asked, &page, &history(), &stage.shards);
         stage.fan_out().await;
         let all = seen(&client.outbox);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tickgate_wire::model::{Message, StreamId};
 
 use super::gap::Gap;
-use crate::history::{History, Verdict};
+use crate::history::{Generations, StepVerdict};
 
 /// What subscribers receive next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,11 +39,11 @@ impl Step {
 #[derive(Clone, Copy, Debug)]
 pub struct Judge<'a> {
     pub topic: &'a str,
-    pub history: &'a History,
+    pub history: &'a Generations,
 }
 
 impl Judge<'_> {
-    pub(super) fn step(&self, at: StreamId, message: &Message, unbroken: bool) -> Verdict {
+    pub(super) fn step(&self, at: StreamId, message: &Message, unbroken: bool) -> StepVerdict {
         let id = message.id.unwrap_or(at);
         self.history.step(self.topic, at, (id, message.prev), unbroken)
     }

@@ -25,7 +25,7 @@ use super::{
     topic::Followed,
 };
 use crate::{
-    backplane::{Onward, ReadLimits, Unavailable},
+    backplane::{NextPage, ReadLimits, StreamUnavailable},
     metrics,
 };
 
@@ -46,26 +46,26 @@ impl Interest {
     /// Waits until the topic's position is known.
     ///
     /// # Errors
-    /// [`Unavailable`] after `timeout`.
-    pub async fn ready(&self, timeout: Duration) -> Result<(), Unavailable> {
+    /// [`StreamUnavailable`] after `timeout`.
+    pub async fn ready(&self, timeout: Duration) -> Result<(), StreamUnavailable> {
         while let Some(synced) = self.topic.synced() {
             // It may be queued with the low priority of a topic without subscribers.
             self.hub.queues.reorder(&self.topic);
             if tokio::time::timeout(timeout, synced).await.is_err() {
-                return Err(Unavailable("the topic is not in step with its stream yet".into()));
+                return Err(StreamUnavailable("the topic is not in step with its stream yet".into()));
             }
             if self.topic.is_withdrawn() {
                 break;
             }
         }
-        if self.topic.is_withdrawn() { Err(Unavailable("there is no room for the topic".into())) } else { Ok(()) }
+        if self.topic.is_withdrawn() { Err(StreamUnavailable("there is no room for the topic".into())) } else { Ok(()) }
     }
 
     /// Collects the backlog of a subscription, within `limits`.
     ///
     /// # Errors
-    /// [`Unavailable`] if the stream cannot be read now.
-    pub async fn backlog(&self, start: StartAt, limits: ReplayLimits) -> Result<Backlog, Unavailable> {
+    /// [`StreamUnavailable`] if the stream cannot be read now.
+    pub async fn backlog(&self, start: StartAt, limits: ReplayLimits) -> Result<Backlog, StreamUnavailable> {
         let at = self.topic.head().0.unwrap_or_default();
         match start {
             StartAt::Live => Ok(Backlog { from: at, cursor: at, ..Backlog::default() }),
@@ -77,7 +77,12 @@ impl Interest {
     }
 
     /// The newest value; from the stream itself if the client has a newer one than this replica.
-    async fn snapshot(&self, at: StreamId, least: StreamId, limits: ReplayLimits) -> Result<Backlog, Unavailable> {
+    async fn snapshot(
+        &self,
+        at: StreamId,
+        least: StreamId,
+        limits: ReplayLimits,
+    ) -> Result<Backlog, StreamUnavailable> {
         let mark = Mark { snapshot: true, ..Mark::default() };
         let mut hold = None;
         let newest = match self.topic.head().1 {
@@ -95,7 +100,7 @@ impl Interest {
         Ok(Backlog { messages, from: StreamId::ZERO, cursor, mark, hold, ..Backlog::default() })
     }
 
-    async fn last(&self, count: usize, at: StreamId, limits: ReplayLimits) -> Result<Backlog, Unavailable> {
+    async fn last(&self, count: usize, at: StreamId, limits: ReplayLimits) -> Result<Backlog, StreamUnavailable> {
         let count = count.min(limits.entries_max as usize);
         let mut hold = None;
         let messages = match self.topic.last(count) {
@@ -116,7 +121,7 @@ impl Interest {
     }
 
     /// All retained messages: what is not retained is not a loss to a new client.
-    async fn earliest(&self, limits: ReplayLimits) -> Result<Backlog, Unavailable> {
+    async fn earliest(&self, limits: ReplayLimits) -> Result<Backlog, StreamUnavailable> {
         // Its start is known only from its first message.
         let limits = limits.of_beginning(false, limits.at_once);
         let mut backlog = self.since(StreamId::ZERO, limits).await?;
@@ -128,19 +133,19 @@ impl Interest {
     }
 
     /// Everything after the cursor, counted by its source.
-    async fn since(&self, cursor: StreamId, limits: ReplayLimits) -> Result<Backlog, Unavailable> {
+    async fn since(&self, cursor: StreamId, limits: ReplayLimits) -> Result<Backlog, StreamUnavailable> {
         let begun = Instant::now();
         let gathered = self.gather(cursor, limits).await;
         let answered_by = match &gathered {
-            Err(_) => metrics::Replay::Unavailable,
-            Ok((_, backlog)) if backlog.cut.is_some() => metrics::Replay::TooLong,
-            Ok((_, backlog)) if backlog.gap.is_some() => metrics::Replay::Gap,
-            Ok((false, backlog)) if backlog.messages.is_empty() => metrics::Replay::Live,
+            Err(_) => metrics::ReplayResult::Unavailable,
+            Ok((_, backlog)) if backlog.cut.is_some() => metrics::ReplayResult::TooLong,
+            Ok((_, backlog)) if backlog.gap.is_some() => metrics::ReplayResult::Gap,
+            Ok((false, backlog)) if backlog.messages.is_empty() => metrics::ReplayResult::Live,
             Ok((was_read, _)) => {
                 if *was_read {
-                    metrics::Replay::Stream
+                    metrics::ReplayResult::Stream
                 } else {
-                    metrics::Replay::Ring
+                    metrics::ReplayResult::Ring
                 }
             }
         };
@@ -153,7 +158,7 @@ impl Interest {
     }
 
     /// Everything after the cursor, and whether the stream had to be read.
-    async fn gather(&self, cursor: StreamId, limits: ReplayLimits) -> Result<(bool, Backlog), Unavailable> {
+    async fn gather(&self, cursor: StreamId, limits: ReplayLimits) -> Result<(bool, Backlog), StreamUnavailable> {
         let mark = Mark { replayed: true, ..Mark::default() };
         let mut backlog = Backlog { from: cursor, cursor, mark, ..Backlog::default() };
         let mut bytes = 0;
@@ -179,7 +184,7 @@ impl Interest {
             };
             let Some(turn) = turn else {
                 if limits.at_once {
-                    return Err(Unavailable("too many read what they missed".into()));
+                    return Err(StreamUnavailable("too many read what they missed".into()));
                 }
                 backlog.goes_on = true;
                 break;
@@ -221,7 +226,7 @@ impl Interest {
     }
 
     /// Reads a page of approximately `bytes_max` bytes after `after`, and determines what is missing from it.
-    pub(super) async fn read_on(&self, after: StreamId, bytes_max: usize) -> Result<Onward, Unavailable> {
+    pub(super) async fn read_on(&self, after: StreamId, bytes_max: usize) -> Result<NextPage, StreamUnavailable> {
         let limits = ReadLimits::new(PAGE_MAX, bytes_max.min(PAGE_BYTES));
         self.hub.backplane.read_on(&self.topic.topic, after, self.topic.head().0, limits).await
     }

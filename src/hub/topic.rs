@@ -24,7 +24,7 @@ use super::{
     step::{Arrival, Judge, Next, Step, Todo},
     tickets::Tickets,
 };
-use crate::{backplane::Page, history::History};
+use crate::{backplane::StreamPage, history::Generations};
 
 /// A topic that this replica follows.
 #[derive(Debug)]
@@ -142,7 +142,7 @@ impl Followed {
     }
 
     /// Processes a message from the backplane.
-    pub(super) fn arrived(self: &Arc<Self>, message: Message, history: &History, shards: &[Arc<Shard>]) -> Todo {
+    pub(super) fn arrived(self: &Arc<Self>, message: Message, history: &Generations, shards: &[Arc<Shard>]) -> Todo {
         let message = Arc::new(message);
         self.stirred.store(true, Ordering::Relaxed);
         let mut inner = self.inner.lock();
@@ -164,7 +164,7 @@ impl Followed {
         self.inner.lock().position.lost();
     }
 
-    fn judge<'a>(&'a self, history: &'a History) -> Judge<'a> {
+    fn judge<'a>(&'a self, history: &'a Generations) -> Judge<'a> {
         Judge { topic: self.topic.as_str(), history }
     }
 
@@ -172,7 +172,7 @@ impl Followed {
     pub(super) fn compared(
         self: &Arc<Self>,
         (end, before): (Option<StreamId>, Option<StreamId>),
-        history: &History,
+        history: &Generations,
         shards: &[Arc<Shard>],
     ) -> Todo {
         let compare = |own: &mut Position, steps: &mut _| own.compare(end, before, self.judge(history), steps);
@@ -188,8 +188,8 @@ impl Followed {
     pub(super) fn filled(
         self: &Arc<Self>,
         asked: Asked,
-        page: &Page,
-        history: &History,
+        page: &StreamPage,
+        history: &Generations,
         shards: &[Arc<Shard>],
     ) -> Todo {
         self.step(shards, |position, steps| position.filled(asked, page, self.judge(history), steps))

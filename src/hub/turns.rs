@@ -12,7 +12,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::Instant};
 
-use crate::{backplane::Unavailable, bucket::Bucket, config::Rate};
+use crate::{backplane::StreamUnavailable, bucket::Bucket, config::Rate};
 
 /// Minimum number of remembered readers before idle ones are removed.
 const SWEEP_MIN: usize = 1_024;
@@ -117,7 +117,7 @@ impl Turns {
     }
 
     /// Waits for a turn to read at most this many bytes.
-    pub(super) async fn take(self: &Arc<Self>, reader: Reader, bytes: usize) -> Result<ReadTurn, Unavailable> {
+    pub(super) async fn take(self: &Arc<Self>, reader: Reader, bytes: usize) -> Result<ReadTurn, StreamUnavailable> {
         if let Some(turn) = self.try_take(reader, bytes) {
             return Ok(turn);
         }
@@ -135,7 +135,7 @@ impl Turns {
         }
         match tokio::time::timeout(self.limits.timeout, turn).await {
             Ok(Ok(turn)) => Ok(turn),
-            _ => Err(Unavailable("too many read what they missed".into())),
+            _ => Err(StreamUnavailable("too many read what they missed".into())),
         }
     }
 
@@ -337,7 +337,7 @@ mod tests {
         Turns::new(TurnLimits { at_once, bytes_max: 100, reader_bytes_max: 40, reader_rate: RATE, timeout: PATIENCE })
     }
 
-    fn wait(turns: &Arc<Turns>, reader: u64, bytes: usize) -> BoxFuture<'static, Result<ReadTurn, Unavailable>> {
+    fn wait(turns: &Arc<Turns>, reader: u64, bytes: usize) -> BoxFuture<'static, Result<ReadTurn, StreamUnavailable>> {
         let turns = Arc::clone(turns);
         let mut waiting = async move { turns.take(Reader(reader), bytes).await }.boxed();
         assert!((&mut waiting).now_or_never().is_none(), "there is a turn for {reader}");

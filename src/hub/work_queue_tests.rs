@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use tickgate_wire::model::{Class, Pattern, StreamId, Topic, TopicRule};
 
 use super::*;
-use crate::history::History;
+use crate::history::Generations;
 use crate::{
     hub::{Reader, RingLimits, linger::tests::hub},
     tasks::Tasks,
@@ -130,7 +130,7 @@ async fn a_topic_changes_its_priority_with_its_first_and_last_subscriber() {
 #[test]
 fn a_consistent_topic_is_routine_however_many_subscribers_it_has() {
     let (queue, live, new) = (queue(), awaited(0), awaited(1));
-    let _ = live.compared((Some(StreamId::ZERO), None), &History::default(), &[]);
+    let _ = live.compared((Some(StreamId::ZERO), None), &Generations::default(), &[]);
     queue.push(&live);
     queue.push(&new);
     assert_eq!(take(&queue, Priority::Awaited, 9), [1]);

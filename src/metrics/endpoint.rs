@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use prometheus::{Histogram, IntCounter, IntGauge};
 
-use super::{Family, Gap, Metrics, TopicClass};
+use super::{Family, GapLabel, Metrics, TopicClass};
 
 /// The metrics of one endpoint.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub struct EndpointFigures {
     pub deliveries: Family<TopicClass, IntCounter>,
     pub latency: Family<TopicClass, Histogram>,
     pub lagged: Family<TopicClass, IntCounter>,
-    pub gaps: Family<(TopicClass, Gap), IntCounter>,
+    pub gaps: Family<(TopicClass, GapLabel), IntCounter>,
 }
 
 impl EndpointFigures {

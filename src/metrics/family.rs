@@ -10,7 +10,7 @@ use prometheus::{
 
 /// The table's definition of one metric.
 #[derive(Clone, Copy, Debug)]
-pub struct Spec {
+pub struct MetricSpec {
     /// Full name, with the prefix.
     pub name: &'static str,
     /// What it measures, in one sentence.
@@ -19,7 +19,7 @@ pub struct Spec {
     pub buckets: &'static [f64],
 }
 
-impl Spec {
+impl MetricSpec {
     pub(super) fn opts(&self) -> Opts {
         Opts::new(self.name, self.help)
     }
@@ -92,9 +92,9 @@ pub trait Child: Clone {
     /// What holds children of this kind.
     type Children: Collector + Clone + std::fmt::Debug + 'static;
     /// Creates and registers the metric.
-    fn single(registry: &Registry, spec: &Spec) -> Self;
+    fn single(registry: &Registry, spec: &MetricSpec) -> Self;
     /// Creates and registers an empty family with these labels.
-    fn family(registry: &Registry, spec: &Spec, names: &[&str]) -> Self::Children;
+    fn family(registry: &Registry, spec: &MetricSpec, names: &[&str]) -> Self::Children;
     /// The child with these values.
     fn child(children: &Self::Children, values: &[&str]) -> Self;
 }
@@ -115,11 +115,11 @@ macro_rules! child {
             const KIND: &'static str = $kind;
             type Children = $family;
 
-            fn single(registry: &Registry, spec: &Spec) -> Self {
+            fn single(registry: &Registry, spec: &MetricSpec) -> Self {
                 register(registry, Self::with_opts(spec.$opts()), spec.name)
             }
 
-            fn family(registry: &Registry, spec: &Spec, names: &[&str]) -> $family {
+            fn family(registry: &Registry, spec: &MetricSpec, names: &[&str]) -> $family {
                 register(registry, <$family>::new(spec.$opts(), names), spec.name)
             }
 
@@ -143,13 +143,13 @@ pub(super) trait Declared: Sized {
         Vec::new()
     }
     /// Creates and registers the metric.
-    fn declare(registry: &Registry, spec: &Spec) -> Self;
+    fn declare(registry: &Registry, spec: &MetricSpec) -> Self;
 }
 
 impl<M: Child> Declared for M {
     const KIND: &'static str = M::KIND;
 
-    fn declare(registry: &Registry, spec: &Spec) -> Self {
+    fn declare(registry: &Registry, spec: &MetricSpec) -> Self {
         M::single(registry, spec)
     }
 }
@@ -186,7 +186,7 @@ impl<L: Labels, M: Child> Declared for Family<L, M> {
         L::NAMES.iter().enumerate().map(|(at, name)| (*name, column(at))).collect()
     }
 
-    fn declare(registry: &Registry, spec: &Spec) -> Self {
+    fn declare(registry: &Registry, spec: &MetricSpec) -> Self {
         let family = M::family(registry, spec, L::NAMES);
         let child = |index| M::child(&family, &L::values(index));
         Self { children: (0..L::COUNT).map(child).collect(), labels: PhantomData }
@@ -215,7 +215,7 @@ impl<L: Labels> Declared for Sparse<L> {
         Family::<L, IntGauge>::labels()
     }
 
-    fn declare(registry: &Registry, spec: &Spec) -> Self {
+    fn declare(registry: &Registry, spec: &MetricSpec) -> Self {
         let gauges = register(registry, IntGaugeVec::new(spec.opts(), L::NAMES), spec.name);
         Self { gauges, labels: PhantomData }
     }
@@ -257,7 +257,7 @@ impl<L: Labels, M: Child> Declared for PerEndpoint<L, M> {
         std::iter::once(endpoint).chain(Family::<L, M>::labels()).collect()
     }
 
-    fn declare(registry: &Registry, spec: &Spec) -> Self {
+    fn declare(registry: &Registry, spec: &MetricSpec) -> Self {
         let names = [&["endpoint"], L::NAMES].concat();
         Self { children: M::family(registry, spec, &names), labels: PhantomData }
     }

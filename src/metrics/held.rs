@@ -4,9 +4,9 @@ use prometheus::IntGauge;
 
 /// One unit of a gauge, counted until it is dropped.
 #[derive(Debug)]
-pub struct Held(IntGauge);
+pub struct GaugeGuard(IntGauge);
 
-impl Held {
+impl GaugeGuard {
     /// Increments the gauge until the value is dropped.
     #[must_use]
     pub fn one(gauge: &IntGauge) -> Self {
@@ -15,7 +15,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for GaugeGuard {
     fn drop(&mut self) {
         self.0.dec();
     }

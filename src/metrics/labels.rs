@@ -48,7 +48,7 @@ pub use feed::{BadFrame, FeedData, FeedEnd, FeedFrame, FeedState};
 
 label!(
     /// The outcome of a WebSocket handshake.
-    Handshake as "result" {
+    HandshakeResult as "result" {
         Accepted = "accepted",
         BadRequest = "bad_request",
         Unauthorized = "unauthorized",
@@ -83,7 +83,7 @@ label!(
 
 label!(
     /// Why a connection ended.
-    Disconnect as "reason" {
+    DisconnectReason as "reason" {
         Client = "client",
         IoError = "io_error",
         Drain = "drain",
@@ -107,7 +107,7 @@ label!(
 
 label!(
     /// The source of a publication.
-    Door as "source" {
+    PublicationSource as "source" {
         Http = "http",
         Socket = "socket",
         Ingest = "ingest",
@@ -185,7 +185,7 @@ label!(
 
 label!(
     /// Why a client received a gap notice.
-    Gap as "reason" {
+    GapLabel as "reason" {
         SlowConsumer = "slow_consumer",
         Retention = "retention",
         Backplane = "backplane",
@@ -197,7 +197,7 @@ label!(
 
 label!(
     /// The source that answered a request for missed messages.
-    Replay as "result" {
+    ReplayResult as "result" {
         Live = "live",
         Ring = "ring",
         Stream = "stream",
@@ -209,7 +209,7 @@ label!(
 
 label!(
     /// One of the links to Redis.
-    Link as "link" {
+    LinkLabel as "link" {
         Command = "command",
         PubSub = "pubsub",
     }
@@ -328,7 +328,7 @@ impl StatusClass {
 
 label!(
     /// The plain HTTP routes, by path; all others are `other`.
-    Route as "route" {
+    RouteLabel as "route" {
         Root = "/",
         Health = "/health",
         Livez = "/livez",
@@ -361,9 +361,9 @@ label!(
 
 /// A close or error code of the wire contract; unknown codes are `other`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Code(usize);
+pub struct CodeLabel(usize);
 
-impl Code {
+impl CodeLabel {
     /// The label of a code, as sent on the wire.
     #[must_use]
     pub fn of(code: u16) -> Self {
@@ -371,7 +371,7 @@ impl Code {
     }
 }
 
-impl Labels for Code {
+impl Labels for CodeLabel {
     const NAMES: &'static [&'static str] = &["code"];
     const COUNT: usize = CODES.len() + 1;
 

@@ -17,16 +17,17 @@ mod resources;
 
 pub use endpoint::EndpointFigures;
 pub use family::{Family, PerEndpoint, Sparse};
-pub use held::Held;
+pub use held::GaugeGuard;
 pub use labels::{
-    AuthFailure, BadFrame, Code, Disconnect, Door, FeedData, FeedEnd, FeedFrame, FeedState, Gap, Handshake, KeyUse,
-    Link, PublicationClass, PublishResult, RateScope, RedisCommand, RedisError, ReloadResult, Replay, Route,
-    ShownCertificate, StatusClass, TlsHandshake, TopicClass, WorkQueueKind,
+    AuthFailure, BadFrame, CodeLabel, DisconnectReason, FeedData, FeedEnd, FeedFrame, FeedState, GapLabel,
+    HandshakeResult, KeyUse, LinkLabel, PublicationClass, PublicationSource, PublishResult, RateScope, RedisCommand,
+    RedisError, ReloadResult, ReplayResult, RouteLabel, ShownCertificate, StatusClass, TlsHandshake, TopicClass,
+    WorkQueueKind,
 };
-pub use named::{ByKey, ByTopicRule, Named};
+pub use named::{ByKey, ByTopicRule, NamedGauge};
 pub use process::{count_panics, watch_event_loop};
 
-use family::{Declared, Spec};
+use family::{Declared, MetricSpec};
 
 /// For durations that clients or publishers observe: half a millisecond to ten seconds.
 const LATENCY: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -63,7 +64,7 @@ macro_rules! metrics {
 
         impl Metrics {
             fn declare(registry: Registry) -> Self {
-                $(let $name = <$type>::declare(&registry, &Spec {
+                $(let $name = <$type>::declare(&registry, &MetricSpec {
                     name: concat!("tickgate_", stringify!($name)),
                     help: $help,
                     buckets: metrics!(@buckets $($buckets)?),
@@ -92,11 +93,11 @@ metrics! {
     connections_max: IntGauge = "Maximum number of open connections.";
     tls_handshakes_total: Family<TlsHandshake, IntCounter> = "TLS handshakes of the listeners, by outcome; 0 if neither has TLS.";
     certificate_expires_timestamp_seconds: Sparse<ShownCertificate> = "When a certificate that this replica presents expires, in seconds since 1970; absent without TLS.";
-    handshakes_total: Family<Handshake, IntCounter> = "WebSocket handshakes by outcome.";
+    handshakes_total: Family<HandshakeResult, IntCounter> = "WebSocket handshakes by outcome.";
     handshake_duration_seconds: Histogram [LATENCY] = "Time from a complete request head to an admitted connection.";
     connection_duration_seconds: PerEndpoint<(), Histogram> [AGES] = "Time from a connection's admission to its end.";
-    disconnects_total: Family<Disconnect, IntCounter> = "Connections that ended, by reason.";
-    close_frames_total: Family<Code, IntCounter> = "Close frames sent, by code.";
+    disconnects_total: Family<DisconnectReason, IntCounter> = "Connections that ended, by reason.";
+    close_frames_total: Family<CodeLabel, IntCounter> = "Close frames sent, by code.";
     users: IntGauge = "Users with a connection to this replica; sampled every five seconds.";
     outbox_bytes: IntGauge = "Bytes queued for all sockets of this replica; sampled every five seconds.";
     outbox_bytes_highest: IntGauge = "Bytes queued for the socket with the longest queue; sampled every five seconds.";
@@ -106,9 +107,9 @@ metrics! {
     topics_withdrawn_total: IntCounter = "Topics without publications that were unfollowed, or not followed, because their limit was reached.";
     messages_received_total: IntCounter = "Messages received from clients.";
     received_bytes_total: IntCounter = "Bytes of messages received from clients.";
-    errors_total: Family<Code, IntCounter> = "Error messages sent to clients, by code.";
+    errors_total: Family<CodeLabel, IntCounter> = "Error messages sent to clients, by code.";
 
-    publications_total: Family<(Door, PublicationClass, PublishResult), IntCounter> = "Publications sent to this replica, by the class of their topic.";
+    publications_total: Family<(PublicationSource, PublicationClass, PublishResult), IntCounter> = "Publications sent to this replica, by the class of their topic.";
     deliveries_total: PerEndpoint<TopicClass, IntCounter> = "Publications queued for subscribers, one per subscriber.";
     sent_bytes_total: IntCounter = "Bytes written to clients.";
     writes_total: IntCounter = "Writes to clients: one system call each.";
@@ -116,21 +117,21 @@ metrics! {
     conflated_total: PerEndpoint<(), IntCounter> = "Values of state topics that a client did not receive because a newer one followed.";
     dropped_total: PerEndpoint<(), IntCounter> = "Messages of event topics dropped for slow clients.";
     lagged_total: PerEndpoint<TopicClass, IntCounter> = "Subscriptions that exceeded their outbox and caught up from the stream.";
-    gaps_total: PerEndpoint<(TopicClass, Gap), IntCounter> = "Gap notices sent to clients: the only way in which messages can be missing.";
+    gaps_total: PerEndpoint<(TopicClass, GapLabel), IntCounter> = "Gap notices sent to clients: the only way in which messages can be missing.";
     slow_consumers: PerEndpoint<(), IntGauge> = "Connections that skip values or catch up now, because their client reads too slowly.";
     delivery_latency_seconds: PerEndpoint<TopicClass, Histogram> [LATENCY] = "Time from a publication's acceptance by \
         a replica to its write to a socket (sampled); between two replicas it includes their clock difference.";
     fan_out_duration_seconds: Histogram [WORK] = "Time to queue one publication for all its subscribers.";
 
-    replay_requests_total: Family<Replay, IntCounter> = "Requests for missed messages, by the source that answered them.";
+    replay_requests_total: Family<ReplayResult, IntCounter> = "Requests for missed messages, by the source that answered them.";
     replayed_messages_total: IntCounter = "Messages replayed to clients.";
     replay_duration_seconds: Histogram [LATENCY] = "Time from a request for missed messages until they are read.";
 
-    redis_up: Sparse<Link> = "1 while the link to Redis works; absent without Redis.";
+    redis_up: Sparse<LinkLabel> = "1 while the link to Redis works; absent without Redis.";
     redis_sentinels: IntGauge = "Sentinels that answer; 0 without sentinels.";
     redis_sentinels_doubt: IntGauge = "1 while the sentinels name no primary that can be trusted.";
     redis_primary_moves_total: IntCounter = "Changes of the primary that the sentinels named.";
-    redis_reconnects_total: Family<Link, IntCounter> = "Reconnections to Redis.";
+    redis_reconnects_total: Family<LinkLabel, IntCounter> = "Reconnections to Redis.";
     redis_errors_total: Family<RedisError, IntCounter> = "Failures of Redis, by kind.";
     redis_publish_duration_seconds: Histogram [LATENCY] = "Time from sending a publication to Redis to its response.";
     redis_command_duration_seconds: Family<RedisCommand, Histogram> [LATENCY] = "Time from sending a command or pipeline to Redis to its response, by purpose.";
@@ -188,12 +189,12 @@ metrics! {
     key_set_fetched_timestamp_seconds: IntGauge = "When the key set was last fetched, in seconds since 1970; 0 before the first time and without a key set.";
     api_key_requests_total: ByKey = "Requests to the API and producers at /ws/ingest by key, and the publications refused to each key.";
     rate_limited_total: Family<RateScope, IntCounter> = "Requests and messages refused by a rate limit.";
-    http_requests_total: Family<(Route, StatusClass), IntCounter> = "Plain HTTP requests.";
-    http_request_duration_seconds: Family<Route, Histogram> [LATENCY] = "Time from a request to the head of its response.";
+    http_requests_total: Family<(RouteLabel, StatusClass), IntCounter> = "Plain HTTP requests.";
+    http_request_duration_seconds: Family<RouteLabel, Histogram> [LATENCY] = "Time from a request to the head of its response.";
     reloads_total: Family<ReloadResult, IntCounter> = "Reloads of settings and secrets, by result.";
     reload_failed: IntGauge = "1 while the last reload failed and the previous settings stay in force.";
     reloaded_timestamp_seconds: IntGauge = "When settings and secrets were last applied, in seconds since 1970; initially the start time.";
-    replica_info: Named = "Always 1; the label is the replica's `server.name`.";
+    replica_info: NamedGauge = "Always 1; the label is the replica's `server.name`.";
     draining: IntGauge = "1 while this replica drains.";
     panics_total: IntCounter = "Panics in this process; any value but 0 is a bug.";
     log_lines_dropped_total: IntCounter = "Log lines dropped because the reader of the log was absent or too slow.";
@@ -236,7 +237,7 @@ mod tests {
         let metrics = Metrics::new();
         let _ = EndpointFigures::new(&metrics, "trading");
         metrics.subscriptions.of("ticker:*").set(1);
-        metrics.redis_up.of(Link::Command).set(1);
+        metrics.redis_up.of(LinkLabel::Command).set(1);
         metrics.certificate_expires_timestamp_seconds.of(ShownCertificate::Public).set(1);
         metrics.replica_info.name("a");
         metrics.api_key_requests_total.of("engine", KeyUse::Accepted).inc();
@@ -276,7 +277,7 @@ mod tests {
     #[test]
     fn the_number_of_series_is_the_documented_one() {
         let metrics = Metrics::new();
-        Link::ALL.iter().for_each(|link| metrics.redis_up.of(*link).set(1));
+        LinkLabel::ALL.iter().for_each(|link| metrics.redis_up.of(*link).set(1));
         ShownCertificate::ALL.iter().for_each(|shown| metrics.certificate_expires_timestamp_seconds.of(*shown).set(1));
         metrics.replica_info.name("a");
         let series = || metrics.text().unwrap().lines().filter(|line| !line.starts_with('#')).count();
@@ -299,7 +300,7 @@ mod tests {
     #[test]
     fn replicas_in_one_process_count_separately() {
         let (one, other) = (Metrics::new(), Metrics::new());
-        one.publications_total.of((Door::Feed, PublicationClass::State, PublishResult::Refused)).inc_by(3);
+        one.publications_total.of((PublicationSource::Feed, PublicationClass::State, PublishResult::Refused)).inc_by(3);
         let series = "tickgate_publications_total{class=\"state\",result=\"refused\",source=\"feed\"}";
         assert!(one.text().unwrap().contains(&format!("{series} 3")));
         assert!(other.text().unwrap().contains(&format!("{series} 0")));
@@ -308,11 +309,11 @@ mod tests {
     #[test]
     fn each_pair_of_label_values_has_its_own_child() {
         let metrics = Metrics::new();
-        for (at, route) in Route::ALL.iter().enumerate() {
+        for (at, route) in RouteLabel::ALL.iter().enumerate() {
             metrics.http_requests_total.of((*route, StatusClass::of(404))).inc_by(at as u64 + 1);
         }
         let text = metrics.text().unwrap();
-        for (at, route) in Route::ALL.iter().enumerate() {
+        for (at, route) in RouteLabel::ALL.iter().enumerate() {
             let line =
                 format!("tickgate_http_requests_total{{route=\"{}\",status=\"4xx\"}} {}", route.as_str(), at + 1);
             assert!(text.contains(&line), "{line}");
@@ -323,7 +324,7 @@ mod tests {
     fn a_code_is_its_own_label() {
         let metrics = Metrics::new();
         for code in [1013, 4504, 4999, 0] {
-            metrics.close_frames_total.of(Code::of(code)).inc();
+            metrics.close_frames_total.of(CodeLabel::of(code)).inc();
         }
         let text = metrics.text().unwrap();
         for (label, count) in [("1013", 1), ("4504", 1), ("other", 2), ("1000", 0)] {

@@ -4,7 +4,7 @@
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
 use super::{
-    family::{Declared, Spec, register},
+    family::{Declared, MetricSpec, register},
     labels::KeyUse,
 };
 
@@ -29,7 +29,7 @@ impl Declared for ByKey {
         vec![("key", vec!["name of the key"]), ("result", results)]
     }
 
-    fn declare(registry: &Registry, spec: &Spec) -> Self {
+    fn declare(registry: &Registry, spec: &MetricSpec) -> Self {
         Self(register(registry, IntCounterVec::new(spec.opts(), &["key", "result"]), spec.name))
     }
 }
@@ -53,30 +53,30 @@ impl Declared for ByTopicRule {
         vec![("topics", vec!["pattern of their rule, or `user_stream`"])]
     }
 
-    fn declare(registry: &Registry, spec: &Spec) -> Self {
+    fn declare(registry: &Registry, spec: &MetricSpec) -> Self {
         Self(register(registry, IntGaugeVec::new(spec.opts(), &["topics"]), spec.name))
     }
 }
 
 /// A gauge that is always 1, with the replica's name as its label.
 #[derive(Debug)]
-pub struct Named(IntGaugeVec);
+pub struct NamedGauge(IntGaugeVec);
 
-impl Named {
+impl NamedGauge {
     /// Exports the name. Called once.
     pub fn name(&self, name: &str) {
         self.0.with_label_values(&[name]).set(1);
     }
 }
 
-impl Declared for Named {
+impl Declared for NamedGauge {
     const KIND: &'static str = "gauge";
 
     fn labels() -> Vec<(&'static str, Vec<&'static str>)> {
         vec![("name", vec!["the configured name"])]
     }
 
-    fn declare(registry: &Registry, spec: &Spec) -> Self {
+    fn declare(registry: &Registry, spec: &MetricSpec) -> Self {
         Self(register(registry, IntGaugeVec::new(spec.opts(), &["name"]), spec.name))
     }
 }

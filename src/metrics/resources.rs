@@ -14,7 +14,7 @@ const TICKS_PER_SECOND: f64 = 100.0;
 
 /// One sample of the process.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Usage {
+struct ProcessUsage {
     cpu_seconds: f64,
     /// Seconds from the system's start to the start of the process.
     started_after: f64,
@@ -23,7 +23,7 @@ struct Usage {
     threads: i64,
 }
 
-impl Usage {
+impl ProcessUsage {
     /// From `/proc/<pid>/stat` and `/proc/<pid>/status`.
     fn parse(stat: &str, status: &str) -> Option<Self> {
         // The name of the program, in parentheses, may contain any character.
@@ -88,7 +88,7 @@ impl Resources {
             open_fds: gauge("process_open_fds", "Open file descriptors.")?,
             max_fds: gauge("process_max_fds", "Maximum number of open file descriptors.")?,
         };
-        let started_after = Usage::now().map(|usage| usage.started_after);
+        let started_after = ProcessUsage::now().map(|usage| usage.started_after);
         if let (Some(system), Some(after)) = (system_start(), started_after) {
             resources.start_time.set((system + after) as i64);
         }
@@ -110,7 +110,7 @@ impl Collector for Resources {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let (Some(usage), Some(open_fds)) = (Usage::now(), open_descriptors()) else { return Vec::new() };
+        let (Some(usage), Some(open_fds)) = (ProcessUsage::now(), open_descriptors()) else { return Vec::new() };
         // A concurrent scrape may already have exported a newer, greater value.
         self.cpu.inc_by((usage.cpu_seconds - self.cpu.get()).max(0.0));
         self.virtual_memory.set(usage.virtual_bytes);
@@ -132,12 +132,12 @@ mod tests {
     fn the_kernel_files_are_parsed() {
         let stat = "7 (a) name) S 1 7 7 0 -1 4194560 9 0 0 0 250 150 0 0 20 0 3 0 4200 1000 50 18446744073709551615";
         let status = "Name:\ta) name\nVmSize:\t    2048 kB\nVmRSS:\t      64 kB\nThreads:\t3\n";
-        let usage = Usage::parse(stat, status).unwrap();
+        let usage = ProcessUsage::parse(stat, status).unwrap();
         let (cpu_seconds, started_after) = (4.0, 42.0);
         let expected =
-            Usage { cpu_seconds, started_after, virtual_bytes: 2 << 20, resident_bytes: 64 << 10, threads: 3 };
+            ProcessUsage { cpu_seconds, started_after, virtual_bytes: 2 << 20, resident_bytes: 64 << 10, threads: 3 };
         assert_eq!(usage, expected);
-        assert_eq!(Usage::parse("", status), None);
+        assert_eq!(ProcessUsage::parse("", status), None);
         let limits =
             "Limit   Soft Limit  Hard Limit  Units\nMax open files            1024                 4096        files\n";
         assert_eq!(descriptors_max(limits), Some(1024));

@@ -11,11 +11,11 @@ const YOUNG_ATTEMPTS: u32 = 350;
 
 /// Doubling delays with jitter: 50 ms to 200 ms in the first minute, then up to 2 s.
 #[derive(Debug, Default)]
-pub(super) struct Backoff {
+pub(super) struct LinkBackoff {
     attempts: u32,
 }
 
-impl Backoff {
+impl LinkBackoff {
     /// The next delay: between half and all of the step.
     pub(super) fn next(&mut self) -> Duration {
         let exponent = self.attempts.min(10);
@@ -43,7 +43,7 @@ mod tests {
 
     #[test]
     fn a_new_outage_is_retried_quickly_and_a_long_one_slowly() {
-        let mut backoff = Backoff::default();
+        let mut backoff = LinkBackoff::default();
         assert!(backoff.next() <= FIRST);
         assert!((0..300).all(|_| backoff.next() <= YOUNG_MAX));
         let late = (0..200).map(|_| backoff.next()).last().unwrap();

@@ -8,9 +8,9 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Attached, Failure, Shared, backoff::Backoff, connect, primary::Place};
+use super::{AttachedServer, LinkShared, RedisFailure, backoff::LinkBackoff, connect, primary::PrimaryAddress};
 use crate::{
-    metrics::{Link, RedisCommand},
+    metrics::{LinkLabel, RedisCommand},
     tasks::Stop,
 };
 
@@ -20,8 +20,8 @@ const REMINDER: Duration = Duration::from_secs(30);
 const STEADY: Duration = Duration::from_secs(5);
 
 /// Connects, probes, reconnects, until the replica stops.
-pub(super) async fn supervise(shared: Arc<Shared>, mut stop: Stop) {
-    let mut backoff = Backoff::default();
+pub(super) async fn supervise(shared: Arc<LinkShared>, mut stop: Stop) {
+    let mut backoff = LinkBackoff::default();
     let mut outage = Outage::new("command");
     // The pub/sub link may have connected to the server first: this link logs it as well.
     let mut logged = String::new();
@@ -53,18 +53,23 @@ pub(super) async fn supervise(shared: Arc<Shared>, mut stop: Stop) {
 }
 
 /// Runs one link until it ends, which it does at the latest when the primary changes. Returns the reason.
-async fn serve(shared: &Shared, outage: &mut Outage, logged: &mut String) -> Failure {
+async fn serve(shared: &LinkShared, outage: &mut Outage, logged: &mut String) -> RedisFailure {
     let place = match shared.primary.place() {
         Ok(place) => place,
         Err(failure) => return failure,
     };
     tokio::select! {
         failure = serve_at(shared, &place, outage, logged) => failure,
-        () = shared.primary.moved_from(&place) => Failure::Superseded,
+        () = shared.primary.moved_from(&place) => RedisFailure::Superseded,
     }
 }
 
-async fn serve_at(shared: &Shared, place: &Place, outage: &mut Outage, logged: &mut String) -> Failure {
+async fn serve_at(
+    shared: &LinkShared,
+    place: &PrimaryAddress,
+    outage: &mut Outage,
+    logged: &mut String,
+) -> RedisFailure {
     let ended = Arc::new(Notify::new());
     match connect(shared, place, &ended, logged).await {
         Ok(attached) => {
@@ -78,11 +83,11 @@ async fn serve_at(shared: &Shared, place: &Place, outage: &mut Outage, logged: &
 
 /// `logged`: the last server that was logged.
 async fn connect(
-    shared: &Shared,
-    place: &Place,
+    shared: &LinkShared,
+    place: &PrimaryAddress,
     ended: &Arc<Notify>,
     logged: &mut String,
-) -> Result<Attached, Failure> {
+) -> Result<AttachedServer, RedisFailure> {
     let signal = Arc::clone(ended);
     let push = move |info: PushInfo| {
         if info.kind == PushKind::Disconnection {
@@ -92,7 +97,7 @@ async fn connect(
     let attempt = connect::establish(&shared.config, place, "tickgate-command", push);
     let bound = shared.config.connect_timeout + shared.config.response_timeout * 4;
     let connect::Established { mut connection, identity, server } =
-        timeout(bound, attempt).await.map_err(|_| Failure::TimedOut)??;
+        timeout(bound, attempt).await.map_err(|_| RedisFailure::TimedOut)??;
     connect::check_format(&mut connection, &shared.keys).await?;
     let scripts = shared.scripts.lock().clone();
     for script in scripts {
@@ -112,15 +117,15 @@ async fn connect(
         );
         connect::warn_of_settings(&mut connection).await;
     }
-    Ok(Attached { connection, identity })
+    Ok(AttachedServer { connection, identity })
 }
 
 /// Probes the link every second and on request; returns why it failed.
-async fn watch(shared: &Shared, attached: Attached, ended: &Notify) -> Failure {
-    let Attached { mut connection, identity } = attached;
+async fn watch(shared: &LinkShared, attached: AttachedServer, ended: &Notify) -> RedisFailure {
+    let AttachedServer { mut connection, identity } = attached;
     loop {
         tokio::select! {
-            () = ended.notified() => return Failure::Closed,
+            () = ended.notified() => return RedisFailure::Closed,
             () = shared.suspicion.notified() => {}
             () = sleep(shared.config.canary_interval) => {}
         }
@@ -130,35 +135,35 @@ async fn watch(shared: &Shared, attached: Attached, ended: &Notify) -> Failure {
         }
         drop(timer);
         if !shared.is_one_server() {
-            return Failure::Other("the two links lead to different servers".into());
+            return RedisFailure::Other("the two links lead to different servers".into());
         }
     }
 }
 
-impl Shared {
-    fn install(&self, attached: &Attached) {
+impl LinkShared {
+    fn install(&self, attached: &AttachedServer) {
         self.pool.renew();
         *self.obstacle.lock() = None;
         *self.command_since.lock() = Instant::now();
         self.command.store(Some(Arc::new(attached.clone())));
         self.identities.send_replace(Some(Arc::clone(&attached.identity)));
         self.canary_due.notify_one();
-        self.metrics.redis_up.of(Link::Command).set(1);
-        self.metrics.redis_reconnects_total.of(Link::Command).inc();
+        self.metrics.redis_up.of(LinkLabel::Command).set(1);
+        self.metrics.redis_reconnects_total.of(LinkLabel::Command).inc();
     }
 
     fn uninstall(&self) {
         self.command.store(None);
         self.identities.send_replace(None);
         *self.command_since.lock() = Instant::now();
-        self.metrics.redis_up.of(Link::Command).set(0);
+        self.metrics.redis_up.of(LinkLabel::Command).set(0);
     }
 }
 
 /// Logs an outage once, then again when its cause changes or it lasts. A link that repeatedly fails soon is one outage.
 pub(super) struct Outage {
     link: &'static str,
-    reported: Option<(Failure, Instant)>,
+    reported: Option<(RedisFailure, Instant)>,
     began: Option<Instant>,
     stood: Option<Instant>,
 }
@@ -169,7 +174,7 @@ impl Outage {
     }
 
     /// The link failed or could not be established. True if it had lasted long enough for this to be a new outage.
-    pub(super) fn report(&mut self, shared: &Shared, failure: &Failure) -> bool {
+    pub(super) fn report(&mut self, shared: &LinkShared, failure: &RedisFailure) -> bool {
         shared.metrics.redis_errors_total.of(failure.label()).inc();
         let now = Instant::now();
         let fresh = self.stood.take().is_some_and(|since| now - since > STEADY);
@@ -177,7 +182,7 @@ impl Outage {
             (self.reported, self.began) = (None, None);
         }
         let began = *self.began.get_or_insert(now);
-        let due = |(reported, at): &(Failure, Instant)| reported != failure || now - *at >= REMINDER;
+        let due = |(reported, at): &(RedisFailure, Instant)| reported != failure || now - *at >= REMINDER;
         if self.reported.as_ref().is_none_or(due) {
             let down = (now - began).as_secs();
             let (link, address) = (self.link, connect::shown_address(&shared.config, &shared.primary));

@@ -10,9 +10,9 @@ use redis::{
 };
 
 use super::{
-    Failure, Keys, RefusalKind,
-    primary::{Place, Primary},
-    server::{self, Mode, Server},
+    Keys, RedisFailure, RefusalKind,
+    primary::{Primary, PrimaryAddress},
+    server::{self, ServerInfo, ServerKind},
     transport,
 };
 use crate::config::{self, Access, Login, ServerAddress};
@@ -26,27 +26,27 @@ const WRITE_BUFFER: usize = 128 * 1024;
 pub(super) struct Established {
     pub(super) connection: MultiplexedConnection,
     pub(super) identity: Arc<str>,
-    pub(super) server: Server,
+    pub(super) server: ServerInfo,
 }
 
 /// The server at `place`, with everything except the response timeout.
 ///
 /// # Errors
-/// [`Failure::Unreachable`] if address or certificates are unusable.
+/// [`RedisFailure::Unreachable`] if address or certificates are unusable.
 pub(super) fn connection_info(
     config: &config::Redis,
     access: &Access,
-    place: &Place,
-) -> Result<ConnectionInfo, Failure> {
-    read_info(config, access, place.as_deref()).map_err(|error| Failure::of_connecting(&error, false))
+    place: &PrimaryAddress,
+) -> Result<ConnectionInfo, RedisFailure> {
+    read_info(config, access, place.as_deref()).map_err(|error| RedisFailure::of_connecting(&error, false))
 }
 
 /// A sentinel.
 ///
 /// # Errors
-/// [`Failure::Unreachable`] if certificates are unusable.
-pub(super) fn sentinel_info(config: &config::Redis, address: &ServerAddress) -> Result<ConnectionInfo, Failure> {
-    read_sentinel_info(config, &config.access(), address).map_err(|error| Failure::of_connecting(&error, false))
+/// [`RedisFailure::Unreachable`] if certificates are unusable.
+pub(super) fn sentinel_info(config: &config::Redis, address: &ServerAddress) -> Result<ConnectionInfo, RedisFailure> {
+    read_sentinel_info(config, &config.access(), address).map_err(|error| RedisFailure::of_connecting(&error, false))
 }
 
 /// The address for the log: without user and password.
@@ -146,10 +146,10 @@ pub(super) fn connection_config(config: &config::Redis, response_timeout: Durati
 /// server sends unprompted, and the end of the connection.
 pub(super) async fn establish(
     config: &config::Redis,
-    place: &Place,
+    place: &PrimaryAddress,
     name: &str,
     push: impl Fn(PushInfo) + Send + Sync + 'static,
-) -> Result<Established, Failure> {
+) -> Result<Established, RedisFailure> {
     let settings = connection_config(config, config.response_timeout).set_push_sender(move |info: PushInfo| {
         push(info);
         Ok::<(), ()>(())
@@ -157,12 +157,12 @@ pub(super) async fn establish(
     let info = connection_info(config, &config.access(), place)?;
     let tls = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
     let connecting = transport::open(&info, &settings, name).await;
-    let mut connection = connecting.map_err(|error| Failure::of_connecting(&error, tls))?;
+    let mut connection = connecting.map_err(|error| RedisFailure::of_connecting(&error, tls))?;
     // Informational, for CLIENT LIST; missing rights are no reason to fail.
     let _ = redis::cmd("CLIENT").arg("SETNAME").arg(name).query_async::<Value>(&mut connection).await;
-    let server = Server::parse(&redis::cmd("INFO").arg("server").query_async::<String>(&mut connection).await?);
+    let server = ServerInfo::parse(&redis::cmd("INFO").arg("server").query_async::<String>(&mut connection).await?);
     if !server.is_supported {
-        return Err(Failure::TooOld(server.version));
+        return Err(RedisFailure::TooOld(server.version));
     }
     check_mode(server.mode)?;
     let identity = identity(&mut connection).await?;
@@ -170,13 +170,13 @@ pub(super) async fn establish(
 }
 
 /// A node of a cluster refuses what other nodes hold; a sentinel holds nothing.
-fn check_mode(mode: Mode) -> Result<(), Failure> {
+fn check_mode(mode: ServerKind) -> Result<(), RedisFailure> {
     match mode {
-        Mode::Standalone => Ok(()),
-        Mode::Cluster => Err(Failure::WrongMode(
+        ServerKind::Standalone => Ok(()),
+        ServerKind::Cluster => Err(RedisFailure::WrongMode(
             "the server is a node of a Redis Cluster, which is not supported: use a server with cluster-enabled no",
         )),
-        Mode::Sentinel => Err(Failure::WrongMode(
+        ServerKind::Sentinel => Err(RedisFailure::WrongMode(
             "the address is that of a sentinel: set redis.mode = \"sentinel\" and redis.addresses",
         )),
     }
@@ -184,27 +184,27 @@ fn check_mode(mode: Mode) -> Result<(), Failure> {
 
 /// Checks that the connection still leads to the same dataset on a master. Also probes an established link: its timeout
 /// reveals a dead path, and its response a demoted server or another dataset.
-pub(super) async fn check_place(connection: &mut MultiplexedConnection, before: &str) -> Result<(), Failure> {
+pub(super) async fn check_place(connection: &mut MultiplexedConnection, before: &str) -> Result<(), RedisFailure> {
     if *identity(connection).await? == *before {
         return Ok(());
     }
-    Err(Failure::Other("the dataset of redis was replaced".into()))
+    Err(RedisFailure::Other("the dataset of redis was replaced".into()))
 }
 
-async fn identity(connection: &mut MultiplexedConnection) -> Result<Arc<str>, Failure> {
+async fn identity(connection: &mut MultiplexedConnection) -> Result<Arc<str>, RedisFailure> {
     let info: String = redis::cmd("INFO").arg("replication").query_async(connection).await?;
-    let refused = || Failure::Refused { kind: RefusalKind::ReadOnly, text: "its role is not master".into() };
+    let refused = || RedisFailure::Refused { kind: RefusalKind::ReadOnly, text: "its role is not master".into() };
     server::identity(&info).ok_or_else(refused)
 }
 
 /// Replicas with the previous format cannot see what this one writes: they must not run at the same time.
-pub(super) async fn check_format(connection: &mut MultiplexedConnection, keys: &Keys) -> Result<(), Failure> {
+pub(super) async fn check_format(connection: &mut MultiplexedConnection, keys: &Keys) -> Result<(), RedisFailure> {
     let (seconds, micros): (u64, u64) = redis::cmd("TIME").query_async(connection).await?;
     let now_ms = seconds * 1_000 + micros / 1_000;
     for key in keys.leases_of_the_old_format() {
         let ask = redis::cmd("ZCOUNT").arg(&key).arg(now_ms).arg("+inf").to_owned();
         let running: Result<u64, _> = ask.query_async(connection).await;
-        let text = match running.map_err(|error| Failure::of(&error)) {
+        let text = match running.map_err(|error| RedisFailure::of(&error)) {
             Ok(0) => continue,
             Ok(_) => {
                 format!("replicas with format 1 hold leases under {key}; this one requires format 2: stop them first")
@@ -218,7 +218,7 @@ pub(super) async fn check_format(connection: &mut MultiplexedConnection, keys: &
             Err(failure) if failure.refusal() == Some(RefusalKind::WrongType) => continue,
             Err(failure) => return Err(failure),
         };
-        return Err(Failure::OtherFormat(text.into()));
+        return Err(RedisFailure::OtherFormat(text.into()));
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use crate::metrics;
 
 /// Why Redis did not execute a command.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum Failure {
+pub enum RedisFailure {
     /// There is no link now; nothing was sent.
     #[error("no connection to redis")]
     Disconnected,
@@ -54,7 +54,7 @@ pub enum Failure {
     Other(Arc<str>),
 }
 
-impl Failure {
+impl RedisFailure {
     /// Classifies a library error.
     #[must_use]
     pub fn of(error: &RedisError) -> Self {
@@ -186,13 +186,13 @@ fn text_of(error: &RedisError) -> String {
     }
 }
 
-impl From<RedisError> for Failure {
+impl From<RedisError> for RedisFailure {
     fn from(error: RedisError) -> Self {
         Self::of(&error)
     }
 }
 
-impl From<PoolError<RedisError>> for Failure {
+impl From<PoolError<RedisError>> for RedisFailure {
     fn from(error: PoolError<RedisError>) -> Self {
         match error {
             PoolError::Timeout(TimeoutType::Wait) => Self::PoolWait,
@@ -207,38 +207,38 @@ impl From<PoolError<RedisError>> for Failure {
 mod tests {
     use super::*;
 
-    fn named(reply: &str) -> Failure {
+    fn named(reply: &str) -> RedisFailure {
         let value = redis::parse_redis_value(format!("-{reply}\r\n").as_bytes()).unwrap();
-        Failure::of(&value.extract_error().unwrap_err())
+        RedisFailure::of(&value.extract_error().unwrap_err())
     }
 
     #[test]
     fn each_server_error_is_classified() {
         for kind in RefusalKind::ALL {
             let reply = format!("{} something else than usual", kind.code());
-            assert_eq!(named(&reply), Failure::Refused { kind: *kind, text: reply.into() });
+            assert_eq!(named(&reply), RedisFailure::Refused { kind: *kind, text: reply.into() });
         }
         let full = named("MISCONF Errors writing to the AOF file: No space left on device");
         let text = "redis cannot write to its disk: MISCONF Errors writing to the AOF file: No space left on device";
         assert_eq!((full.to_string().as_str(), full.label().as_str()), (text, "misconf"));
-        assert!(matches!(named("ERR something else"), Failure::Other(_)));
+        assert!(matches!(named("ERR something else"), RedisFailure::Other(_)));
     }
 
     #[test]
     fn quoted_commands_are_omitted() {
         let unknown =
             named("ERR unknown command 'XADD', with args beginning with: 'tg2:{t:user:alice}:s' '{\"qty\":1}' ");
-        assert_eq!(unknown, Failure::Other("ERR unknown command 'XADD'".into()));
+        assert_eq!(unknown, RedisFailure::Other("ERR unknown command 'XADD'".into()));
     }
 
     #[test]
     fn only_a_missing_response_leaves_the_outcome_unknown() {
         let timeout = RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
         let reset = RedisError::from(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
-        assert!(Failure::of(&timeout).in_doubt());
-        assert!(Failure::of(&reset).in_doubt());
+        assert!(RedisFailure::of(&timeout).in_doubt());
+        assert!(RedisFailure::of(&reset).in_doubt());
         assert!(!named("OOM command not allowed").in_doubt());
-        assert!(!Failure::Disconnected.in_doubt());
-        assert!(!Failure::of_connecting(&timeout, true).in_doubt(), "nothing was sent");
+        assert!(!RedisFailure::Disconnected.in_doubt());
+        assert!(!RedisFailure::of_connecting(&timeout, true).in_doubt(), "nothing was sent");
     }
 }

@@ -11,7 +11,7 @@ const INTERVAL: Duration = Duration::from_secs(5);
 
 /// One sample.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Figures {
+struct ServerFigures {
     used_bytes: i64,
     max_bytes: i64,
     is_persisted: bool,
@@ -20,7 +20,7 @@ struct Figures {
     lag_s: i64,
 }
 
-impl Figures {
+impl ServerFigures {
     /// Parses the response to `INFO memory persistence clients replication`.
     fn parse(info: &str) -> Self {
         let field =
@@ -67,7 +67,7 @@ pub async fn watch_server(link: RedisLink, mut stop: Stop) {
             let mut info = redis::cmd("INFO");
             info.arg(&["memory", "persistence", "clients", "replication"]);
             if let Ok(text) = info.query_async::<String>(&mut connection).await {
-                let figures = Figures::parse(&text);
+                let figures = ServerFigures::parse(&text);
                 figures.export(link.metrics());
                 link.set_tight(figures.is_tight());
             }
@@ -90,10 +90,19 @@ mod tests {
                     # Replication\r\nrole:master\r\nconnected_slaves:2\r\n\
                     slave0:ip=10.0.0.2,port=6379,state=online,offset=5,lag=1\r\n\
                     slave1:ip=10.0.0.3,port=6379,state=online,offset=4,lag=7\r\nslave_read_only:1\r\n";
-        let expected =
-            Figures { used_bytes: 1 << 20, max_bytes: 4 << 20, is_persisted: false, blocked: 3, replicas: 2, lag_s: 7 };
-        assert_eq!(Figures::parse(info), expected);
-        assert!(Figures::parse("").is_persisted && !Figures::parse("used_memory:9\r\nmaxmemory:0\r\n").is_tight());
-        assert!(!expected.is_tight() && Figures { used_bytes: 3_800_000, ..expected }.is_tight());
+        let expected = ServerFigures {
+            used_bytes: 1 << 20,
+            max_bytes: 4 << 20,
+            is_persisted: false,
+            blocked: 3,
+            replicas: 2,
+            lag_s: 7,
+        };
+        assert_eq!(ServerFigures::parse(info), expected);
+        assert!(
+            ServerFigures::parse("").is_persisted
+                && !ServerFigures::parse("used_memory:9\r\nmaxmemory:0\r\n").is_tight()
+        );
+        assert!(!expected.is_tight() && ServerFigures { used_bytes: 3_800_000, ..expected }.is_tight());
     }
 }

@@ -44,29 +44,29 @@ use tokio::{
 
 pub use crate::metrics::RedisCommand;
 pub use check::check;
-pub use failure::Failure;
+pub use failure::RedisFailure;
 pub use figures::watch_server;
 pub use keys::Keys;
-pub use pool::Pooled;
+pub use pool::PooledConnection;
 pub use probe::probe;
 pub use refusal::RefusalKind;
-pub use subscriptions::{ControlCallback, Event, EventReceiver};
+pub use subscriptions::{ChannelEvent, ControlCallback, EventReceiver};
 pub use topology::{Placement, Topology};
 #[cfg(feature = "simulation")]
-pub use transport::{Call, Network, with_network};
+pub use transport::{ConnectCall, Network, with_network};
 
 use crate::{
     config,
-    metrics::{Link, Metrics},
+    metrics::{LinkLabel, Metrics},
     tasks::Tasks,
 };
 use primary::Primary;
-use subscriptions::Subscriptions;
+use subscriptions::ChannelSubscriptions;
 
 /// The links of one replica to one server. Cheap to clone.
 #[derive(Clone)]
 pub struct RedisLink {
-    shared: Arc<Shared>,
+    shared: Arc<LinkShared>,
 }
 
 impl std::fmt::Debug for RedisLink {
@@ -86,13 +86,13 @@ pub struct LinkHealth {
     pub pubsub_down: Duration,
 }
 
-struct Shared {
+struct LinkShared {
     config: config::Redis,
     keys: Keys,
     metrics: Arc<Metrics>,
     primary: Arc<Primary>,
-    pool: pool::Reads,
-    command: ArcSwapOption<Attached>,
+    pool: pool::ReadPool,
+    command: ArcSwapOption<AttachedServer>,
     /// Why there is no command link, if it does not pass by itself.
     obstacle: Mutex<Option<Arc<str>>>,
     /// Since when the command link has been in its current state, up or down.
@@ -111,7 +111,7 @@ struct Shared {
     pubsub_identity: Mutex<Option<Arc<str>>>,
     /// Counts established pub/sub links.
     pubsub_links: watch::Sender<u64>,
-    subscriptions: Subscriptions,
+    subscriptions: ChannelSubscriptions,
     refusals: refusal_log::RefusalLog,
     /// The server's memory is almost full.
     tight: watch::Sender<bool>,
@@ -121,7 +121,7 @@ struct Shared {
 
 /// A connection, and the identity of its server.
 #[derive(Clone)]
-pub struct Attached {
+pub struct AttachedServer {
     pub connection: MultiplexedConnection,
     pub identity: Arc<str>,
 }
@@ -131,17 +131,17 @@ impl RedisLink {
     #[must_use]
     pub fn start(config: &config::Redis, tasks: &Tasks, metrics: Arc<Metrics>) -> Self {
         let now = Instant::now();
-        for link in Link::ALL {
+        for link in LinkLabel::ALL {
             metrics.redis_up.of(*link).set(0);
         }
         let keys = Keys::new(&config.prefix);
         let canary = keys.canary(&uuid::Uuid::new_v4().simple().to_string()[..12]);
         let primary = Arc::new(Primary::new(config));
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(LinkShared {
             config: config.clone(),
-            subscriptions: Subscriptions::new(canary),
+            subscriptions: ChannelSubscriptions::new(canary),
             keys,
-            pool: pool::Reads::new(config, Arc::clone(&primary), Arc::clone(&metrics)),
+            pool: pool::ReadPool::new(config, Arc::clone(&primary), Arc::clone(&metrics)),
             primary,
             metrics,
             command: ArcSwapOption::empty(),
@@ -171,24 +171,24 @@ impl RedisLink {
     /// The shared command link. Only for small, fast commands: a slow one delays all others.
     ///
     /// # Errors
-    /// [`Failure::Disconnected`] while the link is down; nothing was sent.
-    pub fn command(&self) -> Result<MultiplexedConnection, Failure> {
+    /// [`RedisFailure::Disconnected`] while the link is down; nothing was sent.
+    pub fn command(&self) -> Result<MultiplexedConnection, RedisFailure> {
         self.attached().map(|attached| attached.connection)
     }
 
     /// The shared command link, with the identity of its server.
     ///
     /// # Errors
-    /// [`Failure::Disconnected`] while the link is down.
-    pub fn attached(&self) -> Result<Attached, Failure> {
-        self.shared.command.load().as_deref().cloned().ok_or(Failure::Disconnected)
+    /// [`RedisFailure::Disconnected`] while the link is down.
+    pub fn attached(&self) -> Result<AttachedServer, RedisFailure> {
+        self.shared.command.load().as_deref().cloned().ok_or(RedisFailure::Disconnected)
     }
 
     /// A connection of the bounded pool, for reads with large responses and for maintenance commands.
     ///
     /// # Errors
-    /// [`Failure::PoolWait`] if all were busy for the configured wait, or why no connection could be established.
-    pub async fn pooled(&self) -> Result<Pooled, Failure> {
+    /// [`RedisFailure::PoolWait`] if all were busy for the configured wait, or why no connection could be established.
+    pub async fn pooled(&self) -> Result<PooledConnection, RedisFailure> {
         self.shared.pool.get().await
     }
 
@@ -196,20 +196,20 @@ impl RedisLink {
     ///
     /// # Errors
     /// Why it could not be established.
-    pub async fn dedicated(&self, response_timeout: Duration) -> Result<Attached, Failure> {
+    pub async fn dedicated(&self, response_timeout: Duration) -> Result<AttachedServer, RedisFailure> {
         let shared = &self.shared;
         let place = shared.primary.place()?;
         let attempt = connect::establish(&shared.config, &place, "tickgate-dedicated", |_| {});
         let bound = shared.config.connect_timeout + shared.config.response_timeout * 4;
         let connect::Established { mut connection, identity, .. } =
-            tokio::time::timeout(bound, attempt).await.map_err(|_| Failure::TimedOut)??;
+            tokio::time::timeout(bound, attempt).await.map_err(|_| RedisFailure::TimedOut)??;
         connection.set_response_timeout(response_timeout);
-        Ok(Attached { connection, identity })
+        Ok(AttachedServer { connection, identity })
     }
 
     /// Counts a failure, logs its kind at most once a minute, and requests a probe of the command link if the failure
     /// suggests one.
-    pub fn report(&self, failure: &Failure) {
+    pub fn report(&self, failure: &RedisFailure) {
         self.shared.metrics.redis_errors_total.of(failure.label()).inc();
         self.shared.refusals.write(failure);
         if failure.refusal() == Some(RefusalKind::Oom) {
@@ -266,7 +266,7 @@ impl RedisLink {
     }
 
     /// Loads the script on every server to which a command link is established, so that EVALSHA finds it. A server can
-    /// still forget it (SCRIPT FLUSH): [`Failure::NoScript`].
+    /// still forget it (SCRIPT FLUSH): [`RedisFailure::NoScript`].
     pub fn preload(&self, script: &'static str) {
         self.shared.scripts.lock().push(script);
     }
@@ -310,7 +310,7 @@ impl RedisLink {
         self.shared.subscriptions.set_receiver(receiver);
     }
 
-    /// Subscribes to a channel and passes its messages to the receiver, with [`Event::Confirmed`] when the subscription
+    /// Subscribes to a channel and passes its messages to the receiver, with [`ChannelEvent::Confirmed`] when the subscription
     /// is active. Calls are not counted. Survives the loss of the link.
     ///
     /// `owner`: on whose behalf. If many wait, channels of different owners take turns.
@@ -348,7 +348,7 @@ impl RedisLink {
     }
 }
 
-impl Shared {
+impl LinkShared {
     fn is_one_server(&self) -> bool {
         let command = self.identities.borrow();
         let pubsub = self.pubsub_identity.lock();
@@ -363,7 +363,7 @@ impl Shared {
         if before != generation && before != 0 {
             self.pool.renew();
             self.changes.send_modify(|changes| *changes += 1);
-            self.subscriptions.emit(Event::GenerationChanged);
+            self.subscriptions.emit(ChannelEvent::GenerationChanged);
         }
     }
 }

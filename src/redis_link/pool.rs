@@ -16,8 +16,8 @@ use redis::{AsyncConnectionConfig, ConnectionInfo, RedisError, aio::MultiplexedC
 #[cfg(feature = "simulation")]
 use super::transport;
 use super::{
-    Failure, connect,
-    primary::{Place, Primary},
+    RedisFailure, connect,
+    primary::{Primary, PrimaryAddress},
 };
 use crate::{
     config::{self, Access},
@@ -57,16 +57,16 @@ impl managed::Manager for Manager {
 }
 
 /// A connection of the pool, returned when it is dropped.
-pub struct Pooled(Object<Manager>);
+pub struct PooledConnection(Object<Manager>);
 
-impl Pooled {
+impl PooledConnection {
     /// Closes the connection: a late response on it must not reach the next reader.
     pub(crate) fn discard(self) {
         drop(Object::take(self.0));
     }
 }
 
-impl Deref for Pooled {
+impl Deref for PooledConnection {
     type Target = MultiplexedConnection;
 
     fn deref(&self) -> &MultiplexedConnection {
@@ -74,31 +74,31 @@ impl Deref for Pooled {
     }
 }
 
-impl DerefMut for Pooled {
+impl DerefMut for PooledConnection {
     fn deref_mut(&mut self) -> &mut MultiplexedConnection {
         &mut self.0
     }
 }
 
 /// A bounded pool that is created on first use, and again when the server, its address or certificates change.
-pub(super) struct Reads {
+pub(super) struct ReadPool {
     config: config::Redis,
     metrics: Arc<Metrics>,
     primary: Arc<Primary>,
-    pool: Mutex<Option<Made>>,
+    pool: Mutex<Option<BuiltPool>>,
     /// Connections established before this may lead to a replaced server.
     valid_since: Arc<Mutex<Instant>>,
 }
 
 /// A pool, and the settings of its connections.
 #[derive(Clone)]
-struct Made {
+struct BuiltPool {
     pool: Pool,
     access: Arc<Access>,
-    place: Place,
+    place: PrimaryAddress,
 }
 
-impl Reads {
+impl ReadPool {
     pub(super) fn new(config: &config::Redis, primary: Arc<Primary>, metrics: Arc<Metrics>) -> Self {
         Self {
             config: config.clone(),
@@ -110,15 +110,15 @@ impl Reads {
     }
 
     /// Waits for a free connection, at most for the configured time.
-    pub(super) async fn get(&self) -> Result<Pooled, Failure> {
-        let Made { pool, access, .. } = self.pool()?;
+    pub(super) async fn get(&self) -> Result<PooledConnection, RedisFailure> {
+        let BuiltPool { pool, access, .. } = self.pool()?;
         let timer = self.metrics.redis_pool_wait_seconds.start_timer();
         let mut connection = pool.get().await;
         if matches!(connection, Err(PoolError::Backend(_))) && self.forget_changed(&access) {
             connection = self.pool()?.pool.get().await;
         }
         timer.observe_duration();
-        Ok(Pooled(connection?))
+        Ok(PooledConnection(connection?))
     }
 
     /// Whether the settings of connections changed: then the pool is created again.
@@ -138,7 +138,7 @@ impl Reads {
         }
     }
 
-    fn pool(&self) -> Result<Made, Failure> {
+    fn pool(&self) -> Result<BuiltPool, RedisFailure> {
         let place = self.primary.place()?;
         let mut slot = self.pool.lock();
         if let Some(made) = &*slot
@@ -165,7 +165,7 @@ impl Reads {
             .pre_recycle(fresh)
             .runtime(Runtime::Tokio1)
             .build()
-            .map_err(|error| Failure::Other(error.to_string().into()))?;
-        Ok(slot.insert(Made { pool, access, place }).clone())
+            .map_err(|error| RedisFailure::Other(error.to_string().into()))?;
+        Ok(slot.insert(BuiltPool { pool, access, place }).clone())
     }
 }

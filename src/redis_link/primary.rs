@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::Failure;
+use super::RedisFailure;
 use crate::config::{self, ServerAddress};
 
 /// The address of a server that sentinels name; `None`: the configured one.
-pub(super) type Place = Option<Arc<ServerAddress>>;
+pub(super) type PrimaryAddress = Option<Arc<ServerAddress>>;
 
 /// What is known now. Changed only by `sentinels`.
 #[derive(Debug)]
 pub(super) struct Primary {
-    place: watch::Sender<Result<Place, Failure>>,
+    place: watch::Sender<Result<PrimaryAddress, RedisFailure>>,
     /// Counts requests to ask the sentinels now.
     questions: watch::Sender<u64>,
 }
@@ -22,7 +22,7 @@ impl Primary {
     /// Before the first answer of a sentinel.
     pub(super) fn new(config: &config::Redis) -> Self {
         let place = match config.access().sentinels {
-            Some(_) => Err(Failure::NoPrimary("no sentinel has answered yet".into())),
+            Some(_) => Err(RedisFailure::NoPrimary("no sentinel has answered yet".into())),
             None => Ok(None),
         };
         Self { place: watch::Sender::new(place), questions: watch::Sender::new(0) }
@@ -31,13 +31,13 @@ impl Primary {
     /// Where to connect now.
     ///
     /// # Errors
-    /// [`Failure::NoPrimary`] if the sentinels have named no server.
-    pub(super) fn place(&self) -> Result<Place, Failure> {
+    /// [`RedisFailure::NoPrimary`] if the sentinels have named no server.
+    pub(super) fn place(&self) -> Result<PrimaryAddress, RedisFailure> {
         self.place.borrow().clone()
     }
 
     /// A verdict of the sentinels. True if it is a new one.
-    pub(super) fn set(&self, place: Result<Place, Failure>) -> bool {
+    pub(super) fn set(&self, place: Result<PrimaryAddress, RedisFailure>) -> bool {
         self.place.send_if_modified(|before| {
             let is_new = *before != place;
             *before = place;
@@ -46,7 +46,7 @@ impl Primary {
     }
 
     /// Resolves when the sentinels name another server than `place`.
-    pub(super) async fn moved_from(&self, place: &Place) {
+    pub(super) async fn moved_from(&self, place: &PrimaryAddress) {
         // The sender is `self`, so the wait can't fail.
         let _ = self.place.subscribe().wait_for(|now| now.as_ref().is_ok_and(|now| now != place)).await;
     }
@@ -71,7 +71,7 @@ impl Primary {
 mod tests {
     use super::*;
 
-    fn at(port: u16) -> Place {
+    fn at(port: u16) -> PrimaryAddress {
         Some(Arc::new(ServerAddress { host: "h".into(), port }))
     }
 
@@ -82,7 +82,7 @@ mod tests {
         let moved = primary.moved_from(&one);
         tokio::pin!(moved);
         assert!(!primary.set(Ok(at(1))));
-        assert!(primary.set(Err(Failure::NoPrimary("doubt".into()))));
+        assert!(primary.set(Err(RedisFailure::NoPrimary("doubt".into()))));
         assert!(futures_util::poll!(&mut moved).is_pending(), "doubt closes no link that works");
         assert!(primary.set(Ok(at(2))));
         moved.await;

@@ -17,12 +17,15 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use super::{Event, Failure, Shared, backoff::Backoff, command::Outage, connect, primary::Place, server};
+use super::{
+    ChannelEvent, LinkShared, RedisFailure, backoff::LinkBackoff, command::Outage, connect, primary::PrimaryAddress,
+    server,
+};
 use crate::{
     clock,
     defect::{self, Defect},
     fairness::Stride,
-    metrics::Link,
+    metrics::LinkLabel,
     tasks::Stop,
 };
 
@@ -33,32 +36,32 @@ const STEP_MAX: usize = 1000;
 const BUSY_PATIENCE: u32 = 5;
 
 /// What the link's socket task reports to the supervisor.
-struct Watch {
+struct LinkWatch {
     /// False after the link is abandoned: what its task still delivers is dropped.
     alive: AtomicBool,
     ended: Notify,
-    seen: Mutex<Seen>,
+    seen: Mutex<SocketReport>,
 }
 
 #[derive(Clone, Copy)]
-struct Seen {
+struct SocketReport {
     canary: Instant,
     anything: Instant,
     canaries: u64,
 }
 
 /// Connects, subscribes, watches, reconnects, until the replica stops.
-pub(super) async fn supervise(shared: Arc<Shared>, mut stop: Stop) {
-    let mut backoff = Backoff::default();
+pub(super) async fn supervise(shared: Arc<LinkShared>, mut stop: Stop) {
+    let mut backoff = LinkBackoff::default();
     let mut outage = Outage::new("pubsub");
     while !stop.stopping() {
-        let watch = Arc::new(Watch::new());
+        let watch = Arc::new(LinkWatch::new());
         let failure = tokio::select! {
             failure = serve(&shared, &watch, &mut outage) => failure,
             () = stop.wait() => return,
         };
         let stood = watch.alive.swap(false, Ordering::SeqCst);
-        shared.metrics.redis_up.of(Link::PubSub).set(0);
+        shared.metrics.redis_up.of(LinkLabel::PubSub).set(0);
         *shared.pubsub_identity.lock() = None;
         shared.pubsub_down_since.lock().get_or_insert_with(Instant::now);
         if outage.report(&shared, &failure) {
@@ -77,18 +80,23 @@ pub(super) async fn supervise(shared: Arc<Shared>, mut stop: Stop) {
 }
 
 /// One link from its start to its end; returns why it ended.
-async fn serve(shared: &Arc<Shared>, watch: &Arc<Watch>, outage: &mut Outage) -> Failure {
+async fn serve(shared: &Arc<LinkShared>, watch: &Arc<LinkWatch>, outage: &mut Outage) -> RedisFailure {
     let place = match shared.primary.place() {
         Ok(place) => place,
         Err(failure) => return failure,
     };
     tokio::select! {
         failure = serve_at(shared, watch, outage, &place) => failure,
-        () = shared.primary.moved_from(&place) => Failure::Superseded,
+        () = shared.primary.moved_from(&place) => RedisFailure::Superseded,
     }
 }
 
-async fn serve_at(shared: &Arc<Shared>, watch: &Arc<Watch>, outage: &mut Outage, place: &Place) -> Failure {
+async fn serve_at(
+    shared: &Arc<LinkShared>,
+    watch: &Arc<LinkWatch>,
+    outage: &mut Outage,
+    place: &PrimaryAddress,
+) -> RedisFailure {
     let (connection, identity) = match connect(shared, watch, place).await {
         Ok(connected) => connected,
         Err(failure) => return failure,
@@ -97,20 +105,20 @@ async fn serve_at(shared: &Arc<Shared>, watch: &Arc<Watch>, outage: &mut Outage,
     watch.alive.store(true, Ordering::SeqCst);
     watch.seen_now();
     outage.over();
-    shared.metrics.redis_reconnects_total.of(Link::PubSub).inc();
+    shared.metrics.redis_reconnects_total.of(LinkLabel::PubSub).inc();
     attend(shared, watch, connection, &identity).await
 }
 
 async fn connect(
-    shared: &Arc<Shared>,
-    watch: &Arc<Watch>,
-    place: &Place,
-) -> Result<(MultiplexedConnection, Arc<str>), Failure> {
+    shared: &Arc<LinkShared>,
+    watch: &Arc<LinkWatch>,
+    place: &PrimaryAddress,
+) -> Result<(MultiplexedConnection, Arc<str>), RedisFailure> {
     let (owner, link) = (Arc::clone(shared), Arc::clone(watch));
     let push = move |info: PushInfo| link.take(&owner, info);
     let attempt = connect::establish(&shared.config, place, "tickgate-pubsub", push);
     let bound = shared.config.connect_timeout + shared.config.response_timeout * 4;
-    let established = timeout(bound, attempt).await.map_err(|_| Failure::TimedOut)??;
+    let established = timeout(bound, attempt).await.map_err(|_| RedisFailure::TimedOut)??;
     *shared.pubsub_identity.lock() = Some(Arc::clone(&established.identity));
     // If the command link leads elsewhere, one of the two is wrong.
     shared.suspicion.notify_one();
@@ -119,7 +127,12 @@ async fn connect(
 
 /// Updates the subscriptions and watches the link at the same time: the watch detects a link that no longer responds to
 /// a SUBSCRIBE.
-async fn attend(shared: &Shared, watch: &Watch, connection: MultiplexedConnection, identity: &str) -> Failure {
+async fn attend(
+    shared: &LinkShared,
+    watch: &LinkWatch,
+    connection: MultiplexedConnection,
+    identity: &str,
+) -> RedisFailure {
     let mut prober = connection.clone();
     tokio::select! {
         failure = keep_subscribed(shared, connection) => failure,
@@ -127,16 +140,16 @@ async fn attend(shared: &Shared, watch: &Watch, connection: MultiplexedConnectio
     }
 }
 
-async fn keep_subscribed(shared: &Shared, mut connection: MultiplexedConnection) -> Failure {
+async fn keep_subscribed(shared: &LinkShared, mut connection: MultiplexedConnection) -> RedisFailure {
     // Responses may wait behind many messages; the watch detects silence.
     connection.set_response_timeout(shared.config.canary_timeout * BUSY_PATIENCE);
     match subscribe_all(shared, &mut connection).await {
         Ok(never) => match never {},
-        Err(error) => Failure::of(&error),
+        Err(error) => RedisFailure::of(&error),
     }
 }
 
-async fn subscribe_all(shared: &Shared, connection: &mut MultiplexedConnection) -> RedisResult<Infallible> {
+async fn subscribe_all(shared: &LinkShared, connection: &mut MultiplexedConnection) -> RedisResult<Infallible> {
     let mut stride = Stride::new(STEP_MIN, STEP_MAX);
     // The control channels first: a verified link receives them.
     send_step(shared, connection, &mut stride).await?;
@@ -149,7 +162,11 @@ async fn subscribe_all(shared: &Shared, connection: &mut MultiplexedConnection) 
 }
 
 /// Sends a chunk of the changes. False if nothing is left.
-async fn send_step(shared: &Shared, connection: &mut MultiplexedConnection, stride: &mut Stride) -> RedisResult<bool> {
+async fn send_step(
+    shared: &LinkShared,
+    connection: &mut MultiplexedConnection,
+    stride: &mut Stride,
+) -> RedisResult<bool> {
     let names = |channels: &[Arc<str>]| channels.iter().map(ToString::to_string).collect::<Vec<_>>();
     let step = shared.subscriptions.step(stride.count());
     let began = Instant::now();
@@ -174,33 +191,33 @@ async fn send_step(shared: &Shared, connection: &mut MultiplexedConnection, stri
 /// Watches the canary, and queries the server's role: that detects a dead path or a demoted server even while there is
 /// no command link to send a canary.
 async fn keep_proven(
-    shared: &Shared,
-    watch: &Watch,
+    shared: &LinkShared,
+    watch: &LinkWatch,
     connection: &mut MultiplexedConnection,
     identity: &str,
-) -> Failure {
+) -> RedisFailure {
     if defect::is(Defect::NoCanary) {
         watch.ended.notified().await;
-        return Failure::Closed;
+        return RedisFailure::Closed;
     }
     let mut probe_at = Instant::now() + shared.config.canary_interval;
     loop {
         tokio::select! {
-            () = watch.ended.notified() => return Failure::Closed,
+            () = watch.ended.notified() => return RedisFailure::Closed,
             () = sleep_until(probe_at.min(watch.deadline(shared))) => {}
         }
         if Instant::now() >= watch.deadline(shared) {
-            return Failure::Other("the canary did not return".into());
+            return RedisFailure::Other("the canary did not return".into());
         }
         if !shared.is_one_server() {
-            return Failure::Other("the two links lead to different servers".into());
+            return RedisFailure::Other("the two links lead to different servers".into());
         }
         if Instant::now() >= probe_at {
             let before = watch.seen.lock().anything;
             match connect::check_place(connection, identity).await {
                 Ok(()) => {}
                 // The response waits behind messages that still flow: busy, not dead.
-                Err(Failure::TimedOut) if watch.seen.lock().anything > before => {}
+                Err(RedisFailure::TimedOut) if watch.seen.lock().anything > before => {}
                 Err(failure) => return failure,
             }
             probe_at = Instant::now() + shared.config.canary_interval;
@@ -209,7 +226,7 @@ async fn keep_proven(
 }
 
 /// Publishes this replica's canary over the command link, at every interval and whenever a link waits for verification.
-pub(super) async fn publish_canaries(shared: Arc<Shared>, mut stop: Stop) {
+pub(super) async fn publish_canaries(shared: Arc<LinkShared>, mut stop: Stop) {
     while !stop.stopping() {
         let attached = shared.command.load_full();
         if let Some(mut connection) = attached.map(|attached| attached.connection.clone()) {
@@ -219,7 +236,7 @@ pub(super) async fn publish_canaries(shared: Arc<Shared>, mut stop: Stop) {
                 redis::cmd("TIME").query_async::<(u64, u64)>(&mut clock).await.map(|time| (time, clock::unix_us()))
             };
             let (published, time) = tokio::join!(canary.query_async::<Value>(&mut connection), asked);
-            if published.is_err_and(|error| Failure::of(&error).accuses_link()) {
+            if published.is_err_and(|error| RedisFailure::of(&error).accuses_link()) {
                 shared.suspicion.notify_one();
             }
             if let Ok(((seconds, micros), received_us)) = time
@@ -242,13 +259,13 @@ fn canary_clock() -> u64 {
     u64::try_from(START.get_or_init(Instant::now).elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
-impl Watch {
+impl LinkWatch {
     fn new() -> Self {
         let now = Instant::now();
         Self {
             alive: AtomicBool::new(false),
             ended: Notify::new(),
-            seen: Mutex::new(Seen { canary: now, anything: now, canaries: 0 }),
+            seen: Mutex::new(SocketReport { canary: now, anything: now, canaries: 0 }),
         }
     }
 
@@ -259,19 +276,19 @@ impl Watch {
     }
 
     /// When the link counts as dead. Not soon while no canary can be sent.
-    fn deadline(&self, shared: &Shared) -> Instant {
+    fn deadline(&self, shared: &LinkShared) -> Instant {
         let timeout = shared.config.canary_timeout;
         if shared.command.load().is_none() {
             return Instant::now() + timeout;
         }
-        let Seen { canary, anything, .. } = *self.seen.lock();
+        let SocketReport { canary, anything, .. } = *self.seen.lock();
         let due = canary.max(*shared.command_since.lock()) + timeout;
         // Messages after the last canary mean that the replica is busy, for a limited time.
         due.max((anything + timeout).min(due + timeout * (BUSY_PATIENCE - 1)))
     }
 
     /// Handles what the server sends unprompted. Runs in the connection's own task: never blocks.
-    fn take(&self, shared: &Shared, info: PushInfo) {
+    fn take(&self, shared: &LinkShared, info: PushInfo) {
         let PushInfo { kind, data } = info;
         if kind == PushKind::Disconnection {
             self.ended.notify_one();
@@ -301,7 +318,7 @@ impl Watch {
         }
     }
 
-    fn take_canary(&self, shared: &Shared, sent: Option<Value>) {
+    fn take_canary(&self, shared: &LinkShared, sent: Option<Value>) {
         if !self.alive.load(Ordering::Relaxed) {
             return;
         }
@@ -322,17 +339,17 @@ impl Watch {
     }
 }
 
-impl Shared {
+impl LinkShared {
     /// The first canary returned: the link works in both directions.
     fn prove_pubsub(&self) {
         *self.pubsub_down_since.lock() = None;
-        self.metrics.redis_up.of(Link::PubSub).set(1);
+        self.metrics.redis_up.of(LinkLabel::PubSub).set(1);
         self.pubsub_links.send_modify(|links| *links += 1);
     }
 
     fn confirmed(&self, channel: &str) {
         if !self.subscriptions.is_control(channel) {
-            self.subscriptions.emit(Event::Confirmed { channel });
+            self.subscriptions.emit(ChannelEvent::Confirmed { channel });
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::Failure;
+use super::RedisFailure;
 use crate::{log_limit::LogLimit, metrics::RedisError};
 
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -20,7 +20,7 @@ impl Default for RefusalLog {
 
 impl RefusalLog {
     /// Logs the failure unless one of its kind was logged within the last minute.
-    pub(super) fn write(&self, failure: &Failure) {
+    pub(super) fn write(&self, failure: &RedisFailure) {
         // Links log their own failures, and a script that Redis forgot is loaded again.
         if failure.label() == RedisError::Closed || failure.is_no_script() {
             return;

@@ -20,12 +20,12 @@ use tokio::{
 };
 
 use super::{
-    Failure, Shared,
-    backoff::Backoff,
+    LinkShared, RedisFailure,
+    backoff::LinkBackoff,
     connect,
-    primary::Place,
+    primary::PrimaryAddress,
     transport,
-    verdict::{self, Answer, Doubt},
+    verdict::{self, PrimaryDoubt, SentinelAnswer},
 };
 use crate::{
     config::{self, Sentinels, ServerAddress},
@@ -36,21 +36,21 @@ use crate::{
 const REMINDER: Duration = Duration::from_secs(30);
 
 /// The answer of a sentinel that has not been asked yet.
-const NOT_ASKED: Result<Answer, Failure> = Err(Failure::Disconnected);
+const NOT_ASKED: Result<SentinelAnswer, RedisFailure> = Err(RedisFailure::Disconnected);
 
 /// The last answer of each sentinel, and the decision.
-struct Answers {
-    of_sentinels: Vec<Result<Answer, Failure>>,
+struct SentinelAnswers {
+    of_sentinels: Vec<Result<SentinelAnswer, RedisFailure>>,
     /// Greatest config epoch that was followed.
     seen: u64,
-    doubt: Option<(Doubt, Instant)>,
+    doubt: Option<(PrimaryDoubt, Instant)>,
 }
 
 /// Asks all sentinels until the replica stops. Returns at once if there are none.
-pub(super) async fn follow(shared: Arc<Shared>, mut stop: Stop) {
+pub(super) async fn follow(shared: Arc<LinkShared>, mut stop: Stop) {
     let Some(sentinels) = shared.config.access().sentinels.clone() else { return };
     let of_sentinels = vec![NOT_ASKED; sentinels.addresses.len()];
-    let answers = Mutex::new(Answers { of_sentinels, seen: 0, doubt: None });
+    let answers = Mutex::new(SentinelAnswers { of_sentinels, seen: 0, doubt: None });
     let asking = (0..sentinels.addresses.len()).map(|at| keep_asking(&shared, &answers, at));
     tokio::select! {
         _ = join_all(asking) => {}
@@ -62,24 +62,24 @@ pub(super) async fn follow(shared: Arc<Shared>, mut stop: Stop) {
 ///
 /// # Errors
 /// Why it is not known.
-pub(super) async fn find(config: &config::Redis) -> Result<Place, Failure> {
+pub(super) async fn find(config: &config::Redis) -> Result<PrimaryAddress, RedisFailure> {
     let access = config.access();
     let Some(sentinels) = &access.sentinels else { return Ok(None) };
     let asked = sentinels.addresses.iter().map(|address| async move {
         let bound = config.connect_timeout + config.response_timeout;
         let question = async { ask(&mut open(config, address, |_| {}).await?, &sentinels.name).await };
-        timeout(bound, question).await.unwrap_or(Err(Failure::TimedOut))
+        timeout(bound, question).await.unwrap_or(Err(RedisFailure::TimedOut))
     });
     judge(&join_all(asked).await, sentinels, 0).map(|answer| place(sentinels, answer)).map_err(|(_, failure)| failure)
 }
 
-fn place(sentinels: &Sentinels, answer: &Answer) -> Place {
+fn place(sentinels: &Sentinels, answer: &SentinelAnswer) -> PrimaryAddress {
     Some(Arc::new(sentinels.reachable(&answer.primary)))
 }
 
 /// Keeps a connection to one sentinel, and records its last answer.
-async fn keep_asking(shared: &Shared, answers: &Mutex<Answers>, at: usize) {
-    let mut backoff = Backoff::default();
+async fn keep_asking(shared: &LinkShared, answers: &Mutex<SentinelAnswers>, at: usize) {
+    let mut backoff = LinkBackoff::default();
     let mut is_logged = false;
     loop {
         let Some(sentinels) = shared.config.access().sentinels.clone() else { return };
@@ -95,12 +95,12 @@ async fn keep_asking(shared: &Shared, answers: &Mutex<Answers>, at: usize) {
 
 /// One connection from its start to its end; returns why it ended.
 async fn ask_until_lost(
-    shared: &Shared,
-    answers: &Mutex<Answers>,
+    shared: &LinkShared,
+    answers: &Mutex<SentinelAnswers>,
     (at, address): (usize, &ServerAddress),
     sentinels: &Sentinels,
-    (backoff, is_logged): (&mut Backoff, &mut bool),
-) -> Failure {
+    (backoff, is_logged): (&mut LinkBackoff, &mut bool),
+) -> RedisFailure {
     let config = &shared.config;
     let (ended, primary) = (Arc::new(Notify::new()), Arc::clone(&shared.primary));
     let signal = Arc::clone(&ended);
@@ -110,13 +110,13 @@ async fn ask_until_lost(
         _ => {}
     };
     let opened = timeout(config.connect_timeout, open(config, address, push)).await;
-    let mut connection = match opened.unwrap_or(Err(Failure::TimedOut)) {
+    let mut connection = match opened.unwrap_or(Err(RedisFailure::TimedOut)) {
         Ok(connection) => connection,
         Err(failure) => return failure,
     };
     // Before the first question, so that no failover between the two is missed.
     if let Err(error) = connection.subscribe("+switch-master").await {
-        return Failure::of(&error);
+        return RedisFailure::of(&error);
     }
     let mut questions = shared.primary.questions();
     loop {
@@ -131,7 +131,7 @@ async fn ask_until_lost(
             Err(failure) => return failure,
         }
         tokio::select! {
-            () = ended.notified() => return Failure::Closed,
+            () = ended.notified() => return RedisFailure::Closed,
             _ = questions.changed() => {}
             () = sleep(config.canary_interval) => {}
         }
@@ -142,7 +142,7 @@ async fn open(
     config: &config::Redis,
     address: &ServerAddress,
     push: impl Fn(PushInfo) + Send + Sync + 'static,
-) -> Result<MultiplexedConnection, Failure> {
+) -> Result<MultiplexedConnection, RedisFailure> {
     let info = connect::sentinel_info(config, address)?;
     let settings = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(config.connect_timeout))
@@ -152,72 +152,81 @@ async fn open(
             Ok::<(), ()>(())
         });
     let is_tls = config.access().is_tls();
-    transport::open(&info, &settings, "tickgate-sentinel").await.map_err(|error| Failure::of_connecting(&error, is_tls))
+    transport::open(&info, &settings, "tickgate-sentinel")
+        .await
+        .map_err(|error| RedisFailure::of_connecting(&error, is_tls))
 }
 
 /// The epoch before the address: at worst the address is newer than its epoch.
-async fn ask(connection: &mut MultiplexedConnection, name: &str) -> Result<Answer, Failure> {
-    type Fields = HashMap<String, String>;
+async fn ask(connection: &mut MultiplexedConnection, name: &str) -> Result<SentinelAnswer, RedisFailure> {
+    type SentinelFields = HashMap<String, String>;
     let question = |word: &str| redis::cmd("SENTINEL").arg(word).arg(name).to_owned();
     let mut pipeline = redis::pipe();
     for word in ["MASTER", "REPLICAS", "GET-MASTER-ADDR-BY-NAME"] {
         pipeline.add_command(question(word));
     }
-    let answered = pipeline.query_async::<(Fields, Vec<Fields>, Option<(String, u16)>)>(connection).await;
+    let answered =
+        pipeline.query_async::<(SentinelFields, Vec<SentinelFields>, Option<(String, u16)>)>(connection).await;
     let (master, replicas, primary) = answered.map_err(|error| explained(&error, name))?;
     let (host, port) = primary.ok_or_else(|| unknown(name))?;
     let known = std::iter::once(&master).chain(&replicas).filter_map(|fields| {
         Some(ServerAddress { host: fields.get("ip")?.clone(), port: fields.get("port")?.parse().ok()? })
     });
     let epoch = master.get("config-epoch").and_then(|text| text.parse().ok()).unwrap_or(0);
-    Ok(Answer { primary: ServerAddress { host, port }, epoch, known: known.collect() })
+    Ok(SentinelAnswer { primary: ServerAddress { host, port }, epoch, known: known.collect() })
 }
 
-fn explained(error: &redis::RedisError, name: &str) -> Failure {
+fn explained(error: &redis::RedisError, name: &str) -> RedisFailure {
     let text = error.to_string();
     if text.contains("No such master") {
         unknown(name)
     } else if text.contains("unknown command") {
-        Failure::NoPrimary("redis.addresses names a server that is not a sentinel".into())
+        RedisFailure::NoPrimary("redis.addresses names a server that is not a sentinel".into())
     } else {
-        Failure::of(error)
+        RedisFailure::of(error)
     }
 }
 
-fn unknown(name: &str) -> Failure {
-    Failure::NoPrimary(format!("the sentinel does not know the name {name:?}").into())
+fn unknown(name: &str) -> RedisFailure {
+    RedisFailure::NoPrimary(format!("the sentinel does not know the name {name:?}").into())
 }
 
 /// The answer to follow, or the doubt with its text.
 fn judge<'a>(
-    answers: &'a [Result<Answer, Failure>],
+    answers: &'a [Result<SentinelAnswer, RedisFailure>],
     sentinels: &Sentinels,
     seen: u64,
-) -> Result<&'a Answer, (Doubt, Failure)> {
+) -> Result<&'a SentinelAnswer, (PrimaryDoubt, RedisFailure)> {
     let given: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().ok()).cloned().collect();
     match verdict::decide(&given, sentinels.addresses.len(), seen) {
         Ok(found) => {
             let found = answers.iter().filter_map(|answer| answer.as_ref().ok()).find(|answer| *answer == found);
-            found.ok_or((Doubt::Silence, Failure::Disconnected))
+            found.ok_or((PrimaryDoubt::Silence, RedisFailure::Disconnected))
         }
         // The reason why none answers is more useful than the fact.
-        Err(Doubt::Silence) => {
-            let told = |failure: &&Failure| matches!(failure, Failure::NoPrimary(_));
+        Err(PrimaryDoubt::Silence) => {
+            let told = |failure: &&RedisFailure| matches!(failure, RedisFailure::NoPrimary(_));
             let failures = || answers.iter().filter_map(|answer| answer.as_ref().err());
             let failure = failures().find(told).or_else(|| failures().next());
             let text = failure.map_or_else(String::new, |failure| format!(": {failure}"));
-            Err((Doubt::Silence, Failure::NoPrimary(format!("{}{text}", Doubt::Silence).into())))
+            Err((PrimaryDoubt::Silence, RedisFailure::NoPrimary(format!("{}{text}", PrimaryDoubt::Silence).into())))
         }
         Err(doubt) => {
-            let failure = Failure::NoPrimary(doubt.to_string().into());
+            let failure = RedisFailure::NoPrimary(doubt.to_string().into());
             Err((doubt, failure))
         }
     }
 }
 
-impl Answers {
+impl SentinelAnswers {
     /// Records the answer of one sentinel, and acts on all of them.
-    fn record(&mut self, shared: &Shared, sentinels: &Sentinels, at: usize, answer: Result<Answer, Failure>) {
+    fn record(
+        &mut self,
+        shared: &LinkShared,
+        sentinels: &Sentinels,
+        at: usize,
+        answer: Result<SentinelAnswer, RedisFailure>,
+    ) {
         self.of_sentinels[at] = answer;
         let answering = self.of_sentinels.iter().filter(|answer| answer.is_ok()).count();
         shared.metrics.redis_sentinels.set(i64::try_from(answering).unwrap_or(i64::MAX));
@@ -231,7 +240,7 @@ impl Answers {
         }
     }
 
-    fn follow(&mut self, shared: &Shared, sentinels: &Sentinels, answer: &Answer) {
+    fn follow(&mut self, shared: &LinkShared, sentinels: &Sentinels, answer: &SentinelAnswer) {
         (self.seen, self.doubt) = (answer.epoch, None);
         shared.metrics.redis_sentinels_doubt.set(0);
         let place = place(sentinels, answer);
@@ -240,13 +249,13 @@ impl Answers {
             if was_known {
                 shared.metrics.redis_primary_moves_total.inc();
             }
-            let Answer { primary, epoch, .. } = answer;
+            let SentinelAnswer { primary, epoch, .. } = answer;
             tracing::info!(%primary, epoch, "the sentinels name the primary");
         }
     }
 
     /// A primary that was named stays: its links are still proven by themselves.
-    fn doubt(&mut self, shared: &Shared, doubt: Doubt, failure: &Failure) {
+    fn doubt(&mut self, shared: &LinkShared, doubt: PrimaryDoubt, failure: &RedisFailure) {
         let now = Instant::now();
         let is_logged_already = matches!(&self.doubt, Some((before, at)) if *before == doubt && now - *at < REMINDER);
         shared.metrics.redis_sentinels_doubt.set(1);

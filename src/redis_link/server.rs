@@ -8,21 +8,21 @@ const VERSION_MIN: (u32, u32) = (7, 0);
 
 /// The responses to `INFO server` and `INFO replication`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Server {
+pub(super) struct ServerInfo {
     pub(super) version: Arc<str>,
     pub(super) is_supported: bool,
-    pub(super) mode: Mode,
+    pub(super) mode: ServerKind,
 }
 
 /// What kind of server it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mode {
+pub(super) enum ServerKind {
     Standalone,
     Cluster,
     Sentinel,
 }
 
-impl Server {
+impl ServerInfo {
     /// Parses the response to `INFO server`.
     pub(super) fn parse(info: &str) -> Self {
         let (name, version) = match field(info, "valkey_version") {
@@ -31,11 +31,15 @@ impl Server {
         };
         let mut numbers = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
         let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-        Self { version: format!("{name} {version}").into(), is_supported: found >= VERSION_MIN, mode: Mode::of(info) }
+        Self {
+            version: format!("{name} {version}").into(),
+            is_supported: found >= VERSION_MIN,
+            mode: ServerKind::of(info),
+        }
     }
 }
 
-impl Mode {
+impl ServerKind {
     /// Parses the response to `INFO server`.
     fn of(info: &str) -> Self {
         // Valkey writes `server_mode` once its compatibility with Redis is switched off.
@@ -74,21 +78,24 @@ mod tests {
 
     #[test]
     fn versions_of_both_servers_are_parsed() {
-        let redis = Server::parse("# Server\r\nredis_version:7.0.15\r\nrun_id:abc\r\n");
-        let expected = Server { version: "redis 7.0.15".into(), is_supported: true, mode: Mode::Standalone };
+        let redis = ServerInfo::parse("# Server\r\nredis_version:7.0.15\r\nrun_id:abc\r\n");
+        let expected = ServerInfo { version: "redis 7.0.15".into(), is_supported: true, mode: ServerKind::Standalone };
         assert_eq!(redis, expected);
-        assert!(!Server::parse("redis_version:6.2.14\r\nrun_id:x\r\n").is_supported);
-        let valkey = Server::parse("redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.0.1\r\n");
+        assert!(!ServerInfo::parse("redis_version:6.2.14\r\nrun_id:x\r\n").is_supported);
+        let valkey = ServerInfo::parse("redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.0.1\r\n");
         assert_eq!((&*valkey.version, valkey.is_supported), ("valkey 8.0.1", true));
-        assert!(!Server::parse("").is_supported);
+        assert!(!ServerInfo::parse("").is_supported);
     }
 
     #[test]
     fn the_kind_of_server_is_parsed() {
-        let mode = |line: &str| Server::parse(&format!("redis_version:7.0.15\r\n{line}\r\nos:Linux\r\n")).mode;
-        assert_eq!(mode("redis_mode:standalone"), Mode::Standalone);
-        assert_eq!((mode("redis_mode:cluster"), mode("server_mode:cluster")), (Mode::Cluster, Mode::Cluster));
-        assert_eq!(mode("redis_mode:sentinel"), Mode::Sentinel);
+        let mode = |line: &str| ServerInfo::parse(&format!("redis_version:7.0.15\r\n{line}\r\nos:Linux\r\n")).mode;
+        assert_eq!(mode("redis_mode:standalone"), ServerKind::Standalone);
+        assert_eq!(
+            (mode("redis_mode:cluster"), mode("server_mode:cluster")),
+            (ServerKind::Cluster, ServerKind::Cluster)
+        );
+        assert_eq!(mode("redis_mode:sentinel"), ServerKind::Sentinel);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::fairness::Rounds;
 
 /// Events of followed channels.
 #[derive(Debug)]
-pub enum Event<'a> {
+pub enum ChannelEvent<'a> {
     /// A message on a followed channel.
     Message { channel: &'a str, payload: Vec<u8> },
     /// The subscription is active: everything published from now on arrives.
@@ -28,17 +28,17 @@ pub enum Event<'a> {
 }
 
 /// Called for each event in the link's own task. Must not block.
-pub type EventReceiver = Box<dyn Fn(Event<'_>) + Send + Sync>;
+pub type EventReceiver = Box<dyn Fn(ChannelEvent<'_>) + Send + Sync>;
 
 /// Called with each message of a control channel in the link's own task. Must not block.
 pub type ControlCallback = Arc<dyn Fn(&[u8]) + Send + Sync>;
 
 /// All channels of the link.
-pub(super) struct Subscriptions {
+pub(super) struct ChannelSubscriptions {
     canary: String,
     receiver: std::sync::OnceLock<EventReceiver>,
     controls: RwLock<HashMap<Box<str>, ControlCallback>>,
-    table: Mutex<Table>,
+    table: Mutex<ChannelTable>,
     /// Changes in the table wait for the link's task.
     pub(super) changed: Notify,
 }
@@ -48,8 +48,8 @@ pub(super) struct Subscriptions {
 const GIVE_UP_SHARE: usize = 4;
 
 #[derive(Default)]
-struct Table {
-    channels: HashMap<Arc<str>, Channel>,
+struct ChannelTable {
+    channels: HashMap<Arc<str>, ChannelState>,
     /// Channels to subscribe, by round, then by arrival.
     wanted: BTreeMap<(u64, u64), Arc<str>>,
     rounds: Rounds,
@@ -60,7 +60,7 @@ struct Table {
 }
 
 #[derive(Default)]
-struct Channel {
+struct ChannelState {
     wanted: bool,
     /// SUBSCRIBE was sent after the last UNSUBSCRIBE on this link.
     subscribed: bool,
@@ -70,7 +70,7 @@ struct Channel {
     /// The caller has not been notified that the subscription is active.
     unannounced: bool,
     /// Where it waits: the desired and the actual state may differ.
-    waits: Option<Lane>,
+    waits: Option<ChannelQueue>,
     /// It is in the unsubscribe lane, whether or not it waits there.
     in_given_up: bool,
     /// On whose behalf it is followed.
@@ -79,14 +79,14 @@ struct Channel {
 
 /// One of the queues of channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Lane {
+enum ChannelQueue {
     Wanted,
     GivenUp,
 }
 
 /// One step of the link's task.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Step {
+pub(super) struct LinkStep {
     pub(super) subscribe: Vec<Arc<str>>,
     pub(super) unsubscribe: Vec<Arc<str>>,
     /// Requested again while the subscription was still active.
@@ -96,7 +96,7 @@ pub(super) struct Step {
     pub(super) more: bool,
 }
 
-impl Channel {
+impl ChannelState {
     const fn stands(&self) -> bool {
         self.subscribed && self.subscribes_open == 0
     }
@@ -111,23 +111,23 @@ impl Channel {
     }
 }
 
-impl Table {
+impl ChannelTable {
     /// Changes a channel, which then waits in a lane. A channel that already waits to be subscribed keeps its place.
-    fn touch(&mut self, name: &str, lane: Lane, change: impl FnOnce(&mut Channel)) {
+    fn touch(&mut self, name: &str, lane: ChannelQueue, change: impl FnOnce(&mut ChannelState)) {
         let key = self.channels.get_key_value(name).map_or_else(|| name.into(), |(key, _)| Arc::clone(key));
         let channel = self.channels.entry(Arc::clone(&key)).or_default();
         change(channel);
-        if channel.waits == Some(Lane::Wanted) || channel.waits == Some(lane) {
+        if channel.waits == Some(ChannelQueue::Wanted) || channel.waits == Some(lane) {
             return;
         }
         channel.waits = Some(lane);
         match lane {
-            Lane::Wanted => {
+            ChannelQueue::Wanted => {
                 let owner = channel.owner;
                 self.want(key, owner);
             }
-            Lane::GivenUp if !mem::replace(&mut channel.in_given_up, true) => self.given_up.push_back(key),
-            Lane::GivenUp => {}
+            ChannelQueue::GivenUp if !mem::replace(&mut channel.in_given_up, true) => self.given_up.push_back(key),
+            ChannelQueue::GivenUp => {}
         }
     }
 
@@ -137,23 +137,23 @@ impl Table {
         self.wanted.insert((self.rounds.next(owner), self.came), name);
     }
 
-    fn pop(&mut self, lane: Lane) -> Option<Arc<str>> {
+    fn pop(&mut self, lane: ChannelQueue) -> Option<Arc<str>> {
         match lane {
-            Lane::Wanted => {
+            ChannelQueue::Wanted => {
                 let ((round, _), name) = self.wanted.pop_first()?;
                 self.rounds.served(round);
                 Some(name)
             }
-            Lane::GivenUp => self.given_up.pop_front(),
+            ChannelQueue::GivenUp => self.given_up.pop_front(),
         }
     }
 
     /// Checks this many channels of a lane, and adds what they need to the step.
-    fn advance(&mut self, lane: Lane, count: usize, step: &mut Step) {
+    fn advance(&mut self, lane: ChannelQueue, count: usize, step: &mut LinkStep) {
         for _ in 0..count {
             let Some(name) = self.pop(lane) else { return };
             let Some(channel) = self.channels.get_mut(&name) else { continue };
-            channel.in_given_up &= lane != Lane::GivenUp;
+            channel.in_given_up &= lane != ChannelQueue::GivenUp;
             if channel.waits == Some(lane) {
                 channel.waits = None;
             } else if channel.waits.is_some() {
@@ -178,7 +178,7 @@ impl Table {
     }
 }
 
-impl Subscriptions {
+impl ChannelSubscriptions {
     pub(super) fn new(canary: String) -> Self {
         Self {
             canary,
@@ -199,7 +199,7 @@ impl Subscriptions {
 
     /// `owner`: on whose behalf; channels of different owners take turns.
     pub(super) fn follow(&self, name: &str, owner: Option<u64>) {
-        self.table.lock().touch(name, Lane::Wanted, |channel| {
+        self.table.lock().touch(name, ChannelQueue::Wanted, |channel| {
             channel.wanted = true;
             channel.unannounced = true;
             channel.owner = owner;
@@ -208,7 +208,7 @@ impl Subscriptions {
     }
 
     pub(super) fn unfollow(&self, name: &str) {
-        self.table.lock().touch(name, Lane::GivenUp, |channel| channel.wanted = false);
+        self.table.lock().touch(name, ChannelQueue::GivenUp, |channel| channel.wanted = false);
         self.changed.notify_one();
     }
 
@@ -217,7 +217,7 @@ impl Subscriptions {
         self.follow(name, None);
     }
 
-    pub(super) fn emit(&self, event: Event<'_>) {
+    pub(super) fn emit(&self, event: ChannelEvent<'_>) {
         if let Some(receiver) = self.receiver.get() {
             receiver(event);
         }
@@ -231,7 +231,7 @@ impl Subscriptions {
             wanted.map(|(name, _)| Arc::clone(name)).collect()
         };
         for channel in followed.iter().filter(|name| !self.is_control(name)) {
-            self.emit(Event::Lost { channel });
+            self.emit(ChannelEvent::Lost { channel });
         }
     }
 
@@ -240,7 +240,7 @@ impl Subscriptions {
         let control = self.controls.read().get(channel).cloned();
         match control {
             Some(callback) => callback(&payload),
-            None => self.emit(Event::Message { channel, payload }),
+            None => self.emit(ChannelEvent::Message { channel, payload }),
         }
     }
 
@@ -250,9 +250,9 @@ impl Subscriptions {
         table.channels.retain(|_, channel| channel.wanted);
         table.wanted.clear();
         table.given_up.clear();
-        let anew = |(name, channel): (&Arc<str>, &mut Channel)| {
-            let (waits, owner) = (Some(Lane::Wanted), channel.owner);
-            *channel = Channel { wanted: true, unannounced: true, waits, owner, ..Channel::default() };
+        let anew = |(name, channel): (&Arc<str>, &mut ChannelState)| {
+            let (waits, owner) = (Some(ChannelQueue::Wanted), channel.owner);
+            *channel = ChannelState { wanted: true, unannounced: true, waits, owner, ..ChannelState::default() };
             (Arc::clone(name), owner)
         };
         let (controls, others): (Vec<_>, Vec<_>) =
@@ -268,12 +268,12 @@ impl Subscriptions {
     ///
     /// A step unsubscribes at least as many channels as it subscribes, if that many wait: the channels that wait to be
     /// unsubscribed never exceed those that were subscribed at the same time.
-    pub(super) fn step(&self, limit: usize) -> Step {
-        let mut step = Step::default();
+    pub(super) fn step(&self, limit: usize) -> LinkStep {
+        let mut step = LinkStep::default();
         let mut table = self.table.lock();
         let wanted = table.wanted.len().min(limit);
-        table.advance(Lane::Wanted, wanted, &mut step);
-        table.advance(Lane::GivenUp, wanted.max(limit.div_ceil(GIVE_UP_SHARE)), &mut step);
+        table.advance(ChannelQueue::Wanted, wanted, &mut step);
+        table.advance(ChannelQueue::GivenUp, wanted.max(limit.div_ceil(GIVE_UP_SHARE)), &mut step);
         step.more = !table.wanted.is_empty() || !table.given_up.is_empty();
         step
     }
@@ -316,18 +316,18 @@ mod tests {
 
     #[test]
     fn a_channel_is_subscribed_once_and_announced_once() {
-        let subscriptions = Subscriptions::new("canary".into());
+        let subscriptions = ChannelSubscriptions::new("canary".into());
         subscriptions.follow("a", None);
         subscriptions.follow("a", None);
         assert_eq!(names(&subscriptions.step(10).subscribe), ["a"]);
-        assert_eq!(subscriptions.step(10), Step::default());
+        assert_eq!(subscriptions.step(10), LinkStep::default());
         assert!(subscriptions.confirm_subscribe("a"));
         assert!(!subscriptions.confirm_subscribe("a"));
     }
 
     #[test]
     fn requesting_an_active_channel_again_is_confirmed_without_the_server() {
-        let subscriptions = Subscriptions::new("canary".into());
+        let subscriptions = ChannelSubscriptions::new("canary".into());
         subscriptions.follow("a", None);
         subscriptions.step(10);
         subscriptions.confirm_subscribe("a");
@@ -339,7 +339,7 @@ mod tests {
 
     #[test]
     fn a_confirmation_undone_by_an_unsubscribe_is_not_reported() {
-        let subscriptions = Subscriptions::new("canary".into());
+        let subscriptions = ChannelSubscriptions::new("canary".into());
         subscriptions.follow("a", None);
         subscriptions.step(10);
         subscriptions.unfollow("a");
@@ -353,7 +353,7 @@ mod tests {
 
     #[test]
     fn an_unrequested_unsubscribe_is_detected() {
-        let subscriptions = Subscriptions::new("canary".into());
+        let subscriptions = ChannelSubscriptions::new("canary".into());
         subscriptions.follow("a", None);
         subscriptions.step(10);
         subscriptions.confirm_subscribe("a");
@@ -363,7 +363,7 @@ mod tests {
 
     #[test]
     fn a_new_link_subscribes_all_requested_channels_in_steps() {
-        let subscriptions = Subscriptions::new("canary".into());
+        let subscriptions = ChannelSubscriptions::new("canary".into());
         for name in ["a", "b", "c"] {
             subscriptions.follow(name, None);
         }
@@ -379,7 +379,7 @@ mod tests {
 
     #[test]
     fn a_requested_channel_does_not_wait_behind_released_channels() {
-        let subscriptions = Subscriptions::new("canary".into());
+        let subscriptions = ChannelSubscriptions::new("canary".into());
         let give_up = |name: &str| {
             subscriptions.follow(name, None);
             subscriptions.unfollow(name);
@@ -403,7 +403,7 @@ mod tests {
 
     #[test]
     fn a_requested_channel_does_not_wait_for_released_ones_and_these_do_not_accumulate() {
-        let subscriptions = Subscriptions::new("canary".into());
+        let subscriptions = ChannelSubscriptions::new("canary".into());
         let all: Vec<_> = (0..100).map(|number| format!("{number}")).collect();
         all.iter().for_each(|name| subscriptions.follow(name, None));
         while subscriptions.step(50).more {}
@@ -420,7 +420,7 @@ mod tests {
 
     #[test]
     fn a_released_channel_that_is_requested_again_does_not_wait_behind_the_rest() {
-        let subscriptions = Subscriptions::new("canary".into());
+        let subscriptions = ChannelSubscriptions::new("canary".into());
         let all: Vec<_> = (0..20).map(|number| format!("{number}")).collect();
         all.iter().for_each(|name| subscriptions.follow(name, None));
         while subscriptions.step(50).more {}
@@ -436,7 +436,7 @@ mod tests {
 
     #[test]
     fn a_channel_that_comes_and_goes_waits_once_in_each_lane() {
-        let subscriptions = Subscriptions::new("canary".into());
+        let subscriptions = ChannelSubscriptions::new("canary".into());
         let idle: Vec<_> = (0..50).map(|number| format!("{number}")).collect();
         idle.iter().for_each(|name| subscriptions.follow(name, None));
         while subscriptions.step(50).more {}
@@ -455,7 +455,7 @@ mod tests {
 
     #[test]
     fn channels_are_subscribed_in_the_order_of_their_requests() {
-        let subscriptions = Subscriptions::new("canary".into());
+        let subscriptions = ChannelSubscriptions::new("canary".into());
         ["a", "b", "c"].iter().for_each(|name| subscriptions.follow(name, None));
         assert_eq!(names(&subscriptions.step(2).subscribe), ["a", "b"]);
         subscriptions.follow("d", None);
@@ -464,7 +464,7 @@ mod tests {
 
     #[test]
     fn owners_take_turns() {
-        let subscriptions = Subscriptions::new("canary".into());
+        let subscriptions = ChannelSubscriptions::new("canary".into());
         (0..100).for_each(|number| subscriptions.follow(&format!("greedy:{number}"), Some(1)));
         subscriptions.step(10);
         subscriptions.follow("a", Some(2));
@@ -476,7 +476,7 @@ mod tests {
 
     #[test]
     fn control_channels_are_subscribed_first_on_a_new_link() {
-        let subscriptions = Subscriptions::new("canary".into());
+        let subscriptions = ChannelSubscriptions::new("canary".into());
         ["a", "b", "c"].iter().for_each(|name| subscriptions.follow(name, None));
         subscriptions.subscribe_control("control", Arc::new(|_| {}));
         subscriptions.restart();
@@ -485,7 +485,7 @@ mod tests {
 
     #[test]
     fn no_state_is_kept_for_a_channel_that_is_no_longer_requested() {
-        let subscriptions = Subscriptions::new("canary".into());
+        let subscriptions = ChannelSubscriptions::new("canary".into());
         subscriptions.follow("a", None);
         subscriptions.step(10);
         subscriptions.confirm_subscribe("a");

@@ -3,7 +3,7 @@
 use redis::{AsyncConnectionConfig, Client, ConnectionInfo, RedisResult, aio::MultiplexedConnection};
 
 #[cfg(feature = "simulation")]
-pub use simulated::{Call, Network, with_network};
+pub use simulated::{ConnectCall, Network, with_network};
 
 /// Connects and authenticates. `name` describes the purpose of the connection.
 pub(super) async fn open(
@@ -26,7 +26,7 @@ pub(super) async fn simulated(
     settings: &AsyncConnectionConfig,
     name: &str,
 ) -> RedisResult<Option<MultiplexedConnection>> {
-    let Some(Call { dialled, drive }) = simulated::dial(info, name) else { return Ok(None) };
+    let Some(ConnectCall { dialled, drive }) = simulated::dial(info, name) else { return Ok(None) };
     let (connection, driver) =
         MultiplexedConnection::new_with_config(info.redis_settings(), dialled.await?, settings.clone()).await?;
     drive(Box::pin(driver));
@@ -41,23 +41,23 @@ mod simulated {
     use tokio::io::{AsyncRead, AsyncWrite};
 
     /// Both directions of a simulated connection.
-    pub trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+    pub trait SimulatedWire: AsyncRead + AsyncWrite + Send + Unpin {}
 
-    impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+    impl<T: AsyncRead + AsyncWrite + Send + Unpin> SimulatedWire for T {}
 
     /// An operation in progress.
-    type Doing<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+    type PendingOperation<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
     /// A connection attempt, and the function that runs its driver once it is established.
-    pub struct Call {
-        pub dialled: Doing<io::Result<Box<dyn Wire>>>,
-        pub drive: Box<dyn FnOnce(Doing<()>) + Send>,
+    pub struct ConnectCall {
+        pub dialled: PendingOperation<io::Result<Box<dyn SimulatedWire>>>,
+        pub drive: Box<dyn FnOnce(PendingOperation<()>) + Send>,
     }
 
     /// Replaces the network.
     pub trait Network {
         /// Connects to an address, such as `redis.example:6379`, for the purpose `name`.
-        fn dial(&self, address: &str, name: &str) -> Call;
+        fn dial(&self, address: &str, name: &str) -> ConnectCall;
     }
 
     thread_local! {
@@ -72,7 +72,7 @@ mod simulated {
         result
     }
 
-    pub(super) fn dial(info: &ConnectionInfo, name: &str) -> Option<Call> {
+    pub(super) fn dial(info: &ConnectionInfo, name: &str) -> Option<ConnectCall> {
         NETWORK.with_borrow(|network| network.as_ref().map(|network| network.dial(&info.addr().to_string(), name)))
     }
 }

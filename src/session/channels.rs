@@ -9,8 +9,8 @@ use tickgate_wire::{
 };
 
 use crate::{
-    auth::Identity,
-    config::{self, Profile, Scope, TokenRule},
+    auth::TokenIdentity,
+    config::{self, ChannelScope, Profile, TokenRule},
 };
 
 /// Used if the claim `runs` does not name the path parameter.
@@ -18,7 +18,7 @@ pub(super) const OTHER_RUN: &str = "this token does not allow the run: its claim
 
 /// A channel that may be subscribed, and its topic.
 #[derive(Clone, Debug)]
-pub struct Resolved {
+pub struct ResolvedChannel {
     pub channel: Arc<str>,
     pub topic: Topic,
     pub rule: Arc<TopicRule>,
@@ -26,7 +26,7 @@ pub struct Resolved {
     pub in_user_stream: bool,
 }
 
-impl Resolved {
+impl ResolvedChannel {
     /// The topic under which the channel's subscribers are counted.
     #[must_use]
     pub fn audience(&self) -> Topic {
@@ -36,7 +36,7 @@ impl Resolved {
 
 /// A refused channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
+pub struct ChannelRefusal {
     pub channel: String,
     pub code: ErrorCode,
     pub message: String,
@@ -46,7 +46,7 @@ pub struct Refused {
     pub retry_after_ms: Option<u64>,
 }
 
-impl Refused {
+impl ChannelRefusal {
     /// A permanent refusal.
     #[must_use]
     pub fn new(channel: impl Into<String>, code: ErrorCode, message: impl Into<String>) -> Self {
@@ -55,9 +55,9 @@ impl Refused {
 }
 
 /// The form sent to the client.
-impl From<Refused> for RefusedChannel {
-    fn from(refused: Refused) -> Self {
-        let Refused { channel, code, message, field, retry_after_ms } = refused;
+impl From<ChannelRefusal> for RefusedChannel {
+    fn from(refused: ChannelRefusal) -> Self {
+        let ChannelRefusal { channel, code, message, field, retry_after_ms } = refused;
         let details = Details { field, retry_after_ms, ..Details::default() };
         Self { channel, object: ErrorObject { details, ..ErrorObject::new(code, message) } }
     }
@@ -65,23 +65,23 @@ impl From<Refused> for RefusedChannel {
 
 /// What resolving names depends on.
 #[derive(Clone, Copy, Debug)]
-pub struct View<'a> {
+pub struct ChannelContext<'a> {
     pub profile: &'a Profile,
     /// The path parameter, such as a run id.
     pub param: Option<&'a str>,
-    pub identity: Option<&'a Identity>,
+    pub identity: Option<&'a TokenIdentity>,
     pub topics: &'a TopicRules,
     /// In development mode, any token may subscribe to restricted channels.
     pub development: bool,
 }
 
-impl View<'_> {
+impl ChannelContext<'_> {
     /// Resolves a name written by a client.
     ///
     /// # Errors
-    /// [`Refused`]: the same for a channel that does not exist and one that is not allowed.
-    pub fn resolve(&self, channel: &str) -> Result<Resolved, Refused> {
-        let refuse = |code, message: &str| Refused::new(channel, code, message);
+    /// [`ChannelRefusal`]: the same for a channel that does not exist and one that is not allowed.
+    pub fn resolve(&self, channel: &str) -> Result<ResolvedChannel, ChannelRefusal> {
+        let refuse = |code, message: &str| ChannelRefusal::new(channel, code, message);
         check_name(channel).map_err(|error| refuse(ErrorCode::InvalidMessage, &error.to_string()))?;
         let offered = self.profile.channels.iter().find(|offered| offered.pattern.matches(channel));
         let Some(offered) = offered else {
@@ -97,7 +97,7 @@ impl View<'_> {
             .ok_or_else(|| refuse(ErrorCode::Forbidden, "a private channel requires a token that names a user"))
     }
 
-    fn allowed(&self, channel: &str, offered: &config::Channel) -> bool {
+    fn allowed(&self, channel: &str, offered: &config::OfferedChannel) -> bool {
         match self.identity {
             Some(_) if self.development && offered.restricted => true,
             Some(identity) => identity.rights.may_subscribe(channel, offered.restricted),
@@ -111,21 +111,21 @@ impl View<'_> {
         identity.rights.may_reach(run, self.development || self.profile.token != TokenRule::Required)
     }
 
-    fn topic(&self, channel: &str, scope: &Scope) -> Option<Resolved> {
+    fn topic(&self, channel: &str, scope: &ChannelScope) -> Option<ResolvedChannel> {
         let (topic, rule, in_user_stream) = match scope {
-            Scope::Public => (Topic::from_wire(channel), self.topics.of_name(channel), false),
-            Scope::Path(template) => {
+            ChannelScope::Public => (Topic::from_wire(channel), self.topics.of_name(channel), false),
+            ChannelScope::Path(template) => {
                 let name = fill(template, self.param.unwrap_or_default());
                 check_name(&name).ok()?;
                 let topic = Topic::from_wire(&name);
                 (topic.clone(), self.topics.of_topic(&topic), false)
             }
-            Scope::Private => {
+            ChannelScope::Private => {
                 let private = self.topics.of_private(&self.identity?.user, channel);
                 (private.topic, private.rule, private.in_user_stream)
             }
         };
-        Some(Resolved { channel: channel.into(), topic, rule: rule.clone(), in_user_stream })
+        Some(ResolvedChannel { channel: channel.into(), topic, rule: rule.clone(), in_user_stream })
     }
 
     fn not_offered(&self) -> String {
@@ -138,7 +138,7 @@ impl View<'_> {
 
     /// The channels that are subscribed when the connection opens, and those among them that this client may not have.
     #[must_use]
-    pub fn on_connect(&self) -> (Vec<Resolved>, Vec<Refused>) {
+    pub fn on_connect(&self) -> (Vec<ResolvedChannel>, Vec<ChannelRefusal>) {
         let opening = self.profile.channels.iter().filter(|offered| offered.on_connect);
         let (mut granted, mut refused) = (Vec::new(), Vec::new());
         for offered in opening {

@@ -7,7 +7,7 @@ use tickgate_wire::{
 
 /// A refusal of one message, sent to the client. The connection stays open unless `close` is set.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
+pub struct MessageFault {
     /// The client's id of the message.
     pub id: Option<Json>,
     pub code: ErrorCode,
@@ -19,7 +19,7 @@ pub struct Fault {
     pub close: Option<CloseCode>,
 }
 
-impl Fault {
+impl MessageFault {
     /// A fault that keeps the connection open.
     #[must_use]
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tickgate_wire::code::{CloseCode, ErrorCode};
 
-use super::fault::Fault;
+use super::fault::MessageFault;
 use crate::{
     bucket::Bucket,
     config::{Limits, Rate},
@@ -12,19 +12,19 @@ use crate::{
 
 /// The remaining allowance of one connection. Repeated violations close it.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Allowance {
+pub struct ViolationAllowance {
     messages: Bucket,
     names: Bucket,
-    rate_offences: Offences,
-    invalid: Offences,
+    rate_offences: RecentViolations,
+    invalid: RecentViolations,
 }
 
-impl Allowance {
+impl ViolationAllowance {
     /// Takes a token for one message from the connection's bucket.
     ///
     /// # Errors
-    /// [`Fault`] 4100 with the time to wait; closes the connection after repeated violations.
-    pub fn spend_message(&mut self, now_ms: u64, limits: &Limits) -> Result<(), Fault> {
+    /// [`MessageFault`] 4100 with the time to wait; closes the connection after repeated violations.
+    pub fn spend_message(&mut self, now_ms: u64, limits: &Limits) -> Result<(), MessageFault> {
         let taken = self.messages.take(1, Duration::from_millis(now_ms), limits.messages_per_connection);
         taken.map_err(|wait| self.limited("messages", wait, now_ms, limits))
     }
@@ -32,8 +32,8 @@ impl Allowance {
     /// Takes a token for one message from the bucket that all connections of the user share.
     ///
     /// # Errors
-    /// As [`Allowance::spend_message`].
-    pub fn spend_users(&mut self, user: &mut Bucket, now_ms: u64, limits: &Limits) -> Result<(), Fault> {
+    /// As [`ViolationAllowance::spend_message`].
+    pub fn spend_users(&mut self, user: &mut Bucket, now_ms: u64, limits: &Limits) -> Result<(), MessageFault> {
         let taken = user.take(1, Duration::from_millis(now_ms), limits.messages_per_user);
         taken.map_err(|wait| self.limited("messages", wait, now_ms, limits))
     }
@@ -41,17 +41,17 @@ impl Allowance {
     /// Takes a token for each of `count` channels in a message: each may be a topic that the replica has to follow.
     ///
     /// # Errors
-    /// As [`Allowance::spend_message`].
-    pub fn spend_names(&mut self, count: usize, now_ms: u64, limits: &Limits) -> Result<(), Fault> {
+    /// As [`ViolationAllowance::spend_message`].
+    pub fn spend_names(&mut self, count: usize, now_ms: u64, limits: &Limits) -> Result<(), MessageFault> {
         let taken = self.names.take(count, Duration::from_millis(now_ms), names_rate(limits));
         taken.map_err(|wait| self.limited("channels", wait, now_ms, limits))
     }
 
-    fn limited(&mut self, what: &str, wait: Duration, now_ms: u64, limits: &Limits) -> Fault {
+    fn limited(&mut self, what: &str, wait: Duration, now_ms: u64, limits: &Limits) -> MessageFault {
         let wait_ms = u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
         let close = self.rate_offences.count(now_ms, limits.rate_offences_max).then_some(CloseCode::RateLimited);
         let message = format!("too many {what}; wait {wait_ms} ms");
-        Fault { retry_after_ms: Some(wait_ms), close, ..Fault::new(ErrorCode::RateLimited, message) }
+        MessageFault { retry_after_ms: Some(wait_ms), close, ..MessageFault::new(ErrorCode::RateLimited, message) }
     }
 
     /// Counts an invalid message. Returns the close code if there were too many.
@@ -71,13 +71,13 @@ pub fn names_rate(limits: &Limits) -> Rate {
 
 /// Violations within the last minute, counted in two half-open windows.
 #[derive(Clone, Copy, Debug, Default)]
-struct Offences {
+struct RecentViolations {
     window_ms: u64,
     now: u32,
     before: u32,
 }
 
-impl Offences {
+impl RecentViolations {
     const WINDOW_MS: u64 = 60_000;
 
     /// Counts one. True if there were at least `max` within a minute.
@@ -104,7 +104,7 @@ mod tests {
     fn a_refused_message_gets_the_time_to_wait_and_the_last_violation_closes() {
         let messages_per_connection = Rate { per_second: 3, burst: 1 };
         let limits = Limits { messages_per_connection, rate_offences_max: 3, ..Config::development().limits };
-        let mut allowance = Allowance::default();
+        let mut allowance = ViolationAllowance::default();
         assert_eq!(allowance.spend_message(1_000, &limits), Ok(()));
         let closes = [1_000, 1_001, 1_002].map(|now_ms| {
             let fault = allowance.spend_message(now_ms, &limits).unwrap_err();
@@ -117,19 +117,19 @@ mod tests {
     #[test]
     fn all_channels_may_be_replaced_at_once() {
         let limits = Config::development().limits;
-        let mut allowance = Allowance::default();
+        let mut allowance = ViolationAllowance::default();
         assert_eq!(allowance.spend_names(limits.subscriptions_max * 2, 1_000, &limits), Ok(()));
         assert!(allowance.spend_names(limits.subscriptions_max * 2, 1_000, &limits).is_err());
     }
 
     #[test]
     fn the_tenth_violation_within_a_minute_closes() {
-        let mut offences = Offences::default();
+        let mut offences = RecentViolations::default();
         for _ in 0..9 {
             assert!(!offences.count(5_000, 10));
         }
         assert!(offences.count(6_000, 10));
-        let mut slow = Offences::default();
+        let mut slow = RecentViolations::default();
         for minute in 0..100 {
             assert!(!slow.count(minute * 30_000, 10));
         }

@@ -3,8 +3,8 @@
 
 mod channels;
 mod fault;
+mod identity;
 mod limits;
-mod speaker;
 
 use std::sync::Arc;
 
@@ -16,15 +16,15 @@ use tickgate_wire::{
     model::{Class, SessionId, StartAt, StreamId, TopicRules},
 };
 
-pub use channels::{Refused, Resolved, View, fill};
-pub use fault::Fault;
-pub use limits::{Allowance, names_rate};
+pub use channels::{ChannelContext, ChannelRefusal, ResolvedChannel, fill};
+pub use fault::MessageFault;
+pub use limits::{ViolationAllowance, names_rate};
 
 use crate::config::{Limits, Profile, TokenRule};
 
 /// What all sessions of a replica share.
 #[derive(Debug)]
-pub struct Rules {
+pub struct SessionRules {
     pub topics: Arc<TopicRules>,
     pub limits: Limits,
     pub development: bool,
@@ -39,7 +39,7 @@ pub struct Session {
     pub param: Option<Box<str>>,
     /// Explicit mode: the client receives only what it subscribes to.
     pub explicit: bool,
-    speaker: Option<Box<speaker::Speaker>>,
+    speaker: Option<Box<identity::SessionIdentity>>,
 }
 
 /// Default and maximum number of publications per page of history.
@@ -53,8 +53,8 @@ const ONE_CURSOR: &str = "a cursor belongs to one channel, and this endpoint sub
 
 /// One channel to subscribe to.
 #[derive(Clone, Debug)]
-pub struct Wanted {
-    pub resolved: Resolved,
+pub struct RequestedChannel {
+    pub resolved: ResolvedChannel,
     pub start: StartAt,
     pub max_rate: Option<u32>,
     /// Whether an existing subscription restarts from there.
@@ -63,14 +63,14 @@ pub struct Wanted {
 
 /// The result of an allowed command.
 #[derive(Debug)]
-pub enum Action {
+pub enum SessionAction {
     Subscribe {
-        wanted: Vec<Wanted>,
-        refused: Vec<Refused>,
+        wanted: Vec<RequestedChannel>,
+        refused: Vec<ChannelRefusal>,
     },
     Unsubscribe {
         channels: Vec<String>,
-        refused: Vec<Refused>,
+        refused: Vec<ChannelRefusal>,
     },
     Pong {
         timestamp: Option<Json>,
@@ -79,7 +79,7 @@ pub enum Action {
         token: Token,
     },
     History {
-        resolved: Resolved,
+        resolved: ResolvedChannel,
         from: HistoryFrom,
         /// Maximum number of publications.
         count: usize,
@@ -99,7 +99,7 @@ pub enum Action {
         msg_id: Option<String>,
     },
     Presence {
-        resolved: Resolved,
+        resolved: ResolvedChannel,
     },
     Configure {
         heartbeat_s: Option<u32>,
@@ -116,8 +116,8 @@ impl Session {
 
     /// The context for resolving this client's channel names.
     #[must_use]
-    pub fn view<'a>(&'a self, rules: &'a Rules) -> View<'a> {
-        View {
+    pub fn view<'a>(&'a self, rules: &'a SessionRules) -> ChannelContext<'a> {
+        ChannelContext {
             profile: &self.profile,
             param: self.param.as_deref(),
             identity: self.identity(),
@@ -129,10 +129,10 @@ impl Session {
     /// Decides what a command means for this client with its current rights.
     ///
     /// # Errors
-    /// [`Fault`], sent to the client as an error message.
-    pub fn decide(&mut self, command: Command, rules: &Rules) -> Result<Action, Fault> {
+    /// [`MessageFault`], sent to the client as an error message.
+    pub fn decide(&mut self, command: Command, rules: &SessionRules) -> Result<SessionAction, MessageFault> {
         if self.awaits_token() && !matches!(command, Command::Auth { .. } | Command::Ping { .. }) {
-            return Err(Fault::new(ErrorCode::AuthRequired, "send {\"type\":\"auth\",\"token\":…} first"));
+            return Err(MessageFault::new(ErrorCode::AuthRequired, "send {\"type\":\"auth\",\"token\":…} first"));
         }
         match command {
             Command::Subscribe { elements } => Ok(self.subscribe(elements, rules)),
@@ -144,19 +144,21 @@ impl Session {
             Command::UnsubscribeSymbols { verb, symbols } => {
                 Ok(unsubscribe("symbols", self.symbols(&verb, symbols, rules)?))
             }
-            Command::Ping { timestamp } => Ok(Action::Pong { timestamp }),
-            Command::Auth { token } => Ok(Action::Authenticate { token }),
+            Command::Ping { timestamp } => Ok(SessionAction::Pong { timestamp }),
+            Command::Auth { token } => Ok(SessionAction::Authenticate { token }),
             Command::History { channel, from } => self.history(&channel, from, rules),
             Command::Publish { channel, data, msg_id, user, count } => {
                 self.may_publish(&channel, &data, rules)?;
-                Ok(Action::Publish { channel, user, data, msg_id, count })
+                Ok(SessionAction::Publish { channel, user, data, msg_id, count })
             }
             Command::Run { command, args, msg_id } => self.command(command, args, msg_id, rules),
             Command::Presence { channel } => {
                 let resolved = self.view(rules).resolve(&channel).map_err(fault_of)?;
-                Ok(Action::Presence { resolved })
+                Ok(SessionAction::Presence { resolved })
             }
-            Command::Configure { heartbeat_interval } => Ok(Action::Configure { heartbeat_s: heartbeat_interval }),
+            Command::Configure { heartbeat_interval } => {
+                Ok(SessionAction::Configure { heartbeat_s: heartbeat_interval })
+            }
             Command::Ingest(ingest) => self.ingest(ingest, rules),
         }
     }
@@ -168,9 +170,15 @@ impl Session {
     }
 
     /// The channels of symbols.
-    fn symbols(&self, verb: &str, symbols: Vec<ListedName>, rules: &Rules) -> Result<Vec<ListedName>, Fault> {
+    fn symbols(
+        &self,
+        verb: &str,
+        symbols: Vec<ListedName>,
+        rules: &SessionRules,
+    ) -> Result<Vec<ListedName>, MessageFault> {
         let view = self.view(rules);
-        let prefix = view.symbol_prefix(verb).map_err(|message| Fault::new(ErrorCode::InvalidMessage, message))?;
+        let prefix =
+            view.symbol_prefix(verb).map_err(|message| MessageFault::new(ErrorCode::InvalidMessage, message))?;
         let channel = |symbol: ListedName| match symbol.name.is_empty() {
             true => symbol,
             false => ListedName { name: format!("{prefix}{}", symbol.name), ..symbol },
@@ -178,9 +186,9 @@ impl Session {
         Ok(symbols.into_iter().map(channel).collect())
     }
 
-    fn subscribe(&self, elements: Vec<ChannelRequest>, rules: &Rules) -> Action {
+    fn subscribe(&self, elements: Vec<ChannelRequest>, rules: &SessionRules) -> SessionAction {
         let view = self.view(rules);
-        let (mut wanted, mut refused): (Vec<Wanted>, _) = (Vec::with_capacity(elements.len()), Vec::new());
+        let (mut wanted, mut refused): (Vec<RequestedChannel>, _) = (Vec::with_capacity(elements.len()), Vec::new());
         for element in elements {
             let again = wanted.iter().any(|known| *known.resolved.channel == *element.channel);
             if again && element.options == Ok(SubscribeOptions::default()) {
@@ -193,13 +201,13 @@ impl Session {
                 Ok(options) => match view.resolve(&element.channel) {
                     Ok(resolved) => with(resolved, &element, options),
                     Err(refused) if refused.code == ErrorCode::InvalidMessage => {
-                        Err(Refused { field: Some(element.place()), ..refused })
+                        Err(ChannelRefusal { field: Some(element.place()), ..refused })
                     }
                     Err(refused) => Err(refused),
                 },
                 Err(ref invalid) => {
-                    let refused = Refused::new(&*element.channel, ErrorCode::InvalidMessage, &*invalid.message);
-                    Err(Refused { field: Some(invalid.field.clone()), ..refused })
+                    let refused = ChannelRefusal::new(&*element.channel, ErrorCode::InvalidMessage, &*invalid.message);
+                    Err(ChannelRefusal { field: Some(invalid.field.clone()), ..refused })
                 }
             };
             match result {
@@ -207,52 +215,56 @@ impl Session {
                 Err(reason) => refused.push(reason),
             }
         }
-        Action::Subscribe { wanted, refused }
+        SessionAction::Subscribe { wanted, refused }
     }
 
     /// The subscriptions that the endpoint starts automatically, and those that the token does not allow; none in
     /// explicit mode. `from`: where a returning client's subscriptions start.
     #[must_use]
-    pub fn on_connect(&self, from: SubscribeOptions, rules: &Rules) -> (Vec<Wanted>, Vec<Refused>) {
+    pub fn on_connect(
+        &self,
+        from: SubscribeOptions,
+        rules: &SessionRules,
+    ) -> (Vec<RequestedChannel>, Vec<ChannelRefusal>) {
         if self.explicit {
             return Default::default();
         }
-        let begin = |resolved: Resolved| {
+        let begin = |resolved: ResolvedChannel| {
             let since = from.since.filter(|_| resolved.rule.retain_max > 0);
             let last = from.last.filter(|_| takes_last(&resolved));
             let start = start(resolved.rule.class, SubscribeOptions { since, last, ..SubscribeOptions::default() });
-            Wanted { start, resolved, max_rate: None, restarts: false }
+            RequestedChannel { start, resolved, max_rate: None, restarts: false }
         };
         let (granted, refused) = self.view(rules).on_connect();
         (granted.into_iter().map(begin).collect(), refused)
     }
 
-    fn history(&self, channel: &str, from: HistoryFrom, rules: &Rules) -> Result<Action, Fault> {
+    fn history(&self, channel: &str, from: HistoryFrom, rules: &SessionRules) -> Result<SessionAction, MessageFault> {
         let resolved = self.view(rules).resolve(channel).map_err(fault_of)?;
         if resolved.rule.retain_max == 0 {
-            return Err(Fault::new(ErrorCode::NotFound, "the channel is not retained"));
+            return Err(MessageFault::new(ErrorCode::NotFound, "the channel is not retained"));
         }
         let max = rules.limits.replay_entries_max.min(HISTORY_MAX);
         let count = match from {
             HistoryFrom::Last(last) => last.map_or(HISTORY_DEFAULT, |last| last as usize).min(max),
             HistoryFrom::Since(_) => max,
         };
-        Ok(Action::History { resolved, from, count })
+        Ok(SessionAction::History { resolved, from, count })
     }
 
-    fn may_publish(&self, channel: &str, data: &Json, rules: &Rules) -> Result<(), Fault> {
+    fn may_publish(&self, channel: &str, data: &Json, rules: &SessionRules) -> Result<(), MessageFault> {
         let allowed = self.identity().is_some_and(|identity| identity.rights.may_publish(channel));
         if !allowed {
-            return Err(Fault::new(ErrorCode::Forbidden, "the token has no publish right for this channel"));
+            return Err(MessageFault::new(ErrorCode::Forbidden, "the token has no publish right for this channel"));
         }
         if data.get().len() > rules.limits.payload_bytes_max {
             let max = rules.limits.payload_bytes_max;
-            return Err(Fault::new(ErrorCode::InvalidMessage, format!("data is larger than {max} bytes")));
+            return Err(MessageFault::new(ErrorCode::InvalidMessage, format!("data is larger than {max} bytes")));
         }
         Ok(())
     }
 
-    fn ingest(&self, ingest: Ingest, rules: &Rules) -> Result<Action, Fault> {
+    fn ingest(&self, ingest: Ingest, rules: &SessionRules) -> Result<SessionAction, MessageFault> {
         let may_publish = |topic: &String| match self.identity() {
             Some(identity) => identity.rights.may_publish(topic),
             None => match self.key() {
@@ -263,8 +275,8 @@ impl Session {
         };
         // Checks every topic: an event is also sent to the topic of its run, which other users may subscribe to.
         match ingest.topics.iter().find(|topic| !may_publish(topic)) {
-            Some(topic) => Err(Fault::new(ErrorCode::Forbidden, format!("no publish right for {topic}"))),
-            None => Ok(Action::Ingest(ingest)),
+            Some(topic) => Err(MessageFault::new(ErrorCode::Forbidden, format!("no publish right for {topic}"))),
+            None => Ok(SessionAction::Ingest(ingest)),
         }
     }
 
@@ -273,24 +285,24 @@ impl Session {
         command: String,
         args: Option<Json>,
         msg_id: Option<String>,
-        rules: &Rules,
-    ) -> Result<Action, Fault> {
+        rules: &SessionRules,
+    ) -> Result<SessionAction, MessageFault> {
         let Some(template) = &self.profile.commands_topic else {
-            return Err(Fault::new(ErrorCode::Forbidden, "this endpoint accepts no commands"));
+            return Err(MessageFault::new(ErrorCode::Forbidden, "this endpoint accepts no commands"));
         };
         let granted = self.identity().is_some_and(|identity| identity.rights.commands);
         if !(granted || rules.development && self.identity().is_none()) {
-            return Err(Fault::new(ErrorCode::Forbidden, "the token does not allow commands"));
+            return Err(MessageFault::new(ErrorCode::Forbidden, "the token does not allow commands"));
         }
         let may_reach = |run: &str| match self.identity() {
             Some(identity) => identity.rights.may_reach(run, rules.development),
             None => true,
         };
         if !self.param.as_deref().is_none_or(may_reach) {
-            return Err(Fault::new(ErrorCode::Forbidden, channels::OTHER_RUN));
+            return Err(MessageFault::new(ErrorCode::Forbidden, channels::OTHER_RUN));
         }
         let topic = fill(template, self.param.as_deref().unwrap_or_default());
-        Ok(Action::Command { topic, command, args, msg_id })
+        Ok(SessionAction::Command { topic, command, args, msg_id })
     }
 }
 
@@ -301,22 +313,26 @@ fn plain_symbol(ListedName { name, index, fault }: ListedName) -> ChannelRequest
     ChannelRequest { channel: name, list: LIST, index, options: fault.map_or(Ok(SubscribeOptions::default()), refused) }
 }
 
-fn unsubscribe(list: &str, names: Vec<ListedName>) -> Action {
+fn unsubscribe(list: &str, names: Vec<ListedName>) -> SessionAction {
     let (mut channels, mut refused) = (Vec::with_capacity(names.len()), Vec::new());
     for ListedName { name, index, fault } in names {
         match fault {
             None => channels.push(name),
             Some(message) => {
                 let field = Some(format!("{list}[{index}]"));
-                refused.push(Refused { field, ..Refused::new(name, ErrorCode::InvalidMessage, message) });
+                refused.push(ChannelRefusal { field, ..ChannelRefusal::new(name, ErrorCode::InvalidMessage, message) });
             }
         }
     }
-    Action::Unsubscribe { channels, refused }
+    SessionAction::Unsubscribe { channels, refused }
 }
 
 /// A channel with its options, if they apply to it.
-fn with(resolved: Resolved, element: &ChannelRequest, options: SubscribeOptions) -> Result<Wanted, Refused> {
+fn with(
+    resolved: ResolvedChannel,
+    element: &ChannelRequest,
+    options: SubscribeOptions,
+) -> Result<RequestedChannel, ChannelRefusal> {
     let class = resolved.rule.class;
     let refuse = |option, message: &str| Err(wrong_option(element, Some(option), message));
     if options.since.is_some() && resolved.rule.retain_max == 0 {
@@ -332,14 +348,14 @@ fn with(resolved: Resolved, element: &ChannelRequest, options: SubscribeOptions)
         return refuse("snapshot", "`snapshot` is for channels of class `state`");
     }
     let restarts = options.since.is_some() || options.last.is_some();
-    Ok(Wanted { start: start(class, options), resolved, max_rate: options.max_rate, restarts })
+    Ok(RequestedChannel { start: start(class, options), resolved, max_rate: options.max_rate, restarts })
 }
 
 /// Checks that options from the URL apply to the channels that the endpoint subscribes automatically.
 ///
 /// # Errors
 /// The option that does not apply, and a message.
-pub fn check_begin(begin: SubscribeOptions, channels: &[Resolved]) -> Result<(), (&'static str, &'static str)> {
+pub fn check_begin(begin: SubscribeOptions, channels: &[ResolvedChannel]) -> Result<(), (&'static str, &'static str)> {
     let retained = channels.iter().filter(|resolved| resolved.rule.retain_max > 0).count();
     match begin.since {
         Some(_) if retained == 0 => Err(("since", IN_URL)),
@@ -350,14 +366,14 @@ pub fn check_begin(begin: SubscribeOptions, channels: &[Resolved]) -> Result<(),
     }
 }
 
-fn takes_last(resolved: &Resolved) -> bool {
+fn takes_last(resolved: &ResolvedChannel) -> bool {
     resolved.rule.class != Class::State && resolved.rule.retain_max > 0 && !resolved.in_user_stream
 }
 
-fn wrong_option(element: &ChannelRequest, option: Option<&str>, message: &str) -> Refused {
+fn wrong_option(element: &ChannelRequest, option: Option<&str>, message: &str) -> ChannelRefusal {
     let place = element.place();
     let field = option.map_or_else(|| place.clone(), |option| format!("{place}.{option}"));
-    Refused { field: Some(field), ..Refused::new(&*element.channel, ErrorCode::InvalidMessage, message) }
+    ChannelRefusal { field: Some(field), ..ChannelRefusal::new(&*element.channel, ErrorCode::InvalidMessage, message) }
 }
 
 /// Where a subscription with these options starts.
@@ -372,6 +388,6 @@ fn start(class: Class, options: SubscribeOptions) -> StartAt {
     }
 }
 
-fn fault_of(refused: Refused) -> Fault {
-    Fault::new(refused.code, refused.message)
+fn fault_of(refused: ChannelRefusal) -> MessageFault {
+    MessageFault::new(refused.code, refused.message)
 }

@@ -21,12 +21,12 @@ const RETRY_AFTER: Duration = Duration::from_millis(10);
 
 /// Accepts lines and returns immediately. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct LogWriter(Arc<Queue>);
+pub(super) struct LogWriter(Arc<LogQueue>);
 
-struct Queue {
+struct LogQueue {
     bytes_max: usize,
     tag: Tag,
-    state: Mutex<State>,
+    state: Mutex<LogQueueState>,
     /// Lines are queued, or the end has come.
     filled: Condvar,
     /// Everything is written.
@@ -35,7 +35,7 @@ struct Queue {
 }
 
 #[derive(Default)]
-struct State {
+struct LogQueueState {
     /// Complete lines.
     waiting: Vec<u8>,
     /// The thread is writing lines.
@@ -56,7 +56,7 @@ impl LogWriter {
     /// # Errors
     /// If the system cannot start a thread.
     pub(super) fn start(target: impl Write + Send + 'static, bytes_max: usize, tag: Tag) -> io::Result<Self> {
-        let queue = Arc::new(Queue {
+        let queue = Arc::new(LogQueue {
             bytes_max,
             tag,
             state: Mutex::default(),
@@ -87,17 +87,17 @@ impl LogWriter {
 }
 
 impl<'a> MakeWriter<'a> for LogWriter {
-    type Writer = Line<'a>;
+    type Writer = LogLine<'a>;
 
-    fn make_writer(&'a self) -> Line<'a> {
-        Line(&self.0)
+    fn make_writer(&'a self) -> LogLine<'a> {
+        LogLine(&self.0)
     }
 }
 
 /// One line. The formatter passes it in one piece.
-pub(super) struct Line<'a>(&'a Queue);
+pub(super) struct LogLine<'a>(&'a LogQueue);
 
-impl Write for Line<'_> {
+impl Write for LogLine<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.0.push(line);
         Ok(line.len())
@@ -108,7 +108,7 @@ impl Write for Line<'_> {
     }
 }
 
-impl Queue {
+impl LogQueue {
     fn push(&self, line: &[u8]) {
         let mut state = self.state.lock();
         if state.ended || state.waiting.len() + line.len() + self.tag.bytes() > self.bytes_max {

@@ -11,12 +11,12 @@ use crate::config;
 
 /// What an operator needs to know about a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Certificate {
+pub struct CertificateInfo {
     /// When it expires, in seconds since 1970.
     pub expires_at: i64,
 }
 
-impl Certificate {
+impl CertificateInfo {
     /// The first certificate of a PEM text; `None` if its dates cannot be read.
     #[must_use]
     pub fn read(pem: &str) -> Option<Self> {
@@ -97,11 +97,11 @@ mod tests {
     fn a_certificate_has_an_expiry() {
         let authority = Authority::new();
         let now = crate::clock::unix_s();
-        let until = |days: i64| Certificate::read(&authority.issue("a", "DNS:a", days).certificate()).unwrap();
+        let until = |days: i64| CertificateInfo::read(&authority.issue("a", "DNS:a", days).certificate()).unwrap();
         let left = until(10).expires_at - now as i64;
         assert!((863_900..=864_001).contains(&left), "{left}");
         assert_eq!([until(10), until(-1)].map(|certificate| certificate.is_expired(now)), [false, true]);
-        assert_eq!(Certificate::read("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), None);
+        assert_eq!(CertificateInfo::read("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), None);
     }
 
     #[test]

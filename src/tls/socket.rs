@@ -17,11 +17,11 @@ use tokio::net::TcpStream;
 pub struct TlsSocket {
     tcp: TcpStream,
     // Held during encryption or decryption; nothing waits under it.
-    state: Mutex<State>,
+    state: Mutex<TlsState>,
 }
 
 #[derive(Debug)]
-struct State {
+struct TlsState {
     tls: ServerConnection,
     /// Decrypted data may be unread, about which the kernel would not notify.
     unread: bool,
@@ -54,7 +54,7 @@ impl TlsSocket {
     /// Takes over a connection after its handshake.
     #[must_use]
     pub fn new(tcp: TcpStream, tls: ServerConnection) -> Self {
-        Self { tcp, state: Mutex::new(State { tls, unread: true }) }
+        Self { tcp, state: Mutex::new(TlsState { tls, unread: true }) }
     }
 
     /// The underlying connection, for its options and its readiness. Must not be read or written.

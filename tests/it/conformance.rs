@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tickgate::{
-    backplane::{Backplane, Lack, Memory, Newest, Page, PublishError, ReadLimits, Redis},
+    backplane::{Backplane, Memory, MissingRange, Newest, PublishError, ReadLimits, Redis, StreamPage},
     metrics::Metrics,
     redis_link::{RedisLink, Topology},
     tasks::Tasks,
@@ -55,7 +55,7 @@ impl BackplaneSubject {
     }
 
     /// What is missing when reading from a position.
-    async fn lack(&self, topic: &Topic, after: StreamId) -> Option<Lack> {
+    async fn lack(&self, topic: &Topic, after: StreamId) -> Option<MissingRange> {
         let limits = ReadLimits::new(10, usize::MAX);
         self.backplane.read_on(topic, after, None, limits).await.expect("readable").lack
     }
@@ -77,11 +77,11 @@ impl BackplaneSubject {
         ids
     }
 
-    async fn read(&self, topic: &Topic, after: StreamId, limit: usize) -> Page {
+    async fn read(&self, topic: &Topic, after: StreamId, limit: usize) -> StreamPage {
         self.read_within(topic, after, ReadLimits::new(limit, usize::MAX)).await
     }
 
-    async fn read_within(&self, topic: &Topic, after: StreamId, limits: ReadLimits) -> Page {
+    async fn read_within(&self, topic: &Topic, after: StreamId, limits: ReadLimits) -> StreamPage {
         self.backplane.read(topic, after, limits).await.expect("a page")
     }
 

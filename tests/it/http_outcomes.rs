@@ -12,7 +12,7 @@ use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use serde_json::{Value, json};
 use tickgate::{
-    api::{Addresses, Api, ApiState, ConnectionDetail, Figures, Lifecycle, Operator, TraceSubject},
+    api::{Addresses, Api, ApiState, ConnectionDetail, Lifecycle, LiveFigures, Operator, TraceSubject},
     auth::Verifier,
     config::Config,
     metrics::Metrics,
@@ -53,7 +53,7 @@ impl Operator for Nobody {
     }
 }
 
-impl Figures for Nobody {
+impl LiveFigures for Nobody {
     fn connections(&self) -> usize {
         0
     }

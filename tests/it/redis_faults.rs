@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
 use tickgate::{
-    backplane::{Backplane, PublishError, Published, ReadLimits, Refusal, Turn},
+    backplane::{Backplane, LeaseTurn, PublishAck, PublishError, PublishRefusal, ReadLimits},
     config,
     history::Missing,
     metrics::Metrics,
@@ -76,7 +76,7 @@ impl FaultyReplica {
         eventually("both links work", async || healthy().then_some(())).await;
     }
 
-    pub async fn publish(&self, topic: &Topic, n: usize) -> Result<Published, PublishError> {
+    pub async fn publish(&self, topic: &Topic, n: usize) -> Result<PublishAck, PublishError> {
         self.backplane.publish(number(topic, &self.rule, n)).await
     }
 
@@ -104,7 +104,7 @@ fn lost() -> OwnedEvent {
     OwnedEvent::Lost("orders".to_owned())
 }
 
-fn refused(result: &Result<Published, PublishError>) -> Option<Refusal> {
+fn refused(result: &Result<PublishAck, PublishError>) -> Option<PublishRefusal> {
     match result {
         Err(PublishError::Refused(refusal)) => Some(*refusal),
         _ => None,
@@ -115,7 +115,7 @@ fn text_of(publication: &Publication) -> String {
     String::from_utf8_lossy(&publication.payload).into_owned()
 }
 
-fn unknown(result: &Result<Published, PublishError>) -> bool {
+fn unknown(result: &Result<PublishAck, PublishError>) -> bool {
     matches!(result, Err(PublishError::Unknown(_)))
 }
 
@@ -124,7 +124,7 @@ async fn a_replica_starts_without_redis_and_reports_it() {
     let (mut server, orders) = (RedisServer::absent(), topic("orders"));
     let replica = FaultyReplica::start(&server.url());
     replica.backplane.follow(&orders, None);
-    assert_eq!(refused(&replica.publish(&orders, 1).await), Some(Refusal::Disconnected));
+    assert_eq!(refused(&replica.publish(&orders, 1).await), Some(PublishRefusal::Disconnected));
     assert!(replica.backplane.read(&orders, StreamId::ZERO, ReadLimits::ONE).await.is_err());
     let health = replica.backplane.health();
     assert!(!health.commands_down.is_zero() && !health.pubsub_down.is_zero());
@@ -177,7 +177,7 @@ async fn a_restart_without_losses_is_a_new_epoch_without_a_gap() {
     let before = replica.accepted(&orders, 1).await;
     server.kill();
     eventually("the end is noticed", async || replica.link.command().is_err().then_some(())).await;
-    assert_eq!(refused(&replica.publish(&orders, 2).await), Some(Refusal::Disconnected));
+    assert_eq!(refused(&replica.publish(&orders, 2).await), Some(PublishRefusal::Disconnected));
     server.restart();
     let back = Instant::now();
     let after = replica.insist(&orders, 3).await;
@@ -259,7 +259,7 @@ async fn what_a_leaving_replica_had_acknowledged_is_reported_by_the_others() {
     let snapshot = server.snapshot();
     one.accepted(&orders, 2).await;
     one.backplane.leave().await;
-    assert_eq!(refused(&one.publish(&orders, 3).await), Some(Refusal::Disconnected));
+    assert_eq!(refused(&one.publish(&orders, 3).await), Some(PublishRefusal::Disconnected));
     drop(one);
     server.restart_from(&snapshot);
     let told = async || (two.page(&orders, kept).await.1 == Some(Missing::Lost(Some(1)))).then_some(());
@@ -358,8 +358,8 @@ async fn a_half_open_link_is_detected_and_replaced() {
 }
 
 /// A feed's turn with this number, which ends after this time.
-fn turn(number: u64, lasts: Duration) -> Option<Turn> {
-    Some(Turn { of: "feed:a", number, until: Instant::now() + lasts })
+fn turn(number: u64, lasts: Duration) -> Option<LeaseTurn> {
+    Some(LeaseTurn { of: "feed:a", number, until: Instant::now() + lasts })
 }
 
 #[tokio::test]
@@ -381,10 +381,10 @@ async fn publications_in_flight_at_the_end_of_a_turn_are_not_stored_after_a_late
     proxy.set(Weather::CLEAR);
     for late in late {
         let answer = late.await;
-        let is_late = unknown(&answer) || refused(&answer) == Some(Refusal::Superseded { by: 6 });
+        let is_late = unknown(&answer) || refused(&answer) == Some(PublishRefusal::Superseded { by: 6 });
         assert!(is_late, "{answer:?}");
     }
-    let superseded = async || refused(&publish(&old, kept(4), 5).await) == Some(Refusal::Superseded { by: 6 });
+    let superseded = async || refused(&publish(&old, kept(4), 5).await) == Some(PublishRefusal::Superseded { by: 6 });
     eventually("the earlier turn is refused", async || superseded().await.then_some(())).await;
     publish(&old, kept(5), 7).await.expect("stored, once it is its turn again");
     old.accepted(&ticker, 6).await;
@@ -397,7 +397,7 @@ async fn an_expired_turn_stores_nothing() {
     let (server, ticker) = (RedisServer::start(), topic("ticker:A"));
     let replica = FaultyReplica::following(&server.url(), &ticker).await;
     let publish = |n, lasts| replica.backplane.publish_in_turn(number(&ticker, &replica.rule, n), turn(1, lasts));
-    assert_eq!(refused(&publish(1, Duration::ZERO).await), Some(Refusal::Expired));
+    assert_eq!(refused(&publish(1, Duration::ZERO).await), Some(PublishRefusal::Expired));
     publish(2, PATIENCE).await.expect("stored");
     let arrived = replica.follower.has_arrived(&ticker, 1).await;
     assert_eq!(text(&arrived[0]), text_of(&number(&ticker, &replica.rule, 2)));
@@ -423,7 +423,7 @@ async fn a_refused_connection_is_retried_until_it_is_accepted() {
     let replica = FaultyReplica::following(&proxy.url(), &orders).await;
     proxy.set(Weather::Refuse);
     eventually("commands are down", async || replica.link.command().is_err().then_some(())).await;
-    assert_eq!(refused(&replica.publish(&orders, 1).await), Some(Refusal::Disconnected));
+    assert_eq!(refused(&replica.publish(&orders, 1).await), Some(PublishRefusal::Disconnected));
     proxy.set(Weather::Pass { delay: Duration::ZERO });
     replica.insist(&orders, 2).await;
     replica.healthy().await;
@@ -436,7 +436,7 @@ async fn a_demoted_server_is_not_used_until_it_is_a_master_again() {
     replica.accepted(&orders, 1).await;
     server.run::<()>(&["REPLICAOF", "127.0.0.1", &master.port().to_string()]).await;
     let refusal = eventually("a refusal", async || refused(&replica.publish(&orders, 2).await)).await;
-    assert!(matches!(refusal, Refusal::ReadOnly | Refusal::Disconnected), "{refusal:?}");
+    assert!(matches!(refusal, PublishRefusal::ReadOnly | PublishRefusal::Disconnected), "{refusal:?}");
     eventually("the link is given up", async || replica.link.command().is_err().then_some(())).await;
     server.run::<()>(&["REPLICAOF", "NO", "ONE"]).await;
     replica.insist(&orders, 3).await;
@@ -450,10 +450,10 @@ async fn a_full_server_refuses_and_stores_nothing() {
     let before = replica.accepted(&orders, 1).await;
     server.run::<()>(&["CONFIG", "SET", "maxmemory", "1000000"]).await;
     for n in 2..5 {
-        assert_eq!(refused(&replica.publish(&orders, n).await), Some(Refusal::OutOfMemory));
+        assert_eq!(refused(&replica.publish(&orders, n).await), Some(PublishRefusal::OutOfMemory));
     }
     let fresh = topic("fresh");
-    assert_eq!(refused(&replica.publish(&fresh, 1).await), Some(Refusal::OutOfMemory));
+    assert_eq!(refused(&replica.publish(&fresh, 1).await), Some(PublishRefusal::OutOfMemory));
     // Links can still reconnect: existing data can be read, and readiness reports the state.
     server.client_kill("pubsub").await;
     server.client_kill("normal").await;
@@ -488,7 +488,10 @@ async fn a_loading_server_is_waited_for() {
         match replica.publish(&orders, 2).await {
             Ok(published) => break published.id.expect("an id"),
             result => {
-                assert!(matches!(refused(&result), Some(Refusal::Disconnected | Refusal::Loading)), "{result:?}");
+                assert!(
+                    matches!(refused(&result), Some(PublishRefusal::Disconnected | PublishRefusal::Loading)),
+                    "{result:?}"
+                );
                 refusals += 1;
             }
         }
@@ -617,7 +620,7 @@ async fn a_busy_server_refuses_with_that_reason() {
     })
     .await;
     let result = replica.publish(&orders, 1).await;
-    assert!(matches!(refused(&result), Some(Refusal::Busy | Refusal::Disconnected)), "{result:?}");
+    assert!(matches!(refused(&result), Some(PublishRefusal::Busy | PublishRefusal::Disconnected)), "{result:?}");
     eventually("the script is killed", async || {
         let mut connection = server.connect().await;
         redis::cmd("SCRIPT").arg("KILL").query_async::<()>(&mut connection).await.ok()
@@ -745,7 +748,7 @@ async fn a_missing_right_stores_nothing() {
     let url = format!("redis://gate:secret@127.0.0.1:{}/", server.port());
     let replica = FaultyReplica::start(&url);
     replica.healthy().await;
-    assert_eq!(refused(&replica.publish(&orders, 1).await), Some(Refusal::Denied));
+    assert_eq!(refused(&replica.publish(&orders, 1).await), Some(PublishRefusal::Denied));
     let length: usize = server.run(&["XLEN", &replica.link.keys().stream(&orders)]).await;
     assert_eq!(length, 0);
     replica.accepted(&topic("good"), 1).await;
@@ -808,7 +811,7 @@ async fn a_dead_server_affects_only_its_own_topics() {
     killed.kill();
     follower.told_after(before.1, &OwnedEvent::Lost(harmed.to_string())).await;
     eventually("it is noticed", async || links[1].command().is_err().then_some(())).await;
-    assert_eq!(refused(&publish(&harmed, 2).await), Some(Refusal::Disconnected));
+    assert_eq!(refused(&publish(&harmed, 2).await), Some(PublishRefusal::Disconnected));
     let id = publish(&unharmed, 2).await.expect("accepted").id;
     assert_eq!(follower.has_arrived(&unharmed, 2).await[1].id, id);
     let heads = backplane.heads(&[harmed.clone(), unharmed.clone()]).await;

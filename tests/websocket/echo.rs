@@ -17,8 +17,9 @@ use hyper::{StatusCode, upgrade::OnUpgrade};
 use tickgate::{
     connection::{
         accept::{self, Serving},
-        handshake, upgrade,
-        wire::{Read, Wake, Wire},
+        handshake,
+        socket_io::{ReadOutcome, SocketIo, WakeReason},
+        upgrade,
     },
     descriptors::Descriptors,
     hub::{Close, Outbox, QueueLimits, Shared, Socket},
@@ -79,20 +80,20 @@ async fn open(State(echo): State<EchoServer>, request: Request<Body>) -> Respons
 
 async fn serve(stream: Socket, mut early: Vec<u8>, shared: Arc<Shared>) {
     let outbox = Outbox::new(stream, shared);
-    let mut wire = Wire::new(outbox.clone(), FrameReader::new(Peer::Client, true, MESSAGE_BYTES_MAX));
+    let mut wire = SocketIo::new(outbox.clone(), FrameReader::new(Peer::Client, true, MESSAGE_BYTES_MAX));
     let mut ended = wire.take_in(&mut early, |event| say_back(&outbox, &event));
     loop {
         if let Some(close) = ended {
             return wire.close(&close, &[]).await;
         }
         ended = match poll_fn(|cx| wire.poll_wake(cx)).await {
-            Wake::Readable => match wire.read(|event| say_back(&outbox, &event)) {
-                Read::More => None,
-                Read::Close(close) => Some(close),
-                Read::Gone => return,
+            WakeReason::Readable => match wire.read(|event| say_back(&outbox, &event)) {
+                ReadOutcome::More => None,
+                ReadOutcome::Close(close) => Some(close),
+                ReadOutcome::Gone => return,
             },
-            Wake::Asked(close) => Some(close),
-            Wake::Lagging | Wake::Gone => return,
+            WakeReason::Asked(close) => Some(close),
+            WakeReason::Lagging | WakeReason::Gone => return,
         };
     }
 }

@@ -227,7 +227,7 @@ pub(crate) fn machine() -> Value {
 
 #[cfg(test)]
 mod tests {
-    use tickgate::config::{Config, Sources, TokenRule};
+    use tickgate::config::{Config, ConfigSources, TokenRule};
     use tickgate_wire::model::{Class, Topic};
 
     use super::*;
@@ -240,7 +240,7 @@ mod tests {
         std::fs::write(&path, CONFIG).unwrap();
         let secrets = [("TICKGATE__AUTH__HS256_SECRETS", "s"), ("TICKGATE__AUTH__API_KEYS", "k")];
         let environment = secrets.map(|(name, letter)| (name.to_owned(), letter.repeat(40)));
-        let sources = Sources { file: Some(path), environment: environment.into(), ..Sources::default() };
+        let sources = ConfigSources { file: Some(path), environment: environment.into(), ..ConfigSources::default() };
         let (config, _) = Config::load(&sources).unwrap();
         let profile = config.profiles.iter().find(|profile| profile.name == "bench").unwrap();
         assert_eq!((profile.path.as_str(), profile.token), ("/ws/bench", TokenRule::Optional));

@@ -7,7 +7,7 @@ use serde_json::Value;
 use tickgate_wire::code::ProblemKind;
 
 use super::ApiReplica;
-use crate::{api::probes::OPENAPI, metrics::Route};
+use crate::{api::probes::OPENAPI, metrics::RouteLabel};
 
 fn document() -> Value {
     serde_json::from_str(OPENAPI).unwrap()
@@ -18,7 +18,7 @@ fn exactly_the_existing_routes_are_described() {
     let document = document();
     let described: BTreeSet<_> = document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
     let routed: BTreeSet<_> =
-        Route::ALL.iter().filter(|route| **route != Route::Other).map(|route| route.as_str()).collect();
+        RouteLabel::ALL.iter().filter(|route| **route != RouteLabel::Other).map(|route| route.as_str()).collect();
     assert_eq!(described, routed);
 }
 

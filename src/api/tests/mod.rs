@@ -22,7 +22,7 @@ use serde_json::Value;
 use tickgate_wire::model::{IssuedAt, ReplicaId, Topic, UserId};
 use tokio::sync::mpsc;
 
-use super::{Addresses, Api, ApiState, ConnectionDetail, Figures, Lifecycle, Operator, Patience, TraceSubject};
+use super::{Addresses, Api, ApiState, ConnectionDetail, Lifecycle, LiveFigures, Operator, SendTimeouts, TraceSubject};
 use crate::{
     auth::{NewToken, Rights, Verifier, mint},
     backplane::{Backplane, Memory},
@@ -50,7 +50,7 @@ struct FixedFigures {
     panics: AtomicBool,
 }
 
-impl Figures for FixedFigures {
+impl LiveFigures for FixedFigures {
     fn connections(&self) -> usize {
         assert!(!self.panics.load(Ordering::Relaxed), "intended panic");
         self.connections.load(Ordering::Relaxed)
@@ -127,7 +127,7 @@ impl ApiReplica {
             publisher,
             verifier,
             metrics,
-            figures: Arc::clone(&counted) as Arc<dyn Figures>,
+            figures: Arc::clone(&counted) as Arc<dyn LiveFigures>,
             lifecycle,
             addresses: Addresses { public: ([127, 0, 0, 1], 8000).into(), operations: ([127, 0, 0, 1], 8001).into() },
         };
@@ -137,7 +137,7 @@ impl ApiReplica {
     /// The same, with very short timeouts.
     fn impatient(mut self) -> Self {
         let wait = Duration::from_millis(20);
-        self.api = Api::with_patience(self.state.clone(), Patience { body_timeout: wait, idle_timeout: wait });
+        self.api = Api::with_patience(self.state.clone(), SendTimeouts { body_timeout: wait, idle_timeout: wait });
         self
     }
 

@@ -16,7 +16,7 @@ use super::{ApiReplica, ApiResponse, call, read};
 use crate::{
     api::Lifecycle,
     config::Jwks,
-    metrics::{AuthFailure, Route, StatusClass},
+    metrics::{AuthFailure, RouteLabel, StatusClass},
     registry::ConnectionInfo,
 };
 
@@ -248,9 +248,9 @@ async fn a_panic_of_a_route_is_answered_and_counted_as_a_failure() {
     replica.get("/health").await.problem(500, "internal_error");
     replica.counted.panics.store(false, Relaxed);
     assert_eq!(replica.get("/health").await.status, 200);
-    let requests = |class| replica.state.metrics.http_requests_total.of((Route::Health, class)).get();
+    let requests = |class| replica.state.metrics.http_requests_total.of((RouteLabel::Health, class)).get();
     assert_eq!((requests(StatusClass::ServerError), requests(StatusClass::Success)), (1, 1));
-    assert_eq!(replica.state.metrics.http_request_duration_seconds.of(Route::Health).get_sample_count(), 2);
+    assert_eq!(replica.state.metrics.http_request_duration_seconds.of(RouteLabel::Health).get_sample_count(), 2);
 }
 
 #[tokio::test]

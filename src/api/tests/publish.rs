@@ -7,7 +7,7 @@ use axum::{
 use serde_json::{Value, json};
 
 use super::{ApiReplica, call, read};
-use crate::metrics::{Door, PublicationClass, PublishResult};
+use crate::metrics::{PublicationClass, PublicationSource, PublishResult};
 
 const PUBLISH: &str = "/api/v1/publish";
 
@@ -49,7 +49,7 @@ async fn the_same_msg_id_in_body_or_header_is_published_once() {
     assert_eq!(ids[0], ids[1]);
     let history = replica.ops_get("/api/v1/topics/logs/history").await.json();
     assert_eq!(history["messages"].as_array().unwrap().len(), 2);
-    let duplicates = (Door::Http, PublicationClass::Reliable, PublishResult::Duplicate);
+    let duplicates = (PublicationSource::Http, PublicationClass::Reliable, PublishResult::Duplicate);
     assert_eq!(replica.state.metrics.publications_total.of(duplicates).get(), 2);
 }
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use tickgate_wire::model::{Publication, StreamId};
 
-use super::ledger::Ledger;
+use super::ledger::TopicLedger;
 use crate::{
-    backplane::{PublishError, Published, Refusal},
-    redis_link::{Failure, Keys, RefusalKind},
+    backplane::{PublishAck, PublishError, PublishRefusal},
+    redis_link::{Keys, RedisFailure, RefusalKind},
 };
 
 /// The response to one publication.
@@ -24,12 +24,12 @@ pub(super) enum PublishOutcome {
     Superseded {
         by: u64,
     },
-    Failed(Failure),
+    Failed(RedisFailure),
 }
 
 impl PublishOutcome {
     /// A response that no script gives: the effect is unknown.
-    pub(super) const STRANGE: Self = Self::Failed(Failure::Closed);
+    pub(super) const STRANGE: Self = Self::Failed(RedisFailure::Closed);
 
     /// Parses the script's response: an id or `-`, optionally followed by ` duplicate`.
     pub(super) fn parse(text: &str) -> Self {
@@ -57,7 +57,7 @@ impl PublishOutcome {
 
 /// A publication with its response.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Returned<'a> {
+pub(super) struct PublishResponse<'a> {
     pub(super) publication: &'a Publication,
     /// Its position in the order of submission.
     pub(super) number: u64,
@@ -73,36 +73,43 @@ pub(super) struct Returned<'a> {
 
 /// What to do with it.
 #[derive(Debug)]
-pub(super) enum Settled {
-    Answer(Result<Published, PublishError>),
+pub(super) enum PublishDecision {
+    Answer(Result<PublishAck, PublishError>),
     /// Redis lost the script or is in another generation: nothing was stored, and the publication is sent again.
     SendAgain,
 }
 
-impl Ledger {
+impl TopicLedger {
     /// Decides one publication. From now on, an acknowledged id must not be lost without a report.
-    pub(super) fn settle(&mut self, keys: &Keys, returned: &Returned<'_>, outcome: &PublishOutcome) -> Settled {
+    pub(super) fn settle(
+        &mut self,
+        keys: &Keys,
+        returned: &PublishResponse<'_>,
+        outcome: &PublishOutcome,
+    ) -> PublishDecision {
         let topic = &returned.publication.topic;
         match outcome {
             PublishOutcome::Stored(id) => {
                 self.store(topic, returned.number);
-                Settled::Answer(self.accept(keys, returned, *id, false))
+                PublishDecision::Answer(self.accept(keys, returned, *id, false))
             }
-            PublishOutcome::Sent => Settled::Answer(Ok(Published { id: None, duplicate: false })),
+            PublishOutcome::Sent => PublishDecision::Answer(Ok(PublishAck { id: None, duplicate: false })),
             // The replica that stored it may have ended, or never received the response.
-            PublishOutcome::Duplicate(Some(id)) => Settled::Answer(self.accept(keys, returned, *id, true)),
-            PublishOutcome::Duplicate(None) => Settled::Answer(Ok(Published { id: None, duplicate: true })),
-            PublishOutcome::Reused => Settled::Answer(Err(PublishError::Reused)),
+            PublishOutcome::Duplicate(Some(id)) => PublishDecision::Answer(self.accept(keys, returned, *id, true)),
+            PublishOutcome::Duplicate(None) => PublishDecision::Answer(Ok(PublishAck { id: None, duplicate: true })),
+            PublishOutcome::Reused => PublishDecision::Answer(Err(PublishError::Reused)),
             PublishOutcome::Superseded { by } => {
-                Settled::Answer(Err(PublishError::Refused(Refusal::Superseded { by: *by })))
+                PublishDecision::Answer(Err(PublishError::Refused(PublishRefusal::Superseded { by: *by })))
             }
-            PublishOutcome::Failed(failure) if failure.asks_again() && !returned.is_repeat => Settled::SendAgain,
-            PublishOutcome::Failed(failure) => Settled::Answer(Err(self.refused(returned, failure))),
+            PublishOutcome::Failed(failure) if failure.asks_again() && !returned.is_repeat => {
+                PublishDecision::SendAgain
+            }
+            PublishOutcome::Failed(failure) => PublishDecision::Answer(Err(self.refused(returned, failure))),
         }
     }
 
     /// The error for the publisher of a failed publication.
-    pub(super) fn refused(&mut self, returned: &Returned<'_>, failure: &Failure) -> PublishError {
+    pub(super) fn refused(&mut self, returned: &PublishResponse<'_>, failure: &RedisFailure) -> PublishError {
         self.fail(&returned.publication.topic);
         verdict(failure, returned.was_sent)
     }
@@ -110,54 +117,59 @@ impl Ledger {
     fn accept(
         &mut self,
         keys: &Keys,
-        returned: &Returned<'_>,
+        returned: &PublishResponse<'_>,
         id: StreamId,
         duplicate: bool,
-    ) -> Result<Published, PublishError> {
+    ) -> Result<PublishAck, PublishError> {
         if !returned.is_vouched {
             return Err(PublishError::Unknown("redis changed before the response".into()));
         }
         self.acknowledge(keys, &returned.publication.topic, id);
         match returned.shortfall {
             Some(text) => Err(PublishError::Unknown(Arc::clone(text))),
-            None => Ok(Published { id: Some(id), duplicate }),
+            None => Ok(PublishAck { id: Some(id), duplicate }),
         }
     }
 }
 
 /// The result of a failure for the publisher.
-fn verdict(failure: &Failure, was_sent: bool) -> PublishError {
+fn verdict(failure: &RedisFailure, was_sent: bool) -> PublishError {
     PublishError::Refused(match failure {
-        Failure::Closed if was_sent => {
+        RedisFailure::Closed if was_sent => {
             return PublishError::Unknown("the connection was lost before the response".into());
         }
-        Failure::TimedOut if was_sent => return PublishError::Unknown("no response in time".into()),
-        Failure::Disconnected
-        | Failure::Unreachable(_)
-        | Failure::NoPrimary(_)
-        | Failure::Superseded
-        | Failure::Closed
-        | Failure::TimedOut => Refusal::Disconnected,
-        Failure::Refused { kind, .. } => refusal(*kind),
-        Failure::PoolWait => Refusal::Overloaded,
-        Failure::TooOld(_) | Failure::WrongMode(_) | Failure::OtherFormat(_) | Failure::Other(_) => Refusal::Denied,
+        RedisFailure::TimedOut if was_sent => return PublishError::Unknown("no response in time".into()),
+        RedisFailure::Disconnected
+        | RedisFailure::Unreachable(_)
+        | RedisFailure::NoPrimary(_)
+        | RedisFailure::Superseded
+        | RedisFailure::Closed
+        | RedisFailure::TimedOut => PublishRefusal::Disconnected,
+        RedisFailure::Refused { kind, .. } => refusal(*kind),
+        RedisFailure::PoolWait => PublishRefusal::Overloaded,
+        RedisFailure::TooOld(_)
+        | RedisFailure::WrongMode(_)
+        | RedisFailure::OtherFormat(_)
+        | RedisFailure::Other(_) => PublishRefusal::Denied,
     })
 }
 
 /// The publisher's error for an error of Redis.
-const fn refusal(kind: RefusalKind) -> Refusal {
+const fn refusal(kind: RefusalKind) -> PublishRefusal {
     match kind {
-        RefusalKind::Loading => Refusal::Loading,
-        RefusalKind::ReadOnly | RefusalKind::MasterDown | RefusalKind::Moved | RefusalKind::Ask => Refusal::ReadOnly,
-        RefusalKind::Oom => Refusal::OutOfMemory,
-        RefusalKind::Misconf => Refusal::Disk,
-        RefusalKind::NoReplicas => Refusal::NoReplicas,
-        RefusalKind::Busy | RefusalKind::TryAgain | RefusalKind::ClusterDown => Refusal::Busy,
-        RefusalKind::Stale => Refusal::Disconnected,
-        RefusalKind::NoScript | RefusalKind::Format | RefusalKind::CrossSlot | RefusalKind::WrongType => {
-            Refusal::Denied
+        RefusalKind::Loading => PublishRefusal::Loading,
+        RefusalKind::ReadOnly | RefusalKind::MasterDown | RefusalKind::Moved | RefusalKind::Ask => {
+            PublishRefusal::ReadOnly
         }
-        RefusalKind::NoPerm | RefusalKind::NoAuth | RefusalKind::WrongPass => Refusal::Denied,
+        RefusalKind::Oom => PublishRefusal::OutOfMemory,
+        RefusalKind::Misconf => PublishRefusal::Disk,
+        RefusalKind::NoReplicas => PublishRefusal::NoReplicas,
+        RefusalKind::Busy | RefusalKind::TryAgain | RefusalKind::ClusterDown => PublishRefusal::Busy,
+        RefusalKind::Stale => PublishRefusal::Disconnected,
+        RefusalKind::NoScript | RefusalKind::Format | RefusalKind::CrossSlot | RefusalKind::WrongType => {
+            PublishRefusal::Denied
+        }
+        RefusalKind::NoPerm | RefusalKind::NoAuth | RefusalKind::WrongPass => PublishRefusal::Denied,
     }
 }
 
@@ -168,23 +180,23 @@ mod tests {
     use super::*;
     use crate::backplane::redis::for_tests;
 
-    fn answered(kind: RefusalKind) -> Failure {
-        Failure::Refused { kind, text: kind.code().into() }
+    fn answered(kind: RefusalKind) -> RedisFailure {
+        RedisFailure::Refused { kind, text: kind.code().into() }
     }
 
     fn publication() -> Publication {
         for_tests::publication("orders", for_tests::rule(100, Duration::ZERO))
     }
 
-    fn returned(publication: &Publication) -> Returned<'_> {
-        Returned { publication, number: 1, is_repeat: false, was_sent: true, is_vouched: true, shortfall: None }
+    fn returned(publication: &Publication) -> PublishResponse<'_> {
+        PublishResponse { publication, number: 1, is_repeat: false, was_sent: true, is_vouched: true, shortfall: None }
     }
 
     fn keys() -> Keys {
         Keys::new("x:")
     }
 
-    fn claimed(ledger: &Ledger) -> Vec<StreamId> {
+    fn claimed(ledger: &TopicLedger) -> Vec<StreamId> {
         ledger.claims(None).unwrap().into_iter().map(|(_, id)| id).collect()
     }
 
@@ -203,11 +215,11 @@ mod tests {
     fn acknowledged_ids_are_recorded_whichever_replica_stored_them() {
         let (publication, id) = (publication(), StreamId::new(5, 6));
         for (outcome, duplicate) in [(PublishOutcome::Stored(id), false), (PublishOutcome::Duplicate(Some(id)), true)] {
-            let mut ledger = Ledger::default();
+            let mut ledger = TopicLedger::default();
             ledger.open(&keys(), &publication.topic);
             let settled = ledger.settle(&keys(), &returned(&publication), &outcome);
             assert!(
-                matches!(settled, Settled::Answer(Ok(published)) if published == Published { id: Some(id), duplicate })
+                matches!(settled, PublishDecision::Answer(Ok(published)) if published == PublishAck { id: Some(id), duplicate })
             );
             assert_eq!(ledger.is_overtaken(&publication.topic, 0), !duplicate);
             assert_eq!(claimed(&ledger), [id]);
@@ -216,38 +228,38 @@ mod tests {
 
     #[test]
     fn a_response_of_an_earlier_generation_is_not_acknowledged() {
-        let (publication, mut ledger) = (publication(), Ledger::default());
-        let late = Returned { is_vouched: false, ..returned(&publication) };
+        let (publication, mut ledger) = (publication(), TopicLedger::default());
+        let late = PublishResponse { is_vouched: false, ..returned(&publication) };
         let settled = ledger.settle(&keys(), &late, &PublishOutcome::Stored(StreamId::new(5, 6)));
-        assert!(matches!(settled, Settled::Answer(Err(PublishError::Unknown(_)))));
+        assert!(matches!(settled, PublishDecision::Answer(Err(PublishError::Unknown(_)))));
         assert!(claimed(&ledger).is_empty());
     }
 
     #[test]
     fn a_publication_without_the_required_durability_is_unknown_but_recorded() {
         let (publication, text) = (publication(), Arc::from("not on the disk"));
-        let mut ledger = Ledger::default();
-        let returned = Returned { shortfall: Some(&text), ..returned(&publication) };
+        let mut ledger = TopicLedger::default();
+        let returned = PublishResponse { shortfall: Some(&text), ..returned(&publication) };
         let settled = ledger.settle(&keys(), &returned, &PublishOutcome::Stored(StreamId::new(5, 6)));
-        assert!(matches!(settled, Settled::Answer(Err(PublishError::Unknown(why))) if why == text));
+        assert!(matches!(settled, PublishDecision::Answer(Err(PublishError::Unknown(why))) if why == text));
         assert_eq!(claimed(&ledger), [StreamId::new(5, 6)]);
     }
 
     #[test]
     fn a_publication_is_sent_once_more_if_the_script_was_lost() {
-        let (publication, mut ledger) = (publication(), Ledger::default());
+        let (publication, mut ledger) = (publication(), TopicLedger::default());
         let no_script = PublishOutcome::Failed(answered(RefusalKind::NoScript));
-        assert!(matches!(ledger.settle(&keys(), &returned(&publication), &no_script), Settled::SendAgain));
-        let again = Returned { is_repeat: true, ..returned(&publication) };
+        assert!(matches!(ledger.settle(&keys(), &returned(&publication), &no_script), PublishDecision::SendAgain));
+        let again = PublishResponse { is_repeat: true, ..returned(&publication) };
         let settled = ledger.settle(&keys(), &again, &no_script);
-        assert!(matches!(settled, Settled::Answer(Err(PublishError::Refused(Refusal::Denied)))));
+        assert!(matches!(settled, PublishDecision::Answer(Err(PublishError::Refused(PublishRefusal::Denied)))));
     }
 
     #[test]
     fn only_publications_that_may_have_run_are_unknown() {
-        for silent in [Failure::TimedOut, Failure::Closed] {
+        for silent in [RedisFailure::TimedOut, RedisFailure::Closed] {
             assert!(silent.in_doubt() && matches!(verdict(&silent, true), PublishError::Unknown(_)));
-            assert!(matches!(verdict(&silent, false), PublishError::Refused(Refusal::Disconnected)));
+            assert!(matches!(verdict(&silent, false), PublishError::Refused(PublishRefusal::Disconnected)));
         }
         for kind in RefusalKind::ALL {
             assert!(matches!(verdict(&answered(*kind), true), PublishError::Refused(_)), "{kind:?}");

@@ -21,7 +21,7 @@ const UNKNOWN: &str = "?";
 
 /// The message was not written by the publish script, or its payload is not a JSON object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Malformed {
+pub(super) enum MalformedMessage {
     /// It has no place in a stream.
     Nameless,
     /// The payload cannot be sent to clients.
@@ -30,7 +30,7 @@ pub(super) enum Malformed {
 
 /// A message of a channel, and the generation of the server in which it was published.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Heard {
+pub(super) struct ReceivedPublication {
     pub(super) message: Message,
     pub(super) generation: u64,
 }
@@ -39,17 +39,17 @@ pub(super) struct Heard {
 ///
 /// An entry with an invalid payload still has its id: it becomes [`Content::Unreadable`], so that the position advances
 /// and every subscriber receives the same notice.
-pub(super) fn from_channel(bytes: &Bytes) -> Result<Heard, Malformed> {
-    let end = bytes.iter().take(HEADER_MAX).position(|byte| *byte == b'\n').ok_or(Malformed::Nameless)?;
-    let header = std::str::from_utf8(&bytes[..end]).map_err(|_| Malformed::Nameless)?;
+pub(super) fn from_channel(bytes: &Bytes) -> Result<ReceivedPublication, MalformedMessage> {
+    let end = bytes.iter().take(HEADER_MAX).position(|byte| *byte == b'\n').ok_or(MalformedMessage::Nameless)?;
+    let header = std::str::from_utf8(&bytes[..end]).map_err(|_| MalformedMessage::Nameless)?;
     let mut fields = header.split(' ');
-    let mut field = || fields.next().ok_or(Malformed::Nameless);
+    let mut field = || fields.next().ok_or(MalformedMessage::Nameless);
     let (id, prev) = (optional_id(field()?)?, optional_id(field()?)?);
-    let generation = field()?.parse().map_err(|_| Malformed::Nameless)?;
-    let published_ms = field()?.parse().map_err(|_| Malformed::Nameless)?;
+    let generation = field()?.parse().map_err(|_| MalformedMessage::Nameless)?;
+    let published_ms = field()?.parse().map_err(|_| MalformedMessage::Nameless)?;
     let channel = private(field()?);
     let content = content(id, bytes.slice(end + 1..))?;
-    Ok(Heard { message: Message { id, prev, published_ms, channel, content }, generation })
+    Ok(ReceivedPublication { message: Message { id, prev, published_ms, channel, content }, generation })
 }
 
 /// Decodes an entry of a stream: its id, and its fields as alternating names and values. `None`: not an entry.
@@ -69,18 +69,18 @@ pub(super) fn from_entry(id: &[u8], fields: impl IntoIterator<Item = Vec<u8>>) -
     Some(Message { id: Some(id), prev, published_ms: 0, channel: channel.as_deref().and_then(private), content })
 }
 
-fn content(id: Option<StreamId>, payload: Bytes) -> Result<Content, Malformed> {
+fn content(id: Option<StreamId>, payload: Bytes) -> Result<Content, MalformedMessage> {
     if payload.len() <= PAYLOAD_BYTES_MAX && check_payload(&payload, PAYLOAD_DEPTH_MAX).is_ok() {
         return Ok(Content::Data(payload));
     }
-    id.map(|_| Content::Unreadable).ok_or(Malformed::Payload)
+    id.map(|_| Content::Unreadable).ok_or(MalformedMessage::Payload)
 }
 
-fn optional_id(text: &str) -> Result<Option<StreamId>, Malformed> {
+fn optional_id(text: &str) -> Result<Option<StreamId>, MalformedMessage> {
     match text {
         "-" => Ok(None),
         UNKNOWN => Ok(Some(StreamId::ZERO)),
-        text => text.parse().map(Some).map_err(|_| Malformed::Nameless),
+        text => text.parse().map(Some).map_err(|_| MalformedMessage::Nameless),
     }
 }
 
@@ -92,14 +92,14 @@ fn private(word: &str) -> Option<Arc<str>> {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<Message, Malformed> {
+    fn read(text: &str) -> Result<Message, MalformedMessage> {
         from_channel(&Bytes::copy_from_slice(text.as_bytes())).map(|heard| heard.message)
     }
 
     #[test]
     fn a_message_is_read_without_copying_its_payload() {
         let bytes = Bytes::from_static(b"1700-3 - 1600 1701 orders\n{\"a\": \"b c\"}");
-        let Heard { message, generation } = from_channel(&bytes).unwrap();
+        let ReceivedPublication { message, generation } = from_channel(&bytes).unwrap();
         assert_eq!((message.id, message.prev, generation), (Some(StreamId::new(1700, 3)), None, 1600));
         assert_eq!((message.published_ms, message.channel.as_deref()), (1701, Some("orders")));
         let Content::Data(payload) = message.content else { panic!("data") };
@@ -135,7 +135,7 @@ mod tests {
         for text in ["1700-3 - 1 0 -\n{broken", "1700-3 - 1 0 -\n{\"_meta\":1}", &large] {
             assert_eq!(read(text).unwrap().content, Content::Unreadable);
         }
-        assert_eq!(read("- - 1 0 -\n[1]"), Err(Malformed::Payload));
+        assert_eq!(read("- - 1 0 -\n[1]"), Err(MalformedMessage::Payload));
     }
 
     #[test]
@@ -152,9 +152,9 @@ mod tests {
     #[test]
     fn a_message_that_the_script_did_not_write_has_no_place() {
         for text in ["", "hello", "1-1 - 0", "x - 0 0 -\n{}", "1-1 - x 0 -\n{}", "1-1 y 0 0 -\n{}", "1-1 - 0 -\n"] {
-            assert_eq!(read(text), Err(Malformed::Nameless), "{text}");
+            assert_eq!(read(text), Err(MalformedMessage::Nameless), "{text}");
         }
-        assert_eq!(from_channel(&Bytes::from(vec![0xff; 4000])), Err(Malformed::Nameless));
+        assert_eq!(from_channel(&Bytes::from(vec![0xff; 4000])), Err(MalformedMessage::Nameless));
     }
 
     #[test]

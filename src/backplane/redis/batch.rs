@@ -7,10 +7,10 @@ use redis::{Cmd, Pipeline, ServerError, Value};
 use tickgate_wire::model::Publication;
 use tokio::sync::oneshot;
 
-use super::{acknowledge::PublishOutcome, ledger::Ledger, word};
+use super::{acknowledge::PublishOutcome, ledger::TopicLedger, word};
 use crate::{
-    backplane::{PublishError, Published, Refusal, Turn},
-    redis_link::{Failure, Keys, Placement},
+    backplane::{LeaseTurn, PublishAck, PublishError, PublishRefusal},
+    redis_link::{Keys, Placement, RedisFailure},
 };
 
 /// Maximum number of publications per call. They share the fixed cost of a call; more than 16 would save almost
@@ -30,8 +30,8 @@ const FENCED: &str = "FENCED";
 pub(super) struct Job {
     pub(super) publication: Publication,
     /// The lease under which it is published, if any.
-    pub(super) turn: Option<Turn>,
-    pub(super) answer: oneshot::Sender<Result<Published, PublishError>>,
+    pub(super) turn: Option<LeaseTurn>,
+    pub(super) answer: oneshot::Sender<Result<PublishAck, PublishError>>,
     pub(super) taken: Instant,
     pub(super) published_ms: u64,
     /// Its position in the order of submission; assigned when it is first sent.
@@ -46,11 +46,11 @@ impl Job {
     }
 
     /// Sends the result to the publisher, who may have disconnected.
-    pub(super) fn answer(self, result: Result<Published, PublishError>) {
+    pub(super) fn answer(self, result: Result<PublishAck, PublishError>) {
         let _ = self.answer.send(result);
     }
 
-    pub(super) fn refuse(self, refusal: Refusal) {
+    pub(super) fn refuse(self, refusal: PublishRefusal) {
         self.answer(Err(PublishError::Refused(refusal)));
     }
 }
@@ -66,14 +66,14 @@ pub(super) struct Encoder<'a> {
 }
 
 /// The fields of a publication in a call that its job does not have.
-struct Named {
+struct PublicationFields {
     epoch: u64,
     keep: bool,
 }
 
 impl Encoder<'_> {
     /// Encodes a pipeline of the publications in order. Also returns how many each of its commands has.
-    pub(super) fn encode(&self, jobs: &[Job], ledger: &mut Ledger) -> (Pipeline, Vec<usize>) {
+    pub(super) fn encode(&self, jobs: &[Job], ledger: &mut TopicLedger) -> (Pipeline, Vec<usize>) {
         let now = Instant::now();
         let mut pipe = Pipeline::with_capacity(jobs.len() / CALL_MAX + 2);
         let (mut counts, mut rest) = (Vec::with_capacity(jobs.len() / CALL_MAX + 1), jobs);
@@ -114,7 +114,7 @@ impl Encoder<'_> {
     }
 
     /// Encodes one call of the script.
-    fn call(&self, jobs: &[Job], ledger: &mut Ledger, now: Instant) -> Cmd {
+    fn call(&self, jobs: &[Job], ledger: &mut TopicLedger, now: Instant) -> Cmd {
         let bytes: usize = jobs.iter().map(|job| job.bytes() + 256).sum();
         let deduped = has_msg_id(&jobs[0]);
         let mut command = Cmd::with_capacity(5 + 10 * jobs.len(), bytes);
@@ -128,7 +128,10 @@ impl Encoder<'_> {
             if let Some(once) = &publication.once {
                 command.arg(self.keys.dedupe(&publication.topic, once));
             }
-            named.push(Named { epoch: account.epoch, keep: account.must_keep(now, publication.rule.retain_ttl) });
+            named.push(PublicationFields {
+                epoch: account.epoch,
+                keep: account.must_keep(now, publication.rule.retain_ttl),
+            });
         }
         match jobs[0].turn {
             None => command.arg(self.generation),
@@ -178,8 +181,8 @@ pub(super) fn outcomes(values: VecDeque<Value>, counts: Vec<usize>) -> impl Iter
         Value::Array(answers) if answers.len() == count => answers.into_iter().map(outcome).collect(),
         Value::ServerError(error) if error.code() == FENCED => vec![superseded(&error); count],
         // Refused before it ran, unless the script was aborted: then the first ones may be stored.
-        Value::ServerError(error) => match Failure::of(&error.into()) {
-            Failure::Other(_) => vec![PublishOutcome::STRANGE; count],
+        Value::ServerError(error) => match RedisFailure::of(&error.into()) {
+            RedisFailure::Other(_) => vec![PublishOutcome::STRANGE; count],
             refused => vec![PublishOutcome::Failed(refused); count],
         },
         _ => vec![PublishOutcome::STRANGE; count],
@@ -194,7 +197,7 @@ fn outcome(value: Value) -> PublishOutcome {
         Value::Int(_) => PublishOutcome::Sent,
         Value::ServerError(error) if error.code() == REUSED => PublishOutcome::Reused,
         Value::ServerError(error) if error.code() == FENCED => superseded(&error),
-        Value::ServerError(error) => PublishOutcome::Failed(Failure::of(&error.into())),
+        Value::ServerError(error) => PublishOutcome::Failed(RedisFailure::of(&error.into())),
         _ => PublishOutcome::STRANGE,
     }
 }
@@ -228,7 +231,7 @@ mod tests {
     fn lens(placement: Placement, jobs: &[Job]) -> Vec<usize> {
         let encoder =
             Encoder { keys: &Keys::new("x:"), placement, script: "s", gen_key: "x:{gen}".into(), generation: 1 };
-        encoder.encode(jobs, &mut Ledger::default()).1
+        encoder.encode(jobs, &mut TopicLedger::default()).1
     }
 
     #[test]
@@ -239,7 +242,7 @@ mod tests {
         assert_eq!(lens((0..40).map(|_| kept()).collect()), [16, 16, 8]);
         assert_eq!(lens(vec![kept(), kept(), plain(), plain(), kept(), named(), named()]), [2, 1, 1, 1, 2]);
         assert_eq!(lens(vec![job(9, 0, Some(1)), named()]), [2], "a msg_id needs the script also without a stream");
-        let turn = |number| Some(Turn { of: "feed:a", number, until: Instant::now() });
+        let turn = |number| Some(LeaseTurn { of: "feed:a", number, until: Instant::now() });
         let held = |number| Job { turn: turn(number), ..job(9, 0, None) };
         assert_eq!(
             lens(vec![held(1), held(1), held(2), kept(), plain()]),

@@ -6,7 +6,7 @@ use redis::{Pipeline, Value, aio::MultiplexedConnection};
 use tickgate_wire::model::{StreamId, Topic};
 
 use super::arrival;
-use crate::redis_link::{Failure, RedisLink};
+use crate::redis_link::{RedisFailure, RedisLink};
 
 /// Number of ids per pipeline: takes about 2 ms of the server.
 const CHUNK: usize = 256;
@@ -16,7 +16,7 @@ pub(super) async fn lost(
     link: &RedisLink,
     connection: &mut MultiplexedConnection,
     claims: Vec<(Topic, StreamId)>,
-) -> Result<Vec<(String, StreamId, u64)>, Failure> {
+) -> Result<Vec<(String, StreamId, u64)>, RedisFailure> {
     let mut lost = Vec::new();
     for chunk in claims.chunks(CHUNK) {
         let keys: Vec<_> = chunk.iter().map(|(topic, _)| link.keys().stream(topic)).collect();
@@ -42,7 +42,7 @@ pub(super) async fn lost(
                     lost.push((topic.as_str().to_owned(), *id, id.seq + 1));
                     continue;
                 }
-                Value::ServerError(error) => return Err(Failure::of(&error.clone().into())),
+                Value::ServerError(error) => return Err(RedisFailure::of(&error.clone().into())),
                 _ => {}
             }
             let had = match ends.get(&at) {

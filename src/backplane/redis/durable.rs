@@ -7,17 +7,17 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use redis::{Pipeline, Value};
 use tickgate_wire::model::TopicRule;
 
-use crate::redis_link::{Attached, Failure, RedisLink};
+use crate::redis_link::{AttachedServer, RedisFailure, RedisLink};
 
 /// The connection, opened on demand and replaced after any failure.
 #[derive(Default)]
 pub(super) struct Dedicated {
-    attached: Option<Attached>,
+    attached: Option<AttachedServer>,
 }
 
 impl Dedicated {
     /// A connection to the server with this identity.
-    pub(super) async fn attached(&mut self, link: &RedisLink, identity: &str) -> Result<Attached, Failure> {
+    pub(super) async fn attached(&mut self, link: &RedisLink, identity: &str) -> Result<AttachedServer, RedisFailure> {
         if let Some(attached) = self.attached.as_ref().filter(|attached| *attached.identity == *identity) {
             return Ok(attached.clone());
         }

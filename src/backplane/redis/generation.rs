@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use tickgate_wire::model::StreamId;
 
-use crate::history::{BorderState, History};
+use crate::history::{BorderState, Generations};
 
 /// How far back a dataset may go, in seconds: marks of members that left are kept this long.
 pub(super) const MARK_KEPT_S: u64 = 86_400;
@@ -17,23 +17,23 @@ pub(super) const LOST_MAX: usize = 10_000;
 
 /// The content of `{gen}`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Stored {
+pub(super) struct GenerationRecord {
     /// The current generation.
     pub(super) g: u64,
     /// The replication id of the server for which it was created.
     pub(super) identity: String,
     /// The greatest epoch given.
     pub(super) alloc: u64,
-    pub(super) state: State,
+    pub(super) state: GenerationState,
 }
 
 /// The part of `{gen}` that is written as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct State {
+pub(super) struct GenerationState {
     /// The version, incremented when a member joins.
     pub(super) v: u64,
-    pub(super) members: BTreeMap<String, Entry>,
-    pub(super) borders: Vec<Border>,
+    pub(super) members: BTreeMap<String, MemberEntry>,
+    pub(super) borders: Vec<GenerationStart>,
     /// Lost ids by topic.
     pub(super) lost: BTreeMap<String, BTreeSet<StreamId>>,
     /// Boundaries before this generation were removed.
@@ -45,7 +45,7 @@ pub(super) struct State {
 
 /// A member: a gateway that may acknowledge.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Entry {
+pub(super) struct MemberEntry {
     /// It has attached to this generation and was not removed.
     pub(super) present: bool,
     /// It may acknowledge: all required members have confirmed it.
@@ -69,7 +69,7 @@ pub(super) struct Entry {
 
 /// A boundary: the start of a generation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Border {
+pub(super) struct GenerationStart {
     pub(super) g: u64,
     pub(super) state: BorderState,
     /// When it was created, in seconds since 1970.
@@ -85,14 +85,14 @@ pub(super) struct Border {
     pub(super) vouched: BTreeSet<String>,
 }
 
-impl Border {
+impl GenerationStart {
     /// Whether this generation starts or ends here.
     pub(super) fn names(&self, g: u64) -> bool {
         self.g == g || self.ends.contains(&g)
     }
 }
 
-impl Stored {
+impl GenerationRecord {
     pub(super) fn open(&self) -> BTreeSet<String> {
         self.state.open()
     }
@@ -105,7 +105,7 @@ impl Stored {
     /// started on an empty or older server without this member's knowledge), and ids acknowledged in one branch may be
     /// below positions of readers of the other. No range describes them, so the boundary at which they meet is doubtful
     /// even if every member has reported.
-    pub(super) fn is_foreign_to(&self, own: u64, copy: &State) -> bool {
+    pub(super) fn is_foreign_to(&self, own: u64, copy: &GenerationState) -> bool {
         if own == 0 || self.knows(own) {
             return false;
         }
@@ -125,8 +125,8 @@ impl Stored {
     /// Whether a member of generation `own`, which knows `copy`, saw this generation end, and the dataset does not know
     /// that. If the generation continued here, two servers accepted publications: ids acknowledged in it are below the
     /// positions of readers that started where the member was.
-    pub(super) fn was_left(&self, own: u64, copy: &State) -> bool {
-        let ended = |border: &Border| border.g > self.g && border.ends.contains(&self.g);
+    pub(super) fn was_left(&self, own: u64, copy: &GenerationState) -> bool {
+        let ended = |border: &GenerationStart| border.g > self.g && border.ends.contains(&self.g);
         own > self.g && !self.knows(own) && copy.borders.iter().any(ended)
     }
 
@@ -137,9 +137,9 @@ impl Stored {
     }
 
     /// The history for readers.
-    pub(super) fn history(&self) -> History {
-        let State { borders, lost, floor, .. } = &self.state;
-        History {
+    pub(super) fn history(&self) -> Generations {
+        let GenerationState { borders, lost, floor, .. } = &self.state;
+        Generations {
             generation: self.g,
             alloc: self.alloc,
             floor: *floor,
@@ -149,14 +149,14 @@ impl Stored {
     }
 }
 
-impl State {
+impl GenerationState {
     /// The members that a pending boundary still waits for.
     pub(super) fn open(&self) -> BTreeSet<String> {
         let pending = self.borders.iter().filter(|border| border.state == BorderState::Pending);
         pending.flat_map(|border| border.needed.difference(&border.accounted).cloned()).collect()
     }
 
-    pub(super) fn last_pending(&mut self) -> Option<&mut Border> {
+    pub(super) fn last_pending(&mut self) -> Option<&mut GenerationStart> {
         self.borders.last_mut().filter(|border| border.state == BorderState::Pending)
     }
 
@@ -209,7 +209,7 @@ impl State {
     pub(super) fn is_confirmed(&self, name: &str) -> bool {
         let Some(since) = self.members.get(name).map(|entry| entry.since) else { return false };
         let open = self.open();
-        let counts = |other: &String, entry: &Entry| entry.present || open.contains(other);
+        let counts = |other: &String, entry: &MemberEntry| entry.present || open.contains(other);
         let mut others = self.members.iter().filter(|(other, entry)| *other != name && counts(other, entry));
         let unknown = open.iter().any(|other| other != name && !self.members.contains_key(other));
         !unknown && others.all(|(_, entry)| entry.confirmed >= since)

@@ -27,12 +27,12 @@ type Ids = Vec<(Topic, StreamId)>;
 
 /// The received parts of handovers.
 #[derive(Debug, Default)]
-pub(super) struct Received {
+pub(super) struct ReceivedHandovers {
     members: HashMap<String, HashMap<usize, Ids>>,
     complete: Vec<(String, Ids)>,
 }
 
-impl Received {
+impl ReceivedHandovers {
     /// Processes a message of the control channel. Ignores other messages and this replica's own.
     pub(super) fn take(&mut self, message: &[u8], own: &str) {
         let Some((name, at, count, ids)) = parse(message) else { return };
@@ -77,7 +77,7 @@ mod tests {
         let mut messages = messages("a.0", &ids);
         assert_eq!(messages.len(), 3);
         messages.reverse();
-        let mut received = Received::default();
+        let mut received = ReceivedHandovers::default();
         for (at, message) in messages.iter().enumerate() {
             assert!(received.complete().is_empty(), "{at}");
             received.take(message.as_bytes(), "b");
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn other_messages_and_own_ones_are_ignored() {
-        let mut received = Received::default();
+        let mut received = ReceivedHandovers::default();
         for message in
             ["", "0123abcd", "hand", "hand a.0 x 1 []", "hand a.0 5 2 []", "hand a.0 0 1 {", "hand b.0 0 1 []"]
         {

@@ -21,16 +21,16 @@ use tickgate_wire::model::Publication;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    acknowledge::{PublishOutcome, Returned, Settled},
+    acknowledge::{PublishDecision, PublishOutcome, PublishResponse},
     batch::{self, Encoder, Job},
     durable::{Dedicated, Durability},
-    ledger::Ledger,
+    ledger::TopicLedger,
     membership::Membership,
 };
 use crate::{
-    backplane::{PublishError, Refusal, Ticket, Turn},
+    backplane::{LeaseTurn, PendingPublish, PublishError, PublishRefusal},
     clock,
-    redis_link::{Attached, Failure, Placement, RedisCommand, RedisLink},
+    redis_link::{AttachedServer, Placement, RedisCommand, RedisFailure, RedisLink},
     tasks::{Stop, Tasks},
 };
 
@@ -48,7 +48,7 @@ const PATIENCE: u32 = 4;
 
 /// The publishers' side of a lane.
 #[derive(Clone, Debug)]
-pub(super) struct Lane {
+pub(super) struct PublishLane {
     queue: mpsc::Sender<Job>,
     bytes: Arc<AtomicUsize>,
     bytes_max: usize,
@@ -68,15 +68,15 @@ pub(super) struct LaneParts {
     pub(super) placement: Placement,
     pub(super) route: Route,
     pub(super) membership: Arc<Membership>,
-    pub(super) ledger: Arc<Mutex<Ledger>>,
+    pub(super) ledger: Arc<Mutex<TopicLedger>>,
     /// Number of shards that share the limits of the queue.
     pub(super) shards: usize,
 }
 
-type Flight = Pin<Box<dyn Future<Output = Landed> + Send>>;
+type PipelineInFlight = Pin<Box<dyn Future<Output = CompletedPipeline> + Send>>;
 
 /// A completed pipeline.
-struct Landed {
+struct CompletedPipeline {
     jobs: Vec<Job>,
     generation: u64,
     result: Result<Vec<Value>, RedisError>,
@@ -87,7 +87,7 @@ struct Landed {
     durability: Durability,
 }
 
-struct Drain {
+struct LaneTask {
     link: RedisLink,
     placement: Placement,
     route: Route,
@@ -95,8 +95,8 @@ struct Drain {
     bytes: Arc<AtomicUsize>,
     script: String,
     membership: Arc<Membership>,
-    ledger: Arc<Mutex<Ledger>>,
-    flying: FuturesUnordered<Flight>,
+    ledger: Arc<Mutex<TopicLedger>>,
+    flying: FuturesUnordered<PipelineInFlight>,
     /// Publications that reached a server without the script, or in another generation, to be sent again before newer
     /// ones.
     again: Vec<Job>,
@@ -106,13 +106,13 @@ struct Drain {
 /// The publish script of all lanes.
 pub(super) const SCRIPT: &str = include_str!("scripts/publish.lua");
 
-impl Lane {
+impl PublishLane {
     /// Starts the task that drains the lane.
     pub(super) fn start(parts: LaneParts, tasks: &Tasks) -> Self {
         let LaneParts { link, placement, route, membership, ledger, shards } = parts;
         let (sender, queue) = mpsc::channel(QUEUE_MAX / shards);
         let bytes = Arc::new(AtomicUsize::new(0));
-        let drain = Drain {
+        let drain = LaneTask {
             link,
             placement,
             route,
@@ -130,30 +130,30 @@ impl Lane {
     }
 
     /// Queues the publication in order, without waiting.
-    pub(super) fn publish(&self, publication: Publication, turn: Option<Turn>) -> Ticket {
+    pub(super) fn publish(&self, publication: Publication, turn: Option<LeaseTurn>) -> PendingPublish {
         let size = publication.payload.len();
-        let refused = |refusal| Ticket::Ready(Err(PublishError::Refused(refusal)));
+        let refused = |refusal| PendingPublish::Ready(Err(PublishError::Refused(refusal)));
         if self.bytes.fetch_add(size, Ordering::Relaxed) > self.bytes_max {
             self.bytes.fetch_sub(size, Ordering::Relaxed);
-            return refused(Refusal::Overloaded);
+            return refused(PublishRefusal::Overloaded);
         }
         let (answer, ticket) = oneshot::channel();
         let (taken, published_ms) = (Instant::now(), clock::unix_ms());
         let job = Job { publication, turn, answer, taken, published_ms, number: 0, again: false };
         match self.queue.try_send(job) {
-            Ok(()) => Ticket::Waiting(ticket),
+            Ok(()) => PendingPublish::Waiting(ticket),
             Err(error) => {
                 self.bytes.fetch_sub(size, Ordering::Relaxed);
                 refused(match error {
-                    mpsc::error::TrySendError::Full(_) => Refusal::Overloaded,
-                    mpsc::error::TrySendError::Closed(_) => Refusal::Disconnected,
+                    mpsc::error::TrySendError::Full(_) => PublishRefusal::Overloaded,
+                    mpsc::error::TrySendError::Closed(_) => PublishRefusal::Disconnected,
                 })
             }
         }
     }
 }
 
-impl Drain {
+impl LaneTask {
     async fn run(mut self, mut stop: Stop) {
         let mut jobs = Vec::with_capacity(BATCH_MAX);
         let flying_max = if matches!(self.route, Route::Shared) { FLYING_MAX } else { 1 };
@@ -191,11 +191,11 @@ impl Drain {
     async fn send(&mut self, mut jobs: Vec<Job>) {
         let patience = self.link.config().response_timeout * PATIENCE;
         for late in jobs.extract_if(.., |job| job.taken.elapsed() > patience) {
-            late.refuse(Refusal::Overloaded);
+            late.refuse(PublishRefusal::Overloaded);
         }
         let now = Instant::now();
         for expired in jobs.extract_if(.., |job| job.turn.is_some_and(|turn| !turn.lasts(now))) {
-            expired.refuse(Refusal::Expired);
+            expired.refuse(PublishRefusal::Expired);
         }
         if jobs.is_empty() {
             return;
@@ -212,7 +212,7 @@ impl Drain {
         match attached {
             Ok(attached) if attached.identity != standing.identity => {
                 self.membership.wake();
-                self.fail_all(jobs, &Failure::Disconnected, false);
+                self.fail_all(jobs, &RedisFailure::Disconnected, false);
             }
             Ok(attached) => self.fly(attached, jobs, standing.generation).await,
             Err(failure) => self.fail_all(jobs, &failure, false),
@@ -220,8 +220,8 @@ impl Drain {
     }
 
     /// Sends a pipeline, and completes it at once if its result is already known.
-    async fn fly(&mut self, attached: Attached, jobs: Vec<Job>, generation: u64) {
-        let Attached { mut connection, .. } = attached;
+    async fn fly(&mut self, attached: AttachedServer, jobs: Vec<Job>, generation: u64) {
+        let AttachedServer { mut connection, .. } = attached;
         let (mut pipe, counts, durability) = self.encode(&jobs, generation);
         durability.add_to(&mut pipe, self.link.config().response_timeout);
         let count = pipe.len();
@@ -238,11 +238,11 @@ impl Drain {
         match first {
             Poll::Ready(result) => {
                 let sent = result.is_ok();
-                self.settle(Landed { jobs, generation, result, sent, counts, durability });
+                self.settle(CompletedPipeline { jobs, generation, result, sent, counts, durability });
             }
             Poll::Pending => self.flying.push(Box::pin(async move {
                 let result = exchange.await;
-                Landed { jobs, generation, result, sent: true, counts, durability }
+                CompletedPipeline { jobs, generation, result, sent: true, counts, durability }
             })),
         }
     }
@@ -264,12 +264,12 @@ impl Drain {
     }
 
     /// Resolves every publication of a pipeline.
-    fn settle(&mut self, landed: Landed) {
-        let Landed { jobs, generation, result, sent, counts, durability } = landed;
+    fn settle(&mut self, landed: CompletedPipeline) {
+        let CompletedPipeline { jobs, generation, result, sent, counts, durability } = landed;
         let mut values = match result {
             Ok(values) => VecDeque::from(values),
             Err(error) => {
-                let failure = Failure::of(&error);
+                let failure = RedisFailure::of(&error);
                 self.link.report(&failure);
                 self.fail_all(jobs, &failure, sent);
                 return;
@@ -291,15 +291,15 @@ impl Drain {
                 self.membership.saw(id.epoch);
                 self.membership.gave(generation, id.epoch);
             }
-            let returned = Returned { shortfall: shortfall.as_ref(), is_vouched, ..returned(&job, sent) };
+            let returned = PublishResponse { shortfall: shortfall.as_ref(), is_vouched, ..returned(&job, sent) };
             match ledger.settle(self.link.keys(), &returned, &outcome) {
-                Settled::SendAgain => {
+                PublishDecision::SendAgain => {
                     if let PublishOutcome::Failed(failure) = &outcome {
                         self.membership.doubt(failure);
                     }
                     self.again.push(Job { again: true, ..job });
                 }
-                Settled::Answer(result) => {
+                PublishDecision::Answer(result) => {
                     if let PublishOutcome::Failed(failure) = &outcome {
                         self.link.report(failure);
                         self.membership.doubt(failure);
@@ -311,7 +311,7 @@ impl Drain {
         }
     }
 
-    fn fail_all(&mut self, jobs: Vec<Job>, failure: &Failure, sent: bool) {
+    fn fail_all(&mut self, jobs: Vec<Job>, failure: &RedisFailure, sent: bool) {
         if let Route::Dedicated(dedicated) = &mut self.route {
             dedicated.forget();
         }
@@ -336,7 +336,7 @@ impl Drain {
         let loaded = match self.link.command() {
             Ok(mut connection) => {
                 let load = redis::cmd("SCRIPT").arg("LOAD").arg(SCRIPT).to_owned();
-                load.query_async::<Value>(&mut connection).await.map_err(|error| Failure::of(&error))
+                load.query_async::<Value>(&mut connection).await.map_err(|error| RedisFailure::of(&error))
             }
             Err(failure) => Err(failure),
         };
@@ -348,7 +348,7 @@ impl Drain {
         let ledger = Arc::clone(&self.ledger);
         let overtaken = |job: &mut Job| ledger.lock().is_overtaken(&job.publication.topic, job.number);
         for job in jobs.extract_if(.., overtaken) {
-            job.refuse(Refusal::Busy);
+            job.refuse(PublishRefusal::Busy);
         }
         self.send(jobs).await;
     }
@@ -357,19 +357,19 @@ impl Drain {
     async fn end(mut self) {
         self.queue.close();
         while let Ok(job) = self.queue.try_recv() {
-            job.refuse(Refusal::Disconnected);
+            job.refuse(PublishRefusal::Disconnected);
         }
         while let Some(landed) = self.flying.next().await {
             self.settle(landed);
         }
         for job in std::mem::take(&mut self.again) {
-            job.refuse(Refusal::Disconnected);
+            job.refuse(PublishRefusal::Disconnected);
         }
     }
 }
 
 /// The state of a publication whose pipeline completed.
-fn returned(job: &Job, was_sent: bool) -> Returned<'_> {
+fn returned(job: &Job, was_sent: bool) -> PublishResponse<'_> {
     let Job { publication, number, again, .. } = job;
-    Returned { publication, number: *number, is_repeat: *again, was_sent, is_vouched: false, shortfall: None }
+    PublishResponse { publication, number: *number, is_repeat: *again, was_sent, is_vouched: false, shortfall: None }
 }

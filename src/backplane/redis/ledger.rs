@@ -20,9 +20,9 @@ const FRESH_FRACTION: u32 = 2;
 
 /// The accounts of the topics, in two halves: those used recently, and those not used since the last rotation.
 #[derive(Debug, Default)]
-pub(super) struct Ledger {
-    young: HashMap<Topic, Account>,
-    old: HashMap<Topic, Account>,
+pub(super) struct TopicLedger {
+    young: HashMap<Topic, TopicAccount>,
+    old: HashMap<Topic, TopicAccount>,
     /// The last answered beat.
     beat: u64,
     /// The greatest beat of an acknowledgement that was dropped.
@@ -33,7 +33,7 @@ pub(super) struct Ledger {
 
 /// The account of one topic.
 #[derive(Debug)]
-pub(super) struct Account {
+pub(super) struct TopicAccount {
     /// The name of its stream and channel.
     pub(super) stream: Arc<str>,
     /// The epoch of the last id received in this generation; 0 if none.
@@ -45,9 +45,9 @@ pub(super) struct Account {
     published: Option<Instant>,
 }
 
-impl Ledger {
+impl TopicLedger {
     /// The account of the topic, created if necessary.
-    pub(super) fn open(&mut self, keys: &Keys, topic: &Topic) -> &mut Account {
+    pub(super) fn open(&mut self, keys: &Keys, topic: &Topic) -> &mut TopicAccount {
         if self.young.len() >= TOPICS_MAX / 2 {
             let dropped = mem::replace(&mut self.old, mem::take(&mut self.young));
             let beats = dropped.values().filter_map(|account| account.acknowledged.map(|(_, beat)| beat));
@@ -55,12 +55,14 @@ impl Ledger {
         }
         match self.young.entry(topic.clone()) {
             Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => entry.insert(self.old.remove(topic).unwrap_or_else(|| Account::new(keys, topic))),
+            Entry::Vacant(entry) => {
+                entry.insert(self.old.remove(topic).unwrap_or_else(|| TopicAccount::new(keys, topic)))
+            }
         }
     }
 
     /// The account of the topic, if it exists.
-    fn get(&mut self, topic: &Topic) -> Option<&mut Account> {
+    fn get(&mut self, topic: &Topic) -> Option<&mut TopicAccount> {
         self.young.get_mut(topic).or_else(|| self.old.get_mut(topic))
     }
 
@@ -124,7 +126,7 @@ impl Ledger {
     }
 }
 
-impl Account {
+impl TopicAccount {
     fn new(keys: &Keys, topic: &Topic) -> Self {
         Self { stream: keys.stream(topic).into(), epoch: 0, acknowledged: None, stored: 0, published: None }
     }
@@ -144,13 +146,13 @@ mod tests {
         Topic::public(&format!("t{number}")).unwrap()
     }
 
-    fn claimed(ledger: &Ledger, beat: Option<u64>) -> Vec<StreamId> {
+    fn claimed(ledger: &TopicLedger, beat: Option<u64>) -> Vec<StreamId> {
         ledger.claims(beat).unwrap().into_iter().map(|(_, id)| id).collect()
     }
 
     #[test]
     fn it_is_bounded_keeps_what_is_used_and_knows_what_it_dropped() {
-        let (keys, mut ledger) = (Keys::new("x:"), Ledger::default());
+        let (keys, mut ledger) = (Keys::new("x:"), TopicLedger::default());
         ledger.answered(3);
         for number in 0..TOPICS_MAX * 2 {
             ledger.acknowledge(&keys, &topic(number), StreamId::new(5, 0));
@@ -164,7 +166,7 @@ mod tests {
 
     #[test]
     fn only_ids_that_no_later_beat_proves_have_to_be_verified() {
-        let (keys, mut ledger) = (Keys::new("x:"), Ledger::default());
+        let (keys, mut ledger) = (Keys::new("x:"), TopicLedger::default());
         ledger.begin(5);
         ledger.answered(7);
         ledger.acknowledge(&keys, &topic(1), StreamId::new(5, 3));
@@ -176,7 +178,7 @@ mod tests {
 
     #[test]
     fn no_epoch_continues_in_another_generation() {
-        let (keys, mut ledger) = (Keys::new("x:"), Ledger::default());
+        let (keys, mut ledger) = (Keys::new("x:"), TopicLedger::default());
         ledger.begin(5);
         ledger.acknowledge(&keys, &topic(1), StreamId::new(6, 3));
         assert_eq!(ledger.open(&keys, &topic(1)).epoch, 6);
@@ -189,7 +191,7 @@ mod tests {
     #[test]
     fn the_lifetime_of_a_stream_that_was_quiet_for_half_of_it_is_extended() {
         let (keys, ttl, now) = (Keys::new("x:"), Duration::from_secs(80), Instant::now());
-        let mut ledger = Ledger::default();
+        let mut ledger = TopicLedger::default();
         let account = ledger.open(&keys, &topic(1));
         assert!(account.must_keep(now, ttl));
         assert!(!account.must_keep(now + Duration::from_secs(39), ttl));

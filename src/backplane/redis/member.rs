@@ -13,19 +13,19 @@ use tokio::{
 
 use super::{
     ReplicaIdentity, claims,
-    generation::{State, Stored},
+    generation::{GenerationRecord, GenerationState},
     handover,
-    ledger::Ledger,
-    membership::{Membership, Standing},
+    ledger::TopicLedger,
+    membership::{MemberStanding, Membership},
     process,
-    roster::{LEASE_MS, Me, Place},
-    seen::{Beats, Seen},
+    roster::{LEASE_MS, MemberMemory, ServerState},
+    seen::{BeatResponse, KnownBeats},
     table,
 };
 use crate::{
     clock,
     defect::{self, Defect},
-    redis_link::{Attached, Failure, RedisLink},
+    redis_link::{AttachedServer, RedisFailure, RedisLink},
     tasks::Stop,
 };
 
@@ -38,14 +38,14 @@ const BEAT_INTERVAL: Duration = Duration::from_secs(1);
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// A request to leave; answered when it has.
-pub(super) type Leave = oneshot::Sender<()>;
+pub(super) type LeaveRequest = oneshot::Sender<()>;
 
-pub(super) struct Member {
+pub(super) struct MemberTask {
     link: RedisLink,
     shared: Arc<Membership>,
-    ledger: Arc<Mutex<Ledger>>,
-    handed: Arc<Mutex<handover::Received>>,
-    me: Me,
+    ledger: Arc<Mutex<TopicLedger>>,
+    handed: Arc<Mutex<handover::ReceivedHandovers>>,
+    me: MemberMemory,
     /// The topic rules, for engines.
     table: String,
     started: Instant,
@@ -58,26 +58,26 @@ pub(super) struct Member {
     /// It acknowledges nothing any more.
     is_leaving: bool,
     revision: String,
-    stored: Option<Stored>,
-    beats: Beats,
+    stored: Option<GenerationRecord>,
+    beats: KnownBeats,
     scripts: [Script; 2],
 }
 
-enum Round {
+enum JoinRound {
     Done,
     /// The roster was written meanwhile: read again.
     Again,
 }
 
-impl Member {
+impl MemberTask {
     pub(super) fn new(
         link: RedisLink,
         shared: Arc<Membership>,
-        ledger: Arc<Mutex<Ledger>>,
+        ledger: Arc<Mutex<TopicLedger>>,
         identity: &ReplicaIdentity,
     ) -> Self {
         let scripts = [include_str!("scripts/beat.lua"), include_str!("scripts/commit.lua")].map(Script::new);
-        let handed = Arc::<Mutex<handover::Received>>::default();
+        let handed = Arc::<Mutex<handover::ReceivedHandovers>>::default();
         let (received, woken) = (Arc::clone(&handed), Arc::clone(&shared));
         let (name, own) = (identity.replica.as_str(), identity.replica.to_string());
         let hear = move |message: &[u8]| {
@@ -86,7 +86,7 @@ impl Member {
         };
         link.subscribe_control(&link.keys().generation_control(), Arc::new(hear));
         Self {
-            me: Me::new(name, process::own(), identity.rules.agreement(), link.config().engines),
+            me: MemberMemory::new(name, process::own(), identity.rules.agreement(), link.config().engines),
             table: table::of(&identity.rules),
             link,
             shared,
@@ -100,17 +100,17 @@ impl Member {
             is_leaving: false,
             revision: String::new(),
             stored: None,
-            beats: Beats::default(),
+            beats: KnownBeats::default(),
             scripts,
         }
     }
 
-    pub(super) async fn run(mut self, mut leave: oneshot::Receiver<Leave>, mut stop: Stop) {
+    pub(super) async fn run(mut self, mut leave: oneshot::Receiver<LeaveRequest>, mut stop: Stop) {
         let mut identities = self.link.identities();
         loop {
             let pause = match self.round().await {
-                Ok(Round::Done) => BEAT_INTERVAL,
-                Ok(Round::Again) => Duration::ZERO,
+                Ok(JoinRound::Done) => BEAT_INTERVAL,
+                Ok(JoinRound::Again) => Duration::ZERO,
                 Err(failure) => {
                     self.fail(&failure);
                     RETRY_PAUSE
@@ -131,8 +131,8 @@ impl Member {
         }
     }
 
-    fn fail(&self, failure: &Failure) {
-        if *failure != Failure::Disconnected {
+    fn fail(&self, failure: &RedisFailure) {
+        if *failure != RedisFailure::Disconnected {
             tracing::debug!(%failure, "the membership in redis could not be kept");
         }
         // If the server is only silent, the right ends with the lease.
@@ -143,8 +143,8 @@ impl Member {
         }
     }
 
-    async fn round(&mut self) -> Result<Round, Failure> {
-        let Attached { mut connection, identity } = self.link.attached()?;
+    async fn round(&mut self) -> Result<JoinRound, RedisFailure> {
+        let AttachedServer { mut connection, identity } = self.link.attached()?;
         // Before the read: the dataset knows everything seen until now.
         let given = self.shared.given(self.me.g);
         self.me.known = self.me.known.max(self.shared.known()).max(given);
@@ -153,7 +153,7 @@ impl Member {
         if seen.identity != *identity {
             self.shared.revoke(None);
             self.link.suspect();
-            return Err(Failure::Other("the dataset of redis was replaced".into()));
+            return Err(RedisFailure::Other("the dataset of redis was replaced".into()));
         }
         let here = seen.stored.as_ref().filter(|stored| stored.g == self.me.g);
         self.doubts |= self.shared.take_doubt();
@@ -162,15 +162,15 @@ impl Member {
         if self.me.must_attach(seen.stored.as_ref(), &place) {
             return self.attach(connection, seen, place).await;
         }
-        let Some(stored) = seen.stored else { return Err(Failure::Other("the roster is unreadable".into())) };
+        let Some(stored) = seen.stored else { return Err(RedisFailure::Other("the roster is unreadable".into())) };
         self.beats.note(&seen.beats);
         self.me.settled(&stored);
         self.learn(&stored);
         (self.revision, self.stored) = (seen.revision, Some(stored.clone()));
-        if let Some(refused) = Failure::of_text(&seen.refused) {
+        if let Some(refused) = RedisFailure::of_text(&seen.refused) {
             // The others no longer see beats of this member: the right to acknowledge ends with the lease.
             self.shared.hinder(refused);
-            return Ok(Round::Done);
+            return Ok(JoinRound::Done);
         }
         (self.answered, self.written) = (Some(sent), Some(self.beat));
         self.ledger.lock().answered(self.beat);
@@ -181,16 +181,16 @@ impl Member {
             return self.commit(&mut connection, next).await;
         }
         self.stand(&identity);
-        Ok(Round::Done)
+        Ok(JoinRound::Done)
     }
 
     fn now_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn place(&self, seen: &Seen, went_back: bool) -> Place {
+    fn place(&self, seen: &BeatResponse, went_back: bool) -> ServerState {
         let silent = self.answered.map(|answered| u64::try_from(answered.elapsed().as_millis()).unwrap_or(u64::MAX));
-        Place {
+        ServerState {
             identity: seen.identity.clone(),
             now_s: clock::unix_ms() / 1000,
             random: uuid::Uuid::new_v4().as_u64_pair().0,
@@ -206,9 +206,9 @@ impl Member {
     async fn attach(
         &mut self,
         mut connection: MultiplexedConnection,
-        seen: Seen,
-        mut place: Place,
-    ) -> Result<Round, Failure> {
+        seen: BeatResponse,
+        mut place: ServerState,
+    ) -> Result<JoinRound, RedisFailure> {
         self.shared.revoke(None);
         let (claims, mut count) = (self.ledger.lock().claims(seen.beat), 0);
         match claims {
@@ -244,12 +244,17 @@ impl Member {
                 ),
             }
         }
-        Ok(Round::Again)
+        Ok(JoinRound::Again)
     }
 
     /// Writes the roster, unless it was changed meanwhile.
-    async fn commit(&mut self, connection: &mut MultiplexedConnection, next: Stored) -> Result<Round, Failure> {
-        let state = serde_json::to_string(&next.state).map_err(|error| Failure::Other(error.to_string().into()))?;
+    async fn commit(
+        &mut self,
+        connection: &mut MultiplexedConnection,
+        next: GenerationRecord,
+    ) -> Result<JoinRound, RedisFailure> {
+        let state =
+            serde_json::to_string(&next.state).map_err(|error| RedisFailure::Other(error.to_string().into()))?;
         let revision = uuid::Uuid::new_v4().simple().to_string();
         let keys = self.link.keys();
         let mut call = self.scripts[1].key(keys.generation());
@@ -264,16 +269,16 @@ impl Member {
         if answer != "OK" {
             self.stored = None;
             self.revision.clear();
-            return Ok(Round::Again);
+            return Ok(JoinRound::Again);
         }
         self.me.settled(&next);
         self.learn(&next);
         (self.revision, self.stored) = (revision, Some(next));
-        Ok(Round::Again)
+        Ok(JoinRound::Again)
     }
 
     /// Reads the server's state, and sends a beat.
-    async fn look(&mut self, connection: &mut MultiplexedConnection) -> Result<Seen, Failure> {
+    async fn look(&mut self, connection: &mut MultiplexedConnection) -> Result<BeatResponse, RedisFailure> {
         self.beat += 1;
         let names: Vec<_> = self.me.copy.members.keys().cloned().collect();
         let mut call = self.scripts[0].key(self.link.keys().generation());
@@ -283,25 +288,28 @@ impl Member {
         call.arg(&names);
         let answer: Vec<String> = call.invoke_async(connection).await?;
         let [identity, format, g, of, alloc, revision, beat, state, refused, beats @ ..] = &answer[..] else {
-            return Err(Failure::Other("unexpected response to a beat".into()));
+            return Err(RedisFailure::Other("unexpected response to a beat".into()));
         };
         if !format.is_empty() && format != FORMAT {
             let text = format!("this replica requires format {FORMAT} in redis, but found format {format}");
-            return Err(Failure::OtherFormat(text.into()));
+            return Err(RedisFailure::OtherFormat(text.into()));
         }
         let number = |text: &str| text.parse::<u64>().ok();
         let alloc = number(alloc).unwrap_or(0);
         let stored = match (number(g), &self.stored) {
             (None, _) => None,
-            (Some(g), Some(old)) if state.is_empty() => Some(Stored { g, identity: of.clone(), alloc, ..old.clone() }),
+            (Some(g), Some(old)) if state.is_empty() => {
+                Some(GenerationRecord { g, identity: of.clone(), alloc, ..old.clone() })
+            }
             (Some(g), _) => {
-                let state: State = serde_json::from_str(state)
-                    .map_err(|error| Failure::Other(format!("the roster in redis is unreadable: {error}").into()))?;
-                Some(Stored { g, identity: of.clone(), alloc, state })
+                let state: GenerationState = serde_json::from_str(state).map_err(|error| {
+                    RedisFailure::Other(format!("the roster in redis is unreadable: {error}").into())
+                })?;
+                Some(GenerationRecord { g, identity: of.clone(), alloc, state })
             }
         };
         let beats = names.into_iter().zip(beats).filter_map(|(name, beat)| Some((name, number(beat)?))).collect();
-        Ok(Seen {
+        Ok(BeatResponse {
             identity: identity.clone(),
             beat: number(beat),
             refused: refused.clone(),
@@ -322,7 +330,7 @@ impl Member {
         }
     }
 
-    fn learn(&self, stored: &Stored) {
+    fn learn(&self, stored: &GenerationRecord) {
         if self.shared.learn(stored.history()) {
             self.link.learn(stored.g);
         }
@@ -332,7 +340,7 @@ impl Member {
     fn stand(&self, identity: &Arc<str>) {
         let Some(answered) = self.answered.filter(|_| !self.is_leaving) else { return };
         if self.me.is_ready() && self.link.is_one_server() {
-            self.shared.grant(Standing {
+            self.shared.grant(MemberStanding {
                 generation: self.me.g,
                 identity: Arc::clone(identity),
                 until: answered + Duration::from_millis(LEASE_MS),

@@ -11,8 +11,8 @@ use parking_lot::{Mutex, RwLock};
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{
-    history::History,
-    redis_link::{Failure, RefusalKind},
+    history::Generations,
+    redis_link::{RedisFailure, RefusalKind},
 };
 
 /// The greatest valid epoch: epochs are below 2^53.
@@ -21,11 +21,11 @@ const EPOCH_MAX: u64 = 1 << 53;
 /// State shared by the member's task and the rest of the replica.
 #[derive(Debug)]
 pub(super) struct Membership {
-    standing: ArcSwapOption<Standing>,
-    history: RwLock<Arc<History>>,
+    standing: ArcSwapOption<MemberStanding>,
+    history: RwLock<Arc<Generations>>,
     /// Why it does not acknowledge, for operators and publishers.
     obstacle: Mutex<Option<Arc<str>>>,
-    hindrance: Mutex<Option<Failure>>,
+    hindrance: Mutex<Option<RedisFailure>>,
     wake: Notify,
     known: AtomicU64,
     went_back: AtomicBool,
@@ -33,7 +33,7 @@ pub(super) struct Membership {
 
 /// The right to acknowledge.
 #[derive(Clone, Debug)]
-pub(super) struct Standing {
+pub(super) struct MemberStanding {
     pub(super) generation: u64,
     /// The server for which the generation was created.
     pub(super) identity: Arc<str>,
@@ -57,7 +57,7 @@ impl Default for Membership {
 
 impl Membership {
     /// The right to acknowledge, if there is one.
-    pub(super) fn standing(&self) -> Option<Arc<Standing>> {
+    pub(super) fn standing(&self) -> Option<Arc<MemberStanding>> {
         self.standing.load_full().filter(|standing| Instant::now() < standing.until)
     }
 
@@ -66,26 +66,26 @@ impl Membership {
         self.standing().is_some_and(|standing| standing.generation == generation)
     }
 
-    pub(super) fn grant(&self, standing: Standing) {
+    pub(super) fn grant(&self, standing: MemberStanding) {
         self.standing.store(Some(Arc::new(standing)));
         *self.obstacle.lock() = None;
         *self.hindrance.lock() = None;
     }
 
     /// Records that the server did not accept the last beat.
-    pub(super) fn hinder(&self, failure: Failure) {
+    pub(super) fn hinder(&self, failure: RedisFailure) {
         *self.hindrance.lock() = Some(failure);
     }
 
     /// Records that the server refuses the replica until something is changed.
-    pub(super) fn shut_out(&self, failure: &Failure) {
+    pub(super) fn shut_out(&self, failure: &RedisFailure) {
         *self.hindrance.lock() = failure.refusal().is_some().then(|| failure.clone());
         self.revoke(Some(failure.to_string().into()));
     }
 
     /// The error for publishers while nothing is acknowledged.
-    pub(super) fn hindrance(&self) -> Failure {
-        self.hindrance.lock().clone().unwrap_or(Failure::Disconnected)
+    pub(super) fn hindrance(&self) -> RedisFailure {
+        self.hindrance.lock().clone().unwrap_or(RedisFailure::Disconnected)
     }
 
     /// Revokes the right. What was already sent is not acknowledged from here on.
@@ -102,12 +102,12 @@ impl Membership {
     }
 
     /// The known generations.
-    pub(super) fn history(&self) -> Arc<History> {
+    pub(super) fn history(&self) -> Arc<Generations> {
         Arc::clone(&self.history.read())
     }
 
     /// Updates the history. True if the generation changed.
-    pub(super) fn learn(&self, mut history: History) -> bool {
+    pub(super) fn learn(&self, mut history: Generations) -> bool {
         let mut known = self.history.write();
         let changed = known.generation != history.generation;
         if !changed {
@@ -139,7 +139,7 @@ impl Membership {
     /// Records an epoch that a script gave or used in this generation: its messages need not be verified.
     pub(super) fn gave(&self, generation: u64, epoch: u64) {
         let is_news =
-            |history: &History| history.generation == generation && history.alloc < epoch && epoch < EPOCH_MAX;
+            |history: &Generations| history.generation == generation && history.alloc < epoch && epoch < EPOCH_MAX;
         if !is_news(&self.history.read()) {
             return;
         }
@@ -171,8 +171,8 @@ impl Membership {
     }
 
     /// Records that the server reports another state than the replica assumes.
-    pub(super) fn doubt(&self, failure: &Failure) {
-        let Failure::Refused { kind: RefusalKind::Stale, text } = failure else { return };
+    pub(super) fn doubt(&self, failure: &RedisFailure) {
+        let RedisFailure::Refused { kind: RefusalKind::Stale, text } = failure else { return };
         // If the stream has a greater epoch than the hash: it is reported when the replica attaches.
         if let Some(epoch) = text.rsplit_once("the stream has epoch ").and_then(|(_, epoch)| epoch.parse().ok()) {
             self.saw(epoch);
@@ -190,30 +190,30 @@ mod tests {
     fn epochs_given_in_this_generation_are_known_before_the_next_beat_and_stay_known() {
         let membership = Membership::default();
         let alloc = || membership.history().alloc;
-        membership.learn(History::single(8));
+        membership.learn(Generations::single(8));
         membership.gave(8, 11);
         membership.gave(8, 10);
         membership.gave(4, 20);
         membership.gave(8, EPOCH_MAX);
         assert_eq!(alloc(), 11, "neither an epoch of another generation nor an impossible one");
-        assert!(!membership.learn(History { alloc: 9, ..History::single(8) }));
+        assert!(!membership.learn(Generations { alloc: 9, ..Generations::single(8) }));
         assert_eq!(alloc(), 11, "the response to a beat may be older");
         assert_eq!((membership.given(8), membership.given(7)), (11, 0), "a dataset without it went back");
-        assert!(membership.learn(History { alloc: 9, ..History::single(9) }));
+        assert!(membership.learn(Generations { alloc: 9, ..Generations::single(9) }));
         assert_eq!(alloc(), 9, "another generation");
     }
 
     #[test]
     fn publishers_receive_the_most_recent_cause() {
         let membership = Membership::default();
-        let refused = |text: &str| Failure::of_text(text).expect("a failure");
+        let refused = |text: &str| RedisFailure::of_text(text).expect("a failure");
         let (too_few, no_right) = (refused("NOREPLICAS Not enough good replicas"), refused("NOPERM no permissions"));
         membership.hinder(too_few.clone());
         assert_eq!(membership.hindrance(), too_few);
         membership.shut_out(&no_right);
         assert_eq!(membership.hindrance(), no_right);
         assert_eq!(membership.obstacle().as_deref(), Some(&*no_right.to_string()));
-        membership.shut_out(&Failure::Other("the dataset of redis was replaced".into()));
-        assert_eq!(membership.hindrance(), Failure::Disconnected);
+        membership.shut_out(&RedisFailure::Other("the dataset of redis was replaced".into()));
+        assert_eq!(membership.hindrance(), RedisFailure::Disconnected);
     }
 }

@@ -18,9 +18,12 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use tickgate_wire::model::{Publication, ReplicaId, StreamId, Topic, TopicRules};
 
-use super::{Event, HeadError, Health, Newest, Page, ReadLimits, Receiver, Ticket, Turn, Unavailable};
+use super::{
+    BackplaneEvent, HeadError, Health, LeaseTurn, Newest, PendingPublish, ReadLimits, Receiver, StreamPage,
+    StreamUnavailable,
+};
 use crate::{
-    history::History,
+    history::Generations,
     redis_link::{self, LinkHealth, RedisLink, Topology},
     tasks::Tasks,
 };
@@ -50,7 +53,7 @@ mod table;
 mod word;
 
 use membership::Membership;
-use read::Source;
+use read::ReadSource;
 use shard::BackplaneShard;
 
 /// Streams and channels in Redis. Cheap to clone.
@@ -77,9 +80,9 @@ impl Redis {
     }
 
     /// The server of a topic.
-    fn source(&self, topic: &Topic) -> Source<'_> {
+    fn source(&self, topic: &Topic) -> ReadSource<'_> {
         let shard = self.topology.placement().shard(topic.as_str());
-        Source { link: &self.topology.links()[shard], membership: &self.shards[shard].membership }
+        ReadSource { link: &self.topology.links()[shard], membership: &self.shards[shard].membership }
     }
 
     /// The link to the topic's server.
@@ -95,7 +98,7 @@ impl Redis {
         }
     }
 
-    pub(super) fn publish(&self, publication: Publication, turn: Option<Turn>) -> Ticket {
+    pub(super) fn publish(&self, publication: Publication, turn: Option<LeaseTurn>) -> PendingPublish {
         self.shards[self.topology.placement().shard(publication.topic.as_str())].publish(publication, turn)
     }
 
@@ -109,21 +112,26 @@ impl Redis {
         link.unfollow(&link.keys().stream(topic));
     }
 
-    pub(super) async fn read(&self, topic: &Topic, after: StreamId, limits: ReadLimits) -> Result<Page, Unavailable> {
+    pub(super) async fn read(
+        &self,
+        topic: &Topic,
+        after: StreamId,
+        limits: ReadLimits,
+    ) -> Result<StreamPage, StreamUnavailable> {
         let source = self.source(topic);
         let page = source.page(topic, after, limits).await?;
         saw(source.membership, page.messages.last().and_then(|message| message.id));
         Ok(page)
     }
 
-    pub(super) async fn newest(&self, topic: &Topic, limits: ReadLimits) -> Result<Newest, Unavailable> {
+    pub(super) async fn newest(&self, topic: &Topic, limits: ReadLimits) -> Result<Newest, StreamUnavailable> {
         let source = self.source(topic);
         let newest = source.newest(topic, limits).await?;
         saw(source.membership, newest.messages.last().and_then(|message| message.id));
         Ok(newest)
     }
 
-    pub(super) async fn anchors(&self, topics: &[Topic]) -> Vec<Result<StreamId, Unavailable>> {
+    pub(super) async fn anchors(&self, topics: &[Topic]) -> Vec<Result<StreamId, StreamUnavailable>> {
         let placement = self.topology.placement();
         let mut by_shard = vec![Vec::new(); self.shards.len()];
         for topic in topics {
@@ -131,15 +139,15 @@ impl Redis {
         }
         let mut found = Vec::with_capacity(by_shard.len());
         for ((link, shard), topics) in self.topology.links().iter().zip(&*self.shards).zip(&by_shard) {
-            let source = Source { link, membership: &shard.membership };
+            let source = ReadSource { link, membership: &shard.membership };
             found.push(source.anchors(topics).await.into_iter());
         }
-        let missing = || Err(Unavailable("a response is missing".into()));
+        let missing = || Err(StreamUnavailable("a response is missing".into()));
         let own = topics.iter().map(|topic| placement.shard(topic.as_str()));
         own.map(|shard| found[shard].next().unwrap_or_else(missing)).collect()
     }
 
-    pub(super) async fn forget(&self, topics: &[Topic]) -> Result<(), Unavailable> {
+    pub(super) async fn forget(&self, topics: &[Topic]) -> Result<(), StreamUnavailable> {
         for topics in self.by_shard(topics) {
             if let Some(first) = topics.first() {
                 self.source(first).forget(&topics).await?;
@@ -157,7 +165,7 @@ impl Redis {
         by_shard
     }
 
-    pub(super) fn history(&self, topic: &Topic) -> Arc<History> {
+    pub(super) fn history(&self, topic: &Topic) -> Arc<Generations> {
         self.source(topic).membership.history()
     }
 
@@ -173,14 +181,14 @@ impl Redis {
     pub(super) async fn heads(&self, topics: &[Topic]) -> Vec<Result<Option<StreamId>, HeadError>> {
         let (placement, by_shard) = (self.topology.placement(), self.by_shard(topics));
         let sources = self.topology.links().iter().zip(&*self.shards);
-        let sources = sources.map(|(link, shard)| Source { link, membership: &shard.membership });
+        let sources = sources.map(|(link, shard)| ReadSource { link, membership: &shard.membership });
         let reads = sources.zip(&by_shard).map(async |(source, topics)| match topics[..] {
             [] => Ok(Vec::new()),
             _ => source.heads(topics).await,
         });
         let mut found: Vec<_> = join_all(reads).await.into_iter().map(|heads| heads.map(Vec::into_iter)).collect();
         let head = |topic: &Topic| match &mut found[placement.shard(topic.as_str())] {
-            Ok(heads) => heads.next().unwrap_or_else(|| Err(Unavailable("a response is missing".into()).into())),
+            Ok(heads) => heads.next().unwrap_or_else(|| Err(StreamUnavailable("a response is missing".into()).into())),
             Err(error) => Err(error.clone().into()),
         };
         topics.iter().map(head).collect()
@@ -209,25 +217,25 @@ fn saw(membership: &Membership, id: Option<StreamId>) {
 }
 
 /// Reports events of a link to the follower. Runs in the link's task.
-fn translate(link: &RedisLink, membership: &Membership, receiver: &Receiver, event: redis_link::Event<'_>) {
+fn translate(link: &RedisLink, membership: &Membership, receiver: &Receiver, event: redis_link::ChannelEvent<'_>) {
     let topic = |channel| link.keys().topic_of_channel(channel);
     match event {
-        redis_link::Event::Message { channel, payload } => {
+        redis_link::ChannelEvent::Message { channel, payload } => {
             if let Some(topic) = topic(channel) {
                 arrived(link, membership, receiver, (&topic, payload));
             }
         }
-        redis_link::Event::Confirmed { channel } => {
+        redis_link::ChannelEvent::Confirmed { channel } => {
             if let Some(topic) = topic(channel) {
-                receiver(Event::Confirmed { topic: &topic });
+                receiver(BackplaneEvent::Confirmed { topic: &topic });
             }
         }
-        redis_link::Event::Lost { channel } => {
+        redis_link::ChannelEvent::Lost { channel } => {
             if let Some(topic) = topic(channel) {
-                receiver(Event::Lost { topic: &topic });
+                receiver(BackplaneEvent::Lost { topic: &topic });
             }
         }
-        redis_link::Event::GenerationChanged => receiver(Event::GenerationChanged),
+        redis_link::ChannelEvent::GenerationChanged => receiver(BackplaneEvent::GenerationChanged),
     }
 }
 
@@ -236,11 +244,11 @@ fn arrived(link: &RedisLink, membership: &Membership, receiver: &Receiver, (topi
         // A message of another generation must not move the topic: the stream decides.
         Ok(heard) if heard.message.id.is_some() && heard.generation != membership.history().generation => {
             membership.wake();
-            receiver(Event::Foreign { topic });
+            receiver(BackplaneEvent::Foreign { topic });
         }
         Ok(heard) => {
             saw(membership, heard.message.id);
-            receiver(Event::Arrived { topic, message: heard.message });
+            receiver(BackplaneEvent::Arrived { topic, message: heard.message });
         }
         Err(malformed) => {
             link.report_malformed();

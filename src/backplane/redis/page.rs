@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tickgate_wire::model::{Message, StreamId};
 
-use crate::backplane::{Newest, Page, ReadLimits};
+use crate::backplane::{Newest, ReadLimits, StreamPage};
 
 /// Number of entries of the first part of a read, and maximum of the others: they bound what is fetched beyond a limit
 /// in bytes.
@@ -81,8 +81,8 @@ impl Forward {
     }
 
     /// `end`: the last id that the stream had assigned when the read started.
-    pub(super) fn finish(self, end: Option<StreamId>) -> Page {
-        Page { messages: self.parts.messages, more: self.more, end }
+    pub(super) fn finish(self, end: Option<StreamId>) -> StreamPage {
+        StreamPage { messages: self.parts.messages, more: self.more, end }
     }
 }
 
@@ -139,7 +139,7 @@ mod tests {
     }
 
     /// Reads a stream of `count` entries after its first one. Returns the sizes of the parts, and the page.
-    fn forward(count: u64, limits: ReadLimits) -> (Vec<usize>, Page) {
+    fn forward(count: u64, limits: ReadLimits) -> (Vec<usize>, StreamPage) {
         let (mut read, mut asked) = (Forward::new(StreamId::new(5, 0), limits), Vec::new());
         while let Some((cursor, part)) = read.next() {
             asked.push(part);

@@ -14,8 +14,8 @@ use super::{
     script,
 };
 use crate::{
-    backplane::{HeadError, Newest, Page, ReadLimits, Unavailable},
-    redis_link::{Failure, Pooled, RedisCommand, RedisLink, RefusalKind},
+    backplane::{HeadError, Newest, ReadLimits, StreamPage, StreamUnavailable},
+    redis_link::{PooledConnection, RedisCommand, RedisFailure, RedisLink, RefusalKind},
 };
 
 /// Number of streams queried in one pipeline.
@@ -27,16 +27,21 @@ const ANCHOR_MS: u64 = 600_000;
 
 /// One server, for readers.
 #[derive(Clone, Copy)]
-pub(super) struct Source<'a> {
+pub(super) struct ReadSource<'a> {
     pub(super) link: &'a RedisLink,
     pub(super) membership: &'a Membership,
 }
 
-impl Source<'_> {
+impl ReadSource<'_> {
     /// Reads what follows `after`, within the limits.
-    pub(super) async fn page(self, topic: &Topic, after: StreamId, limits: ReadLimits) -> Result<Page, Unavailable> {
+    pub(super) async fn page(
+        self,
+        topic: &Topic,
+        after: StreamId,
+        limits: ReadLimits,
+    ) -> Result<StreamPage, StreamUnavailable> {
         let key = self.link.keys().stream(topic);
-        let mut reader = Reader::open(self.link, RedisCommand::Read).await?;
+        let mut reader = PooledReader::open(self.link, RedisCommand::Read).await?;
         let (mut read, mut end, mut first) = (Forward::new(after, limits), None, true);
         while let Some((cursor, count)) = read.next() {
             let mut pipe = redis::pipe();
@@ -50,7 +55,7 @@ impl Source<'_> {
             let mut replies = replies.into_iter();
             if first {
                 let found = self.found(replies.next())?.into_iter().next();
-                end = found.transpose().map_err(|error| Unavailable(error.to_string().into()))?.flatten();
+                end = found.transpose().map_err(|error| StreamUnavailable(error.to_string().into()))?.flatten();
                 first = false;
             }
             read.add(messages(replies.next(), self.link, topic)?);
@@ -59,9 +64,9 @@ impl Source<'_> {
     }
 
     /// Reads the newest messages, within the limits.
-    pub(super) async fn newest(self, topic: &Topic, limits: ReadLimits) -> Result<Newest, Unavailable> {
+    pub(super) async fn newest(self, topic: &Topic, limits: ReadLimits) -> Result<Newest, StreamUnavailable> {
         let key = self.link.keys().stream(topic);
-        let mut reader = Reader::open(self.link, RedisCommand::Read).await?;
+        let mut reader = PooledReader::open(self.link, RedisCommand::Read).await?;
         let (mut read, mut first) = (Backward::new(limits), true);
         while let Some((before, count)) = read.next() {
             let end = before.map_or("+".to_owned(), |before| format!("({before}"));
@@ -86,9 +91,9 @@ impl Source<'_> {
     pub(super) async fn heads(
         self,
         topics: &[&Topic],
-    ) -> Result<Vec<Result<Option<StreamId>, HeadError>>, Unavailable> {
+    ) -> Result<Vec<Result<Option<StreamId>, HeadError>>, StreamUnavailable> {
         let mut heads = Vec::with_capacity(topics.len());
-        let mut reader = Reader::open(self.link, RedisCommand::Compare).await?;
+        let mut reader = PooledReader::open(self.link, RedisCommand::Compare).await?;
         for chunk in topics.chunks(HEADS_CHUNK) {
             let keys: Vec<_> = chunk.iter().map(|topic| self.link.keys().stream(topic)).collect();
             let mut pipe = Pipeline::new();
@@ -102,7 +107,7 @@ impl Source<'_> {
 
     /// Gives topics without a stream unique positions, and extends the lifetime of existing ones. Returns the last ids
     /// of their streams, which another replica may have started.
-    pub(super) async fn anchors(self, topics: &[&Topic]) -> Vec<Result<StreamId, Unavailable>> {
+    pub(super) async fn anchors(self, topics: &[&Topic]) -> Vec<Result<StreamId, StreamUnavailable>> {
         let mut anchors = Vec::with_capacity(topics.len());
         for chunk in topics.chunks(HEADS_CHUNK) {
             match self.anchor(chunk).await {
@@ -113,7 +118,7 @@ impl Source<'_> {
         anchors
     }
 
-    async fn anchor(self, topics: &[&Topic]) -> Result<Vec<Result<StreamId, Unavailable>>, Unavailable> {
+    async fn anchor(self, topics: &[&Topic]) -> Result<Vec<Result<StreamId, StreamUnavailable>>, StreamUnavailable> {
         let keys = self.link.keys();
         let mut command = script::ANCHOR.call(topics.len() + 1);
         command.arg(keys.generation());
@@ -127,7 +132,7 @@ impl Source<'_> {
         }
         let mut pipe = Pipeline::new();
         pipe.add_command(command);
-        let (_, replies) = Reader::open(self.link, RedisCommand::Compare).await?.ask(&pipe).await?;
+        let (_, replies) = PooledReader::open(self.link, RedisCommand::Compare).await?.ask(&pipe).await?;
         let answer = |value| match value {
             Value::BulkString(id) => {
                 let id = id_of(&id).ok_or_else(strange)?;
@@ -135,13 +140,13 @@ impl Source<'_> {
                 self.membership.gave(generation, id.next().epoch);
                 Ok(id)
             }
-            Value::ServerError(error) => Err(failed(self.link, &Failure::of(&error.into()))),
+            Value::ServerError(error) => Err(failed(self.link, &RedisFailure::of(&error.into()))),
             _ => Err(strange()),
         };
         match replies.into_iter().next() {
             Some(Value::Array(values)) if values.len() == topics.len() => Ok(values.into_iter().map(answer).collect()),
             Some(Value::ServerError(error)) => {
-                let failure = Failure::of(&error.into());
+                let failure = RedisFailure::of(&error.into());
                 self.membership.doubt(&failure);
                 Err(failed(self.link, &failure))
             }
@@ -150,16 +155,16 @@ impl Source<'_> {
     }
 
     /// Deletes the positions of topics without publications.
-    pub(super) async fn forget(self, topics: &[&Topic]) -> Result<(), Unavailable> {
+    pub(super) async fn forget(self, topics: &[&Topic]) -> Result<(), StreamUnavailable> {
         let mut command = script::FORGET.call(topics.len());
         for topic in topics {
             command.arg(self.link.keys().stream(topic));
         }
         let mut pipe = Pipeline::new();
         pipe.add_command(command);
-        let (_, replies) = Reader::open(self.link, RedisCommand::Compare).await?.ask(&pipe).await?;
+        let (_, replies) = PooledReader::open(self.link, RedisCommand::Compare).await?.ask(&pipe).await?;
         match replies.into_iter().next() {
-            Some(Value::ServerError(error)) => Err(failed(self.link, &Failure::of(&error.into()))),
+            Some(Value::ServerError(error)) => Err(failed(self.link, &RedisFailure::of(&error.into()))),
             _ => Ok(()),
         }
     }
@@ -174,10 +179,10 @@ impl Source<'_> {
     }
 
     /// The response of `ends`, if it comes from the server that the replica is attached to.
-    fn found(self, answer: Option<Value>) -> Result<Vec<Result<Option<StreamId>, HeadError>>, Unavailable> {
+    fn found(self, answer: Option<Value>) -> Result<Vec<Result<Option<StreamId>, HeadError>>, StreamUnavailable> {
         let values = match answer {
             Some(Value::Array(values)) => values,
-            Some(Value::ServerError(error)) => return Err(failed(self.link, &Failure::of(&error.into()))),
+            Some(Value::ServerError(error)) => return Err(failed(self.link, &RedisFailure::of(&error.into()))),
             _ => return Err(strange()),
         };
         let mut values = values.into_iter();
@@ -188,7 +193,7 @@ impl Source<'_> {
         };
         if here.as_ref() != Some(&known) {
             self.membership.wake();
-            return Err(Unavailable("redis is in another generation than this replica".into()));
+            return Err(StreamUnavailable("redis is in another generation than this replica".into()));
         }
         Ok(values.map(|value| self.end(value)).collect())
     }
@@ -203,7 +208,7 @@ impl Source<'_> {
             }
             Value::ServerError(error) => {
                 let no_stream = error.code() == RefusalKind::WrongType.code();
-                let failure = Failure::of(&error.into());
+                let failure = RedisFailure::of(&error.into());
                 let unavailable = failed(self.link, &failure);
                 Err(if no_stream { HeadError::NoStream(unavailable.0) } else { unavailable.into() })
             }
@@ -212,8 +217,8 @@ impl Source<'_> {
     }
 }
 
-fn strange() -> Unavailable {
-    Unavailable("unexpected response from redis".into())
+fn strange() -> StreamUnavailable {
+    StreamUnavailable("unexpected response from redis".into())
 }
 
 fn id_of(bytes: &[u8]) -> Option<StreamId> {
@@ -229,21 +234,21 @@ fn text(value: Value) -> Option<String> {
 }
 
 /// A connection of the pool, for all parts of one read.
-struct Reader<'a> {
+struct PooledReader<'a> {
     link: &'a RedisLink,
     kind: RedisCommand,
-    connection: Pooled,
+    connection: PooledConnection,
 }
 
-impl<'a> Reader<'a> {
-    async fn open(link: &'a RedisLink, kind: RedisCommand) -> Result<Self, Unavailable> {
+impl<'a> PooledReader<'a> {
+    async fn open(link: &'a RedisLink, kind: RedisCommand) -> Result<Self, StreamUnavailable> {
         let connection = link.pooled().await.map_err(|failure| failed(link, &failure))?;
         Ok(Self { link, kind, connection })
     }
 
     /// Runs a pipeline, keeping errors of single commands in place. Runs it again if the scripts had to be loaded
     /// first: all its commands are idempotent.
-    async fn ask(self, pipe: &Pipeline) -> Result<(Self, Vec<Value>), Unavailable> {
+    async fn ask(self, pipe: &Pipeline) -> Result<(Self, Vec<Value>), StreamUnavailable> {
         let (reader, replies) = self.send(pipe).await?;
         if !replies.iter().any(script::is_unknown) {
             return Ok((reader, replies));
@@ -252,7 +257,7 @@ impl<'a> Reader<'a> {
         reader.send(pipe).await
     }
 
-    async fn send(self, pipe: &Pipeline) -> Result<(Self, Vec<Value>), Unavailable> {
+    async fn send(self, pipe: &Pipeline) -> Result<(Self, Vec<Value>), StreamUnavailable> {
         let Self { link, kind, mut connection } = self;
         let timer = link.time(kind);
         let answer = connection.send_packed_commands(pipe, 0, pipe.len()).await;
@@ -262,29 +267,29 @@ impl<'a> Reader<'a> {
             Err(error) => {
                 // The next reader must not receive a late response: the connection is not returned to the pool.
                 connection.discard();
-                Err(failed(link, &Failure::of(&error)))
+                Err(failed(link, &RedisFailure::of(&error)))
             }
         }
     }
 }
 
-fn failed(link: &RedisLink, failure: &Failure) -> Unavailable {
+fn failed(link: &RedisLink, failure: &RedisFailure) -> StreamUnavailable {
     link.report(failure);
-    Unavailable(failure.to_string().into())
+    StreamUnavailable(failure.to_string().into())
 }
 
 /// Decodes the response to a range read of a topic's stream.
-fn messages(entries: Option<Value>, link: &RedisLink, topic: &Topic) -> Result<Vec<Arc<Message>>, Unavailable> {
+fn messages(entries: Option<Value>, link: &RedisLink, topic: &Topic) -> Result<Vec<Arc<Message>>, StreamUnavailable> {
     match entries {
         Some(Value::Array(entries)) => Ok(entries.into_iter().filter_map(message).map(Arc::new).collect()),
         Some(Value::ServerError(error)) => {
-            let failure = Failure::of(&error.into());
+            let failure = RedisFailure::of(&error.into());
             if !failure.is_passing() {
                 tracing::debug!(topic = topic.as_str(), %failure, "cannot read a stream");
             }
             Err(failed(link, &failure))
         }
-        _ => Err(Unavailable("unexpected response to a range read".into())),
+        _ => Err(StreamUnavailable("unexpected response to a range read".into())),
     }
 }
 

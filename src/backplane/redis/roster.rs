@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use tickgate_wire::model::StreamId;
 
-use super::generation::{Border, Entry, MARK_KEPT_S, State, Stored};
+use super::generation::{GenerationRecord, GenerationStart, GenerationState, MARK_KEPT_S, MemberEntry};
 use crate::history::BorderState;
 
 /// How long a member may be silent before a ready member removes it.
@@ -23,7 +23,7 @@ const fn with_margin(lease_ms: u64) -> u64 {
 }
 /// What a member remembers about itself in memory.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Me {
+pub(super) struct MemberMemory {
     base: String,
     /// How often it had to join under a new name.
     joins: u32,
@@ -37,11 +37,11 @@ pub(super) struct Me {
     /// The greatest epoch that it has seen.
     pub(super) known: u64,
     /// Every member that it has ever confirmed.
-    view: BTreeMap<String, Known>,
+    view: BTreeMap<String, KnownMember>,
     /// The members whose claims it took over.
     pub(super) heirs: BTreeSet<String>,
     /// The member's copy of the state.
-    pub(super) copy: State,
+    pub(super) copy: GenerationState,
     /// The beats of other members: the number, and since when it is unchanged.
     seen: HashMap<String, (u64, u64)>,
     /// Since when the last boundary has been pending.
@@ -50,7 +50,7 @@ pub(super) struct Me {
 
 /// What is remembered about a member.
 #[derive(Clone, Debug, Default)]
-struct Known {
+struct KnownMember {
     process: String,
     /// When it was marked as gone, in seconds since 1970; 0: never seen so.
     gone: u64,
@@ -58,7 +58,7 @@ struct Known {
 
 /// The state of the server on attaching, apart from the hash.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Place {
+pub(super) struct ServerState {
     /// The server's replication id.
     pub(super) identity: String,
     pub(super) now_s: u64,
@@ -75,7 +75,7 @@ pub(super) struct Place {
     pub(super) forgot: bool,
 }
 
-impl Me {
+impl MemberMemory {
     pub(super) fn new(base: &str, process: String, rules: Vec<String>, engines: bool) -> Self {
         Self { base: base.to_owned(), process, rules, engines, ..Self::default() }
     }
@@ -90,7 +90,7 @@ impl Me {
     }
 
     /// Whether it must attach: its server or generation changed, or the others no longer rely on it.
-    pub(super) fn must_attach(&self, stored: Option<&Stored>, place: &Place) -> bool {
+    pub(super) fn must_attach(&self, stored: Option<&GenerationRecord>, place: &ServerState) -> bool {
         let Some(stored) = stored else { return true };
         place.went_back
             || stored.g != self.g
@@ -101,7 +101,7 @@ impl Me {
     }
 
     /// Attaches: adopts the server's state, joins the roster, and reports what it knows about earlier generations.
-    pub(super) fn attach(&mut self, stored: Option<Stored>, place: &Place) -> Stored {
+    pub(super) fn attach(&mut self, stored: Option<GenerationRecord>, place: &ServerState) -> GenerationRecord {
         let same = stored.as_ref().is_some_and(|stored| {
             stored.identity == place.identity
                 && stored.alloc >= self.known
@@ -133,21 +133,21 @@ impl Me {
         next
     }
 
-    fn is_of_a_side_branch(&self, stored: &Stored) -> bool {
+    fn is_of_a_side_branch(&self, stored: &GenerationRecord) -> bool {
         let pending = stored.state.borders.last().is_some_and(|border| border.state == BorderState::Pending);
         self.g != 0 && !stored.knows(self.g) && !pending
     }
 
     /// Whether it reports a loss of a generation whose end is decided: it continued alone after the other members had
     /// left, and later readers have positions above what it acknowledged.
-    fn is_late(&self, stored: &Stored, place: &Place) -> bool {
+    fn is_late(&self, stored: &GenerationRecord, place: &ServerState) -> bool {
         let known = |(topic, id): &(String, StreamId)| stored.state.lost.get(topic).is_some_and(|ids| ids.contains(id));
         let lacks = place.forgot || !place.lost.iter().all(known);
         lacks && stored.has_decided(self.g)
     }
 
     /// Starts a generation above every number that was ever seen.
-    fn begin(&self, stored: Option<Stored>, place: &Place) -> Stored {
+    fn begin(&self, stored: Option<GenerationRecord>, place: &ServerState) -> GenerationRecord {
         let is_mine = self.identity == place.identity && place.silent_ms.is_some_and(|ms| ms < LEASE_MS);
         // The dataset cannot have been rolled back if its identity is the one for which it was created.
         let intact = !place.went_back && stored.as_ref().map_or(is_mine, |stored| stored.identity == place.identity);
@@ -175,7 +175,7 @@ impl Me {
         if doubt {
             state.resolve(BorderState::Doubt);
         }
-        state.borders.push(Border {
+        state.borders.push(GenerationStart {
             g,
             state: if doubt { BorderState::Doubt } else { BorderState::Pending },
             at: place.now_s,
@@ -185,19 +185,19 @@ impl Me {
             certified: intact,
             vouched: BTreeSet::new(),
         });
-        Stored { g, identity: place.identity.clone(), alloc: g, state }
+        GenerationRecord { g, identity: place.identity.clone(), alloc: g, state }
     }
 
     /// This member's copy, if only the hash was removed.
-    fn copy_of_mine(&self, intact: bool) -> State {
-        let mut state = if intact { self.copy.clone() } else { State::default() };
+    fn copy_of_mine(&self, intact: bool) -> GenerationState {
+        let mut state = if intact { self.copy.clone() } else { GenerationState::default() };
         state.v = self.copy.v;
         state
     }
 
     /// Reports what it knows about earlier generations. A report is a promise: from now on it acknowledges no response
     /// of an earlier generation.
-    fn report(&self, next: &mut Stored, place: &Place) {
+    fn report(&self, next: &mut GenerationRecord, place: &ServerState) {
         let g = next.g;
         let state = &mut next.state;
         self.bring_borders(state, g);
@@ -226,7 +226,7 @@ impl Me {
     }
 
     /// Boundaries and lost ids are stored in Redis and by every member: the copy in Redis may be lost with the tail.
-    fn bring_borders(&self, state: &mut State, g: u64) {
+    fn bring_borders(&self, state: &mut GenerationState, g: u64) {
         for border in self.copy.borders.iter().filter(|border| border.g < g && border.g > state.floor) {
             match state.borders.iter_mut().find(|known| known.g == border.g) {
                 None => state.borders.push(border.clone()),
@@ -242,7 +242,7 @@ impl Me {
         }
     }
 
-    fn join(&mut self, next: &mut Stored, was_ready: bool) {
+    fn join(&mut self, next: &mut GenerationRecord, was_ready: bool) {
         let state = &mut next.state;
         if state.members.get(&self.name()).is_some_and(|entry| entry.gone > 0) {
             self.joins += 1;
@@ -264,7 +264,7 @@ impl Me {
     /// How a beat changes the roster: confirms, admits, removes, decides. True if it changed.
     pub(super) fn tend(
         &mut self,
-        state: &mut State,
+        state: &mut GenerationState,
         beats: &BTreeMap<String, u64>,
         is_dead: impl Fn(&str) -> bool,
         (now_ms, now_s): (u64, u64),
@@ -291,7 +291,7 @@ impl Me {
 
     fn count_out(
         &mut self,
-        state: &mut State,
+        state: &mut GenerationState,
         beats: &BTreeMap<String, u64>,
         is_dead: impl Fn(&str) -> bool,
         (now_ms, now_s): (u64, u64),
@@ -321,7 +321,7 @@ impl Me {
     }
 
     /// The verdict: waits only for a limited time, and not for members that have certainly ended.
-    fn decide(&mut self, state: &mut State, is_dead: impl Fn(&str) -> bool, (now_ms, now_s): (u64, u64)) {
+    fn decide(&mut self, state: &mut GenerationState, is_dead: impl Fn(&str) -> bool, (now_ms, now_s): (u64, u64)) {
         let open = state.open();
         let ended = |name| self.view.get(name).is_some_and(|known| is_dead(&known.process));
         if !open.is_empty() && open.iter().all(ended) {
@@ -339,10 +339,10 @@ impl Me {
     }
 
     /// The first topic rule that differs between this replica and a ready one.
-    pub(super) fn disagreement(&self, state: &State) -> Option<String> {
+    pub(super) fn disagreement(&self, state: &GenerationState) -> Option<String> {
         let name = self.name();
         let own = state.members.get(&name)?;
-        let ready = |(other, entry): &(&String, &Entry)| **other != name && entry.present && entry.ready;
+        let ready = |(other, entry): &(&String, &MemberEntry)| **other != name && entry.present && entry.ready;
         let (other, entry) = state.members.iter().filter(ready).find(|(_, entry)| entry.rules != own.rules)?;
         let differs = |at: &usize| own.rules.get(*at) != entry.rules.get(*at);
         let at = (0..own.rules.len().max(entry.rules.len())).find(differs).unwrap_or(0);
@@ -351,14 +351,14 @@ impl Me {
     }
 
     /// Adopts the roster entry that was just read or written.
-    pub(super) fn settled(&mut self, stored: &Stored) {
+    pub(super) fn settled(&mut self, stored: &GenerationRecord) {
         (self.g, self.identity) = (stored.g, stored.identity.clone());
         self.known = self.known.max(stored.alloc);
         self.note(&stored.state);
     }
 
     /// Adopts what it has read.
-    pub(super) fn note(&mut self, state: &State) {
+    pub(super) fn note(&mut self, state: &GenerationState) {
         let open = state.open();
         let counts = |name: &String| state.is_present(name) || open.contains(name);
         for name in state.members.keys().chain(&open).filter(|name| counts(name)) {
@@ -378,14 +378,14 @@ impl Me {
     }
 
     /// Leaves: everything that it acknowledged precedes this mark.
-    pub(super) fn leave(&self, state: &mut State, now_s: u64) {
+    pub(super) fn leave(&self, state: &mut GenerationState, now_s: u64) {
         if let Some(entry) = state.members.get_mut(&self.name()) {
             (entry.present, entry.ready, entry.gone) = (false, false, now_s.max(1));
         }
     }
 
     /// The gateways that should take over what this one acknowledged, and whether each has.
-    pub(super) fn heirs_of_mine(&self, state: &State) -> Vec<(String, bool)> {
+    pub(super) fn heirs_of_mine(&self, state: &GenerationState) -> Vec<(String, bool)> {
         let own = self.name();
         let others = state.members.iter().filter(|(name, entry)| **name != own && entry.present);
         others.map(|(name, entry)| (name.clone(), entry.heirs.contains(&own))).collect()

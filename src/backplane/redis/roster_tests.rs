@@ -2,28 +2,33 @@ use super::*;
 use crate::backplane::redis::generation::{BORDERS_MAX, LOST_MAX};
 
 /// A dataset of one server and the members that know it, with simulated time.
-struct Scene {
-    stored: Option<Stored>,
+struct RosterScene {
+    stored: Option<GenerationRecord>,
     identity: String,
     now_ms: u64,
     beats: BTreeMap<String, u64>,
 }
 
-impl Scene {
+impl RosterScene {
     fn new() -> Self {
         Self { stored: None, identity: "r1".into(), now_ms: 1_000, beats: BTreeMap::new() }
     }
 
-    fn place(&self) -> Place {
-        Place { identity: self.identity.clone(), now_s: 1_800_000_000, silent_ms: Some(500), ..Place::default() }
+    fn place(&self) -> ServerState {
+        ServerState {
+            identity: self.identity.clone(),
+            now_s: 1_800_000_000,
+            silent_ms: Some(500),
+            ..ServerState::default()
+        }
     }
 
-    fn attach(&mut self, me: &mut Me) {
+    fn attach(&mut self, me: &mut MemberMemory) {
         let place = self.place();
         self.attach_with(me, &place);
     }
 
-    fn attach_with(&mut self, me: &mut Me, place: &Place) {
+    fn attach_with(&mut self, me: &mut MemberMemory, place: &ServerState) {
         assert!(me.must_attach(self.stored.as_ref(), place));
         let next = me.attach(self.stored.clone(), place);
         me.settled(&next);
@@ -31,14 +36,14 @@ impl Scene {
         self.beat(me);
     }
 
-    fn attach_if_due(&mut self, me: &mut Me) {
+    fn attach_if_due(&mut self, me: &mut MemberMemory) {
         if me.must_attach(self.stored.as_ref(), &self.place()) {
             self.attach(me);
         }
     }
 
     /// Sends a beat of a member.
-    fn beat(&mut self, me: &mut Me) {
+    fn beat(&mut self, me: &mut MemberMemory) {
         *self.beats.entry(me.name()).or_default() += 1;
         let mut stored = self.stored.clone().unwrap();
         me.settled(&stored);
@@ -48,14 +53,14 @@ impl Scene {
     }
 
     /// Sends beats until all members have seen each other.
-    fn settle(&mut self, members: &mut [&mut Me]) {
+    fn settle(&mut self, members: &mut [&mut MemberMemory]) {
         for _ in 0..3 {
             members.iter_mut().for_each(|me| self.beat(me));
         }
     }
 
     /// Restarts the server with the dataset as it was then.
-    fn restart(&mut self, with: Option<Stored>) {
+    fn restart(&mut self, with: Option<GenerationRecord>) {
         self.stored = with;
         self.identity.push('\'');
     }
@@ -69,13 +74,13 @@ impl Scene {
     }
 }
 
-fn me(name: &str) -> Me {
-    Me::new(name, String::new(), vec!["* (reliable, retained)".into()], false)
+fn me(name: &str) -> MemberMemory {
+    MemberMemory::new(name, String::new(), vec!["* (reliable, retained)".into()], false)
 }
 
 /// Two ready members of a dataset whose first boundary is decided.
-fn two() -> (Scene, Me, Me) {
-    let (mut scene, mut a, mut b) = (Scene::new(), me("a"), me("b"));
+fn two() -> (RosterScene, MemberMemory, MemberMemory) {
+    let (mut scene, mut a, mut b) = (RosterScene::new(), me("a"), me("b"));
     scene.attach(&mut a);
     assert!(a.is_ready(), "there is no other member");
     scene.attach(&mut b);
@@ -106,7 +111,7 @@ fn a_loss_of_the_server_is_reported_and_the_boundary_proven() {
     let older = scene.stored.clone();
     scene.restart(older);
     let lost = vec![("orders".to_owned(), StreamId::new(9, 3))];
-    let place = Place { lost, ..scene.place() };
+    let place = ServerState { lost, ..scene.place() };
     scene.attach_with(&mut a, &place);
     scene.attach(&mut b);
     assert_eq!((scene.border(), scene.lost()), (BorderState::Proven, 1));
@@ -141,7 +146,7 @@ fn a_missing_member_leaves_one_boundary_in_doubt_but_not_later_ones() {
         drop(c);
         let dataset = if is_known { scene.stored.clone() } else { before };
         scene.restart(dataset);
-        let survivors = |scene: &mut Scene, a: &mut Me, b: &mut Me| {
+        let survivors = |scene: &mut RosterScene, a: &mut MemberMemory, b: &mut MemberMemory| {
             scene.attach(a);
             scene.attach(b);
             scene.beat(a);
@@ -167,10 +172,10 @@ fn a_missing_member_leaves_one_boundary_in_doubt_but_not_later_ones() {
 #[test]
 fn branches_that_did_not_know_each_other_end_in_doubt() {
     // A member without knowledge comes first to an empty server; its numbers may be below those of the others.
-    let on_an_empty_server = |scene: &mut Scene| {
+    let on_an_empty_server = |scene: &mut RosterScene| {
         let mut newcomer = me("c");
         scene.restart(None);
-        let place = Place { now_s: 1_799_999_000, ..scene.place() };
+        let place = ServerState { now_s: 1_799_999_000, ..scene.place() };
         scene.attach_with(&mut newcomer, &place);
         assert!(newcomer.is_ready(), "there is no other member");
         newcomer
@@ -198,7 +203,7 @@ fn branches_that_did_not_know_each_other_end_in_doubt() {
     scene.restart(before.clone());
     scene.attach(&mut a);
     scene.restart(before);
-    let place = Place { random: 9, ..scene.place() };
+    let place = ServerState { random: 9, ..scene.place() };
     scene.attach_with(&mut b, &place);
     assert!(b.g > a.g);
     scene.attach(&mut a);
@@ -207,7 +212,7 @@ fn branches_that_did_not_know_each_other_end_in_doubt() {
     let (mut scene, mut a, mut b) = two();
     let before = scene.stored.clone();
     scene.restart(before.clone());
-    let high = Place { random: 9, ..scene.place() };
+    let high = ServerState { random: 9, ..scene.place() };
     scene.attach_with(&mut a, &high);
     assert_eq!(scene.border(), BorderState::Pending);
     scene.restart(before);
@@ -240,7 +245,7 @@ fn a_member_that_returns_to_a_server_that_continued_leaves_doubt() {
         if was_restarted {
             scene.identity.push('+');
         }
-        let place = Place { went_on: was_restarted, ..scene.place() };
+        let place = ServerState { went_on: was_restarted, ..scene.place() };
         scene.attach_with(&mut a, &place);
         assert_eq!(scene.border(), BorderState::Doubt);
     }
@@ -256,7 +261,7 @@ fn a_loss_reported_after_the_verdict_reaches_readers_that_started_since() {
         scene.now_ms += VERDICT_MS + 1;
         scene.beat(&mut a);
         assert_eq!(scene.border(), BorderState::Doubt);
-        let (generation, place) = (a.g, Place { lost, ..scene.place() });
+        let (generation, place) = (a.g, ServerState { lost, ..scene.place() });
         scene.attach_with(&mut b, &place);
         assert_eq!((b.g > generation, scene.border()), (is_told, BorderState::Doubt));
         scene.attach_if_due(&mut a);
@@ -350,7 +355,7 @@ fn no_member_certifies_after_its_lease_unless_all_do() {
         let (mut scene, mut a, mut b) = two();
         let whole = scene.stored.clone();
         scene.restart(whole);
-        let late = Place { silent_ms: Some(silent_ms), ..scene.place() };
+        let late = ServerState { silent_ms: Some(silent_ms), ..scene.place() };
         scene.attach_with(&mut a, &late);
         assert_eq!(scene.border(), BorderState::Pending);
         scene.attach_with(&mut b, &late);
@@ -375,7 +380,7 @@ fn a_silent_member_is_removed_and_joins_again_under_another_name() {
 
 #[test]
 fn a_member_that_is_not_ready_removes_others_only_after_the_long_lease() {
-    let (mut scene, mut a) = (Scene::new(), me("a"));
+    let (mut scene, mut a) = (RosterScene::new(), me("a"));
     scene.attach(&mut a);
     let mut late = me("late");
     scene.attach(&mut late);
@@ -393,7 +398,7 @@ fn an_emptied_server_is_proven_by_a_member_that_knows_it() {
     let before = scene.stored.as_ref().unwrap().g;
     scene.stored = None;
     let lost = vec![("orders".to_owned(), StreamId::new(9, 3))];
-    let place = Place { lost, ..scene.place() };
+    let place = ServerState { lost, ..scene.place() };
     scene.attach_with(&mut a, &place);
     assert_eq!((scene.border(), scene.lost()), (BorderState::Proven, 1));
     assert!(scene.stored.as_ref().unwrap().g > before);
@@ -418,7 +423,7 @@ fn verdicts_and_lost_ids_outlive_the_copy_in_redis() {
     let older = scene.stored.clone();
     scene.restart(older);
     let lost = vec![("orders".to_owned(), StreamId::new(9, 3))];
-    let place = Place { lost, ..scene.place() };
+    let place = ServerState { lost, ..scene.place() };
     scene.attach_with(&mut a, &place);
     scene.attach(&mut b);
     scene.beat(&mut a);
@@ -433,15 +438,15 @@ fn dropped_ids_leave_doubt() {
     let (mut scene, mut a, _) = two();
     let older = scene.stored.clone();
     scene.restart(older);
-    let place = Place { forgot: true, ..scene.place() };
+    let place = ServerState { forgot: true, ..scene.place() };
     scene.attach_with(&mut a, &place);
     assert_eq!(scene.border(), BorderState::Doubt);
 }
 
 #[test]
 fn engines_outside_the_roster_leave_doubt_at_each_change_of_server() {
-    let mut scene = Scene::new();
-    let mut a = Me::new("a", String::new(), Vec::new(), true);
+    let mut scene = RosterScene::new();
+    let mut a = MemberMemory::new("a", String::new(), Vec::new(), true);
     scene.attach(&mut a);
     scene.beat(&mut a);
     let whole = scene.stored.clone();
@@ -453,7 +458,7 @@ fn engines_outside_the_roster_leave_doubt_at_each_change_of_server() {
 #[test]
 fn a_replica_with_other_rules_is_refused_with_the_first_difference() {
     let (mut scene, mut a, mut b) = two();
-    let mut other = Me::new("other", String::new(), vec!["* (event, retained)".into()], false);
+    let mut other = MemberMemory::new("other", String::new(), vec!["* (event, retained)".into()], false);
     scene.attach(&mut other);
     scene.settle(&mut [&mut a, &mut b, &mut other]);
     assert!(!other.is_ready() && a.is_ready());
@@ -466,7 +471,7 @@ fn the_roster_round_trips_through_its_text() {
     let (scene, _, _) = two();
     let state = scene.stored.unwrap().state;
     let text = serde_json::to_string(&state).unwrap();
-    assert_eq!(serde_json::from_str::<State>(&text).unwrap(), state);
+    assert_eq!(serde_json::from_str::<GenerationState>(&text).unwrap(), state);
 }
 
 #[test]

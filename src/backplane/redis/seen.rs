@@ -2,25 +2,25 @@
 
 use std::collections::BTreeMap;
 
-use super::generation::Stored;
+use super::generation::GenerationRecord;
 
 /// The response to a beat.
-pub(super) struct Seen {
+pub(super) struct BeatResponse {
     pub(super) identity: String,
     /// The dataset's last beat of this member.
     pub(super) beat: Option<u64>,
     /// Why the beat was not written.
     pub(super) refused: String,
-    pub(super) stored: Option<Stored>,
+    pub(super) stored: Option<GenerationRecord>,
     pub(super) revision: String,
     pub(super) beats: BTreeMap<String, u64>,
 }
 
 /// The greatest beat seen of each member.
 #[derive(Debug, Default)]
-pub(super) struct Beats(BTreeMap<String, u64>);
+pub(super) struct KnownBeats(BTreeMap<String, u64>);
 
-impl Beats {
+impl KnownBeats {
     /// Remembers the beats of a dataset, and removes members that are no longer in it.
     pub(super) fn note(&mut self, seen: &BTreeMap<String, u64>) {
         self.0.retain(|name, _| seen.contains_key(name));
@@ -43,7 +43,7 @@ mod tests {
     #[test]
     fn a_dataset_that_continued_shows_later_beats_of_others() {
         let seen = |b: u64| BTreeMap::from([("a".to_owned(), b), ("b".to_owned(), b)]);
-        let mut beats = Beats::default();
+        let mut beats = KnownBeats::default();
         assert!(!beats.are_behind(&seen(5), "a"), "no member is known yet");
         beats.note(&seen(5));
         // A stale copy confirms nothing.

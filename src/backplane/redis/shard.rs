@@ -10,14 +10,14 @@ use tokio::{sync::oneshot, time::timeout};
 use super::{
     ReplicaIdentity,
     durable::Dedicated,
-    lane::{self, Lane, LaneParts, Route},
-    ledger::Ledger,
-    member::{Leave, Member},
+    lane::{self, LaneParts, PublishLane, Route},
+    ledger::TopicLedger,
+    member::{LeaveRequest, MemberTask},
     membership::Membership,
     script, sweep,
 };
 use crate::{
-    backplane::{Ticket, Turn},
+    backplane::{LeaseTurn, PendingPublish},
     redis_link::{Placement, RedisLink},
     tasks::Tasks,
 };
@@ -28,11 +28,11 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(4);
 /// One server, for publishers.
 #[derive(Debug)]
 pub(super) struct BackplaneShard {
-    lane: Lane,
+    lane: PublishLane,
     /// For topics that are acknowledged only when copies or the disk have them. A topic uses only one of the lanes.
-    durable: Lane,
+    durable: PublishLane,
     pub(super) membership: Arc<Membership>,
-    leave: Mutex<Option<oneshot::Sender<Leave>>>,
+    leave: Mutex<Option<oneshot::Sender<LeaveRequest>>>,
 }
 
 impl BackplaneShard {
@@ -45,13 +45,13 @@ impl BackplaneShard {
     ) -> Self {
         link.preload(lane::SCRIPT);
         script::texts().for_each(|text| link.preload(text));
-        let (membership, ledger) = (Arc::<Membership>::default(), Arc::<Mutex<Ledger>>::default());
+        let (membership, ledger) = (Arc::<Membership>::default(), Arc::<Mutex<TopicLedger>>::default());
         let lane = |route| {
             let (membership, ledger) = (Arc::clone(&membership), Arc::clone(&ledger));
-            Lane::start(LaneParts { link: link.clone(), placement, route, membership, ledger, shards }, tasks)
+            PublishLane::start(LaneParts { link: link.clone(), placement, route, membership, ledger, shards }, tasks)
         };
         let (leave, asked) = oneshot::channel();
-        let member = Member::new(link.clone(), Arc::clone(&membership), Arc::clone(&ledger), identity);
+        let member = MemberTask::new(link.clone(), Arc::clone(&membership), Arc::clone(&ledger), identity);
         tasks.spawn_vital("redis membership", member.run(asked, tasks.stop()));
         tasks.spawn_vital("redis sweep", sweep::run(link.clone(), identity.clone(), tasks.stop()));
         Self {
@@ -62,7 +62,7 @@ impl BackplaneShard {
         }
     }
 
-    pub(super) fn publish(&self, publication: Publication, turn: Option<Turn>) -> Ticket {
+    pub(super) fn publish(&self, publication: Publication, turn: Option<LeaseTurn>) -> PendingPublish {
         let rule = &publication.rule;
         let durable = rule.retain_max > 0 && (rule.wait_replicas > 0 || rule.wait_aof);
         let lane = if durable { &self.durable } else { &self.lane };

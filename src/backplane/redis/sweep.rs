@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use super::ReplicaIdentity;
 use crate::{
-    redis_link::{Failure, RedisLink},
+    redis_link::{RedisFailure, RedisLink},
     tasks::Stop,
 };
 
@@ -39,7 +39,7 @@ pub(super) async fn run(link: RedisLink, identity: ReplicaIdentity, mut stop: St
     }
 }
 
-async fn sweep(link: &RedisLink, identity: &ReplicaIdentity, interval: Duration) -> Result<(), Failure> {
+async fn sweep(link: &RedisLink, identity: &ReplicaIdentity, interval: Duration) -> Result<(), RedisFailure> {
     let mut connection = link.pooled().await?;
     let lease = link.keys().lease("streams");
     let ms = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);

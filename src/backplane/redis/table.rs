@@ -4,14 +4,14 @@ use serde::Serialize;
 use tickgate_wire::model::{TopicRule, TopicRules};
 
 #[derive(Serialize)]
-struct Table<'a> {
+struct TopicRuleTable<'a> {
     /// In the order in which they are matched.
-    topics: Vec<Row<'a>>,
+    topics: Vec<TopicRuleRow<'a>>,
     user_stream: &'a TopicRule,
 }
 
 #[derive(Serialize)]
-struct Row<'a> {
+struct TopicRuleRow<'a> {
     pattern: &'a str,
     #[serde(flatten)]
     rule: &'a TopicRule,
@@ -19,8 +19,8 @@ struct Row<'a> {
 
 /// The table as JSON.
 pub(super) fn of(rules: &TopicRules) -> String {
-    let topics = rules.by_name().map(|rule| Row { pattern: rule.pattern.as_str(), rule }).collect();
-    let table = Table { topics, user_stream: rules.user_stream() };
+    let topics = rules.by_name().map(|rule| TopicRuleRow { pattern: rule.pattern.as_str(), rule }).collect();
+    let table = TopicRuleTable { topics, user_stream: rules.user_stream() };
     serde_json::to_string(&table).unwrap_or_default()
 }
 

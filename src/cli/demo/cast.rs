@@ -26,14 +26,14 @@ pub(super) fn user(number: usize) -> String {
 }
 
 /// One client.
-pub(super) struct Follower {
+pub(super) struct DemoClient {
     pub client: Client,
     /// The replica at each of the client's endpoints.
     pub replicas: Vec<usize>,
     pub record: SharedRecord,
 }
 
-impl Follower {
+impl DemoClient {
     /// Follows the channel until the end, or until it must not reconnect.
     pub(super) async fn run(mut self, mut stop: Stop) {
         let mut replica = None;
@@ -45,7 +45,7 @@ impl Follower {
             let mut record = self.record.lock();
             match event {
                 Some(Event::Message(message)) => {
-                    let order: Order = serde_json::from_str(&message.text).unwrap_or_default();
+                    let order: ExpectedOrder = serde_json::from_str(&message.text).unwrap_or_default();
                     let id = message.meta.id.and_then(|id| id.parse().ok());
                     record.received.extend(id.map(|id| (id, order.number)));
                 }
@@ -68,7 +68,7 @@ impl Follower {
 
 /// The fields of an order that a client checks.
 #[derive(Default, Deserialize)]
-struct Order {
+struct ExpectedOrder {
     number: u64,
 }
 

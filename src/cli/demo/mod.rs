@@ -17,11 +17,11 @@ use tokio::{
 };
 
 use self::{
-    cast::{CHANNEL, Follower, Publishers, SharedRecord},
-    stage::Stage,
-    tally::{ClientRecord, PublishResults, Tally},
+    cast::{CHANNEL, DemoClient, Publishers, SharedRecord},
+    stage::DemoStage,
+    tally::{ClientRecord, DemoResult, PublishResults},
 };
-use super::{Failure, print, token::Signer};
+use super::{CommandFailure, print, token::Signer};
 use crate::{auth::Rights, config::parse_duration, tasks::Tasks};
 
 const EXAMPLES: &str = "\
@@ -47,17 +47,17 @@ const TOKEN_TTL: Duration = Duration::from_secs(3600);
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     #[command(subcommand)]
-    show: Show,
+    show: DemoScenario,
 }
 
 #[derive(Debug, clap::Subcommand)]
-enum Show {
+enum DemoScenario {
     /// Kill one of three replicas, then Redis, under load, and count what clients received
-    KillAReplica(Options),
+    KillAReplica(DemoOptions),
 }
 
 #[derive(Debug, clap::Args)]
-struct Options {
+struct DemoOptions {
     /// Clients, spread over the three replicas
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u16).range(4..=1000))]
     clients: u16,
@@ -75,20 +75,20 @@ struct Options {
     json: bool,
 }
 
-pub(super) async fn run(args: Args) -> Result<(), Failure> {
-    let Show::KillAReplica(options) = args.show;
-    let unheard = |error| Failure::new(format!("cannot listen for signals: {error}"));
+pub(super) async fn run(args: Args) -> Result<(), CommandFailure> {
+    let DemoScenario::KillAReplica(options) = args.show;
+    let unheard = |error| CommandFailure::new(format!("cannot listen for signals: {error}"));
     let (mut interrupt, mut terminate) =
         (signal(SignalKind::interrupt()).map_err(unheard)?, signal(SignalKind::terminate()).map_err(unheard)?);
     tokio::select! {
         result = kill_a_replica(&options) => result,
-        _ = interrupt.recv() => Err(Failure::new("interrupted; all child processes stopped")),
-        _ = terminate.recv() => Err(Failure::new("terminated; all child processes stopped")),
+        _ = interrupt.recv() => Err(CommandFailure::new("interrupted; all child processes stopped")),
+        _ = terminate.recv() => Err(CommandFailure::new("terminated; all child processes stopped")),
     }
 }
 
 /// The steps, in order.
-async fn kill_a_replica(options: &Options) -> Result<(), Failure> {
+async fn kill_a_replica(options: &DemoOptions) -> Result<(), CommandFailure> {
     let began = Instant::now();
     let mut performance = Performance::begin(options).await?;
     performance
@@ -110,7 +110,7 @@ async fn kill_a_replica(options: &Options) -> Result<(), Failure> {
 }
 
 struct Performance {
-    stage: Stage,
+    stage: DemoStage,
     clients: Vec<SharedRecord>,
     results: Arc<Mutex<PublishResults>>,
     tasks: Tasks,
@@ -119,16 +119,16 @@ struct Performance {
 }
 
 impl Performance {
-    async fn begin(options: &Options) -> Result<Self, Failure> {
+    async fn begin(options: &DemoOptions) -> Result<Self, CommandFailure> {
         let began = Instant::now();
-        let stage = Stage::set(&options.redis_server).await?;
+        let stage = DemoStage::set(&options.redis_server).await?;
         let results = PublishResults { accepted: vec![Default::default(); USERS], ..PublishResults::default() };
         let (results, tasks) = (Arc::new(Mutex::new(results)), Tasks::new());
         Ok(Self { stage, clients: Vec::new(), results, tasks, began, json: options.json })
     }
 
     /// Reports a step.
-    fn act(&self, act: &str, text: &str) -> Result<(), Failure> {
+    fn act(&self, act: &str, text: &str) -> Result<(), CommandFailure> {
         let at = self.began.elapsed();
         if self.json {
             return print(&json!({ "act": act, "at_ms": at.as_millis() as u64, "text": text }).to_string());
@@ -136,12 +136,12 @@ impl Performance {
         print(&format!("{:>6.1} s  {text}", at.as_secs_f64()))
     }
 
-    fn seat(&mut self, count: usize) -> Result<(), Failure> {
+    fn seat(&mut self, count: usize) -> Result<(), CommandFailure> {
         let signer = Signer::of_secret(&self.stage.secret);
         for number in 0..count {
             let user_number = number % USERS;
-            let user =
-                UserId::new(&cast::user(user_number)).map_err(|error| Failure::new(format!("a user: {error}")))?;
+            let user = UserId::new(&cast::user(user_number))
+                .map_err(|error| CommandFailure::new(format!("a user: {error}")))?;
             let (token, _) = signer.sign(&user, &Rights::default(), TOKEN_TTL, std::time::SystemTime::now())?;
             let record = SharedRecord::new(Mutex::new(ClientRecord { user: user_number, ..ClientRecord::default() }));
             let mut replicas: Vec<_> = (0..self.stage.listeners.len()).collect();
@@ -149,7 +149,7 @@ impl Performance {
             let mut endpoints = replicas.iter().map(|at| format!("ws://{}/ws/trading", self.stage.listeners[*at]));
             let builder = Builder::new(endpoints.next().unwrap_or_default()).token(token).channel(CHANNEL);
             let (client, driver) = endpoints.fold(builder, Builder::replica).build();
-            let follower = Follower { client, replicas, record: Arc::clone(&record) };
+            let follower = DemoClient { client, replicas, record: Arc::clone(&record) };
             self.tasks.spawn("follower", follower.run(self.tasks.stop()));
             // Ends together with its client.
             self.tasks.spawn("client", driver.run());
@@ -174,7 +174,7 @@ impl Performance {
         traffic
     }
 
-    async fn lose_a_replica(&mut self) -> Result<(), Failure> {
+    async fn lose_a_replica(&mut self) -> Result<(), CommandFailure> {
         let here = |clients: &[SharedRecord]| clients.iter().filter(|c| c.lock().replica == Some(1)).count();
         let count = here(&self.clients);
         let pid = self.stage.kill_replica(1).unwrap_or_default();
@@ -186,7 +186,7 @@ impl Performance {
         self.act("clients_back", &format!("its clients reconnected to the other replicas after {took} ms"))
     }
 
-    async fn lose_redis(&mut self) -> Result<(), Failure> {
+    async fn lose_redis(&mut self) -> Result<(), CommandFailure> {
         let pid = self.stage.kill_redis().unwrap_or_default();
         self.act("redis_killed", &format!("Redis killed (SIGKILL, process {pid}); clients stay connected"))?;
         sleep(OUTAGE).await;
@@ -210,11 +210,11 @@ impl Performance {
     }
 
     /// Waits until the condition holds.
-    async fn eventually(&self, what: &str, is: impl Fn(&Self) -> bool) -> Result<(), Failure> {
+    async fn eventually(&self, what: &str, is: impl Fn(&Self) -> bool) -> Result<(), CommandFailure> {
         let deadline = Instant::now() + PATIENCE;
         while !is(self) {
             if Instant::now() > deadline {
-                return Err(Failure::new(format!("timed out after {PATIENCE:?} waiting for {what}")));
+                return Err(CommandFailure::new(format!("timed out after {PATIENCE:?} waiting for {what}")));
             }
             sleep(Duration::from_millis(2)).await;
         }
@@ -222,11 +222,11 @@ impl Performance {
     }
 
     /// Stops everything and prints the result.
-    async fn finish(self, took: Duration) -> Result<(), Failure> {
+    async fn finish(self, took: Duration) -> Result<(), CommandFailure> {
         self.tasks.end(PATIENCE).await;
         let results = self.results.lock();
         let records: Vec<_> = self.clients.iter().map(|client| client.lock()).collect();
-        let tally = Tally::of(&results, records.iter().map(|record| &**record));
+        let tally = DemoResult::of(&results, records.iter().map(|record| &**record));
         if self.json {
             let mut all = tally.json();
             all["seconds"] = Value::from(took.as_secs_f64());
@@ -234,6 +234,6 @@ impl Performance {
         } else {
             print(&format!("\n{}", tally.text()))?;
         }
-        if tally.is_clean() { Ok(()) } else { Err(Failure::new("not every message arrived once and in order")) }
+        if tally.is_clean() { Ok(()) } else { Err(CommandFailure::new("not every message arrived once and in order")) }
     }
 }

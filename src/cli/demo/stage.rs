@@ -11,7 +11,7 @@ use tickgate_client::http::HttpRequest;
 use tickgate_process::{ChildProcess, ProcessSpec, free_port};
 use uuid::Uuid;
 
-use crate::cli::Failure;
+use crate::cli::CommandFailure;
 
 pub(super) const REPLICAS: usize = 3;
 /// How long a replica may take to become ready.
@@ -19,7 +19,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The running processes.
 #[derive(Debug)]
-pub(super) struct Stage {
+pub(super) struct DemoStage {
     redis_server: PathBuf,
     redis_port: u16,
     redis: Option<ChildProcess>,
@@ -34,9 +34,9 @@ pub(super) struct Stage {
     dir: TempDir,
 }
 
-impl Stage {
+impl DemoStage {
     /// Starts everything, and waits until every replica is ready.
-    pub(super) async fn set(redis_server: &Path) -> Result<Self, Failure> {
+    pub(super) async fn set(redis_server: &Path) -> Result<Self, CommandFailure> {
         let dir = TempDir::with_prefix("tickgate-demo-")
             .map_err(|error| failed("cannot create a temporary folder", &error))?;
         let random = || format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
@@ -66,7 +66,7 @@ impl Stage {
     }
 
     /// Starts Redis, or restarts it with the file that it left.
-    pub(super) fn start_redis(&mut self) -> Result<(), Failure> {
+    pub(super) fn start_redis(&mut self) -> Result<(), CommandFailure> {
         let (port, dir) = (self.redis_port.to_string(), self.dir.path().display().to_string());
         let words = ["--port", &port, "--bind", "127.0.0.1", "--dir", &dir, "--save", ""];
         // Acknowledged writes survive a kill, as configured in docs/operations.md.
@@ -85,7 +85,7 @@ impl Stage {
         Ok(())
     }
 
-    fn start_replica(&mut self, number: usize) -> Result<(), Failure> {
+    fn start_replica(&mut self, number: usize) -> Result<(), CommandFailure> {
         let (listener, operations) = (format!("127.0.0.1:{}", port()?), format!("127.0.0.1:{}", port()?));
         let settings = [
             ("SERVER__LISTEN", listener.clone()),
@@ -124,7 +124,7 @@ impl Stage {
     }
 }
 
-async fn ready(listener: &str) -> Result<(), Failure> {
+async fn ready(listener: &str) -> Result<(), CommandFailure> {
     let url = format!("http://{listener}/readyz");
     let asked = async {
         loop {
@@ -134,14 +134,14 @@ async fn ready(listener: &str) -> Result<(), Failure> {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    let late = |_| Failure::new(format!("a replica was not ready within {READY_TIMEOUT:?}"));
+    let late = |_| CommandFailure::new(format!("a replica was not ready within {READY_TIMEOUT:?}"));
     tokio::time::timeout(READY_TIMEOUT, asked).await.map_err(late)
 }
 
-fn port() -> Result<u16, Failure> {
+fn port() -> Result<u16, CommandFailure> {
     free_port().map_err(|error| failed("no free port", &error))
 }
 
-fn failed(what: &str, error: &std::io::Error) -> Failure {
-    Failure::new(format!("{what}: {error}"))
+fn failed(what: &str, error: &std::io::Error) -> CommandFailure {
+    CommandFailure::new(format!("{what}: {error}"))
 }

@@ -45,7 +45,7 @@ impl ClientRecord {
 
 /// The final result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Tally {
+pub(super) struct DemoResult {
     pub accepted: u64,
     pub owed: u64,
     pub delivered: u64,
@@ -58,7 +58,7 @@ pub(super) struct Tally {
     pub deduplicated: u64,
 }
 
-impl Tally {
+impl DemoResult {
     pub(super) fn of<'a>(results: &PublishResults, records: impl IntoIterator<Item = &'a ClientRecord>) -> Self {
         let mut tally = Self {
             accepted: results.accepted.iter().map(|ids| ids.len() as u64).sum(),
@@ -149,7 +149,7 @@ mod tests {
     fn all_in_order_and_once_is_clean() {
         let (results, record) = (results(&[1, 2, 3]), received(&[1, 2, 3]));
         assert!(record.has_all(&results));
-        let tally = Tally::of(&results, [&record]);
+        let tally = DemoResult::of(&results, [&record]);
         assert!(tally.is_clean());
         assert_eq!((tally.owed, tally.delivered), (3, 3));
     }
@@ -157,9 +157,9 @@ mod tests {
     #[test]
     fn every_fault_is_counted() {
         let results = results(&[1, 2, 3, 4]);
-        let tally = Tally::of(&results, [&received(&[1, 3, 2, 2])]);
+        let tally = DemoResult::of(&results, [&received(&[1, 3, 2, 2])]);
         assert_eq!((tally.lost, tally.repeated, tally.misordered), (1, 1, 1));
         assert!(!tally.is_clean() && !received(&[1, 3]).has_all(&results));
-        assert!(!Tally::of(&results, [&ClientRecord { gaps: 1, ..received(&[1, 2, 3, 4]) }]).is_clean());
+        assert!(!DemoResult::of(&results, [&ClientRecord { gaps: 1, ..received(&[1, 2, 3, 4]) }]).is_clean());
     }
 }

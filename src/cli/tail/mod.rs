@@ -4,8 +4,8 @@ mod show;
 
 use tickgate_client::{Builder, Channel, Client, ClientState, Error, Event};
 
-use self::show::Show;
-use super::Failure;
+use self::show::EventPrinter;
+use super::CommandFailure;
 
 const EXAMPLES: &str = r#"Examples:
   tickgate tail ticker:BTCUSDT trades:BTCUSDT
@@ -53,7 +53,7 @@ impl Args {
     }
 }
 
-pub(super) async fn run(args: Args) -> Result<(), Failure> {
+pub(super) async fn run(args: Args) -> Result<(), CommandFailure> {
     let builder = Builder::new(&args.url).channels(args.channels.iter().map(|name| args.channel(name)));
     let builder = args.token.iter().fold(builder, |builder, token| builder.token(token));
     let (client, driver) = builder.build();
@@ -67,8 +67,8 @@ fn is_mistaken(error: &Error) -> bool {
     matches!(error, Error::Refused(refusal) if refusal.status.is_client_error() && refusal.status.as_u16() != 429)
 }
 
-async fn follow(mut client: Client, args: &Args) -> Result<(), Failure> {
-    let mut show = Show::new(args.json, args.count);
+async fn follow(mut client: Client, args: &Args) -> Result<(), CommandFailure> {
+    let mut show = EventPrinter::new(args.json, args.count);
     let (mut wanted, mut refusals) = (args.channels.len(), Vec::new());
     while let Some(event) = client.next().await {
         match &event {
@@ -85,7 +85,7 @@ async fn follow(mut client: Client, args: &Args) -> Result<(), Failure> {
             refusals.push(format!("{channel}: {error}"));
             wanted -= 1;
             if wanted == 0 {
-                return Err(Failure::new(format!("nothing subscribed: {}", refusals.join("; "))));
+                return Err(CommandFailure::new(format!("nothing subscribed: {}", refusals.join("; "))));
             }
         }
     }

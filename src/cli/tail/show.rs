@@ -3,23 +3,23 @@
 use serde_json::{Value, json};
 use tickgate_client::{ClientState, Event, ReceivedMessage};
 
-use crate::cli::{Failure, print};
+use crate::cli::{CommandFailure, print};
 
 /// Prints events, and counts messages.
 #[derive(Debug)]
-pub(super) struct Show {
+pub(super) struct EventPrinter {
     json: bool,
     left: Option<u64>,
 }
 
-impl Show {
+impl EventPrinter {
     /// `count`: how many messages to print.
     pub(super) fn new(json: bool, count: Option<u64>) -> Self {
         Self { json, left: count }
     }
 
     /// Prints an event; returns whether it was the last requested message.
-    pub(super) fn event(&mut self, event: &Event) -> Result<bool, Failure> {
+    pub(super) fn event(&mut self, event: &Event) -> Result<bool, CommandFailure> {
         match event {
             Event::Message(message) if self.json => print(&message.text)?,
             Event::Message(message) => print(&line(message))?,
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn only_publications_are_counted() {
-        let mut show = Show::new(true, Some(1));
+        let mut show = EventPrinter::new(true, Some(1));
         assert_eq!(show.event(&Event::State(ClientState::Live)), Ok(false));
         let push = message(json!({ "channel": "a" }), r#"{"_meta":{"channel":"a"}}"#);
         assert_eq!(show.event(&push), Ok(true));

@@ -380,7 +380,7 @@ fn secrets_are_never_shown() {
 fn a_syntax_error_names_the_line() {
     let reported = problems_of("[server]\nlisten = \n");
     assert!(reported[0].contains("line 2 is not TOML"), "{reported:?}");
-    let missing = Sources { file: Some("/no/such.toml".into()), ..Sources::default() };
+    let missing = ConfigSources { file: Some("/no/such.toml".into()), ..ConfigSources::default() };
     assert!(problems(&missing)[0].starts_with("/no/such.toml: cannot be read"));
 }
 
@@ -422,8 +422,9 @@ fn an_empty_secret_does_not_turn_on_development_mode() {
 fn a_problem_names_its_line() {
     let (file, _) =
         file("# settings\n\n[server]\nlisten = \"x\"\n\n[[topics]]\npattern = \"t\"\nclass = \"no\"\n[lmits]\n");
-    let reported =
-        Config::load(&Sources { file: Some(file.path().into()), ..Sources::default() }).unwrap_err().to_string();
+    let reported = Config::load(&ConfigSources { file: Some(file.path().into()), ..ConfigSources::default() })
+        .unwrap_err()
+        .to_string();
     let path = file.path().display();
     for at in ["server.listen", "topics.t", "lmits"] {
         let line = match at {
@@ -440,6 +441,6 @@ fn a_problem_names_its_line() {
 fn production_without_redis_causes_a_warning() {
     let secret = "auth.hs256_secrets = [\"0123456789abcdef0123456789abcdef\"]\nserver.mode = \"production\"\n";
     let (file, _) = file(secret);
-    let config = load(&Sources { file: Some(file.path().into()), ..Sources::default() });
+    let config = load(&ConfigSources { file: Some(file.path().into()), ..ConfigSources::default() });
     assert!(config.warnings.iter().any(|warning| warning.contains("redis.url is not set")), "{:?}", config.warnings);
 }

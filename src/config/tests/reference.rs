@@ -6,9 +6,9 @@ use super::{super::profile::RESERVED, *};
 
 #[test]
 fn the_shipped_production_file_only_lacks_its_secrets() {
-    let sources = Sources {
+    let sources = ConfigSources {
         file: Some(concat!(env!("CARGO_MANIFEST_DIR"), "/config/production.toml").into()),
-        ..Sources::default()
+        ..ConfigSources::default()
     };
     let (mounted, _) = file(&format!("{SECRET}\n"));
     let (keys, _) = file("fedcba9876543210fedcba9876543210-api-key\n");
@@ -51,9 +51,12 @@ fn the_reference_lists_every_key_with_its_default() {
     for (short, key) in SHORT_NAMES {
         assert!(docs.contains(&format!("| `{short}` | `{key}` |")), "{short}");
     }
-    let entries =
-        [lists::fields_of::<raw::Profile>(), lists::fields_of::<raw::Channel>(), lists::fields_of::<raw::Topic>()];
-    for field in entries.concat().iter().chain(lists::fields_of::<raw::PublicKey>()) {
+    let entries = [
+        lists::fields_of::<raw::RawProfile>(),
+        lists::fields_of::<raw::RawChannel>(),
+        lists::fields_of::<raw::RawTopic>(),
+    ];
+    for field in entries.concat().iter().chain(lists::fields_of::<raw::RawPublicKey>()) {
         assert!(docs.contains(&format!("| `{field}` |")), "{field}");
     }
 }
@@ -66,7 +69,7 @@ fn the_example_of_the_reference_works() {
         docs.split("```toml\n").find(|block| block.starts_with("[[profiles]]")).unwrap().split("```").next().unwrap();
     let config = load(&file(example).1);
     let profile = config.profiles.iter().find(|profile| profile.name == "strategies").unwrap();
-    assert_eq!(profile.channels[0].scope, Scope::Path("signals:{strategy}".into()));
+    assert_eq!(profile.channels[0].scope, ChannelScope::Path("signals:{strategy}".into()));
     assert_eq!(config.profiles.len(), Config::development().profiles.len() + 1);
     assert_eq!(config.topics.of_name("signals:momentum").retain_max, 5000);
 }
@@ -85,9 +88,12 @@ fn the_shipped_file_explains_every_key() {
         assert!(!is_key || explained, "no comment above: {line}");
         explained = line.starts_with('#');
     }
-    for field in
-        [lists::fields_of::<raw::Profile>(), lists::fields_of::<raw::Channel>(), lists::fields_of::<raw::Topic>()]
-            .concat()
+    for field in [
+        lists::fields_of::<raw::RawProfile>(),
+        lists::fields_of::<raw::RawChannel>(),
+        lists::fields_of::<raw::RawTopic>(),
+    ]
+    .concat()
     {
         let key = ["name", "pattern", "class", "enabled"].contains(&field) || DEFAULTS.contains(&format!(" {field} "));
         assert!(key, "not explained: {field}");

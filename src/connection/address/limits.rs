@@ -23,10 +23,10 @@ const SWEEP: usize = 4;
 
 /// Counts and buckets by address. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct AddressLimits(Arc<Inner>);
+pub struct AddressLimits(Arc<LimitsShared>);
 
 #[derive(Debug)]
-struct Inner {
+struct LimitsShared {
     /// 0: no limit.
     connections_max: u32,
     handshakes: Rate,
@@ -35,18 +35,18 @@ struct Inner {
     /// Permits in use.
     connections: AtomicUsize,
     // Held for one lookup and a few comparisons, never across I/O.
-    table: Mutex<Table>,
+    table: Mutex<AddressTable>,
 }
 
 #[derive(Debug, Default)]
-struct Table {
-    entries: IndexMap<IpAddr, Usage>,
+struct AddressTable {
+    entries: IndexMap<IpAddr, AddressUsage>,
     /// Where the next sweep starts.
     hand: usize,
 }
 
 #[derive(Debug, Default)]
-struct Usage {
+struct AddressUsage {
     connections: u32,
     /// As a duration since `began`.
     handshakes: Bucket,
@@ -104,7 +104,7 @@ impl AddressLimits {
     /// addresses, which should be well above the replica's connection limit.
     #[must_use]
     pub fn new(connections_max: u32, handshakes: Rate, entries_max: usize, now: Instant) -> Self {
-        let inner = Inner {
+        let inner = LimitsShared {
             connections_max,
             handshakes,
             entries_max,
@@ -167,7 +167,7 @@ impl Drop for Permit {
     }
 }
 
-impl Table {
+impl AddressTable {
     /// Makes room for one more address in constant time: removes some entries without connections whose bucket is full,
     /// and, if the table is full, also one whose bucket is not.
     fn make_room(&mut self, now: Duration, entries_max: usize) -> Result<(), AddressRefusal> {

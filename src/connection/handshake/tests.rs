@@ -30,7 +30,7 @@ fn outcome(path: &str, changes: &[(&str, &str)]) -> Result<Handshake, HandshakeR
     check(&request(path, changes), &["*".into()])
 }
 
-fn malformed(changes: &[(&str, &str)]) -> Malformed {
+fn malformed(changes: &[(&str, &str)]) -> MalformedRequest {
     match outcome("/ws", changes) {
         Err(HandshakeRefusal::Malformed(malformed)) => malformed,
         other => panic!("{changes:?}: {other:?}"),
@@ -38,9 +38,9 @@ fn malformed(changes: &[(&str, &str)]) -> Malformed {
 }
 
 /// How and why an upgradable request is refused.
-fn refused(path: &str, changes: &[(&str, &str)]) -> (Told, Malformed) {
+fn refused(path: &str, changes: &[(&str, &str)]) -> (RefusalDelivery, MalformedRequest) {
     match outcome(path, changes) {
-        Err(HandshakeRefusal::Refused { told, why: Why::Malformed(malformed), .. }) => (told, malformed),
+        Err(HandshakeRefusal::Refused { told, why: UpgradeRefusal::Malformed(malformed), .. }) => (told, malformed),
         other => panic!("{changes:?}: {other:?}"),
     }
 }
@@ -62,7 +62,10 @@ fn a_valid_request_is_accepted_with_the_key_of_the_rfc() {
     let handshake = outcome("/ws", &[]).unwrap();
     assert_eq!(handshake.upgrade, Upgrade { accept: HeaderValue::from_static(ACCEPT), protocol: None });
     assert_eq!(handshake.credential, Credential::None);
-    assert_eq!((handshake.told, handshake.begin, handshake.session), (Told::Status, SubscribeOptions::default(), None));
+    assert_eq!(
+        (handshake.told, handshake.begin, handshake.session),
+        (RefusalDelivery::Status, SubscribeOptions::default(), None)
+    );
     for changes in [
         [("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")],
         [("connection", "upgrade"), ("upgrade", "h2c, websocket")],
@@ -100,11 +103,11 @@ fn a_request_without_an_upgrade_is_a_bad_request() {
         [("connection", "close"), ("x", "y")],
         [("connection", "keep-alive"), ("x", "Upgrade")],
     ] {
-        assert_eq!(malformed(&changes), Malformed::NotAnUpgrade, "{changes:?}");
+        assert_eq!(malformed(&changes), MalformedRequest::NotAnUpgrade, "{changes:?}");
         assert_eq!(malformed(&changes).kind(), ProblemKind::InvalidMessage);
     }
-    assert_eq!(malformed(&[("content-length", "5")]), Malformed::Body);
-    assert_eq!(malformed(&[("transfer-encoding", "chunked")]), Malformed::Body);
+    assert_eq!(malformed(&[("content-length", "5")]), MalformedRequest::Body);
+    assert_eq!(malformed(&[("transfer-encoding", "chunked")]), MalformedRequest::Body);
 }
 
 #[test]
@@ -130,10 +133,10 @@ fn the_key_must_have_sixteen_bytes() {
         "dGhlIHNhbXBsZSBub25j!Q==",
         "dGhlIHNhbXBsZSBub25jZR==",
     ] {
-        assert_eq!(malformed(&[("sec-websocket-key", key)]), Malformed::Key, "{key:?}");
+        assert_eq!(malformed(&[("sec-websocket-key", key)]), MalformedRequest::Key, "{key:?}");
     }
     let twice = [("sec-websocket-key", KEY), ("sec-websocket-key", KEY)];
-    assert_eq!(malformed(&twice), Malformed::Header("sec-websocket-key"));
+    assert_eq!(malformed(&twice), MalformedRequest::Header("sec-websocket-key"));
 }
 
 #[test]
@@ -152,12 +155,12 @@ fn offered_sub_protocols_must_include_the_supported_one() {
         "tickgate.v1, tickgate.v1",
         "tickgate.v1, bearer.a, bearer.b",
     ] {
-        assert_eq!(protocol(offered), Err(Malformed::Protocols.into()), "{offered}");
+        assert_eq!(protocol(offered), Err(MalformedRequest::Protocols.into()), "{offered}");
     }
     let mut parts = request("/ws", &[("sec-websocket-protocol", "tickgate.v1")]);
     let unreadable = HeaderValue::from_bytes(b"bearer.\xe9").unwrap();
     parts.headers.append(header::SEC_WEBSOCKET_PROTOCOL, unreadable);
-    assert_eq!(check(&parts, &[]).err(), Some(Malformed::Protocols.into()));
+    assert_eq!(check(&parts, &[]).err(), Some(MalformedRequest::Protocols.into()));
     let lines = [("sec-websocket-protocol", "tickgate.v1"), ("sec-websocket-protocol", "bearer.a.b.c")];
     assert_eq!(credential_of("/ws", &lines), token("a.b.c"));
 }
@@ -167,7 +170,7 @@ fn a_page_of_a_foreign_origin_is_closed_after_the_upgrade() {
     let origins = ["https://desk.example".to_owned(), "https://app.example:8443".to_owned()];
     let from = |origin| check(&request("/ws", &[("origin", origin)]), &origins);
     for origin in ["https://desk.example", "HTTPS://Desk.Example", "https://app.example:8443"] {
-        assert_eq!(from(origin).unwrap().told, Told::Close, "{origin}");
+        assert_eq!(from(origin).unwrap().told, RefusalDelivery::Close, "{origin}");
     }
     let upgrade = Upgrade { accept: HeaderValue::from_static(ACCEPT), protocol: None };
     for origin in [
@@ -179,16 +182,19 @@ fn a_page_of_a_foreign_origin_is_closed_after_the_upgrade() {
         "null",
         "*",
     ] {
-        let refused =
-            HandshakeRefusal::Refused { upgrade: upgrade.clone(), told: Told::Close, why: Why::ForeignOrigin };
+        let refused = HandshakeRefusal::Refused {
+            upgrade: upgrade.clone(),
+            told: RefusalDelivery::Close,
+            why: UpgradeRefusal::ForeignOrigin,
+        };
         assert_eq!(from(origin).err(), Some(refused), "{origin}");
     }
     let no_page = check(&request("/ws", &[]), &origins).unwrap();
-    assert_eq!(no_page.told, Told::Status, "only browsers send an origin");
+    assert_eq!(no_page.told, RefusalDelivery::Status, "only browsers send an origin");
     assert!(check(&request("/ws", &[("origin", "https://a")]), &[]).is_err(), "an empty list allows no origin");
     assert!(outcome("/ws", &[("origin", "null")]).is_ok(), "`*` allows all");
     let twice = [("origin", "https://desk.example"), ("origin", "https://evil.example")];
-    assert_eq!(malformed(&twice), Malformed::Header("origin"));
+    assert_eq!(malformed(&twice), MalformedRequest::Header("origin"));
 }
 
 #[test]
@@ -216,7 +222,7 @@ fn empty_values_and_other_schemes_are_not_credentials() {
     assert_eq!(credential_of("/ws", &[("authorization", "bearer  a.b.c ")]), bearer("a.b.c"));
     assert_eq!(credential_of("/ws?token=&ticket=", &[]), Credential::None);
     let twice = [("authorization", "Bearer a"), ("authorization", "Bearer b")];
-    assert_eq!(refused("/ws", &twice).1, Malformed::Header("authorization"));
+    assert_eq!(refused("/ws", &twice).1, MalformedRequest::Header("authorization"));
 }
 
 #[test]
@@ -236,13 +242,13 @@ fn an_upgradable_request_is_refused_in_a_way_that_the_client_can_see() {
     let native = ("sec-websocket-protocol", "tickgate.v2, tickgate.v1, something.else");
     let page = ("origin", "https://desk.example");
     for (changes, told) in [
-        (vec![], Told::Status),
-        (vec![page], Told::Close),
-        (vec![native], Told::Notice),
-        (vec![native, page], Told::Notice),
+        (vec![], RefusalDelivery::Status),
+        (vec![page], RefusalDelivery::Close),
+        (vec![native], RefusalDelivery::Notice),
+        (vec![native, page], RefusalDelivery::Notice),
     ] {
         assert_eq!(outcome("/ws", &changes).unwrap().told, told);
-        assert_eq!(refused("/ws?since=yesterday", &changes), (told, Malformed::Parameter("since")));
+        assert_eq!(refused("/ws?since=yesterday", &changes), (told, MalformedRequest::Parameter("since")));
     }
     assert_eq!(outcome("/ws", &[native]).unwrap().upgrade.protocol, Some(PROTOCOL), "the first supported one");
 }
@@ -268,7 +274,7 @@ fn plain_http_accepts_the_same_credentials() {
     let parts = |path: &str, headers: &[(&str, &str)]| request(path, headers);
     assert_eq!(http_credential(&parts("/sse?token=q", &[])), Ok(token("q")));
     assert_eq!(http_credential(&parts("/sse", &[("authorization", "Bearer h")])), Ok(bearer("h")));
-    assert_eq!(http_credential(&parts("/sse?token=%", &[])), Err(Malformed::Parameter("token")));
+    assert_eq!(http_credential(&parts("/sse?token=%", &[])), Err(MalformedRequest::Parameter("token")));
 }
 
 #[test]

@@ -10,13 +10,13 @@ use tickgate_wire::{
 
 use super::RESUBSCRIBE_AFTER_MS;
 use crate::{
-    backplane::Unavailable,
+    backplane::StreamUnavailable,
     hub::{Backlog, Interest, Member, Past, ReplayLimits},
-    session::Refused,
+    session::ChannelRefusal,
 };
 
 /// One channel, and where it starts.
-pub(super) struct Wish {
+pub(super) struct PendingChannel {
     pub(super) channel: Arc<str>,
     start: StartAt,
     /// The position before its first message, once loaded.
@@ -25,7 +25,7 @@ pub(super) struct Wish {
     live: bool,
 }
 
-impl Wish {
+impl PendingChannel {
     pub(super) fn new(channel: Arc<str>, start: StartAt) -> Self {
         Self { channel, start, begins: StreamId::ZERO, live: true }
     }
@@ -33,7 +33,7 @@ impl Wish {
 
 /// A subscription that is about to start.
 pub(super) struct PendingSubscription {
-    pub(super) wishes: Vec<Wish>,
+    pub(super) wishes: Vec<PendingChannel>,
     pub(super) in_user_stream: bool,
     pub(super) interest: Interest,
     /// The start of the channel that misses most.
@@ -51,7 +51,7 @@ pub(super) struct PendingSubscription {
 
 impl PendingSubscription {
     pub(super) fn new(
-        wish: Wish,
+        wish: PendingChannel,
         in_user_stream: bool,
         interest: Interest,
         (max_rate, extends): (Option<u32>, Option<usize>),
@@ -80,7 +80,7 @@ impl PendingSubscription {
         extends: Option<&Member>,
         until: Instant,
         limits: ReplayLimits,
-    ) -> Result<(), Unavailable> {
+    ) -> Result<(), StreamUnavailable> {
         self.interest.ready(until.saturating_duration_since(Instant::now())).await?;
         self.paused = extends.and_then(|member| member.outbox.pause(member.slot));
         let head = self.paused.unwrap_or_else(|| self.interest.head());
@@ -110,7 +110,7 @@ impl PendingSubscription {
     }
 
     /// Whether no backlog follows.
-    fn is_live(&self, wish: &Wish) -> bool {
+    fn is_live(&self, wish: &PendingChannel) -> bool {
         let own = |m: &Arc<Message>| m.channel.as_ref() == Some(&wish.channel) && m.id > Some(wish.begins);
         let (backlog, shared) = (&self.backlog, self.in_user_stream);
         let told = backlog.gap.is_some() || backlog.cut.is_some() || backlog.goes_on;
@@ -124,7 +124,7 @@ impl PendingSubscription {
     }
 
     /// The reply for one channel, sent before any push.
-    pub(super) fn answer(&self, wish: &Wish) -> SubscribedChannel {
+    pub(super) fn answer(&self, wish: &PendingChannel) -> SubscribedChannel {
         // If the stream was read for other channels, this one skips what lies between.
         let moves = wish.live && self.backlog.is_empty() && self.end() != StreamId::ZERO;
         let cursor = if moves { self.end() } else { wish.begins };
@@ -139,8 +139,8 @@ impl PendingSubscription {
 }
 
 /// The refusal of a channel whose stream cannot be read, or that exceeds the number of topics.
-pub(super) fn unavailable(channel: &str) -> Refused {
+pub(super) fn unavailable(channel: &str) -> ChannelRefusal {
     let message = "the channel is currently unavailable";
     let retry_after_ms = Some(RESUBSCRIBE_AFTER_MS);
-    Refused { retry_after_ms, ..Refused::new(channel, ErrorCode::TryAgainLater, message) }
+    ChannelRefusal { retry_after_ms, ..ChannelRefusal::new(channel, ErrorCode::TryAgainLater, message) }
 }

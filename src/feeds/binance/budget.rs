@@ -16,14 +16,14 @@ const BAN_MAX: Duration = Duration::from_secs(3 * 86_400);
 
 /// The budget of a process.
 #[derive(Debug, Default)]
-pub(super) struct Budget {
+pub(super) struct WeightBudget {
     /// The start of the current minute, and the weight used in it.
     minute: Option<(Instant, u64)>,
     /// No requests before this time.
     ready: Option<Instant>,
 }
 
-impl Budget {
+impl WeightBudget {
     /// Reserves the weight of a request, or returns when it may be tried again.
     pub(super) fn take(&mut self, weight: u64, now: Instant) -> Result<(), Instant> {
         if let Some(ready) = self.ready
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn the_budget_of_a_minute_is_not_exceeded() {
-        let (mut budget, now) = (Budget::default(), Instant::now());
+        let (mut budget, now) = (WeightBudget::default(), Instant::now());
         assert_eq!(budget.take(WEIGHT_MAX, now), Ok(()));
         assert_eq!(budget.take(1, now), Err(now + MINUTE));
         assert_eq!(budget.take(1, now + MINUTE), Ok(()));
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn a_refusal_applies_to_all_requests_until_it_ends() {
-        let (mut budget, now) = (Budget::default(), Instant::now());
+        let (mut budget, now) = (WeightBudget::default(), Instant::now());
         let ready = budget.refused(Some(Duration::from_secs(7)), now);
         assert_eq!(budget.take(1, now + Duration::from_secs(6)), Err(ready));
         assert_eq!(budget.refused(Some(Duration::from_secs(1)), now), ready, "the longer one applies");

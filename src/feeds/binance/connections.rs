@@ -11,10 +11,10 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use uuid::Uuid;
 
 use super::{
-    Shared,
-    control::{Act, Control},
-    ladder::{Failure, Ladder, Remedies, Silence, Watchdog, leaves},
-    socket::{self, LastSent, Line, SocketEvent},
+    FeedShared,
+    control::{ControlAction, StreamControl},
+    ladder::{ConnectFailure, Ladder, Remedies, Silence, Watchdog, leaves},
+    socket::{self, ConnectionParts, LastSent, SocketEvent},
     status::Reason,
 };
 use crate::{
@@ -27,11 +27,11 @@ const OVERLAP: Duration = Duration::from_secs(2);
 /// A demanded wait longer than this is a ban.
 const BAN: Duration = Duration::from_secs(60);
 
-struct Connection {
+struct FeedConnection {
     id: u64,
     messages: mpsc::Sender<String>,
     sent: LastSent,
-    control: Control,
+    control: StreamControl,
     watchdog: Watchdog,
     is_open: bool,
     leaves: Instant,
@@ -39,7 +39,7 @@ struct Connection {
     is_old: bool,
 }
 
-impl Connection {
+impl FeedConnection {
     /// Sends the next control message, if one is due. True if the exchange does not respond to control messages.
     fn ask(&mut self, streams: &BTreeSet<String>, now: Instant) -> bool {
         // Paced by the time of writing, not of queueing: a busy machine may write later.
@@ -49,33 +49,33 @@ impl Connection {
         // A task that accepts no messages is judged by its lack of data.
         let Ok(permit) = self.messages.try_reserve() else { return false };
         match self.control.next(streams, now) {
-            Act::Send(text) => permit.send(text),
-            Act::Nothing => {}
-            Act::GiveUp => return true,
+            ControlAction::Send(text) => permit.send(text),
+            ControlAction::Nothing => {}
+            ControlAction::GiveUp => return true,
         }
         false
     }
 }
 
-pub(super) struct Connections {
-    shared: Shared,
+pub(super) struct FeedConnections {
+    shared: FeedShared,
     events: mpsc::Sender<(u64, SocketEvent)>,
     ladder: Ladder,
     remedies: Remedies,
-    all: Vec<Connection>,
+    all: Vec<FeedConnection>,
     last_id: u64,
     reason: Reason,
 }
 
 /// What the owner of the connections must act on.
-pub(super) enum Event {
+pub(super) enum FeedEvent {
     Text(Utf8Bytes),
     /// The exchange demands this wait; a ban applies to every request.
     Limited(Duration),
 }
 
-impl Connections {
-    pub(super) fn new(shared: Shared, events: mpsc::Sender<(u64, SocketEvent)>, ladder: Ladder) -> Self {
+impl FeedConnections {
+    pub(super) fn new(shared: FeedShared, events: mpsc::Sender<(u64, SocketEvent)>, ladder: Ladder) -> Self {
         let (remedies, all, reason) = (Remedies::default(), Vec::new(), Reason::Reconnecting);
         Self { shared, events, ladder, remedies, all, last_id: 0, reason }
     }
@@ -97,15 +97,15 @@ impl Connections {
         if is_silent { Reason::NoData } else { self.reason }
     }
 
-    fn get(&mut self, id: u64) -> Option<&mut Connection> {
+    fn get(&mut self, id: u64) -> Option<&mut FeedConnection> {
         self.all.iter_mut().find(|connection| connection.id == id)
     }
 
     /// Handles an event of a connection; text and demanded waits are passed on.
-    pub(super) fn receive(&mut self, id: u64, event: SocketEvent, now: Instant) -> Option<Event> {
+    pub(super) fn receive(&mut self, id: u64, event: SocketEvent, now: Instant) -> Option<FeedEvent> {
         let connection = self.get(id)?;
         match event {
-            SocketEvent::Text(text) => return Some(Event::Text(text)),
+            SocketEvent::Text(text) => return Some(FeedEvent::Text(text)),
             SocketEvent::Opened => {
                 connection.is_open = true;
                 tracing::info!(connection = id, "connected to the exchange");
@@ -122,16 +122,16 @@ impl Connections {
             SocketEvent::Ended(failure, why) => {
                 tracing::warn!(connection = id, why, "the connection to the exchange ended");
                 let (reason, end) = match failure {
-                    Failure::Ordinary => (Reason::Reconnecting, FeedEnd::Lost),
-                    Failure::Rules => (Reason::RateLimited, FeedEnd::Rules),
-                    Failure::Limited(wait) if wait > BAN => (Reason::Banned, FeedEnd::Limited),
-                    Failure::Limited(_) => (Reason::RateLimited, FeedEnd::Limited),
-                    Failure::Restricted => (Reason::Restricted, FeedEnd::Restricted),
+                    ConnectFailure::Ordinary => (Reason::Reconnecting, FeedEnd::Lost),
+                    ConnectFailure::Rules => (Reason::RateLimited, FeedEnd::Rules),
+                    ConnectFailure::Limited(wait) if wait > BAN => (Reason::Banned, FeedEnd::Limited),
+                    ConnectFailure::Limited(_) => (Reason::RateLimited, FeedEnd::Limited),
+                    ConnectFailure::Restricted => (Reason::Restricted, FeedEnd::Restricted),
                 };
                 self.reason = reason;
                 self.end(id, failure, end, now);
-                if let Failure::Limited(wait) = failure {
-                    return Some(Event::Limited(wait));
+                if let ConnectFailure::Limited(wait) = failure {
+                    return Some(FeedEvent::Limited(wait));
                 }
             }
         }
@@ -157,7 +157,7 @@ impl Connections {
     pub(super) fn bad(&mut self, id: u64, now: Instant) {
         if self.get(id).is_some_and(|connection| connection.watchdog.bad()) {
             tracing::warn!(connection = id, "too many bad frames in a row");
-            self.end(id, Failure::Ordinary, FeedEnd::BadFrames, now);
+            self.end(id, ConnectFailure::Ordinary, FeedEnd::BadFrames, now);
         }
     }
 
@@ -199,7 +199,7 @@ impl Connections {
         }
     }
 
-    fn end(&mut self, id: u64, failure: Failure, why: FeedEnd, now: Instant) {
+    fn end(&mut self, id: u64, failure: ConnectFailure, why: FeedEnd, now: Instant) {
         self.shared.metrics.feed_reconnects_total.of(why).inc();
         let is_replaced = self.get(id).is_some_and(|connection| connection.is_old) && self.all.len() > 1;
         self.all.retain(|connection| connection.id != id);
@@ -239,7 +239,7 @@ impl Connections {
         for (id, why) in ended {
             if self.get(id).is_some() {
                 tracing::warn!(connection = id, reason = why.as_str(), "closing the connection to the exchange");
-                self.end(id, Failure::Ordinary, why, now);
+                self.end(id, ConnectFailure::Ordinary, why, now);
             }
         }
         self.leave_old(streams, now);
@@ -261,7 +261,7 @@ impl Connections {
         self.last_id += 1;
         let (messages, asked) = mpsc::channel(1);
         let sent = LastSent::default();
-        let line = Line {
+        let line = ConnectionParts {
             id: self.last_id,
             url: format!("{}/stream", self.shared.config.stream_url),
             address: self.ladder.attempt(now),
@@ -271,11 +271,11 @@ impl Connections {
             sent: sent.clone(),
         };
         self.shared.tasks.spawn("feed connection", socket::run(line, asked));
-        self.all.push(Connection {
+        self.all.push(FeedConnection {
             id: self.last_id,
             messages,
             sent,
-            control: Control::default(),
+            control: StreamControl::default(),
             watchdog: Watchdog::new(now),
             is_open: false,
             leaves: leaves(now, self.shared.config.connection_age_max, chance()),

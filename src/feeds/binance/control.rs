@@ -26,7 +26,7 @@ const LIST_DELAY: Duration = Duration::from_secs(5);
 
 /// What to do now.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Act {
+pub(super) enum ControlAction {
     Send(String),
     Nothing,
     /// The exchange does not respond, and sends no data for the request either.
@@ -41,7 +41,7 @@ enum Method {
 }
 
 #[derive(Debug)]
-struct Request {
+struct ControlRequest {
     id: u64,
     method: Method,
     names: Vec<String>,
@@ -51,19 +51,19 @@ struct Request {
 
 /// The subscriptions of one connection.
 #[derive(Debug, Default)]
-pub(super) struct Control {
+pub(super) struct StreamControl {
     last_id: u64,
     last_sent: Option<Instant>,
     /// Streams that were requested, and whether they delivered data.
     requested: HashMap<String, bool>,
     /// Streams to request again.
     again: BTreeSet<String>,
-    waiting: Option<Request>,
+    waiting: Option<ControlRequest>,
     /// The last change that has not been compared with the exchange's list.
     changed: Option<Instant>,
 }
 
-impl Control {
+impl StreamControl {
     /// Records that something was sent: a message, or a pong.
     pub(super) fn sent(&mut self, at: Instant) {
         self.last_sent = self.last_sent.max(Some(at));
@@ -104,16 +104,16 @@ impl Control {
     }
 
     /// The next message, if one is due.
-    pub(super) fn next(&mut self, desired: &BTreeSet<String>, now: Instant) -> Act {
+    pub(super) fn next(&mut self, desired: &BTreeSet<String>, now: Instant) -> ControlAction {
         let spacing = if defect::is(Defect::FeedBursts) { Duration::ZERO } else { SPACING };
         if self.last_sent.is_some_and(|sent| now < sent + spacing) {
-            return Act::Nothing;
+            return ControlAction::Nothing;
         }
         if let Some(request) = &self.waiting {
             let is_received =
                 request.method == Method::Subscribe && request.names.iter().any(|name| self.is_received(name));
             if now < request.sent + if is_received { ANSWER_TIME_AFTER_DATA_MAX } else { ANSWER_TIME_MAX } {
-                return Act::Nothing;
+                return ControlAction::Nothing;
             }
             if !is_received {
                 return self.unanswered(now);
@@ -123,7 +123,7 @@ impl Control {
         }
         let (method, names) = self.due(desired, now);
         if names.is_empty() && method != Method::List {
-            return Act::Nothing;
+            return ControlAction::Nothing;
         }
         self.request(method, names, false, now)
     }
@@ -142,7 +142,7 @@ impl Control {
         (Method::Unsubscribe, superfluous)
     }
 
-    fn request(&mut self, method: Method, names: Vec<String>, repeated: bool, now: Instant) -> Act {
+    fn request(&mut self, method: Method, names: Vec<String>, repeated: bool, now: Instant) -> ControlAction {
         self.last_id += 1;
         let text = match method {
             Method::Subscribe => json!({"method": "SUBSCRIBE", "params": names, "id": self.last_id}),
@@ -160,21 +160,21 @@ impl Control {
             Method::List => self.changed = None,
         }
         self.last_sent = Some(now);
-        self.waiting = Some(Request { id: self.last_id, method, names, sent: now, repeated });
-        Act::Send(text.to_string())
+        self.waiting = Some(ControlRequest { id: self.last_id, method, names, sent: now, repeated });
+        ControlAction::Send(text.to_string())
     }
 
-    fn unanswered(&mut self, now: Instant) -> Act {
-        let Some(request) = self.waiting.take() else { return Act::Nothing };
+    fn unanswered(&mut self, now: Instant) -> ControlAction {
+        let Some(request) = self.waiting.take() else { return ControlAction::Nothing };
         if !request.repeated {
             return self.request(request.method, request.names, true, now);
         }
         // Neither an acknowledgement nor a missing one is conclusive: only data confirms a subscription.
         if request.method == Method::Subscribe {
-            return Act::GiveUp;
+            return ControlAction::GiveUp;
         }
         self.settle(&request);
-        Act::Nothing
+        ControlAction::Nothing
     }
 
     /// Handles a response; false if it belongs to no request.
@@ -199,7 +199,7 @@ impl Control {
         }
     }
 
-    fn settle(&mut self, request: &Request) {
+    fn settle(&mut self, request: &ControlRequest) {
         if request.method == Method::Unsubscribe {
             for name in &request.names {
                 self.requested.remove(name);
@@ -231,10 +231,10 @@ mod tests {
     }
 
     /// Sends and confirms what is due until nothing is due: the messages with their times in milliseconds.
-    fn settled(control: &mut Control, desired: &BTreeSet<String>, from: Instant) -> Vec<(u64, String)> {
+    fn settled(control: &mut StreamControl, desired: &BTreeSet<String>, from: Instant) -> Vec<(u64, String)> {
         let mut sent = Vec::new();
         for ms in (0..10_000).step_by(50) {
-            if let Act::Send(text) = control.next(desired, from + Duration::from_millis(ms)) {
+            if let ControlAction::Send(text) = control.next(desired, from + Duration::from_millis(ms)) {
                 let id = control.last_id;
                 let list = text.contains("LIST").then(|| desired.iter().cloned().collect());
                 assert!(control.answered(id, list));
@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn messages_are_small_and_keep_the_minimum_spacing() {
-        let (mut control, desired, now) = (Control::default(), desired(250), Instant::now());
+        let (mut control, desired, now) = (StreamControl::default(), desired(250), Instant::now());
         control.sent(now);
         let sent = settled(&mut control, &desired, now);
         assert_eq!(sent[0].0, 300, "a pong was sent before");
@@ -263,37 +263,42 @@ mod tests {
     fn an_unanswered_request_is_repeated_once_and_data_counts_as_an_answer() {
         let (now, desired) = (Instant::now(), desired(2));
         let later = |count: u32| now + ANSWER_TIME_MAX * count;
-        let (mut silent, mut alive) = (Control::default(), Control::default());
+        let (mut silent, mut alive) = (StreamControl::default(), StreamControl::default());
         for control in [&mut silent, &mut alive] {
-            assert!(matches!(control.next(&desired, now), Act::Send(_)));
-            assert!(matches!(control.next(&desired, later(1)), Act::Send(_)));
+            assert!(matches!(control.next(&desired, now), ControlAction::Send(_)));
+            assert!(matches!(control.next(&desired, later(1)), ControlAction::Send(_)));
         }
-        assert_eq!(silent.next(&desired, later(2)), Act::GiveUp);
+        assert_eq!(silent.next(&desired, later(2)), ControlAction::GiveUp);
         alive.received("sim0usdt@depth20@100ms");
-        assert_eq!(alive.next(&desired, later(1) + SPACING), Act::Nothing, "a response may still arrive");
-        assert!(matches!(alive.next(&desired, later(1) + ANSWER_TIME_AFTER_DATA_MAX), Act::Nothing | Act::Send(_)));
-        assert!(alive.is_settled(&desired) || matches!(alive.waiting, Some(Request { method: Method::List, .. })));
+        assert_eq!(alive.next(&desired, later(1) + SPACING), ControlAction::Nothing, "a response may still arrive");
+        assert!(matches!(
+            alive.next(&desired, later(1) + ANSWER_TIME_AFTER_DATA_MAX),
+            ControlAction::Nothing | ControlAction::Send(_)
+        ));
+        assert!(
+            alive.is_settled(&desired) || matches!(alive.waiting, Some(ControlRequest { method: Method::List, .. }))
+        );
         assert_eq!((alive.requested(), alive.live()), (2, 1));
     }
 
     #[test]
     fn an_unsolicited_response_is_ignored_and_a_list_corrects_the_state() {
-        let (mut control, desired, now) = (Control::default(), desired(2), Instant::now());
+        let (mut control, desired, now) = (StreamControl::default(), desired(2), Instant::now());
         control.next(&desired, now);
         assert!(!control.answered(999, None) && control.answered(1, None));
         let now = now + LIST_DELAY;
-        assert!(matches!(control.next(&desired, now), Act::Send(text) if text.contains("LIST")));
+        assert!(matches!(control.next(&desired, now), ControlAction::Send(text) if text.contains("LIST")));
         assert!(control.answered(2, Some(vec!["sim0usdt@depth20@100ms".into(), "other@ticker".into()])));
-        let Act::Send(text) = control.next(&desired, now + SPACING) else { panic!() };
+        let ControlAction::Send(text) = control.next(&desired, now + SPACING) else { panic!() };
         assert!(text.contains("SUBSCRIBE") && text.contains("sim1usdt") && !text.contains("sim0usdt"), "{text}");
         control.answered(3, None);
-        let Act::Send(text) = control.next(&desired, now + SPACING * 2) else { panic!() };
+        let ControlAction::Send(text) = control.next(&desired, now + SPACING * 2) else { panic!() };
         assert!(text.contains("UNSUBSCRIBE") && text.contains("other@ticker"), "{text}");
     }
 
     #[test]
     fn a_stream_is_resubscribed_after_unsubscribing_it() {
-        let (mut control, desired, now) = (Control::default(), desired(1), Instant::now());
+        let (mut control, desired, now) = (StreamControl::default(), desired(1), Instant::now());
         settled(&mut control, &desired, now);
         control.again("sim0usdt@depth20@100ms");
         let sent = settled(&mut control, &desired, now + Duration::from_secs(20));

@@ -13,7 +13,7 @@ use crate::{
 
 /// The settings that decide about symbols.
 #[derive(Clone, Debug)]
-pub(super) struct Rules {
+pub(super) struct SymbolRules {
     pub fixed: BTreeSet<String>,
     pub max: usize,
     pub linger: Duration,
@@ -22,7 +22,7 @@ pub(super) struct Rules {
 /// The symbols that are followed.
 #[derive(Debug)]
 pub(super) struct Demand {
-    rules: Rules,
+    rules: SymbolRules,
     /// With the time at which they were last requested.
     followed: BTreeMap<String, Instant>,
     /// Symbols beyond the limit.
@@ -30,7 +30,7 @@ pub(super) struct Demand {
 }
 
 impl Demand {
-    pub(super) fn new(rules: Rules, now: Instant) -> Self {
+    pub(super) fn new(rules: SymbolRules, now: Instant) -> Self {
         let followed = rules.fixed.iter().map(|symbol| (symbol.clone(), now)).collect();
         Self { rules, followed, refused: BTreeSet::new() }
     }
@@ -111,7 +111,7 @@ mod tests {
     fn a_symbol_lingers_and_the_fixed_ones_stay() {
         let now = Instant::now();
         let at = |s| now + Duration::from_secs(s);
-        let rules = Rules { fixed: set(&["A"]), max: 10, linger: Duration::from_secs(60) };
+        let rules = SymbolRules { fixed: set(&["A"]), max: 10, linger: Duration::from_secs(60) };
         let mut demand = Demand::new(rules, now);
         demand.update(&set(&["B"]), |_| true, at(1));
         assert_eq!(followed(&demand), ["A", "B"]);
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn the_limit_holds_and_lingering_symbols_give_way_first() {
         let now = Instant::now();
-        let rules = Rules { fixed: set(&["A"]), max: 3, linger: Duration::from_secs(60) };
+        let rules = SymbolRules { fixed: set(&["A"]), max: 3, linger: Duration::from_secs(60) };
         let mut demand = Demand::new(rules, now);
         demand.update(&set(&["B", "C", "D"]), |_| true, now);
         assert_eq!((followed(&demand), demand.refused.len()), (vec!["A", "B", "C"], 1));

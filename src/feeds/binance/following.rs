@@ -9,8 +9,8 @@ use std::{
 use super::{
     demand::Demand,
     frame::is_symbol,
-    listing::{Listed, Listing},
-    market::{Market, Publish},
+    listing::{SymbolListing, SymbolStatus},
+    market::{FeedPublication, FollowedSymbols},
     status::Names,
 };
 
@@ -24,7 +24,7 @@ const GONE: &str = "BREAK";
 /// Changes of symbols.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
-    pub publish: Vec<Publish>,
+    pub publish: Vec<FeedPublication>,
     /// Newly followed symbols.
     pub new: Vec<String>,
     /// Symbols that the exchange has stopped, with their status.
@@ -40,7 +40,7 @@ pub(super) struct Following {
     due: Instant,
     pub streams: BTreeSet<String>,
     pub names: Names,
-    listing: Option<Listing>,
+    listing: Option<SymbolListing>,
     /// When to fetch the list; `None` while a fetch is in progress.
     listing_due: Option<Instant>,
     listing_requested: Option<Instant>,
@@ -76,7 +76,7 @@ impl Following {
     }
 
     /// Applies the list.
-    pub(super) fn listed(&mut self, listing: Listing, now: Instant) {
+    pub(super) fn listed(&mut self, listing: SymbolListing, now: Instant) {
         self.listing = Some(listing);
         (self.listing_due, self.is_listing_tried, self.due) = (Some(now + LISTING_INTERVAL), true, now);
     }
@@ -92,11 +92,11 @@ impl Following {
         self.listing_due = self.listing_due.map(|due| due.min(earliest));
     }
 
-    fn status_of(&self, symbol: &str) -> Listed<'_> {
+    fn status_of(&self, symbol: &str) -> SymbolStatus<'_> {
         if !is_symbol(symbol) {
-            return Listed::Unknown;
+            return SymbolStatus::Unknown;
         }
-        self.listing.as_ref().map_or(Listed::Live, |listing| listing.of(symbol))
+        self.listing.as_ref().map_or(SymbolStatus::Live, |listing| listing.of(symbol))
     }
 }
 
@@ -107,7 +107,7 @@ impl Following {
         requested: impl FnOnce() -> BTreeSet<String>,
         own: &[String],
         demand: &mut Demand,
-        market: &mut Market,
+        market: &mut FollowedSymbols,
         now: Instant,
     ) -> Changes {
         if now < self.due {
@@ -117,11 +117,11 @@ impl Following {
         // Until the list has been requested once, only the configured symbols are followed.
         let requested = if self.is_listing_tried { requested() } else { BTreeSet::new() };
         let mut all: BTreeSet<String> = requested.iter().chain(own).cloned().collect();
-        let unknown = all.iter().filter(|symbol| self.status_of(symbol) != Listed::Live).cloned().collect();
+        let unknown = all.iter().filter(|symbol| self.status_of(symbol) != SymbolStatus::Live).cloned().collect();
         all.extend(demand.symbols().map(str::to_owned));
         let mut changes = self.stop(&all, market);
-        demand.update(&requested, |symbol| self.status_of(symbol) == Listed::Live, now);
-        let is_stopped = |symbol: &String| matches!(self.status_of(symbol), Listed::Halted(_));
+        demand.update(&requested, |symbol| self.status_of(symbol) == SymbolStatus::Live, now);
+        let is_stopped = |symbol: &String| matches!(self.status_of(symbol), SymbolStatus::Halted(_));
         self.is_maintenance = demand.len() == 0 && all.iter().any(is_stopped);
         let names = Names { stale: market.stale(), unknown, refused: demand.refused.iter().cloned().collect() };
         changes.new = market.follow(demand.symbols());
@@ -137,15 +137,15 @@ impl Following {
     }
 
     /// Marks the last values of symbols that the exchange has stopped since the last check.
-    fn stop(&mut self, symbols: &BTreeSet<String>, market: &mut Market) -> Changes {
+    fn stop(&mut self, symbols: &BTreeSet<String>, market: &mut FollowedSymbols) -> Changes {
         let (mut changes, mut stopped) = (Changes::default(), BTreeSet::new());
         for symbol in symbols {
             let status = match self.status_of(symbol) {
-                Listed::Live => continue,
-                Listed::Halted(status) => status.to_owned(),
+                SymbolStatus::Live => continue,
+                SymbolStatus::Halted(status) => status.to_owned(),
                 // The topic of any other unknown symbol belongs to another publisher.
-                Listed::Unknown if market.is_followed(symbol) || self.stopped.contains(symbol) => GONE.to_owned(),
-                Listed::Unknown => continue,
+                SymbolStatus::Unknown if market.is_followed(symbol) || self.stopped.contains(symbol) => GONE.to_owned(),
+                SymbolStatus::Unknown => continue,
             };
             if !self.stopped.contains(symbol) {
                 changes.publish.extend(market.mark(symbol, &status));
@@ -166,24 +166,25 @@ impl Following {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::feeds::binance::demand::Rules;
+    use crate::feeds::binance::demand::SymbolRules;
 
     const OWN: &str = "BTCUSDT";
     const REFRESH: Duration = Duration::from_secs(30);
 
-    struct Case {
+    struct FollowingCase {
         following: Following,
         demand: Demand,
-        market: Market,
+        market: FollowedSymbols,
         now: Instant,
     }
 
-    impl Case {
+    impl FollowingCase {
         fn new() -> Self {
             let now = Instant::now();
-            let rules = Rules { fixed: BTreeSet::from([OWN.to_owned()]), max: 10, linger: Duration::from_secs(60) };
+            let rules =
+                SymbolRules { fixed: BTreeSet::from([OWN.to_owned()]), max: 10, linger: Duration::from_secs(60) };
             let (following, demand) = (Following::new(REFRESH, now), Demand::new(rules, now));
-            Self { following, demand, market: Market::new(REFRESH), now }
+            Self { following, demand, market: FollowedSymbols::new(REFRESH), now }
         }
 
         fn list(&mut self, symbols: &[(&str, &str)]) {
@@ -193,7 +194,7 @@ mod tests {
                 .collect();
             let body = serde_json::json!({ "symbols": entries }).to_string();
             self.following.listing_requested(self.now);
-            self.following.listed(Listing::read(&body).unwrap(), self.now);
+            self.following.listed(SymbolListing::read(&body).unwrap(), self.now);
         }
 
         fn follow(&mut self, requested: &[&str]) -> Changes {
@@ -206,7 +207,7 @@ mod tests {
 
     #[test]
     fn only_configured_symbols_are_followed_until_the_list_was_requested() {
-        let mut case = Case::new();
+        let mut case = FollowingCase::new();
         assert_eq!(case.follow(&["ETHUSDT"]).new, [OWN]);
         assert!(case.following.is_listing_due(case.now));
         case.following.listing_requested(case.now);
@@ -218,7 +219,7 @@ mod tests {
 
     #[test]
     fn symbols_without_data_are_named_and_only_known_ones_are_marked() {
-        let mut case = Case::new();
+        let mut case = FollowingCase::new();
         case.list(&[(OWN, "TRADING"), ("OLDUSDT", "BREAK")]);
         let changes = case.follow(&["NOUSDT", "OLDUSDT", "lower", "a/b"]);
         assert_eq!((changes.new, changes.stopped), (vec![OWN.into()], vec![("OLDUSDT".into(), "BREAK".into())]));
@@ -229,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_removed_symbol_is_marked_and_followed_again_when_it_returns() {
-        let mut case = Case::new();
+        let mut case = FollowingCase::new();
         case.list(&[(OWN, "TRADING"), ("ADAUSDT", "TRADING")]);
         case.follow(&["ADAUSDT"]);
         case.list(&[(OWN, "TRADING")]);
@@ -242,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_maintenance_and_its_end_are_detected() {
-        let mut case = Case::new();
+        let mut case = FollowingCase::new();
         case.list(&[(OWN, "TRADING")]);
         case.follow(&[]);
         assert!(!case.following.is_maintenance());

@@ -21,14 +21,14 @@ const TIME_MAX: u64 = 4_102_444_800_000;
 
 /// The contents of a frame.
 #[derive(Debug, PartialEq)]
-pub(super) enum Frame<'a> {
-    Ticker(Ticker<'a>),
+pub(super) enum MarketFrame<'a> {
+    Ticker(DayTicker<'a>),
     Trade {
         symbol: Cow<'a, str>,
         event_ms: u64,
-        trade: Trade<'a>,
+        trade: AggregateTrade<'a>,
     },
-    Book(Book<'a>),
+    Book(PartialBook<'a>),
     /// A response to a control message; with a list if one was requested.
     Answer {
         id: u64,
@@ -52,7 +52,7 @@ pub(super) enum Frame<'a> {
 
 /// The last 24 hours of a symbol.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
-pub(super) struct Ticker<'a> {
+pub(super) struct DayTicker<'a> {
     #[serde(rename = "E")]
     pub event_ms: u64,
     #[serde(rename = "s", borrow)]
@@ -76,7 +76,7 @@ pub(super) struct Ticker<'a> {
 
 /// An aggregate trade; REST uses the same fields.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub(super) struct Trade<'a> {
+pub(super) struct AggregateTrade<'a> {
     #[serde(rename = "a")]
     pub id: u64,
     #[serde(rename = "p", borrow)]
@@ -91,7 +91,7 @@ pub(super) struct Trade<'a> {
     pub buyer_is_maker: bool,
 }
 
-impl Trade<'_> {
+impl AggregateTrade<'_> {
     /// Whether it is complete.
     pub(super) fn is_sound(&self) -> bool {
         is_plain_and_positive(&self.price) && is_plain_and_positive(&self.quantity) && self.time_ms < TIME_MAX
@@ -99,18 +99,18 @@ impl Trade<'_> {
 }
 
 /// A price and a quantity.
-pub(super) type Level<'a> = (Cow<'a, str>, Cow<'a, str>);
+pub(super) type QuotedLevel<'a> = (Cow<'a, str>, Cow<'a, str>);
 
 /// The best levels of a book, best first.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Book<'a> {
+pub(super) struct PartialBook<'a> {
     pub symbol: String,
     pub update_id: u64,
-    pub bids: Vec<Level<'a>>,
-    pub asks: Vec<Level<'a>>,
+    pub bids: Vec<QuotedLevel<'a>>,
+    pub asks: Vec<QuotedLevel<'a>>,
 }
 
-impl Frame<'_> {
+impl MarketFrame<'_> {
     fn untraded(symbol: Cow<'_, str>, kind: FeedData) -> Self {
         Self::Untraded { symbol: symbol.into_owned(), kind }
     }
@@ -127,7 +127,7 @@ struct Outer<'a> {
     #[serde(default)]
     id: Option<u64>,
     #[serde(default)]
-    error: Option<Failure>,
+    error: Option<ErrorFrame>,
     #[serde(default)]
     code: Option<i64>,
     #[serde(borrow, default)]
@@ -135,12 +135,12 @@ struct Outer<'a> {
 }
 
 #[derive(Deserialize)]
-struct Failure {
+struct ErrorFrame {
     code: i64,
 }
 
 #[derive(Deserialize)]
-struct Kind<'a> {
+struct EventType<'a> {
     #[serde(borrow, default)]
     e: Option<Cow<'a, str>>,
 }
@@ -170,60 +170,60 @@ struct Depth<'a> {
     #[serde(rename = "lastUpdateId")]
     update_id: i64,
     #[serde(borrow)]
-    bids: Vec<Level<'a>>,
+    bids: Vec<QuotedLevel<'a>>,
     #[serde(borrow)]
-    asks: Vec<Level<'a>>,
+    asks: Vec<QuotedLevel<'a>>,
 }
 
 /// Parses one text frame of a combined connection.
 ///
 /// # Errors
 /// Why the frame is unusable. The connection can continue.
-pub(super) fn parse(text: &str) -> Result<Frame<'_>, BadFrame> {
+pub(super) fn parse(text: &str) -> Result<MarketFrame<'_>, BadFrame> {
     let outer: Outer<'_> = serde_json::from_str(text).map_err(|_| BadFrame::Json)?;
     if let Some(stream) = &outer.stream {
         let data = outer.data.ok_or(BadFrame::Field)?;
         return event(stream, data.get());
     }
     if let Some(code) = outer.error.map(|error| error.code).or(outer.code) {
-        return Ok(Frame::Refused { id: outer.id, code });
+        return Ok(MarketFrame::Refused { id: outer.id, code });
     }
     if let Some(id) = outer.id {
         let list = outer.result.and_then(|result| serde_json::from_str(result.get()).ok());
-        return Ok(Frame::Answer { id, list });
+        return Ok(MarketFrame::Answer { id, list });
     }
     // Without the name of its stream, an event's symbol is unknown.
     match outer.e.as_deref() {
-        Some("serverShutdown") => Ok(Frame::Shutdown),
-        _ => Ok(Frame::Other),
+        Some("serverShutdown") => Ok(MarketFrame::Shutdown),
+        _ => Ok(MarketFrame::Other),
     }
 }
 
-fn event<'a>(stream: &str, data: &'a str) -> Result<Frame<'a>, BadFrame> {
+fn event<'a>(stream: &str, data: &'a str) -> Result<MarketFrame<'a>, BadFrame> {
     let Some((name, kind)) = stream.split_once('@') else {
-        let kind: Kind<'_> = serde_json::from_str(data).map_err(|_| BadFrame::Field)?;
+        let kind: EventType<'_> = serde_json::from_str(data).map_err(|_| BadFrame::Field)?;
         let is_shutdown = kind.e.as_deref() == Some("serverShutdown");
-        return Ok(if is_shutdown { Frame::Shutdown } else { Frame::Other });
+        return Ok(if is_shutdown { MarketFrame::Shutdown } else { MarketFrame::Other });
     };
     match kind {
         "ticker" => ticker(name, data),
         "aggTrade" => trade(name, data),
         "depth20@100ms" => book(name, data),
-        _ => Ok(Frame::Other),
+        _ => Ok(MarketFrame::Other),
     }
 }
 
 /// Whether an event is of the kind that its stream promises. Unknown kinds are not errors.
 fn is_of_kind(data: &str, wanted: &str) -> Result<bool, BadFrame> {
-    let kind: Kind<'_> = serde_json::from_str(data).map_err(|_| BadFrame::Field)?;
+    let kind: EventType<'_> = serde_json::from_str(data).map_err(|_| BadFrame::Field)?;
     Ok(kind.e.as_deref() == Some(wanted))
 }
 
-fn ticker<'a>(name: &str, data: &'a str) -> Result<Frame<'a>, BadFrame> {
+fn ticker<'a>(name: &str, data: &'a str) -> Result<MarketFrame<'a>, BadFrame> {
     if !is_of_kind(data, "24hrTicker")? {
-        return Ok(Frame::Other);
+        return Ok(MarketFrame::Other);
     }
-    let ticker: Ticker<'a> = serde_json::from_str(data).map_err(|_| BadFrame::Field)?;
+    let ticker: DayTicker<'a> = serde_json::from_str(data).map_err(|_| BadFrame::Field)?;
     check_symbol(name, &ticker.symbol)?;
     let positive = [&ticker.price, &ticker.high, &ticker.low, &ticker.volume];
     let signed = [&ticker.change, &ticker.percent];
@@ -234,16 +234,16 @@ fn ticker<'a>(name: &str, data: &'a str) -> Result<Frame<'a>, BadFrame> {
         return Err(BadFrame::Time);
     }
     let is_untraded = is_zero(&ticker.price);
-    Ok(if is_untraded { Frame::untraded(ticker.symbol, FeedData::Ticker) } else { Frame::Ticker(ticker) })
+    Ok(if is_untraded { MarketFrame::untraded(ticker.symbol, FeedData::Ticker) } else { MarketFrame::Ticker(ticker) })
 }
 
-fn trade<'a>(name: &str, data: &'a str) -> Result<Frame<'a>, BadFrame> {
+fn trade<'a>(name: &str, data: &'a str) -> Result<MarketFrame<'a>, BadFrame> {
     if !is_of_kind(data, "aggTrade")? {
-        return Ok(Frame::Other);
+        return Ok(MarketFrame::Other);
     }
     let event: TradeEvent<'a> = serde_json::from_str(data).map_err(|_| BadFrame::Field)?;
     check_symbol(name, &event.symbol)?;
-    let trade = Trade {
+    let trade = AggregateTrade {
         id: event.id,
         price: event.price,
         quantity: event.quantity,
@@ -257,21 +257,22 @@ fn trade<'a>(name: &str, data: &'a str) -> Result<Frame<'a>, BadFrame> {
     if !trade.is_sound() || is_zero(&trade.price) {
         return Err(BadFrame::Field);
     }
-    Ok(Frame::Trade { symbol: event.symbol, event_ms: event.event_ms, trade })
+    Ok(MarketFrame::Trade { symbol: event.symbol, event_ms: event.event_ms, trade })
 }
 
-fn book<'a>(name: &str, data: &'a str) -> Result<Frame<'a>, BadFrame> {
+fn book<'a>(name: &str, data: &'a str) -> Result<MarketFrame<'a>, BadFrame> {
     let depth: Depth<'a> = serde_json::from_str(data).map_err(|_| BadFrame::Field)?;
     let symbol = name.to_ascii_uppercase();
     check_symbol(name, &symbol)?;
     // A new instrument without a book yet.
     let Ok(update_id) = u64::try_from(depth.update_id) else {
-        return Ok(Frame::untraded(symbol.into(), FeedData::Orderbook));
+        return Ok(MarketFrame::untraded(symbol.into(), FeedData::Orderbook));
     };
     let (mut bids, mut asks) = (depth.bids, depth.asks);
     bids.truncate(LEVELS_MAX);
     asks.truncate(LEVELS_MAX);
-    let is_level = |(price, quantity): &Level<'_>| is_plain_and_positive(price) && is_plain_and_positive(quantity);
+    let is_level =
+        |(price, quantity): &QuotedLevel<'_>| is_plain_and_positive(price) && is_plain_and_positive(quantity);
     if !bids.iter().chain(&asks).all(is_level) {
         return Err(BadFrame::Field);
     }
@@ -283,10 +284,10 @@ fn book<'a>(name: &str, data: &'a str) -> Result<Frame<'a>, BadFrame> {
     {
         return Err(BadFrame::Crossed);
     }
-    Ok(Frame::Book(Book { symbol, update_id, bids, asks }))
+    Ok(MarketFrame::Book(PartialBook { symbol, update_id, bids, asks }))
 }
 
-fn is_sorted(levels: &[Level<'_>], wanted: Ordering) -> bool {
+fn is_sorted(levels: &[QuotedLevel<'_>], wanted: Ordering) -> bool {
     levels.windows(2).all(|pair| compare(&pair[0].0, &pair[1].0) == wanted)
 }
 

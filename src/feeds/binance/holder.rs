@@ -11,19 +11,19 @@ use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::sync::mpsc;
 
 use super::{
-    Manners, Shared,
-    budget::Budget,
-    connections::{Connections, Event},
-    demand::{Demand, Rules, stream},
+    FeedShared, Manners,
+    budget::WeightBudget,
+    connections::{FeedConnections, FeedEvent},
+    demand::{Demand, SymbolRules, stream},
     following::Following,
-    frame::{self, Frame},
-    lookups::{self, Found},
-    market::{Market, Publish, TradeOutcome, topic},
-    outgoing::Outgoing,
+    frame::{self, MarketFrame},
+    lookups::{self, LookupResult},
+    market::{FeedPublication, FollowedSymbols, TradeOutcome, topic},
+    outgoing::FeedQueue,
     payload,
-    rest::{self, Answer, Counted, NotAnswered, Rest},
+    rest::{self, NotAnswered, RestClient, RestResult, WeighedResponse},
     socket::SocketEvent,
-    status::{Reason, Status},
+    status::{FeedStatus, Reason},
 };
 use crate::{
     clock,
@@ -41,36 +41,39 @@ const BATCH_MAX: usize = 128;
 const REQUESTS_MAX: usize = 4;
 
 pub(super) struct Holder {
-    shared: Shared,
+    shared: FeedShared,
     started: Instant,
-    connections: Connections,
+    connections: FeedConnections,
     events: mpsc::Receiver<(u64, SocketEvent)>,
     demand: Demand,
-    market: Market,
-    outgoing: Outgoing,
-    status: Status,
+    market: FollowedSymbols,
+    outgoing: FeedQueue,
+    status: FeedStatus,
     following: Following,
     /// Whether the last values are marked as stale because no data arrives.
     is_marked: bool,
-    budget: Budget,
-    requests: FuturesUnordered<BoxFuture<'static, Counted>>,
-    lookups: FuturesUnordered<BoxFuture<'static, Found>>,
+    budget: WeightBudget,
+    requests: FuturesUnordered<BoxFuture<'static, WeighedResponse>>,
+    lookups: FuturesUnordered<BoxFuture<'static, LookupResult>>,
 }
 
 impl Holder {
-    pub(super) fn new(shared: Shared, manners: Manners, now: Instant) -> Self {
+    pub(super) fn new(shared: FeedShared, manners: Manners, now: Instant) -> Self {
         let (sender, events) = mpsc::channel(FRAMES_MAX);
         let config = &shared.config;
-        let rules =
-            Rules { fixed: config.symbols.iter().cloned().collect(), max: config.symbols_max, linger: config.linger };
+        let rules = SymbolRules {
+            fixed: config.symbols.iter().cloned().collect(),
+            max: config.symbols_max,
+            linger: config.linger,
+        };
         Self {
             started: now,
-            connections: Connections::new(shared.clone(), sender, manners.ladder),
+            connections: FeedConnections::new(shared.clone(), sender, manners.ladder),
             events,
             demand: Demand::new(rules, now),
-            market: Market::new(config.symbols_refresh),
-            outgoing: Outgoing::new(shared.publisher.clone(), shared.held.clone(), shared.metrics.clone()),
-            status: Status::new(now, clock::unix_ms()),
+            market: FollowedSymbols::new(config.symbols_refresh),
+            outgoing: FeedQueue::new(shared.publisher.clone(), shared.held.clone(), shared.metrics.clone()),
+            status: FeedStatus::new(now, clock::unix_ms()),
             following: Following::new(config.symbols_refresh, now),
             is_marked: false,
             budget: manners.budget,
@@ -119,8 +122,8 @@ impl Holder {
         let now = Instant::now();
         match self.connections.receive(id, event, now) {
             None => {}
-            Some(Event::Limited(wait)) => drop(self.budget.refused(Some(wait), now)),
-            Some(Event::Text(text)) => match frame::parse(&text) {
+            Some(FeedEvent::Limited(wait)) => drop(self.budget.refused(Some(wait), now)),
+            Some(FeedEvent::Text(text)) => match frame::parse(&text) {
                 Ok(frame) => self.take(id, frame, now),
                 Err(reason) => {
                     self.shared.metrics.feed_bad_frames_total.of(reason).inc();
@@ -130,9 +133,9 @@ impl Holder {
         }
     }
 
-    fn take(&mut self, id: u64, frame: Frame<'_>, now: Instant) {
+    fn take(&mut self, id: u64, frame: MarketFrame<'_>, now: Instant) {
         let kind = match frame {
-            Frame::Trade { symbol, trade, event_ms } => {
+            MarketFrame::Trade { symbol, trade, event_ms } => {
                 self.data(id, &symbol, FeedData::Trade, now);
                 let latency = clock::unix_ms().saturating_sub(event_ms);
                 self.shared.metrics.feed_latency_seconds.observe(Duration::from_millis(latency).as_secs_f64());
@@ -143,13 +146,13 @@ impl Holder {
                 }
                 FeedFrame::Trade
             }
-            Frame::Book(book) => {
+            MarketFrame::Book(book) => {
                 self.data(id, &book.symbol, FeedData::Orderbook, now);
                 let list = self.market.book(&book, clock::unix_ms(), now);
                 self.publish(list);
                 FeedFrame::Orderbook
             }
-            Frame::Ticker(ticker) => {
+            MarketFrame::Ticker(ticker) => {
                 self.data(id, &ticker.symbol, FeedData::Ticker, now);
                 let (list, is_behind) = self.market.ticker(&ticker, now);
                 self.publish(list);
@@ -158,25 +161,25 @@ impl Holder {
                 }
                 FeedFrame::Ticker
             }
-            Frame::Untraded { symbol, kind } => {
+            MarketFrame::Untraded { symbol, kind } => {
                 self.data(id, &symbol, kind, now);
                 self.market.untraded(&symbol, now);
                 if kind == FeedData::Ticker { FeedFrame::Ticker } else { FeedFrame::Orderbook }
             }
-            Frame::Answer { id: request, list } => {
+            MarketFrame::Answer { id: request, list } => {
                 self.connections.answered(id, request, list);
                 FeedFrame::Answer
             }
-            Frame::Refused { id: request, code } => {
+            MarketFrame::Refused { id: request, code } => {
                 tracing::warn!(code, "the exchange refused a request");
                 self.connections.refused(id, request);
                 FeedFrame::Answer
             }
-            Frame::Shutdown => {
+            MarketFrame::Shutdown => {
                 self.connections.rotate(id, "the exchange announced the end of the connection");
                 FeedFrame::Other
             }
-            Frame::Other => FeedFrame::Other,
+            MarketFrame::Other => FeedFrame::Other,
         };
         self.shared.metrics.feed_frames_total.of(kind).inc();
     }
@@ -187,17 +190,17 @@ impl Holder {
         self.shared.metrics.feed_data_timestamp_seconds.of(kind).set(seconds as i64);
     }
 
-    fn publish(&mut self, list: Vec<Publish>) {
+    fn publish(&mut self, list: Vec<FeedPublication>) {
         for publish in list {
             match publish {
-                Publish::Trade { symbol, trade } => {
+                FeedPublication::Trade { symbol, trade } => {
                     if trade.backfilled {
                         self.shared.metrics.feed_backfilled_total.inc();
                     }
                     self.outgoing.trade(&symbol, trade.id, trade.payload);
                 }
-                Publish::Gap { symbol, from, to } => self.outgoing.gap(&symbol, from, to),
-                Publish::Value { topic, payload } => self.outgoing.value(&topic, payload),
+                FeedPublication::Gap { symbol, from, to } => self.outgoing.gap(&symbol, from, to),
+                FeedPublication::Value { topic, payload } => self.outgoing.value(&topic, payload),
             }
         }
     }
@@ -254,8 +257,8 @@ impl Holder {
         }
     }
 
-    fn rest(&self) -> Rest {
-        Rest { base: self.shared.config.rest_url.clone(), recording: self.shared.recording.clone() }
+    fn rest(&self) -> RestClient {
+        RestClient { base: self.shared.config.rest_url.clone(), recording: self.shared.recording.clone() }
     }
 
     fn request_trades(&mut self, symbol: String, from: u64, now: Instant) {
@@ -274,22 +277,22 @@ impl Holder {
         }
     }
 
-    fn answered(&mut self, (answer, weight): Counted) {
+    fn answered(&mut self, (answer, weight): WeighedResponse) {
         let now = Instant::now();
         if let Some(weight) = weight {
             self.budget.counted(weight, now);
         }
         self.shared.metrics.feed_rest_weight.set(self.budget.used() as i64);
         match answer {
-            Answer::Listing(Ok(listing)) => {
+            RestResult::Listing(Ok(listing)) => {
                 self.shared.metrics.feed_symbols_skipped.set(listing.skipped as i64);
                 self.following.listed(listing, now);
             }
-            Answer::Listing(Err(error)) => {
+            RestResult::Listing(Err(error)) => {
                 let ready = self.not_answered(error, now);
                 self.following.not_listed(ready, now);
             }
-            Answer::Trades { symbol, answer } => {
+            RestResult::Trades { symbol, answer } => {
                 let answer = answer.map_err(|error| self.not_answered(error, now));
                 let list = self.market.filled(&symbol, answer, now);
                 self.publish(list);
@@ -315,15 +318,15 @@ impl Holder {
         }
     }
 
-    fn found(&mut self, found: Found) {
+    fn found(&mut self, found: LookupResult) {
         match found {
-            Found::Position { symbol, mark } => {
+            LookupResult::Position { symbol, mark } => {
                 let list = self.market.begin(&symbol, mark, Instant::now());
                 self.publish(list);
             }
             // Data received since is newer.
-            Found::Value { symbol, kind, .. } if self.market.has_value(&symbol, kind) => {}
-            Found::Value { symbol, kind, status, value } => {
+            LookupResult::Value { symbol, kind, .. } if self.market.has_value(&symbol, kind) => {}
+            LookupResult::Value { symbol, kind, status, value } => {
                 if let Some(payload) = value.and_then(|value| payload::stale(&value, status.as_deref())) {
                     self.outgoing.value(&topic(kind, &symbol), payload);
                 }

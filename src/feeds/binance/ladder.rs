@@ -30,7 +30,7 @@ const REMEDY_MOST: Duration = Duration::from_secs(600);
 
 /// Why there is no connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Failure {
+pub(super) enum ConnectFailure {
     /// Lost, unreachable, invalid data, or silent.
     Ordinary,
     /// Closed with 1008.
@@ -65,14 +65,14 @@ impl Ladder {
     }
 
     /// Records a failure. `chance` is a random number.
-    pub(super) fn failed(&mut self, failure: Failure, now: Instant, chance: u64) {
+    pub(super) fn failed(&mut self, failure: ConnectFailure, now: Instant, chance: u64) {
         let part = |of: Duration| Duration::from_millis(chance % (of.as_millis() as u64 + 1));
         let doubled = |first: Duration, most: Duration| first.saturating_mul(1 << self.failures.min(10)).min(most);
         let wait = match failure {
-            Failure::Ordinary => part(doubled(FIRST, MOST)).max(LEAST),
-            Failure::Rules => doubled(AFTER_RULES, WINDOW) + part(AFTER_RULES),
-            Failure::Restricted => RESTRICTED + part(RESTRICTED),
-            Failure::Limited(demanded) => demanded + part(LEAST),
+            ConnectFailure::Ordinary => part(doubled(FIRST, MOST)).max(LEAST),
+            ConnectFailure::Rules => doubled(AFTER_RULES, WINDOW) + part(AFTER_RULES),
+            ConnectFailure::Restricted => RESTRICTED + part(RESTRICTED),
+            ConnectFailure::Limited(demanded) => demanded + part(LEAST),
         };
         self.failures += 1;
         self.turn();
@@ -221,15 +221,15 @@ mod tests {
             ladder.failed(failure, now, chance);
             (ladder.ready.unwrap() - now).as_millis()
         };
-        assert_eq!(wait(&mut ladder, Failure::Ordinary, 0), 500);
+        assert_eq!(wait(&mut ladder, ConnectFailure::Ordinary, 0), 500);
         let longest: Vec<_> =
-            (1..8).map(|n: u32| wait(&mut ladder, Failure::Ordinary, (500_u64 << n).min(30_000))).collect();
+            (1..8).map(|n: u32| wait(&mut ladder, ConnectFailure::Ordinary, (500_u64 << n).min(30_000))).collect();
         assert_eq!(longest, [1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000]);
         ladder.flowed(PROVEN);
-        assert_eq!(wait(&mut ladder, Failure::Rules, 0), 10_000);
-        assert_eq!(wait(&mut ladder, Failure::Rules, 0), 20_000);
-        assert!(wait(&mut ladder, Failure::Restricted, 7) >= 90_000);
-        assert_eq!(wait(&mut ladder, Failure::Limited(Duration::from_secs(42)), 0), 42_000);
+        assert_eq!(wait(&mut ladder, ConnectFailure::Rules, 0), 10_000);
+        assert_eq!(wait(&mut ladder, ConnectFailure::Rules, 0), 20_000);
+        assert!(wait(&mut ladder, ConnectFailure::Restricted, 7) >= 90_000);
+        assert_eq!(wait(&mut ladder, ConnectFailure::Limited(Duration::from_secs(42)), 0), 42_000);
         assert!(!ladder.may_connect(now) && ladder.may_connect(now + Duration::from_secs(43)));
     }
 
@@ -239,14 +239,14 @@ mod tests {
         let addresses: Vec<_> = (0..3)
             .map(|_| {
                 let address = ladder.attempt(now);
-                ladder.failed(Failure::Ordinary, now, 0);
+                ladder.failed(ConnectFailure::Ordinary, now, 0);
                 address
             })
             .collect();
         assert_eq!(addresses, [0, 1, 2]);
         let _ = (0..ATTEMPTS_MAX).map(|_| ladder.attempt(now)).count();
         ladder.flowed(PROVEN);
-        ladder.failed(Failure::Ordinary, now, 0);
+        ladder.failed(ConnectFailure::Ordinary, now, 0);
         assert!(!ladder.may_connect(now + WINDOW - LEAST) && ladder.may_connect(now + WINDOW));
     }
 

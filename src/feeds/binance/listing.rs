@@ -11,7 +11,7 @@ const SYMBOLS_MAX: usize = 20_000;
 
 /// The exchange's list.
 #[derive(Debug)]
-pub(super) struct Listing {
+pub(super) struct SymbolListing {
     statuses: HashMap<String, String>,
     /// Symbols that cannot be part of a topic name.
     pub skipped: usize,
@@ -19,7 +19,7 @@ pub(super) struct Listing {
 
 /// The exchange's status of a symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Listed<'a> {
+pub(super) enum SymbolStatus<'a> {
     /// It has data.
     Live,
     /// It is known, but has no data.
@@ -27,16 +27,16 @@ pub(super) enum Listed<'a> {
     Unknown,
 }
 
-impl Listing {
+impl SymbolListing {
     /// Parses the body of `exchangeInfo`; `None` if it is invalid.
     pub(super) fn read(body: &str) -> Option<Self> {
         #[derive(Deserialize)]
         struct Info<'a> {
             #[serde(borrow)]
-            symbols: Vec<Entry<'a>>,
+            symbols: Vec<SymbolEntry<'a>>,
         }
         #[derive(Deserialize)]
-        struct Entry<'a> {
+        struct SymbolEntry<'a> {
             #[serde(borrow)]
             symbol: Cow<'a, str>,
             #[serde(borrow)]
@@ -55,12 +55,12 @@ impl Listing {
         Some(Self { statuses, skipped })
     }
 
-    pub(super) fn of(&self, symbol: &str) -> Listed<'_> {
+    pub(super) fn of(&self, symbol: &str) -> SymbolStatus<'_> {
         match self.statuses.get(symbol).map(String::as_str) {
-            None => Listed::Unknown,
+            None => SymbolStatus::Unknown,
             // Halted trading still has data; a break has none, and its old prices must not be published.
-            Some("TRADING" | "HALT" | "CANCEL_ONLY") => Listed::Live,
-            Some(status) => Listed::Halted(status),
+            Some("TRADING" | "HALT" | "CANCEL_ONLY") => SymbolStatus::Live,
+            Some(status) => SymbolStatus::Halted(status),
         }
     }
 }
@@ -75,18 +75,24 @@ mod tests {
             {"symbol":"BTCUSDT","status":"TRADING","x":1},{"symbol":"STOPUSDT","status":"HALT"},
             {"symbol":"OLDUSDT","status":"BREAK"},{"symbol":"测试USDT","status":"TRADING"},{"symbol":"B*D","status":"TRADING"},
             {"symbol":"ODDUSDT","status":"\"}"}]}"#;
-        let listing = Listing::read(body).unwrap();
+        let listing = SymbolListing::read(body).unwrap();
         assert_eq!(listing.skipped, 2);
         let found = ["BTCUSDT", "STOPUSDT", "OLDUSDT", "NOUSDT", "B*D", "测试USDT"].map(|symbol| listing.of(symbol));
-        let wanted =
-            [Listed::Live, Listed::Live, Listed::Halted("BREAK"), Listed::Unknown, Listed::Unknown, Listed::Live];
+        let wanted = [
+            SymbolStatus::Live,
+            SymbolStatus::Live,
+            SymbolStatus::Halted("BREAK"),
+            SymbolStatus::Unknown,
+            SymbolStatus::Unknown,
+            SymbolStatus::Live,
+        ];
         assert_eq!(found, wanted);
     }
 
     #[test]
     fn a_proxy_error_page_is_not_a_list() {
         for body in ["", "<html></html>", "{}", "[]", r#"{"symbols":[{"symbol":1}]}"#] {
-            assert!(Listing::read(body).is_none(), "{body}");
+            assert!(SymbolListing::read(body).is_none(), "{body}");
         }
     }
 }

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use super::{
     market::topic,
-    payload::{self, Mark},
+    payload::{self, TradePosition},
 };
 use crate::{
     backplane::{Backplane, ReadLimits},
@@ -20,23 +20,28 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The result of a lookup.
 #[derive(Debug)]
-pub(super) enum Found {
+pub(super) enum LookupResult {
     /// The position of the published trades of a symbol.
-    Position { symbol: String, mark: Option<Mark> },
+    Position { symbol: String, mark: Option<TradePosition> },
     /// The last value of a topic, and the status of its symbol for which it should be marked as stale.
     Value { symbol: String, kind: FeedData, status: Option<String>, value: Option<Bytes> },
 }
 
 /// Looks up the position of the published trades of a symbol; retries until the backplane responds.
-pub(super) async fn position(backplane: Backplane, symbol: String) -> Found {
+pub(super) async fn position(backplane: Backplane, symbol: String) -> LookupResult {
     let entry = newest(&backplane, &topic(FeedData::Trade, &symbol)).await;
-    Found::Position { symbol, mark: entry.and_then(|entry| payload::mark(&entry)) }
+    LookupResult::Position { symbol, mark: entry.and_then(|entry| payload::mark(&entry)) }
 }
 
 /// Looks up the last value of a topic; retries until the backplane responds.
-pub(super) async fn value(backplane: Backplane, symbol: String, kind: FeedData, status: Option<String>) -> Found {
+pub(super) async fn value(
+    backplane: Backplane,
+    symbol: String,
+    kind: FeedData,
+    status: Option<String>,
+) -> LookupResult {
     let value = newest(&backplane, &topic(kind, &symbol)).await;
-    Found::Value { symbol, kind, status, value }
+    LookupResult::Value { symbol, kind, status, value }
 }
 
 async fn newest(backplane: &Backplane, topic: &str) -> Option<Bytes> {

@@ -7,10 +7,10 @@ use std::{
 };
 
 use super::{
-    frame::{Book, Ticker, Trade},
-    payload::{self, Mark},
+    frame::{AggregateTrade, DayTicker, PartialBook},
+    payload::{self, TradePosition},
     tape::{Arrived, Tape, TapeEvent, TapeTrade},
-    value::Value,
+    value::NewestValue,
 };
 use crate::metrics::FeedData;
 
@@ -21,7 +21,7 @@ const HELD_MAX: usize = 100_000;
 
 /// What is to be published.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Publish {
+pub(super) enum FeedPublication {
     Trade { symbol: String, trade: TapeTrade },
     Gap { symbol: String, from: u64, to: u64 },
     Value { topic: String, payload: bytes::Bytes },
@@ -31,7 +31,7 @@ pub(super) enum Publish {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum TradeOutcome {
     /// What to publish now; nothing while the trade waits behind a hole.
-    Taken(Vec<Publish>),
+    Taken(Vec<FeedPublication>),
     Repeat,
     /// Late data after unsubscribing is normal.
     NotFollowed,
@@ -40,7 +40,7 @@ pub(super) enum TradeOutcome {
 /// The results of the passing of time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Due {
-    pub publish: Vec<Publish>,
+    pub publish: Vec<FeedPublication>,
     /// Symbols whose trades should be requested, with the first id.
     pub missing: Vec<(String, u64)>,
     /// Streams that are silent while others of their symbol are not.
@@ -51,10 +51,10 @@ pub(super) struct Due {
 
 /// One followed symbol.
 #[derive(Debug, Default)]
-struct Followed {
+struct FollowedSymbol {
     tape: Tape,
-    ticker: Value,
-    book: Value,
+    ticker: NewestValue,
+    book: NewestValue,
     book_published: Option<Instant>,
     book_waits: bool,
     is_received: bool,
@@ -64,15 +64,15 @@ struct Followed {
 
 /// All followed symbols.
 #[derive(Debug)]
-pub(super) struct Market {
-    symbols: HashMap<String, Followed>,
+pub(super) struct FollowedSymbols {
+    symbols: HashMap<String, FollowedSymbol>,
     /// Trades that wait behind holes.
     held: usize,
     /// A symbol without any data for this time may have been delisted.
     suspect_after: Duration,
 }
 
-impl Market {
+impl FollowedSymbols {
     pub(super) fn new(suspect_after: Duration) -> Self {
         Self { symbols: HashMap::new(), held: 0, suspect_after }
     }
@@ -84,7 +84,7 @@ impl Market {
         for symbol in symbols {
             let followed = before.remove(symbol).unwrap_or_else(|| {
                 new.push(symbol.to_owned());
-                Followed::default()
+                FollowedSymbol::default()
             });
             self.symbols.insert(symbol.to_owned(), followed);
         }
@@ -106,8 +106,8 @@ impl Market {
     fn tape<T>(
         &mut self,
         symbol: &str,
-        act: impl FnOnce(&mut Followed) -> (T, Vec<TapeEvent>),
-    ) -> Option<(T, Vec<Publish>)> {
+        act: impl FnOnce(&mut FollowedSymbol) -> (T, Vec<TapeEvent>),
+    ) -> Option<(T, Vec<FeedPublication>)> {
         let followed = self.symbols.get_mut(symbol)?;
         let before = followed.tape.held();
         let (result, events) = act(followed);
@@ -116,7 +116,7 @@ impl Market {
     }
 
     /// Sets the position of the published trades of a symbol.
-    pub(super) fn begin(&mut self, symbol: &str, stored: Option<Mark>, now: Instant) -> Vec<Publish> {
+    pub(super) fn begin(&mut self, symbol: &str, stored: Option<TradePosition>, now: Instant) -> Vec<FeedPublication> {
         let begun = self.tape(symbol, |followed| {
             let tape = &mut followed.tape;
             ((), if tape.has_begun() { Vec::new() } else { tape.begin(stored, now) })
@@ -125,7 +125,7 @@ impl Market {
     }
 
     /// Handles a trade.
-    pub(super) fn trade(&mut self, symbol: &str, trade: &Trade<'_>, now: Instant) -> TradeOutcome {
+    pub(super) fn trade(&mut self, symbol: &str, trade: &AggregateTrade<'_>, now: Instant) -> TradeOutcome {
         let is_full = self.held >= HELD_MAX;
         let taken = self.tape(symbol, |followed| {
             followed.receive(now);
@@ -148,7 +148,7 @@ impl Market {
     }
 
     /// Handles a ticker; true if trades of the symbol are overdue.
-    pub(super) fn ticker(&mut self, ticker: &Ticker<'_>, now: Instant) -> (Vec<Publish>, bool) {
+    pub(super) fn ticker(&mut self, ticker: &DayTicker<'_>, now: Instant) -> (Vec<FeedPublication>, bool) {
         let Some(followed) = self.symbols.get_mut(&*ticker.symbol) else { return (Vec::new(), false) };
         followed.receive(now);
         let is_behind = followed.tape.compare(ticker.last_raw, now);
@@ -159,11 +159,11 @@ impl Market {
         }
         let payload = payload::ticker(ticker);
         followed.ticker.set(order, payload.clone());
-        (vec![Publish::Value { topic: topic(FeedData::Ticker, &ticker.symbol), payload }], is_behind)
+        (vec![FeedPublication::Value { topic: topic(FeedData::Ticker, &ticker.symbol), payload }], is_behind)
     }
 
     /// Handles a book.
-    pub(super) fn book(&mut self, book: &Book<'_>, received_ms: u64, now: Instant) -> Vec<Publish> {
+    pub(super) fn book(&mut self, book: &PartialBook<'_>, received_ms: u64, now: Instant) -> Vec<FeedPublication> {
         let Some(followed) = self.symbols.get_mut(&book.symbol) else { return Vec::new() };
         followed.receive(now);
         let order = (book.update_id, 0);
@@ -195,8 +195,9 @@ impl Market {
             for (kind, value) in followed.values() {
                 if value.is_overdue(stale_after, now) {
                     due.silent.push((symbol.clone(), kind));
-                    due.publish
-                        .extend(value.mark(None).map(|payload| Publish::Value { topic: topic(kind, symbol), payload }));
+                    due.publish.extend(
+                        value.mark(None).map(|payload| FeedPublication::Value { topic: topic(kind, symbol), payload }),
+                    );
                 }
             }
             due.is_suspect |= followed.becomes_suspect(self.suspect_after, now);
@@ -218,8 +219,8 @@ impl Market {
         symbol: &str,
         answer: Result<(Vec<TapeTrade>, bool), Instant>,
         now: Instant,
-    ) -> Vec<Publish> {
-        let filled = self.tape(symbol, |Followed { tape, .. }| {
+    ) -> Vec<FeedPublication> {
+        let filled = self.tape(symbol, |FollowedSymbol { tape, .. }| {
             let events = match answer {
                 Ok((trades, full)) => tape.filled(trades, full, now),
                 Err(ready) => tape.not_filled(ready, now),
@@ -230,12 +231,12 @@ impl Market {
     }
 
     /// Marks the last values of all symbols as stale.
-    pub(super) fn mark_all(&mut self) -> Vec<Publish> {
+    pub(super) fn mark_all(&mut self) -> Vec<FeedPublication> {
         self.symbols.iter_mut().flat_map(|(symbol, followed)| followed.mark(symbol, None)).collect()
     }
 
     /// Marks the last values of a symbol as stale, for the reason of its status at the exchange.
-    pub(super) fn mark(&mut self, symbol: &str, status: &str) -> Vec<Publish> {
+    pub(super) fn mark(&mut self, symbol: &str, status: &str) -> Vec<FeedPublication> {
         self.symbols.get_mut(symbol).map_or_else(Vec::new, |followed| followed.mark(symbol, Some(status)))
     }
 
@@ -260,19 +261,19 @@ impl Market {
     }
 }
 
-impl Followed {
+impl FollowedSymbol {
     fn receive(&mut self, now: Instant) {
         (self.is_received, self.silent_since, self.is_suspect) = (true, Some(now), false);
     }
 
-    fn values(&mut self) -> [(FeedData, &mut Value); 2] {
+    fn values(&mut self) -> [(FeedData, &mut NewestValue); 2] {
         [(FeedData::Ticker, &mut self.ticker), (FeedData::Orderbook, &mut self.book)]
     }
 
-    fn mark(&mut self, symbol: &str, status: Option<&str>) -> Vec<Publish> {
+    fn mark(&mut self, symbol: &str, status: Option<&str>) -> Vec<FeedPublication> {
         self.book_waits = false;
         let marked = self.values().into_iter().filter_map(|(kind, value)| Some((kind, value.mark(status)?)));
-        marked.map(|(kind, payload)| Publish::Value { topic: topic(kind, symbol), payload }).collect()
+        marked.map(|(kind, payload)| FeedPublication::Value { topic: topic(kind, symbol), payload }).collect()
     }
 
     /// True once per silence.
@@ -283,12 +284,12 @@ impl Followed {
         is_new
     }
 
-    fn due_book(&mut self, symbol: &str, now: Instant) -> Option<Publish> {
+    fn due_book(&mut self, symbol: &str, now: Instant) -> Option<FeedPublication> {
         if !self.book_waits || self.book_published.is_some_and(|at| now < at + BOOK_INTERVAL) {
             return None;
         }
         (self.book_waits, self.book_published) = (false, Some(now));
-        Some(Publish::Value { topic: topic(FeedData::Orderbook, symbol), payload: self.book.payload()? })
+        Some(FeedPublication::Value { topic: topic(FeedData::Orderbook, symbol), payload: self.book.payload()? })
     }
 }
 
@@ -302,10 +303,10 @@ pub(super) fn topic(kind: FeedData, symbol: &str) -> String {
     format!("{prefix}:{symbol}")
 }
 
-fn publications(symbol: &str, events: Vec<TapeEvent>) -> Vec<Publish> {
+fn publications(symbol: &str, events: Vec<TapeEvent>) -> Vec<FeedPublication> {
     let one = |event| match event {
-        TapeEvent::Trade(trade) => Publish::Trade { symbol: symbol.to_owned(), trade },
-        TapeEvent::Gap { from, to } => Publish::Gap { symbol: symbol.to_owned(), from, to },
+        TapeEvent::Trade(trade) => FeedPublication::Trade { symbol: symbol.to_owned(), trade },
+        TapeEvent::Gap { from, to } => FeedPublication::Gap { symbol: symbol.to_owned(), from, to },
     };
     events.into_iter().map(one).collect()
 }

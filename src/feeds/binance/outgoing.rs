@@ -14,10 +14,10 @@ use futures_util::{
     stream::FuturesUnordered,
 };
 
-use super::{super::lease::Held, payload};
+use super::{super::lease::FeedLease, payload};
 use crate::{
-    backplane::{Refusal, Turn},
-    metrics::{Door, Metrics},
+    backplane::{LeaseTurn, PublishRefusal},
+    metrics::{Metrics, PublicationSource},
     publisher::{MsgName, PublishFailure, PublishRequest, Publisher, PublisherName},
 };
 
@@ -33,14 +33,14 @@ const FEED: &str = "binance";
 
 /// A publication of a stream of trades: a trade, or a gap over a range of ids.
 #[derive(Clone, Debug)]
-struct Item {
+struct TradeItem {
     msg_id: String,
     payload: Bytes,
 }
 
 #[derive(Debug, Default)]
 struct Trades {
-    queue: VecDeque<Item>,
+    queue: VecDeque<TradeItem>,
     under_way: bool,
     /// After a failure one at a time, to keep the order even if a later one fails.
     careful: bool,
@@ -50,7 +50,7 @@ struct Trades {
 }
 
 #[derive(Debug, Default)]
-struct Value {
+struct QueuedValue {
     next: Option<Bytes>,
     under_way: bool,
     ready: Option<Instant>,
@@ -72,11 +72,11 @@ enum Done {
 }
 
 /// Everything that waits.
-pub(super) struct Outgoing {
+pub(super) struct FeedQueue {
     door: FeedDoor,
     metrics: Arc<Metrics>,
     trades: HashMap<String, Trades>,
-    values: HashMap<String, Value>,
+    values: HashMap<String, QueuedValue>,
     waiting: usize,
     under_way: FuturesUnordered<BoxFuture<'static, Done>>,
     /// Symbols and topics that may have something to publish now; the next sweep finds those that failed.
@@ -84,8 +84,8 @@ pub(super) struct Outgoing {
     touched_values: Vec<String>,
 }
 
-impl Outgoing {
-    pub(super) fn new(publisher: Publisher, held: Held, metrics: Arc<Metrics>) -> Self {
+impl FeedQueue {
+    pub(super) fn new(publisher: Publisher, held: FeedLease, metrics: Arc<Metrics>) -> Self {
         Self {
             door: FeedDoor { publisher, held, turn: None },
             metrics,
@@ -100,7 +100,7 @@ impl Outgoing {
 
     /// Queues a trade. One that does not fit is reported as missing.
     pub(super) fn trade(&mut self, symbol: &str, id: u64, payload: Bytes) {
-        self.push(symbol, (id, id), Item { msg_id: format!("a{id}"), payload });
+        self.push(symbol, (id, id), TradeItem { msg_id: format!("a{id}"), payload });
     }
 
     /// Queues the report of a gap, inclusive.
@@ -109,7 +109,7 @@ impl Outgoing {
         self.push(symbol, (from, to), gap(symbol, from, to));
     }
 
-    fn push(&mut self, symbol: &str, (from, to): (u64, u64), item: Item) {
+    fn push(&mut self, symbol: &str, (from, to): (u64, u64), item: TradeItem) {
         let is_full = self.waiting >= WAITING_MAX;
         let lane = self.trades.entry(symbol.to_owned()).or_default();
         if is_full || lane.queue.len() >= QUEUE_MAX {
@@ -146,14 +146,14 @@ impl Outgoing {
         }
     }
 
-    /// Makes the next [`Outgoing::hand_over`] check everything, because failed publications may be retried.
+    /// Makes the next [`FeedQueue::hand_over`] check everything, because failed publications may be retried.
     pub(super) fn sweep(&mut self) {
         self.touched_trades = self.trades.keys().cloned().collect();
         self.touched_values = self.values.keys().cloned().collect();
     }
 
     /// Publishes what may be published in this turn. Call it only with the lease.
-    pub(super) fn hand_over(&mut self, now: Instant, turn: Option<Turn>) {
+    pub(super) fn hand_over(&mut self, now: Instant, turn: Option<LeaseTurn>) {
         self.door.turn = turn;
         let is_ready = |ready: Option<Instant>| ready.is_none_or(|ready| ready <= now);
         for symbol in std::mem::take(&mut self.touched_trades) {
@@ -222,11 +222,11 @@ impl Outgoing {
 }
 
 /// The report of a gap, inclusive.
-fn gap(symbol: &str, from: u64, to: u64) -> Item {
-    Item { msg_id: format!("g{from}-{to}"), payload: payload::gap(symbol, from, to) }
+fn gap(symbol: &str, from: u64, to: u64) -> TradeItem {
+    TradeItem { msg_id: format!("g{from}-{to}"), payload: payload::gap(symbol, from, to) }
 }
 
-async fn publish_trades(door: FeedDoor, symbol: String, items: Vec<Item>) -> Done {
+async fn publish_trades(door: FeedDoor, symbol: String, items: Vec<TradeItem>) -> Done {
     let topic = format!("trades:{symbol}");
     let all: Vec<_> = items.into_iter().map(|item| door.publish(&topic, Some(&item.msg_id), item.payload)).collect();
     let results = join_all(all).await;
@@ -244,8 +244,8 @@ async fn publish_value(door: FeedDoor, topic: String, payload: Bytes) -> Done {
 #[derive(Clone)]
 struct FeedDoor {
     publisher: Publisher,
-    held: Held,
-    turn: Option<Turn>,
+    held: FeedLease,
+    turn: Option<LeaseTurn>,
 }
 
 impl FeedDoor {
@@ -258,7 +258,8 @@ impl FeedDoor {
     ) -> impl Future<Output = bool> + Send + use<> {
         // The exchange's id identifies the trade: one that was fetched later has a different payload.
         let name = |msg_id| MsgName { content: Some(b""), ..MsgName::new(msg_id, PublisherName::Feed(FEED)) };
-        let request = PublishRequest { channel, user: None, payload, msg: msg_id.map(name), door: Door::Feed };
+        let request =
+            PublishRequest { channel, user: None, payload, msg: msg_id.map(name), door: PublicationSource::Feed };
         let answer = self.publisher.publish_in_turn(request, self.turn);
         let held = self.held.clone();
         async move {
@@ -270,7 +271,7 @@ impl FeedDoor {
                     tracing::error!(%error, "the feed's own message was refused");
                     false
                 }
-                Err(PublishFailure::Refused(Refusal::Superseded { by })) => {
+                Err(PublishFailure::Refused(PublishRefusal::Superseded { by })) => {
                     held.superseded(by);
                     true
                 }

@@ -6,12 +6,12 @@ use bytes::Bytes;
 use serde::Deserialize;
 use tickgate_wire::time::Timestamp;
 
-use super::frame::{Book, Level, Ticker, Trade};
+use super::frame::{AggregateTrade, DayTicker, PartialBook, QuotedLevel};
 use crate::defect::{self, Defect};
 
 /// A `ticker`.
-pub(super) fn ticker(ticker: &Ticker<'_>) -> Bytes {
-    let Ticker { symbol, price, change, percent, high, low, volume, event_ms, .. } = ticker;
+pub(super) fn ticker(ticker: &DayTicker<'_>) -> Bytes {
+    let DayTicker { symbol, price, change, percent, high, low, volume, event_ms, .. } = ticker;
     let time = Timestamp::from_ms(*event_ms);
     format!(
         concat!(
@@ -24,12 +24,12 @@ pub(super) fn ticker(ticker: &Ticker<'_>) -> Bytes {
 }
 
 /// A `trade`. `backfilled`: it was fetched later.
-pub(super) fn trade(symbol: &str, trade: &Trade<'_>, backfilled: bool) -> Bytes {
+pub(super) fn trade(symbol: &str, trade: &AggregateTrade<'_>, backfilled: bool) -> Bytes {
     // The taker's side: if the buyer's order was in the book, the taker sold.
     let side = if trade.buyer_is_maker != defect::is(Defect::FeedSides) { "sell" } else { "buy" };
     let mark = if backfilled { r#","backfilled":true"# } else { "" };
     let time = Timestamp::from_ms(trade.time_ms);
-    let Trade { id, price, quantity, .. } = trade;
+    let AggregateTrade { id, price, quantity, .. } = trade;
     let price = through_float(price);
     format!(
         concat!(
@@ -50,7 +50,7 @@ fn through_float(price: &str) -> Cow<'_, str> {
 }
 
 /// An `orderbook`. The exchange gives no time for it: the timestamp is that of its arrival.
-pub(super) fn book(book: &Book<'_>, received_ms: u64) -> Bytes {
+pub(super) fn book(book: &PartialBook<'_>, received_ms: u64) -> Bytes {
     let mut text = format!(r#"{{"type":"orderbook","symbol":"{}","bids":["#, book.symbol);
     levels(&mut text, &book.bids);
     text.push_str(r#"],"asks":["#);
@@ -61,7 +61,7 @@ pub(super) fn book(book: &Book<'_>, received_ms: u64) -> Bytes {
     text.into()
 }
 
-fn levels(text: &mut String, levels: &[Level<'_>]) {
+fn levels(text: &mut String, levels: &[QuotedLevel<'_>]) {
     for (at, (price, quantity)) in levels.iter().enumerate() {
         let comma = if at == 0 { "" } else { "," };
         let _ = write!(text, r#"{comma}["{price}","{quantity}"]"#);
@@ -77,14 +77,14 @@ pub(super) fn gap(symbol: &str, from: u64, to: u64) -> Bytes {
 /// marked already, or is not an object.
 pub(super) fn stale(value: &[u8], symbol_status: Option<&str>) -> Option<Bytes> {
     #[derive(Deserialize)]
-    struct Standing<'a> {
+    struct StatusFields<'a> {
         #[serde(default)]
         stale: bool,
         #[serde(borrow, default)]
         symbol_status: Option<&'a str>,
     }
     let text = std::str::from_utf8(value).ok()?.trim_end();
-    let standing: Standing<'_> = serde_json::from_str(text).ok()?;
+    let standing: StatusFields<'_> = serde_json::from_str(text).ok()?;
     if standing.stale {
         // It keeps its first mark, unless there is more to add.
         let more = symbol_status.filter(|_| standing.symbol_status.is_none())?;
@@ -96,7 +96,7 @@ pub(super) fn stale(value: &[u8], symbol_status: Option<&str>) -> Option<Bytes> 
 
 /// The position of a stream of trades, from its newest entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Mark {
+pub(super) struct TradePosition {
     /// The newest trade that was published or given up.
     pub id: u64,
     /// When it was traded; 0 if the entry does not say.
@@ -104,16 +104,16 @@ pub(super) struct Mark {
 }
 
 /// Parses the newest entry of a stream of trades; `None` if no feed of this kind wrote it.
-pub(super) fn mark(entry: &[u8]) -> Option<Mark> {
+pub(super) fn mark(entry: &[u8]) -> Option<TradePosition> {
     #[derive(Deserialize)]
-    struct Entry {
+    struct TradeEntry {
         trade_id: Option<u64>,
         to: Option<u64>,
         timestamp: Option<Timestamp>,
     }
-    let entry: Entry = serde_json::from_slice(entry).ok()?;
+    let entry: TradeEntry = serde_json::from_slice(entry).ok()?;
     let id = entry.trade_id.or(entry.to)?;
-    Some(Mark { id, time_ms: entry.timestamp.map_or(0, Timestamp::ms) })
+    Some(TradePosition { id, time_ms: entry.timestamp.map_or(0, Timestamp::ms) })
 }
 
 #[cfg(test)]
@@ -135,8 +135,8 @@ mod tests {
     #[test]
     fn the_position_of_a_stream_is_its_newest_trade_or_gap() {
         let entry = br#"{"type":"trade","trade_id":7,"timestamp":"1970-01-01T00:00:01.000Z"}"#;
-        assert_eq!(mark(entry), Some(Mark { id: 7, time_ms: 1_000 }));
-        assert_eq!(mark(&gap("A", 3, 9)), Some(Mark { id: 9, time_ms: 0 }));
+        assert_eq!(mark(entry), Some(TradePosition { id: 7, time_ms: 1_000 }));
+        assert_eq!(mark(&gap("A", 3, 9)), Some(TradePosition { id: 9, time_ms: 0 }));
         assert_eq!(mark(br#"{"type":"trade","price":"1"}"#), None);
     }
 }

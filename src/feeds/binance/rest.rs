@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tickgate_client::http::{HttpRequest, Response};
 
-use super::{frame::Trade, listing::Listing, payload, recording::Recording, tape::TapeTrade};
+use super::{frame::AggregateTrade, listing::SymbolListing, payload, recording::Recording, tape::TapeTrade};
 
 /// Weight of a request for trades.
 pub(super) const TRADES_WEIGHT: u64 = 4;
@@ -21,8 +21,8 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The result of a request.
 #[derive(Debug)]
-pub(super) enum Answer {
-    Listing(Result<Listing, NotAnswered>),
+pub(super) enum RestResult {
+    Listing(Result<SymbolListing, NotAnswered>),
     Trades { symbol: String, answer: Result<(Vec<TapeTrade>, bool), NotAnswered> },
 }
 
@@ -39,28 +39,29 @@ pub(super) enum NotAnswered {
 }
 
 /// A response, with the weight that the exchange has counted.
-pub(super) type Counted = (Answer, Option<u64>);
+pub(super) type WeighedResponse = (RestResult, Option<u64>);
 
 /// The REST host, and the recorder of its responses.
 #[derive(Clone, Debug)]
-pub(super) struct Rest {
+pub(super) struct RestClient {
     pub base: String,
     pub recording: Option<Recording>,
 }
 
-impl Rest {
+impl RestClient {
     /// Requests the list of symbols.
-    pub(super) async fn listing(self) -> Counted {
+    pub(super) async fn listing(self) -> WeighedResponse {
         let path = "/api/v3/exchangeInfo?showPermissionSets=false";
         let request = self.get(path).timeout(LISTING_TIMEOUT).body_bytes_max(LISTING_BYTES_MAX);
         let (answer, weight) = self.ask(path, request).await;
-        let read =
-            |body: String| Listing::read(&body).ok_or_else(|| NotAnswered::Failed("not a list of symbols".into()));
-        (Answer::Listing(answer.and_then(read)), weight)
+        let read = |body: String| {
+            SymbolListing::read(&body).ok_or_else(|| NotAnswered::Failed("not a list of symbols".into()))
+        };
+        (RestResult::Listing(answer.and_then(read)), weight)
     }
 
     /// Requests trades starting at an id.
-    pub(super) async fn trades(self, symbol: String, from: u64) -> Counted {
+    pub(super) async fn trades(self, symbol: String, from: u64) -> WeighedResponse {
         let name = encoded(&symbol);
         let path = format!("/api/v3/aggTrades?symbol={name}&fromId={from}&limit={TRADES_MAX}");
         let request = self.get(&path).timeout(TIMEOUT);
@@ -69,7 +70,7 @@ impl Rest {
             read_trades(&symbol, &body).ok_or_else(|| NotAnswered::Failed("not a list of trades".into()))
         };
         let answer = answer.and_then(read);
-        (Answer::Trades { symbol, answer }, weight)
+        (RestResult::Trades { symbol, answer }, weight)
     }
 
     fn get(&self, path: &str) -> HttpRequest {
@@ -98,7 +99,7 @@ impl Rest {
 }
 
 pub(super) fn read_trades(symbol: &str, body: &str) -> Option<(Vec<TapeTrade>, bool)> {
-    let trades: Vec<Trade<'_>> = serde_json::from_str(body).ok()?;
+    let trades: Vec<AggregateTrade<'_>> = serde_json::from_str(body).ok()?;
     let is_full = trades.len() >= TRADES_MAX;
     let trades = trades.iter().filter(|trade| trade.is_sound());
     Some((trades.map(|trade| TapeTrade::new(trade, payload::trade(symbol, trade, true), true)).collect(), is_full))

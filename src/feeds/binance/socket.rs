@@ -17,7 +17,7 @@ use tokio_tungstenite::{
     tungstenite::{Error as SocketError, Message, Utf8Bytes, client::IntoClientRequest, protocol::WebSocketConfig},
 };
 
-use super::{ladder::Failure, recording::Recording};
+use super::{ladder::ConnectFailure, recording::Recording};
 use crate::metrics::Metrics;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -40,11 +40,11 @@ pub(super) enum SocketEvent {
     Binary,
     /// A ping, which was answered immediately.
     Ping,
-    Ended(Failure, String),
+    Ended(ConnectFailure, String),
 }
 
 /// The destination of a connection, and the receiver of its events.
-pub(super) struct Line {
+pub(super) struct ConnectionParts {
     pub id: u64,
     pub url: String,
     /// Index of the address, modulo the number of addresses.
@@ -58,11 +58,11 @@ pub(super) struct Line {
 /// When a message or a pong was last written.
 pub(super) type LastSent = Arc<Mutex<Option<Instant>>>;
 
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
-type End = (Failure, String);
+type ExchangeStream = WebSocketStream<MaybeTlsStream<TcpStream>>;
+type FailureReport = (ConnectFailure, String);
 
 /// Runs a connection until it ends, or until the sender of `messages` is dropped.
-pub(super) async fn run(line: Line, mut messages: mpsc::Receiver<String>) {
+pub(super) async fn run(line: ConnectionParts, mut messages: mpsc::Receiver<String>) {
     let opened = tokio::select! {
         opened = timeout(CONNECT_TIMEOUT, open(&line)) => opened,
         // Nothing is sent before it is open.
@@ -85,7 +85,11 @@ pub(super) async fn run(line: Line, mut messages: mpsc::Receiver<String>) {
 }
 
 /// `None` if the connection was closed on purpose.
-async fn serve(line: &Line, socket: &mut Socket, messages: &mut mpsc::Receiver<String>) -> Option<End> {
+async fn serve(
+    line: &ConnectionParts,
+    socket: &mut ExchangeStream,
+    messages: &mut mpsc::Receiver<String>,
+) -> Option<FailureReport> {
     loop {
         let frame = tokio::select! {
             message = messages.recv() => {
@@ -116,7 +120,7 @@ async fn serve(line: &Line, socket: &mut Socket, messages: &mut mpsc::Receiver<S
             }
             Some(Ok(Message::Close(frame))) => {
                 let is_rules = frame.as_ref().is_some_and(|frame| u16::from(frame.code) == POLICY_VIOLATION);
-                let failure = if is_rules { Failure::Rules } else { Failure::Ordinary };
+                let failure = if is_rules { ConnectFailure::Rules } else { ConnectFailure::Ordinary };
                 return Some((failure, frame.map_or_else(|| "closed".into(), |frame| format!("closed: {frame}"))));
             }
             Some(Ok(_)) => continue,
@@ -128,13 +132,13 @@ async fn serve(line: &Line, socket: &mut Socket, messages: &mut mpsc::Receiver<S
 }
 
 /// Never waits: what does not fit is dropped, and the ids reveal it.
-fn hand_on(line: &Line, event: SocketEvent) {
+fn hand_on(line: &ConnectionParts, event: SocketEvent) {
     if line.events.try_send((line.id, event)).is_err() {
         line.metrics.feed_frames_dropped_total.inc();
     }
 }
 
-async fn within(time: Duration, sent: impl Future<Output = Result<(), SocketError>>) -> Result<(), End> {
+async fn within(time: Duration, sent: impl Future<Output = Result<(), SocketError>>) -> Result<(), FailureReport> {
     match timeout(time, sent).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(ordinary(error)),
@@ -142,11 +146,11 @@ async fn within(time: Duration, sent: impl Future<Output = Result<(), SocketErro
     }
 }
 
-fn ordinary(why: impl std::fmt::Display) -> End {
-    (Failure::Ordinary, why.to_string())
+fn ordinary(why: impl std::fmt::Display) -> FailureReport {
+    (ConnectFailure::Ordinary, why.to_string())
 }
 
-async fn open(line: &Line) -> Result<Socket, End> {
+async fn open(line: &ConnectionParts) -> Result<ExchangeStream, FailureReport> {
     let request = line.url.as_str().into_client_request().map_err(ordinary)?;
     let uri = request.uri();
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
@@ -165,14 +169,14 @@ async fn open(line: &Line) -> Result<Socket, End> {
     opened.map(|(socket, _)| socket).map_err(|error| refusal(&error))
 }
 
-fn refusal(error: &SocketError) -> End {
+fn refusal(error: &SocketError) -> FailureReport {
     let SocketError::Http(response) = error else { return ordinary(error) };
     let status = response.status();
     let demanded = response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
     let failure = match status.as_u16() {
-        451 | 403 => Failure::Restricted,
-        429 | 418 => Failure::Limited(demanded.map_or(RETRY_AFTER, Duration::from_secs)),
-        _ => Failure::Ordinary,
+        451 | 403 => ConnectFailure::Restricted,
+        429 | 418 => ConnectFailure::Limited(demanded.map_or(RETRY_AFTER, Duration::from_secs)),
+        _ => ConnectFailure::Ordinary,
     };
     (failure, format!("refused with HTTP {status}"))
 }

@@ -53,7 +53,7 @@ impl Reason {
 
 /// The state of the feed over time.
 #[derive(Debug)]
-pub(super) struct Status {
+pub(super) struct FeedStatus {
     pub state: FeedState,
     pub reason: Option<Reason>,
     since_ms: u64,
@@ -73,7 +73,7 @@ pub(super) struct Names {
     pub refused: Vec<String>,
 }
 
-impl Status {
+impl FeedStatus {
     pub(super) const fn new(now: Instant, now_ms: u64) -> Self {
         let (state, reason) = (FeedState::Stale, Some(Reason::Starting));
         Self { state, reason, since_ms: now_ms, last_live: now, published: None, has_new_names: false }
@@ -135,7 +135,7 @@ impl Status {
 mod tests {
     use super::*;
 
-    fn next_message(status: &mut Status, now: Instant) -> Option<String> {
+    fn next_message(status: &mut FeedStatus, now: Instant) -> Option<String> {
         let message = status.due(&Names::default(), now, 5_000)?;
         let message: serde_json::Value = serde_json::from_slice(&message).unwrap();
         let reason = message["reason"].as_str().unwrap_or("-");
@@ -146,7 +146,7 @@ mod tests {
     fn the_state_is_published_at_each_change_and_every_ten_seconds() {
         let now = Instant::now();
         let at = |s| now + Duration::from_secs(s);
-        let mut status = Status::new(now, 1_000);
+        let mut status = FeedStatus::new(now, 1_000);
         assert_eq!(next_message(&mut status, now).unwrap(), "stale starting 1970-01-01T00:00:01.000Z");
         assert!(!status.update(false, Reason::Reconnecting, at(1), 1_500));
         assert_eq!(next_message(&mut status, at(1)), None, "still starting");
@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn new_names_are_published_within_a_second_and_not_more_often() {
         let now = Instant::now();
-        let mut status = Status::new(now, 0);
+        let mut status = FeedStatus::new(now, 0);
         assert!(next_message(&mut status, now).is_some());
         status.has_new_names();
         assert_eq!(next_message(&mut status, now + NAMES_INTERVAL / 2), None);
@@ -176,7 +176,7 @@ mod tests {
     #[test]
     fn a_permanent_refusal_is_down_at_once() {
         let now = Instant::now();
-        let mut status = Status::new(now, 0);
+        let mut status = FeedStatus::new(now, 0);
         assert!(status.update(false, Reason::Restricted, now, 1) && status.state == FeedState::Down);
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{frame::Trade, payload::Mark};
+use super::{frame::AggregateTrade, payload::TradePosition};
 use crate::defect::{self, Defect};
 
 /// Maximum number of trades of one symbol that wait behind a hole.
@@ -44,7 +44,7 @@ pub(super) struct TapeTrade {
 
 impl TapeTrade {
     /// A trade with its message.
-    pub(super) fn new(trade: &Trade<'_>, payload: Bytes, backfilled: bool) -> Self {
+    pub(super) fn new(trade: &AggregateTrade<'_>, payload: Bytes, backfilled: bool) -> Self {
         Self { id: trade.id, last_raw: trade.last_raw, time_ms: trade.time_ms, payload, backfilled }
     }
 }
@@ -70,17 +70,17 @@ pub(super) struct Tape {
     begun: bool,
     last: Option<u64>,
     /// Until a first trade arrives: the position at which this replica took over.
-    stored: Option<Mark>,
+    stored: Option<TradePosition>,
     /// The newest raw id seen.
     last_raw: Option<i64>,
     behind: Option<(Instant, i64)>,
-    hole: Option<Hole>,
+    hole: Option<TradeHole>,
     held: VecDeque<TapeTrade>,
     repeats: Option<Repeats>,
 }
 
 #[derive(Debug)]
-struct Hole {
+struct TradeHole {
     next: u64,
     /// The last missing id; `None` until a trade behind the hole arrives.
     to: Option<u64>,
@@ -104,7 +104,7 @@ struct Repeats {
 
 impl Tape {
     /// Sets the position of the published stream: arrivals wait until it is known.
-    pub(super) fn begin(&mut self, stored: Option<Mark>, now: Instant) -> Vec<TapeEvent> {
+    pub(super) fn begin(&mut self, stored: Option<TradePosition>, now: Instant) -> Vec<TapeEvent> {
         self.begun = true;
         self.stored = stored;
         self.last = stored.map(|mark| mark.id);
@@ -198,7 +198,7 @@ impl Tape {
             if trade.id - next > HOLE_MAX {
                 events.push(TapeEvent::Gap { from: next, to });
             } else {
-                self.hole = Some(Hole::new(next, Some(to), None, now));
+                self.hole = Some(TradeHole::new(next, Some(to), None, now));
                 self.held.push_back(trade);
                 return Arrived::New;
             }
@@ -225,7 +225,7 @@ impl Tape {
             return false;
         }
         self.behind = None;
-        self.hole = Some(Hole::new(last + 1, None, Some(raw), now));
+        self.hole = Some(TradeHole::new(last + 1, None, Some(raw), now));
         true
     }
 
@@ -322,7 +322,7 @@ impl Tape {
     }
 }
 
-impl Hole {
+impl TradeHole {
     const fn new(next: u64, to: Option<u64>, reaches_raw: Option<i64>, now: Instant) -> Self {
         Self { next, to, reaches_raw, opened: now, requested: None, ready: now, tries: 0, under_way: false }
     }
@@ -351,7 +351,7 @@ mod tests {
 
     fn at(last: u64) -> (Tape, Instant) {
         let (mut tape, now) = (Tape::default(), Instant::now());
-        assert!(tape.begin(Some(Mark { id: last, time_ms: 0 }), now).is_empty());
+        assert!(tape.begin(Some(TradePosition { id: last, time_ms: 0 }), now).is_empty());
         (tape, now)
     }
 
@@ -453,7 +453,7 @@ mod tests {
         for id in [7, 8, 11] {
             assert!(arrive(&mut tape, id, now).is_empty());
         }
-        assert_eq!(shown(&tape.begin(Some(Mark { id: 6, time_ms: 0 }), now)), ["7", "8"]);
+        assert_eq!(shown(&tape.begin(Some(TradePosition { id: 6, time_ms: 0 }), now)), ["7", "8"]);
         assert_eq!(tape.wanted(now), Some(9));
         assert_eq!(shown(&tape.filled(vec![trade(9), trade(10)], false, now)), ["9", "10", "11"]);
     }
@@ -468,7 +468,7 @@ mod tests {
     #[test]
     fn a_position_of_another_exchange_does_not_block_this_one() {
         let (mut tape, now) = (Tape::default(), Instant::now());
-        tape.begin(Some(Mark { id: 1_000, time_ms: 1_000 }), now);
+        tape.begin(Some(TradePosition { id: 1_000, time_ms: 1_000 }), now);
         let later = TapeTrade { time_ms: 1_000 + OTHER_EXCHANGE_MS + 1, ..trade(5) };
         assert_eq!(shown(&tape.arrive(later, now).1), ["5"]);
     }

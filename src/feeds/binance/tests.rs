@@ -8,10 +8,10 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    control::Control,
-    frame::{Frame, Trade, parse},
-    market::{Market, Publish, TradeOutcome},
-    payload::Mark,
+    control::StreamControl,
+    frame::{AggregateTrade, MarketFrame, parse},
+    market::{FeedPublication, FollowedSymbols, TradeOutcome},
+    payload::TradePosition,
 };
 use crate::metrics::FeedData;
 
@@ -43,14 +43,14 @@ fn vectors() -> HashMap<String, Value> {
     lines.map(read).map(|vector| (vector["name"].as_str().unwrap().to_owned(), vector)).collect()
 }
 
-fn shown(publish: &Publish) -> Value {
+fn shown(publish: &FeedPublication) -> Value {
     match publish {
-        Publish::Trade { symbol, trade } => {
+        FeedPublication::Trade { symbol, trade } => {
             let payload: Value = serde_json::from_slice(&trade.payload).unwrap();
             serde_json::json!({"topic": format!("trades:{symbol}"), "msg_id": format!("a{}", trade.id), "payload": payload})
         }
-        Publish::Gap { from, to, .. } => serde_json::json!({"gap": [from, to]}),
-        Publish::Value { topic, payload } => {
+        FeedPublication::Gap { from, to, .. } => serde_json::json!({"gap": [from, to]}),
+        FeedPublication::Value { topic, payload } => {
             let mut payload: Value = serde_json::from_slice(payload).unwrap();
             if payload["type"] == "orderbook" {
                 payload["timestamp"] = "<receive time>".into();
@@ -61,22 +61,22 @@ fn shown(publish: &Publish) -> Value {
 }
 
 /// The market's result for a frame.
-fn taken(market: &mut Market, frame: &str) -> Vec<Value> {
+fn taken(market: &mut FollowedSymbols, frame: &str) -> Vec<Value> {
     let now = Instant::now();
     let list = match parse(frame) {
-        Ok(Frame::Ticker(ticker)) => market.ticker(&ticker, now).0,
-        Ok(Frame::Trade { symbol, trade, .. }) => match market.trade(&symbol, &trade, now) {
+        Ok(MarketFrame::Ticker(ticker)) => market.ticker(&ticker, now).0,
+        Ok(MarketFrame::Trade { symbol, trade, .. }) => match market.trade(&symbol, &trade, now) {
             TradeOutcome::Taken(list) => list,
             TradeOutcome::Repeat | TradeOutcome::NotFollowed => Vec::new(),
         },
-        Ok(Frame::Book(book)) => market.book(&book, 0, now),
+        Ok(MarketFrame::Book(book)) => market.book(&book, 0, now),
         _ => Vec::new(),
     };
     list.iter().map(shown).collect()
 }
 
-fn market() -> Market {
-    let mut market = Market::new(SUSPECT_AFTER);
+fn market() -> FollowedSymbols {
+    let mut market = FollowedSymbols::new(SUSPECT_AFTER);
     let symbols = ["BTCUSDT", "NEWUSDT", "ETHUSDT"];
     market.follow(symbols.into_iter());
     symbols.iter().for_each(|symbol| drop(market.begin(symbol, None, Instant::now())));
@@ -135,17 +135,17 @@ fn a_hole_is_requested_and_reported_if_it_stays() {
 fn responses_refusals_and_announcements_are_parsed() {
     let vectors = vectors();
     let frame = |name: &str| vectors[name]["frame"].as_str().unwrap().to_owned();
-    assert!(matches!(parse(&frame("ack")), Ok(Frame::Answer { id: 7, list: None })));
+    assert!(matches!(parse(&frame("ack")), Ok(MarketFrame::Answer { id: 7, list: None })));
     assert!(
-        matches!(parse(&frame("list")), Ok(Frame::Answer { id: 8, list: Some(list) }) if list == ["btcusdt@aggTrade"])
+        matches!(parse(&frame("list")), Ok(MarketFrame::Answer { id: 8, list: Some(list) }) if list == ["btcusdt@aggTrade"])
     );
     for (name, id, code) in [("error_nested", Some(9), 2), ("error_flat", Some(9), 2), ("error_no_id", None, 3)] {
-        assert_eq!(parse(&frame(name)), Ok(Frame::Refused { id, code }), "{name}");
+        assert_eq!(parse(&frame(name)), Ok(MarketFrame::Refused { id, code }), "{name}");
     }
     for name in ["server_shutdown_raw", "server_shutdown_combined"] {
-        assert_eq!(parse(&frame(name)), Ok(Frame::Shutdown), "{name}");
+        assert_eq!(parse(&frame(name)), Ok(MarketFrame::Shutdown), "{name}");
     }
-    assert!(!Control::default().answered(999, None));
+    assert!(!StreamControl::default().answered(999, None));
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn last_values_are_marked_when_data_stops_and_the_same_book_is_published_afterwa
     let marked = market.mark_all();
     assert_eq!(shown(&marked[0])["payload"]["stale"], true);
     assert!(market.stale().contains(&"BTCUSDT".to_owned()));
-    let Ok(Frame::Book(book)) = parse(frame) else { panic!() };
+    let Ok(MarketFrame::Book(book)) = parse(frame) else { panic!() };
     assert_eq!(market.book(&book, 0, Instant::now() + Duration::from_secs(1)).len(), 1);
 }
 
@@ -191,10 +191,10 @@ fn a_silent_symbol_is_suspected_once() {
 
 #[test]
 fn waiting_trades_are_bounded_over_all_symbols() {
-    let mut market = Market::new(SUSPECT_AFTER);
+    let mut market = FollowedSymbols::new(SUSPECT_AFTER);
     let symbols: Vec<String> = (0..12).map(|number| format!("SIM{number}USDT")).collect();
     market.follow(symbols.iter().map(String::as_str));
-    let trade = |id| Trade {
+    let trade = |id| AggregateTrade {
         id,
         price: "1.0".into(),
         quantity: "1.0".into(),
@@ -204,7 +204,7 @@ fn waiting_trades_are_bounded_over_all_symbols() {
     };
     let now = Instant::now();
     for symbol in &symbols {
-        market.begin(symbol, Some(Mark { id: 1, time_ms: 0 }), now);
+        market.begin(symbol, Some(TradePosition { id: 1, time_ms: 0 }), now);
         for id in 5..9_900 {
             market.trade(symbol, &trade(id), now);
         }
@@ -217,10 +217,10 @@ fn waiting_trades_are_bounded_over_all_symbols() {
 fn a_clock_jump_does_not_change_the_order() {
     let (vectors, mut market, now) = (vectors(), market(), Instant::now());
     let frame = vectors["depth20"]["frame"].as_str().unwrap();
-    let Ok(Frame::Book(book)) = parse(frame) else { panic!() };
+    let Ok(MarketFrame::Book(book)) = parse(frame) else { panic!() };
     assert_eq!(market.book(&book, 1_790_000_000_000, now).len(), 1);
     let next = frame.replace(&book.update_id.to_string(), &(book.update_id + 1).to_string());
-    let Ok(Frame::Book(book)) = parse(&next) else { panic!() };
+    let Ok(MarketFrame::Book(book)) = parse(&next) else { panic!() };
     let an_hour_earlier = 1_789_996_400_000;
     assert_eq!(market.book(&book, an_hour_earlier, now + Duration::from_secs(1)).len(), 1);
     assert!(market.stale().iter().all(|symbol| symbol != "BTCUSDT"));

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use super::{
-    frame::{self, Frame},
-    listing::Listing,
+    frame::{self, MarketFrame},
+    listing::SymbolListing,
     market::topic,
     payload, rest,
 };
@@ -16,12 +16,16 @@ use crate::metrics::{BadFrame, FeedData};
 /// Why the frame is unusable.
 pub fn messages(text: &str) -> Result<Option<(String, Bytes)>, BadFrame> {
     Ok(match frame::parse(text)? {
-        Frame::Ticker(ticker) => Some((topic(FeedData::Ticker, &ticker.symbol), payload::ticker(&ticker))),
-        Frame::Trade { symbol, trade, .. } => {
+        MarketFrame::Ticker(ticker) => Some((topic(FeedData::Ticker, &ticker.symbol), payload::ticker(&ticker))),
+        MarketFrame::Trade { symbol, trade, .. } => {
             Some((topic(FeedData::Trade, &symbol), payload::trade(&symbol, &trade, false)))
         }
-        Frame::Book(book) => Some((topic(FeedData::Orderbook, &book.symbol), payload::book(&book, 0))),
-        Frame::Untraded { .. } | Frame::Answer { .. } | Frame::Refused { .. } | Frame::Shutdown | Frame::Other => None,
+        MarketFrame::Book(book) => Some((topic(FeedData::Orderbook, &book.symbol), payload::book(&book, 0))),
+        MarketFrame::Untraded { .. }
+        | MarketFrame::Answer { .. }
+        | MarketFrame::Refused { .. }
+        | MarketFrame::Shutdown
+        | MarketFrame::Other => None,
     })
 }
 
@@ -41,5 +45,5 @@ pub fn trades(symbol: &str, body: &str) -> Option<Vec<Bytes>> {
 /// How many symbols of a list cannot be followed; `None` if it is invalid.
 #[must_use]
 pub fn skipped(body: &str) -> Option<usize> {
-    Listing::read(body).map(|listing| listing.skipped)
+    SymbolListing::read(body).map(|listing| listing.skipped)
 }

@@ -13,7 +13,7 @@ const RANK_TIME: Duration = Duration::from_secs(3);
 
 /// The newest value of one kind.
 #[derive(Debug, Default)]
-pub(super) struct Value {
+pub(super) struct NewestValue {
     order: Option<(u64, u64)>,
     payload: Option<Bytes>,
     /// The last value was marked as stale: an equal value counts as new.
@@ -23,7 +23,7 @@ pub(super) struct Value {
     expected: Option<Instant>,
 }
 
-impl Value {
+impl NewestValue {
     /// Handles an arrival; true if it is newer than the last one.
     pub(super) fn receive(&mut self, order: (u64, u64), now: Instant) -> bool {
         let is_old = self.received.is_none_or(|received| now >= received + RANK_TIME);
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn newer_values_replace_older_ones_and_a_marked_one_is_replaced_by_its_equal() {
-        let (mut newest, now) = (Value::default(), Instant::now());
+        let (mut newest, now) = (NewestValue::default(), Instant::now());
         assert!(newest.receive((5, 0), now));
         newest.set((5, 0), value());
         assert!(!newest.receive((5, 0), now) && !newest.receive((4, 9), now));
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn restarted_numbering_is_followed_when_the_last_value_is_old() {
-        let (mut newest, now) = (Value::default(), Instant::now());
+        let (mut newest, now) = (NewestValue::default(), Instant::now());
         assert!(newest.receive((1_000, 0), now));
         newest.set((1_000, 0), value());
         assert!(!newest.receive((7, 0), now + RANK_TIME / 2));
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn an_expected_value_is_overdue_once_per_period() {
-        let (mut newest, now, stale_after) = (Value::default(), Instant::now(), Duration::from_secs(5));
+        let (mut newest, now, stale_after) = (NewestValue::default(), Instant::now(), Duration::from_secs(5));
         newest.expect(now);
         newest.expect(now + Duration::from_secs(4));
         assert!(!newest.is_overdue(stale_after, now + Duration::from_secs(4)));

@@ -1,9 +1,9 @@
 //! An order book around a price. Never crossed: the best bid is below the price, the best ask above it.
 
-use super::{decimal::Decimal, random::Random};
+use super::{decimal::Decimal, random::SeededRandom};
 
 /// Price and quantity of one level.
-pub(super) type Level = [Decimal; 2];
+pub(super) type BookLevel = [Decimal; 2];
 
 const LEVELS: usize = 10;
 
@@ -15,7 +15,13 @@ pub(super) enum Side {
 }
 
 /// One side, best level first. Levels are up to `step` ticks apart; bids end before the price reaches zero.
-pub(super) fn side(side: Side, price: Decimal, step: i64, quantity_places: u32, random: &mut Random) -> Vec<Level> {
+pub(super) fn side(
+    side: Side,
+    price: Decimal,
+    step: i64,
+    quantity_places: u32,
+    random: &mut SeededRandom,
+) -> Vec<BookLevel> {
     let mut units = price.units;
     let mut levels = Vec::with_capacity(LEVELS);
     for depth in 0..LEVELS as i64 {

@@ -6,9 +6,9 @@ use serde::Serialize;
 use tickgate_wire::{model::Topic, time::Timestamp};
 
 use super::{
-    book::{self, Level, Side},
+    book::{self, BookLevel, Side},
     decimal::Decimal,
-    random::Random,
+    random::SeededRandom,
 };
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
@@ -33,10 +33,10 @@ const USUAL_PRICES: [(&str, i64, u32); 8] = [
 
 /// A symbol and the state of its walk.
 #[derive(Debug)]
-pub(super) struct Instrument {
+pub(super) struct SyntheticInstrument {
     symbol: String,
-    topics: Topics,
-    random: Random,
+    topics: InstrumentTopics,
+    random: SeededRandom,
     places: u32,
     usual: i64,
     price: i64,
@@ -44,7 +44,7 @@ pub(super) struct Instrument {
 }
 
 #[derive(Debug)]
-struct Topics {
+struct InstrumentTopics {
     ticker: Topic,
     trades: Topic,
     orderbook: Topic,
@@ -62,7 +62,7 @@ struct Day {
 }
 
 #[derive(Serialize)]
-struct Ticker<'a> {
+struct TickerPayload<'a> {
     r#type: &'static str,
     symbol: &'a str,
     price: Decimal,
@@ -75,7 +75,7 @@ struct Ticker<'a> {
 }
 
 #[derive(Serialize)]
-struct Trade<'a> {
+struct TradePayload<'a> {
     r#type: &'static str,
     symbol: &'a str,
     price: Decimal,
@@ -88,19 +88,23 @@ struct Trade<'a> {
 struct OrderBook<'a> {
     r#type: &'static str,
     symbol: &'a str,
-    bids: Vec<Level>,
-    asks: Vec<Level>,
+    bids: Vec<BookLevel>,
+    asks: Vec<BookLevel>,
     timestamp: &'a str,
 }
 
-impl Instrument {
+impl SyntheticInstrument {
     pub(super) fn new(seed: u64, symbol: &str) -> Self {
         let known = USUAL_PRICES.iter().find(|(name, ..)| *name == symbol);
         let (usual, places) = known.map_or((10_000, 2), |(_, ticks, places)| (*ticks, *places));
         let topic = |prefix| Topic::from_wire(&format!("{prefix}:{symbol}"));
         Self {
-            topics: Topics { ticker: topic("ticker"), trades: topic("trades"), orderbook: topic("orderbook") },
-            random: Random::new(seed, symbol),
+            topics: InstrumentTopics {
+                ticker: topic("ticker"),
+                trades: topic("trades"),
+                orderbook: topic("orderbook"),
+            },
+            random: SeededRandom::new(seed, symbol),
             symbol: symbol.into(),
             places,
             usual,
@@ -140,7 +144,7 @@ impl Instrument {
     fn trade(&mut self, timestamp: &str) -> Bytes {
         let quantity = self.random.between(1, 2 * 10_i64.pow(QUANTITY_PLACES));
         self.day.volume = self.day.volume.saturating_add(quantity);
-        json(&Trade {
+        json(&TradePayload {
             r#type: "trade",
             symbol: &self.symbol,
             price: self.price_of(self.price),
@@ -152,7 +156,7 @@ impl Instrument {
 
     fn ticker(&self, timestamp: &str) -> Bytes {
         let change = self.price - self.day.open;
-        json(&Ticker {
+        json(&TickerPayload {
             r#type: "ticker",
             symbol: &self.symbol,
             price: self.price_of(self.price),

@@ -2,9 +2,9 @@
 
 /// A sequence determined by its seed.
 #[derive(Clone, Debug)]
-pub(super) struct Random(u64);
+pub(super) struct SeededRandom(u64);
 
-impl Random {
+impl SeededRandom {
     /// The sequence of `name` under `seed`.
     pub(super) fn new(seed: u64, name: &str) -> Self {
         let hash = |state: u64, byte: u8| (state ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);

@@ -5,13 +5,13 @@ use crate::metrics;
 impl Close {
     /// A close without a reconnect delay.
     #[must_use]
-    pub fn new(code: u16, reason: impl Into<String>, cause: metrics::Disconnect) -> Self {
+    pub fn new(code: u16, reason: impl Into<String>, cause: metrics::DisconnectReason) -> Self {
         Self { code, reason: reason.into(), after_ms: None, cause }
     }
 
     /// A close that the server did not initiate.
     #[must_use]
-    pub fn none(cause: metrics::Disconnect) -> Self {
+    pub fn none(cause: metrics::DisconnectReason) -> Self {
         Self::new(0, "", cause)
     }
 }
@@ -34,5 +34,5 @@ pub struct Close {
     /// The delay after which the client may reconnect.
     pub after_ms: Option<u64>,
     /// The metric label of the disconnect.
-    pub cause: metrics::Disconnect,
+    pub cause: metrics::DisconnectReason,
 }

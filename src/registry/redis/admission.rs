@@ -17,7 +17,7 @@ use super::{
     times::millis,
 };
 use crate::{
-    redis_link::{Failure, RedisCommand},
+    redis_link::{RedisCommand, RedisFailure},
     registry::{Admission, Revoked, Unavailable, Verdict, superseded},
 };
 
@@ -65,7 +65,7 @@ impl From<NotSealed> for Unavailable {
 
 impl Inner {
     /// Counts the session against its user's limit on all replicas.
-    async fn admit(&self, admission: &Admission) -> Result<Verdict, Failure> {
+    async fn admit(&self, admission: &Admission) -> Result<Verdict, RedisFailure> {
         let Admission { user, session, .. } = admission;
         let (keys, times, stamp) = (self.keys(), &self.lifetimes, self.stamp());
         let apart = admission.apart.as_deref();
@@ -84,7 +84,7 @@ impl Inner {
             .arg(self.waiting_since().map(|since| since.to_string()).unwrap_or_default());
         let mut doubt = Doubt { inner: self, admission, stamp, ended: false };
         let (link, script) = (self.topology.at(user.as_str()), &self.scripts.admit);
-        let answer: Result<Answer, Failure> = run_for(RedisCommand::Admit, link, script, &call).await;
+        let answer: Result<Answer, RedisFailure> = run_for(RedisCommand::Admit, link, script, &call).await;
         doubt.ended = answer.as_ref().err().is_none_or(|failure| !failure.in_doubt());
         let answer = answer?;
         let (verdict, connections, evicted, replaced, stamp) = answer;

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     clock,
-    redis_link::{Failure, RedisCommand, RedisLink},
+    redis_link::{RedisCommand, RedisFailure, RedisLink},
     registry::{Places, revocations::Revocation, standings::Standing},
 };
 
@@ -46,21 +46,21 @@ pub(super) fn call(script: &Script, keys: &[&str]) -> Cmd {
 }
 
 /// Runs one command on the link's command connection.
-pub(super) async fn ask<T: FromRedisValue>(link: &RedisLink, cmd: &Cmd) -> Result<T, Failure> {
+pub(super) async fn ask<T: FromRedisValue>(link: &RedisLink, cmd: &Cmd) -> Result<T, RedisFailure> {
     let mut commands = link.command()?;
     let _timer = link.time(RedisCommand::Registry);
     cmd.query_async(&mut commands).await.map_err(|error| failed(link, &error))
 }
 
 /// Runs a pipeline on the link's command connection.
-pub(super) async fn ask_all<T: FromRedisValue>(link: &RedisLink, pipeline: &Pipeline) -> Result<T, Failure> {
+pub(super) async fn ask_all<T: FromRedisValue>(link: &RedisLink, pipeline: &Pipeline) -> Result<T, RedisFailure> {
     let mut commands = link.command()?;
     let _timer = link.time(RedisCommand::Registry);
     pipeline.query_async(&mut commands).await.map_err(|error| failed(link, &error))
 }
 
 /// Runs a pipeline and ignores its responses.
-pub(super) async fn tell_all(link: &RedisLink, pipeline: &Pipeline) -> Result<(), Failure> {
+pub(super) async fn tell_all(link: &RedisLink, pipeline: &Pipeline) -> Result<(), RedisFailure> {
     if pipeline.is_empty() {
         return Ok(());
     }
@@ -68,7 +68,7 @@ pub(super) async fn tell_all(link: &RedisLink, pipeline: &Pipeline) -> Result<()
 }
 
 /// Runs one call of a script, loading it first if Redis lost it.
-pub(super) async fn run<T: FromRedisValue>(link: &RedisLink, script: &Script, call: &Cmd) -> Result<T, Failure> {
+pub(super) async fn run<T: FromRedisValue>(link: &RedisLink, script: &Script, call: &Cmd) -> Result<T, RedisFailure> {
     run_for(RedisCommand::Registry, link, script, call).await
 }
 
@@ -78,11 +78,11 @@ pub(super) async fn run_for<T: FromRedisValue>(
     link: &RedisLink,
     script: &Script,
     call: &Cmd,
-) -> Result<T, Failure> {
+) -> Result<T, RedisFailure> {
     let mut commands = link.command()?;
     let _timer = link.time(kind);
     let mut answer = call.query_async(&mut commands).await;
-    if answer.as_ref().is_err_and(|error| Failure::of(error).is_no_script()) {
+    if answer.as_ref().is_err_and(|error| RedisFailure::of(error).is_no_script()) {
         script.load_async(&mut commands).await.map_err(|error| failed(link, &error))?;
         answer = call.query_async(&mut commands).await;
     }
@@ -90,8 +90,8 @@ pub(super) async fn run_for<T: FromRedisValue>(
 }
 
 /// Classifies a failure and reports it to the link.
-pub(super) fn failed(link: &RedisLink, error: &RedisError) -> Failure {
-    let failure = Failure::of(error);
+pub(super) fn failed(link: &RedisLink, error: &RedisError) -> RedisFailure {
+    let failure = RedisFailure::of(error);
     link.report(&failure);
     failure
 }

@@ -17,7 +17,7 @@ use super::{
     times::millis,
 };
 use crate::{
-    redis_link::Failure,
+    redis_link::RedisFailure,
     registry::{Carried, Control, Unavailable, superseded},
 };
 
@@ -57,7 +57,7 @@ impl Inner {
     /// The stamp of a message that is sent now: after all opened connections on all replicas, because stamps are never
     /// ahead of Redis's clock.
     pub(super) async fn place_in_order(&self) -> u64 {
-        let time: Result<(u64, u64), Failure> = ask(self.replicas_link(), &redis::cmd("TIME")).await;
+        let time: Result<(u64, u64), RedisFailure> = ask(self.replicas_link(), &redis::cmd("TIME")).await;
         if let Ok((seconds, micros)) = time {
             self.clock.saw(seconds * 1_000_000 + micros);
         }
@@ -88,7 +88,7 @@ impl Inner {
         pipeline.cmd("PEXPIRE").arg(self.keys().controls()).arg(millis(KEPT));
         pipeline.cmd("PUBLISH").arg(channel).arg(message.encode());
         pipeline.ignore_errors();
-        let answers: Result<Vec<RedisResult<Value>>, Failure> = ask_all(link, &pipeline).await;
+        let answers: Result<Vec<RedisResult<Value>>, RedisFailure> = ask_all(link, &pipeline).await;
         match answers {
             Ok(answers) => {
                 let mut outcomes = answers
@@ -165,7 +165,7 @@ pub(super) struct Kept {
 }
 
 /// Reads the stored messages.
-pub(super) async fn kept(inner: &Inner) -> Result<Kept, Failure> {
+pub(super) async fn kept(inner: &Inner) -> Result<Kept, RedisFailure> {
     let (mut kept, mut after) = (Kept::default(), "-".to_owned());
     loop {
         let mut range = redis::cmd("XRANGE");

@@ -65,7 +65,7 @@ use self::{
 use super::{Local, Unavailable, revocations::Revocations, standings::Standings};
 use crate::{
     clock,
-    redis_link::{Failure, Keys, RedisLink, Topology},
+    redis_link::{Keys, RedisFailure, RedisLink, Topology},
     tasks::Tasks,
 };
 
@@ -106,8 +106,8 @@ struct Inner {
     left: AtomicBool,
 }
 
-impl From<Failure> for Unavailable {
-    fn from(failure: Failure) -> Self {
+impl From<RedisFailure> for Unavailable {
+    fn from(failure: RedisFailure) -> Self {
         Self(failure.to_string().into())
     }
 }
@@ -179,7 +179,7 @@ impl Redis {
         let inner = &*self.0;
         let flushed = timeout(FLUSH_TIMEOUT, inner.flush()).await;
         inner.left.store(true, Ordering::Release);
-        flushed.map_err(|_| Failure::TimedOut)?;
+        flushed.map_err(|_| RedisFailure::TimedOut)?;
         Ok(replica::end_all(inner).await?)
     }
 }

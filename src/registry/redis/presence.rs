@@ -28,7 +28,7 @@ use super::{
     message::{ChannelMessage, PresenceAnswer, PresenceQuestion},
 };
 use crate::{
-    redis_link::Failure,
+    redis_link::RedisFailure,
     registry::{Presence, Unavailable, presence::Audience},
     tasks::Stop,
 };
@@ -105,10 +105,10 @@ impl Questions {
     }
 
     /// The result of all replicas for a topic.
-    async fn ask(&self, topic: &Topic) -> Result<Presence, Failure> {
+    async fn ask(&self, topic: &Topic) -> Result<Presence, RedisFailure> {
         let (answer, answered) = oneshot::channel();
-        self.to_ask.try_send(Wanted { topic: topic.clone(), answer }).map_err(|_| Failure::PoolWait)?;
-        answered.await.map_err(|_| Failure::Closed)
+        self.to_ask.try_send(Wanted { topic: topic.clone(), answer }).map_err(|_| RedisFailure::PoolWait)?;
+        answered.await.map_err(|_| RedisFailure::Closed)
     }
 }
 
@@ -152,7 +152,7 @@ impl Redis {
             return Ok(presence);
         }
         let answers = tokio::time::timeout(ANSWER_TIMEOUT, inner.questions.ask(topic));
-        let presence = answers.await.map_err(|_| Failure::TimedOut)??;
+        let presence = answers.await.map_err(|_| RedisFailure::TimedOut)??;
         *kept = Some((Instant::now(), presence));
         Ok(presence)
     }
@@ -195,7 +195,7 @@ async fn ask(inner: &Inner, batch: Vec<Wanted>) {
     }
 }
 
-async fn answers(inner: &Inner, topics: Vec<String>, count: usize) -> Result<Vec<Audience>, Failure> {
+async fn answers(inner: &Inner, topics: Vec<String>, count: usize) -> Result<Vec<Audience>, RedisFailure> {
     let number = inner.questions.next.fetch_add(1, Ordering::Relaxed);
     let (sender, mut answers) = mpsc::channel(ANSWERS_MAX);
     inner.questions.waiting.lock().insert(number, sender);
@@ -207,7 +207,7 @@ async fn answers(inner: &Inner, topics: Vec<String>, count: usize) -> Result<Vec
     let listeners: usize = commands::ask(inner.control_link(), &publish).await?;
     let mut all = vec![Audience::default(); count];
     for _ in 0..listeners {
-        let one = answers.recv().await.ok_or(Failure::Closed)?;
+        let one = answers.recv().await.ok_or(RedisFailure::Closed)?;
         all.iter_mut().zip(&one).for_each(|(all, one)| all.merge(one));
     }
     Ok(all)

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     defect::{self, Defect},
-    redis_link::{Failure, RedisLink},
+    redis_link::{RedisFailure, RedisLink},
     registry::{ClusterFigures, Places},
     tasks::Stop,
 };
@@ -74,7 +74,7 @@ pub(super) async fn beat(inner: Arc<Inner>, mut stop: Stop) {
 }
 
 /// The replicas with a valid lease, and their statistics.
-pub(super) async fn cluster(inner: &Inner) -> Result<ClusterFigures, Failure> {
+pub(super) async fn cluster(inner: &Inner) -> Result<ClusterFigures, RedisFailure> {
     let call = call(&inner.scripts.cluster, &[&inner.keys().replicas(), &inner.keys().replica_figures()]);
     let found: Vec<(String, String)> = run(inner.replicas_link(), &inner.scripts.cluster, &call).await?;
     let parse = |(replica, figures): &(String, String)| {
@@ -85,7 +85,7 @@ pub(super) async fn cluster(inner: &Inner) -> Result<ClusterFigures, Failure> {
 
 /// Takes or renews a named lease. Returns the number of its turn, which exceeds `above`; `None` while another replica
 /// holds it.
-pub(super) async fn hold(inner: &Inner, name: &str, ttl: Duration, above: u64) -> Result<Option<u64>, Failure> {
+pub(super) async fn hold(inner: &Inner, name: &str, ttl: Duration, above: u64) -> Result<Option<u64>, RedisFailure> {
     let mut hold = call(&inner.scripts.hold, &[&inner.keys().lease(name)]);
     hold.arg(inner.local.replica.as_str()).arg(millis(ttl)).arg(above);
     run(inner.topology.at(name), &inner.scripts.hold, &hold).await
@@ -98,13 +98,13 @@ pub(super) async fn want(
     names: &[String],
     ttl: Duration,
     read: bool,
-) -> Result<Vec<String>, Failure> {
+) -> Result<Vec<String>, RedisFailure> {
     let mut want = call(&inner.scripts.want, &[&inner.keys().wanted(feed)]);
     want.arg(millis(ttl)).arg(u8::from(read)).arg(names);
     run(inner.topology.at(feed), &inner.scripts.want, &want).await
 }
 
-async fn release(inner: &Inner, name: &str) -> Result<(), Failure> {
+async fn release(inner: &Inner, name: &str) -> Result<(), RedisFailure> {
     let mut release = call(&inner.scripts.release, &[&inner.keys().lease(name)]);
     release.arg(inner.local.replica.as_str());
     let _: Value = run(inner.topology.at(name), &inner.scripts.release, &release).await?;
@@ -112,7 +112,7 @@ async fn release(inner: &Inner, name: &str) -> Result<(), Failure> {
 }
 
 /// Removes everything of this replica from Redis, except the records of its sessions.
-pub(super) async fn end_all(inner: &Inner) -> Result<(), Failure> {
+pub(super) async fn end_all(inner: &Inner) -> Result<(), RedisFailure> {
     let own = &inner.local.replica;
     for (shard, link) in inner.topology.links().iter().enumerate() {
         let part = Part::new(inner.topology.placement(), shard);
@@ -138,7 +138,7 @@ pub(super) async fn end_all(inner: &Inner) -> Result<(), Failure> {
 }
 
 /// Removes a replica; `how`: "now" to remove it although its lease is valid.
-async fn bury(inner: &Inner, replica: &ReplicaId, how: &str) -> Result<(), Failure> {
+async fn bury(inner: &Inner, replica: &ReplicaId, how: &str) -> Result<(), RedisFailure> {
     let mut bury = call(&inner.scripts.bury, &[&inner.keys().replicas(), &inner.keys().replica_figures()]);
     bury.arg(replica.as_str()).arg(how);
     let _: Value = run(inner.replicas_link(), &inner.scripts.bury, &bury).await?;
@@ -151,7 +151,7 @@ struct Renewal {
     ended: Vec<ReplicaId>,
 }
 
-async fn renew(inner: &Inner) -> Result<Renewal, Failure> {
+async fn renew(inner: &Inner) -> Result<Renewal, RedisFailure> {
     let figures = serde_json::to_string(&(inner.local.figures)()).unwrap_or_default();
     let times = &inner.lifetimes;
     let mut renewal = call(&inner.scripts.replica, &[&inner.keys().replicas(), &inner.keys().replica_figures()]);
@@ -184,7 +184,7 @@ async fn sweep_logged(inner: &Inner, replica: &ReplicaId) {
 }
 
 /// Removes the sessions of an ended replica from their users' sets. `None` while another replica does.
-async fn sweep(inner: &Inner, replica: &ReplicaId) -> Result<Option<usize>, Failure> {
+async fn sweep(inner: &Inner, replica: &ReplicaId) -> Result<Option<usize>, RedisFailure> {
     let name = format!("sweep:{replica}");
     if hold(inner, &name, SWEEP_TTL, 0).await?.is_none() {
         return Ok(None);
@@ -208,7 +208,7 @@ async fn sweep(inner: &Inner, replica: &ReplicaId) -> Result<Option<usize>, Fail
 }
 
 /// Sweeps one shard. Returns the number of sessions, and whether nothing is left there.
-async fn sweep_shard(inner: &Inner, link: &RedisLink, replica: &ReplicaId) -> Result<(usize, bool), Failure> {
+async fn sweep_shard(inner: &Inner, link: &RedisLink, replica: &ReplicaId) -> Result<(usize, bool), RedisFailure> {
     let (index, swept) = (inner.keys().replica_sessions(replica), inner.keys().replica_swept(replica));
     let mut sweep = Sweep::new(replica.clone());
     loop {
@@ -235,7 +235,7 @@ async fn sweep_shard(inner: &Inner, link: &RedisLink, replica: &ReplicaId) -> Re
 }
 
 /// Removes leases from the sets of their users on that shard.
-async fn remove(inner: &Inner, link: &RedisLink, leases: &[(Places, String)]) -> Result<(), Failure> {
+async fn remove(inner: &Inner, link: &RedisLink, leases: &[(Places, String)]) -> Result<(), RedisFailure> {
     let mut pipeline = Pipeline::new();
     for (places, member) in leases {
         pipeline

@@ -16,7 +16,7 @@ use super::{
     replica::cluster,
 };
 use crate::{
-    redis_link::{Failure, Pooled, RedisLink},
+    redis_link::{PooledConnection, RedisFailure, RedisLink},
     registry::{ClusterFigures, ConnectionInfo, SessionRecord, Unavailable},
 };
 
@@ -127,7 +127,7 @@ impl Inner {
     }
 
     /// The time of the clock that determines stamps, and a session's record: together if both are on one server.
-    async fn time_and_record(&self, session: SessionId) -> Result<((u64, u64), Option<String>), Failure> {
+    async fn time_and_record(&self, session: SessionId) -> Result<((u64, u64), Option<String>), RedisFailure> {
         let (clock, link) = (self.replicas_link(), &self.topology.links()[self.record_shard(session)]);
         let (time, get) = (redis::cmd("TIME"), redis::cmd("GET").arg(self.keys().session(session)).to_owned());
         if self.topology.links().len() == 1 {
@@ -142,10 +142,10 @@ impl Inner {
 /// Up to `limit` sessions of a replica's index on one shard.
 async fn index_of(
     link: &RedisLink,
-    pooled: &mut Pooled,
+    pooled: &mut PooledConnection,
     replica: &ReplicaId,
     limit: usize,
-) -> Result<Vec<(String, IndexEntry)>, Failure> {
+) -> Result<Vec<(String, IndexEntry)>, RedisFailure> {
     // A map, because a scan may return an entry twice.
     let mut slots: HashMap<String, IndexEntry> = HashMap::new();
     let mut cursor = 0_u64;

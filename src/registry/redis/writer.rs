@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     clock,
-    redis_link::{Failure, RedisCommand, RedisLink},
+    redis_link::{RedisCommand, RedisFailure, RedisLink},
     registry::{REVOKED_REASON, SUPERSEDED, TOO_MANY, TOO_MANY_REASON, USER_INACTIVE, superseded, too_many},
     tasks::Stop,
 };
@@ -313,7 +313,7 @@ impl Writer {
     }
 
     /// One attempt; fails if the batch must be sent again.
-    async fn attempt(&self, pipeline: &redis::Pipeline) -> Result<Vec<RedisResult<Value>>, Failure> {
+    async fn attempt(&self, pipeline: &redis::Pipeline) -> Result<Vec<RedisResult<Value>>, RedisFailure> {
         let link = &self.link;
         let mut commands = link.command()?;
         let timer = link.time(RedisCommand::Lease);

@@ -2,7 +2,7 @@
 
 use std::{env, fs, path::PathBuf, process, sync::LazyLock};
 
-use tickgate::config::{Config, Effective, Problems, Sources};
+use tickgate::config::{Config, ConfigSources, Effective, Problems};
 
 /// Valid, or all problems reported; a valid configuration can be shown, shows no secret, and means the same when parsed
 /// again.
@@ -36,5 +36,5 @@ fn load(data: &[u8]) -> Result<(Config, Effective), Problems> {
     static FILE: LazyLock<PathBuf> =
         LazyLock::new(|| env::temp_dir().join(format!("tickgate-fuzz-{}.toml", process::id())));
     fs::write(&*FILE, data).expect("a temporary file");
-    Config::load(&Sources { file: Some(FILE.clone()), ..Sources::default() })
+    Config::load(&ConfigSources { file: Some(FILE.clone()), ..ConfigSources::default() })
 }

@@ -7,7 +7,7 @@ use tickgate::{
     config::{AddressHeader, Proxies},
     connection::{
         address::client_address,
-        handshake::{self, HandshakeRefusal, Told, Why},
+        handshake::{self, HandshakeRefusal, RefusalDelivery, UpgradeRefusal},
     },
 };
 
@@ -27,11 +27,13 @@ pub(super) fn heads(data: &[u8]) {
         Ok(taken) => {
             assert_eq!(taken.upgrade.accept.len(), 28);
             assert!(parts.headers.contains_key("sec-websocket-key"));
-            assert!(taken.told != Told::Close || parts.headers.contains_key("origin"));
+            assert!(taken.told != RefusalDelivery::Close || parts.headers.contains_key("origin"));
         }
         Err(HandshakeRefusal::Malformed(malformed)) => assert!([400, 405, 426].contains(&malformed.kind().status())),
-        Err(HandshakeRefusal::Refused { why: Why::ForeignOrigin, .. }) => assert!(parts.headers.contains_key("origin")),
-        Err(HandshakeRefusal::Refused { why: Why::Malformed(malformed), .. }) => {
+        Err(HandshakeRefusal::Refused { why: UpgradeRefusal::ForeignOrigin, .. }) => {
+            assert!(parts.headers.contains_key("origin"));
+        }
+        Err(HandshakeRefusal::Refused { why: UpgradeRefusal::Malformed(malformed), .. }) => {
             assert_eq!(malformed.kind().status(), 400);
         }
     }

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tickgate::{
-    backplane::{Backplane, Event, Redis, ReplicaIdentity},
+    backplane::{Backplane, BackplaneEvent, Redis, ReplicaIdentity},
     config,
     redis_link::{RedisLink, Topology},
     tasks::Tasks,
@@ -50,11 +50,11 @@ impl RecordingFollower {
         let recorder = follower.clone();
         backplane.start(Box::new(move |event| {
             recorder.told.lock().push(match event {
-                Event::Arrived { topic, message } => OwnedEvent::Arrived(topic.to_owned(), message),
-                Event::Confirmed { topic } => OwnedEvent::Confirmed(topic.to_owned()),
-                Event::Lost { topic } => OwnedEvent::Lost(topic.to_owned()),
-                Event::Foreign { topic } => OwnedEvent::Foreign(topic.to_owned()),
-                Event::GenerationChanged => OwnedEvent::GenerationChanged,
+                BackplaneEvent::Arrived { topic, message } => OwnedEvent::Arrived(topic.to_owned(), message),
+                BackplaneEvent::Confirmed { topic } => OwnedEvent::Confirmed(topic.to_owned()),
+                BackplaneEvent::Lost { topic } => OwnedEvent::Lost(topic.to_owned()),
+                BackplaneEvent::Foreign { topic } => OwnedEvent::Foreign(topic.to_owned()),
+                BackplaneEvent::GenerationChanged => OwnedEvent::GenerationChanged,
             });
             recorder.news.notify_waiters();
         }));

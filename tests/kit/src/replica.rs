@@ -13,7 +13,7 @@ use tempfile::NamedTempFile;
 use tickgate::{
     app::{App, Reload},
     auth::{NewToken, Rights, mint},
-    config::{Config, Secret, Sources},
+    config::{Config, ConfigSources, Secret},
     connection::drain::DrainPace,
 };
 use tickgate_wire::model::{IssuedAt, Pattern, UserId};
@@ -420,7 +420,7 @@ fn file_of(settings: &str) -> NamedTempFile {
 
 fn config(redis: Option<&str>, file: &NamedTempFile) -> (Config, Reload) {
     let settings = &*std::fs::read_to_string(file.path()).expect("the settings");
-    let mut sources = Sources { file: Some(file.path().to_owned()), ..Sources::default() };
+    let mut sources = ConfigSources { file: Some(file.path().to_owned()), ..ConfigSources::default() };
     for (key, value) in defaults(settings) {
         sources = sources.flag("", key, value);
     }

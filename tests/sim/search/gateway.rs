@@ -9,14 +9,14 @@ use crate::{net, places::GatewayPlaces};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tickgate::{
-    backplane::{Backplane, Published, Redis, ReplicaIdentity},
-    config::{self, Config, Sources},
+    backplane::{Backplane, PublishAck, Redis, ReplicaIdentity},
+    config::{self, Config, ConfigSources},
     history::BorderState,
     hub::{Hub, RingLimits, Settings, TurnLimits},
-    metrics::{Door, Metrics},
+    metrics::{Metrics, PublicationSource},
     publisher::{MsgName, PublishFailure, PublishLimits, PublishRequest, Publisher, PublisherName},
     redis_link::{Keys, RedisLink, Topology},
-    tasks::{Frost, Tasks},
+    tasks::{Suspension, Tasks},
 };
 use tickgate_wire::model::{Class, Pattern, ReplicaId, StreamId, Topic, TopicRule, TopicRules, UserId};
 
@@ -176,7 +176,7 @@ pub struct SimGateway {
     publisher: Publisher,
     tasks: Tasks,
     /// Suspends it, with the drivers of its connections and the tasks of its clients.
-    pub frost: Frost,
+    pub frost: Suspension,
     /// While it is suspended: the publications requested from it.
     asked: Mutex<Option<Vec<SimPublication>>>,
     number: usize,
@@ -219,7 +219,7 @@ fn settings(number: usize, Setup { database, engines, .. }: Setup) -> config::Re
 /// Whether the configuration refuses such a database.
 pub fn is_refused(database: usize) -> bool {
     let url = settings(0, Setup { database, ..Setup::default() }).access().url.expose().to_owned();
-    let sources = Sources { flags: vec![("--redis", "redis.url", url)], ..Sources::default() };
+    let sources = ConfigSources { flags: vec![("--redis", "redis.url", url)], ..ConfigSources::default() };
     Config::load(&sources).is_err_and(|problems| problems.to_string().contains("requires database 0"))
 }
 
@@ -291,14 +291,14 @@ impl SimGateway {
             user: is_private(topic).then_some(USER),
             payload: Bytes::from(text),
             msg,
-            door: Door::Http,
+            door: PublicationSource::Http,
         };
         let (answer, all) = (self.publisher.publish(request), all.clone());
         tokio::spawn(self.frost.over(async move {
             let outcome = match answer.await {
-                Ok(Some(Published { id: Some(id), duplicate: false })) => SimPublishOutcome::Acknowledged(id),
-                Ok(Some(Published { id: Some(id), duplicate: true })) => SimPublishOutcome::Repeat(id),
-                Ok(Some(Published { id: None, .. })) => SimPublishOutcome::Sent,
+                Ok(Some(PublishAck { id: Some(id), duplicate: false })) => SimPublishOutcome::Acknowledged(id),
+                Ok(Some(PublishAck { id: Some(id), duplicate: true })) => SimPublishOutcome::Repeat(id),
+                Ok(Some(PublishAck { id: None, .. })) => SimPublishOutcome::Sent,
                 Ok(None) | Err(PublishFailure::Unknown(_)) => SimPublishOutcome::Unknown,
                 Err(_) => SimPublishOutcome::Refused,
             };

@@ -13,8 +13,8 @@ use std::{
 
 use parking_lot::Mutex;
 use tickgate::{
-    redis_link::{Call, Network},
-    tasks::Frost,
+    redis_link::{ConnectCall, Network},
+    tasks::Suspension,
 };
 use tickgate_redis_model::{
     ClientId, RedisModel, ReplicationRole, ScriptEngine, ServerIdentity, WriteHistory, read_reply,
@@ -92,7 +92,7 @@ pub struct Net {
     /// Gateways that lose the next message of a stream.
     losing: BTreeSet<usize>,
     /// Handles that suspend the gateways, with the drivers of their connections.
-    pub frosts: BTreeMap<usize, Frost>,
+    pub frosts: BTreeMap<usize, Suspension>,
     /// Gateways that have ended: nothing from them is delivered.
     gone: BTreeSet<usize>,
     last: u64,
@@ -114,7 +114,7 @@ thread_local! {
 pub struct Dialler;
 
 impl Network for Dialler {
-    fn dial(&self, address: &str, name: &str) -> Call {
+    fn dial(&self, address: &str, name: &str) -> ConnectCall {
         let gateway = address.split(':').next().and_then(|host| host.strip_prefix("gateway-")).expect("our address");
         let link = (gateway.parse().expect("a number"), ConnectionKind::named(name));
         let (opened, frost) = with(|net| (net.open(link), net.frosts.get(&link.0).cloned().unwrap_or_default()));
@@ -125,7 +125,7 @@ impl Network for Dialler {
             }
         };
         let drive = move |driver| drop(tokio::spawn(frost.over(driver)));
-        Call { dialled: Box::pin(dialled), drive: Box::new(drive) }
+        ConnectCall { dialled: Box::pin(dialled), drive: Box::new(drive) }
     }
 }
 

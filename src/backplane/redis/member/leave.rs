@@ -7,11 +7,11 @@ use redis::Value;
 use tickgate_wire::model::{StreamId, Topic};
 use tokio::time::{Instant, sleep};
 
-use super::{Member, RETRY_PAUSE, Round, Stored};
+use super::{GenerationRecord, JoinRound, MemberTask, RETRY_PAUSE};
 use crate::{
     backplane::redis::handover,
     clock,
-    redis_link::{Attached, Failure},
+    redis_link::{AttachedServer, RedisFailure},
 };
 
 /// How long a member tries to leave, and waits for the others to take over what it acknowledged.
@@ -22,7 +22,7 @@ const HANDOVER_REPEAT: Duration = Duration::from_millis(400);
 /// How often in a row the roster may have been written by another replica.
 const ATTEMPTS_MAX: usize = 32;
 
-impl Member {
+impl MemberTask {
     /// Hands on what was acknowledged, then leaves the roster. Retries until the timeout: the server may be restarting.
     pub(super) async fn leave(&mut self) {
         self.is_leaving = true;
@@ -37,7 +37,7 @@ impl Member {
         }
     }
 
-    async fn try_to_leave(&mut self, until: Instant) -> Result<(), Failure> {
+    async fn try_to_leave(&mut self, until: Instant) -> Result<(), RedisFailure> {
         self.settle_in(until).await?;
         let claims = self.ledger.lock().claims(None);
         if let Some(claims) = claims {
@@ -46,38 +46,38 @@ impl Member {
         for _ in 0..ATTEMPTS_MAX {
             let mut next = self.look_again().await?;
             self.me.leave(&mut next.state, clock::unix_ms() / 1000);
-            let Attached { mut connection, .. } = self.link.attached()?;
+            let AttachedServer { mut connection, .. } = self.link.attached()?;
             self.commit(&mut connection, next).await?;
             if self.stored.is_some() {
                 return Ok(());
             }
         }
-        Err(Failure::Other("other replicas keep writing the roster in redis".into()))
+        Err(RedisFailure::Other("other replicas keep writing the roster in redis".into()))
     }
 
     /// Where Redis is another server than before, attaches and reports: nothing else accounts for this member there.
-    async fn settle_in(&mut self, until: Instant) -> Result<(), Failure> {
-        while let Round::Again = self.round().await? {
+    async fn settle_in(&mut self, until: Instant) -> Result<(), RedisFailure> {
+        while let JoinRound::Again = self.round().await? {
             if Instant::now() >= until {
-                return Err(Failure::TimedOut);
+                return Err(RedisFailure::TimedOut);
             }
         }
         Ok(())
     }
 
     /// The roster as it is now, in the generation that this member is attached to.
-    async fn look_again(&mut self) -> Result<Stored, Failure> {
-        let Attached { mut connection, .. } = self.link.attached()?;
+    async fn look_again(&mut self) -> Result<GenerationRecord, RedisFailure> {
+        let AttachedServer { mut connection, .. } = self.link.attached()?;
         let seen = self.look(&mut connection).await?;
         let stored = seen.stored.filter(|stored| stored.g == self.me.g);
-        let stored = stored.ok_or_else(|| Failure::Other("redis has another generation".into()))?;
+        let stored = stored.ok_or_else(|| RedisFailure::Other("redis has another generation".into()))?;
         (self.revision, self.stored) = (seen.revision, Some(stored.clone()));
         Ok(stored)
     }
 
     /// Sends the other members what this member acknowledged, until all have taken it over, also those that a boundary
     /// still waits for.
-    async fn hand_over(&mut self, claims: &[(Topic, StreamId)], until: Instant) -> Result<(), Failure> {
+    async fn hand_over(&mut self, claims: &[(Topic, StreamId)], until: Instant) -> Result<(), RedisFailure> {
         let mut told = None::<Instant>;
         while Instant::now() < until {
             if told.is_none_or(|at| at.elapsed() >= HANDOVER_REPEAT) {
@@ -94,8 +94,8 @@ impl Member {
         Ok(())
     }
 
-    async fn tell(&self, claims: &[(Topic, StreamId)]) -> Result<(), Failure> {
-        let Attached { mut connection, .. } = self.link.attached()?;
+    async fn tell(&self, claims: &[(Topic, StreamId)]) -> Result<(), RedisFailure> {
+        let AttachedServer { mut connection, .. } = self.link.attached()?;
         let channel = self.link.keys().generation_control();
         for message in handover::messages(&self.me.name(), claims) {
             redis::cmd("PUBLISH").arg(&channel).arg(message).query_async::<Value>(&mut connection).await?;

@@ -9,14 +9,14 @@ use crate::hub::{Form, Interest, Pacer};
 
 /// The subscribed part of a topic.
 #[derive(Debug)]
-pub(super) enum Wants {
+pub(super) enum TopicSelection {
     /// All of it, under this name.
     Topic(Arc<str>),
     /// These channels of the user's stream.
     OfUser(Arc<[Arc<str>]>),
 }
 
-impl Wants {
+impl TopicSelection {
     pub(super) fn channels(&self) -> &[Arc<str>] {
         match self {
             Self::Topic(channel) => std::slice::from_ref(channel),

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use crate::{
     hub::{Close, Outbox, Socket},
-    metrics::{self, Disconnect},
+    metrics::{self, DisconnectReason},
 };
 
 /// Maximum size of one read, and size of the buffer that each thread has.
@@ -33,14 +33,14 @@ thread_local! {
 
 /// One WebSocket: it reads, and the outbox writes.
 #[derive(Debug)]
-pub struct Wire {
+pub struct SocketIo {
     outbox: Arc<Outbox>,
     reader: FrameReader,
 }
 
 /// Why the task of a wire wakes.
 #[derive(Debug)]
-pub enum Wake {
+pub enum WakeReason {
     Readable,
     /// A subscription has to catch up.
     Lagging,
@@ -52,7 +52,7 @@ pub enum Wake {
 
 /// How a read ended.
 #[derive(Debug)]
-pub enum Read {
+pub enum ReadOutcome {
     /// More may come.
     More,
     /// The client went away without a Close.
@@ -61,7 +61,7 @@ pub enum Read {
     Close(Close),
 }
 
-impl Wire {
+impl SocketIo {
     /// Combines a reader with an outbox that writes to the same socket.
     #[must_use]
     pub fn new(outbox: Arc<Outbox>, reader: FrameReader) -> Self {
@@ -81,31 +81,31 @@ impl Wire {
     }
 
     /// Writes queued output until there is something to do.
-    pub fn poll_wake(&self, cx: &mut Context<'_>) -> Poll<Wake> {
+    pub fn poll_wake(&self, cx: &mut Context<'_>) -> Poll<WakeReason> {
         let outbox = &self.outbox;
         outbox.register(cx);
         let flushed = outbox.poll_flush(cx);
         let look = outbox.look();
         if let Some(close) = look.asked {
-            return Poll::Ready(Wake::Asked(close));
+            return Poll::Ready(WakeReason::Asked(close));
         }
         if look.shut {
-            return Poll::Ready(Wake::Gone);
+            return Poll::Ready(WakeReason::Gone);
         }
         // A client that does not read its replies is not read from.
         if (flushed.is_ready() || !look.full) && self.outbox.socket().poll_readable(cx).is_ready() {
-            return Poll::Ready(Wake::Readable);
+            return Poll::Ready(WakeReason::Readable);
         }
-        if look.lagging { Poll::Ready(Wake::Lagging) } else { Poll::Pending }
+        if look.lagging { Poll::Ready(WakeReason::Lagging) } else { Poll::Pending }
     }
 
     /// Reads once, and passes on texts, binaries and pongs. Answers pings.
-    pub fn read(&mut self, on_event: impl FnMut(WebSocketEvent<'_>) -> Option<Close>) -> Read {
+    pub fn read(&mut self, on_event: impl FnMut(WebSocketEvent<'_>) -> Option<Close>) -> ReadOutcome {
         READ_BUFFER.with_borrow_mut(|buffer| match self.outbox.socket().try_read(buffer) {
-            Ok(0) => Read::Gone,
-            Ok(count) => self.take_in(&mut buffer[..count], on_event).map_or(Read::More, Read::Close),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Read::More,
-            Err(_) => Read::Gone,
+            Ok(0) => ReadOutcome::Gone,
+            Ok(count) => self.take_in(&mut buffer[..count], on_event).map_or(ReadOutcome::More, ReadOutcome::Close),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => ReadOutcome::More,
+            Err(_) => ReadOutcome::Gone,
         })
     }
 
@@ -134,7 +134,7 @@ impl Wire {
             match event {
                 Ok(WebSocketEvent::Ping(payload)) => websocket::pong(pongs, payload),
                 Ok(WebSocketEvent::Close(code, _)) => {
-                    return Some(Close::new(code.unwrap_or(0), "", Disconnect::Client));
+                    return Some(Close::new(code.unwrap_or(0), "", DisconnectReason::Client));
                 }
                 Ok(event) => {
                     // Answers are sent in the order of the pings.
@@ -145,7 +145,8 @@ impl Wire {
                     }
                 }
                 Err(violation) => {
-                    let cause = if violation.code == 1009 { Disconnect::TooBig } else { Disconnect::Protocol };
+                    let cause =
+                        if violation.code == 1009 { DisconnectReason::TooBig } else { DisconnectReason::Protocol };
                     return Some(Close::new(violation.code, violation.reason, cause));
                 }
             }
@@ -159,10 +160,13 @@ impl Wire {
         out.extend_from_slice(notice);
         websocket::close(&mut out, Some(close.code).filter(|code| *code > 0), &close.reason);
         let outbox = &self.outbox;
-        outbox.shared.metrics.close_frames_total.of(metrics::Code::of(close.code)).inc();
+        outbox.shared.metrics.close_frames_total.of(metrics::CodeLabel::of(close.code)).inc();
         // Only a planned end waits for queued output, not one caused by a protocol violation or a client that does not
         // read.
-        let keep = !matches!(close.cause, Disconnect::Protocol | Disconnect::TooBig | Disconnect::SlowConsumer);
+        let keep = !matches!(
+            close.cause,
+            DisconnectReason::Protocol | DisconnectReason::TooBig | DisconnectReason::SlowConsumer
+        );
         outbox.shut(Some(out.freeze()), keep);
         let patience = if keep { FLUSH_TIMEOUT } else { LINGER };
         let _ = timeout(patience, poll_fn(|cx| outbox.poll_flush(cx))).await;

@@ -7,9 +7,9 @@ use tokio::sync::Notify;
 /// A request extension that closes the TCP connection, discarding queued output. Otherwise, a client that never reads
 /// the response could keep the connection open indefinitely.
 #[derive(Clone, Debug, Default)]
-pub(super) struct HangUp(Arc<Notify>);
+pub(super) struct AbortHandle(Arc<Notify>);
 
-impl HangUp {
+impl AbortHandle {
     /// Closes the connection.
     pub(super) fn now(&self) {
         self.0.notify_one();

@@ -6,8 +6,8 @@ use std::{sync::Arc, time::Duration};
 use tickgate_wire::model::{Message, StreamId, Topic};
 use tokio::time::{Instant, sleep};
 
-use super::{Backplane, Page, ReadLimits, Unavailable};
-use crate::history::{History, Missing, StillPending, Verdict};
+use super::{Backplane, ReadLimits, StreamPage, StreamUnavailable};
+use crate::history::{Generations, Missing, StepVerdict, StillPending};
 
 /// A verdict takes at most five seconds from the boundary.
 const VERDICT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -15,20 +15,20 @@ const VERDICT_PAUSE: Duration = Duration::from_millis(50);
 
 /// The next page after a position.
 #[derive(Clone, Debug)]
-pub struct Onward {
+pub struct NextPage {
     /// Consecutive messages.
     pub messages: Vec<Arc<Message>>,
     /// Whether more follows, or messages are missing after these.
     pub more: bool,
     /// What is missing before the first message, or before the end.
-    pub lack: Option<Lack>,
+    pub lack: Option<MissingRange>,
     /// The position after all this: if nothing follows, the end of what is known, which may be in a later generation.
     pub cursor: StreamId,
 }
 
 /// A range that is not available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lack {
+pub struct MissingRange {
     pub missing: Missing,
     pub after: StreamId,
     /// `None` if the position was never given.
@@ -37,7 +37,7 @@ pub struct Lack {
     pub cursor: StreamId,
 }
 
-impl Lack {
+impl MissingRange {
     /// The range between a position and the next entry.
     #[must_use]
     pub fn between(missing: Missing, after: StreamId, before: StreamId) -> Self {
@@ -55,14 +55,14 @@ impl Backplane {
     /// Reads what follows `after`, and determines what is missing. `known`: the end of a topic without a stream.
     ///
     /// # Errors
-    /// [`Unavailable`] if the stream cannot be read, or it is undecided what is missing.
+    /// [`StreamUnavailable`] if the stream cannot be read, or it is undecided what is missing.
     pub async fn read_on(
         &self,
         topic: &Topic,
         after: StreamId,
         known: Option<StreamId>,
         limits: ReadLimits,
-    ) -> Result<Onward, Unavailable> {
+    ) -> Result<NextPage, StreamUnavailable> {
         let until = Instant::now() + VERDICT_TIMEOUT;
         loop {
             let history = self.history(topic);
@@ -71,7 +71,7 @@ impl Backplane {
                 return Ok(onward);
             }
             if Instant::now() >= until {
-                return Err(Unavailable("it is undecided what redis lost".into()));
+                return Err(StreamUnavailable("it is undecided what redis lost".into()));
             }
             sleep(VERDICT_PAUSE).await;
         }
@@ -79,23 +79,23 @@ impl Backplane {
 }
 
 fn judge(
-    history: &History,
+    history: &Generations,
     topic: &Topic,
     after: StreamId,
-    (mut page, known): (Page, Option<StreamId>),
-) -> Result<Onward, StillPending> {
+    (mut page, known): (StreamPage, Option<StreamId>),
+) -> Result<NextPage, StillPending> {
     let name = topic.as_str();
     let mut at = after;
     let mut lack = None;
     for (index, message) in page.messages.iter().enumerate() {
         let id = message.id.unwrap_or(at);
         match history.step(name, at, (id, message.prev), false) {
-            Verdict::Direct => {}
-            Verdict::Pending if index == 0 => return Err(StillPending),
-            Verdict::Gap(missing) if index == 0 => lack = Some(Lack::between(missing, at, id)),
-            Verdict::Pending | Verdict::Gap(_) => {
+            StepVerdict::Direct => {}
+            StepVerdict::Pending if index == 0 => return Err(StillPending),
+            StepVerdict::Gap(missing) if index == 0 => lack = Some(MissingRange::between(missing, at, id)),
+            StepVerdict::Pending | StepVerdict::Gap(_) => {
                 page.messages.truncate(index);
-                return Ok(Onward { messages: page.messages, more: true, lack, cursor: at });
+                return Ok(NextPage { messages: page.messages, more: true, lack, cursor: at });
             }
         }
         at = id;
@@ -104,16 +104,16 @@ fn judge(
     if page.messages.is_empty() && !more {
         lack = match page.end.or(known) {
             Some(end) => match history.end(name, at, end)? {
-                Some((missing, to)) => Some(Lack::until(missing, at, to)),
+                Some((missing, to)) => Some(MissingRange::until(missing, at, to)),
                 None => {
                     at = at.max(end).max(history.beginning());
                     None
                 }
             },
             None if at == StreamId::ZERO => None,
-            None => Some(Lack { missing: Missing::Retention, after: at, before: None, cursor: at }),
+            None => Some(MissingRange { missing: Missing::Retention, after: at, before: None, cursor: at }),
         };
     }
     let cursor = lack.filter(|_| page.messages.is_empty()).map_or(at, |lack| lack.cursor);
-    Ok(Onward { messages: page.messages, more, lack, cursor })
+    Ok(NextPage { messages: page.messages, more, lack, cursor })
 }

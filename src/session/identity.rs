@@ -4,24 +4,24 @@ use std::sync::Arc;
 
 use tickgate_wire::code::ErrorCode;
 
-use super::{Fault, Session};
+use super::{MessageFault, Session};
 use crate::{
-    auth::{ApiKey, Identity},
+    auth::{ApiKey, TokenIdentity},
     config::TokenRule,
 };
 
 /// The identity of a session, once known.
 #[derive(Debug)]
-pub(super) enum Speaker {
-    User(Identity),
+pub(super) enum SessionIdentity {
+    User(TokenIdentity),
     Key(Arc<ApiKey>),
 }
 
 impl Session {
     #[must_use]
-    pub fn identity(&self) -> Option<&Identity> {
+    pub fn identity(&self) -> Option<&TokenIdentity> {
         match self.speaker.as_deref() {
-            Some(Speaker::User(identity)) => Some(identity),
+            Some(SessionIdentity::User(identity)) => Some(identity),
             _ => None,
         }
     }
@@ -29,35 +29,35 @@ impl Session {
     /// Whether a token in a message is acceptable: the first one of a connection that requires one, or a refresh.
     ///
     /// # Errors
-    /// [`Fault`] if the connection is permanently anonymous, or the token names another user.
-    pub fn may_identify(&self, identity: &Identity) -> Result<(), Fault> {
+    /// [`MessageFault`] if the connection is permanently anonymous, or the token names another user.
+    pub fn may_identify(&self, identity: &TokenIdentity) -> Result<(), MessageFault> {
         match self.identity() {
             Some(known) if known.user != identity.user => {
-                Err(Fault::new(ErrorCode::Forbidden, "a session cannot change its user; open a new connection"))
+                Err(MessageFault::new(ErrorCode::Forbidden, "a session cannot change its user; open a new connection"))
             }
             None if self.profile.token != TokenRule::Required => {
                 let message = "this connection is anonymous; open a new one with the token";
-                Err(Fault::new(ErrorCode::Forbidden, message))
+                Err(MessageFault::new(ErrorCode::Forbidden, message))
             }
             _ => Ok(()),
         }
     }
 
     /// Sets or refreshes the identity.
-    pub fn identify(&mut self, identity: Identity) {
-        self.speaker = Some(Box::new(Speaker::User(identity)));
+    pub fn identify(&mut self, identity: TokenIdentity) {
+        self.speaker = Some(Box::new(SessionIdentity::User(identity)));
     }
 
     /// Records the key that admitted the producer.
     pub fn admit_key(&mut self, key: Arc<ApiKey>) {
-        self.speaker = Some(Box::new(Speaker::Key(key)));
+        self.speaker = Some(Box::new(SessionIdentity::Key(key)));
     }
 
     /// The key that admitted the producer.
     #[must_use]
     pub fn key(&self) -> Option<&ApiKey> {
         match self.speaker.as_deref() {
-            Some(Speaker::Key(key)) => Some(key),
+            Some(SessionIdentity::Key(key)) => Some(key),
             _ => None,
         }
     }
