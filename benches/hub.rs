@@ -17,8 +17,8 @@ use tickgate::{
     config::{Auth, Config, ConfigSources, Rate, Secret},
     history::Generations,
     hub::{
-        Batch, Form, Hub, Interest, Judge, Mark, Member, MemorySocket, Outbox, Position, QueueLimits, Reader,
-        RingLimits, Settings, Shared, Socket, Step, TurnLimits,
+        EndpointOutboxes, Form, Hub, HubSettings, MemorySocket, Outbox, OutboxSocket, Position, PushBatch, PushFlags,
+        QueueLimits, ReaderAddress, RingLimits, Step, StepJudge, Subscriber, TopicHandle, TurnLimits,
     },
     metrics::{EndpointFigures, Metrics, TopicClass},
     tasks::Tasks,
@@ -35,7 +35,7 @@ const PAYLOAD: &[u8] = &[b'x'; 200];
 fn hole_check(criterion: &mut Criterion) {
     let mut position = Position::new(false, RING);
     let history = Generations::single(1);
-    let judge = Judge { topic: "bench", history: &history };
+    let judge = StepJudge { topic: "bench", history: &history };
     position.compare(Some(StreamId::new(1, 0)), None, judge, &mut Vec::new());
     let mut seq = 0;
     criterion.bench_function("hole check", |b| {
@@ -63,7 +63,7 @@ struct BenchHub {
     figures: Arc<EndpointFigures>,
     topic: Topic,
     rule: Arc<TopicRule>,
-    _subscribers: Vec<(Interest, Arc<Outbox>)>,
+    _subscribers: Vec<(TopicHandle, Arc<Outbox>)>,
     /// Dropping them stops them.
     _tasks: Tasks,
 }
@@ -72,7 +72,7 @@ impl BenchHub {
     async fn set(subscribers: usize) -> Self {
         let metrics = Metrics::new();
         let backplane = Backplane::Memory(Memory::new());
-        let settings = Settings {
+        let settings = HubSettings {
             shards: 1,
             topics_max: 9,
             unpublished_topics_max: 1_000,
@@ -95,18 +95,18 @@ impl BenchHub {
         let topic = Topic::public("trades:BTCUSDT").expect("a topic");
         let rule = config.topics.of_topic(&topic).clone();
         let limits = QueueLimits { messages_max: 100, bytes_max: 1 << 20 };
-        let shared = Shared::new(limits, metrics, "trading");
+        let shared = EndpointOutboxes::new(limits, metrics, "trading");
         let figures = shared.figures.clone();
         let form = Form::of_topic(Protocol::default(), topic.as_str().into());
         let mut all = Vec::new();
         for _ in 0..subscribers {
-            let interest = hub.interest(&topic, &rule, Reader::default()).expect("one topic");
+            let interest = hub.interest(&topic, &rule, ReaderAddress::default()).expect("one topic");
             interest.ready(Duration::from_secs(5)).await.expect("memory is always in sync");
             let sink = MemorySocket { room: usize::MAX, ..MemorySocket::default() };
-            let outbox = Outbox::new(Socket::Memory(Box::new(Mutex::new(sink))), shared.clone());
+            let outbox = Outbox::new(OutboxSocket::Memory(Box::new(Mutex::new(sink))), shared.clone());
             let slot = interest.open(&outbox, interest.head(), interest.head());
-            let member = Member { outbox: outbox.clone(), slot, pacer: None };
-            interest.catch_up(&member, &form, true, None, Reader::default()).await.expect("nothing to catch up");
+            let member = Subscriber { outbox: outbox.clone(), slot, pacer: None };
+            interest.catch_up(&member, &form, true, None, ReaderAddress::default()).await.expect("nothing to catch up");
             all.push((interest, outbox));
         }
         Self { hub, backplane, figures, topic, rule, _subscribers: all, _tasks: tasks }
@@ -144,7 +144,7 @@ fn encoding(criterion: &mut Criterion) {
         let steps: Vec<_> = (0..count).map(message).collect();
         group.throughput(Throughput::Elements(count));
         group.bench_function(BenchmarkId::from_parameter(count), |b| {
-            b.iter(|| Batch::encode(&form, StreamId::ZERO, black_box(&steps), Mark::default()));
+            b.iter(|| PushBatch::encode(&form, StreamId::ZERO, black_box(&steps), PushFlags::default()));
         });
     }
     group.finish();
@@ -178,13 +178,13 @@ fn fan_out(criterion: &mut Criterion) {
 fn outbox(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("outbox, push and drain");
     let limits = QueueLimits { messages_max: 1_000, bytes_max: 1 << 20 };
-    let shared = Shared::new(limits, Metrics::new(), "trading");
+    let shared = EndpointOutboxes::new(limits, Metrics::new(), "trading");
     let frame = Bytes::from_static(PAYLOAD);
     let mut cx = Context::from_waker(Waker::noop());
     for waiting in [1_usize, 64] {
-        let outbox = Outbox::new(Socket::Memory(Box::new(Mutex::new(MemorySocket::default()))), shared.clone());
+        let outbox = Outbox::new(OutboxSocket::Memory(Box::new(Mutex::new(MemorySocket::default()))), shared.clone());
         let set_room = |room| {
-            if let Socket::Memory(memory) = outbox.socket() {
+            if let OutboxSocket::Memory(memory) = outbox.socket() {
                 memory.lock().room = room;
             }
         };

@@ -36,7 +36,7 @@ use crate::{
     metrics::{self, Metrics},
     publisher::{PublishLimits, Publisher},
     redis_link::{self, RedisLink, Topology},
-    registry::{self, Local, Registry, ReplicaFigures},
+    registry::{self, LocalReplica, Registry, ReplicaFigures},
     session::SessionRules,
     tasks::Tasks,
     tls::{self, Acceptor},
@@ -360,11 +360,11 @@ fn local(
     (connections, uptime): (&Arc<ConnectionTable>, Uptime),
     hub: &Arc<Hub>,
     lifecycle: &Lifecycle,
-) -> Local {
+) -> LocalReplica {
     let (controlled, counted, asked) = (connections.clone(), connections.clone(), connections.clone());
     let (hub, lifecycle, own) = (hub.clone(), lifecycle.clone(), replica.clone());
     let (started_ms, name) = (clock::unix_ms(), config.server.name.clone());
-    Local {
+    LocalReplica {
         replica: replica.clone(),
         session: config.session.clone(),
         control: Box::new(move |control| controlled.on_control(&control)),

@@ -15,7 +15,7 @@ use super::{ApiShared, Problem, ProblemKind, access, body, sessions::connection_
 use crate::{
     config::Right,
     metrics::KeyUse,
-    registry::{Inquiry, Sent},
+    registry::{Inquiry, SendResult},
 };
 
 #[derive(Deserialize)]
@@ -49,9 +49,9 @@ pub(super) async fn send(State(shared): State<Arc<ApiShared>>, request: Request)
     check_payload(data.get().as_bytes(), limits.json_depth_max).map_err(|error| Problem::invalid(error.to_string()))?;
     let inquiry = Inquiry::Send { connection_id: id, payload: data.get().to_owned() };
     match shared.registry.inquire(&inquiry).await?.sent() {
-        Some(Sent::Taken) => Ok(Json(json!({ "sent": true })).into_response()),
-        Some(Sent::Full) => Err(access::overloaded("the queue of this connection is full; nothing was sent")),
-        Some(Sent::Unknown) => Err(Problem::new(ProblemKind::NotFound, "no open connection has this id")),
+        Some(SendResult::Taken) => Ok(Json(json!({ "sent": true })).into_response()),
+        Some(SendResult::Full) => Err(access::overloaded("the queue of this connection is full; nothing was sent")),
+        Some(SendResult::Unknown) => Err(Problem::new(ProblemKind::NotFound, "no open connection has this id")),
         None => {
             let detail = "not all replicas responded: the message may have been sent";
             Err(Problem::new(ProblemKind::OutcomeUnknown, detail))

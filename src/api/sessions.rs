@@ -22,7 +22,7 @@ use crate::{
     audit::{AuditTarget, Caller},
     auth::ApiKey,
     connection::attempt::is_connection_id,
-    registry::{Carried, ConnectionPage, Control, Inquiry, Matching, OpenConnection},
+    registry::{ConnectionFilter, ConnectionPage, ControlInstruction, Inquiry, OpenConnection, OperationOutcome},
 };
 
 /// Default and maximum number of connections per page.
@@ -65,7 +65,7 @@ impl ConnectionQuery {
         Ok(limit)
     }
 
-    fn matching(&self, shared: &ApiShared, key: &ApiKey) -> Result<Matching, Problem> {
+    fn matching(&self, shared: &ApiShared, key: &ApiKey) -> Result<ConnectionFilter, Problem> {
         if let Some(name) = &self.topic {
             topics::may_read(shared, key, name)?;
         }
@@ -78,7 +78,7 @@ impl ConnectionQuery {
         if let Some(param) = &self.param {
             check_name(param).map_err(|error| Problem::invalid(format!("`param` is {error}")))?;
         }
-        Ok(Matching {
+        Ok(ConnectionFilter {
             connection_id: self.connection_id.clone().map(connection_id).transpose()?,
             user: user.map(|user| user.to_string()),
             endpoint: endpoint(shared, self.endpoint.clone())?,
@@ -227,11 +227,11 @@ pub(super) async fn disconnect(State(shared): State<Arc<ApiShared>>, request: Re
         return Err(Problem::invalid("`endpoint` requires `idle_seconds`"));
     }
     if asked.connection_id.is_some() || asked.idle_seconds.is_some() {
-        let matching = Matching {
+        let matching = ConnectionFilter {
             connection_id: asked.connection_id.map(connection_id).transpose()?,
             idle_seconds: asked.idle_seconds.map(idle).transpose()?,
             endpoint: endpoint(&shared, asked.endpoint)?,
-            ..Matching::default()
+            ..ConnectionFilter::default()
         };
         return close(&shared, &caller, matching, reason).await;
     }
@@ -247,7 +247,7 @@ pub(super) async fn disconnect(State(shared): State<Arc<ApiShared>>, request: Re
                 let target = AuditTarget { user: Some(&user), seconds: revoke, ..AuditTarget::default() };
                 audited(&shared, &caller, "revoked a user's tokens", target, carried)?;
             } else {
-                let control = Control::CloseUser { user: user.to_string(), code, reason };
+                let control = ControlInstruction::CloseUser { user: user.to_string(), code, reason };
                 let carried = shared.registry.control(control).await;
                 let target = AuditTarget { user: Some(&user), ..AuditTarget::default() };
                 audited(&shared, &caller, "disconnected a user", target, carried)?;
@@ -255,7 +255,8 @@ pub(super) async fn disconnect(State(shared): State<Arc<ApiShared>>, request: Re
         }
         (None, Some(session), _) => {
             let session = SessionId::parse(&session).ok_or_else(|| Problem::invalid("`session` must be a UUID"))?;
-            let carried = shared.registry.control(Control::Close { session: session.to_string(), code, reason }).await;
+            let carried =
+                shared.registry.control(ControlInstruction::Close { session: session.to_string(), code, reason }).await;
             let target = AuditTarget { session: Some(session), ..AuditTarget::default() };
             audited(&shared, &caller, "disconnected a session", target, carried)?;
         }
@@ -267,7 +268,12 @@ pub(super) async fn disconnect(State(shared): State<Arc<ApiShared>>, request: Re
 }
 
 /// Closes the matching connections and returns their number.
-async fn close(shared: &ApiShared, caller: &Caller, matching: Matching, reason: String) -> Result<Response, Problem> {
+async fn close(
+    shared: &ApiShared,
+    caller: &Caller,
+    matching: ConnectionFilter,
+    reason: String,
+) -> Result<Response, Problem> {
     let (id, endpoint) = (matching.connection_id.clone(), matching.endpoint.clone());
     let (action, seconds) = match &id {
         Some(_) => ("disconnected a connection", None),
@@ -297,7 +303,7 @@ pub(super) fn audited(
     caller: &Caller,
     action: &str,
     target: AuditTarget<'_>,
-    carried: Carried,
+    carried: OperationOutcome,
 ) -> Result<(), Problem> {
     let left = left_to_do(carried);
     shared.audit.action(caller, action, target, left.as_ref().map(|left| left as &dyn fmt::Display));
@@ -305,7 +311,7 @@ pub(super) fn audited(
 }
 
 /// What was not done, if not everything was.
-fn left_to_do(carried: Carried) -> Option<String> {
+fn left_to_do(carried: OperationOutcome) -> Option<String> {
     match (carried.told, carried.stored) {
         (Ok(()), Ok(())) => None,
         (Ok(()), Err(error)) => {

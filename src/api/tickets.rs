@@ -19,7 +19,7 @@ use super::{ApiShared, Problem, ProblemKind, access};
 use crate::{
     auth::TokenError,
     metrics::{AuthFailure, RateScope},
-    registry::Revoked,
+    registry::RevokedToken,
 };
 
 /// Random bytes of a ticket: 128 bits cannot be guessed within its lifetime.
@@ -36,10 +36,10 @@ pub(super) async fn issue(State(shared): State<Arc<ApiShared>>, headers: HeaderM
     if let Some(revoked) = shared.registry.is_revoked(&identity.user, identity.issued_at).await? {
         shared.metrics.auth_failures_total.of(AuthFailure::Revoked).inc();
         return Err(match revoked {
-            Revoked::Surely => {
+            RevokedToken::Surely => {
                 Problem::new(ProblemKind::UserInactive, "the user's tokens were revoked, or the user is not active")
             }
-            Revoked::Perhaps => {
+            RevokedToken::Perhaps => {
                 let detail = "the token was issued in the same second as a revocation; request a new one";
                 Problem::new(ProblemKind::AuthRequired, detail).retry_after(Duration::from_secs(1))
             }

@@ -16,7 +16,7 @@ use crate::{
     auth::ApiKey,
     backplane::{ChannelMessages, Newest, NewestOfChannel, ReadLimits},
     config::Right,
-    registry::Presence,
+    registry::TopicPresence,
 };
 
 /// Default and maximum number of listed topics.
@@ -232,7 +232,7 @@ pub(super) async fn presence(
     let Query(AskedPresence { topic: name, user }) = asked.map_err(|error| Problem::invalid(error.body_text()))?;
     may_read(&shared, &key, &name)?;
     let (topic, _) = topic_of(&shared.config.topics, &name, user.as_deref())?;
-    let Presence { connections, users, more } = shared.registry.presence(&topic.audience(&name)).await?;
+    let TopicPresence { connections, users, more } = shared.registry.presence(&topic.audience(&name)).await?;
     Ok(Json(TopicFollowers { topic: &name, user: user.as_deref(), connections, users, more }).into_response())
 }
 

@@ -33,8 +33,8 @@ const fn refusal_wait_secs(refusal: PublishRefusal) -> u64 {
     }
 }
 
-impl From<registry::Unavailable> for Problem {
-    fn from(error: registry::Unavailable) -> Self {
+impl From<registry::RegistryUnavailable> for Problem {
+    fn from(error: registry::RegistryUnavailable) -> Self {
         tracing::debug!(%error, "the registry did not respond to an API request");
         Self::new(ProblemKind::TryAgainLater, "the registry is unreachable").retry_after(Duration::from_secs(1))
     }

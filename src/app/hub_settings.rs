@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use crate::{
     config::{self, Config},
-    hub::{RingLimits, Settings, TurnLimits},
+    hub::{HubSettings, RingLimits, TurnLimits},
 };
 
 /// Maximum number of concurrent reads of missed messages from the memory backplane, where they never wait.
 const READS_MAX: usize = 8;
 const READS_TIMEOUT: Duration = Duration::from_secs(2);
 
-pub(super) fn hub_settings(config: &Config) -> Settings {
+pub(super) fn hub_settings(config: &Config) -> HubSettings {
     let shards = match config.server.workers {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         workers => workers,
@@ -28,7 +28,7 @@ pub(super) fn hub_settings(config: &Config) -> Settings {
         reader_rate: config.limits.bytes_read_per_address,
         timeout: config.redis.as_ref().map_or(READS_TIMEOUT, |redis| redis.pool_wait_timeout),
     };
-    Settings {
+    HubSettings {
         shards,
         topics_max,
         unpublished_topics_max,

@@ -10,7 +10,7 @@ use crate::{
     api::{ConnectionDetail, Lifecycle, Operator, TraceSubject},
     config::{Effective, is_log_filter},
     connection::{drain, replica::Replica},
-    hub::{Begun, Subject},
+    hub::{StartedTrace, TracedSubject},
     telemetry::LogFilter,
 };
 
@@ -110,10 +110,10 @@ impl Operator for Controls {
     fn trace(&self, subject: TraceSubject, time: Duration) -> Option<mpsc::Receiver<Bytes>> {
         let replica = self.replica.clone();
         let (user, subject) = match subject {
-            TraceSubject::User(user) => (Some(user.clone()), Subject::User(user)),
-            TraceSubject::Topic(topic) => (None, Subject::Topic(topic)),
+            TraceSubject::User(user) => (Some(user.clone()), TracedSubject::User(user)),
+            TraceSubject::Topic(topic) => (None, TracedSubject::Topic(topic)),
         };
-        let Begun { number, sender, lines } = replica.hub.traces().begin(subject)?;
+        let StartedTrace { number, sender, lines } = replica.hub.traces().begin(subject)?;
         // Connections that are already open; later ones are handled when they open.
         for handle in replica.connections.all().iter().filter(|handle| user.is_some() && handle.user() == user.as_ref())
         {

@@ -40,7 +40,7 @@ pub(super) struct Endpoint {
     pub(super) replica: Arc<Replica>,
     pub(super) profile: Arc<Profile>,
     /// Shared by the outboxes of its clients.
-    pub(super) outboxes: Arc<hub::Shared>,
+    pub(super) outboxes: Arc<hub::EndpointOutboxes>,
     /// The places of its connections, if their number is limited.
     pub(super) places: Option<Arc<Semaphore>>,
 }

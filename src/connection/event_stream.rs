@@ -50,7 +50,7 @@ use super::{
     state::Connection,
 };
 use crate::{
-    hub::{Close, Socket},
+    hub::{Close, OutboxSocket},
     metrics::{DisconnectReason, HandshakeResult},
     problem::{self, Problem},
     session::{ChannelContext, ChannelRefusal, RequestedChannel},
@@ -188,7 +188,7 @@ fn stream(endpoint: Endpoint, admitted: Admitted, asked: StreamQuery, parts: &Pa
     let ignored = Vec::new();
     let request =
         opening::OpenParameters { param: asked.param, begin: SubscribeOptions::default(), ignored, explicit: false };
-    let connection = opening::open(endpoint, admitted, request, Socket::Body(AtomicWaker::new()));
+    let connection = opening::open(endpoint, admitted, request, OutboxSocket::Body(AtomicWaker::new()));
     let (ended, end) = oneshot::channel();
     let body = EventBody { handle: connection.handle.clone(), backpressure, cursors, _ended: ended };
     replica.tasks.spawn("event stream", async move {

@@ -29,9 +29,9 @@ use super::{
 use crate::{
     clock,
     config::Profile,
-    hub::{Close, Outbox, Progress, SlotId, Traces},
+    hub::{Close, Outbox, OutboxProgress, SlotId, Traces},
     metrics::DisconnectReason,
-    registry::{ConnectionInfo, Sent},
+    registry::{ConnectionInfo, SendResult},
 };
 
 /// One open connection, as seen by every module except its own task.
@@ -190,18 +190,18 @@ impl ConnectionHandle {
 
     /// Sends a JSON object to this connection only. It belongs to no topic and is not stored.
     #[must_use]
-    pub fn send_push(&self, payload: &[u8]) -> Sent {
+    pub fn send_push(&self, payload: &[u8]) -> SendResult {
         let look = self.outbox.look();
         if look.shut || look.asked.is_some() {
-            return Sent::Unknown;
+            return SendResult::Unknown;
         }
         if self.outbox.waiting_bytes().saturating_add(payload.len()) > self.outbox.bytes_max() {
-            return Sent::Full;
+            return SendResult::Full;
         }
         let mut out = BytesMut::new();
         self.protocol.push(&mut out, &PushMeta::live(TO_CONNECTION, None), payload);
         self.outbox.send(out.freeze());
-        Sent::Taken
+        SendResult::Taken
     }
 
     /// Handles a pong: the answer to a keep-alive ping, or to a ping that measures how far the client has read.
@@ -264,7 +264,7 @@ impl ConnectionHandle {
     pub fn tick(&self, now_ms: u64, config: &KeepAliveConfig) -> u64 {
         let unix_ms = clock::unix_ms();
         self.outbox.release();
-        let Progress { position: written, blocked, quiet_ms } = self.outbox.progress();
+        let OutboxProgress { position: written, blocked, quiet_ms } = self.outbox.progress();
         let seen_ms = self.seen_ms.load(Ordering::Relaxed);
         let mut timing = self.timing.lock();
         let moved = timing.private.is_some_and(|slot| self.outbox.has_moved(slot));

@@ -11,7 +11,7 @@ use tickgate_wire::{
 
 use crate::{
     backplane::{Backplane, NewestOfChannel, ReadLimits, StreamUnavailable},
-    hub::{self, Hold, Hub, ReadTurn, Reader},
+    hub::{self, Hub, MemoryReservation, ReadTurn, ReaderAddress},
     session::ResolvedChannel,
 };
 
@@ -35,10 +35,10 @@ pub(super) struct HistoryBounds {
 /// received it.
 pub(super) async fn read(
     backplane: &Backplane,
-    (hub, reader): (&Hub, Reader),
+    (hub, reader): (&Hub, ReaderAddress),
     (resolved, from): (ResolvedChannel, HistoryFrom),
     bounds: HistoryBounds,
-) -> Result<(HistoryReply, Option<Hold>), StreamUnavailable> {
+) -> Result<(HistoryReply, Option<MemoryReservation>), StreamUnavailable> {
     let bytes_max = bounds.page.bytes_max;
     let held = async |turn: ReadTurn, page: HistoryReply| {
         let hold = turn.end(page.messages.iter().map(|retained| retained.payload.len()).sum()).await;
@@ -74,14 +74,14 @@ async fn forward(
         Since::After(cursor) => cursor,
     };
     let page = backplane.read_on(&resolved.topic, after, None, limits).await?;
-    let mut gap = page.lack.as_ref().map(hub::Gap::of).filter(|_| since != Since::Earliest);
+    let mut gap = page.lack.as_ref().map(hub::GapRange::of).filter(|_| since != Since::Earliest);
     let (mut cursor, mut room, mut more) =
         (gap.map_or(after, |gap| gap.cursor), MessageRoom::new(&resolved), page.more);
     let mut messages = Vec::with_capacity(page.messages.len());
     for message in &page.messages {
         let id = message.id.unwrap_or(cursor);
         match &message.content {
-            Content::Unreadable if messages.is_empty() && gap.is_none() => gap = Some(hub::Gap::unreadable(id)),
+            Content::Unreadable if messages.is_empty() && gap.is_none() => gap = Some(hub::GapRange::unreadable(id)),
             Content::Data(payload) => {
                 if is_own(&resolved, message) {
                     if !room.take(payload.len()) {
@@ -105,7 +105,7 @@ async fn forward(
 /// The newest publications of one channel: those of other channels are skipped and not counted.
 async fn newest_of_channel(
     backplane: &Backplane,
-    (hub, reader): (&Hub, Reader),
+    (hub, reader): (&Hub, ReaderAddress),
     resolved: ResolvedChannel,
     bounds: HistoryBounds,
 ) -> Result<(ReadTurn, HistoryReply), StreamUnavailable> {
@@ -138,8 +138,8 @@ fn is_own(resolved: &ResolvedChannel, message: &Arc<Message>) -> bool {
     !resolved.in_user_stream || message.channel.as_ref() == Some(&resolved.channel)
 }
 
-fn told(resolved: &ResolvedChannel, gap: hub::Gap) -> GapPush<'static> {
-    let hub::Gap { after, before, count, reason, cursor } = gap;
+fn told(resolved: &ResolvedChannel, gap: hub::GapRange) -> GapPush<'static> {
+    let hub::GapRange { after, before, count, reason, cursor } = gap;
     let channels = Cow::Owned(vec![resolved.channel.clone()]);
     GapPush { channels, after: Some(after), before, count, reason: reason.as_str().into(), cursor: Some(cursor) }
 }

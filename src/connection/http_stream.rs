@@ -24,7 +24,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::turns::ConnectionTurns;
 use crate::{
-    hub::{Socket, UnsentLimit, check_drained, try_write_if_drained},
+    hub::{OutboxSocket, UnsentLimit, check_drained, try_write_if_drained},
     tls::TlsSocket,
 };
 
@@ -166,12 +166,12 @@ impl HttpStream {
     }
 
     /// The connection after an upgrade. Nothing was read ahead: that happens only under an event stream.
-    pub(super) fn into_socket(self) -> Socket {
+    pub(super) fn into_socket(self) -> OutboxSocket {
         match self.carrier {
-            Carrier::Plain(tcp) => Socket::Tcp(tcp),
+            Carrier::Plain(tcp) => OutboxSocket::Tcp(tcp),
             Carrier::Tls(tls) => {
                 let (tcp, session) = tls.into_inner();
-                Socket::Tls(Box::new(TlsSocket::new(tcp, session)))
+                OutboxSocket::Tls(Box::new(TlsSocket::new(tcp, session)))
             }
         }
     }

@@ -8,7 +8,7 @@ use super::{handle::ConnectionHandle, table::ConnectionTable};
 use crate::{
     clock,
     metrics::DisconnectReason,
-    registry::{Answer, Inquiry, Matching, OpenConnection, Sent},
+    registry::{ConnectionFilter, Inquiry, OpenConnection, ReplicaAnswer, SendResult},
 };
 
 /// Approximate maximum size of an answer, which is one Redis message; exceeded by at most one connection.
@@ -24,8 +24,8 @@ pub fn answer(
     now_ms: u64,
     inquiry: &Inquiry,
     followers: Option<&HashSet<SessionId>>,
-) -> Answer {
-    let of = |matching: &Matching| {
+) -> ReplicaAnswer {
+    let of = |matching: &ConnectionFilter| {
         let matches = |handle: &Arc<ConnectionHandle>| {
             followers.is_none_or(|sessions| sessions.contains(&handle.session)) && is_meant(handle, matching, now_ms)
         };
@@ -34,19 +34,21 @@ pub fn answer(
     match inquiry {
         Inquiry::List { matching, after, limit } => listed(of(matching), (replica, now_ms), after.as_deref(), *limit),
         Inquiry::Send { connection_id, payload } => {
-            let one = Matching { connection_id: Some(connection_id.clone()), ..Matching::default() };
-            Answer::Sent(of(&one).first().map_or(Sent::Unknown, |handle| handle.send_push(payload.as_bytes())))
+            let one = ConnectionFilter { connection_id: Some(connection_id.clone()), ..ConnectionFilter::default() };
+            ReplicaAnswer::Sent(
+                of(&one).first().map_or(SendResult::Unknown, |handle| handle.send_push(payload.as_bytes())),
+            )
         }
         Inquiry::Close { matching, reason } => {
             let meant = of(matching);
             meant.iter().for_each(|handle| handle.close(CloseCode::Disconnected, DisconnectReason::Operator, reason));
-            Answer::Closed(meant.len())
+            ReplicaAnswer::Closed(meant.len())
         }
     }
 }
 
-fn is_meant(handle: &ConnectionHandle, matching: &Matching, now_ms: u64) -> bool {
-    let Matching { connection_id, user, endpoint, param, topic: _, idle_seconds } = matching;
+fn is_meant(handle: &ConnectionHandle, matching: &ConnectionFilter, now_ms: u64) -> bool {
+    let ConnectionFilter { connection_id, user, endpoint, param, topic: _, idle_seconds } = matching;
     connection_id.as_ref().is_none_or(|id| handle.id().is(id))
         && user.as_deref().is_none_or(|user| handle.user().is_some_and(|of| of.as_str() == user))
         && endpoint.as_ref().is_none_or(|name| handle.origin.profile.name == *name)
@@ -59,7 +61,7 @@ fn listed(
     (replica, now_ms): (&str, u64),
     after: Option<&str>,
     limit: usize,
-) -> Answer {
+) -> ReplicaAnswer {
     found.sort_by_key(|handle| handle.id());
     let unix_ms = clock::unix_ms();
     let (mut connections, mut bytes) = (Vec::new(), 0);
@@ -69,7 +71,7 @@ fn listed(
             continue;
         }
         if connections.len() >= limit || bytes > LISTED_BYTES_MAX {
-            return Answer::Listed { connections, more: true };
+            return ReplicaAnswer::Listed { connections, more: true };
         }
         let channels: Vec<_> = handle.channels().iter().map(ToString::to_string).collect();
         bytes += LISTED_BYTES_EACH + channels.iter().map(String::len).sum::<usize>();
@@ -86,5 +88,5 @@ fn listed(
             channels,
         });
     }
-    Answer::Listed { connections, more: false }
+    ReplicaAnswer::Listed { connections, more: false }
 }

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     auth::TokenIdentity,
     clock,
-    hub::{Outbox, ReplayLimits, Socket},
+    hub::{Outbox, OutboxSocket, ReplayLimits},
     metrics::DisconnectReason,
     session::{Session, ViolationAllowance, names_rate},
 };
@@ -46,7 +46,12 @@ pub(super) struct OpenParameters {
 }
 
 /// Creates the connection and registers it: from here on it can be found, timed out and closed.
-pub(super) fn open(endpoint: Endpoint, admitted: Admitted, request: OpenParameters, socket: Socket) -> Connection {
+pub(super) fn open(
+    endpoint: Endpoint,
+    admitted: Admitted,
+    request: OpenParameters,
+    socket: OutboxSocket,
+) -> Connection {
     let Admitted { since, identity, key, session: id, takes_over, deferred, permit, attempt, .. } = admitted;
     let Endpoint { replica, profile, outboxes, .. } = endpoint;
     let (now_ms, phase, protocol) = (replica.uptime.now_ms(), id.low_byte(), profile.protocol);

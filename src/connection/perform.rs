@@ -34,7 +34,7 @@ use crate::{
     metrics::{self, AuthFailure, DisconnectReason, HandshakeResult, KeyUse, PublicationSource, RateScope},
     problem::millis,
     publisher::{MsgName, PublishFailure, PublishRequest, PublisherName},
-    registry::Revoked,
+    registry::RevokedToken,
     session::{ChannelRefusal, MessageFault, ResolvedChannel, SessionAction},
 };
 
@@ -160,10 +160,10 @@ impl Connection {
         self.replica.metrics.auth_failures_total.of(AuthFailure::Revoked).inc();
         self.log_refusal(HandshakeResult::Forbidden, AuthFailure::Revoked.as_str());
         Err(match revoked {
-            Revoked::Surely => {
+            RevokedToken::Surely => {
                 MessageFault::new(ErrorCode::UserInactive, "the token was revoked, or the user is not active")
             }
-            Revoked::Perhaps => MessageFault {
+            RevokedToken::Perhaps => MessageFault {
                 retry_after_ms: Some(RETRY_AFTER_MS),
                 ..MessageFault::new(ErrorCode::AuthRequired, admission::DOUBTFUL)
             },

@@ -32,7 +32,7 @@ pub fn router(replica: &Arc<Replica>, plain: Router) -> Router {
         let endpoint = Endpoint {
             replica: replica.clone(),
             profile: profile.clone(),
-            outboxes: hub::Shared::new(queue, replica.metrics.clone(), &profile.name),
+            outboxes: hub::EndpointOutboxes::new(queue, replica.metrics.clone(), &profile.name),
             places: profile.connections_max.map(|max| Arc::new(Semaphore::new(max as usize))),
         };
         if nowhere.is_none() && profile.protocol == Protocol::default() {

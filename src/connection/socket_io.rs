@@ -15,7 +15,7 @@ use tickgate_wire::websocket::{self, FrameReader, WebSocketEvent};
 use tokio::time::timeout;
 
 use crate::{
-    hub::{Close, Outbox, Socket},
+    hub::{Close, Outbox, OutboxSocket},
     metrics::{self, DisconnectReason},
 };
 
@@ -179,7 +179,7 @@ fn send(outbox: &Outbox, frames: &mut BytesMut) {
 }
 
 /// Closes the sending side, then reads and discards until the client has closed its side.
-async fn end_stream(stream: &Socket) {
+async fn end_stream(stream: &OutboxSocket) {
     stream.finish();
     let discard = async {
         loop {
@@ -198,14 +198,14 @@ async fn end_stream(stream: &Socket) {
 }
 
 /// Sends the reason of a refusal and closes the connection.
-pub(super) async fn refuse(stream: Socket, last: Bytes) {
+pub(super) async fn refuse(stream: OutboxSocket, last: Bytes) {
     let said = timeout(LINGER, write_all(&stream, &last)).await;
     if matches!(said, Ok(Ok(()))) {
         end_stream(&stream).await;
     }
 }
 
-async fn write_all(stream: &Socket, mut bytes: &[u8]) -> io::Result<()> {
+async fn write_all(stream: &OutboxSocket, mut bytes: &[u8]) -> io::Result<()> {
     loop {
         let written =
             if bytes.is_empty() { stream.try_flush().map(|()| 0) } else { stream.try_write(&[IoSlice::new(bytes)]) };

@@ -24,7 +24,7 @@ use tickgate_wire::{
 
 use super::{echo::CommandEcho, handle::ConnectionHandle};
 use crate::{
-    hub::{CaughtUp, Form, Hub, Interest, Member, Past, ReplayLimits, SlotId, caught_up},
+    hub::{BacklogProgress, CatchUpStep, Form, Hub, ReplayLimits, SlotId, Subscriber, TopicHandle, caught_up},
     metrics::DisconnectReason,
     session::{ChannelRefusal, RequestedChannel, ResolvedChannel},
 };
@@ -57,10 +57,10 @@ pub(super) struct Subscriptions {
 #[derive(Debug)]
 struct Subscription {
     wants: TopicSelection,
-    interest: Interest,
-    member: Member,
+    interest: TopicHandle,
+    member: Subscriber,
     /// Present until the client has received all of the backlog.
-    past: Option<Box<Past>>,
+    past: Option<Box<BacklogProgress>>,
     /// Not yet among the topic's live subscribers.
     fresh: bool,
 }
@@ -273,7 +273,7 @@ impl Subscriptions {
             _ => TopicSelection::OfUser(names().collect()),
         };
         let form = wants.form(self.protocol);
-        let member = Member { outbox: outbox.clone(), slot, pacer: selection::pacer(pending.max_rate) };
+        let member = Subscriber { outbox: outbox.clone(), slot, pacer: selection::pacer(pending.max_rate) };
         let end = pending.end();
         let PendingSubscription { interest, mut backlog, mut past, .. } = pending;
         let whole = interest.push_backlog((&member, &form), &mut past, &backlog, drained).await;
@@ -302,9 +302,9 @@ impl Subscriptions {
             let form = subscription.wants.form(self.protocol);
             let Subscription { interest, member, past, fresh, .. } = subscription;
             match interest.catch_up(member, &form, *fresh, past.as_deref_mut(), self.limits.reader).await {
-                Ok(CaughtUp::Live) => (*fresh, *past) = (false, None),
-                Ok(CaughtUp::More) => {}
-                Ok(CaughtUp::Withdrawn) => {
+                Ok(CatchUpStep::Live) => (*fresh, *past) = (false, None),
+                Ok(CatchUpStep::More) => {}
+                Ok(CatchUpStep::Withdrawn) => {
                     self.end(handle, slot, "the channel has no publications, and other channels need its place");
                     ended = true;
                     continue;

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tickgate_wire::model::SessionId;
 
 use super::{ended_users::EndedUsers, handle::ConnectionHandle};
-use crate::registry::Control;
+use crate::registry::ControlInstruction;
 
 /// Open connections, and users whose connections were just closed.
 #[derive(Debug, Default)]
@@ -55,14 +55,14 @@ impl ConnectionTable {
     }
 
     /// Executes a control message from any replica.
-    pub fn on_control(&self, control: &Control) {
+    pub fn on_control(&self, control: &ControlInstruction) {
         match control {
-            Control::Close { session, code, reason } => {
+            ControlInstruction::Close { session, code, reason } => {
                 if let Some(handle) = SessionId::parse(session).and_then(|session| self.get(session)) {
                     handle.close_on_control(*code, reason);
                 }
             }
-            Control::CloseUser { user, code, reason } => self.end_user(user, *code, reason),
+            ControlInstruction::CloseUser { user, code, reason } => self.end_user(user, *code, reason),
         }
     }
 
@@ -119,14 +119,14 @@ mod tests {
     use crate::{
         config::Config,
         connection::{attempt::ConnectionId, handle::ConnectionOrigin, keep_alive::KeepAlive},
-        hub::{MemorySocket, Outbox, QueueLimits, Shared, Socket},
+        hub::{EndpointOutboxes, MemorySocket, Outbox, OutboxSocket, QueueLimits},
         metrics::Metrics,
     };
 
     fn connection(user: &str) -> Arc<ConnectionHandle> {
         let limits = QueueLimits { messages_max: 10, bytes_max: 1_000 };
-        let shared = Shared::new(limits, Metrics::new(), "trading");
-        let outbox = Outbox::new(Socket::Memory(Box::new(Mutex::new(MemorySocket::default()))), shared);
+        let shared = EndpointOutboxes::new(limits, Metrics::new(), "trading");
+        let outbox = Outbox::new(OutboxSocket::Memory(Box::new(Mutex::new(MemorySocket::default()))), shared);
         let keep_alive = KeepAlive::new(&Config::development().session, 0, 128);
         let handle = ConnectionHandle::new(
             outbox,

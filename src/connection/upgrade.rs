@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     clock,
-    hub::Socket,
+    hub::OutboxSocket,
     metrics::{self, HandshakeResult},
     problem::Problem,
 };
@@ -205,7 +205,7 @@ fn cannot_upgrade(parts: &Parts) -> Response {
 }
 
 /// The socket of an upgraded connection, and what was read ahead. `None` if the client left meanwhile.
-pub async fn taken_over(on_upgrade: OnUpgrade) -> Option<(Socket, Vec<u8>)> {
+pub async fn taken_over(on_upgrade: OnUpgrade) -> Option<(OutboxSocket, Vec<u8>)> {
     let upgraded = on_upgrade.await.ok()?;
     let parts = upgraded.downcast::<TokioIo<HttpStream>>().ok()?;
     // Copied, because the buffer would keep hyper's whole read buffer for the life of the connection.

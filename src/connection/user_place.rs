@@ -12,7 +12,7 @@ use crate::{
     auth::TokenIdentity,
     config::{OverLimit, Profile},
     metrics::{AuthFailure, DisconnectReason},
-    registry::{Admission, Revoked, SessionRecord, Verdict},
+    registry::{Admission, AdmissionVerdict, RevokedToken, SessionRecord},
 };
 
 /// Why a user's connection is not admitted.
@@ -113,21 +113,21 @@ pub(super) async fn admit_user(
         issued_at: identity.issued_at,
     };
     match replica.registry.admit(&admission).await {
-        Verdict::Admitted { .. } => Ok(()),
-        Verdict::Refused { .. } => Err(UserRefusal::TooManyConnections),
-        Verdict::Late => Err(UserRefusal::Late),
-        Verdict::Revoked(revoked) => {
+        AdmissionVerdict::Admitted { .. } => Ok(()),
+        AdmissionVerdict::Refused { .. } => Err(UserRefusal::TooManyConnections),
+        AdmissionVerdict::Late => Err(UserRefusal::Late),
+        AdmissionVerdict::Revoked(revoked) => {
             replica.metrics.auth_failures_total.of(AuthFailure::Revoked).inc();
             Err(revoked.into())
         }
     }
 }
 
-impl From<Revoked> for UserRefusal {
-    fn from(revoked: Revoked) -> Self {
+impl From<RevokedToken> for UserRefusal {
+    fn from(revoked: RevokedToken) -> Self {
         match revoked {
-            Revoked::Surely => Self::Revoked,
-            Revoked::Perhaps => Self::Doubtful,
+            RevokedToken::Surely => Self::Revoked,
+            RevokedToken::Perhaps => Self::Doubtful,
         }
     }
 }

@@ -9,9 +9,9 @@ use tickgate_wire::{
 };
 
 use super::{
-    batch::Mark,
-    gap::Gap,
-    turns::{Hold, Reader},
+    batch::PushFlags,
+    gap::GapRange,
+    turns::{MemoryReservation, ReaderAddress},
 };
 
 /// What a subscription receives before it goes live.
@@ -19,17 +19,17 @@ use super::{
 pub struct Backlog {
     pub messages: Vec<Arc<Message>>,
     /// Sent before the messages.
-    pub gap: Option<Gap>,
+    pub gap: Option<GapRange>,
     /// Sent after the messages: more was missed than one resume may fetch.
-    pub cut: Option<Gap>,
+    pub cut: Option<GapRange>,
     /// The positions before the messages and after them.
     pub from: StreamId,
     pub cursor: StreamId,
     /// More follows after the cursor: the catch-up reads it as the socket drains.
     pub goes_on: bool,
-    pub mark: Mark,
+    pub mark: PushFlags,
     /// The reservation of memory for what was read, until the client has it.
-    pub(super) hold: Option<Hold>,
+    pub(super) hold: Option<MemoryReservation>,
 }
 
 impl Backlog {
@@ -58,7 +58,7 @@ impl Backlog {
     }
 
     /// Adds a reservation.
-    pub(super) fn keep(&mut self, hold: Option<Hold>) {
+    pub(super) fn keep(&mut self, hold: Option<MemoryReservation>) {
         match (&mut self.hold, hold) {
             (Some(own), Some(hold)) => own.join(hold),
             (own, hold) => *own = own.take().or(hold),
@@ -66,7 +66,7 @@ impl Backlog {
     }
 
     /// The reservation, for the client's outbox.
-    pub fn take_hold(&mut self) -> Option<Hold> {
+    pub fn take_hold(&mut self) -> Option<MemoryReservation> {
         self.hold.take()
     }
 
@@ -106,7 +106,7 @@ impl Backlog {
         if self.cursor < position && self.cut.is_none() {
             // It was trimmed or lost while it was being read.
             let before = position.next();
-            self.cut = Some(Gap::new(self.cursor, before, GapReason::Retention));
+            self.cut = Some(GapRange::new(self.cursor, before, GapReason::Retention));
         }
         self.messages.retain(|message| message.id.is_some_and(|id| id <= position));
     }
@@ -114,12 +114,12 @@ impl Backlog {
 
 /// The remaining allowance of one resume.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Allowance {
+pub(super) struct ResumeAllowance {
     pub(super) entries: usize,
     pub(super) bytes: usize,
 }
 
-impl Allowance {
+impl ResumeAllowance {
     pub(super) fn spend(&mut self, entries: usize, bytes: usize) {
         self.entries = self.entries.saturating_sub(entries);
         self.bytes = self.bytes.saturating_sub(bytes);
@@ -136,7 +136,7 @@ pub struct ReplayLimits {
     pub(super) entries_max: u32,
     bytes_max: u32,
     /// The reader that resumes.
-    pub reader: Reader,
+    pub reader: ReaderAddress,
     /// The request already holds messages: it does not wait for more.
     pub(super) has_some: bool,
     /// All must be available at once: no catch-up delivers the rest.
@@ -146,7 +146,7 @@ pub struct ReplayLimits {
 impl ReplayLimits {
     /// At most this many entries and bytes.
     #[must_use]
-    pub fn new(entries_max: usize, bytes_max: usize, reader: Reader) -> Self {
+    pub fn new(entries_max: usize, bytes_max: usize, reader: ReaderAddress) -> Self {
         let small = |number| u32::try_from(number).unwrap_or(u32::MAX);
         Self { entries_max: small(entries_max), bytes_max: small(bytes_max), reader, has_some: false, at_once: false }
     }
@@ -159,8 +159,8 @@ impl ReplayLimits {
     }
 
     /// The remainder after some were sent.
-    pub(super) fn less(self, entries: usize, bytes: usize) -> Allowance {
-        Allowance {
+    pub(super) fn less(self, entries: usize, bytes: usize) -> ResumeAllowance {
+        ResumeAllowance {
             entries: (self.entries_max as usize).saturating_sub(entries),
             bytes: self.bytes_max().saturating_sub(bytes),
         }

@@ -8,12 +8,12 @@ use tickgate_wire::{
     push::PushMeta,
 };
 
-use super::{form::Form, gap::Gap, step::Step};
+use super::{form::Form, gap::GapRange, step::Step};
 use crate::defect::{self, Defect};
 
 /// Consecutive publications as bytes, shared by all subscribers.
 #[derive(Debug)]
-pub struct Batch {
+pub struct PushBatch {
     pub bytes: Bytes,
     /// Number of publications; 0 for a gap or for messages that the subscriber filters out.
     pub count: u32,
@@ -30,14 +30,14 @@ pub struct Batch {
 
 /// Flags of a push, the same for a whole batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Mark {
+pub struct PushFlags {
     pub replayed: bool,
     pub snapshot: bool,
     /// Only the newest value is owed: each push has the number of those left out before it.
     pub counts: bool,
 }
 
-impl Mark {
+impl PushFlags {
     /// The flags of live publications of a topic.
     #[must_use]
     pub const fn live(class: Class) -> Self {
@@ -45,10 +45,10 @@ impl Mark {
     }
 }
 
-impl Batch {
+impl PushBatch {
     /// Encodes the steps after position `after`. A filtered-out message still moves the position.
     #[must_use]
-    pub fn encode(form: &Form, after: StreamId, steps: &[Step], mark: Mark) -> Self {
+    pub fn encode(form: &Form, after: StreamId, steps: &[Step], mark: PushFlags) -> Self {
         let mut buf = BytesMut::with_capacity(steps.iter().map(size_hint).sum());
         let mut batch =
             Self { bytes: Bytes::new(), count: 0, skipped: 0, after, last: after, newest: None, form: form.clone() };
@@ -77,14 +77,14 @@ impl Batch {
         &mut self,
         buf: &mut BytesMut,
         message: &'a Arc<Message>,
-        mark: Mark,
+        mark: PushFlags,
         newest: &mut Option<&'a Arc<Message>>,
     ) {
         let left_out = message.id.filter(|_| mark.counts).and_then(|id| StreamId::missing_between(self.last, id));
         self.last = message.id.unwrap_or(self.last);
         let payload = match &message.content {
             Content::Data(payload) => payload,
-            Content::Unreadable => return self.form.gap(buf, Gap::unreadable(self.last)),
+            Content::Unreadable => return self.form.gap(buf, GapRange::unreadable(self.last)),
         };
         let Some(channel) = self.form.channel_of(message) else { return };
         let id = message.id.filter(|_| !(mark.replayed && defect::is(Defect::NoReplayIds)));

@@ -12,17 +12,17 @@ use tickgate_wire::{
 
 use super::{
     backlog::Backlog,
-    batch::{Batch, Mark},
+    backlog_progress::BacklogProgress,
+    batch::{PushBatch, PushFlags},
     form::Form,
-    gap::{Gap, gap_label},
-    member::Member,
+    gap::{GapRange, gap_label},
     outbox::Outbox,
-    past::Past,
-    queue::{Cursor, Slot, SlotId, Stage},
+    queue::{Cursor, SlotId, SubscriptionSlot, SubscriptionStage},
     step::Step,
-    subscribe::Interest,
-    topic::Joining,
-    turns::Reader,
+    subscribe::TopicHandle,
+    subscriber::Subscriber,
+    topic::JoiningSubscription,
+    turns::ReaderAddress,
 };
 use crate::{
     backplane::{ReadLimits, StreamUnavailable},
@@ -34,7 +34,7 @@ const PUSHED_MAX: usize = 100;
 
 /// The result of a catch-up step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CaughtUp {
+pub enum CatchUpStep {
     /// Now live.
     Live,
     /// More follows when the socket has drained.
@@ -43,7 +43,7 @@ pub enum CaughtUp {
     Withdrawn,
 }
 
-impl Interest {
+impl TopicHandle {
     /// Opens the subscription in the outbox, lagging `at` the end of its backlog; the client has everything up to
     /// `has`.
     #[must_use]
@@ -51,8 +51,9 @@ impl Interest {
         let has = if has > at { self.believed(has, at) } else { has };
         let class = self.topic.rule.class;
         let urgent = class == Class::Reliable && self.topic.topic.owner().is_some();
-        let (stage, cursor) = (Stage::Lagging, if self.is_retained() { Cursor::Known } else { Cursor::None });
-        outbox.open(Slot { class, urgent, cursor, stage, ticket: 0, queued: at, written: has })
+        let (stage, cursor) =
+            (SubscriptionStage::Lagging, if self.is_retained() { Cursor::Known } else { Cursor::None });
+        outbox.open(SubscriptionSlot { class, urgent, cursor, stage, ticket: 0, queued: at, written: has })
     }
 
     /// Pushes a backlog page by page as the socket drains; `drained` resolves when it has. A backlog larger than an
@@ -60,8 +61,8 @@ impl Interest {
     /// subscription lags, and the catch-up continues. True if everything was pushed.
     pub async fn push_backlog<D>(
         &self,
-        (member, form): (&Member, &Form),
-        past: &mut Past,
+        (member, form): (&Subscriber, &Form),
+        past: &mut BacklogProgress,
         backlog: &Backlog,
         drained: impl Fn() -> D,
     ) -> bool
@@ -105,8 +106,8 @@ impl Interest {
     /// changing its position.
     pub async fn push_beside<D>(
         &self,
-        (member, form): (&Member, &Form),
-        past: &mut Past,
+        (member, form): (&Subscriber, &Form),
+        past: &mut BacklogProgress,
         backlog: &Backlog,
         drained: impl Fn() -> D,
     ) where
@@ -116,7 +117,7 @@ impl Interest {
         if backlog.gap.is_some() || backlog.cut.is_some() {
             past.gap();
         }
-        let tell = |gap: Gap| {
+        let tell = |gap: GapRange| {
             self.note_gap(member, &gap, true);
             member.outbox.send(form.encode_gap(gap));
         };
@@ -135,12 +136,13 @@ impl Interest {
         }
         // The subscription itself delivers what follows its position.
         let end = member.outbox.queued(member.slot).unwrap_or_default().next();
-        let cut =
-            backlog.cut.map(|cut| Gap::new(cut.after, cut.before.map_or(end, |before| before.min(end)), cut.reason));
+        let cut = backlog
+            .cut
+            .map(|cut| GapRange::new(cut.after, cut.before.map_or(end, |before| before.min(end)), cut.reason));
         cut.into_iter().filter(|cut| cut.before > Some(cut.after)).for_each(tell);
     }
 
-    fn trace_beginning(&self, member: &Member, backlog: &Backlog) {
+    fn trace_beginning(&self, member: &Subscriber, backlog: &Backlog) {
         self.trace(
             &member.outbox,
             "subscribed",
@@ -149,7 +151,7 @@ impl Interest {
     }
 
     /// Counts a gap sent to the client; `resumed`: it follows a position that the client supplied.
-    fn note_gap(&self, member: &Member, gap: &Gap, resumed: bool) {
+    fn note_gap(&self, member: &Subscriber, gap: &GapRange, resumed: bool) {
         member.outbox.count_gap(self.class(), gap_label(gap.reason, resumed));
         self.trace(&member.outbox, "gap", || {
             let before = gap.before.map(|before| before.to_string());
@@ -158,15 +160,15 @@ impl Interest {
     }
 
     /// Counts the gaps for publications that cannot be shown.
-    fn count_losses(&self, member: &Member, messages: &[Arc<Message>]) {
+    fn count_losses(&self, member: &Subscriber, messages: &[Arc<Message>]) {
         let losses = messages.iter().filter(|message| message.is_unreadable());
         losses.for_each(|_| member.outbox.count_gap(self.class(), metrics::GapLabel::InvalidPayload));
     }
 
-    fn tell(&self, (member, form): (&Member, &Form), gap: &Gap, last: StreamId, resumed: bool) {
+    fn tell(&self, (member, form): (&Subscriber, &Form), gap: &GapRange, last: StreamId, resumed: bool) {
         self.note_gap(member, gap, resumed);
         let bytes = form.encode_gap(*gap);
-        let batch = Batch { bytes, count: 0, skipped: 0, after: gap.after, last, newest: None, form: form.clone() };
+        let batch = PushBatch { bytes, count: 0, skipped: 0, after: gap.after, last, newest: None, form: form.clone() };
         member.outbox.catch_up(member.slot, Arc::new(batch));
     }
 
@@ -176,17 +178,17 @@ impl Interest {
     /// [`StreamUnavailable`] if the stream cannot be read now; the subscription keeps lagging.
     pub async fn catch_up(
         &self,
-        member: &Member,
+        member: &Subscriber,
         form: &Form,
         fresh: bool,
-        mut past: Option<&mut Past>,
-        reader: Reader,
-    ) -> Result<CaughtUp, StreamUnavailable> {
+        mut past: Option<&mut BacklogProgress>,
+        reader: ReaderAddress,
+    ) -> Result<CatchUpStep, StreamUnavailable> {
         if self.topic.is_withdrawn() {
-            return Ok(CaughtUp::Withdrawn);
+            return Ok(CatchUpStep::Withdrawn);
         }
         let slot = member.slot;
-        let Some(mut at) = member.outbox.queued(slot) else { return Ok(CaughtUp::Live) };
+        let Some(mut at) = member.outbox.queued(slot) else { return Ok(CatchUpStep::Live) };
         let has = member.outbox.known(slot).unwrap_or_default();
         if has > at
             && let Some((rest, _)) = self.topic.since(at)
@@ -198,17 +200,17 @@ impl Interest {
         if let Some(past) = &mut past
             && self.send_at_hand((member, form), past, at, has)
         {
-            return Ok(CaughtUp::More);
+            return Ok(CatchUpStep::More);
         }
         if self.join((member, form), (fresh, past.as_deref()), at, false) {
-            return Ok(CaughtUp::Live);
+            return Ok(CatchUpStep::Live);
         }
         if past.as_ref().is_some_and(|past| past.is_spent()) && self.cut_short((member, form), &mut past, at) {
-            return Ok(CaughtUp::More);
+            return Ok(CatchUpStep::More);
         }
         let turn = self.hub.turn(reader, page_bytes(member)).await?;
         let mut page = self.read_on(at, page_bytes(member)).await?;
-        let gap = page.lack.as_ref().map(Gap::of);
+        let gap = page.lack.as_ref().map(GapRange::of);
         let hold = turn.end(page.messages.iter().map(|message| message.payload_bytes()).sum()).await;
         if gap.as_ref().is_some_and(|gap| gap.before.is_none()) && !member.outbox.is_drained(slot) {
             // What the client has is known only when everything is written.
@@ -226,7 +228,7 @@ impl Interest {
             page.messages.retain(|message| message.id > Some(has));
             if page.messages.is_empty() {
                 member.outbox.pass(slot, last);
-                return Ok(CaughtUp::More);
+                return Ok(CatchUpStep::More);
             }
         }
         if page.messages.is_empty() {
@@ -236,35 +238,46 @@ impl Interest {
                 at = page.cursor;
             }
             if gap.is_none() && self.join((member, form), (fresh, past.as_deref()), at, true) {
-                return Ok(CaughtUp::Live);
+                return Ok(CatchUpStep::Live);
             }
             // The topic has moved on, and the stream did not contain the reason yet.
             return if at != before {
-                Ok(CaughtUp::More)
+                Ok(CatchUpStep::More)
             } else {
                 Err(StreamUnavailable("nothing new in the stream".into()))
             };
         }
         self.push_page((member, form), past, at, page.messages);
         hold.into_iter().for_each(|hold| member.outbox.keep(hold));
-        Ok(CaughtUp::More)
+        Ok(CatchUpStep::More)
     }
 
     /// More was missed than one resume may fetch: sends a gap, and continues at the topic's position. False if that is
     /// not further.
-    fn cut_short(&self, (member, form): (&Member, &Form), past: &mut Option<&mut Past>, at: StreamId) -> bool {
+    fn cut_short(
+        &self,
+        (member, form): (&Subscriber, &Form),
+        past: &mut Option<&mut BacklogProgress>,
+        at: StreamId,
+    ) -> bool {
         let head = self.head();
         if head <= at {
             return false;
         }
         past.iter_mut().for_each(|past| past.gap());
-        self.tell((member, form), &Gap::new(at, head.next(), GapReason::Retention), head, true);
+        self.tell((member, form), &GapRange::new(at, head.next(), GapReason::Retention), head, true);
         true
     }
 
     /// Pushes the messages in memory after `at`, once, as the backlog of a subscription from further back. False if
     /// there are none, or what lies between is unknown.
-    fn send_at_hand(&self, (member, form): (&Member, &Form), past: &mut Past, at: StreamId, has: StreamId) -> bool {
+    fn send_at_hand(
+        &self,
+        (member, form): (&Subscriber, &Form),
+        past: &mut BacklogProgress,
+        at: StreamId,
+        has: StreamId,
+    ) -> bool {
         if self.class() == Class::State || past.at_hand_sent {
             return false;
         }
@@ -281,8 +294,8 @@ impl Interest {
     /// Pushes a page of the backlog. Messages that their channel does not want are skipped.
     fn push_page(
         &self,
-        (member, form): (&Member, &Form),
-        past: Option<&mut Past>,
+        (member, form): (&Subscriber, &Form),
+        past: Option<&mut BacklogProgress>,
         at: StreamId,
         mut messages: Vec<Arc<Message>>,
     ) {
@@ -294,7 +307,8 @@ impl Interest {
         }
         self.count_losses(member, &messages);
         let steps: Vec<_> = messages.into_iter().map(Step::Message).collect();
-        let mut batch = Batch::encode(form, at, &steps, Mark { replayed: true, ..Mark::live(self.class()) });
+        let mut batch =
+            PushBatch::encode(form, at, &steps, PushFlags { replayed: true, ..PushFlags::live(self.class()) });
         batch.last = last.map_or(batch.last, |last| last.max(batch.last));
         self.hub.metrics.replayed_messages_total.inc_by(batch.count.into());
         member.outbox.catch_up(member.slot, Arc::new(batch));
@@ -302,18 +316,18 @@ impl Interest {
 
     fn join(
         &self,
-        (member, form): (&Member, &Form),
-        (fresh, past): (bool, Option<&Past>),
+        (member, form): (&Subscriber, &Form),
+        (fresh, past): (bool, Option<&BacklogProgress>),
         at: StreamId,
         proven: bool,
     ) -> bool {
         let shard = self.hub.shard_of(&member.outbox);
-        self.topic.join(Joining { member, form, shard, fresh, past }, at, proven, &self.hub.shards)
+        self.topic.join(JoiningSubscription { member, form, shard, fresh, past }, at, proven, &self.hub.shards)
     }
 }
 
 /// Maximum size of a pushed page, in bytes: it fits into a half-full outbox.
-fn page_bytes(member: &Member) -> usize {
+fn page_bytes(member: &Subscriber) -> usize {
     member.outbox.bytes_max() / 2
 }
 

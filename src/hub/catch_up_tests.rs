@@ -9,7 +9,7 @@ use tickgate_wire::{
 
 use super::*;
 use crate::{
-    hub::{Hub, MemorySocket, QueueLimits, ReplayLimits, Shared, Socket, linger::tests::hub},
+    hub::{EndpointOutboxes, Hub, MemorySocket, OutboxSocket, QueueLimits, ReplayLimits, linger::tests::hub},
     metrics::Metrics,
     tasks::Tasks,
 };
@@ -19,9 +19,9 @@ const OUTBOX_BYTES: usize = 100_000;
 const CHANNEL: &str = "trades:X";
 
 /// A topic with ten publications that are not in memory, and a client whose socket accepts nothing yet.
-struct Scene {
+struct CatchUpScene {
     hub: Arc<Hub>,
-    interest: Interest,
+    interest: TopicHandle,
     outbox: Arc<Outbox>,
     form: Form,
     ids: Vec<StreamId>,
@@ -29,12 +29,12 @@ struct Scene {
     _tasks: Tasks,
 }
 
-impl Scene {
+impl CatchUpScene {
     async fn of(payload_bytes: usize) -> Self {
         let tasks = Tasks::new();
         let (hub, rule) = hub(&tasks);
         let topic = Topic::public(CHANNEL).unwrap();
-        let interest = hub.interest(&topic, &rule, Reader::default()).unwrap();
+        let interest = hub.interest(&topic, &rule, ReaderAddress::default()).unwrap();
         interest.ready(Duration::from_secs(5)).await.unwrap();
         let payload = Bytes::from(format!("{{\"x\":\"{}\"}}", "y".repeat(payload_bytes)));
         let mut ids = Vec::new();
@@ -49,8 +49,8 @@ impl Scene {
         }
         let limits = QueueLimits { messages_max: 100, bytes_max: OUTBOX_BYTES };
         let memory = Mutex::new(MemorySocket { keep: true, ..MemorySocket::default() });
-        let socket = Socket::Memory(Box::new(memory));
-        let outbox = Outbox::new(socket, Shared::new(limits, Metrics::new(), "trading"));
+        let socket = OutboxSocket::Memory(Box::new(memory));
+        let outbox = Outbox::new(socket, EndpointOutboxes::new(limits, Metrics::new(), "trading"));
         let form = Form::of_topic(Protocol::default(), CHANNEL.into());
         Self { hub, interest, outbox, form, ids, _tasks: tasks }
     }
@@ -60,27 +60,27 @@ impl Scene {
         self.interest.backlog(StartAt::Since(self.ids[0]), limits).await.unwrap()
     }
 
-    fn open(&self, backlog: &Backlog, limits: ReplayLimits) -> (Member, Past) {
+    fn open(&self, backlog: &Backlog, limits: ReplayLimits) -> (Subscriber, BacklogProgress) {
         let slot = self.interest.open(&self.outbox, backlog.cursor, self.ids[0]);
-        let mut past = Past::new(true, limits);
+        let mut past = BacklogProgress::new(true, limits);
         past.add(CHANNEL.into(), self.ids[0], true);
-        (Member { outbox: self.outbox.clone(), slot, pacer: None }, past)
+        (Subscriber { outbox: self.outbox.clone(), slot, pacer: None }, past)
     }
 
     /// Lets the socket accept everything from now on.
     async fn drain(&self) {
-        let Socket::Memory(memory) = self.outbox.socket() else { panic!("not in memory") };
+        let OutboxSocket::Memory(memory) = self.outbox.socket() else { panic!("not in memory") };
         memory.lock().room = usize::MAX;
         poll_fn(|cx| self.outbox.poll_flush(cx)).await;
     }
 
     /// Everything that the client receives until its backlog ends.
-    async fn read_all(&self, member: &Member, past: &mut Past) -> String {
+    async fn read_all(&self, member: &Subscriber, past: &mut BacklogProgress) -> String {
         self.drain().await;
-        while self.interest.catch_up(member, &self.form, true, Some(past), Reader::default()).await.unwrap()
-            == CaughtUp::More
+        while self.interest.catch_up(member, &self.form, true, Some(past), ReaderAddress::default()).await.unwrap()
+            == CatchUpStep::More
         {}
-        let Socket::Memory(memory) = self.outbox.socket() else { panic!("not in memory") };
+        let OutboxSocket::Memory(memory) = self.outbox.socket() else { panic!("not in memory") };
         let told = || memory.lock().written.windows(11).any(|bytes| bytes == b"\"caught_up\"");
         while self.outbox.known(member.slot) < self.ids.last().copied() || !told() {
             tokio::task::yield_now().await;
@@ -95,14 +95,14 @@ impl Scene {
 }
 
 fn limits(bytes_max: usize) -> ReplayLimits {
-    ReplayLimits::new(1_000, bytes_max, Reader::default())
+    ReplayLimits::new(1_000, bytes_max, ReaderAddress::default())
 }
 
 #[tokio::test]
 async fn the_backlog_of_a_stuck_client_is_not_kept_and_arrives_when_it_reads() {
-    let scene = Scene::of(30_000).await;
+    let scene = CatchUpScene::of(30_000).await;
     let (limits, ids) = (limits(1 << 20), &scene.ids);
-    let Scene { interest, outbox, form, .. } = &scene;
+    let CatchUpScene { interest, outbox, form, .. } = &scene;
     let mut backlog = scene.backlog(limits).await;
     assert_eq!((backlog.messages.len(), backlog.cursor, backlog.goes_on), (9, ids[9], false));
     let (member, mut past) = scene.open(&backlog, limits);
@@ -126,9 +126,9 @@ async fn the_backlog_of_a_stuck_client_is_not_kept_and_arrives_when_it_reads() {
 
 #[tokio::test]
 async fn a_resume_never_fetches_more_than_its_limit() {
-    let scene = Scene::of(300_000).await;
+    let scene = CatchUpScene::of(300_000).await;
     // All long turns are taken, so the catch-up delivers what follows the first page.
-    let others: Vec<_> = (0..8).filter_map(|n| scene.hub.long_turns.try_take(Reader(9 + n), 0)).collect();
+    let others: Vec<_> = (0..8).filter_map(|n| scene.hub.long_turns.try_take(ReaderAddress(9 + n), 0)).collect();
     let limits = limits(2_000_000);
     let backlog = scene.backlog(limits).await;
     assert!(backlog.goes_on && backlog.messages.len() < 6, "{} messages", backlog.messages.len());
@@ -150,14 +150,14 @@ async fn a_resume_never_fetches_more_than_its_limit() {
 
 #[tokio::test]
 async fn a_backlog_beside_a_subscription_also_waits_for_the_socket() {
-    let scene = Scene::of(30_000).await;
+    let scene = CatchUpScene::of(30_000).await;
     let limits = limits(1 << 20);
     let backlog = scene.backlog(limits).await;
     let (member, mut past) = scene.open(&backlog, limits);
     let room = || poll_fn(|cx| scene.outbox.poll_room(cx));
     let mut push = Box::pin(scene.interest.push_beside((&member, &scene.form), &mut past, &backlog, room));
     assert!(futures_util::poll!(push.as_mut()).is_pending(), "the socket accepts nothing");
-    let Socket::Memory(memory) = scene.outbox.socket() else { panic!("not in memory") };
+    let OutboxSocket::Memory(memory) = scene.outbox.socket() else { panic!("not in memory") };
     memory.lock().room = usize::MAX;
     let mut bytes_max = 0;
     while futures_util::poll!(push.as_mut()).is_pending() {
@@ -171,7 +171,7 @@ async fn a_backlog_beside_a_subscription_also_waits_for_the_socket() {
 
 #[tokio::test]
 async fn what_was_read_takes_memory_until_the_client_has_it() {
-    let scene = Scene::of(30_000).await;
+    let scene = CatchUpScene::of(30_000).await;
     let limits = limits(1 << 20);
     assert_eq!(scene.hub.turns.bytes(), 0);
     let mut backlog = scene.backlog(limits).await;

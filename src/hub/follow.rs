@@ -11,9 +11,9 @@ use tickgate_wire::model::{Class, StreamId, Topic};
 use tokio::time::Instant;
 
 use super::{
-    Hub, Settings,
-    step::Todo,
-    topic::Followed,
+    Hub, HubSettings,
+    step::FillAction,
+    topic::TopicState,
     work_queue::{Priority, WorkQueue},
 };
 use crate::{
@@ -38,8 +38,8 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Hub {
     /// Starts the tasks that compare and read, and the one that watches their queues.
-    pub(super) fn start_following(self: &Arc<Self>, tasks: &Tasks, settings: &Settings) {
-        let Settings { compare_interval, queue_grace, .. } = *settings;
+    pub(super) fn start_following(self: &Arc<Self>, tasks: &Tasks, settings: &HubSettings) {
+        let HubSettings { compare_interval, queue_grace, .. } = *settings;
         for (priority, readers) in READERS {
             let hub = self.clone();
             let stop = tasks.stop();
@@ -59,7 +59,7 @@ impl Hub {
     }
 
     async fn compare_forever(&self, priority: Priority) {
-        let (mut later, mut stride) = (Later::default(), Stride::new(COMPARE_MIN, COMPARE_MAX));
+        let (mut later, mut stride) = (RetryQueue::default(), Stride::new(COMPARE_MIN, COMPARE_MAX));
         loop {
             let batch = tokio::select! {
                 topic = later.due() => {
@@ -77,8 +77,8 @@ impl Hub {
                 let Ok(head) = head else { continue };
                 let history = self.backplane.history(&topic.topic);
                 match topic.compared((*head, before), &history, &self.shards) {
-                    Todo::Anchor => unanchored.push(topic),
-                    Todo::Nothing if must_renew_anchor(topic) => unanchored.push(topic),
+                    FillAction::Anchor => unanchored.push(topic),
+                    FillAction::Nothing if must_renew_anchor(topic) => unanchored.push(topic),
                     todo => self.follow_up(topic, todo, &mut later),
                 }
             }
@@ -110,7 +110,7 @@ impl Hub {
     }
 
     async fn read_forever(&self, priority: Priority) {
-        let mut later = Later::default();
+        let mut later = RetryQueue::default();
         loop {
             let batch = tokio::select! {
                 topic = later.due() => {
@@ -131,7 +131,7 @@ impl Hub {
 
     /// Gives topics without a stream a position, or extends the lifetime of their existing one, and compares them with
     /// it.
-    async fn anchor(&self, topics: &[&Arc<Followed>], later: &mut Later) {
+    async fn anchor(&self, topics: &[&Arc<TopicState>], later: &mut RetryQueue) {
         if topics.is_empty() {
             return;
         }
@@ -143,25 +143,25 @@ impl Hub {
                     self.settle(topic, Some(end));
                     topic.compared((Some(end), None), &self.backplane.history(&topic.topic), &self.shards)
                 }
-                Err(_) => Todo::Wait,
+                Err(_) => FillAction::Wait,
             };
             self.follow_up(topic, todo, later);
         }
     }
 
     /// Does what follows from a comparison or a read.
-    fn follow_up(&self, topic: &Arc<Followed>, todo: Todo, later: &mut Later) {
+    fn follow_up(&self, topic: &Arc<TopicState>, todo: FillAction, later: &mut RetryQueue) {
         match todo {
-            Todo::Nothing => return,
-            Todo::Read => return self.queues.read.push(topic),
-            Todo::Doubt => self.backplane.doubt(&topic.topic),
-            Todo::Compare | Todo::Wait | Todo::Anchor => {}
+            FillAction::Nothing => return,
+            FillAction::Read => return self.queues.read.push(topic),
+            FillAction::Doubt => self.backplane.doubt(&topic.topic),
+            FillAction::Compare | FillAction::Wait | FillAction::Anchor => {}
         }
         later.add(topic);
     }
 
     /// Reads after the position until nothing is missing. Returns what is left to do.
-    async fn fill(&self, topic: &Arc<Followed>) -> Result<Todo, StreamUnavailable> {
+    async fn fill(&self, topic: &Arc<TopicState>) -> Result<FillAction, StreamUnavailable> {
         self.metrics.fills_total.inc();
         loop {
             let asked = topic.ask();
@@ -171,13 +171,13 @@ impl Hub {
             })?;
             let history = self.backplane.history(&topic.topic);
             let todo = topic.filled(asked, &page, &history, &self.shards);
-            if todo != Todo::Read {
+            if todo != FillAction::Read {
                 return Ok(todo);
             }
         }
     }
 
-    async fn page(&self, topic: &Followed, after: StreamId) -> Result<StreamPage, StreamUnavailable> {
+    async fn page(&self, topic: &TopicState, after: StreamId) -> Result<StreamPage, StreamUnavailable> {
         if topic.rule.class == Class::State {
             let messages = self.backplane.newest(&topic.topic, ReadLimits::ONE).await?.messages;
             let end = messages.last().and_then(|message| message.id);
@@ -205,7 +205,7 @@ impl Hub {
     /// and when it recovers.
     async fn watch_queues(&self, grace: Duration) {
         let mut ticks = tokio::time::interval(WATCH_INTERVAL);
-        let mut stalls = self.queues.all().map(|queue| Stall { queue, since: None });
+        let mut stalls = self.queues.all().map(|queue| QueueStall { queue, since: None });
         loop {
             let now = ticks.tick().await;
             stalls.iter_mut().for_each(|stall| stall.watch(now, grace, &self.metrics));
@@ -234,7 +234,7 @@ impl Hub {
     }
 
     /// The first comparison of a topic without retention needs no stream.
-    pub(super) fn begin(&self, topic: &Arc<Followed>) {
+    pub(super) fn begin(&self, topic: &Arc<TopicState>) {
         if !topic.is_retained() {
             let history = self.backplane.history(&topic.topic);
             let _ = topic.compared((None, None), &history, &self.shards);
@@ -254,7 +254,7 @@ pub struct StreamLag {
     pub messages_max: u64,
 }
 
-impl Followed {
+impl TopicState {
     /// Whether its messages are retained in a stream.
     pub(super) fn is_retained(&self) -> bool {
         self.rule.retain_max > 0
@@ -262,28 +262,28 @@ impl Followed {
 }
 
 /// Whether a topic has no message and its position in Redis must be renewed.
-fn must_renew_anchor(topic: &Followed) -> bool {
+fn must_renew_anchor(topic: &TopicState) -> bool {
     let is_anchor = topic.position().is_some_and(|at| at.seq == StreamId::SEQ_END);
     is_anchor && topic.looks.must_renew_anchor()
 }
 
 /// Topics waiting for a retry after a failure. They do not delay other topics, and each is in it once.
 #[derive(Default)]
-struct Later {
+struct RetryQueue {
     /// By due time and number.
-    waiting: BTreeMap<(Instant, u64), Arc<Followed>>,
+    waiting: BTreeMap<(Instant, u64), Arc<TopicState>>,
     /// The key in `waiting` of each topic, by its address in memory.
     places: HashMap<usize, (Instant, u64)>,
     last: u64,
 }
 
-impl Later {
-    fn add(&mut self, topic: &Arc<Followed>) {
+impl RetryQueue {
+    fn add(&mut self, topic: &Arc<TopicState>) {
         self.add_after(RETRY_AFTER, topic);
     }
 
     /// A topic that already waits is retried at the earlier of both times.
-    fn add_after(&mut self, pause: Duration, topic: &Arc<Followed>) {
+    fn add_after(&mut self, pause: Duration, topic: &Arc<TopicState>) {
         self.last += 1;
         let at = (Instant::now() + pause, self.last);
         match self.places.entry(Arc::as_ptr(topic).addr()) {
@@ -297,7 +297,7 @@ impl Later {
     }
 
     /// The next topic that is due.
-    async fn due(&mut self) -> Arc<Followed> {
+    async fn due(&mut self) -> Arc<TopicState> {
         let Some(((at, _), _)) = self.waiting.first_key_value() else { return std::future::pending().await };
         tokio::time::sleep_until(*at).await;
         let Some((_, topic)) = self.waiting.pop_first() else { return std::future::pending().await };
@@ -307,12 +307,12 @@ impl Later {
 }
 
 /// A queue, and since when it has been stalled.
-struct Stall<'a> {
+struct QueueStall<'a> {
     queue: &'a WorkQueue,
     since: Option<Instant>,
 }
 
-impl Stall<'_> {
+impl QueueStall<'_> {
     fn watch(&mut self, now: Instant, grace: Duration, metrics: &Metrics) {
         let (kind, status) = (self.queue.kind(), self.queue.status(now));
         metrics.work_queue_depth.of(kind).set(i64::try_from(status.depth).unwrap_or(i64::MAX));
@@ -348,7 +348,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        hub::{Reader, linger::tests::hub},
+        hub::{ReaderAddress, linger::tests::hub},
         metrics::WorkQueueKind,
     };
 
@@ -357,10 +357,11 @@ mod tests {
         let tasks = Tasks::new();
         let (hub, rule) = hub(&tasks);
         let topic = |name: &str| {
-            let interest = hub.interest(&Topic::user_stream(&UserId::new(name).unwrap()), &rule, Reader::default());
+            let interest =
+                hub.interest(&Topic::user_stream(&UserId::new(name).unwrap()), &rule, ReaderAddress::default());
             Arc::clone(interest.unwrap().topic())
         };
-        let (broken, other, mut later) = (topic("broken"), topic("other"), Later::default());
+        let (broken, other, mut later) = (topic("broken"), topic("other"), RetryQueue::default());
         let began = Instant::now();
         later.add_after(Duration::from_secs(30), &broken);
         later.add(&other);
@@ -375,10 +376,10 @@ mod tests {
     async fn a_stalled_queue_is_reported_until_it_recovers() {
         let tasks = Tasks::new();
         let (hub, rule) = hub(&tasks);
-        let interest = hub.interest(&Topic::public("ticker:X").unwrap(), &rule, Reader::default()).unwrap();
+        let interest = hub.interest(&Topic::public("ticker:X").unwrap(), &rule, ReaderAddress::default()).unwrap();
         interest.ready(Duration::from_secs(1)).await.unwrap();
         let (queue, metrics, grace) = (&hub.queues.read, &hub.metrics, Duration::from_secs(10));
-        let mut stall = Stall { queue, since: None };
+        let mut stall = QueueStall { queue, since: None };
         queue.push(interest.topic());
         // A batch that is never finished: the hub's own readers find nothing.
         let batch = queue.take(Priority::Routine, 1).await;

@@ -10,7 +10,7 @@ use tickgate_wire::{
     push::{self, PushMeta},
 };
 
-use super::gap::Gap;
+use super::gap::GapRange;
 use crate::clock;
 
 /// The wire form of a subscription.
@@ -49,15 +49,15 @@ impl Form {
 
     /// Encodes a gap.
     #[must_use]
-    pub fn encode_gap(&self, gap: Gap) -> Bytes {
+    pub fn encode_gap(&self, gap: GapRange) -> Bytes {
         let mut buf = BytesMut::with_capacity(192);
         self.gap(&mut buf, gap);
         buf.freeze()
     }
 
     /// Appends one gap for all channels that share the stream.
-    pub(super) fn gap(&self, out: &mut BytesMut, gap: Gap) {
-        let Gap { after, before, count, reason, cursor } = gap;
+    pub(super) fn gap(&self, out: &mut BytesMut, gap: GapRange) {
+        let GapRange { after, before, count, reason, cursor } = gap;
         // Without ids, both ends and the position to continue from are unknown.
         let has_ids = before.is_some() || after != StreamId::ZERO;
         let wanted = self.filter.as_deref().unwrap_or_default();

@@ -6,7 +6,7 @@ use crate::{backplane::MissingRange, history::Missing, metrics};
 
 /// A range of publications that a client does not receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gap {
+pub struct GapRange {
     pub after: StreamId,
     /// `None` if nothing is known about what follows.
     pub before: Option<StreamId>,
@@ -17,7 +17,7 @@ pub struct Gap {
     pub cursor: StreamId,
 }
 
-impl Gap {
+impl GapRange {
     /// A gap between two known ids.
     #[must_use]
     pub fn new(after: StreamId, before: StreamId, reason: GapReason) -> Self {
@@ -68,10 +68,10 @@ mod tests {
     fn no_gap_sets_its_client_back_to_the_start_of_a_stream() {
         let (first, second) = (StreamId::new(9, 0), StreamId::new(9, 1));
         for after in [StreamId::ZERO, StreamId::new(7, 3)] {
-            let gap = Gap::new(after, first, GapReason::Failover);
+            let gap = GapRange::new(after, first, GapReason::Failover);
             assert!(first.directly_after(gap.cursor), "{gap:?}");
-            assert_eq!(Gap::new(after, second, GapReason::Retention).cursor, first);
+            assert_eq!(GapRange::new(after, second, GapReason::Retention).cursor, first);
         }
-        assert_eq!(Gap::new(second, StreamId::new(9, 5), GapReason::Retention).cursor, StreamId::new(9, 4));
+        assert_eq!(GapRange::new(second, StreamId::new(9, 5), GapReason::Retention).cursor, StreamId::new(9, 4));
     }
 }

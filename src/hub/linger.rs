@@ -10,8 +10,8 @@ use tokio::time::Instant;
 
 use super::{
     Hub,
-    standing::Standing,
-    topic::{Followed, LingerVerdict},
+    standing::UnpublishedStanding,
+    topic::{LingerVerdict, TopicState},
 };
 use crate::{
     defect::{self, Defect},
@@ -50,7 +50,7 @@ impl LingerQueue {
 
 impl Hub {
     /// Queues a topic whose last subscriber left.
-    pub(super) fn linger(&self, topic: &Followed) {
+    pub(super) fn linger(&self, topic: &TopicState) {
         let until = Instant::now() + self.lingering.linger;
         if topic.linger_until(until) {
             self.lingering.push(until, topic.topic.clone());
@@ -122,11 +122,11 @@ impl Hub {
     }
 
     /// Removes a topic from the table and all queues. Must be called in the order of following.
-    pub(super) fn take_out(&self, part: &mut IndexMap<Topic, Arc<Followed>>, gone: &Arc<Followed>) {
+    pub(super) fn take_out(&self, part: &mut IndexMap<Topic, Arc<TopicState>>, gone: &Arc<TopicState>) {
         part.swap_remove(gone.topic.as_str());
         self.queues.close(gone);
         let is_too_much = match self.unpublished.remove(gone) {
-            Standing::Counted(reader) => self.left_behind.add(reader, gone.topic.clone()),
+            UnpublishedStanding::Counted(reader) => self.left_behind.add(reader, gone.topic.clone()),
             _ if gone.is_withdrawn() => self.left_behind.forget(gone.topic.clone()),
             _ => false,
         };
@@ -146,7 +146,7 @@ pub(super) mod tests {
     use crate::{
         backplane::{Backplane, Memory},
         config::Rate,
-        hub::{Interest, Reader, RingLimits, Settings, TurnLimits},
+        hub::{HubSettings, ReaderAddress, RingLimits, TopicHandle, TurnLimits},
         metrics::Metrics,
     };
 
@@ -155,7 +155,7 @@ pub(super) mod tests {
     }
 
     /// A hub that follows one topic by default.
-    pub(in crate::hub) fn hub_with(tasks: &Tasks, set: impl FnOnce(&mut Settings)) -> (Arc<Hub>, Arc<TopicRule>) {
+    pub(in crate::hub) fn hub_with(tasks: &Tasks, set: impl FnOnce(&mut HubSettings)) -> (Arc<Hub>, Arc<TopicRule>) {
         let rule = TopicRule {
             pattern: Pattern::new("*").unwrap(),
             class: Class::Event,
@@ -168,7 +168,7 @@ pub(super) mod tests {
         };
         let ring = RingLimits { messages_max: 16, bytes_max: 1 << 16 };
         let second = Duration::from_secs(1);
-        let mut settings = Settings {
+        let mut settings = HubSettings {
             shards: 1,
             topics_max: 1,
             unpublished_topics_max: 1_000,
@@ -195,11 +195,11 @@ pub(super) mod tests {
         let (hub, rule) = hub(&tasks);
         let topic = Topic::public("ticker:X").unwrap();
         for _ in 0..100 {
-            drop(hub.interest(&topic, &rule, Reader::default()));
+            drop(hub.interest(&topic, &rule, ReaderAddress::default()));
         }
         assert_eq!(hub.lingering.waiting.lock().len(), 1);
         tokio::time::sleep(Duration::from_secs(8)).await;
-        drop(hub.interest(&topic, &rule, Reader::default()));
+        drop(hub.interest(&topic, &rule, ReaderAddress::default()));
         tokio::time::sleep(Duration::from_secs(8)).await;
         assert_eq!(hub.topics(), 1, "eight seconds after the last subscriber left");
         tokio::time::sleep(Duration::from_secs(4)).await;
@@ -211,8 +211,8 @@ pub(super) mod tests {
         let tasks = Tasks::new();
         let (hub, rule) = hub(&tasks);
         let topic = Topic::public("ticker:X").unwrap();
-        drop(hub.interest(&topic, &rule, Reader::default()));
-        let interest = hub.interest(&topic, &rule, Reader::default());
+        drop(hub.interest(&topic, &rule, ReaderAddress::default()));
+        let interest = hub.interest(&topic, &rule, ReaderAddress::default());
         assert!(interest.is_some());
         tokio::time::sleep(Duration::from_secs(30)).await;
         assert_eq!((hub.topics(), hub.lingering.waiting.lock().len()), (1, 0));
@@ -226,8 +226,9 @@ pub(super) mod tests {
         let tasks = Tasks::new();
         let (hub, rule) = hub(&tasks);
         let user = |number: usize| Topic::user_stream(&UserId::new(&format!("user-{number}")).unwrap());
-        let crowd: Vec<_> =
-            (0..10 * TOPICS_PER_TURN).map(|number| hub.interest(&user(number), &rule, Reader::default())).collect();
+        let crowd: Vec<_> = (0..10 * TOPICS_PER_TURN)
+            .map(|number| hub.interest(&user(number), &rule, ReaderAddress::default()))
+            .collect();
         drop(crowd);
         let now = Instant::now() + Duration::from_secs(11);
         let mut letting_go = std::pin::pin!(hub.let_go(now));
@@ -245,18 +246,19 @@ pub(super) mod tests {
         let tasks = Tasks::new();
         let (hub, rule) = hub(&tasks);
         let name = |name| Topic::public(name).unwrap();
-        let first = hub.interest(&name("ticker:X"), &rule, Reader::default());
-        assert!(first.is_some() && hub.interest(&name("ticker:X"), &rule, Reader::default()).is_some());
-        let ready = async |interest: &Interest| interest.ready(Duration::from_secs(1)).await.is_ok();
-        let second =
-            hub.interest(&name("ticker:Y"), &rule, Reader::default()).expect("admitted until its stream is compared");
+        let first = hub.interest(&name("ticker:X"), &rule, ReaderAddress::default());
+        assert!(first.is_some() && hub.interest(&name("ticker:X"), &rule, ReaderAddress::default()).is_some());
+        let ready = async |interest: &TopicHandle| interest.ready(Duration::from_secs(1)).await.is_ok();
+        let second = hub
+            .interest(&name("ticker:Y"), &rule, ReaderAddress::default())
+            .expect("admitted until its stream is compared");
         assert!(!ready(&second).await && ready(first.as_ref().unwrap()).await);
         drop(second);
         let alice = UserId::new("alice").unwrap();
-        assert!(hub.interest(&Topic::user_stream(&alice), &rule, Reader::default()).is_some());
+        assert!(hub.interest(&Topic::user_stream(&alice), &rule, ReaderAddress::default()).is_some());
         drop(first);
         tokio::time::sleep(Duration::from_secs(12)).await;
-        let second = hub.interest(&name("ticker:Y"), &rule, Reader::default()).unwrap();
+        let second = hub.interest(&name("ticker:Y"), &rule, ReaderAddress::default()).unwrap();
         assert!(ready(&second).await);
     }
 }

@@ -3,7 +3,7 @@
 
 use tickgate_wire::{model::StreamId, push::GapReason};
 
-use super::{batch::Batch, form::Form, gap::Gap, member::Member, step::Step};
+use super::{batch::PushBatch, form::Form, gap::GapRange, step::Step, subscriber::Subscriber};
 
 /// Maximum size of the steps queued for one shard, in bytes; one post may exceed it.
 pub(super) const BYTES_MAX: usize = 64 << 20;
@@ -16,25 +16,25 @@ pub(super) enum Mail {
     /// The next step after the position `after`.
     Step { after: StreamId, step: Step },
     /// Steps for which there was no room.
-    Missed(Missed),
+    Missed(MissedSteps),
     /// A subscription has caught up to `after`; `rest` brings it to the position of the mailbox.
-    Join { member: Member, form: Form, ticket: u32, after: StreamId, rest: Vec<Step>, fresh: bool },
+    Join { member: Subscriber, form: Form, ticket: u32, after: StreamId, rest: Vec<Step>, fresh: bool },
     /// The topic was withdrawn: its subscribers check again.
     Withdraw,
     /// A subscription changes its channels of the user's stream, or its rate.
-    Change { member: Member, form: Form },
+    Change { member: Subscriber, form: Form },
 }
 
 /// Consecutive steps for which there was no room: those after `after`, up to `last`. Without ids, only their number is
 /// known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Missed {
+pub(super) struct MissedSteps {
     pub(super) after: StreamId,
     pub(super) last: StreamId,
     pub(super) count: u64,
 }
 
-impl Missed {
+impl MissedSteps {
     fn of(steps: &[Step], after: StreamId) -> Self {
         let mut ids = steps.iter().rev().filter_map(Step::position);
         let count = steps.iter().filter(|step| matches!(step, Step::Message(_))).count() as u64;
@@ -42,13 +42,13 @@ impl Missed {
     }
 
     /// A gap for the missing steps, with the position after them.
-    pub(super) fn batch(&self, form: &Form) -> Batch {
+    pub(super) fn batch(&self, form: &Form) -> PushBatch {
         let Self { after, last, count } = *self;
         let before = (last != StreamId::ZERO).then(|| last.next());
         let known = before.and_then(|before| StreamId::missing_between(after, before));
-        let gap = Gap { after, before, count: known.or(Some(count)), reason: GapReason::Backplane, cursor: last };
+        let gap = GapRange { after, before, count: known.or(Some(count)), reason: GapReason::Backplane, cursor: last };
         let bytes = form.encode_gap(gap);
-        Batch { bytes, count: 0, skipped: 0, after, last, newest: None, form: form.clone() }
+        PushBatch { bytes, count: 0, skipped: 0, after, last, newest: None, form: form.clone() }
     }
 }
 
@@ -72,7 +72,7 @@ impl Mailbox {
     /// it. They take `bytes` of the shard's room, or are replaced by a marker if there is none. True if the shard must
     /// be notified.
     pub(super) fn post(&mut self, steps: &[Step], mut after: StreamId, bytes: Option<usize>) -> bool {
-        let Some(bytes) = bytes else { return self.miss(Missed::of(steps, after)) };
+        let Some(bytes) = bytes else { return self.miss(MissedSteps::of(steps, after)) };
         self.bytes += bytes;
         self.mail.extend(steps.iter().map(|step| {
             let mail = Mail::Step { after, step: step.clone() };
@@ -88,9 +88,9 @@ impl Mailbox {
         self.tell()
     }
 
-    fn miss(&mut self, missed: Missed) -> bool {
+    fn miss(&mut self, missed: MissedSteps) -> bool {
         if let Some(Mail::Missed(before)) = self.mail.last_mut() {
-            *before = Missed { after: before.after, last: missed.last, count: before.count + missed.count };
+            *before = MissedSteps { after: before.after, last: missed.last, count: before.count + missed.count };
         } else {
             self.mail.push(Mail::Missed(missed));
         }

@@ -20,22 +20,20 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+mod abandoned;
 mod backlog;
+mod backlog_progress;
 mod batch;
 mod catch_up;
 mod flow;
 mod follow;
 mod form;
 mod gap;
-mod left_behind;
 mod linger;
-mod looks;
 mod mail;
-mod member;
-mod new_names;
+mod new_topics;
 mod outbox;
 mod pages;
-mod past;
 mod position;
 mod queue;
 mod ring;
@@ -44,12 +42,14 @@ mod socket;
 mod standing;
 mod step;
 mod subscribe;
+mod subscriber;
 mod table;
 mod tally;
 mod tickets;
 #[cfg(test)]
 mod tls_tests;
 mod topic;
+mod topic_checks;
 mod trace;
 mod turns;
 mod unconfirmed;
@@ -59,24 +59,24 @@ mod withdraw;
 mod work_queue;
 
 pub use backlog::{Backlog, ReplayLimits};
-pub use batch::{Batch, Mark};
-pub use catch_up::CaughtUp;
+pub use backlog_progress::{BacklogProgress, caught_up};
+pub use batch::{PushBatch, PushFlags};
+pub use catch_up::CatchUpStep;
 pub use follow::StreamLag;
 pub use form::Form;
-pub use gap::Gap;
-pub use member::{Member, Pacer};
-pub use outbox::{Close, Outbox, Progress, Shared};
-pub use past::{Past, caught_up};
-pub use position::{Asked, Position, State};
-pub use queue::{Cursor, Offered, Queue, QueueLimits, Slot, SlotId, Stage};
+pub use gap::GapRange;
+pub use outbox::{Close, EndpointOutboxes, Outbox, OutboxProgress};
+pub use position::{Position, PositionState, StreamRead};
+pub use queue::{Cursor, OfferResult, OutboxQueue, QueueLimits, SlotId, SubscriptionSlot, SubscriptionStage};
 pub use ring::RingLimits;
-pub use socket::{MemorySocket, Socket};
+pub use socket::{MemorySocket, OutboxSocket};
 pub(crate) use socket::{check_drained, try_write_if_drained};
-pub use step::{Arrival, Judge, Next, Step};
-pub use subscribe::Interest;
-pub use topic::Followed;
-pub use trace::{Begun, Subject, Traces};
-pub use turns::{Hold, ReadTurn, Reader, TurnLimits};
+pub use step::{ArrivalAction, NextRead, Step, StepJudge};
+pub use subscribe::TopicHandle;
+pub use subscriber::{Pacer, Subscriber};
+pub use topic::TopicState;
+pub use trace::{StartedTrace, TracedSubject, Traces};
+pub use turns::{MemoryReservation, ReadTurn, ReaderAddress, TurnLimits};
 pub(crate) use unsent::UnsentLimit;
 
 use crate::{
@@ -101,15 +101,15 @@ pub struct Hub {
     following: Mutex<()>,
     lingering: linger::LingerQueue,
     unpublished: unpublished::Unpublished,
-    new_names: new_names::NewNames,
-    left_behind: left_behind::LeftBehind,
+    new_names: new_topics::NewTopicLimits,
+    left_behind: abandoned::AbandonedTopics,
     /// Notified when positions are to be deleted.
     left: Notify,
-    withdrawn: withdraw::Withdrawn,
-    turns: Arc<turns::Turns>,
+    withdrawn: withdraw::WithdrawnTopics,
+    turns: Arc<turns::ReadTurns>,
     /// The turns of resumes that collect more than one page before pushing.
-    long_turns: Arc<turns::Turns>,
-    pages: pages::Pages,
+    long_turns: Arc<turns::ReadTurns>,
+    pages: pages::RecentPages,
     topics_max: usize,
     ring: RingLimits,
     backplane: Backplane,
@@ -120,7 +120,7 @@ pub struct Hub {
 
 /// Settings of a hub.
 #[derive(Clone, Copy, Debug)]
-pub struct Settings {
+pub struct HubSettings {
     pub shards: usize,
     /// Maximum number of followed topics, excluding users' own.
     pub topics_max: usize,
@@ -141,7 +141,7 @@ pub struct Settings {
 impl Hub {
     /// Creates a hub over this backplane, starts its tasks and registers it as the backplane's receiver.
     #[must_use]
-    pub fn start(backplane: Backplane, settings: Settings, metrics: Arc<Metrics>, tasks: &Tasks) -> Arc<Self> {
+    pub fn start(backplane: Backplane, settings: HubSettings, metrics: Arc<Metrics>, tasks: &Tasks) -> Arc<Self> {
         let traces = Arc::<Traces>::default();
         let shards = (0..settings.shards.max(1))
             .map(|index| shard::Shard::new(index, mail::BYTES_MAX, (metrics.clone(), traces.clone())))
@@ -152,17 +152,17 @@ impl Hub {
             queues: work_queue::WorkQueues::new(),
             following: Mutex::default(),
             lingering: linger::LingerQueue::new(settings.linger),
-            left_behind: left_behind::LeftBehind::default(),
+            left_behind: abandoned::AbandonedTopics::default(),
             left: Notify::new(),
             unpublished: unpublished::Unpublished::new(
                 settings.unpublished_topics_max,
                 settings.unpublished_per_address_max,
             ),
-            new_names: new_names::NewNames::new(settings.unpublished_per_address_max),
-            withdrawn: withdraw::Withdrawn::default(),
-            turns: turns::Turns::new(settings.reads),
-            long_turns: turns::Turns::new(TurnLimits { at_once: LONG_MAX, ..settings.reads }),
-            pages: pages::Pages::default(),
+            new_names: new_topics::NewTopicLimits::new(settings.unpublished_per_address_max),
+            withdrawn: withdraw::WithdrawnTopics::default(),
+            turns: turns::ReadTurns::new(settings.reads),
+            long_turns: turns::ReadTurns::new(TurnLimits { at_once: LONG_MAX, ..settings.reads }),
+            pages: pages::RecentPages::default(),
             topics_max: settings.topics_max,
             ring: settings.ring,
             backplane,
@@ -227,8 +227,8 @@ impl Hub {
         }
         let history = self.backplane.history(&topic.topic);
         match topic.arrived(message, &history, &self.shards) {
-            step::Todo::Read => self.queues.read.push(&topic),
-            step::Todo::Compare => self.queues.compare.push(&topic),
+            step::FillAction::Read => self.queues.read.push(&topic),
+            step::FillAction::Compare => self.queues.compare.push(&topic),
             _ => {}
         }
     }
@@ -236,30 +236,35 @@ impl Hub {
     /// Registers interest in a topic for a client at the address of `reader`; the first interest makes the replica
     /// follow the topic. `None` if the maximum number of topics is followed.
     #[must_use]
-    pub fn interest(self: &Arc<Self>, topic: &Topic, rule: &Arc<TopicRule>, reader: Reader) -> Option<Interest> {
+    pub fn interest(
+        self: &Arc<Self>,
+        topic: &Topic,
+        rule: &Arc<TopicRule>,
+        reader: ReaderAddress,
+    ) -> Option<TopicHandle> {
         let followed = self.known(topic).or_else(|| self.follow(topic, rule, reader))?;
         if !followed.is_published() {
             self.unpublished.share(&followed, reader);
         }
         self.subscriptions.fetch_add(1, Ordering::Relaxed);
         self.metrics.subscriptions.of(rule_name(&followed)).inc();
-        Some(Interest { hub: self.clone(), topic: followed })
+        Some(TopicHandle { hub: self.clone(), topic: followed })
     }
 
     /// Adds an interest in a topic that is already followed.
-    fn known(&self, topic: &Topic) -> Option<Arc<Followed>> {
+    fn known(&self, topic: &Topic) -> Option<Arc<TopicState>> {
         let part = self.topics.part(topic.as_str()).read();
         let followed = part.get(topic.as_str()).filter(|followed| !followed.is_withdrawn())?;
         followed.add_interest();
         Some(followed.clone())
     }
 
-    fn follow(&self, topic: &Topic, rule: &Arc<TopicRule>, reader: Reader) -> Option<Arc<Followed>> {
+    fn follow(&self, topic: &Topic, rule: &Arc<TopicRule>, reader: ReaderAddress) -> Option<Arc<TopicState>> {
         let _order = self.following.lock();
         if let Some(followed) = self.known(topic) {
             return Some(followed);
         }
-        let followed = Arc::new(Followed::new(topic.clone(), rule.clone(), self.shards.len(), self.ring));
+        let followed = Arc::new(TopicState::new(topic.clone(), rule.clone(), self.shards.len(), self.ring));
         // Users' own topics are always admitted, regardless of what other clients subscribe to.
         if topic.owner().is_some() {
             followed.set_published();
@@ -279,7 +284,7 @@ impl Hub {
         Some(followed)
     }
 
-    fn uninterested(&self, topic: &Followed) {
+    fn uninterested(&self, topic: &TopicState) {
         self.subscriptions.fetch_sub(1, Ordering::Relaxed);
         self.metrics.subscriptions.of(rule_name(topic)).dec();
         if topic.drop_interest() && !topic.is_withdrawn() {
@@ -297,7 +302,7 @@ impl Hub {
     ///
     /// # Errors
     /// [`StreamUnavailable`] after a timeout.
-    pub async fn turn(&self, reader: Reader, bytes_max: usize) -> Result<ReadTurn, StreamUnavailable> {
+    pub async fn turn(&self, reader: ReaderAddress, bytes_max: usize) -> Result<ReadTurn, StreamUnavailable> {
         self.turns.take(reader, bytes_max).await
     }
 
@@ -350,6 +355,6 @@ impl Hub {
 }
 
 /// The label under which a topic's subscriptions are counted: one for all topics of a rule.
-fn rule_name(topic: &Followed) -> &str {
+fn rule_name(topic: &TopicState) -> &str {
     if topic.topic.owner().is_some() { "user_stream" } else { topic.rule.pattern.as_str() }
 }

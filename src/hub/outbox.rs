@@ -12,21 +12,21 @@ use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 
 mod ending;
-mod look;
+mod status;
 mod writing;
 mod written;
 
 pub use ending::Close;
 use ending::Ending;
-pub use look::Progress;
-pub(super) use written::Written;
+pub use status::OutboxProgress;
+pub(super) use written::WriteStats;
 
 use super::{
-    batch::Batch,
+    batch::PushBatch,
     flow::Flow,
-    queue::{Offered, Queue, QueueLimits, Slices, Slot, SlotId},
-    socket::Socket,
-    turns::Hold,
+    queue::{OfferResult, OutboxQueue, QueueLimits, SlotId, SubscriptionSlot, WriteSlices},
+    socket::OutboxSocket,
+    turns::MemoryReservation,
 };
 use crate::{
     clock,
@@ -37,23 +37,23 @@ use tickgate_wire::model::{Class, StreamId};
 /// The outbox of one client, shared by its connection, the hub's shards and timers.
 #[derive(Debug)]
 pub struct Outbox {
-    socket: Socket,
-    state: Mutex<State>,
+    socket: OutboxSocket,
+    state: Mutex<OutboxState>,
     /// The connection's task: woken when the socket is behind, a subscription lags, or the connection must close.
     waker: AtomicWaker,
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) shared: Arc<EndpointOutboxes>,
 }
 
 /// State shared by all outboxes of an endpoint.
 #[derive(Debug)]
-pub struct Shared {
+pub struct EndpointOutboxes {
     pub limits: QueueLimits,
     pub metrics: Arc<Metrics>,
     /// The endpoint's metrics.
     pub figures: Arc<EndpointFigures>,
 }
 
-impl Shared {
+impl EndpointOutboxes {
     /// Creates the shared state for the profile with this name.
     #[must_use]
     pub fn new(limits: QueueLimits, metrics: Arc<Metrics>, profile: &str) -> Arc<Self> {
@@ -70,8 +70,8 @@ impl Shared {
 }
 
 #[derive(Debug, Default)]
-struct State {
-    queue: Queue,
+struct OutboxState {
+    queue: OutboxQueue,
     /// On a shard's list of outboxes to flush.
     dirty: bool,
     ending: Ending,
@@ -79,7 +79,7 @@ struct State {
     slow: Option<GaugeGuard>,
     /// The memory reservation of replays and pages of history, until the queue is empty. Boxed, because few connections
     /// have one.
-    hold: Option<Box<Hold>>,
+    hold: Option<Box<MemoryReservation>>,
     /// Bytes written so far, and the time of the last write by the coarse clock.
     progress: u64,
     written_at: u32,
@@ -87,7 +87,7 @@ struct State {
     flow: Option<Box<Flow>>,
 }
 
-impl State {
+impl OutboxState {
     /// Updates the state when the queue becomes empty.
     fn rest(&mut self) {
         self.slow = None;
@@ -97,13 +97,13 @@ impl State {
 
 impl Outbox {
     #[must_use]
-    pub fn new(socket: Socket, shared: Arc<Shared>) -> Arc<Self> {
+    pub fn new(socket: OutboxSocket, shared: Arc<EndpointOutboxes>) -> Arc<Self> {
         Arc::new(Self { socket, state: Mutex::default(), waker: AtomicWaker::new(), shared })
     }
 
     /// The socket, for its reader.
     #[must_use]
-    pub fn socket(&self) -> &Socket {
+    pub fn socket(&self) -> &OutboxSocket {
         &self.socket
     }
 
@@ -140,7 +140,7 @@ impl Outbox {
     }
 
     /// Opens a subscription, which lags at `slot.queued` until a catch-up joins it to the live stream.
-    pub fn open(&self, slot: Slot) -> SlotId {
+    pub fn open(&self, slot: SubscriptionSlot) -> SlotId {
         let mut state = self.state.lock();
         if slot.class == Class::State && state.flow.is_none() {
             // A value that is being written cannot be replaced by a newer one.
@@ -167,27 +167,27 @@ impl Outbox {
     }
 
     /// Queues a live batch without writing. True if the caller must flush this outbox.
-    pub(super) fn offer(&self, id: SlotId, batch: &Arc<Batch>) -> bool {
+    pub(super) fn offer(&self, id: SlotId, batch: &Arc<PushBatch>) -> bool {
         let mut state = self.state.lock();
         if state.ending != Ending::Open {
             return false;
         }
         match state.queue.offer(id, batch, self.shared.limits) {
-            Offered::Queued => {}
-            Offered::Ignored => return false,
-            Offered::Conflated(skipped) => {
+            OfferResult::Queued => {}
+            OfferResult::Ignored => return false,
+            OfferResult::Conflated(skipped) => {
                 self.shared.figures.conflated.inc_by(skipped.into());
                 // A value that replaces one of the same moment does not indicate a slow socket.
                 if state.queue.blocked {
                     self.is_slow(&mut state);
                 }
             }
-            Offered::Dropped(dropped) => {
+            OfferResult::Dropped(dropped) => {
                 self.is_slow(&mut state);
                 self.shared.figures.dropped.inc_by(dropped.into());
                 self.shared.figures.gaps.of((TopicClass::Event, metrics::GapLabel::SlowConsumer)).inc();
             }
-            Offered::Lags => {
+            OfferResult::Lags => {
                 self.is_slow(&mut state);
                 if let Some(slot) = state.queue.slot(id) {
                     self.shared.figures.lagged.of(slot.class.into()).inc();
@@ -204,12 +204,12 @@ impl Outbox {
         self.shared.figures.gaps.of((class.into(), reason)).inc();
     }
 
-    fn is_slow(&self, state: &mut State) {
+    fn is_slow(&self, state: &mut OutboxState) {
         state.slow.get_or_insert_with(|| GaugeGuard::one(&self.shared.figures.slow_consumers));
     }
 
     /// Keeps the memory reservation of something that was sent, until it is written.
-    pub fn keep(&self, hold: Hold) {
+    pub fn keep(&self, hold: MemoryReservation) {
         let mut state = self.state.lock();
         if state.queue.is_empty() {
             return;
@@ -221,7 +221,7 @@ impl Outbox {
     }
 
     /// Queues messages of a catch-up.
-    pub(super) fn catch_up(&self, id: SlotId, batch: Arc<Batch>) {
+    pub(super) fn catch_up(&self, id: SlotId, batch: Arc<PushBatch>) {
         let mut state = self.state.lock();
         if state.ending == Ending::Open {
             state.queue.catch_up(id, batch);
@@ -231,7 +231,7 @@ impl Outbox {
 
     /// Starts joining a subscription that has caught up. Returns the ticket of the join that will make it live; `None`
     /// if it has ended. `end` is the notice that the backlog is complete, written with the next output.
-    pub(super) fn joining(&self, id: SlotId, end: Option<Batch>) -> Option<u32> {
+    pub(super) fn joining(&self, id: SlotId, end: Option<PushBatch>) -> Option<u32> {
         let mut state = self.state.lock();
         let ticket = state.queue.joining(id)?;
         if let Some(end) = end.filter(|_| state.ending == Ending::Open) {
@@ -241,7 +241,7 @@ impl Outbox {
     }
 
     /// The last step of a catch-up: queues the rest and makes the subscription live. Returns whether to flush.
-    pub(super) fn join(&self, id: SlotId, ticket: u32, rest: Option<Arc<Batch>>) -> bool {
+    pub(super) fn join(&self, id: SlotId, ticket: u32, rest: Option<Arc<PushBatch>>) -> bool {
         let mut state = self.state.lock();
         if state.ending == Ending::Shut || !state.queue.may_join(id, ticket) {
             return false;
@@ -256,7 +256,7 @@ impl Outbox {
 
     /// Writes as much of the queue as the socket accepts. The caller updates the counters.
     #[must_use]
-    pub(super) fn flush(&self) -> Written {
+    pub(super) fn flush(&self) -> WriteStats {
         let mut state = self.state.lock();
         state.dirty = false;
         self.write(&mut state)
@@ -269,7 +269,7 @@ impl Outbox {
 
     /// For a response body: takes whole messages from the queue until they have this many bytes.
     pub fn poll_body(&self, cx: &mut Context<'_>, bytes_max: usize) -> Poll<Option<Bytes>> {
-        if let Socket::Body(waker) = &self.socket {
+        if let OutboxSocket::Body(waker) = &self.socket {
             waker.register(cx.waker());
         }
         let mut state = self.state.lock();
@@ -279,7 +279,7 @@ impl Outbox {
         }
         let (mut body, mut writes) = (BytesMut::new(), 0);
         while !state.queue.is_empty() && body.len() < bytes_max {
-            let mut slices = Slices::whole(bytes_max - body.len());
+            let mut slices = WriteSlices::whole(bytes_max - body.len());
             state.queue.front(&mut slices, true);
             slices.get().iter().for_each(|slice| body.extend_from_slice(slice));
             let offered = slices.bytes();
@@ -289,7 +289,7 @@ impl Outbox {
         let bytes = body.len() as u64;
         state.progress += bytes;
         state.written_at = clock::coarse_ms();
-        Written { bytes, writes }.count(&self.shared.metrics);
+        WriteStats { bytes, writes }.count(&self.shared.metrics);
         let blocked = !state.queue.is_empty();
         if !blocked {
             state.rest();
@@ -307,7 +307,7 @@ impl Outbox {
         if state.ending == Ending::Open {
             state.ending = Ending::Asked(Box::new(close));
             self.waker.wake();
-            if let Socket::Body(waker) = &self.socket {
+            if let OutboxSocket::Body(waker) = &self.socket {
                 waker.wake();
             }
         }
@@ -329,7 +329,7 @@ impl Outbox {
         state.ending = Ending::Shut;
         self.socket.end_soon();
         self.write(&mut state).count(&self.shared.metrics);
-        if let Socket::Body(waker) = &self.socket {
+        if let OutboxSocket::Body(waker) = &self.socket {
             waker.wake();
         }
     }

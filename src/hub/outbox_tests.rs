@@ -9,27 +9,27 @@ use super::*;
 use crate::{
     backplane::{Backplane, Memory},
     config::{Config, Rate},
-    hub::{Form, Hub, Interest, Member, MemorySocket, Reader, RingLimits, Settings, TurnLimits},
+    hub::{Form, Hub, HubSettings, MemorySocket, ReaderAddress, RingLimits, Subscriber, TopicHandle, TurnLimits},
     tasks::Tasks,
 };
 
 /// One client of one topic, whose socket accepts nothing at first.
-struct Client {
+struct StalledClient {
     backplane: Backplane,
     metrics: Arc<Metrics>,
     topic: Topic,
     rule: Arc<tickgate_wire::model::TopicRule>,
     outbox: Arc<Outbox>,
     slot: SlotId,
-    _interest: Interest,
+    _interest: TopicHandle,
     /// Stopped with the hub.
     _tasks: Tasks,
 }
 
-impl Client {
+impl StalledClient {
     async fn of(topic: &str) -> Self {
         let (metrics, backplane, tasks) = (Metrics::new(), Backplane::Memory(Memory::new()), Tasks::new());
-        let settings = Settings {
+        let settings = HubSettings {
             shards: 1,
             topics_max: 9,
             unpublished_topics_max: 1_000,
@@ -50,14 +50,14 @@ impl Client {
         let topic = Topic::public(topic).unwrap();
         let rule = Config::development().topics.of_topic(&topic).clone();
         let limits = QueueLimits { messages_max: 10, bytes_max: 1 << 20 };
-        let socket = Socket::Memory(Box::new(Mutex::new(MemorySocket::default())));
-        let outbox = Outbox::new(socket, Shared::new(limits, metrics.clone(), "trading"));
+        let socket = OutboxSocket::Memory(Box::new(Mutex::new(MemorySocket::default())));
+        let outbox = Outbox::new(socket, EndpointOutboxes::new(limits, metrics.clone(), "trading"));
         let form = Form::of_topic(Protocol::default(), topic.as_str().into());
-        let interest = hub.interest(&topic, &rule, Reader::default()).unwrap();
+        let interest = hub.interest(&topic, &rule, ReaderAddress::default()).unwrap();
         interest.ready(Duration::from_secs(5)).await.unwrap();
         let slot = interest.open(&outbox, interest.head(), interest.head());
-        let member = Member { outbox: outbox.clone(), slot, pacer: None };
-        interest.catch_up(&member, &form, true, None, Reader::default()).await.unwrap();
+        let member = Subscriber { outbox: outbox.clone(), slot, pacer: None };
+        interest.catch_up(&member, &form, true, None, ReaderAddress::default()).await.unwrap();
         Self { backplane, metrics, topic, rule, outbox, slot, _interest: interest, _tasks: tasks }
     }
 
@@ -76,7 +76,7 @@ impl Client {
 
     /// Lets the socket accept everything from now on, and flushes the outbox.
     async fn read_on(&self) {
-        let Socket::Memory(socket) = self.outbox.socket() else { panic!("not in memory") };
+        let OutboxSocket::Memory(socket) = self.outbox.socket() else { panic!("not in memory") };
         socket.lock().room = usize::MAX;
         poll_fn(|cx| self.outbox.poll_flush(cx)).await;
     }
@@ -85,7 +85,7 @@ impl Client {
 #[tokio::test]
 async fn a_client_is_slow_from_its_first_loss_until_its_queue_is_empty() {
     for topic in ["trades:BTCUSDT", "ticker:BTCUSDT"] {
-        let client = Client::of(topic).await;
+        let client = StalledClient::of(topic).await;
         client.publish(1).await;
         assert_eq!(client.outbox.shared.figures.slow_consumers.get(), 0, "{topic}: nothing is lost yet");
         client.publish(30).await;
@@ -97,7 +97,7 @@ async fn a_client_is_slow_from_its_first_loss_until_its_queue_is_empty() {
 
 #[tokio::test]
 async fn a_slow_client_that_leaves_is_no_longer_counted() {
-    let client = Client::of("trades:BTCUSDT").await;
+    let client = StalledClient::of("trades:BTCUSDT").await;
     client.publish(30).await;
     assert_eq!(client.outbox.shared.figures.slow_consumers.get(), 1);
     client.outbox.shut(None, false);
@@ -110,7 +110,7 @@ async fn a_slow_client_that_leaves_is_no_longer_counted() {
 
 #[tokio::test]
 async fn nothing_of_a_subscription_is_sent_after_a_close_is_requested() {
-    let client = Client::of("trades:BTCUSDT").await;
+    let client = StalledClient::of("trades:BTCUSDT").await;
     client.publish(2).await;
     let close = Close::new(4002, "", metrics::DisconnectReason::Revoked);
     client.outbox.ask_close(close);

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use tickgate_wire::model::{Message, StreamId};
 
 use super::{
-    batch::{Batch, Mark},
+    batch::{PushBatch, PushFlags},
     form::Form,
     step::Step,
 };
@@ -21,32 +21,38 @@ const WORTH_KEEPING: usize = 4;
 
 /// The newest pages, newest first.
 #[derive(Debug, Default)]
-pub(super) struct Pages(Mutex<VecDeque<Page>>);
+pub(super) struct RecentPages(Mutex<VecDeque<EncodedPage>>);
 
 #[derive(Debug)]
-struct Page {
+struct EncodedPage {
     messages: Box<[Arc<Message>]>,
-    mark: Mark,
-    batch: Arc<Batch>,
+    mark: PushFlags,
+    batch: Arc<PushBatch>,
 }
 
-impl Pages {
+impl RecentPages {
     /// Encodes messages that follow the position `after`, shared by all that request the same.
-    pub(super) fn encode(&self, form: &Form, after: StreamId, messages: &[Arc<Message>], mark: Mark) -> Arc<Batch> {
+    pub(super) fn encode(
+        &self,
+        form: &Form,
+        after: StreamId,
+        messages: &[Arc<Message>],
+        mark: PushFlags,
+    ) -> Arc<PushBatch> {
         let is_shared = form.channel.is_some() && messages.len() >= WORTH_KEEPING;
         if is_shared && let Some(batch) = self.find(form, after, messages, mark) {
             return batch;
         }
         let steps: Vec<_> = messages.iter().cloned().map(Step::Message).collect();
-        let batch = Arc::new(Batch::encode(form, after, &steps, mark));
+        let batch = Arc::new(PushBatch::encode(form, after, &steps, mark));
         if is_shared {
-            self.keep(Page { messages: messages.into(), mark, batch: batch.clone() });
+            self.keep(EncodedPage { messages: messages.into(), mark, batch: batch.clone() });
         }
         batch
     }
 
-    fn find(&self, form: &Form, after: StreamId, messages: &[Arc<Message>], mark: Mark) -> Option<Arc<Batch>> {
-        let same = |page: &&Page| {
+    fn find(&self, form: &Form, after: StreamId, messages: &[Arc<Message>], mark: PushFlags) -> Option<Arc<PushBatch>> {
+        let same = |page: &&EncodedPage| {
             page.batch.after == after
                 && page.mark == mark
                 && page.batch.form == *form
@@ -56,7 +62,7 @@ impl Pages {
         self.0.lock().iter().find(same).map(|page| page.batch.clone())
     }
 
-    fn keep(&self, page: Page) {
+    fn keep(&self, page: EncodedPage) {
         let mut pages = self.0.lock();
         pages.push_front(page);
         let sums = pages.iter().scan(0, |held, page| {
@@ -88,13 +94,13 @@ mod tests {
 
     #[test]
     fn equal_requests_share_the_same_bytes() {
-        let (pages, all) = (Pages::default(), messages(20));
-        let (after, replayed) = (StreamId::new(4, 0), Mark { replayed: true, ..Mark::default() });
+        let (pages, all) = (RecentPages::default(), messages(20));
+        let (after, replayed) = (StreamId::new(4, 0), PushFlags { replayed: true, ..PushFlags::default() });
         let first = pages.encode(&form("a"), after, &all, replayed);
         assert!(Arc::ptr_eq(&first, &pages.encode(&form("a"), after, &all, replayed)));
         let others = [
             pages.encode(&form("b"), after, &all, replayed),
-            pages.encode(&form("a"), after, &all, Mark::default()),
+            pages.encode(&form("a"), after, &all, PushFlags::default()),
             pages.encode(&form("a"), after, &all[..19], replayed),
             pages.encode(&form("a"), StreamId::new(4, 1), &all[1..], replayed),
             pages.encode(&form("a"), after, &messages(20), replayed),
@@ -105,8 +111,8 @@ mod tests {
 
     #[test]
     fn the_cache_is_bounded() {
-        let (pages, all) = (Pages::default(), messages(1000));
-        let mark = Mark::default();
+        let (pages, all) = (RecentPages::default(), messages(1000));
+        let mark = PushFlags::default();
         let of = |from: usize| pages.encode(&form("a"), StreamId::new(4, from as u64), &all[from..from + 4], mark);
         let first = of(0);
         (1..PAGES_MAX).for_each(|from| drop(of(from)));

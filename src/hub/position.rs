@@ -8,9 +8,9 @@ use std::sync::Arc;
 use tickgate_wire::model::{Content, Message, StreamId};
 
 use super::{
-    gap::Gap,
+    gap::GapRange,
     ring::{Ring, RingLimits},
-    step::{Arrival, Judge, Next, Step},
+    step::{ArrivalAction, NextRead, Step, StepJudge},
 };
 use crate::{
     backplane::{MissingRange, StreamPage},
@@ -25,7 +25,7 @@ const HELD_BYTES_MAX: usize = 4 << 20;
 
 /// The state of a topic's position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum PositionState {
     /// The subscription is not confirmed, or not yet compared with the stream.
     Syncing,
     /// Each arriving message is checked and delivered at once.
@@ -37,7 +37,7 @@ pub enum State {
 /// The position, recently delivered messages, and messages that wait.
 #[derive(Debug)]
 pub struct Position {
-    state: State,
+    state: PositionState,
     /// The last id delivered; `None` until first compared with the stream.
     at: Option<StreamId>,
     ring: Ring,
@@ -46,14 +46,14 @@ pub struct Position {
     newest_only: bool,
     held: Vec<Arc<Message>>,
     held_bytes: usize,
-    hole: Hole,
+    hole: PositionHole,
     /// Every message was received since the position was the end of the stream.
     unbroken: bool,
 }
 
 /// What lies between the position and the first waiting message.
 #[derive(Clone, Copy, Debug, Default)]
-struct Hole {
+struct PositionHole {
     /// Both ends.
     range: Option<(StreamId, StreamId)>,
     /// Identifies the hole: only a read that was started for it can resolve it.
@@ -64,7 +64,7 @@ struct Hole {
 
 /// The parameters of a stream read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Asked {
+pub struct StreamRead {
     /// Read what comes after this.
     pub cursor: StreamId,
     hole: u64,
@@ -75,20 +75,20 @@ impl Position {
     #[must_use]
     pub fn new(newest_only: bool, limits: RingLimits) -> Self {
         Self {
-            state: State::Syncing,
+            state: PositionState::Syncing,
             at: None,
             ring: Ring::default(),
             limits: if newest_only { RingLimits { messages_max: 1, ..limits } } else { limits },
             newest_only,
             held: Vec::new(),
             held_bytes: 0,
-            hole: Hole::default(),
+            hole: PositionHole::default(),
             unbroken: false,
         }
     }
 
     #[must_use]
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> PositionState {
         self.state
     }
 
@@ -109,42 +109,42 @@ impl Position {
 
     /// The link was lost: the topic must be compared with its stream again.
     pub fn lost(&mut self) {
-        self.state = State::Syncing;
+        self.state = PositionState::Syncing;
         self.unbroken = false;
         self.forget_held();
     }
 
-    /// Classifies an arriving message. `Next` moves the position; the caller delivers it.
+    /// Classifies an arriving message. `NextRead` moves the position; the caller delivers it.
     ///
     /// A message that provably comes next needs no stream, so it is also delivered while the topic waits for a
     /// comparison.
-    pub fn arrive(&mut self, message: &Arc<Message>, judge: Judge<'_>) -> Arrival {
-        let Some(id) = message.id else { return Arrival::Next };
+    pub fn arrive(&mut self, message: &Arc<Message>, judge: StepJudge<'_>) -> ArrivalAction {
+        let Some(id) = message.id else { return ArrivalAction::Next };
         let Some(at) = self.at else {
             self.hold(message);
-            return Arrival::Held;
+            return ArrivalAction::Held;
         };
         if id <= at {
             return match () {
-                () if defect::is(Defect::NoRepeatFilter) => Arrival::Next,
-                () if id == at || self.ring.has(id) || self.state != State::Live => Arrival::Repeat,
-                () => Arrival::Past,
+                () if defect::is(Defect::NoRepeatFilter) => ArrivalAction::Next,
+                () if id == at || self.ring.has(id) || self.state != PositionState::Live => ArrivalAction::Repeat,
+                () => ArrivalAction::Past,
             };
         }
-        let undisturbed = self.state != State::Filling && self.held.is_empty();
-        let unbroken = self.unbroken && self.state == State::Live;
+        let undisturbed = self.state != PositionState::Filling && self.held.is_empty();
+        let unbroken = self.unbroken && self.state == PositionState::Live;
         let next = self.newest_only || (undisturbed && judge.step(at, message, unbroken) == StepVerdict::Direct);
         if next && judge.is_given(id) {
             self.advance(message);
-            return Arrival::Next;
+            return ArrivalAction::Next;
         }
         self.hold(message);
-        if self.state != State::Live {
-            return Arrival::Held;
+        if self.state != PositionState::Live {
+            return ArrivalAction::Held;
         }
-        self.state = State::Filling;
+        self.state = PositionState::Filling;
         self.name_hole(at, id);
-        Arrival::Hole
+        ArrivalAction::Hole
     }
 
     /// Compares with the end of the stream, which was read after the subscription was confirmed (or because the topic
@@ -153,12 +153,12 @@ impl Position {
         &mut self,
         end: Option<StreamId>,
         before: Option<StreamId>,
-        judge: Judge<'_>,
+        judge: StepJudge<'_>,
         steps: &mut Vec<Step>,
-    ) -> Next {
+    ) -> NextRead {
         let history = judge.history;
         match (self.at, end) {
-            (None, None) => return Next::Anchor,
+            (None, None) => return NextRead::Anchor,
             // A new topic ignores what precedes this generation, but not what is acknowledged elsewhere while the end
             // of the previous one is undecided.
             (None, Some(end)) if history.is_pending() => self.at = Some(end),
@@ -168,23 +168,23 @@ impl Position {
             (Some(at), None) if self.unbroken && at.seq != StreamId::SEQ_END => {}
             // A position without a stream is never restored: what was published there may be lost with it, and ids must
             // not be reused.
-            (Some(_), None) => return Next::Anchor,
+            (Some(_), None) => return NextRead::Anchor,
             (Some(_), Some(_)) if defect::is(Defect::NoCompare) => {}
             (Some(at), Some(end)) => {
                 if went_back(before, end, history) {
-                    return Next::Doubt;
+                    return NextRead::Doubt;
                 }
                 match history.end(judge.topic, at, end) {
                     Ok(None) => {}
                     // It has moved on since the end was read.
                     Ok(Some((_, to))) if to < at => {}
                     Ok(Some(_)) => {
-                        self.state = State::Filling;
-                        return Next::Read;
+                        self.state = PositionState::Filling;
+                        return NextRead::Read;
                     }
                     Err(StillPending) => {
-                        self.state = State::Filling;
-                        return if at < end { Next::Read } else { Next::Wait };
+                        self.state = PositionState::Filling;
+                        return if at < end { NextRead::Read } else { NextRead::Wait };
                     }
                 }
             }
@@ -194,21 +194,27 @@ impl Position {
     }
 
     /// Starts a topic without retention, which has nothing to compare with: every arrival is live.
-    pub fn begin_unkept(&mut self) -> Next {
+    pub fn begin_unkept(&mut self) -> NextRead {
         self.at.get_or_insert(StreamId::ZERO);
-        self.state = State::Live;
-        Next::Live
+        self.state = PositionState::Live;
+        NextRead::Live
     }
 
     /// The parameters of the next stream read.
     #[must_use]
-    pub fn ask(&self) -> Asked {
-        Asked { cursor: self.at.unwrap_or_default(), hole: self.hole.number }
+    pub fn ask(&self) -> StreamRead {
+        StreamRead { cursor: self.at.unwrap_or_default(), hole: self.hole.number }
     }
 
     /// Processes a page. Several reads may be in flight, and their results may overlap.
-    pub fn filled(&mut self, asked: Asked, page: &StreamPage, judge: Judge<'_>, steps: &mut Vec<Step>) -> Next {
-        let Some(mut at) = self.at else { return Next::Live };
+    pub fn filled(
+        &mut self,
+        asked: StreamRead,
+        page: &StreamPage,
+        judge: StepJudge<'_>,
+        steps: &mut Vec<Step>,
+    ) -> NextRead {
+        let Some(mut at) = self.at else { return NextRead::Live };
         let from = page.messages.partition_point(|m| m.id.is_none_or(|id| id <= at));
         for message in &page.messages[from..] {
             match judge.step(at, message, self.unbroken) {
@@ -218,14 +224,14 @@ impl Position {
                     let before = message.id.unwrap_or(at);
                     self.tell(&MissingRange::between(missing, at, before), steps);
                 }
-                StepVerdict::Pending => return Next::Wait,
+                StepVerdict::Pending => return NextRead::Wait,
             }
             self.advance(message);
             steps.push(Step::Message(message.clone()));
             at = message.id.unwrap_or(at);
         }
         if page.more {
-            return Next::Read;
+            return NextRead::Read;
         }
         if let Some(next) = self.end(at, (asked.cursor, page.end), judge, steps) {
             return next;
@@ -244,15 +250,15 @@ impl Position {
         &mut self,
         at: StreamId,
         (asked, end): (StreamId, Option<StreamId>),
-        judge: Judge<'_>,
+        judge: StepJudge<'_>,
         steps: &mut Vec<Step>,
-    ) -> Option<Next> {
+    ) -> Option<NextRead> {
         if self.newest_only {
             return None;
         }
-        let Some(end) = end else { return (!self.unbroken).then_some(Next::Anchor) };
+        let Some(end) = end else { return (!self.unbroken).then_some(NextRead::Anchor) };
         if went_back(Some(asked), end, judge.history) {
-            return Some(Next::Doubt);
+            return Some(NextRead::Doubt);
         }
         match judge.history.end(judge.topic, at, end) {
             Ok(Some((missing, to))) if to > at => {
@@ -261,13 +267,13 @@ impl Position {
                 None
             }
             Ok(_) => None,
-            Err(StillPending) => Some(Next::Wait),
+            Err(StillPending) => Some(NextRead::Wait),
         }
     }
 
     /// The read failed: the topic waits for the next comparison.
     pub fn unfilled(&mut self) {
-        self.state = State::Syncing;
+        self.state = PositionState::Syncing;
         self.forget_held();
     }
 
@@ -296,7 +302,7 @@ impl Position {
     }
 
     /// Delivers held messages as far as they are consecutive; live if none are left.
-    fn settle(&mut self, judge: Judge<'_>, steps: &mut Vec<Step>) -> Next {
+    fn settle(&mut self, judge: StepJudge<'_>, steps: &mut Vec<Step>) -> NextRead {
         let mut held = std::mem::take(&mut self.held);
         held.sort_by_key(|m| m.id);
         let mut waiting = held.into_iter();
@@ -317,11 +323,11 @@ impl Position {
         self.held.extend(waiting);
         self.held_bytes = self.held.iter().map(|m| m.payload_bytes()).sum();
         if self.held.is_empty() {
-            self.state = State::Live;
-            return Next::Live;
+            self.state = PositionState::Live;
+            return NextRead::Live;
         }
-        self.state = State::Filling;
-        Next::Read
+        self.state = PositionState::Filling;
+        NextRead::Read
     }
 
     /// The range between the position and the first held message.
@@ -334,13 +340,13 @@ impl Position {
     fn name_hole(&mut self, after: StreamId, before: StreamId) {
         let range = Some((after, before));
         if self.hole.range != range {
-            self.hole = Hole { range, number: self.hole.number + 1, doubted: false };
+            self.hole = PositionHole { range, number: self.hole.number + 1, doubted: false };
         }
     }
 
     fn tell(&mut self, lack: &MissingRange, steps: &mut Vec<Step>) {
         self.ring.clear();
-        steps.push(Step::Gap(Gap::of(lack)));
+        steps.push(Step::Gap(GapRange::of(lack)));
     }
 
     fn advance(&mut self, message: &Arc<Message>) {

@@ -6,7 +6,7 @@ use std::{collections::VecDeque, sync::Arc};
 use bytes::Bytes;
 use tickgate_wire::model::{Class, StreamId};
 
-use super::batch::Batch;
+use super::batch::PushBatch;
 use crate::defect::{self, Defect};
 
 mod amount;
@@ -15,9 +15,9 @@ mod slot;
 mod wire;
 
 use amount::Amount;
-use item::{Item, Lost, Partial, behind, dropped};
-pub use slot::{Cursor, Slot, SlotId, Stage};
-pub(in crate::hub) use wire::Slices;
+use item::{GapItem, PartialItem, QueueItem, behind, dropped};
+pub use slot::{Cursor, SlotId, SubscriptionSlot, SubscriptionStage};
+pub(in crate::hub) use wire::WriteSlices;
 
 /// Limits of a queue.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +28,7 @@ pub struct QueueLimits {
 
 /// The result of offering a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Offered {
+pub enum OfferResult {
     Queued,
     /// The subscription has ended or is catching up: the batch is not for it.
     Ignored,
@@ -42,13 +42,13 @@ pub enum Offered {
 
 /// The bounded queue to one socket.
 #[derive(Debug, Default)]
-pub struct Queue {
+pub struct OutboxQueue {
     /// Boxed, because few sockets ever accept less than a frame.
-    partial: Option<Box<Partial>>,
-    urgent: VecDeque<Item>,
-    public: VecDeque<Item>,
+    partial: Option<Box<PartialItem>>,
+    urgent: VecDeque<QueueItem>,
+    public: VecDeque<QueueItem>,
     /// In order of their ids.
-    slots: Vec<(SlotId, Slot)>,
+    slots: Vec<(SlotId, SubscriptionSlot)>,
     next_slot: SlotId,
     /// Queued publications and bytes that count towards the limits.
     messages: Amount,
@@ -58,12 +58,12 @@ pub struct Queue {
     pub(super) blocked: bool,
 }
 
-impl Queue {
+impl OutboxQueue {
     /// Opens a subscription that lags at `slot.queued`: it receives nothing until it joins.
-    pub fn open(&mut self, slot: Slot) -> SlotId {
+    pub fn open(&mut self, slot: SubscriptionSlot) -> SlotId {
         let id = self.next_slot;
         self.next_slot += 1;
-        self.lagging += u16::from(slot.stage == Stage::Lagging);
+        self.lagging += u16::from(slot.stage == SubscriptionStage::Lagging);
         reserve_few(&mut self.slots);
         self.slots.push((id, slot));
         id
@@ -73,7 +73,7 @@ impl Queue {
     pub fn close(&mut self, id: SlotId) {
         let Some(at) = self.find(id) else { return };
         let (_, slot) = self.slots.remove(at);
-        self.lagging -= u16::from(slot.stage == Stage::Lagging);
+        self.lagging -= u16::from(slot.stage == SubscriptionStage::Lagging);
         self.urgent.retain(|item| item.slot() != Some(id));
         self.public.retain(|item| item.slot() != Some(id));
         self.recount();
@@ -84,11 +84,11 @@ impl Queue {
     }
 
     #[must_use]
-    pub fn slot(&self, id: SlotId) -> Option<&Slot> {
+    pub fn slot(&self, id: SlotId) -> Option<&SubscriptionSlot> {
         self.find(id).map(|at| &self.slots[at].1)
     }
 
-    fn slot_mut(&mut self, id: SlotId) -> Option<&mut Slot> {
+    fn slot_mut(&mut self, id: SlotId) -> Option<&mut SubscriptionSlot> {
         self.find(id).map(|at| &mut self.slots[at].1)
     }
 
@@ -98,7 +98,10 @@ impl Queue {
         if self.lagging == 0 {
             return None;
         }
-        self.slots.iter().find(|(_, slot)| slot.stage == Stage::Lagging).map(|(id, slot)| (*id, slot.queued))
+        self.slots
+            .iter()
+            .find(|(_, slot)| slot.stage == SubscriptionStage::Lagging)
+            .map(|(id, slot)| (*id, slot.queued))
     }
 
     /// The cursors of a client that has received everything written, in the order of its subscriptions.
@@ -109,7 +112,7 @@ impl Queue {
     /// Whether a live subscription moved without a push.
     #[must_use]
     pub fn has_moved(&self, id: SlotId) -> bool {
-        self.slot(id).is_some_and(|slot| slot.cursor == Cursor::Moved && slot.stage == Stage::Live)
+        self.slot(id).is_some_and(|slot| slot.cursor == Cursor::Moved && slot.stage == SubscriptionStage::Live)
     }
 
     /// The position of a live subscription that moved without a push, to be sent to the client now.
@@ -142,17 +145,17 @@ impl Queue {
     /// Adds a reply or a control frame: before all public pushes, after queued private ones.
     pub fn frame(&mut self, bytes: Bytes) {
         self.bytes += bytes.len();
-        push(&mut self.urgent, Item::Frame(bytes));
+        push(&mut self.urgent, QueueItem::Frame(bytes));
     }
 
     /// Adds a notice after the queued public pushes.
     pub fn frame_behind(&mut self, bytes: Bytes) {
         self.bytes += bytes.len();
-        push(&mut self.public, Item::Frame(bytes));
+        push(&mut self.public, QueueItem::Frame(bytes));
     }
 
     /// Adds pushes of a catch-up, without a limit: the catch-up waits for the drain between pages.
-    pub fn catch_up(&mut self, id: SlotId, batch: Arc<Batch>) {
+    pub fn catch_up(&mut self, id: SlotId, batch: Arc<PushBatch>) {
         let Some(slot) = self.slot_mut(id) else { return };
         slot.queued = batch.last;
         let urgent = slot.urgent;
@@ -168,7 +171,7 @@ impl Queue {
 
     /// Starts the join of a subscription that has caught up. Returns its ticket.
     pub fn joining(&mut self, id: SlotId) -> Option<u32> {
-        let slot = self.stage(id, Stage::Joining)?;
+        let slot = self.stage(id, SubscriptionStage::Joining)?;
         slot.ticket += 1;
         Some(slot.ticket)
     }
@@ -176,26 +179,26 @@ impl Queue {
     /// Whether a join with this ticket is still current.
     #[must_use]
     pub fn may_join(&self, id: SlotId, ticket: u32) -> bool {
-        self.slot(id).is_some_and(|slot| slot.stage == Stage::Joining && slot.ticket == ticket)
+        self.slot(id).is_some_and(|slot| slot.stage == SubscriptionStage::Joining && slot.ticket == ticket)
     }
 
     /// Completes the join: live batches count from here on.
     pub fn joined(&mut self, id: SlotId) {
-        self.stage(id, Stage::Live);
+        self.stage(id, SubscriptionStage::Live);
     }
 
-    fn stage(&mut self, id: SlotId, stage: Stage) -> Option<&mut Slot> {
+    fn stage(&mut self, id: SlotId, stage: SubscriptionStage) -> Option<&mut SubscriptionSlot> {
         let at = self.find(id)?;
         let slot = &mut self.slots[at].1;
-        self.lagging -= u16::from(slot.stage == Stage::Lagging);
-        self.lagging += u16::from(stage == Stage::Lagging);
+        self.lagging -= u16::from(slot.stage == SubscriptionStage::Lagging);
+        self.lagging += u16::from(stage == SubscriptionStage::Lagging);
         slot.stage = stage;
         Some(slot)
     }
 
     /// Pauses live batches until the subscription joins again. Returns the last queued position.
     pub fn pause(&mut self, id: SlotId) -> Option<StreamId> {
-        let slot = self.stage(id, Stage::Lagging)?;
+        let slot = self.stage(id, SubscriptionStage::Lagging)?;
         slot.ticket += 1;
         Some(slot.queued)
     }
@@ -204,35 +207,35 @@ impl Queue {
     ///
     /// Each subscription verifies that nothing is missing: a batch that does not follow the last queued one makes it
     /// lag, and one that was queued before is ignored.
-    pub fn offer(&mut self, id: SlotId, batch: &Arc<Batch>, limits: QueueLimits) -> Offered {
-        let Some(at) = self.find(id) else { return Offered::Ignored };
+    pub fn offer(&mut self, id: SlotId, batch: &Arc<PushBatch>, limits: QueueLimits) -> OfferResult {
+        let Some(at) = self.find(id) else { return OfferResult::Ignored };
         let over = self.blocked && self.over(batch, limits);
         let slot = &mut self.slots[at].1;
         let has = slot.queued.max(slot.written);
         // Without ids, it is unknown which message follows which.
         let ids = batch.has_ids();
         let repeat = ids && batch.last <= has && !defect::is(Defect::NoRepeatFilter);
-        if slot.stage != Stage::Live {
-            return Offered::Ignored;
+        if slot.stage != SubscriptionStage::Live {
+            return OfferResult::Ignored;
         }
         if repeat {
             slot.queued = slot.queued.max(batch.last);
-            return Offered::Ignored;
+            return OfferResult::Ignored;
         }
         let (class, urgent) = (slot.class, slot.urgent);
         let hole = ids && class != Class::State && batch.after != slot.queued;
         // The client may already have some of several messages: the catch-up checks each.
         let overlap = ids && has > slot.queued && batch.count > 1 && class != Class::State && batch.after < has;
         if hole || overlap || (over && class == Class::Reliable) {
-            self.stage(id, Stage::Lagging);
-            return Offered::Lags;
+            self.stage(id, SubscriptionStage::Lagging);
+            return OfferResult::Lags;
         }
         if class == Class::State && over && ids && !self.fits_in_place(id, batch, limits) {
             // Values of all subscriptions may exceed the limit: the newest remains in memory and is sent later.
             self.public.retain(|item| !item.is_value_of(id));
             self.recount();
-            self.stage(id, Stage::Lagging);
-            return Offered::Lags;
+            self.stage(id, SubscriptionStage::Lagging);
+            return OfferResult::Lags;
         }
         let newest = (class == Class::State).then(|| behind(has, batch)).flatten();
         let batch = newest.as_ref().unwrap_or(batch);
@@ -241,35 +244,35 @@ impl Queue {
         }
         if !self.blocked || class == Class::Reliable {
             self.add(id, batch.clone(), urgent);
-            return if batch.skipped == 0 { Offered::Queued } else { Offered::Conflated(batch.skipped) };
+            return if batch.skipped == 0 { OfferResult::Queued } else { OfferResult::Conflated(batch.skipped) };
         }
         if class == Class::State { self.conflate(id, batch) } else { self.make_room(id, batch, limits) }
     }
 
-    fn over(&self, batch: &Batch, limits: QueueLimits) -> bool {
+    fn over(&self, batch: &PushBatch, limits: QueueLimits) -> bool {
         self.messages.get() + batch.count as usize > limits.messages_max
             || self.bytes.get() + batch.bytes.len() > limits.bytes_max
     }
 
     /// Whether a value fits in bytes once it has replaced the queued values of its subscription.
-    fn fits_in_place(&self, id: SlotId, batch: &Batch, limits: QueueLimits) -> bool {
-        let given_up: usize = self.public.iter().filter(|item| item.is_value_of(id)).map(Item::batch_bytes).sum();
+    fn fits_in_place(&self, id: SlotId, batch: &PushBatch, limits: QueueLimits) -> bool {
+        let given_up: usize = self.public.iter().filter(|item| item.is_value_of(id)).map(QueueItem::batch_bytes).sum();
         self.bytes.get() - given_up + batch.bytes.len() <= limits.bytes_max
     }
 
-    fn add(&mut self, slot: SlotId, batch: Arc<Batch>, urgent: bool) {
+    fn add(&mut self, slot: SlotId, batch: Arc<PushBatch>, urgent: bool) {
         self.messages += batch.count as usize;
         self.bytes += batch.bytes.len();
         let lane = if urgent { &mut self.urgent } else { &mut self.public };
-        push(lane, Item::Batch { batch, slot });
+        push(lane, QueueItem::Batch { batch, slot });
     }
 
     /// Replaces queued values with the newest, so that an old price is never sent when a newer one is known.
-    fn conflate(&mut self, id: SlotId, batch: &Arc<Batch>) -> Offered {
+    fn conflate(&mut self, id: SlotId, batch: &Arc<PushBatch>) -> OfferResult {
         if batch.count == 0 {
             // A report of a loss is not a value: it replaces none.
             self.add(id, batch.clone(), false);
-            return Offered::Queued;
+            return OfferResult::Queued;
         }
         let first = self.public.iter().position(|item| item.is_value_of(id)).unwrap_or(self.public.len());
         let mut skipped = batch.skipped + batch.count - 1;
@@ -285,19 +288,19 @@ impl Queue {
         self.bytes += batch.bytes.len();
         // One queued value per subscription is bounded by the number of subscriptions, so it does not count towards the
         // limit of messages; its bytes do.
-        self.public.insert(first, Item::Newest { batch: batch.clone(), slot: id, skipped, bytes: None });
-        if more == 0 { Offered::Queued } else { Offered::Conflated(more) }
+        self.public.insert(first, QueueItem::Newest { batch: batch.clone(), slot: id, skipped, bytes: None });
+        if more == 0 { OfferResult::Queued } else { OfferResult::Conflated(more) }
     }
 
     /// Removes values that a newer one replaces. Returns how many they are, and how many were left out before.
     fn take_value(&mut self, at: usize) -> (u32, u32) {
         match self.public.remove(at) {
-            Some(Item::Batch { batch, .. }) => {
+            Some(QueueItem::Batch { batch, .. }) => {
                 self.messages -= batch.count as usize;
                 self.bytes -= batch.bytes.len();
                 (batch.count, batch.skipped)
             }
-            Some(Item::Newest { batch, skipped, .. }) => {
+            Some(QueueItem::Newest { batch, skipped, .. }) => {
                 self.bytes -= batch.bytes.len();
                 (1, skipped)
             }
@@ -306,7 +309,7 @@ impl Queue {
     }
 
     /// Drops the oldest events until the new batch fits.
-    fn make_room(&mut self, id: SlotId, batch: &Arc<Batch>, limits: QueueLimits) -> Offered {
+    fn make_room(&mut self, id: SlotId, batch: &Arc<PushBatch>, limits: QueueLimits) -> OfferResult {
         self.add(id, batch.clone(), false);
         let mut dropped = 0;
         let mut from = 0;
@@ -315,41 +318,41 @@ impl Queue {
             dropped += self.drop_at(at);
             from = at;
         }
-        if dropped == 0 { Offered::Queued } else { Offered::Dropped(dropped) }
+        if dropped == 0 { OfferResult::Queued } else { OfferResult::Dropped(dropped) }
     }
 
     fn is_event(&self, at: usize) -> bool {
-        matches!(&self.public[at], Item::Batch { slot, batch } if batch.count > 0
+        matches!(&self.public[at], QueueItem::Batch { slot, batch } if batch.count > 0
             && self.slot(*slot).is_some_and(|s| s.class == Class::Event))
     }
 
     /// Replaces the events at `at` with a gap, or extends the gap before them.
     fn drop_at(&mut self, at: usize) -> u32 {
-        let Some(Item::Batch { batch, slot: id }) = self.public.get(at) else { return 0 };
+        let Some(QueueItem::Batch { batch, slot: id }) = self.public.get(at) else { return 0 };
         let (batch, id) = (batch.clone(), *id);
         self.messages -= batch.count as usize;
         self.bytes -= batch.bytes.len();
         let earlier = self.public.iter_mut().take(at).rev().find(|item| item.slot() == Some(id));
-        if let Some(Item::Dropped { lost, bytes, .. }) = earlier {
+        if let Some(QueueItem::Dropped { lost, bytes, .. }) = earlier {
             lost.gap = dropped(lost.gap.after, lost.gap.count.unwrap_or_default(), &batch);
             *bytes = None;
             self.public.remove(at);
         } else {
-            let lost = Lost { gap: dropped(batch.after, 0, &batch), form: batch.form.clone() };
-            self.public[at] = Item::Dropped { slot: id, lost: Box::new(lost), bytes: None };
+            let lost = GapItem { gap: dropped(batch.after, 0, &batch), form: batch.form.clone() };
+            self.public[at] = QueueItem::Dropped { slot: id, lost: Box::new(lost), bytes: None };
         }
         batch.count
     }
 
     fn recount(&mut self) {
         let all = self.urgent.iter().chain(self.public.iter());
-        let count = |item: &Item| if let Item::Batch { batch, .. } = item { batch.count as usize } else { 0 };
+        let count = |item: &QueueItem| if let QueueItem::Batch { batch, .. } = item { batch.count as usize } else { 0 };
         self.messages = Amount::of(all.clone().map(count).sum());
         let waiting: usize = all
             .map(|item| match item {
-                Item::Frame(bytes) => bytes.len(),
-                Item::Batch { batch, .. } | Item::Newest { batch, .. } => batch.bytes.len(),
-                Item::Dropped { .. } => 0,
+                QueueItem::Frame(bytes) => bytes.len(),
+                QueueItem::Batch { batch, .. } | QueueItem::Newest { batch, .. } => batch.bytes.len(),
+                QueueItem::Dropped { .. } => 0,
             })
             .sum();
         self.bytes = Amount::of(waiting + self.partial.as_ref().map_or(0, |p| p.bytes.len()));
@@ -372,7 +375,7 @@ impl Queue {
 }
 
 /// Most outboxes never hold more than one item: the first reserves room for itself only.
-fn push(lane: &mut VecDeque<Item>, item: Item) {
+fn push(lane: &mut VecDeque<QueueItem>, item: QueueItem) {
     if lane.capacity() == 0 {
         lane.reserve_exact(1);
     }

@@ -7,7 +7,7 @@ use tickgate_wire::{
 };
 
 use super::{
-    super::{batch::Mark, form::Form, step::Step},
+    super::{batch::PushFlags, form::Form, step::Step},
     *,
 };
 
@@ -31,14 +31,14 @@ fn data(id: Option<StreamId>) -> Step {
 }
 
 /// Messages `from..=to` of a retained topic.
-fn batch(channel: &str, from: u64, to: u64) -> Arc<Batch> {
+fn batch(channel: &str, from: u64, to: u64) -> Arc<PushBatch> {
     let steps: Vec<_> = (from..=to).map(|seq| data(Some(id(seq)))).collect();
-    Arc::new(Batch::encode(&form(channel), id(from - 1), &steps, Mark::default()))
+    Arc::new(PushBatch::encode(&form(channel), id(from - 1), &steps, PushFlags::default()))
 }
 
 /// Messages of a topic without retention.
-fn nameless(channel: &str, count: usize) -> Arc<Batch> {
-    Arc::new(Batch::encode(&form(channel), StreamId::ZERO, &vec![data(None); count], Mark::default()))
+fn nameless(channel: &str, count: usize) -> Arc<PushBatch> {
+    Arc::new(PushBatch::encode(&form(channel), StreamId::ZERO, &vec![data(None); count], PushFlags::default()))
 }
 
 fn reply(text: &str) -> Bytes {
@@ -48,10 +48,11 @@ fn reply(text: &str) -> Bytes {
 }
 
 /// A live subscription at position `at`.
-fn live(queue: &mut Queue, class: Class, at: u64) -> SlotId {
+fn live(queue: &mut OutboxQueue, class: Class, at: u64) -> SlotId {
     let urgent = class == Class::Reliable;
-    let (stage, ticket, written) = (Stage::Lagging, 0, StreamId::ZERO);
-    let slot = queue.open(Slot { class, urgent, cursor: Cursor::Known, stage, ticket, queued: id(at), written });
+    let (stage, ticket, written) = (SubscriptionStage::Lagging, 0, StreamId::ZERO);
+    let slot =
+        queue.open(SubscriptionSlot { class, urgent, cursor: Cursor::Known, stage, ticket, queued: id(at), written });
     let ticket = queue.joining(slot).unwrap();
     assert!(queue.may_join(slot, ticket));
     queue.joined(slot);
@@ -59,17 +60,17 @@ fn live(queue: &mut Queue, class: Class, at: u64) -> SlotId {
 }
 
 /// A queue whose socket accepts nothing, with one live subscription.
-fn blocked(class: Class) -> (Queue, SlotId) {
-    let mut queue = Queue { blocked: true, ..Queue::default() };
+fn blocked(class: Class) -> (OutboxQueue, SlotId) {
+    let mut queue = OutboxQueue { blocked: true, ..OutboxQueue::default() };
     let slot = live(&mut queue, class, 0);
     (queue, slot)
 }
 
 /// Writes like a socket that accepts `room` bytes.
-fn write(queue: &mut Queue, mut room: usize) -> Vec<u8> {
+fn write(queue: &mut OutboxQueue, mut room: usize) -> Vec<u8> {
     let mut written = Vec::new();
     while !queue.is_empty() {
-        let mut slices = Slices::new(usize::MAX);
+        let mut slices = WriteSlices::new(usize::MAX);
         queue.front(&mut slices, true);
         let all: Vec<u8> = slices.get().iter().flat_map(|slice| slice.iter().copied()).collect();
         assert_eq!(all.len(), slices.bytes());
@@ -86,7 +87,7 @@ fn write(queue: &mut Queue, mut room: usize) -> Vec<u8> {
     written
 }
 
-fn drain(queue: &mut Queue) -> Vec<u8> {
+fn drain(queue: &mut OutboxQueue) -> Vec<u8> {
     let written = write(queue, usize::MAX);
     assert_eq!((queue.messages(), queue.bytes()), (0, 0), "an empty queue counts nothing");
     written
@@ -127,10 +128,10 @@ fn seen(bytes: &[u8]) -> Vec<String> {
 #[test]
 fn nothing_is_dropped_while_the_socket_accepts_everything() {
     for class in [Class::State, Class::Event, Class::Reliable] {
-        let mut queue = Queue::default();
+        let mut queue = OutboxQueue::default();
         let slot = live(&mut queue, class, 0);
         for seq in 1..=9 {
-            assert_eq!(queue.offer(slot, &batch("a", seq, seq), LIMITS), Offered::Queued);
+            assert_eq!(queue.offer(slot, &batch("a", seq, seq), LIMITS), OfferResult::Queued);
         }
         assert_eq!(seen(&drain(&mut queue)).len(), 9, "{class:?}");
         assert_eq!(queue.slot(slot).unwrap().written, id(9));
@@ -141,43 +142,43 @@ fn nothing_is_dropped_while_the_socket_accepts_everything() {
 fn a_value_replaces_the_queued_one_and_counts_it() {
     let (mut queue, a) = blocked(Class::State);
     let b = live(&mut queue, Class::State, 0);
-    assert_eq!(queue.offer(a, &batch("a", 1, 1), LIMITS), Offered::Queued);
-    assert_eq!(queue.offer(b, &batch("b", 1, 1), LIMITS), Offered::Queued);
-    assert_eq!(queue.offer(a, &batch("a", 2, 2), LIMITS), Offered::Conflated(1));
-    assert_eq!(queue.offer(a, &batch("a", 3, 5), LIMITS), Offered::Conflated(3), "in addition");
+    assert_eq!(queue.offer(a, &batch("a", 1, 1), LIMITS), OfferResult::Queued);
+    assert_eq!(queue.offer(b, &batch("b", 1, 1), LIMITS), OfferResult::Queued);
+    assert_eq!(queue.offer(a, &batch("a", 2, 2), LIMITS), OfferResult::Conflated(1));
+    assert_eq!(queue.offer(a, &batch("a", 3, 5), LIMITS), OfferResult::Conflated(3), "in addition");
     assert_eq!(seen(&drain(&mut queue)), ["a5+4", "b1"]);
 }
 
 #[test]
 fn an_older_value_never_follows_a_newer_one() {
-    let mut queue = Queue::default();
+    let mut queue = OutboxQueue::default();
     let a = live(&mut queue, Class::State, 0);
     let b = live(&mut queue, Class::State, 0);
     queue.offer(a, &batch("a", 1, 1), LIMITS);
     queue.offer(b, &batch("b", 1, 1), LIMITS);
     queue.offer(a, &batch("a", 2, 3), LIMITS);
     queue.blocked = true;
-    assert_eq!(queue.offer(a, &batch("a", 4, 4), LIMITS), Offered::Conflated(3));
+    assert_eq!(queue.offer(a, &batch("a", 4, 4), LIMITS), OfferResult::Conflated(3));
     assert_eq!(seen(&drain(&mut queue)), ["a4+3", "b1"]);
 }
 
 #[test]
 fn a_partially_written_value_is_not_replaced() {
-    let mut queue = Queue::default();
+    let mut queue = OutboxQueue::default();
     let a = live(&mut queue, Class::State, 0);
     queue.offer(a, &batch("a", 1, 1), LIMITS);
     let mut written = write(&mut queue, 10);
-    assert_eq!(queue.offer(a, &batch("a", 2, 2), LIMITS), Offered::Queued);
-    assert_eq!(queue.offer(a, &batch("a", 3, 3), LIMITS), Offered::Conflated(1));
+    assert_eq!(queue.offer(a, &batch("a", 2, 2), LIMITS), OfferResult::Queued);
+    assert_eq!(queue.offer(a, &batch("a", 3, 3), LIMITS), OfferResult::Conflated(1));
     written.extend(drain(&mut queue));
     assert_eq!(seen(&written), ["a1", "a3+1"]);
 }
 
 #[test]
 fn values_in_flight_do_not_follow_a_newer_one_read_from_the_stream() {
-    let mut queue = Queue::default();
+    let mut queue = OutboxQueue::default();
     let a = live(&mut queue, Class::State, 3);
-    assert_eq!(queue.offer(a, &batch("a", 2, 3), LIMITS), Offered::Ignored);
+    assert_eq!(queue.offer(a, &batch("a", 2, 3), LIMITS), OfferResult::Ignored);
     queue.offer(a, &batch("a", 2, 6), LIMITS);
     queue.offer(a, &batch("a", 7, 8), LIMITS);
     assert_eq!(seen(&drain(&mut queue)), ["a6+2", "a7", "a8"]);
@@ -185,43 +186,43 @@ fn values_in_flight_do_not_follow_a_newer_one_read_from_the_stream() {
 
 #[test]
 fn values_that_were_left_out_before_the_topic_received_a_newer_one_are_counted() {
-    let mut queue = Queue::default();
+    let mut queue = OutboxQueue::default();
     let a = live(&mut queue, Class::State, 1);
     let jump = |from: u64, to: u64| {
         let steps = [data(Some(id(to)))];
-        Arc::new(Batch::encode(&form("a"), id(from), &steps, Mark::live(Class::State)))
+        Arc::new(PushBatch::encode(&form("a"), id(from), &steps, PushFlags::live(Class::State)))
     };
-    assert_eq!(queue.offer(a, &jump(1, 4), LIMITS), Offered::Conflated(2));
+    assert_eq!(queue.offer(a, &jump(1, 4), LIMITS), OfferResult::Conflated(2));
     assert_eq!(seen(&drain(&mut queue)), ["a4+2"]);
-    assert_eq!(queue.offer(a, &jump(2, 6), LIMITS), Offered::Conflated(1), "without those that it has");
+    assert_eq!(queue.offer(a, &jump(2, 6), LIMITS), OfferResult::Conflated(1), "without those that it has");
     queue.blocked = true;
-    assert_eq!(queue.offer(a, &jump(6, 8), LIMITS), Offered::Conflated(2));
+    assert_eq!(queue.offer(a, &jump(6, 8), LIMITS), OfferResult::Conflated(2));
     assert_eq!(seen(&drain(&mut queue)), ["a8+3"]);
 }
 
 #[test]
 fn what_a_client_came_with_is_not_sent_again_although_the_server_had_lost_it() {
     let ahead = |class| {
-        let mut queue = Queue::default();
+        let mut queue = OutboxQueue::default();
         let slot = live(&mut queue, class, 5);
         queue.slot_mut(slot).unwrap().written = id(7);
         (queue, slot)
     };
     let (mut queue, slot) = ahead(Class::Reliable);
-    assert_eq!(queue.offer(slot, &batch("a", 6, 6), LIMITS), Offered::Ignored);
-    assert_eq!(queue.offer(slot, &batch("a", 7, 9), LIMITS), Offered::Lags, "one of them is known");
+    assert_eq!(queue.offer(slot, &batch("a", 6, 6), LIMITS), OfferResult::Ignored);
+    assert_eq!(queue.offer(slot, &batch("a", 7, 9), LIMITS), OfferResult::Lags, "one of them is known");
     let (mut queue, slot) = ahead(Class::Event);
-    assert_eq!(queue.offer(slot, &batch("a", 6, 7), LIMITS), Offered::Ignored);
-    assert_eq!(queue.offer(slot, &batch("a", 8, 9), LIMITS), Offered::Queued);
+    assert_eq!(queue.offer(slot, &batch("a", 6, 7), LIMITS), OfferResult::Ignored);
+    assert_eq!(queue.offer(slot, &batch("a", 8, 9), LIMITS), OfferResult::Queued);
     assert_eq!(seen(&drain(&mut queue)), ["a8", "a9"]);
     let (mut queue, slot) = ahead(Class::State);
-    assert_eq!(queue.offer(slot, &batch("a", 6, 8), LIMITS), Offered::Queued);
+    assert_eq!(queue.offer(slot, &batch("a", 6, 8), LIMITS), OfferResult::Queued);
     assert_eq!(seen(&drain(&mut queue)).len(), 1, "only the newest value");
 }
 
 #[test]
 fn queued_messages_of_one_subscription_do_not_affect_another() {
-    let mut queue = Queue::default();
+    let mut queue = OutboxQueue::default();
     let (a, b) = (live(&mut queue, Class::Event, 0), live(&mut queue, Class::Event, 0));
     queue.offer(a, &batch("a", 1, 1), LIMITS);
     assert_eq!((queue.waits_for(a), queue.waits_for(b)), (true, false));
@@ -235,8 +236,8 @@ fn queued_messages_of_one_subscription_do_not_affect_another() {
 fn what_a_paced_value_replaced_stays_counted() {
     let (mut queue, a) = blocked(Class::State);
     let paced = Arc::new(batch("a", 1, 3).only_newest(2));
-    assert_eq!(queue.offer(a, &paced, LIMITS), Offered::Conflated(2));
-    assert_eq!(queue.offer(a, &batch("a", 4, 4), LIMITS), Offered::Conflated(1));
+    assert_eq!(queue.offer(a, &paced, LIMITS), OfferResult::Conflated(2));
+    assert_eq!(queue.offer(a, &batch("a", 4, 4), LIMITS), OfferResult::Conflated(1));
     assert_eq!(seen(&drain(&mut queue)), ["a4+3"]);
 }
 
@@ -245,8 +246,8 @@ fn a_report_of_a_loss_replaces_no_value() {
     let (mut queue, a) = blocked(Class::State);
     queue.offer(a, &batch("a", 1, 1), LIMITS);
     let lost = step(Some(id(5)), Content::Unreadable);
-    let marker = Arc::new(Batch::encode(&form("a"), id(1), &[lost], Mark::default()));
-    assert_eq!(queue.offer(a, &marker, LIMITS), Offered::Queued);
+    let marker = Arc::new(PushBatch::encode(&form("a"), id(1), &[lost], PushFlags::default()));
+    assert_eq!(queue.offer(a, &marker, LIMITS), OfferResult::Queued);
     assert_eq!(seen(&drain(&mut queue)), ["a1", "a4..6(1)"]);
 }
 
@@ -254,10 +255,10 @@ fn a_report_of_a_loss_replaces_no_value() {
 fn the_oldest_events_are_dropped_and_adjacent_gaps_are_merged() {
     let (mut queue, a) = blocked(Class::Event);
     for seq in 1..=4 {
-        assert_eq!(queue.offer(a, &batch("a", seq, seq), LIMITS), Offered::Queued);
+        assert_eq!(queue.offer(a, &batch("a", seq, seq), LIMITS), OfferResult::Queued);
     }
-    assert_eq!(queue.offer(a, &batch("a", 5, 5), LIMITS), Offered::Dropped(1));
-    assert_eq!(queue.offer(a, &batch("a", 6, 7), LIMITS), Offered::Dropped(2));
+    assert_eq!(queue.offer(a, &batch("a", 5, 5), LIMITS), OfferResult::Dropped(1));
+    assert_eq!(queue.offer(a, &batch("a", 6, 7), LIMITS), OfferResult::Dropped(2));
     assert_eq!(queue.messages(), 4);
     assert_eq!(seen(&drain(&mut queue)), ["a0..4(3)", "a4", "a5", "a6", "a7"]);
 }
@@ -270,15 +271,15 @@ fn the_oldest_event_of_all_topics_is_dropped_first() {
         queue.offer(a, &batch("a", seq, seq), LIMITS);
         queue.offer(b, &batch("b", seq, seq), LIMITS);
     }
-    assert_eq!(queue.offer(b, &batch("b", 3, 5), LIMITS), Offered::Dropped(3));
+    assert_eq!(queue.offer(b, &batch("b", 3, 5), LIMITS), OfferResult::Dropped(3));
     assert_eq!(seen(&drain(&mut queue)), ["a0..3(2)", "b0..2(1)", "b2", "b3", "b4", "b5"]);
 }
 
 #[test]
 fn a_batch_that_exceeds_the_limit_becomes_a_gap() {
     let (mut queue, a) = blocked(Class::Event);
-    assert_eq!(queue.offer(a, &batch("a", 1, 9), LIMITS), Offered::Dropped(9));
-    assert_eq!(queue.offer(a, &batch("a", 10, 10), LIMITS), Offered::Queued);
+    assert_eq!(queue.offer(a, &batch("a", 1, 9), LIMITS), OfferResult::Dropped(9));
+    assert_eq!(queue.offer(a, &batch("a", 10, 10), LIMITS), OfferResult::Queued);
     assert_eq!(seen(&drain(&mut queue)), ["a0..10(9)", "a10"]);
 }
 
@@ -306,11 +307,11 @@ fn dropped_events_without_ids_are_only_counted() {
 #[test]
 fn events_without_ids_are_delivered_whatever_position_the_subscription_started_at() {
     for class in [Class::Event, Class::Reliable, Class::State] {
-        let mut queue = Queue::default();
+        let mut queue = OutboxQueue::default();
         let slot = live(&mut queue, class, 5);
         for count in [1, 2, 3] {
             let offered = queue.offer(slot, &nameless("events", count), LIMITS);
-            assert!(matches!(offered, Offered::Queued), "{class:?}: {count} at once");
+            assert!(matches!(offered, OfferResult::Queued), "{class:?}: {count} at once");
             drain(&mut queue);
         }
         assert_eq!(queue.slot(slot).map(|slot| slot.queued), Some(id(5)), "{class:?}");
@@ -322,53 +323,53 @@ fn events_without_ids_are_delivered_whatever_position_the_subscription_started_a
 fn a_gap_is_encoded_even_far_back_in_the_queue() {
     // More items than one write takes; the gap is the first that it does not.
     let (mut queue, a) = blocked(Class::Event);
-    for number in 0..Slices::MAX {
+    for number in 0..WriteSlices::MAX {
         queue.frame(reply(&number.to_string()));
     }
     for seq in 1..=5 {
         queue.offer(a, &batch("a", seq, seq), LIMITS);
     }
     let all = seen(&drain(&mut queue));
-    assert_eq!(all[Slices::MAX..], ["a0..2(1)", "a2", "a3", "a4", "a5"]);
+    assert_eq!(all[WriteSlices::MAX..], ["a0..2(1)", "a2", "a3", "a4", "a5"]);
 }
 
 #[test]
 fn a_reliable_subscription_lags_and_loses_nothing() {
     let (mut queue, a) = blocked(Class::Reliable);
     for seq in 1..=4 {
-        assert_eq!(queue.offer(a, &batch("a", seq, seq), LIMITS), Offered::Queued);
+        assert_eq!(queue.offer(a, &batch("a", seq, seq), LIMITS), OfferResult::Queued);
     }
-    assert_eq!(queue.offer(a, &batch("a", 5, 5), LIMITS), Offered::Lags);
-    assert_eq!(queue.offer(a, &batch("a", 6, 6), LIMITS), Offered::Ignored);
+    assert_eq!(queue.offer(a, &batch("a", 5, 5), LIMITS), OfferResult::Lags);
+    assert_eq!(queue.offer(a, &batch("a", 6, 6), LIMITS), OfferResult::Ignored);
     assert_eq!(queue.lagging(), Some((a, id(4))));
     assert_eq!(seen(&drain(&mut queue)), ["a1", "a2", "a3", "a4"]);
 
     queue.catch_up(a, batch("a", 5, 6));
     let ticket = queue.joining(a).unwrap();
     assert_eq!(queue.lagging(), None);
-    assert_eq!(queue.offer(a, &batch("a", 7, 7), LIMITS), Offered::Ignored, "its join delivers it");
+    assert_eq!(queue.offer(a, &batch("a", 7, 7), LIMITS), OfferResult::Ignored, "its join delivers it");
     assert!(queue.may_join(a, ticket));
     queue.catch_up(a, batch("a", 7, 7));
     queue.joined(a);
-    assert_eq!(queue.offer(a, &batch("a", 8, 8), LIMITS), Offered::Queued);
+    assert_eq!(queue.offer(a, &batch("a", 8, 8), LIMITS), OfferResult::Queued);
     assert_eq!(seen(&drain(&mut queue)), ["a5", "a6", "a7", "a8"]);
 }
 
 #[test]
 fn each_subscription_checks_continuity() {
     for class in [Class::Event, Class::Reliable] {
-        let mut queue = Queue::default();
+        let mut queue = OutboxQueue::default();
         let a = live(&mut queue, class, 5);
-        assert_eq!(queue.offer(a, &batch("a", 4, 5), LIMITS), Offered::Ignored, "already queued");
-        assert_eq!(queue.offer(a, &batch("a", 7, 7), LIMITS), Offered::Lags, "6 is missing");
+        assert_eq!(queue.offer(a, &batch("a", 4, 5), LIMITS), OfferResult::Ignored, "already queued");
+        assert_eq!(queue.offer(a, &batch("a", 7, 7), LIMITS), OfferResult::Lags, "6 is missing");
         let b = live(&mut queue, class, 5);
-        assert_eq!(queue.offer(b, &batch("b", 5, 6), LIMITS), Offered::Lags, "5 would be duplicated");
+        assert_eq!(queue.offer(b, &batch("b", 5, 6), LIMITS), OfferResult::Lags, "5 would be duplicated");
     }
 }
 
 #[test]
 fn only_the_last_join_counts() {
-    let mut queue = Queue::default();
+    let mut queue = OutboxQueue::default();
     let a = live(&mut queue, Class::Reliable, 5);
     assert_eq!(queue.pause(a), Some(id(5)));
     let first = queue.joining(a).unwrap();
@@ -384,7 +385,7 @@ fn only_the_last_join_counts() {
 
 #[test]
 fn private_messages_precede_public_ones_but_never_split_a_frame() {
-    let mut queue = Queue::default();
+    let mut queue = OutboxQueue::default();
     let public = live(&mut queue, Class::Event, 0);
     let private = live(&mut queue, Class::Reliable, 0);
     queue.offer(public, &batch("p", 1, 1), LIMITS);
@@ -405,14 +406,14 @@ fn closing_removes_queued_messages_and_their_count() {
     let left = batch("b", 1, 1).bytes.len();
     queue.close(a);
     assert_eq!((queue.messages(), queue.bytes()), (1, left));
-    assert_eq!(queue.offer(a, &batch("a", 3, 3), LIMITS), Offered::Ignored);
+    assert_eq!(queue.offer(a, &batch("a", 3, 3), LIMITS), OfferResult::Ignored);
     assert_eq!(seen(&drain(&mut queue)), ["b1"]);
     assert_ne!(live(&mut queue, Class::Event, 0), a, "a slot is never reused");
 }
 
 #[test]
 fn closing_lets_a_partially_written_frame_finish() {
-    let mut queue = Queue::default();
+    let mut queue = OutboxQueue::default();
     let a = live(&mut queue, Class::Event, 0);
     queue.offer(a, &batch("a", 1, 1), LIMITS);
     queue.offer(a, &batch("a", 2, 2), LIMITS);
@@ -424,7 +425,7 @@ fn closing_lets_a_partially_written_frame_finish() {
 
 #[test]
 fn a_broken_socket_leaves_nothing_to_write() {
-    let mut queue = Queue::default();
+    let mut queue = OutboxQueue::default();
     let a = live(&mut queue, Class::Event, 0);
     queue.offer(a, &batch("a", 1, 1), LIMITS);
     write(&mut queue, 5);
@@ -437,7 +438,7 @@ fn a_broken_socket_leaves_nothing_to_write() {
 
 #[test]
 fn an_idle_connection_holds_no_queue() {
-    let mut queue = Queue::default();
+    let mut queue = OutboxQueue::default();
     let a = live(&mut queue, Class::Event, 0);
     for seq in 1..=1_000 {
         queue.offer(a, &batch("a", seq, seq), LIMITS);
@@ -447,8 +448,8 @@ fn an_idle_connection_holds_no_queue() {
 }
 
 /// A queue with every kind of item.
-fn mixture() -> (Queue, [SlotId; 3]) {
-    let mut queue = Queue::default();
+fn mixture() -> (OutboxQueue, [SlotId; 3]) {
+    let mut queue = OutboxQueue::default();
     let state = live(&mut queue, Class::State, 0);
     let event = live(&mut queue, Class::Event, 0);
     let reliable = live(&mut queue, Class::Reliable, 0);
@@ -481,18 +482,18 @@ fn a_write_may_stop_at_any_byte_and_continue() {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Act {
+enum QueueAct {
     /// The next messages of a subscription.
     Offer(usize, u64),
     Write(usize),
     Reply,
 }
 
-fn any_act() -> impl Strategy<Value = Act> {
+fn any_act() -> impl Strategy<Value = QueueAct> {
     prop_oneof![
-        4 => (0_usize..3, 1_u64..4).prop_map(|(slot, count)| Act::Offer(slot, count)),
-        2 => (0_usize..400).prop_map(Act::Write),
-        1 => Just(Act::Reply),
+        4 => (0_usize..3, 1_u64..4).prop_map(|(slot, count)| QueueAct::Offer(slot, count)),
+        2 => (0_usize..400).prop_map(QueueAct::Write),
+        1 => Just(QueueAct::Reply),
     ]
 }
 
@@ -503,7 +504,7 @@ proptest! {
     /// complete up to where the subscription lags.
     #[test]
     fn everything_offered_is_written_or_told(acts in prop::collection::vec(any_act(), 0..120)) {
-        let mut queue = Queue::default();
+        let mut queue = OutboxQueue::default();
         let classes = [Class::State, Class::Event, Class::Reliable];
         let channels = ["s", "e", "r"];
         let slots: Vec<_> = (0..3).map(|at| live(&mut queue, classes[at], 0)).collect();
@@ -511,23 +512,23 @@ proptest! {
         let mut written = Vec::new();
         for act in acts {
             match act {
-                Act::Offer(at, count) => {
+                QueueAct::Offer(at, count) => {
                     let offered = batch(channels[at], heads[at] + 1, heads[at] + count);
                     if at == 2 && lags {
                         continue;
                     }
-                    if queue.offer(slots[at], &offered, LIMITS) == Offered::Lags {
+                    if queue.offer(slots[at], &offered, LIMITS) == OfferResult::Lags {
                         prop_assert_eq!(at, 2, "only reliable subscriptions lag");
                         lags = true;
                         continue;
                     }
                     heads[at] += count;
-                    let events = queue.public.iter().any(|item| matches!(item, Item::Batch { slot, .. } if *slot == slots[1]));
+                    let events = queue.public.iter().any(|item| matches!(item, QueueItem::Batch { slot, .. } if *slot == slots[1]));
                     let over = queue.messages() > LIMITS.messages_max;
                     prop_assert!(!(queue.blocked && at == 1 && over && events), "events are queued over the limit");
                 }
-                Act::Write(room) => written.extend(write(&mut queue, room)),
-                Act::Reply => {
+                QueueAct::Write(room) => written.extend(write(&mut queue, room)),
+                QueueAct::Reply => {
                     replies += 1;
                     queue.frame(reply("pong"));
                 }
@@ -567,7 +568,7 @@ proptest! {
 
 #[test]
 fn values_are_bounded_in_bytes_too() {
-    let mut queue = Queue { blocked: true, ..Queue::default() };
+    let mut queue = OutboxQueue { blocked: true, ..OutboxQueue::default() };
     let one = batch("a", 1, 1).bytes.len();
     let limits = QueueLimits { messages_max: 4, bytes_max: one * 5 / 2 };
     let slots: Vec<_> = ["a", "b", "c"].map(|name| (name, live(&mut queue, Class::State, 0))).into();

@@ -16,15 +16,15 @@ use tickgate_wire::model::{Class, StreamId, Topic};
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
-    batch::{Batch, Mark},
+    batch::{PushBatch, PushFlags},
     form::Form,
     gap::gap_label,
-    mail::{Mail, Missed},
-    member::{self, Group, Member},
-    outbox::{Outbox, Written},
+    mail::{Mail, MissedSteps},
+    outbox::{Outbox, WriteStats},
     step::Step,
-    tally::{Origin, Tally},
-    topic::{Followed, Lane},
+    subscriber::{self, FormGroup, Subscriber},
+    tally::{DeliveryOrigin, DeliveryTally},
+    topic::{TopicShard, TopicState},
     trace::Traces,
 };
 use crate::{
@@ -45,7 +45,7 @@ const PACE_TICK: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub(super) struct Shard {
     index: usize,
-    inbox: Mutex<Vec<Arc<Followed>>>,
+    inbox: Mutex<Vec<Arc<TopicState>>>,
     /// Bytes of steps in the topics' mailboxes for this shard.
     waiting: AtomicUsize,
     mail_bytes_max: usize,
@@ -55,25 +55,25 @@ pub(super) struct Shard {
 }
 
 /// State of the task, kept between rounds to reuse allocations.
-struct Round {
-    run: Run,
+struct ShardRound {
+    run: StepRun,
     dirty: Vec<Arc<Outbox>>,
-    written: Written,
-    tally: Tally,
+    written: WriteStats,
+    tally: DeliveryTally,
     /// Topics with held values.
-    paced: HashMap<Topic, Arc<Followed>>,
+    paced: HashMap<Topic, Arc<TopicState>>,
     turn: usize,
     began: Instant,
     traces: Arc<Traces>,
 }
 
-impl Round {
+impl ShardRound {
     fn new(traces: Arc<Traces>) -> Self {
         Self {
-            run: Run::default(),
+            run: StepRun::default(),
             dirty: Vec::new(),
-            written: Written::default(),
-            tally: Tally::default(),
+            written: WriteStats::default(),
+            tally: DeliveryTally::default(),
             paced: HashMap::new(),
             turn: 0,
             began: Instant::now(),
@@ -81,7 +81,7 @@ impl Round {
         }
     }
 
-    fn offer(&mut self, member: &Member, batch: &Arc<Batch>, origin: Origin) {
+    fn offer(&mut self, member: &Subscriber, batch: &Arc<PushBatch>, origin: DeliveryOrigin) {
         self.tally.add(&member.outbox.shared.figures, origin, batch.count);
         if member.outbox.offer(member.slot, batch) {
             self.dirty.push(member.outbox.clone());
@@ -110,14 +110,14 @@ impl Shard {
     }
 
     /// Notifies the shard that a topic has mail.
-    pub(super) fn post(&self, topic: Arc<Followed>) {
+    pub(super) fn post(&self, topic: Arc<TopicState>) {
         self.inbox.lock().push(topic);
         self.wake.notify_one();
     }
 
     /// Fans out until the replica stops.
     pub(super) async fn run(self: Arc<Self>, mut stop: Stop) {
-        let mut round = Round::new(self.traces.clone());
+        let mut round = ShardRound::new(self.traces.clone());
         loop {
             let tick = async {
                 if round.paced.is_empty() {
@@ -135,7 +135,7 @@ impl Shard {
         }
     }
 
-    async fn fan_out(&self, round: &mut Round) {
+    async fn fan_out(&self, round: &mut ShardRound) {
         round.began = Instant::now();
         self.collect(round).await;
         self.release_paced(round);
@@ -147,7 +147,7 @@ impl Shard {
 
     /// Moves all mail into outboxes. Tasks that have more for this shard get a turn before anything is written, so that
     /// under load one write carries what would have been several. Never waits for anything.
-    async fn collect(&self, round: &mut Round) {
+    async fn collect(&self, round: &mut ShardRound) {
         loop {
             let topics = std::mem::take(&mut *self.inbox.lock());
             if topics.is_empty() {
@@ -164,7 +164,7 @@ impl Shard {
     }
 
     /// Empties one topic's mailbox.
-    fn deliver(&self, topic: &Arc<Followed>, round: &mut Round) {
+    fn deliver(&self, topic: &Arc<TopicState>, round: &mut ShardRound) {
         let (lane, mail, bytes) = topic.take_mail(self.index);
         self.waiting.fetch_sub(bytes, Ordering::Relaxed);
         let mut groups = lane.subscribers.lock();
@@ -192,7 +192,7 @@ impl Shard {
                 }
                 Mail::Withdraw => {
                     run.offer(&groups, topic, round);
-                    for member in groups.iter().flat_map(Group::members) {
+                    for member in groups.iter().flat_map(FormGroup::members) {
                         if member.outbox.pause(member.slot).is_some() {
                             member.outbox.wake();
                         }
@@ -200,8 +200,8 @@ impl Shard {
                 }
                 Mail::Change { member, form } => {
                     run.offer(&groups, topic, round);
-                    let Some(before) = member::take(&mut groups, &member.seat()) else { continue };
-                    member::add(&mut groups, form, member.clone());
+                    let Some(before) = subscriber::take(&mut groups, &member.seat()) else { continue };
+                    subscriber::add(&mut groups, form, member.clone());
                     if let Some(held) = before.pacer.and_then(|pacer| pacer.give_up()) {
                         round.offer(&member, &held, held_back(topic));
                     }
@@ -214,7 +214,7 @@ impl Shard {
 
     /// The shard had no room for some steps: subscribers of classes that may lose messages receive a gap, the others
     /// catch up.
-    fn miss(&self, groups: &[Group], topic: &Followed, missed: &Missed, round: &mut Round) {
+    fn miss(&self, groups: &[FormGroup], topic: &TopicState, missed: &MissedSteps, round: &mut ShardRound) {
         let told = topic.rule.class == Class::Event || missed.last == StreamId::ZERO;
         for group in groups {
             let batch = told.then(|| Arc::new(missed.batch(&group.form)));
@@ -231,12 +231,12 @@ impl Shard {
     }
 
     /// Sends held values that are due.
-    fn release_paced(&self, round: &mut Round) {
+    fn release_paced(&self, round: &mut ShardRound) {
         let mut paced = std::mem::take(&mut round.paced);
         paced.retain(|_, topic| {
             let groups = topic.lane(self.index).subscribers.lock();
             let mut waiting = false;
-            for member in groups.iter().flat_map(Group::members) {
+            for member in groups.iter().flat_map(FormGroup::members) {
                 let Some(pacer) = &member.pacer else { continue };
                 if let Some(batch) = pacer.release(round.began) {
                     round.offer(member, &batch, held_back(topic));
@@ -250,7 +250,7 @@ impl Shard {
 
     /// Writes once to each outbox that received something; each round starts with another one, so that the last is not
     /// always the same.
-    async fn flush(&self, round: &mut Round) {
+    async fn flush(&self, round: &mut ShardRound) {
         round.turn = round.turn.wrapping_add(1);
         let len = round.dirty.len();
         let from = if len > 0 { round.turn % len } else { 0 };
@@ -268,12 +268,12 @@ impl Shard {
 
 /// Consecutive steps of one topic for all its subscribers.
 #[derive(Default)]
-struct Run {
+struct StepRun {
     after: StreamId,
     steps: Vec<Step>,
 }
 
-impl Run {
+impl StepRun {
     /// True when it is long enough. A gap stays together with the message after it, which moves the position.
     fn add(&mut self, after: StreamId, step: Step) -> bool {
         if self.steps.is_empty() {
@@ -284,16 +284,16 @@ impl Run {
         whole && self.steps.len() >= BATCH_MAX
     }
 
-    fn offer(&mut self, groups: &[Group], topic: &Arc<Followed>, round: &mut Round) {
+    fn offer(&mut self, groups: &[FormGroup], topic: &Arc<TopicState>, round: &mut ShardRound) {
         if self.steps.is_empty() {
             return;
         }
         let class = topic.rule.class;
         let newest_ms = self.steps.iter().filter_map(Step::message).map(|message| message.published_ms).max();
-        let origin = Origin { class: class.into(), newest_ms: newest_ms.unwrap_or_default() };
+        let origin = DeliveryOrigin { class: class.into(), newest_ms: newest_ms.unwrap_or_default() };
         let gaps: Vec<_> = self.steps.iter().filter_map(told).collect();
         for group in groups {
-            let batch = Arc::new(Batch::encode(&group.form, self.after, &self.steps, Mark::live(class)));
+            let batch = Arc::new(PushBatch::encode(&group.form, self.after, &self.steps, PushFlags::live(class)));
             for member in group.members() {
                 gaps.iter().for_each(|gap| member.outbox.count_gap(class, *gap));
                 let Some(pacer) = &member.pacer else {
@@ -314,7 +314,7 @@ impl Run {
         if round.traces.are_active() {
             let messages = self.steps.iter().filter(|step| step.message().is_some()).count();
             let last = self.steps.last().and_then(Step::position);
-            let outboxes = groups.iter().flat_map(Group::members).map(|member| &member.outbox);
+            let outboxes = groups.iter().flat_map(FormGroup::members).map(|member| &member.outbox);
             round.traces.fanned_out(&topic.topic, (messages, last), &outboxes);
         }
         self.steps.clear();
@@ -322,8 +322,8 @@ impl Run {
 }
 
 /// The origin of deliveries that were delayed on purpose: their latency is not recorded.
-fn held_back(topic: &Followed) -> Origin {
-    Origin { class: topic.rule.class.into(), newest_ms: 0 }
+fn held_back(topic: &TopicState) -> DeliveryOrigin {
+    DeliveryOrigin { class: topic.rule.class.into(), newest_ms: 0 }
 }
 
 /// The metric label of the gap that subscribers receive for a step.
@@ -335,7 +335,7 @@ fn told(step: &Step) -> Option<metrics::GapLabel> {
 }
 
 struct Joined {
-    member: Member,
+    member: Subscriber,
     form: Form,
     ticket: u32,
     fresh: bool,
@@ -343,12 +343,18 @@ struct Joined {
 }
 
 /// Sends a subscription what arrived since its catch-up, and adds it to the subscribers.
-fn join(lane: &Lane, groups: &mut Vec<Group>, joined: Joined, rest: (StreamId, &[Step]), round: &mut Round) {
+fn join(
+    lane: &TopicShard,
+    groups: &mut Vec<FormGroup>,
+    joined: Joined,
+    rest: (StreamId, &[Step]),
+    round: &mut ShardRound,
+) {
     let Joined { member, form, ticket, fresh, class } = joined;
     let (after, steps) = rest;
-    let mark = Mark::live(class);
-    let batch = (!steps.is_empty()).then(|| Arc::new(Batch::encode(&form, after, steps, mark)));
-    let origin = Origin { class: class.into(), newest_ms: 0 };
+    let mark = PushFlags::live(class);
+    let batch = (!steps.is_empty()).then(|| Arc::new(PushBatch::encode(&form, after, steps, mark)));
+    let origin = DeliveryOrigin { class: class.into(), newest_ms: 0 };
     round.tally.add(&member.outbox.shared.figures, origin, batch.as_ref().map_or(0, |batch| batch.count));
     steps.iter().filter_map(told).for_each(|gap| member.outbox.count_gap(class, gap));
     let open = member.outbox.has(member.slot);
@@ -362,7 +368,7 @@ fn join(lane: &Lane, groups: &mut Vec<Group>, joined: Joined, rest: (StreamId, &
         lane.uncount();
         return;
     }
-    member::add(groups, form, member);
+    subscriber::add(groups, form, member);
 }
 
 #[cfg(test)]

@@ -12,8 +12,8 @@ use crate::history::Generations;
 use crate::{
     backplane::StreamPage,
     hub::{
-        Cursor, MemorySocket, Pacer, QueueLimits, RingLimits, Shared, Slot, SlotId, Socket, queue::Stage, step::Todo,
-        topic::Joining,
+        Cursor, EndpointOutboxes, MemorySocket, OutboxSocket, Pacer, QueueLimits, RingLimits, SlotId, SubscriptionSlot,
+        queue::SubscriptionStage, step::FillAction, topic::JoiningSubscription,
     },
 };
 
@@ -33,12 +33,12 @@ fn user_form(channels: &[&str]) -> Form {
 }
 
 /// One topic on one shard without a backplane: tests pass arrivals directly.
-struct Scene {
-    topic: Arc<Followed>,
+struct ShardScene {
+    topic: Arc<TopicState>,
     shards: [Arc<Shard>; 1],
-    round: Round,
+    round: ShardRound,
     form: Form,
-    shared: Arc<Shared>,
+    shared: Arc<EndpointOutboxes>,
 }
 
 /// A dataset that has never moved to another server.
@@ -46,7 +46,7 @@ fn history() -> Generations {
     Generations { alloc: u64::MAX, ..Generations::single(1) }
 }
 
-impl Scene {
+impl ShardScene {
     /// At position 0.
     fn new(class: Class) -> Self {
         Self::with_room(class, 1 << 20)
@@ -68,40 +68,46 @@ impl Scene {
         let private = class == Class::Reliable;
         let name =
             if private { Topic::user_stream(&UserId::new("alice").unwrap()) } else { Topic::public("a").unwrap() };
-        let topic = Arc::new(Followed::new(name, Arc::new(rule), 1, RING));
+        let topic = Arc::new(TopicState::new(name, Arc::new(rule), 1, RING));
         let shards = [Shard::new(0, bytes, (metrics.clone(), <_>::default()))];
-        assert_eq!(topic.compared((Some(id(0)), None), &history(), &shards), Todo::Nothing);
+        assert_eq!(topic.compared((Some(id(0)), None), &history(), &shards), FillAction::Nothing);
         let protocol = Protocol::default();
         let form = if private { user_form(&["orders", "alerts"]) } else { Form::of_topic(protocol, "a".into()) };
         let limits = QueueLimits { messages_max: 1_000, bytes_max: 1 << 20 };
-        Self { topic, shards, round: Round::new(<_>::default()), form, shared: Shared::new(limits, metrics, "trading") }
+        Self {
+            topic,
+            shards,
+            round: ShardRound::new(<_>::default()),
+            form,
+            shared: EndpointOutboxes::new(limits, metrics, "trading"),
+        }
     }
 
     fn client(&self, room: usize) -> Arc<Outbox> {
         let memory = MemorySocket { room, keep: true, ..MemorySocket::default() };
-        Outbox::new(Socket::Memory(Box::new(Mutex::new(memory))), self.shared.clone())
+        Outbox::new(OutboxSocket::Memory(Box::new(Mutex::new(memory))), self.shared.clone())
     }
 
     fn open(&self, outbox: &Outbox) -> SlotId {
-        let (class, stage) = (self.topic.rule.class, Stage::Lagging);
+        let (class, stage) = (self.topic.rule.class, SubscriptionStage::Lagging);
         let (queued, written) = (id(0), id(0));
-        outbox.open(Slot { class, urgent: false, cursor: Cursor::Known, stage, ticket: 0, queued, written })
+        outbox.open(SubscriptionSlot { class, urgent: false, cursor: Cursor::Known, stage, ticket: 0, queued, written })
     }
 
     /// A subscribed client whose socket accepts everything.
-    fn subscriber(&self, pacer: Option<Arc<Pacer>>) -> Member {
+    fn subscriber(&self, pacer: Option<Arc<Pacer>>) -> Subscriber {
         self.subscriber_of(&self.form, pacer)
     }
 
-    fn subscriber_of(&self, form: &Form, pacer: Option<Arc<Pacer>>) -> Member {
+    fn subscriber_of(&self, form: &Form, pacer: Option<Arc<Pacer>>) -> Subscriber {
         let outbox = self.client(usize::MAX);
-        let member = Member { slot: self.open(&outbox), outbox, pacer };
-        let joining = Joining { member: &member, form, shard: 0, fresh: true, past: None };
+        let member = Subscriber { slot: self.open(&outbox), outbox, pacer };
+        let joining = JoiningSubscription { member: &member, form, shard: 0, fresh: true, past: None };
         assert!(self.topic.join(joining, id(0), false, &self.shards));
         member
     }
 
-    fn arrive(&self, seq: u64, channel: Option<&str>) -> Todo {
+    fn arrive(&self, seq: u64, channel: Option<&str>) -> FillAction {
         self.topic.arrived(message(seq, channel), &history(), &self.shards)
     }
 
@@ -113,7 +119,7 @@ impl Scene {
 
 /// What a client saw: ids, `<after>..<before>` for gaps, and `+n` for a value that replaces n others.
 fn seen(outbox: &Outbox) -> Vec<String> {
-    let Socket::Memory(memory) = outbox.socket() else { panic!("not in memory") };
+    let OutboxSocket::Memory(memory) = outbox.socket() else { panic!("not in memory") };
     let text = String::from_utf8_lossy(&memory.lock().written).into_owned();
     let seq = |id: &str| id.trim_start_matches("1-").to_owned();
     let field = |frame: &str, name: &str| {
@@ -134,10 +140,10 @@ fn seen(outbox: &Outbox) -> Vec<String> {
 
 #[tokio::test]
 async fn every_subscriber_receives_every_message_once() {
-    let mut stage = Scene::new(Class::Event);
+    let mut stage = ShardScene::new(Class::Event);
     let clients: Vec<_> = (0..3).map(|_| stage.subscriber(None)).collect();
     for seq in 1..=200 {
-        assert_eq!(stage.arrive(seq, None), Todo::Nothing);
+        assert_eq!(stage.arrive(seq, None), FillAction::Nothing);
     }
     stage.fan_out().await;
     let expected: Vec<_> = (1..=200).map(|seq| seq.to_string()).collect();
@@ -148,7 +154,7 @@ async fn every_subscriber_receives_every_message_once() {
 
 #[tokio::test]
 async fn what_a_shard_has_no_room_for_becomes_a_gap() {
-    let mut stage = Scene::with_room(Class::Event, 500);
+    let mut stage = ShardScene::with_room(Class::Event, 500);
     let client = stage.subscriber(None);
     for seq in 1..=20 {
         stage.arrive(seq, None);
@@ -165,7 +171,7 @@ async fn what_a_shard_has_no_room_for_becomes_a_gap() {
 
 #[tokio::test]
 async fn reliable_subscribers_catch_up_when_a_shard_has_no_room() {
-    let mut stage = Scene::with_room(Class::Reliable, 500);
+    let mut stage = ShardScene::with_room(Class::Reliable, 500);
     let client = stage.subscriber(None);
     for seq in 1..=20 {
         stage.arrive(seq, Some("orders"));
@@ -173,7 +179,7 @@ async fn reliable_subscribers_catch_up_when_a_shard_has_no_room() {
     stage.fan_out().await;
     assert_eq!(seen(&client.outbox), ["1", "2", "3", "4"]);
     assert_eq!(client.outbox.lagging(), Some((client.slot, id(4))), "its connection catches up from this id");
-    let joining = Joining { member: &client, form: &stage.form, shard: 0, fresh: false, past: None };
+    let joining = JoiningSubscription { member: &client, form: &stage.form, shard: 0, fresh: false, past: None };
     assert!(stage.topic.join(joining, id(4), false, &stage.shards));
     stage.arrive(21, Some("orders"));
     stage.fan_out().await;
@@ -183,12 +189,12 @@ async fn reliable_subscribers_catch_up_when_a_shard_has_no_room() {
 #[tokio::test]
 async fn a_gap_is_sent_wherever_a_batch_ends() {
     for before in BATCH_MAX as u64 - 2..=BATCH_MAX as u64 + 2 {
-        let mut stage = Scene::new(Class::Event);
+        let mut stage = ShardScene::new(Class::Event);
         let client = stage.subscriber(None);
         for seq in 1..=before {
             stage.arrive(seq, None);
         }
-        assert_eq!(stage.arrive(before + 9, None), Todo::Read);
+        assert_eq!(stage.arrive(before + 9, None), FillAction::Read);
         let asked = stage.topic.ask();
         let page =
             StreamPage { messages: vec![Arc::new(message(before + 9, None))], more: false, end: Some(id(before + 9)) };
@@ -201,7 +207,7 @@ async fn a_gap_is_sent_wherever_a_batch_ends() {
 
 #[tokio::test]
 async fn a_join_delivers_exactly_what_arrived_since() {
-    let mut stage = Scene::new(Class::Event);
+    let mut stage = ShardScene::new(Class::Event);
     let early = stage.subscriber(None);
     stage.arrive(1, None);
     stage.arrive(2, None);
@@ -214,7 +220,7 @@ async fn a_join_delivers_exactly_what_arrived_since() {
 
 #[tokio::test]
 async fn a_subscriber_that_leaves_before_joining_is_never_counted() {
-    let mut stage = Scene::new(Class::Event);
+    let mut stage = ShardScene::new(Class::Event);
     let gone = stage.subscriber(None);
     gone.outbox.close_slot(gone.slot);
     stage.topic.leave(&gone.outbox, gone.slot, 0);
@@ -226,7 +232,7 @@ async fn a_subscriber_that_leaves_before_joining_is_never_counted() {
 
 #[tokio::test]
 async fn a_user_receives_the_subscribed_channels() {
-    let mut stage = Scene::new(Class::Reliable);
+    let mut stage = ShardScene::new(Class::Reliable);
     let orders = stage.subscriber_of(&user_form(&["orders"]), None);
     let both = stage.subscriber_of(&user_form(&["orders", "alerts"]), None);
     stage.arrive(1, Some("orders"));
@@ -240,12 +246,12 @@ async fn a_user_receives_the_subscribed_channels() {
 
 #[tokio::test]
 async fn equal_forms_are_encoded_once_and_a_change_moves_the_subscriber_to_its_equals() {
-    let mut stage = Scene::new(Class::Reliable);
+    let mut stage = ShardScene::new(Class::Reliable);
     let (orders, both) = (user_form(&["orders"]), user_form(&["orders", "alerts"]));
     let [one, other] = [&orders, &orders].map(|form| stage.subscriber_of(form, None));
     let third = stage.subscriber_of(&both, None);
     stage.fan_out().await;
-    let groups = |stage: &Scene| -> Vec<_> {
+    let groups = |stage: &ShardScene| -> Vec<_> {
         let groups = stage.topic.lane(0).subscribers.lock();
         groups.iter().map(|group| (group.form.clone(), group.members().count())).collect()
     };
@@ -265,7 +271,7 @@ fn a_rate_limit_sends_one_value_and_holds_the_newest_of_the_rest() {
     let form = Form::of_topic(Protocol::default(), "a".into());
     let value = |seq: u64| {
         let step = Step::Message(Arc::new(message(seq, None)));
-        Arc::new(Batch::encode(&form, id(seq - 1), &[step], Mark::default()))
+        Arc::new(PushBatch::encode(&form, id(seq - 1), &[step], PushFlags::default()))
     };
     let pacer = Pacer::new(Duration::from_millis(100));
     let begun = Instant::now();
@@ -283,7 +289,7 @@ fn a_rate_limit_sends_one_value_and_holds_the_newest_of_the_rest() {
 
 #[tokio::test]
 async fn a_held_value_survives_a_change_of_rate() {
-    let mut stage = Scene::new(Class::State);
+    let mut stage = ShardScene::new(Class::State);
     let slow = |millis| Some(Pacer::new(Duration::from_millis(millis)));
     let member = stage.subscriber(slow(1 << 40));
     for seq in 1..=3 {
@@ -291,14 +297,14 @@ async fn a_held_value_survives_a_change_of_rate() {
         stage.fan_out().await;
     }
     assert_eq!(seen(&member.outbox), ["1"]);
-    stage.topic.change(Member { pacer: None, ..member.clone() }, stage.form.clone(), 0, &stage.shards);
+    stage.topic.change(Subscriber { pacer: None, ..member.clone() }, stage.form.clone(), 0, &stage.shards);
     stage.fan_out().await;
     assert_eq!(seen(&member.outbox), ["1", "3+1"]);
 }
 
 #[tokio::test]
 async fn a_loss_is_sent_after_the_value_that_was_held() {
-    let mut stage = Scene::new(Class::State);
+    let mut stage = ShardScene::new(Class::State);
     let member = stage.subscriber(Some(Pacer::new(Duration::from_secs(1 << 40))));
     stage.arrive(1, None);
     stage.arrive(2, None);
@@ -323,7 +329,7 @@ impl Wake for Woken {
 
 #[test]
 fn a_lagging_subscriber_with_a_free_socket_is_woken_to_catch_up() {
-    let stage = Scene::new(Class::Reliable);
+    let stage = ShardScene::new(Class::Reliable);
     let outbox = stage.client(usize::MAX);
     let slot = stage.open(&outbox);
     let ticket = outbox.joining(slot, None).unwrap();
@@ -332,7 +338,7 @@ fn a_lagging_subscriber_with_a_free_socket_is_woken_to_catch_up() {
     let waker = woken.clone().into();
     outbox.register(&Context::from_waker(&waker));
     let steps = [Step::Message(Arc::new(message(7, Some("orders"))))];
-    let hole = Arc::new(Batch::encode(&stage.form, id(6), &steps, Mark::default()));
+    let hole = Arc::new(PushBatch::encode(&stage.form, id(6), &steps, PushFlags::default()));
     assert!(!outbox.offer(slot, &hole));
     assert!(woken.0.load(Ordering::SeqCst));
     assert_eq!(outbox.lagging(), Some((slot, id(0))));
@@ -343,7 +349,7 @@ async fn a_socket_that_breaks_within_a_frame_ends() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let far = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (near, _) = listener.accept().await.unwrap();
-    let outbox = Outbox::new(Socket::Tcp(near), Scene::new(Class::Event).shared);
+    let outbox = Outbox::new(OutboxSocket::Tcp(near), ShardScene::new(Class::Event).shared);
     // More than any buffer accepts, so that a frame is partially written.
     outbox.send(Bytes::from(vec![b'x'; 64 << 20]));
     assert!(outbox.progress().blocked, "the socket is behind");

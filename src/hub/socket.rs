@@ -23,7 +23,7 @@ const UNTAKEN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The destination of an outbox.
 #[derive(Debug)]
-pub enum Socket {
+pub enum OutboxSocket {
     /// A WebSocket's connection; written to directly by the fan-out.
     Tcp(TcpStream),
     /// The same over TLS.
@@ -43,7 +43,7 @@ pub struct MemorySocket {
     pub keep: bool,
 }
 
-impl Socket {
+impl OutboxSocket {
     /// Writes as much as fits, in one system call.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tickgate_wire::model::{Message, StreamId};
 
-use super::gap::Gap;
+use super::gap::GapRange;
 use crate::history::{Generations, StepVerdict};
 
 /// What subscribers receive next.
@@ -12,7 +12,7 @@ use crate::history::{Generations, StepVerdict};
 pub enum Step {
     Message(Arc<Message>),
     /// Something is missing. Followed by the message after it, if there is one.
-    Gap(Gap),
+    Gap(GapRange),
 }
 
 impl Step {
@@ -37,12 +37,12 @@ impl Step {
 
 /// What steps of a topic are judged by.
 #[derive(Clone, Copy, Debug)]
-pub struct Judge<'a> {
+pub struct StepJudge<'a> {
     pub topic: &'a str,
     pub history: &'a Generations,
 }
 
-impl Judge<'_> {
+impl StepJudge<'_> {
     pub(super) fn step(&self, at: StreamId, message: &Message, unbroken: bool) -> StepVerdict {
         let id = message.id.unwrap_or(at);
         self.history.step(self.topic, at, (id, message.prev), unbroken)
@@ -56,7 +56,7 @@ impl Judge<'_> {
 
 /// What to do with an arriving message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Arrival {
+pub enum ArrivalAction {
     /// Deliver it now.
     Next,
     /// It was already delivered.
@@ -71,7 +71,7 @@ pub enum Arrival {
 
 /// What to do after a comparison or a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum NextRead {
     /// Nothing: the topic is live.
     Live,
     /// Read the stream after the position.
@@ -86,7 +86,7 @@ pub enum Next {
 
 /// What the caller must do after an arrival or a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Todo {
+pub(super) enum FillAction {
     Nothing,
     Read,
     /// Compare with the stream, at once or soon.

@@ -16,13 +16,13 @@ use tickgate_wire::{
 use super::{
     Hub,
     backlog::{Backlog, ReplayLimits},
-    batch::Mark,
+    batch::PushFlags,
     form::Form,
-    gap::Gap,
-    member::Member,
+    gap::GapRange,
     outbox::Outbox,
     queue::SlotId,
-    topic::Followed,
+    subscriber::Subscriber,
+    topic::TopicState,
 };
 use crate::{
     backplane::{NextPage, ReadLimits, StreamUnavailable},
@@ -37,12 +37,12 @@ const VALUE_BYTES: usize = 64 << 10;
 
 /// A counted interest in a topic: the replica follows the topic while one exists, and for the linger time afterwards.
 #[derive(Debug)]
-pub struct Interest {
+pub struct TopicHandle {
     pub(super) hub: Arc<Hub>,
-    pub(super) topic: Arc<Followed>,
+    pub(super) topic: Arc<TopicState>,
 }
 
-impl Interest {
+impl TopicHandle {
     /// Waits until the topic's position is known.
     ///
     /// # Errors
@@ -83,7 +83,7 @@ impl Interest {
         least: StreamId,
         limits: ReplayLimits,
     ) -> Result<Backlog, StreamUnavailable> {
-        let mark = Mark { snapshot: true, ..Mark::default() };
+        let mark = PushFlags { snapshot: true, ..PushFlags::default() };
         let mut hold = None;
         let newest = match self.topic.head().1 {
             Some(newest) if newest.id >= Some(least) => Some(newest),
@@ -116,7 +116,7 @@ impl Interest {
             }
         };
         let cursor = messages.last().and_then(|m| m.id).unwrap_or(at);
-        let mark = Mark { replayed: true, ..Mark::default() };
+        let mark = PushFlags { replayed: true, ..PushFlags::default() };
         Ok(Backlog { messages, from: StreamId::ZERO, cursor, mark, hold, ..Backlog::default() })
     }
 
@@ -159,7 +159,7 @@ impl Interest {
 
     /// Everything after the cursor, and whether the stream had to be read.
     async fn gather(&self, cursor: StreamId, limits: ReplayLimits) -> Result<(bool, Backlog), StreamUnavailable> {
-        let mark = Mark { replayed: true, ..Mark::default() };
+        let mark = PushFlags { replayed: true, ..PushFlags::default() };
         let mut backlog = Backlog { from: cursor, cursor, mark, ..Backlog::default() };
         let mut bytes = 0;
         let mut was_read = false;
@@ -191,7 +191,7 @@ impl Interest {
             };
             let page = self.read_on(backlog.cursor, page_bytes).await?;
             backlog.keep(turn.end(page.messages.iter().map(|message| message.payload_bytes()).sum()).await);
-            if let Some(gap) = page.lack.as_ref().map(Gap::of) {
+            if let Some(gap) = page.lack.as_ref().map(GapRange::of) {
                 if !backlog.messages.is_empty() {
                     // Lost or trimmed while it was being read: the catch-up reports it in its place.
                     backlog.goes_on = true;
@@ -239,11 +239,11 @@ impl Interest {
             backlog.goes_on = true;
             return;
         }
-        backlog.cut = Some(Gap::new(backlog.cursor, at.next(), GapReason::Retention));
+        backlog.cut = Some(GapRange::new(backlog.cursor, at.next(), GapReason::Retention));
     }
 
     /// Changes the form or the maximum rate of the subscription.
-    pub fn change(&self, member: Member, form: Form) {
+    pub fn change(&self, member: Subscriber, form: Form) {
         let shard = self.hub.shard_of(&member.outbox);
         self.topic.change(member, form, shard, &self.hub.shards);
     }
@@ -264,7 +264,7 @@ impl Interest {
 
     /// The topic.
     #[must_use]
-    pub fn topic(&self) -> &Arc<Followed> {
+    pub fn topic(&self) -> &Arc<TopicState> {
         &self.topic
     }
 
@@ -287,7 +287,7 @@ impl Interest {
     }
 }
 
-impl Drop for Interest {
+impl Drop for TopicHandle {
     fn drop(&mut self) {
         self.hub.uninterested(&self.topic);
     }

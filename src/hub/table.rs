@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 use parking_lot::RwLock;
 use tickgate_wire::model::Topic;
 
-use super::topic::Followed;
+use super::topic::TopicState;
 
 /// Number of locks. A link's task looks up one topic per arrival, so contention must be rare.
 const PARTS: usize = 16;
@@ -15,23 +15,23 @@ const TOPICS_PER_TURN: usize = 128;
 
 /// In order of first subscription, so that a simulation is reproducible.
 #[derive(Debug, Default)]
-pub(super) struct Table([RwLock<IndexMap<Topic, Arc<Followed>>>; PARTS]);
+pub(super) struct Table([RwLock<IndexMap<Topic, Arc<TopicState>>>; PARTS]);
 
 impl Table {
-    pub(super) const fn parts(&self) -> &[RwLock<IndexMap<Topic, Arc<Followed>>>] {
+    pub(super) const fn parts(&self) -> &[RwLock<IndexMap<Topic, Arc<TopicState>>>] {
         &self.0
     }
 
-    pub(super) fn part(&self, name: &str) -> &RwLock<IndexMap<Topic, Arc<Followed>>> {
+    pub(super) fn part(&self, name: &str) -> &RwLock<IndexMap<Topic, Arc<TopicState>>> {
         let sum = name.bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
         &self.0[sum % PARTS]
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<Arc<Followed>> {
+    pub(super) fn get(&self, name: &str) -> Option<Arc<TopicState>> {
         self.part(name).read().get(name).cloned()
     }
 
-    pub(super) fn all(&self) -> Vec<Arc<Followed>> {
+    pub(super) fn all(&self) -> Vec<Arc<TopicState>> {
         self.0.iter().flat_map(|part| part.read().values().cloned().collect::<Vec<_>>()).collect()
     }
 
@@ -41,7 +41,7 @@ impl Table {
 
     /// Calls `look` for each topic, and lets other tasks run in between: strangers determine the number of topics. A
     /// topic that is removed and added meanwhile may be visited twice, and a new one not at all.
-    pub(super) async fn visit(&self, mut look: impl FnMut(&Arc<Followed>)) {
+    pub(super) async fn visit(&self, mut look: impl FnMut(&Arc<TopicState>)) {
         for part in &self.0 {
             // From the end: removing a topic moves the last one, which has been visited, into its place.
             let mut end = part.read().len();
@@ -109,7 +109,7 @@ mod tests {
             level_min: None,
         };
         let ring = RingLimits { messages_max: 1, bytes_max: 1 };
-        let followed = Arc::new(Followed::new(topic.clone(), rule.into(), 1, ring));
+        let followed = Arc::new(TopicState::new(topic.clone(), rule.into(), 1, ring));
         table.part(name).write().insert(topic, followed);
     }
 

@@ -10,14 +10,14 @@ use crate::{
 
 /// Deliveries that are not counted yet.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
-    endpoints: Vec<Entry>,
+pub(super) struct DeliveryTally {
+    endpoints: Vec<EndpointTally>,
     /// The place that was used last, which is usually also the next.
     last: usize,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct EndpointTally {
     figures: Arc<EndpointFigures>,
     classes: [Delivered; TopicClass::ALL.len()],
 }
@@ -30,15 +30,15 @@ struct Delivered {
 
 /// The origin of deliveries.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Origin {
+pub(super) struct DeliveryOrigin {
     pub(super) class: TopicClass,
     /// When the newest was accepted, in milliseconds since 1970; 0 if unknown or irrelevant.
     pub(super) newest_ms: u64,
 }
 
-impl Tally {
+impl DeliveryTally {
     /// Adds publications that were put into an outbox of this endpoint.
-    pub(super) fn add(&mut self, figures: &Arc<EndpointFigures>, origin: Origin, count: u32) {
+    pub(super) fn add(&mut self, figures: &Arc<EndpointFigures>, origin: DeliveryOrigin, count: u32) {
         if count == 0 {
             return;
         }
@@ -54,7 +54,7 @@ impl Tally {
     fn place(&mut self, figures: &Arc<EndpointFigures>) -> usize {
         let found = self.endpoints.iter().position(|entry| Arc::ptr_eq(&entry.figures, figures));
         found.unwrap_or_else(|| {
-            self.endpoints.push(Entry { figures: figures.clone(), classes: <_>::default() });
+            self.endpoints.push(EndpointTally { figures: figures.clone(), classes: <_>::default() });
             self.endpoints.len() - 1
         })
     }
@@ -62,7 +62,7 @@ impl Tally {
     /// Adds everything to the counters. Returns whether there was anything.
     pub(super) fn count(&mut self) -> bool {
         let mut any = false;
-        for Entry { figures, classes } in &mut self.endpoints {
+        for EndpointTally { figures, classes } in &mut self.endpoints {
             for (class, delivered) in TopicClass::ALL.iter().zip(classes) {
                 let Delivered { count, newest_ms } = std::mem::take(delivered);
                 if count == 0 {
@@ -89,8 +89,8 @@ mod tests {
     fn deliveries_are_counted_once_by_endpoint_and_class() {
         let metrics = Metrics::new();
         let (trading, market) = (EndpointFigures::new(&metrics, "trading"), EndpointFigures::new(&metrics, "market"));
-        let mut tally = Tally::default();
-        let origin = |class, newest_ms| Origin { class, newest_ms };
+        let mut tally = DeliveryTally::default();
+        let origin = |class, newest_ms| DeliveryOrigin { class, newest_ms };
         tally.add(&trading, origin(TopicClass::Reliable, clock::unix_ms()), 2);
         tally.add(&market, origin(TopicClass::State, 0), 3);
         tally.add(&trading, origin(TopicClass::State, 0), 4);

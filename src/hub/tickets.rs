@@ -6,9 +6,9 @@ use crate::metrics::WorkQueueKind;
 
 /// A topic's ticket in each queue. Read and written under the queue's lock.
 #[derive(Debug, Default)]
-pub(super) struct Tickets([AtomicU64; 2]);
+pub(super) struct QueueTickets([AtomicU64; 2]);
 
-impl Tickets {
+impl QueueTickets {
     /// The topic is not queued.
     pub(super) const NONE: u64 = 0;
     /// The topic was unfollowed, and is never queued again.

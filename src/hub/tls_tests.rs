@@ -5,14 +5,15 @@ use std::future::poll_fn;
 use bytes::Bytes;
 use tokio::io::AsyncReadExt;
 
-use super::{Outbox, QueueLimits, Shared, Socket};
+use super::{EndpointOutboxes, Outbox, OutboxSocket, QueueLimits};
 use crate::{metrics::Metrics, tls::tests::pair};
 
 #[tokio::test]
 async fn the_rest_of_the_last_record_is_written_when_the_client_reads() {
     let (near, mut far) = pair().await;
-    let shared = Shared::new(QueueLimits { messages_max: 9, bytes_max: 9_000_000 }, Metrics::new(), "trading");
-    let outbox = Outbox::new(Socket::Tls(Box::new(near)), shared);
+    let shared =
+        EndpointOutboxes::new(QueueLimits { messages_max: 9, bytes_max: 9_000_000 }, Metrics::new(), "trading");
+    let outbox = Outbox::new(OutboxSocket::Tls(Box::new(near)), shared);
     let frame = Bytes::from(vec![7; 100_000]);
     let mut sent = 0;
     // Until the kernel accepts no more, and output is buffered on this side.

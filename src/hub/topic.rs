@@ -10,29 +10,29 @@ use tickgate_wire::model::{Class, Message, StreamId, Topic, TopicRule};
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
+    backlog_progress::BacklogProgress,
     form::Form,
-    looks::Looks,
     mail::{self, Mail, Mailbox},
-    member::{self, Group, Member, Seat},
     outbox::Outbox,
-    past::Past,
-    position::{Asked, Position, State},
+    position::{Position, PositionState, StreamRead},
     queue::SlotId,
     ring::RingLimits,
     shard::Shard,
-    standing::Standing,
-    step::{Arrival, Judge, Next, Step, Todo},
-    tickets::Tickets,
+    standing::UnpublishedStanding,
+    step::{ArrivalAction, FillAction, NextRead, Step, StepJudge},
+    subscriber::{self, FormGroup, Subscriber, SubscriberKey},
+    tickets::QueueTickets,
+    topic_checks::TopicChecks,
 };
 use crate::{backplane::StreamPage, history::Generations};
 
 /// A topic that this replica follows.
 #[derive(Debug)]
-pub struct Followed {
+pub struct TopicState {
     pub topic: Topic,
     pub rule: Arc<TopicRule>,
-    inner: Mutex<Inner>,
-    lanes: Box<[Lane]>,
+    inner: Mutex<PositionWaiters>,
+    lanes: Box<[TopicShard]>,
     /// Number of subscriptions, including pending ones; at zero the topic lingers and is then unfollowed.
     interest: AtomicUsize,
     /// Until when it is followed without subscribers; set while it is queued to be unfollowed.
@@ -44,23 +44,23 @@ pub struct Followed {
     /// It was withdrawn: it has no subscribers any more.
     withdrawn: AtomicBool,
     /// When it is checked again.
-    pub(super) looks: Looks,
-    pub(super) standing: Mutex<Standing>,
+    pub(super) looks: TopicChecks,
+    pub(super) standing: Mutex<UnpublishedStanding>,
     /// Its places in the work queues.
-    pub(super) tickets: Tickets,
+    pub(super) tickets: QueueTickets,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct PositionWaiters {
     position: Position,
     waiting: Vec<oneshot::Sender<()>>,
 }
 
 /// One shard's part of a topic.
 #[derive(Debug, Default)]
-pub(super) struct Lane {
+pub(super) struct TopicShard {
     mail: Mutex<Mailbox>,
-    pub(super) subscribers: Mutex<Vec<Group>>,
+    pub(super) subscribers: Mutex<Vec<FormGroup>>,
     /// Subscribers, including those whose join is in the mailbox: at zero nothing is posted.
     count: AtomicUsize,
 }
@@ -74,22 +74,22 @@ pub(super) enum LingerVerdict {
     LetGo,
 }
 
-impl Followed {
+impl TopicState {
     pub(super) fn new(topic: Topic, rule: Arc<TopicRule>, shards: usize, ring: RingLimits) -> Self {
         let position = Position::new(rule.class == Class::State, ring);
         Self {
             topic,
             rule,
-            inner: Mutex::new(Inner { position, waiting: Vec::new() }),
-            lanes: (0..shards).map(|_| Lane::default()).collect(),
+            inner: Mutex::new(PositionWaiters { position, waiting: Vec::new() }),
+            lanes: (0..shards).map(|_| TopicShard::default()).collect(),
             interest: AtomicUsize::new(0),
             lingers_until: Mutex::default(),
             stirred: AtomicBool::new(false),
             published: AtomicBool::new(false),
             withdrawn: AtomicBool::new(false),
-            looks: Looks::default(),
+            looks: TopicChecks::default(),
             standing: Mutex::default(),
-            tickets: Tickets::default(),
+            tickets: QueueTickets::default(),
         }
     }
 
@@ -103,7 +103,7 @@ impl Followed {
     }
 
     /// Its standing among topics without publications.
-    pub(super) fn standing(&self) -> Standing {
+    pub(super) fn standing(&self) -> UnpublishedStanding {
         *self.standing.lock()
     }
 
@@ -142,20 +142,25 @@ impl Followed {
     }
 
     /// Processes a message from the backplane.
-    pub(super) fn arrived(self: &Arc<Self>, message: Message, history: &Generations, shards: &[Arc<Shard>]) -> Todo {
+    pub(super) fn arrived(
+        self: &Arc<Self>,
+        message: Message,
+        history: &Generations,
+        shards: &[Arc<Shard>],
+    ) -> FillAction {
         let message = Arc::new(message);
         self.stirred.store(true, Ordering::Relaxed);
         let mut inner = self.inner.lock();
         let after = inner.position.at().unwrap_or_default();
         match inner.position.arrive(&message, self.judge(history)) {
-            Arrival::Next => {
+            ArrivalAction::Next => {
                 let after = if message.id.is_some() { after } else { StreamId::ZERO };
                 self.post_all(after, &[Step::Message(message)], shards);
-                Todo::Nothing
+                FillAction::Nothing
             }
-            Arrival::Repeat | Arrival::Held => Todo::Nothing,
-            Arrival::Past => Todo::Compare,
-            Arrival::Hole => Todo::Read,
+            ArrivalAction::Repeat | ArrivalAction::Held => FillAction::Nothing,
+            ArrivalAction::Past => FillAction::Compare,
+            ArrivalAction::Hole => FillAction::Read,
         }
     }
 
@@ -164,8 +169,8 @@ impl Followed {
         self.inner.lock().position.lost();
     }
 
-    fn judge<'a>(&'a self, history: &'a Generations) -> Judge<'a> {
-        Judge { topic: self.topic.as_str(), history }
+    fn judge<'a>(&'a self, history: &'a Generations) -> StepJudge<'a> {
+        StepJudge { topic: self.topic.as_str(), history }
     }
 
     /// Processes the end of the stream. `before`: the position when the read started.
@@ -174,24 +179,24 @@ impl Followed {
         (end, before): (Option<StreamId>, Option<StreamId>),
         history: &Generations,
         shards: &[Arc<Shard>],
-    ) -> Todo {
+    ) -> FillAction {
         let compare = |own: &mut Position, steps: &mut _| own.compare(end, before, self.judge(history), steps);
         if self.is_retained() { self.step(shards, compare) } else { self.step(shards, |own, _| own.begin_unkept()) }
     }
 
     /// The parameters of the next stream read.
-    pub(super) fn ask(&self) -> Asked {
+    pub(super) fn ask(&self) -> StreamRead {
         self.inner.lock().position.ask()
     }
 
     /// Processes a page.
     pub(super) fn filled(
         self: &Arc<Self>,
-        asked: Asked,
+        asked: StreamRead,
         page: &StreamPage,
         history: &Generations,
         shards: &[Arc<Shard>],
-    ) -> Todo {
+    ) -> FillAction {
         self.step(shards, |position, steps| position.filled(asked, page, self.judge(history), steps))
     }
 
@@ -200,7 +205,11 @@ impl Followed {
         self.inner.lock().position.unfilled();
     }
 
-    fn step(self: &Arc<Self>, shards: &[Arc<Shard>], act: impl FnOnce(&mut Position, &mut Vec<Step>) -> Next) -> Todo {
+    fn step(
+        self: &Arc<Self>,
+        shards: &[Arc<Shard>],
+        act: impl FnOnce(&mut Position, &mut Vec<Step>) -> NextRead,
+    ) -> FillAction {
         let mut inner = self.inner.lock();
         let after = inner.position.at().unwrap_or_default();
         let mut steps = Vec::new();
@@ -212,11 +221,11 @@ impl Followed {
             }
         }
         match next {
-            Next::Live => Todo::Nothing,
-            Next::Read => Todo::Read,
-            Next::Wait => Todo::Wait,
-            Next::Anchor => Todo::Anchor,
-            Next::Doubt => Todo::Doubt,
+            NextRead::Live => FillAction::Nothing,
+            NextRead::Read => FillAction::Read,
+            NextRead::Wait => FillAction::Wait,
+            NextRead::Anchor => FillAction::Anchor,
+            NextRead::Doubt => FillAction::Doubt,
         }
     }
 
@@ -238,7 +247,7 @@ impl Followed {
         }
     }
 
-    fn post(self: &Arc<Self>, lane: &Lane, shard: &Shard, mail: Mail) {
+    fn post(self: &Arc<Self>, lane: &TopicShard, shard: &Shard, mail: Mail) {
         let posted = lane.mail.lock().put(mail);
         if posted {
             shard.post(self.clone());
@@ -246,13 +255,13 @@ impl Followed {
     }
 
     /// Takes everything from a shard's mailbox, and returns its size in bytes.
-    pub(super) fn take_mail(&self, shard: usize) -> (&Lane, Vec<Mail>, usize) {
+    pub(super) fn take_mail(&self, shard: usize) -> (&TopicShard, Vec<Mail>, usize) {
         let lane = &self.lanes[shard];
         let (mail, bytes) = lane.mail.lock().take();
         (lane, mail, bytes)
     }
 
-    pub(super) fn lane(&self, shard: usize) -> &Lane {
+    pub(super) fn lane(&self, shard: usize) -> &TopicShard {
         &self.lanes[shard]
     }
 
@@ -261,7 +270,7 @@ impl Followed {
     /// the cursor, although this replica has not reached it.
     pub(super) fn join(
         self: &Arc<Self>,
-        joining: Joining<'_>,
+        joining: JoiningSubscription<'_>,
         after: StreamId,
         proven: bool,
         shards: &[Arc<Shard>],
@@ -286,14 +295,14 @@ impl Followed {
             lane.count.fetch_add(1, Ordering::Relaxed);
         }
         let rest = rest.into_iter().map(Step::Message).collect();
-        let Joining { member, form, fresh, shard, past: _ } = joining;
+        let JoiningSubscription { member, form, fresh, shard, past: _ } = joining;
         let mail = Mail::Join { member: member.clone(), form: form.clone(), ticket, after, rest, fresh };
         self.post(lane, &shards[shard], mail);
         true
     }
 
     /// Changes the form or the maximum rate of a subscription, in order with messages in flight.
-    pub(super) fn change(self: &Arc<Self>, member: Member, form: Form, shard: usize, shards: &[Arc<Shard>]) {
+    pub(super) fn change(self: &Arc<Self>, member: Subscriber, form: Form, shard: usize, shards: &[Arc<Shard>]) {
         let _order = self.inner.lock();
         self.post(&self.lanes[shard], &shards[shard], Mail::Change { member, form });
     }
@@ -303,7 +312,7 @@ impl Followed {
     pub(super) fn leave(&self, outbox: &Arc<Outbox>, slot: SlotId, shard: usize) {
         let lane = &self.lanes[shard];
         let mut groups = lane.subscribers.lock();
-        if member::take(&mut groups, &Seat { outbox, slot }).is_some() {
+        if subscriber::take(&mut groups, &SubscriberKey { outbox, slot }).is_some() {
             lane.count.fetch_sub(1, Ordering::Relaxed);
         }
     }
@@ -311,7 +320,7 @@ impl Followed {
     /// Resolves when the topic has been compared with its stream; `None` if it already has.
     pub(super) fn synced(&self) -> Option<oneshot::Receiver<()>> {
         let mut inner = self.inner.lock();
-        if inner.position.at().is_some() && inner.position.state() != State::Syncing {
+        if inner.position.at().is_some() && inner.position.state() != PositionState::Syncing {
             return None;
         }
         let (sender, receiver) = oneshot::channel();
@@ -348,12 +357,12 @@ impl Followed {
 
     /// Whether the topic is live and nothing arrived since the last call.
     pub(super) fn is_quiet(&self) -> bool {
-        !self.stirred.swap(false, Ordering::Relaxed) && self.inner.lock().position.state() == State::Live
+        !self.stirred.swap(false, Ordering::Relaxed) && self.inner.lock().position.state() == PositionState::Live
     }
 
     /// Whether subscribers (including pending ones) wait for it to become consistent with its stream.
     pub(super) fn is_awaited(&self) -> bool {
-        self.interest() > 0 && self.inner.lock().position.state() != State::Live
+        self.interest() > 0 && self.inner.lock().position.state() != PositionState::Live
     }
 
     /// The known number of messages that it is behind its stream.
@@ -378,17 +387,17 @@ impl Followed {
 
 /// A subscription that is about to go live.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Joining<'a> {
-    pub(super) member: &'a Member,
+pub(super) struct JoiningSubscription<'a> {
+    pub(super) member: &'a Subscriber,
     pub(super) form: &'a Form,
     pub(super) shard: usize,
     /// Not among the subscribers yet (a lagging one is).
     pub(super) fresh: bool,
     /// The backlog whose end is reported now.
-    pub(super) past: Option<&'a Past>,
+    pub(super) past: Option<&'a BacklogProgress>,
 }
 
-impl Lane {
+impl TopicShard {
     pub(super) fn count(&self) -> usize {
         self.count.load(Ordering::Relaxed)
     }

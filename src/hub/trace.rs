@@ -26,7 +26,7 @@ const LINES_MAX: usize = 1_024;
 
 /// The user or topic of a trace.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Subject {
+pub enum TracedSubject {
     User(UserId),
     Topic(Topic),
 }
@@ -35,20 +35,20 @@ pub enum Subject {
 #[derive(Debug, Default)]
 pub struct Traces {
     count: AtomicUsize,
-    state: Mutex<State>,
+    state: Mutex<TraceTable>,
     over: watch::Sender<bool>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct TraceTable {
     begun: u64,
-    traces: Vec<Trace>,
+    traces: Vec<ActiveTrace>,
 }
 
 #[derive(Debug)]
-struct Trace {
+struct ActiveTrace {
     number: u64,
-    subject: Subject,
+    subject: TracedSubject,
     /// Open connections of the user. Weak, so that nothing is kept open; the address cannot be reused while it is here.
     clients: Vec<(Weak<Outbox>, Arc<str>)>,
     lines: mpsc::Sender<Bytes>,
@@ -57,7 +57,7 @@ struct Trace {
 
 /// A started trace.
 #[derive(Debug)]
-pub struct Begun {
+pub struct StartedTrace {
     pub number: u64,
     /// Closed when the lines are no longer read.
     pub sender: mpsc::Sender<Bytes>,
@@ -66,7 +66,7 @@ pub struct Begun {
 }
 
 #[derive(Serialize)]
-struct Line<'a> {
+struct TraceLine<'a> {
     at: Timestamp,
     event: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -77,15 +77,15 @@ struct Line<'a> {
     fields: &'a Value,
 }
 
-impl Line<'_> {
-    fn of<'a>(event: &'a str, fields: &'a Value) -> Line<'a> {
+impl TraceLine<'_> {
+    fn of<'a>(event: &'a str, fields: &'a Value) -> TraceLine<'a> {
         let at = Timestamp::from_ms(clock::unix_ms());
-        Line { at, event, connection_id: None, topic: None, fields }
+        TraceLine { at, event, connection_id: None, topic: None, fields }
     }
 }
 
-impl Trace {
-    fn tell(&mut self, line: &Line<'_>) {
+impl ActiveTrace {
+    fn tell(&mut self, line: &TraceLine<'_>) {
         let Ok(mut text) = serde_json::to_vec(line) else { return };
         text.push(b'\n');
         if self.lines.try_send(text.into()).is_err() {
@@ -100,8 +100,8 @@ impl Trace {
 
     fn is_of(&self, topic: &Topic) -> bool {
         match &self.subject {
-            Subject::User(user) => topic.owner() == Some(user.as_str()),
-            Subject::Topic(own) => own == topic,
+            TracedSubject::User(user) => topic.owner() == Some(user.as_str()),
+            TracedSubject::Topic(own) => own == topic,
         }
     }
 }
@@ -115,7 +115,7 @@ impl Traces {
 
     /// Starts a trace. `None` if the maximum number is running.
     #[must_use]
-    pub fn begin(&self, subject: Subject) -> Option<Begun> {
+    pub fn begin(&self, subject: TracedSubject) -> Option<StartedTrace> {
         let mut state = self.state.lock();
         if state.traces.len() >= TRACES_MAX {
             return None;
@@ -123,9 +123,9 @@ impl Traces {
         state.begun += 1;
         let (number, (sender, lines)) = (state.begun, mpsc::channel(LINES_MAX));
         let (lost, clients) = (0, Vec::new());
-        state.traces.push(Trace { number, subject, clients, lines: sender.clone(), lost });
+        state.traces.push(ActiveTrace { number, subject, clients, lines: sender.clone(), lost });
         self.count.store(state.traces.len(), Ordering::Relaxed);
-        Some(Begun { number, sender, lines })
+        Some(StartedTrace { number, sender, lines })
     }
 
     /// Ends a trace with a last line that contains the number of dropped lines.
@@ -145,13 +145,13 @@ impl Traces {
         let _ = self.over.subscribe().wait_for(|over| *over).await;
     }
 
-    fn end_where(&self, ends: impl Fn(&Trace) -> bool) {
+    fn end_where(&self, ends: impl Fn(&ActiveTrace) -> bool) {
         let mut state = self.state.lock();
         state.traces.retain_mut(|trace| {
             let ended = ends(trace);
             if ended {
                 let fields = json!({ "lines_lost": trace.lost });
-                trace.tell(&Line::of("ended", &fields));
+                trace.tell(&TraceLine::of("ended", &fields));
             }
             !ended
         });
@@ -161,10 +161,10 @@ impl Traces {
     /// Records a user's open connection, which is traced with its user from here on.
     pub fn opened(&self, user: &UserId, (outbox, id): (&Arc<Outbox>, &str), fields: &Value) {
         let mut state = self.state.lock();
-        for trace in state.traces.iter_mut().filter(|trace| trace.subject == Subject::User(user.clone())) {
+        for trace in state.traces.iter_mut().filter(|trace| trace.subject == TracedSubject::User(user.clone())) {
             if trace.client(outbox).is_none() {
                 trace.clients.push((Arc::downgrade(outbox), id.into()));
-                trace.tell(&Line { connection_id: Some(id), ..Line::of("connected", fields) });
+                trace.tell(&TraceLine { connection_id: Some(id), ..TraceLine::of("connected", fields) });
             }
         }
     }
@@ -180,10 +180,11 @@ impl Traces {
     pub fn client(&self, outbox: &Arc<Outbox>, event: &str, topic: Option<&Topic>, fields: &Value) {
         for trace in &mut self.state.lock().traces {
             let id = trace.client(outbox);
-            let is_its = matches!(trace.subject, Subject::Topic(_)) && topic.is_some_and(|topic| trace.is_of(topic));
+            let is_its =
+                matches!(trace.subject, TracedSubject::Topic(_)) && topic.is_some_and(|topic| trace.is_of(topic));
             if id.is_some() || is_its {
                 let topic = topic.map(Topic::as_str);
-                trace.tell(&Line { connection_id: id.as_deref(), topic, ..Line::of(event, fields) });
+                trace.tell(&TraceLine { connection_id: id.as_deref(), topic, ..TraceLine::of(event, fields) });
             }
         }
     }
@@ -197,7 +198,7 @@ impl Traces {
             "age_ms": (message.published_ms > 0).then_some(age_ms),
         });
         for trace in self.state.lock().traces.iter_mut().filter(|trace| trace.is_of(topic)) {
-            trace.tell(&Line { topic: Some(topic.as_str()), ..Line::of("arrived", &fields) });
+            trace.tell(&TraceLine { topic: Some(topic.as_str()), ..TraceLine::of("arrived", &fields) });
         }
     }
 
@@ -211,10 +212,10 @@ impl Traces {
         let last = last.map(|last| last.to_string());
         for trace in &mut self.state.lock().traces {
             let to = Some(topic.as_str());
-            if trace.is_of(topic) && matches!(trace.subject, Subject::Topic(_)) {
+            if trace.is_of(topic) && matches!(trace.subject, TracedSubject::Topic(_)) {
                 let subscribers = subscribers.clone().count();
                 let fields = json!({ "messages": messages, "last": last, "subscribers": subscribers });
-                trace.tell(&Line { topic: to, ..Line::of("delivered", &fields) });
+                trace.tell(&TraceLine { topic: to, ..TraceLine::of("delivered", &fields) });
             }
             if trace.clients.is_empty() {
                 continue;
@@ -224,7 +225,7 @@ impl Traces {
                 let detail = outbox.detail();
                 let (waiting, behind) = (detail.waiting_bytes, detail.behind);
                 let fields = json!({ "messages": messages, "last": last, "waiting_bytes": waiting, "behind": behind });
-                trace.tell(&Line { connection_id: Some(&id), topic: to, ..Line::of("delivered", &fields) });
+                trace.tell(&TraceLine { connection_id: Some(&id), topic: to, ..TraceLine::of("delivered", &fields) });
             }
         }
     }
@@ -238,8 +239,9 @@ mod tests {
     fn the_number_of_traces_and_of_queued_lines_is_limited() {
         let (traces, topic) = (Traces::default(), Topic::public("a").unwrap());
         assert!(!traces.are_active());
-        let mut begun: Vec<_> = (0..TRACES_MAX).map(|_| traces.begin(Subject::Topic(topic.clone())).unwrap()).collect();
-        assert!(traces.are_active() && traces.begin(Subject::Topic(topic.clone())).is_none());
+        let mut begun: Vec<_> =
+            (0..TRACES_MAX).map(|_| traces.begin(TracedSubject::Topic(topic.clone())).unwrap()).collect();
+        assert!(traces.are_active() && traces.begin(TracedSubject::Topic(topic.clone())).is_none());
         let other = Topic::public("b").unwrap();
         (0..LINES_MAX + 7).for_each(|_| traces.fanned_out(&topic, (1, None), &std::iter::empty()));
         traces.fanned_out(&other, (1, None), &std::iter::empty());

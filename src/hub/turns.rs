@@ -19,7 +19,7 @@ const SWEEP_MIN: usize = 1_024;
 
 /// A reader: all connections of one address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Reader(pub u64);
+pub struct ReaderAddress(pub u64);
 
 /// Limits of concurrent reads and of memory.
 #[derive(Clone, Copy, Debug)]
@@ -37,35 +37,35 @@ pub struct TurnLimits {
 
 /// The turns of a replica.
 #[derive(Debug)]
-pub(super) struct Turns {
+pub(super) struct ReadTurns {
     limits: TurnLimits,
     began: Instant,
-    state: Mutex<State>,
+    state: Mutex<TurnTable>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct TurnTable {
     turns: usize,
     bytes: usize,
-    readers: HashMap<Reader, Usage>,
+    readers: HashMap<ReaderAddress, ReaderUsage>,
     /// Waiting readers below their own limit, in the order in which they are served.
-    order: VecDeque<Reader>,
+    order: VecDeque<ReaderAddress>,
     sweep_at: usize,
 }
 
 /// What one reader holds, and what it waits for.
 #[derive(Debug, Default)]
-struct Usage {
+struct ReaderUsage {
     turns: usize,
     bytes: usize,
     read: Bucket,
     /// Oldest first. A connection waits for one turn at a time.
-    waiting: VecDeque<Wanted>,
+    waiting: VecDeque<WaitingRead>,
     in_order: bool,
 }
 
 #[derive(Debug)]
-struct Wanted {
+struct WaitingRead {
     bytes: usize,
     sender: oneshot::Sender<ReadTurn>,
 }
@@ -73,16 +73,16 @@ struct Wanted {
 /// A turn and the reservation for what is read; both are released when it is dropped.
 #[derive(Debug)]
 pub struct ReadTurn {
-    turns: Option<Arc<Turns>>,
-    reader: Reader,
+    turns: Option<Arc<ReadTurns>>,
+    reader: ReaderAddress,
     bytes: usize,
 }
 
 /// The reservation of memory for what was read, until its client has it; released when dropped.
 #[derive(Debug)]
-pub struct Hold {
-    turns: Arc<Turns>,
-    reader: Reader,
+pub struct MemoryReservation {
+    turns: Arc<ReadTurns>,
+    reader: ReaderAddress,
     bytes: usize,
 }
 
@@ -92,14 +92,14 @@ impl TurnLimits {
     }
 }
 
-impl Turns {
+impl ReadTurns {
     pub(super) fn new(limits: TurnLimits) -> Arc<Self> {
         let limits = TurnLimits { at_once: limits.at_once.max(1), ..limits };
         Arc::new(Self { limits, began: Instant::now(), state: Mutex::default() })
     }
 
     /// A turn to read at most this many bytes, if available without waiting.
-    pub(super) fn try_take(self: &Arc<Self>, reader: Reader, bytes: usize) -> Option<ReadTurn> {
+    pub(super) fn try_take(self: &Arc<Self>, reader: ReaderAddress, bytes: usize) -> Option<ReadTurn> {
         let bytes = bytes.min(self.limits.reader_bytes_max);
         let mut state = self.state.lock();
         let waits = state.readers.get(&reader).is_some_and(|usage| !usage.waiting.is_empty());
@@ -117,7 +117,11 @@ impl Turns {
     }
 
     /// Waits for a turn to read at most this many bytes.
-    pub(super) async fn take(self: &Arc<Self>, reader: Reader, bytes: usize) -> Result<ReadTurn, StreamUnavailable> {
+    pub(super) async fn take(
+        self: &Arc<Self>,
+        reader: ReaderAddress,
+        bytes: usize,
+    ) -> Result<ReadTurn, StreamUnavailable> {
         if let Some(turn) = self.try_take(reader, bytes) {
             return Ok(turn);
         }
@@ -129,7 +133,7 @@ impl Turns {
             if waiting.len() == waiting.capacity() {
                 waiting.retain(|wanted| !wanted.sender.is_closed());
             }
-            waiting.push_back(Wanted { bytes, sender });
+            waiting.push_back(WaitingRead { bytes, sender });
             state.line_up(reader, &self.limits);
             self.serve(&mut state);
         }
@@ -140,7 +144,7 @@ impl Turns {
     }
 
     /// Gives turns to waiting readers while there is room.
-    fn serve(self: &Arc<Self>, state: &mut State) {
+    fn serve(self: &Arc<Self>, state: &mut TurnTable) {
         while let Some(reader) = state.order.front().copied() {
             let Some(usage) = state.readers.get_mut(&reader) else {
                 state.order.pop_front();
@@ -187,7 +191,7 @@ impl Turns {
         self.state.lock().bytes
     }
 
-    fn give_back(self: &Arc<Self>, reader: Reader, turns: usize, bytes: usize) {
+    fn give_back(self: &Arc<Self>, reader: ReaderAddress, turns: usize, bytes: usize) {
         let (mut state, now) = (self.state.lock(), self.now());
         state.give_back(reader, turns, bytes, now);
         state.line_up(reader, &self.limits);
@@ -195,13 +199,13 @@ impl Turns {
     }
 }
 
-impl State {
+impl TurnTable {
     fn has_room(&self, bytes: usize, limits: &TurnLimits) -> bool {
         self.turns < limits.at_once && self.bytes + bytes <= limits.bytes_max
     }
 
     /// Queues a waiting reader, if it is below its own limit.
-    fn line_up(&mut self, reader: Reader, limits: &TurnLimits) {
+    fn line_up(&mut self, reader: ReaderAddress, limits: &TurnLimits) {
         let Some(usage) = self.readers.get_mut(&reader) else { return };
         let may = usage.waiting.front().is_some_and(|wanted| usage.has_room(wanted.bytes, limits));
         if may && !usage.in_order {
@@ -210,7 +214,7 @@ impl State {
         }
     }
 
-    fn give_back(&mut self, reader: Reader, turns: usize, bytes: usize, now: Duration) {
+    fn give_back(&mut self, reader: ReaderAddress, turns: usize, bytes: usize, now: Duration) {
         self.turns -= turns;
         self.bytes -= bytes;
         if let Some(usage) = self.readers.get_mut(&reader) {
@@ -221,7 +225,7 @@ impl State {
     }
 
     /// Removes a reader that holds nothing, waits for nothing, and may read its burst; sometimes all of them.
-    fn forget(&mut self, reader: Reader, now: Duration) {
+    fn forget(&mut self, reader: ReaderAddress, now: Duration) {
         if self.readers.get(&reader).is_some_and(|usage| usage.is_idle(now)) {
             self.readers.remove(&reader);
         }
@@ -232,7 +236,7 @@ impl State {
     }
 }
 
-impl Usage {
+impl ReaderUsage {
     fn holds_nothing(&self) -> bool {
         self.turns == 0 && self.bytes == 0 && self.waiting.is_empty() && !self.in_order
     }
@@ -254,7 +258,7 @@ impl Usage {
 impl ReadTurn {
     /// Ends a read of this many bytes, which are reserved from here on. Waits as long as the reader's rate demands; the
     /// reader keeps its own turn meanwhile, others may read.
-    pub async fn end(mut self, bytes: usize) -> Option<Hold> {
+    pub async fn end(mut self, bytes: usize) -> Option<MemoryReservation> {
         let turns = self.turns.take()?;
         let (hold, wait) = {
             let (mut state, now) = (turns.state.lock(), turns.now());
@@ -265,7 +269,7 @@ impl ReadTurn {
             usage.bytes = usage.bytes - self.bytes + bytes;
             let wait = usage.read.spend(bytes, now, turns.limits.reader_rate);
             turns.serve(&mut state);
-            (Hold { turns: Arc::clone(&turns), reader: self.reader, bytes }, wait)
+            (MemoryReservation { turns: Arc::clone(&turns), reader: self.reader, bytes }, wait)
         };
         let own = OwnTurn { turns, reader: self.reader };
         if !wait.is_zero() {
@@ -278,8 +282,8 @@ impl ReadTurn {
 
 /// One of a reader's own turns, after the read.
 struct OwnTurn {
-    turns: Arc<Turns>,
-    reader: Reader,
+    turns: Arc<ReadTurns>,
+    reader: ReaderAddress,
 }
 
 impl Drop for OwnTurn {
@@ -302,7 +306,7 @@ impl Drop for ReadTurn {
     }
 }
 
-impl Hold {
+impl MemoryReservation {
     /// Merges another reservation of the same reader.
     pub fn join(&mut self, mut other: Self) {
         self.bytes += std::mem::take(&mut other.bytes);
@@ -316,7 +320,7 @@ impl Hold {
     }
 }
 
-impl Drop for Hold {
+impl Drop for MemoryReservation {
     fn drop(&mut self) {
         if self.bytes > 0 {
             self.turns.give_back(self.reader, 0, self.bytes);
@@ -333,28 +337,38 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(60);
     const RATE: Rate = Rate { per_second: 10, burst: 1_000 };
 
-    fn turns(at_once: usize) -> Arc<Turns> {
-        Turns::new(TurnLimits { at_once, bytes_max: 100, reader_bytes_max: 40, reader_rate: RATE, timeout: PATIENCE })
+    fn turns(at_once: usize) -> Arc<ReadTurns> {
+        ReadTurns::new(TurnLimits {
+            at_once,
+            bytes_max: 100,
+            reader_bytes_max: 40,
+            reader_rate: RATE,
+            timeout: PATIENCE,
+        })
     }
 
-    fn wait(turns: &Arc<Turns>, reader: u64, bytes: usize) -> BoxFuture<'static, Result<ReadTurn, StreamUnavailable>> {
+    fn wait(
+        turns: &Arc<ReadTurns>,
+        reader: u64,
+        bytes: usize,
+    ) -> BoxFuture<'static, Result<ReadTurn, StreamUnavailable>> {
         let turns = Arc::clone(turns);
-        let mut waiting = async move { turns.take(Reader(reader), bytes).await }.boxed();
+        let mut waiting = async move { turns.take(ReaderAddress(reader), bytes).await }.boxed();
         assert!((&mut waiting).now_or_never().is_none(), "there is a turn for {reader}");
         waiting
     }
 
-    fn is_idle(turns: &Arc<Turns>) -> bool {
+    fn is_idle(turns: &Arc<ReadTurns>) -> bool {
         let state = turns.state.lock();
         (state.turns, state.bytes) == (0, 0)
-            && state.readers.values().all(Usage::holds_nothing)
+            && state.readers.values().all(ReaderUsage::holds_nothing)
             && state.order.is_empty()
     }
 
     #[tokio::test]
     async fn waiting_readers_are_served_round_robin_however_much_one_requests() {
         let turns = turns(1);
-        let first = turns.take(Reader(1), 0).await.unwrap();
+        let first = turns.take(ReaderAddress(1), 0).await.unwrap();
         let mut greedy: Vec<_> = (0..100).map(|_| wait(&turns, 1, 0)).collect();
         let mut other = wait(&turns, 2, 0);
         drop(first);
@@ -368,15 +382,15 @@ mod tests {
         drop(fourth);
         assert!((&mut greedy[1]).now_or_never().is_some());
         drop((greedy, other, again));
-        assert!(turns.try_take(Reader(3), 0).is_some() && is_idle(&turns));
+        assert!(turns.try_take(ReaderAddress(3), 0).is_some() && is_idle(&turns));
     }
 
     #[tokio::test]
     async fn one_reader_gets_at_most_half_of_the_turns() {
         let turns = turns(4);
-        let _two = [1, 1].map(|reader| turns.try_take(Reader(reader), 0).unwrap());
+        let _two = [1, 1].map(|reader| turns.try_take(ReaderAddress(reader), 0).unwrap());
         let mut third = wait(&turns, 1, 0);
-        let other = turns.try_take(Reader(2), 0).expect("the rest is for other readers");
+        let other = turns.try_take(ReaderAddress(2), 0).expect("the rest is for other readers");
         assert!((&mut third).now_or_never().is_none());
         drop(other);
         assert!((&mut third).now_or_never().is_none());
@@ -387,7 +401,7 @@ mod tests {
         let turns = turns(8);
         let hold = |reader| {
             turns
-                .try_take(Reader(reader), 20)
+                .try_take(ReaderAddress(reader), 20)
                 .expect("room")
                 .end(20)
                 .now_or_never()
@@ -417,7 +431,8 @@ mod tests {
     #[tokio::test]
     async fn a_request_that_stops_waiting_takes_no_turn() {
         let turns = turns(2);
-        let (one, two) = (turns.take(Reader(1), 0).await.unwrap(), turns.take(Reader(4), 0).await.unwrap());
+        let (one, two) =
+            (turns.take(ReaderAddress(1), 0).await.unwrap(), turns.take(ReaderAddress(4), 0).await.unwrap());
         let (gone, mut stays) = (wait(&turns, 2, 0), wait(&turns, 3, 0));
         drop(gone);
         drop(one);
@@ -427,7 +442,7 @@ mod tests {
         drop(two);
         drop(unseen);
         drop(three);
-        assert!(turns.try_take(Reader(9), 0).is_some() && is_idle(&turns));
+        assert!(turns.try_take(ReaderAddress(9), 0).is_some() && is_idle(&turns));
     }
 
     #[tokio::test(start_paused = true)]
@@ -435,14 +450,14 @@ mod tests {
         let turns = turns(2);
         let (mut read, began) = (0, Instant::now());
         while read < 1_000 {
-            drop(turns.take(Reader(1), 20).await.unwrap().end(20).await);
+            drop(turns.take(ReaderAddress(1), 20).await.unwrap().end(20).await);
             read += 20;
         }
         assert_eq!(began.elapsed(), Duration::ZERO, "its burst");
-        let mut above = turns.take(Reader(1), 20).await.unwrap().end(20).boxed();
+        let mut above = turns.take(ReaderAddress(1), 20).await.unwrap().end(20).boxed();
         assert!((&mut above).now_or_never().is_none());
         let mut next = wait(&turns, 1, 20);
-        drop(turns.take(Reader(2), 20).await.unwrap().end(20).await);
+        drop(turns.take(ReaderAddress(2), 20).await.unwrap().end(20).await);
         assert_eq!(began.elapsed(), Duration::ZERO, "another reader");
         drop(above.await);
         assert_eq!(began.elapsed().as_secs(), 2);
@@ -450,9 +465,9 @@ mod tests {
         drop(next.end(20).boxed());
         assert!(is_idle(&turns), "a client that leaves while it waits");
         tokio::time::sleep(PATIENCE * 2).await;
-        drop(turns.take(Reader(1), 0).await);
+        drop(turns.take(ReaderAddress(1), 0).await);
         assert!(
-            turns.state.lock().readers.keys().all(|reader| *reader != Reader(1)),
+            turns.state.lock().readers.keys().all(|reader| *reader != ReaderAddress(1)),
             "forgotten when its burst is back"
         );
     }
@@ -460,7 +475,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn waiting_times_out() {
         let turns = turns(1);
-        let _held = turns.take(Reader(1), 0).await.unwrap();
-        assert!(turns.take(Reader(2), 0).await.is_err());
+        let _held = turns.take(ReaderAddress(1), 0).await.unwrap();
+        assert!(turns.take(ReaderAddress(2), 0).await.is_err());
     }
 }

@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     /// A simulated client with a delay each way, for which more is queued than it reads.
-    struct Client {
+    struct DelayedClient {
         window: ConfirmWindow,
         now: Instant,
         delay: Duration,
@@ -114,7 +114,7 @@ mod tests {
         pongs: VecDeque<(Instant, u64)>,
     }
 
-    impl Client {
+    impl DelayedClient {
         fn new(delay_ms: u64, written: u64) -> Self {
             let delay = Duration::from_millis(delay_ms);
             let mut window = ConfirmWindow::new(0);
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn what_is_in_flight_is_read_within_about_a_second_at_any_speed() {
-        let mut client = Client::new(20, 200_000);
+        let mut client = DelayedClient::new(20, 200_000);
         for kib_per_s in [64.0, 16.0, 500.0, 32.0] {
             let age = client.read(kib_per_s * 1024.0, 60);
             assert!((0.5..1.5).contains(&age), "{kib_per_s} KiB/s: {age} s");
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_long_and_fast_line_is_fully_used() {
-        let mut client = Client::new(150, 100_000);
+        let mut client = DelayedClient::new(150, 100_000);
         client.read(1e6, 20);
         let before = client.read;
         client.read(1e6, 10);

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use tickgate_wire::model::StreamId;
 use tokio::sync::Notify;
 
-use super::{Hub, standing::Standing, topic::Followed, turns::Reader};
+use super::{Hub, standing::UnpublishedStanding, topic::TopicState, turns::ReaderAddress};
 use crate::tasks::Tasks;
 
 /// Topics removed before other tasks of the thread get a turn.
@@ -15,14 +15,14 @@ const TOPICS_PER_TURN: usize = 32;
 
 /// Withdrawn topics that are still in the table. Each is queued once, so there are no more than followed topics.
 #[derive(Debug, Default)]
-pub(super) struct Withdrawn {
-    waiting: Mutex<Vec<Arc<Followed>>>,
+pub(super) struct WithdrawnTopics {
+    waiting: Mutex<Vec<Arc<TopicState>>>,
     wake: Notify,
 }
 
 impl Hub {
     /// Whether a public topic may be followed, at least until it is known whether it has publications.
-    pub(super) fn has_room_for(&self, topic: &Arc<Followed>, reader: Reader) -> bool {
+    pub(super) fn has_room_for(&self, topic: &Arc<TopicState>, reader: ReaderAddress) -> bool {
         let is_full = self.followed() >= self.topics_max;
         let has_some = !(is_full && self.unpublished.is_empty()) && self.new_names.take(reader, &topic.topic);
         has_some && self.unpublished.begin(topic, reader, is_full)
@@ -34,20 +34,20 @@ impl Hub {
     }
 
     /// A topic turned out to have publications: one without is withdrawn if necessary.
-    pub(super) fn published(&self, topic: &Arc<Followed>) {
+    pub(super) fn published(&self, topic: &Arc<TopicState>) {
         topic.set_published();
         let standing = self.unpublished.remove(topic);
-        if let Standing::Counted(reader) | Standing::OnTrial(reader) = standing {
+        if let UnpublishedStanding::Counted(reader) | UnpublishedStanding::OnTrial(reader) = standing {
             self.new_names.give_back(reader, &topic.topic);
         }
-        let was_on_trial = matches!(standing, Standing::OnTrial(_));
+        let was_on_trial = matches!(standing, UnpublishedStanding::OnTrial(_));
         if was_on_trial && self.followed() > self.topics_max {
             self.withdraw(&self.unpublished.give_way().unwrap_or_else(|| Arc::clone(topic)));
         }
     }
 
     /// A topic was compared with its stream, whose last id is `end`, or which has none.
-    pub(super) fn settle(&self, topic: &Arc<Followed>, end: Option<StreamId>) {
+    pub(super) fn settle(&self, topic: &Arc<TopicState>, end: Option<StreamId>) {
         if topic.is_published() {
             return;
         }
@@ -55,7 +55,7 @@ impl Hub {
         if end.is_some_and(|end| end > StreamId::ZERO && end.seq != StreamId::SEQ_END) {
             return self.published(topic);
         }
-        if matches!(topic.standing(), Standing::OnTrial(_))
+        if matches!(topic.standing(), UnpublishedStanding::OnTrial(_))
             && let Some(gives_way) = self.unpublished.settle(topic, self.followed() > self.topics_max)
         {
             self.withdraw(&gives_way);
@@ -63,7 +63,7 @@ impl Hub {
     }
 
     /// Withdraws the topic: subscribers are notified, and it is unfollowed.
-    fn withdraw(&self, topic: &Arc<Followed>) {
+    fn withdraw(&self, topic: &Arc<TopicState>) {
         self.metrics.topics_withdrawn_total.inc();
         topic.withdraw(&self.shards);
         self.withdrawn.waiting.lock().push(Arc::clone(topic));
@@ -114,19 +114,19 @@ mod tests {
     use super::*;
     use crate::{
         hub::{
-            CaughtUp, Form, Interest, Member, MemorySocket, Outbox, QueueLimits, Shared, SlotId, Socket,
-            linger::tests::hub_with,
+            CatchUpStep, EndpointOutboxes, Form, MemorySocket, Outbox, OutboxSocket, QueueLimits, SlotId, Subscriber,
+            TopicHandle, linger::tests::hub_with,
         },
         metrics::Metrics,
     };
 
-    const FIRST: Reader = Reader(1);
-    const OTHER: Reader = Reader(2);
+    const FIRST: ReaderAddress = ReaderAddress(1);
+    const OTHER: ReaderAddress = ReaderAddress(2);
 
     /// A live subscription.
     struct Live {
-        interest: Interest,
-        member: Member,
+        interest: TopicHandle,
+        member: Subscriber,
         form: Form,
     }
 
@@ -134,22 +134,22 @@ mod tests {
         Topic::public(name).unwrap()
     }
 
-    async fn subscribe(hub: &Arc<Hub>, rule: &Arc<TopicRule>, name: &str, reader: Reader) -> Option<Live> {
+    async fn subscribe(hub: &Arc<Hub>, rule: &Arc<TopicRule>, name: &str, reader: ReaderAddress) -> Option<Live> {
         let interest = hub.interest(&topic(name), rule, reader)?;
         interest.ready(Duration::from_secs(5)).await.ok()?;
         let limits = QueueLimits { messages_max: 10, bytes_max: 1 << 20 };
-        let socket = Socket::Memory(Box::new(Mutex::new(MemorySocket::default())));
-        let outbox = Outbox::new(socket, Shared::new(limits, Metrics::new(), "trading"));
+        let socket = OutboxSocket::Memory(Box::new(Mutex::new(MemorySocket::default())));
+        let outbox = Outbox::new(socket, EndpointOutboxes::new(limits, Metrics::new(), "trading"));
         let form = Form::of_topic(Protocol::default(), name.into());
         let slot = interest.open(&outbox, interest.head(), interest.head());
-        let live = Live { interest, member: Member { outbox, slot, pacer: None }, form };
-        assert_eq!(live.look().await, CaughtUp::Live);
+        let live = Live { interest, member: Subscriber { outbox, slot, pacer: None }, form };
+        assert_eq!(live.look().await, CatchUpStep::Live);
         Some(live)
     }
 
     impl Live {
         /// The result for its connection's task.
-        async fn look(&self) -> CaughtUp {
+        async fn look(&self) -> CatchUpStep {
             self.interest.catch_up(&self.member, &self.form, true, None, FIRST).await.unwrap()
         }
 
@@ -183,7 +183,7 @@ mod tests {
         assert!(subscribe(&hub, &rule, "t:4", FIRST).await.is_none(), "no other address has more topics");
         let other = subscribe(&hub, &rule, "t:5", OTHER).await.expect("the other address loses one");
         assert_eq!(third.is_woken().await, third.member.slot);
-        assert_eq!(third.look().await, CaughtUp::Withdrawn);
+        assert_eq!(third.look().await, CatchUpStep::Withdrawn);
         // A published topic is not counted any more.
         publish(&hub, &rule, "t:1").await;
         let again = subscribe(&hub, &rule, "t:3", FIRST).await.expect("room for one");
@@ -208,7 +208,7 @@ mod tests {
         assert!(subscribe(&hub, &rule, "t:2", OTHER).await.is_none());
         let _well = subscribe(&hub, &rule, "t:well-known", OTHER).await.unwrap();
         first.is_woken().await;
-        assert_eq!(first.look().await, CaughtUp::Withdrawn);
+        assert_eq!(first.look().await, CatchUpStep::Withdrawn);
         drop(first);
         assert!(subscribe(&hub, &rule, "t:famous", OTHER).await.is_none(), "the maximum number is followed");
         assert_eq!(hub.topics(), 2);

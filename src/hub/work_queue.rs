@@ -10,7 +10,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
-use super::{standing::Standing, tickets::Tickets, topic::Followed};
+use super::{standing::UnpublishedStanding, tickets::QueueTickets, topic::TopicState};
 use crate::{fairness::Rounds, metrics::WorkQueueKind};
 
 /// The work queues of a hub.
@@ -32,12 +32,12 @@ impl WorkQueues {
     }
 
     /// Moves a topic whose subscribers changed to its place in each queue that it is in.
-    pub(super) fn reorder(&self, topic: &Followed) {
+    pub(super) fn reorder(&self, topic: &TopicState) {
         self.all().iter().for_each(|queue| queue.reorder(topic));
     }
 
     /// Removes an unfollowed topic from the queues permanently.
-    pub(super) fn close(&self, topic: &Followed) {
+    pub(super) fn close(&self, topic: &TopicState) {
         self.all().iter().for_each(|queue| queue.close(topic));
     }
 }
@@ -63,16 +63,16 @@ pub(super) enum Priority {
 pub(super) struct WorkQueue {
     kind: WorkQueueKind,
     /// Taken before any topic's lock.
-    state: Mutex<State>,
+    state: Mutex<WorkQueueState>,
     /// By priority.
     wake: [Notify; 2],
 }
 
 /// Keys are tickets: in order of insertion.
 #[derive(Debug, Default)]
-struct State {
+struct WorkQueueState {
     /// By priority.
-    waiting: [BTreeMap<u64, Entry>; 2],
+    waiting: [BTreeMap<u64, QueuedTopic>; 2],
     /// Since when the oldest topic of each batch in progress has waited, by its ticket.
     under_way: BTreeMap<u64, Instant>,
     last_ticket: u64,
@@ -82,8 +82,8 @@ struct State {
 }
 
 #[derive(Debug)]
-struct Entry {
-    topic: Arc<Followed>,
+struct QueuedTopic {
+    topic: Arc<TopicState>,
     since: Instant,
     /// The round of an awaited topic, assigned on insertion.
     round: u64,
@@ -108,26 +108,26 @@ impl WorkQueue {
     }
 
     /// Adds a topic. One that is already queued keeps its place within its priority.
-    pub(super) fn push(&self, topic: &Arc<Followed>) {
+    pub(super) fn push(&self, topic: &Arc<TopicState>) {
         let mut state = self.state.lock();
         match topic.tickets.get(self.kind) {
-            Tickets::CLOSED => {}
-            Tickets::NONE => {
+            QueueTickets::CLOSED => {}
+            QueueTickets::NONE => {
                 state.last_ticket += 1;
                 let ticket = state.last_ticket;
-                self.insert(&mut state, ticket, Entry { topic: topic.clone(), since: Instant::now(), round: 0 });
+                self.insert(&mut state, ticket, QueuedTopic { topic: topic.clone(), since: Instant::now(), round: 0 });
             }
             ticket => self.reinsert(&mut state, ticket),
         }
     }
 
-    fn insert(&self, state: &mut State, ticket: u64, mut entry: Entry) {
+    fn insert(&self, state: &mut WorkQueueState, ticket: u64, mut entry: QueuedTopic) {
         entry.topic.tickets.set(self.kind, ticket);
         let priority = if entry.topic.is_awaited() { Priority::Awaited } else { Priority::Routine };
         if priority == Priority::Awaited {
             let owner = match entry.topic.standing() {
-                Standing::Counted(reader) | Standing::OnTrial(reader) => Some(reader.0),
-                Standing::Free => None,
+                UnpublishedStanding::Counted(reader) | UnpublishedStanding::OnTrial(reader) => Some(reader.0),
+                UnpublishedStanding::Free => None,
             };
             entry.round = state.rounds.next(owner);
             state.turns.insert((entry.round, ticket));
@@ -136,29 +136,29 @@ impl WorkQueue {
         self.wake[priority as usize].notify_one();
     }
 
-    fn reinsert(&self, state: &mut State, ticket: u64) {
+    fn reinsert(&self, state: &mut WorkQueueState, ticket: u64) {
         if let Some(entry) = state.remove(ticket) {
             self.insert(state, ticket, entry);
         }
     }
 
-    fn reorder(&self, topic: &Followed) {
+    fn reorder(&self, topic: &TopicState) {
         let mut state = self.state.lock();
         // The two special values never match a ticket.
         self.reinsert(&mut state, topic.tickets.get(self.kind));
     }
 
-    fn close(&self, topic: &Followed) {
+    fn close(&self, topic: &TopicState) {
         let mut state = self.state.lock();
         let entry = state.remove(topic.tickets.get(self.kind));
-        topic.tickets.set(self.kind, Tickets::CLOSED);
+        topic.tickets.set(self.kind, QueueTickets::CLOSED);
         drop(state);
         drop(entry);
     }
 
     /// Takes up to `max` topics of a priority. Waits only while there is none. A taken topic may be added again at
     /// once.
-    pub(super) async fn take(&self, priority: Priority, max: usize) -> Batch<'_> {
+    pub(super) async fn take(&self, priority: Priority, max: usize) -> TopicBatch<'_> {
         loop {
             if let Some(batch) = self.try_take(priority, max) {
                 return batch;
@@ -167,17 +167,17 @@ impl WorkQueue {
         }
     }
 
-    fn try_take(&self, priority: Priority, max: usize) -> Option<Batch<'_>> {
+    fn try_take(&self, priority: Priority, max: usize) -> Option<TopicBatch<'_>> {
         let mut state = self.state.lock();
         let entries: Vec<_> = std::iter::from_fn(|| state.pop(priority)).take(max).collect();
         let (oldest, since) = entries.iter().map(|(ticket, entry)| (*ticket, entry.since)).min()?;
-        entries.iter().for_each(|(_, entry)| entry.topic.tickets.set(self.kind, Tickets::NONE));
+        entries.iter().for_each(|(_, entry)| entry.topic.tickets.set(self.kind, QueueTickets::NONE));
         state.under_way.insert(oldest, since);
         if !state.waiting[priority as usize].is_empty() {
             // Wakes another worker: several topics may have been added before one woke.
             self.wake[priority as usize].notify_one();
         }
-        Some(Batch { queue: self, entries, oldest })
+        Some(TopicBatch { queue: self, entries, oldest })
     }
 
     /// The state of the queue at `now`.
@@ -191,19 +191,19 @@ impl WorkQueue {
     }
 }
 
-impl State {
+impl WorkQueueState {
     fn len(&self) -> usize {
         self.waiting.iter().map(BTreeMap::len).sum()
     }
 
-    fn remove(&mut self, ticket: u64) -> Option<Entry> {
+    fn remove(&mut self, ticket: u64) -> Option<QueuedTopic> {
         let entry = self.waiting.iter_mut().find_map(|waiting| waiting.remove(&ticket))?;
         self.turns.remove(&(entry.round, ticket));
         Some(entry)
     }
 
     /// The next topic of a priority.
-    fn pop(&mut self, priority: Priority) -> Option<(u64, Entry)> {
+    fn pop(&mut self, priority: Priority) -> Option<(u64, QueuedTopic)> {
         if priority == Priority::Routine {
             return self.waiting[priority as usize].pop_first();
         }
@@ -215,24 +215,24 @@ impl State {
 
 /// Topics taken for processing. Never empty.
 #[derive(Debug)]
-pub(super) struct Batch<'a> {
+pub(super) struct TopicBatch<'a> {
     queue: &'a WorkQueue,
-    entries: Vec<(u64, Entry)>,
+    entries: Vec<(u64, QueuedTopic)>,
     /// The lowest ticket.
     oldest: u64,
 }
 
-impl Batch<'_> {
-    pub(super) fn topics(&self) -> impl Iterator<Item = &Arc<Followed>> {
+impl TopicBatch<'_> {
+    pub(super) fn topics(&self) -> impl Iterator<Item = &Arc<TopicState>> {
         self.entries.iter().map(|(_, entry)| &entry.topic)
     }
 
     /// The topics, if the queue need not track how long the work takes.
-    pub(super) fn into_topics(mut self) -> impl Iterator<Item = Arc<Followed>> {
+    pub(super) fn into_topics(mut self) -> impl Iterator<Item = Arc<TopicState>> {
         std::mem::take(&mut self.entries).into_iter().map(|(_, entry)| entry.topic)
     }
 
-    /// Requeues the topics that `failed`, in the order of [`Batch::topics`], at their old places. Not those that were
+    /// Requeues the topics that `failed`, in the order of [`TopicBatch::topics`], at their old places. Not those that were
     /// unfollowed meanwhile.
     pub(super) fn put_back(mut self, failed: &[bool]) {
         let (queue, entries) = (self.queue, std::mem::take(&mut self.entries));
@@ -240,8 +240,8 @@ impl Batch<'_> {
         let failed = entries.into_iter().zip(failed).filter(|(_, failed)| **failed);
         for ((ticket, entry), _) in failed {
             match entry.topic.tickets.get(queue.kind) {
-                Tickets::CLOSED => continue,
-                Tickets::NONE => {}
+                QueueTickets::CLOSED => continue,
+                QueueTickets::NONE => {}
                 // It was added again meanwhile.
                 newer => drop(state.remove(newer)),
             }
@@ -250,7 +250,7 @@ impl Batch<'_> {
     }
 }
 
-impl Drop for Batch<'_> {
+impl Drop for TopicBatch<'_> {
     fn drop(&mut self) {
         self.queue.state.lock().under_way.remove(&self.oldest);
     }

@@ -7,11 +7,11 @@ use tickgate_wire::model::{Class, Pattern, StreamId, Topic, TopicRule};
 use super::*;
 use crate::history::Generations;
 use crate::{
-    hub::{Reader, RingLimits, linger::tests::hub},
+    hub::{ReaderAddress, RingLimits, linger::tests::hub},
     tasks::Tasks,
 };
 
-fn topic(number: usize) -> Arc<Followed> {
+fn topic(number: usize) -> Arc<TopicState> {
     let rule = TopicRule {
         pattern: Pattern::new("*").unwrap(),
         class: Class::Event,
@@ -24,17 +24,17 @@ fn topic(number: usize) -> Arc<Followed> {
     };
     let ring = RingLimits { messages_max: 1, bytes_max: 1 };
     let name = Topic::public(&format!("trades:{number}")).unwrap();
-    Arc::new(Followed::new(name, Arc::new(rule), 1, ring))
+    Arc::new(TopicState::new(name, Arc::new(rule), 1, ring))
 }
 
 /// A topic with a subscriber.
-fn awaited(number: usize) -> Arc<Followed> {
+fn awaited(number: usize) -> Arc<TopicState> {
     let topic = topic(number);
     topic.add_interest();
     topic
 }
 
-fn number(topic: &Followed) -> usize {
+fn number(topic: &TopicState) -> usize {
     topic.topic.as_str().rsplit(':').next().unwrap().parse().unwrap()
 }
 
@@ -98,11 +98,11 @@ fn the_priorities_do_not_wait_for_each_other() {
 fn addresses_take_turns_for_topics_without_publications() {
     let (queue, all): (_, Vec<_>) = (queue(), (0..2_010).map(awaited).collect());
     for (number, topic) in all[..2_000].iter().enumerate() {
-        *topic.standing.lock() = Standing::Counted(Reader(u64::from(number % 2 == 0)));
+        *topic.standing.lock() = UnpublishedStanding::Counted(ReaderAddress(u64::from(number % 2 == 0)));
         queue.push(topic);
     }
     assert_eq!(take(&queue, Priority::Awaited, 4), [0, 1, 2, 3]);
-    *all[2_000].standing.lock() = Standing::OnTrial(Reader(7));
+    *all[2_000].standing.lock() = UnpublishedStanding::OnTrial(ReaderAddress(7));
     all[2_000..2_002].iter().for_each(|topic| queue.push(topic));
     assert_eq!(take(&queue, Priority::Awaited, 4), [2_000, 2_001, 4, 5], "another address's, and published ones");
     queue.close(&all[6]);
@@ -173,7 +173,7 @@ async fn every_worker_gets_work_even_if_several_topics_arrive_before_one_wakes()
     let mut takes = futures_util::future::join_all(takes);
     assert!(futures_util::poll!(&mut takes).is_pending());
     (0..4).map(awaited).for_each(|topic| queue.push(&topic));
-    let mut taken: Vec<_> = takes.await.iter().flat_map(Batch::topics).map(|topic| number(topic)).collect();
+    let mut taken: Vec<_> = takes.await.iter().flat_map(TopicBatch::topics).map(|topic| number(topic)).collect();
     taken.sort_unstable();
     assert_eq!(taken, [0, 1, 2, 3]);
 }
@@ -182,7 +182,8 @@ async fn every_worker_gets_work_even_if_several_topics_arrive_before_one_wakes()
 async fn a_hub_closes_its_queues_to_a_topic_that_it_unfollows() {
     let tasks = Tasks::new();
     let (hub, rule) = hub(&tasks);
-    let topic = hub.interest(&Topic::public("ticker:X").unwrap(), &rule, Reader::default()).unwrap().topic().clone();
+    let topic =
+        hub.interest(&Topic::public("ticker:X").unwrap(), &rule, ReaderAddress::default()).unwrap().topic().clone();
     tokio::time::sleep(Duration::from_secs(12)).await;
     assert_eq!(hub.topics(), 0);
     for queue in hub.queues.all() {
@@ -195,7 +196,7 @@ async fn a_hub_closes_its_queues_to_a_topic_that_it_unfollows() {
 #[test]
 fn the_documented_size_equals_that_of_the_code() {
     // A tree of entries inserted in order is at least half full.
-    let entry = 2 * (size_of::<(u64, Entry)>() + size_of::<(u64, u64)>());
+    let entry = 2 * (size_of::<(u64, QueuedTopic)>() + size_of::<(u64, u64)>());
     let security = include_str!("../../SECURITY.md");
     for kind in WorkQueueKind::ALL {
         let row = format!("| topics that wait in the work queue `{}` |", kind.as_str());
@@ -223,7 +224,7 @@ proptest! {
                     waiting.extend((!closed.contains(&at)).then_some(at));
                 }
                 2 => {
-                    for topic in queue.try_take(priority, at + 1).iter().flat_map(Batch::topics) {
+                    for topic in queue.try_take(priority, at + 1).iter().flat_map(TopicBatch::topics) {
                         prop_assert!(waiting.remove(&number(topic)));
                     }
                 }
@@ -250,7 +251,7 @@ proptest! {
             prop_assert_eq!(depth(&queue), waiting.len());
         }
         let batches = [Priority::Awaited, Priority::Routine].map(|priority| queue.try_take(priority, 99));
-        let mut rest: Vec<_> = batches.iter().flatten().flat_map(Batch::topics).map(|topic| number(topic)).collect();
+        let mut rest: Vec<_> = batches.iter().flatten().flat_map(TopicBatch::topics).map(|topic| number(topic)).collect();
         drop(batches);
         rest.sort_unstable();
         prop_assert_eq!(rest, waiting.into_iter().collect::<Vec<_>>());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tickgate_wire::model::{IssuedAt, SessionId, UserId};
 
-use super::Revoked;
+use super::RevokedToken;
 
 /// A request to count a connection against its user's limit.
 #[derive(Clone, Debug)]
@@ -29,15 +29,15 @@ pub struct Admission {
 impl Admission {
     /// The places of which it takes one.
     #[must_use]
-    pub fn places(&self) -> Places {
-        Places { user: self.user.clone(), apart: self.apart.clone() }
+    pub fn places(&self) -> UserPlaces {
+        UserPlaces { user: self.user.clone(), apart: self.apart.clone() }
     }
 }
 
 /// The slots for which a user's connections compete: all of them, except those at an endpoint with a separate limit,
 /// which has its own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Places {
+pub struct UserPlaces {
     pub user: UserId,
     /// Name of that endpoint's profile.
     pub apart: Option<Arc<str>>,
@@ -45,7 +45,7 @@ pub struct Places {
 
 /// The result of [`Registry::admit`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum AdmissionVerdict {
     /// `connections` includes the new one. The registry itself closes `evicted` (4501).
     Admitted { connections: u32, evicted: Option<SessionId> },
     /// Over the limit (4003); `connections` are open elsewhere.
@@ -54,5 +54,5 @@ pub enum Verdict {
     /// (1013): if its client is still there, it tries again.
     Late,
     /// The user's tokens of this age were revoked (4002), or may have been.
-    Revoked(Revoked),
+    Revoked(RevokedToken),
 }

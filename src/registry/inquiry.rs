@@ -10,17 +10,17 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "snake_case")]
 pub enum Inquiry {
     /// The first `limit` matching connections in the order of their ids, after the id `after`.
-    List { matching: Matching, after: Option<String>, limit: usize },
+    List { matching: ConnectionFilter, after: Option<String>, limit: usize },
     /// Send this payload, a JSON object, to one connection.
     Send { connection_id: String, payload: String },
     /// Close the matching connections (4500).
-    Close { matching: Matching, reason: String },
+    Close { matching: ConnectionFilter, reason: String },
 }
 
 /// A filter of connections, which must match all given fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Matching {
+pub struct ConnectionFilter {
     pub connection_id: Option<String>,
     pub user: Option<String>,
     /// The name of a profile.
@@ -53,13 +53,13 @@ pub struct OpenConnection {
 /// One replica's answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Answer {
+pub enum ReplicaAnswer {
     /// `more`: further connections match.
     Listed {
         connections: Vec<OpenConnection>,
         more: bool,
     },
-    Sent(Sent),
+    Sent(SendResult),
     /// How many are being closed.
     Closed(usize),
 }
@@ -67,7 +67,7 @@ pub enum Answer {
 /// The result of sending to one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Sent {
+pub enum SendResult {
     Taken,
     /// The connection's queue is full.
     Full,
@@ -77,8 +77,8 @@ pub enum Sent {
 
 /// All answers to an inquiry.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answers {
-    pub answers: Vec<Answer>,
+pub struct InquiryAnswers {
+    pub answers: Vec<ReplicaAnswer>,
     /// Whether all replicas that had to answer did so in time.
     pub complete: bool,
 }
@@ -94,10 +94,12 @@ pub struct ConnectionPage {
 
 impl Inquiry {
     /// Whether the answer leaves nothing for other replicas to do.
-    pub(super) fn is_settled_by(&self, answer: &Answer) -> bool {
+    pub(super) fn is_settled_by(&self, answer: &ReplicaAnswer) -> bool {
         match (self, answer) {
-            (Self::Send { .. }, Answer::Sent(sent)) => *sent != Sent::Unknown,
-            (Self::Close { matching, .. }, Answer::Closed(closed)) => matching.connection_id.is_some() && *closed > 0,
+            (Self::Send { .. }, ReplicaAnswer::Sent(sent)) => *sent != SendResult::Unknown,
+            (Self::Close { matching, .. }, ReplicaAnswer::Closed(closed)) => {
+                matching.connection_id.is_some() && *closed > 0
+            }
             _ => false,
         }
     }
@@ -120,10 +122,10 @@ impl Inquiry {
     }
 }
 
-impl Answers {
+impl InquiryAnswers {
     /// The answer of one replica, if no other one had to answer.
     #[must_use]
-    pub fn of(answer: Answer) -> Self {
+    pub fn of(answer: ReplicaAnswer) -> Self {
         Self { answers: vec![answer], complete: true }
     }
 
@@ -132,7 +134,7 @@ impl Answers {
     pub fn page(self, limit: usize) -> ConnectionPage {
         let (mut all, mut end, mut more) = (Vec::new(), None::<String>, false);
         for answer in self.answers {
-            let Answer::Listed { connections, more: goes_on } = answer else { continue };
+            let ReplicaAnswer::Listed { connections, more: goes_on } = answer else { continue };
             if let (true, Some(last)) = (goes_on, connections.last()) {
                 more = true;
                 end = Some(end.map_or_else(|| last.connection_id.clone(), |end| end.min(last.connection_id.clone())));
@@ -151,18 +153,18 @@ impl Answers {
 
     /// The result of sending; `None`: a replica that has not answered may have sent it.
     #[must_use]
-    pub fn sent(&self) -> Option<Sent> {
+    pub fn sent(&self) -> Option<SendResult> {
         let known = self.answers.iter().find_map(|answer| match answer {
-            Answer::Sent(sent) if *sent != Sent::Unknown => Some(*sent),
+            ReplicaAnswer::Sent(sent) if *sent != SendResult::Unknown => Some(*sent),
             _ => None,
         });
-        known.or_else(|| self.complete.then_some(Sent::Unknown))
+        known.or_else(|| self.complete.then_some(SendResult::Unknown))
     }
 
     /// How many connections are being closed.
     #[must_use]
     pub fn closed(&self) -> usize {
-        let closed = |answer: &Answer| if let Answer::Closed(closed) = answer { *closed } else { 0 };
+        let closed = |answer: &ReplicaAnswer| if let ReplicaAnswer::Closed(closed) = answer { *closed } else { 0 };
         self.answers.iter().map(closed).sum()
     }
 }
@@ -186,13 +188,13 @@ mod tests {
     }
 
     /// The answer of a replica with these connections.
-    fn answer(all: &[u64], after: Option<&str>, limit: usize) -> Answer {
+    fn answer(all: &[u64], after: Option<&str>, limit: usize) -> ReplicaAnswer {
         let mut found: Vec<_> = all.iter().map(|id| connection(*id)).collect();
         found.sort_by(|one, other| one.connection_id.cmp(&other.connection_id));
         found.retain(|one| after.is_none_or(|after| *one.connection_id > *after));
         let more = found.len() > limit;
         found.truncate(limit);
-        Answer::Listed { connections: found, more }
+        ReplicaAnswer::Listed { connections: found, more }
     }
 
     #[test]
@@ -202,7 +204,7 @@ mod tests {
             let (mut seen, mut after) = (Vec::new(), None::<String>);
             loop {
                 let answers = replicas.map(|all| answer(all, after.as_deref(), of_a_replica)).to_vec();
-                let page = Answers { answers, complete: true }.page(of_a_page);
+                let page = InquiryAnswers { answers, complete: true }.page(of_a_page);
                 assert!(page.connections.len() <= of_a_page && page.complete);
                 seen.extend(page.connections.into_iter().map(|one| one.connection_id));
                 after = page.cursor;
@@ -217,12 +219,12 @@ mod tests {
 
     #[test]
     fn the_result_of_sending_is_unknown_only_while_an_answer_is_missing() {
-        let sent = |answers: &[Sent], complete| {
-            Answers { answers: answers.iter().copied().map(Answer::Sent).collect(), complete }.sent()
+        let sent = |answers: &[SendResult], complete| {
+            InquiryAnswers { answers: answers.iter().copied().map(ReplicaAnswer::Sent).collect(), complete }.sent()
         };
-        assert_eq!(sent(&[Sent::Unknown, Sent::Taken], true), Some(Sent::Taken));
-        assert_eq!(sent(&[Sent::Full], false), Some(Sent::Full));
-        assert_eq!(sent(&[Sent::Unknown, Sent::Unknown], true), Some(Sent::Unknown));
-        assert_eq!((sent(&[Sent::Unknown], false), sent(&[], false)), (None, None));
+        assert_eq!(sent(&[SendResult::Unknown, SendResult::Taken], true), Some(SendResult::Taken));
+        assert_eq!(sent(&[SendResult::Full], false), Some(SendResult::Full));
+        assert_eq!(sent(&[SendResult::Unknown, SendResult::Unknown], true), Some(SendResult::Unknown));
+        assert_eq!((sent(&[SendResult::Unknown], false), sent(&[], false)), (None, None));
     }
 }

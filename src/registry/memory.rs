@@ -16,12 +16,12 @@ use tickgate_wire::model::{IssuedAt, SessionId, Topic, UserId};
 use tokio::time::Instant;
 
 use super::{
-    Admission, Answers, Carried, ClusterFigures, ConnectionInfo, Control, Inquiry, Local, Presence, Revoked,
-    SessionRecord, Unavailable, Verdict, endings,
-    presence::Audience,
+    Admission, AdmissionVerdict, ClusterFigures, ConnectionInfo, ControlInstruction, Inquiry, InquiryAnswers,
+    LocalReplica, OperationOutcome, RegistryUnavailable, RevokedToken, SessionRecord, TopicPresence, endings,
+    presence::TopicAudience,
     revocations::{Revocation, Revocations},
     revoked,
-    standings::{Standing, Standings},
+    standings::{Standings, UserStanding},
     superseded,
 };
 use crate::clock;
@@ -33,12 +33,12 @@ const LEFT_MAX: usize = 16_384;
 
 /// The registry of a single process. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Memory(Arc<Inner>);
+pub struct Memory(Arc<RegistryShared>);
 
 #[derive(Debug)]
-struct Inner {
-    local: Local,
-    state: Mutex<State>,
+struct RegistryShared {
+    local: LocalReplica,
+    state: Mutex<RegistryState>,
     revocations: Revocations,
     standings: Standings,
     /// Counter that orders operator commands about users.
@@ -46,20 +46,20 @@ struct Inner {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct RegistryState {
     /// Sessions of each user in order of admission.
-    users: HashMap<UserId, Vec<Place>>,
-    connections: HashMap<SessionId, Connection>,
-    records: HashMap<SessionId, Kept>,
+    users: HashMap<UserId, Vec<UserPlace>>,
+    connections: HashMap<SessionId, SessionConnection>,
+    records: HashMap<SessionId, KeptRecord>,
     /// Records of closed sessions in order of expiry; some were resumed since.
     ends: VecDeque<(Instant, SessionId)>,
-    tickets: HashMap<String, Ticket>,
+    tickets: HashMap<String, StoredTicket>,
     ticket_order: VecDeque<String>,
 }
 
 /// A session's place among its user's.
 #[derive(Debug)]
-struct Place {
+struct UserPlace {
     session: SessionId,
     /// The profile, if its sessions compete only with each other.
     apart: Option<Arc<str>>,
@@ -67,7 +67,7 @@ struct Place {
 
 /// The connection of one session.
 #[derive(Debug, Default)]
-struct Connection {
+struct SessionConnection {
     user: Option<UserId>,
     /// When its token was issued.
     issued_at: Option<IssuedAt>,
@@ -79,14 +79,14 @@ struct Connection {
 }
 
 #[derive(Debug)]
-struct Kept {
+struct KeptRecord {
     record: SessionRecord,
     /// `None` while the session is connected.
     ends: Option<Instant>,
 }
 
 #[derive(Debug)]
-struct Ticket {
+struct StoredTicket {
     token: String,
     ends: Instant,
 }
@@ -94,8 +94,8 @@ struct Ticket {
 impl Memory {
     /// An empty one.
     #[must_use]
-    pub fn new(local: Local) -> Self {
-        Self(Arc::new(Inner {
+    pub fn new(local: LocalReplica) -> Self {
+        Self(Arc::new(RegistryShared {
             local,
             state: Mutex::default(),
             revocations: Revocations::default(),
@@ -106,16 +106,16 @@ impl Memory {
 
     // Admission.
 
-    pub(super) async fn admit(&self, admission: &Admission) -> Verdict {
+    pub(super) async fn admit(&self, admission: &Admission) -> AdmissionVerdict {
         if let Some(revoked) = self.0.refuses(&admission.user, admission.issued_at) {
-            return Verdict::Revoked(revoked);
+            return AdmissionVerdict::Revoked(revoked);
         }
         let (verdict, evicted) = self.0.state.lock().admit(admission);
         evicted.into_iter().for_each(|session| (self.0.local.control)(superseded(session)));
         verdict
     }
 
-    pub(super) async fn revoke(&self, user: &UserId, ttl: Duration) -> Carried {
+    pub(super) async fn revoke(&self, user: &UserId, ttl: Duration) -> OperationOutcome {
         let now_ms = clock::unix_ms();
         let open = self.0.state.lock().sessions_of(user);
         let issued = open.iter().filter_map(|(_, issued_at)| issued_at.map(IssuedAt::earliest_ms)).max();
@@ -123,30 +123,30 @@ impl Memory {
         let at_ms = issued.unwrap_or_default().max(now_ms);
         self.0.revocations.add(user, Revocation { at_ms, until_ms: now_ms.saturating_add(ttl_ms) }, now_ms);
         open.into_iter().for_each(|(session, _)| (self.0.local.control)(revoked(session)));
-        Carried::DONE
+        OperationOutcome::DONE
     }
 
     pub(super) async fn is_revoked(
         &self,
         user: &UserId,
         issued_at: Option<IssuedAt>,
-    ) -> Result<Option<Revoked>, Unavailable> {
+    ) -> Result<Option<RevokedToken>, RegistryUnavailable> {
         Ok(self.0.refuses(user, issued_at))
     }
 
-    pub(super) async fn report(&self, user: &UserId, inactive: bool, ttl: Duration) -> Carried {
+    pub(super) async fn report(&self, user: &UserId, inactive: bool, ttl: Duration) -> OperationOutcome {
         let now_ms = clock::unix_ms();
         let until_ms = now_ms.saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
         let sent = self.0.words.fetch_add(1, Ordering::Relaxed) + 1;
-        let counts = self.0.standings.add(user, Standing { inactive, until_ms, sent }, now_ms);
+        let counts = self.0.standings.add(user, UserStanding { inactive, until_ms, sent }, now_ms);
         if counts && inactive {
             let open = self.0.state.lock().sessions_of(user);
             open.into_iter().for_each(|(session, _)| (self.0.local.control)(endings::inactive(session)));
         }
-        Carried::DONE
+        OperationOutcome::DONE
     }
 
-    pub(super) async fn is_inactive(&self, user: &UserId) -> Result<bool, Unavailable> {
+    pub(super) async fn is_inactive(&self, user: &UserId) -> Result<bool, RegistryUnavailable> {
         Ok(self.0.standings.is_inactive(user, clock::unix_ms()) == Some(true))
     }
 
@@ -169,9 +169,13 @@ impl Memory {
         }
     }
 
-    pub(super) async fn put_ticket(&self, ticket: &str, token: &str, ttl: Duration) -> Result<(), Unavailable> {
+    pub(super) async fn put_ticket(&self, ticket: &str, token: &str, ttl: Duration) -> Result<(), RegistryUnavailable> {
         let mut state = self.0.state.lock();
-        if state.tickets.insert(ticket.into(), Ticket { token: token.into(), ends: Instant::now() + ttl }).is_none() {
+        if state
+            .tickets
+            .insert(ticket.into(), StoredTicket { token: token.into(), ends: Instant::now() + ttl })
+            .is_none()
+        {
             state.ticket_order.push_back(ticket.into());
         }
         if state.ticket_order.len() > TICKETS_MAX
@@ -182,7 +186,7 @@ impl Memory {
         Ok(())
     }
 
-    pub(super) async fn take_ticket(&self, ticket: &str) -> Result<Option<String>, Unavailable> {
+    pub(super) async fn take_ticket(&self, ticket: &str) -> Result<Option<String>, RegistryUnavailable> {
         let taken = self.0.state.lock().tickets.remove(ticket);
         Ok(taken.filter(|taken| taken.ends > Instant::now()).map(|taken| taken.token))
     }
@@ -212,7 +216,7 @@ impl Memory {
     pub(super) fn record(&self, session: SessionId, record: SessionRecord) {
         let mut state = self.0.state.lock();
         if state.connections.contains_key(&session) {
-            state.records.insert(session, Kept { record, ends: None });
+            state.records.insert(session, KeptRecord { record, ends: None });
         }
     }
 
@@ -222,25 +226,25 @@ impl Memory {
         }
     }
 
-    pub(super) async fn recall(&self, session: SessionId) -> Result<Option<SessionRecord>, Unavailable> {
+    pub(super) async fn recall(&self, session: SessionId) -> Result<Option<SessionRecord>, RegistryUnavailable> {
         let mut state = self.0.state.lock();
         state.forget_ended(Instant::now());
         Ok(state.records.get(&session).map(|kept| kept.record.clone()))
     }
 
-    pub(super) async fn connections(&self, limit: usize) -> Result<Vec<ConnectionInfo>, Unavailable> {
+    pub(super) async fn connections(&self, limit: usize) -> Result<Vec<ConnectionInfo>, RegistryUnavailable> {
         let state = self.0.state.lock();
         Ok(state.connections.values().filter_map(|connection| connection.info.clone()).take(limit).collect())
     }
 
     // Control and presence.
 
-    pub(super) async fn control(&self, control: Control) -> Carried {
+    pub(super) async fn control(&self, control: ControlInstruction) -> OperationOutcome {
         (self.0.local.control)(control);
-        Carried::DONE
+        OperationOutcome::DONE
     }
 
-    pub(super) async fn inquire(&self, inquiry: &Inquiry) -> Result<Answers, Unavailable> {
+    pub(super) async fn inquire(&self, inquiry: &Inquiry) -> Result<InquiryAnswers, RegistryUnavailable> {
         let follows = |topic: &str| {
             let state = self.0.state.lock();
             let followers =
@@ -248,12 +252,12 @@ impl Memory {
             followers.map(|(session, _)| *session).collect::<HashSet<_>>()
         };
         let followers = inquiry.topic().map(follows);
-        Ok(Answers::of((self.0.local.answer)(inquiry, followers.as_ref())))
+        Ok(InquiryAnswers::of((self.0.local.answer)(inquiry, followers.as_ref())))
     }
 
-    pub(super) async fn presence(&self, topic: &Topic) -> Result<Presence, Unavailable> {
+    pub(super) async fn presence(&self, topic: &Topic) -> Result<TopicPresence, RegistryUnavailable> {
         let state = self.0.state.lock();
-        let mut audience = Audience::default();
+        let mut audience = TopicAudience::default();
         for connection in state.connections.values().filter(|connection| connection.follows.contains(topic)) {
             audience.add(connection.user.as_ref());
         }
@@ -262,12 +266,12 @@ impl Memory {
 
     // Leases are not needed: there is one replica, for as long as the process lives.
 
-    pub(super) async fn cluster(&self) -> Result<ClusterFigures, Unavailable> {
+    pub(super) async fn cluster(&self) -> Result<ClusterFigures, RegistryUnavailable> {
         Ok(ClusterFigures { replicas: vec![(self.0.local.replica.clone(), (self.0.local.figures)())] })
     }
 
     /// There is no other replica, so the first turn never ends.
-    pub(super) async fn hold(&self, _: &str, _: Duration, above: u64) -> Result<Option<u64>, Unavailable> {
+    pub(super) async fn hold(&self, _: &str, _: Duration, above: u64) -> Result<Option<u64>, RegistryUnavailable> {
         Ok(Some(above + 1))
     }
 
@@ -278,27 +282,27 @@ impl Memory {
         names: &[String],
         _: Duration,
         _: bool,
-    ) -> Result<Vec<String>, Unavailable> {
+    ) -> Result<Vec<String>, RegistryUnavailable> {
         Ok(names.to_vec())
     }
 
-    pub(super) async fn leave(&self) -> Result<(), Unavailable> {
+    pub(super) async fn leave(&self) -> Result<(), RegistryUnavailable> {
         Ok(())
     }
 }
 
-impl Inner {
+impl RegistryShared {
     /// Why such a token is refused.
-    fn refuses(&self, user: &UserId, issued_at: Option<IssuedAt>) -> Option<Revoked> {
+    fn refuses(&self, user: &UserId, issued_at: Option<IssuedAt>) -> Option<RevokedToken> {
         let now_ms = clock::unix_ms();
         if self.standings.is_inactive(user, now_ms) == Some(true) {
-            return Some(Revoked::Surely);
+            return Some(RevokedToken::Surely);
         }
         self.revocations.refuses(user, issued_at, now_ms)
     }
 }
 
-impl State {
+impl RegistryState {
     /// The user's sessions, with the times at which their tokens were issued.
     fn sessions_of(&self, user: &UserId) -> Vec<(SessionId, Option<IssuedAt>)> {
         let sessions = self.users.get(user).into_iter().flatten().map(|place| &place.session);
@@ -306,10 +310,10 @@ impl State {
         sessions.map(|session| (*session, issued_at(session))).collect()
     }
 
-    fn admit(&mut self, admission: &Admission) -> (Verdict, Vec<SessionId>) {
+    fn admit(&mut self, admission: &Admission) -> (AdmissionVerdict, Vec<SessionId>) {
         let places = self.users.entry(admission.user.clone()).or_default();
         let max = admission.connections_max as usize;
-        let competes = |place: &Place| place.apart == admission.apart;
+        let competes = |place: &UserPlace| place.apart == admission.apart;
         let others = places.iter().filter(|place| place.session != admission.session && competes(place)).count();
         let over = (others + 1).saturating_sub(max);
         if over > 0 && (max == 0 || !admission.evict_oldest) {
@@ -317,19 +321,19 @@ impl State {
             if places.is_empty() {
                 self.users.remove(&admission.user);
             }
-            return (Verdict::Refused { connections }, Vec::new());
+            return (AdmissionVerdict::Refused { connections }, Vec::new());
         }
         places.retain(|place| place.session != admission.session);
         let oldest = places.iter().filter(|place| competes(place)).take(over);
         let evicted: Vec<SessionId> = oldest.map(|place| place.session).collect();
         places.retain(|place| !evicted.contains(&place.session));
-        places.push(Place { session: admission.session, apart: admission.apart.clone() });
+        places.push(UserPlace { session: admission.session, apart: admission.apart.clone() });
         let connections = u32::try_from(others + 1 - over).unwrap_or(u32::MAX);
         let connection = self.connections.entry(admission.session).or_default();
         connection.pending += 1;
         connection.user = Some(admission.user.clone());
         connection.issued_at = admission.issued_at;
-        (Verdict::Admitted { connections, evicted: evicted.last().copied() }, evicted)
+        (AdmissionVerdict::Admitted { connections, evicted: evicted.last().copied() }, evicted)
     }
 
     fn closed(&mut self, session: SessionId, ends: Instant, now: Instant) {
@@ -380,7 +384,7 @@ mod tests {
     use super::*;
 
     /// A user connects and leaves: a record stays for the resume window.
-    fn come_and_go(state: &mut State, session: SessionId, now: Instant) {
+    fn come_and_go(state: &mut RegistryState, session: SessionId, now: Instant) {
         let admission = Admission {
             user: UserId::new("alice").unwrap(),
             session,
@@ -390,14 +394,14 @@ mod tests {
             issued_at: None,
             replaces: None,
         };
-        assert!(matches!(state.admit(&admission).0, Verdict::Admitted { .. }));
-        state.records.insert(session, Kept { record: SessionRecord::default(), ends: None });
+        assert!(matches!(state.admit(&admission).0, AdmissionVerdict::Admitted { .. }));
+        state.records.insert(session, KeptRecord { record: SessionRecord::default(), ends: None });
         state.closed(session, now + Duration::from_secs(60), now);
     }
 
     #[test]
     fn sessions_leave_so_many_records_and_the_oldest_go() {
-        let (mut state, now) = (State::default(), Instant::now());
+        let (mut state, now) = (RegistryState::default(), Instant::now());
         let sessions: Vec<_> = (0..LEFT_MAX + 2).map(|_| SessionId::random()).collect();
         sessions.iter().for_each(|session| come_and_go(&mut state, *session, now));
         assert_eq!((state.records.len(), state.ends.len()), (LEFT_MAX, LEFT_MAX));

@@ -15,8 +15,8 @@
 //!   or when that replica next renews or records the session. So the session of a replica that was suspended past its
 //!   lease is not counted twice.
 //! - The newest connection of a session keeps it: a request that waited while its replica was suspended ends no connection
-//!   that may be newer ([`Verdict::Late`]).
-//! - A [`Control`] message reaches the replica that owns a session within a second, even if that is this replica. A
+//!   that may be newer ([`AdmissionVerdict::Late`]).
+//! - A [`ControlInstruction`] message reaches the replica that owns a session within a second, even if that is this replica. A
 //!   replica whose link was down receives it when the link is back (within ten minutes). It never affects a connection
 //!   that was opened later.
 //! - Users and sessions are independent of each other and of topics: each may be on a different server.
@@ -47,25 +47,25 @@ const VIEW_CONNECTIONS_MAX: usize = 100_000;
 /// The back end did not respond in time. The effect is unknown.
 #[derive(Clone, Debug, Error)]
 #[error("the registry is unavailable: {0}")]
-pub struct Unavailable(pub Arc<str>);
+pub struct RegistryUnavailable(pub Arc<str>);
 
 /// The result of an operator's command. This replica always closes its own connections.
 #[derive(Clone, Debug)]
-pub struct Carried {
+pub struct OperationOutcome {
     /// All connected replicas received it.
-    pub told: Result<(), Unavailable>,
+    pub told: Result<(), RegistryUnavailable>,
     /// It is stored for replicas that are currently disconnected; a revocation also applies to replicas that start
     /// later.
-    pub stored: Result<(), Unavailable>,
+    pub stored: Result<(), RegistryUnavailable>,
 }
 
-impl Carried {
+impl OperationOutcome {
     /// The result of a complete command.
     pub const DONE: Self = Self { told: Ok(()), stored: Ok(()) };
 
     /// # Errors
     /// The reason why the command is not complete.
-    pub fn done(self) -> Result<(), Unavailable> {
+    pub fn done(self) -> Result<(), RegistryUnavailable> {
         self.told.and(self.stored)
     }
 }
@@ -84,7 +84,7 @@ pub struct SessionRecord {
 /// An instruction from one replica to another, or to all.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
-pub enum Control {
+pub enum ControlInstruction {
     /// Close this session's connection with the code.
     Close { session: String, code: u16, reason: String },
     /// Close all connections of the user with the code.
@@ -129,28 +129,30 @@ mod redis;
 mod revocations;
 mod standings;
 
-pub use admission::{Admission, Places, Verdict};
+pub use admission::{Admission, AdmissionVerdict, UserPlaces};
 use endings::{
     INACTIVE_REASON, REVOKED_REASON, SUPERSEDED, TOO_MANY, TOO_MANY_REASON, USER_INACTIVE, revoked, superseded,
     too_many,
 };
-pub use inquiry::{Answer, Answers, ConnectionPage, Inquiry, Matching, OpenConnection, Sent};
+pub use inquiry::{
+    ConnectionFilter, ConnectionPage, Inquiry, InquiryAnswers, OpenConnection, ReplicaAnswer, SendResult,
+};
 pub use memory::Memory;
-pub use presence::{Presence, USERS_MAX};
+pub use presence::{TopicPresence, USERS_MAX};
 pub use redis::Redis;
-pub use revocations::Revoked;
+pub use revocations::RevokedToken;
 
 /// Called with each control message that reaches this replica. Must not block.
-pub type ControlReceiver = Box<dyn Fn(Control) + Send + Sync>;
+pub type ControlReceiver = Box<dyn Fn(ControlInstruction) + Send + Sync>;
 
 /// Returns this replica's statistics whenever its lease is renewed. Must not block.
 pub type FiguresSource = Box<dyn Fn() -> ReplicaFigures + Send + Sync>;
 
 /// Called with each inquiry and, if it names a topic, with the sessions that subscribe to it here. Must not block.
-pub type InquirySource = Box<dyn Fn(&Inquiry, Option<&HashSet<SessionId>>) -> Answer + Send + Sync>;
+pub type InquirySource = Box<dyn Fn(&Inquiry, Option<&HashSet<SessionId>>) -> ReplicaAnswer + Send + Sync>;
 
 /// The replica that the registry works for: its name, its timeouts, and its callbacks.
-pub struct Local {
+pub struct LocalReplica {
     pub replica: ReplicaId,
     pub session: config::Session,
     pub control: ControlReceiver,
@@ -158,7 +160,7 @@ pub struct Local {
     pub answer: InquirySource,
 }
 
-impl fmt::Debug for Local {
+impl fmt::Debug for LocalReplica {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Local").field("replica", &self.replica).finish_non_exhaustive()
     }
@@ -183,7 +185,7 @@ macro_rules! each {
 impl Registry {
     /// Counts and adds the session to its user's set, or refuses it, in one atomic step. If the back end does not
     /// respond or accepts no writes, this replica's own count decides.
-    pub async fn admit(&self, admission: &Admission) -> Verdict {
+    pub async fn admit(&self, admission: &Admission) -> AdmissionVerdict {
         each!(self, r => r.admit(admission).await)
     }
 
@@ -217,14 +219,14 @@ impl Registry {
     /// unavailable.
     ///
     /// # Errors
-    /// [`Unavailable`] if the back end does not respond.
-    pub async fn recall(&self, session: SessionId) -> Result<Option<SessionRecord>, Unavailable> {
+    /// [`RegistryUnavailable`] if the back end does not respond.
+    pub async fn recall(&self, session: SessionId) -> Result<Option<SessionRecord>, RegistryUnavailable> {
         each!(self, r => r.recall(session).await)
     }
 
     /// Executes a control message here, and sends it to the replica that owns the session, or to all replicas for a
     /// user.
-    pub async fn control(&self, control: Control) -> Carried {
+    pub async fn control(&self, control: ControlInstruction) -> OperationOutcome {
         each!(self, r => r.control(control).await)
     }
 
@@ -232,7 +234,7 @@ impl Registry {
     /// "Now" is this replica's clock, or the time at which the newest token of the user's connections here was issued,
     /// if that is later. Every replica that received it enforces it, even while the back end is unavailable. If it
     /// cannot be sent or stored now, this replica retries for as long as it runs.
-    pub async fn revoke(&self, user: &UserId, ttl: Duration) -> Carried {
+    pub async fn revoke(&self, user: &UserId, ttl: Duration) -> OperationOutcome {
         each!(self, r => r.revoke(user, ttl).await)
     }
 
@@ -240,15 +242,15 @@ impl Registry {
     /// closed on all replicas (4002), for `ttl` or until the user is reported as active, whichever comes first. The
     /// last report applies. For `inactive = false`, `ttl` is the maximum remaining time of a report that this one
     /// revokes. As with [`Registry::revoke`], this replica retries for as long as it runs.
-    pub async fn report(&self, user: &UserId, inactive: bool, ttl: Duration) -> Carried {
+    pub async fn report(&self, user: &UserId, inactive: bool, ttl: Duration) -> OperationOutcome {
         each!(self, r => r.report(user, inactive, ttl).await)
     }
 
     /// Whether the user was reported as inactive.
     ///
     /// # Errors
-    /// [`Unavailable`] if the back end does not respond, and this replica knows no report about the user.
-    pub async fn is_inactive(&self, user: &UserId) -> Result<bool, Unavailable> {
+    /// [`RegistryUnavailable`] if the back end does not respond, and this replica knows no report about the user.
+    pub async fn is_inactive(&self, user: &UserId) -> Result<bool, RegistryUnavailable> {
         each!(self, r => r.is_inactive(user).await)
     }
 
@@ -256,8 +258,12 @@ impl Registry {
     /// refused at the next admission. `None`: neither.
     ///
     /// # Errors
-    /// [`Unavailable`] if the back end does not respond, and this replica knows no revocation.
-    pub async fn is_revoked(&self, user: &UserId, issued_at: Option<IssuedAt>) -> Result<Option<Revoked>, Unavailable> {
+    /// [`RegistryUnavailable`] if the back end does not respond, and this replica knows no revocation.
+    pub async fn is_revoked(
+        &self,
+        user: &UserId,
+        issued_at: Option<IssuedAt>,
+    ) -> Result<Option<RevokedToken>, RegistryUnavailable> {
         each!(self, r => r.is_revoked(user, issued_at).await)
     }
 
@@ -270,32 +276,32 @@ impl Registry {
     /// Stores a single-use ticket for this token (a JWT).
     ///
     /// # Errors
-    /// [`Unavailable`] if the back end does not respond.
-    pub async fn put_ticket(&self, ticket: &str, token: &str, ttl: Duration) -> Result<(), Unavailable> {
+    /// [`RegistryUnavailable`] if the back end does not respond.
+    pub async fn put_ticket(&self, ticket: &str, token: &str, ttl: Duration) -> Result<(), RegistryUnavailable> {
         each!(self, r => r.put_ticket(ticket, token, ttl).await)
     }
 
     /// Takes a ticket's token; a second call with the same ticket returns `None`.
     ///
     /// # Errors
-    /// [`Unavailable`] if the back end does not respond.
-    pub async fn take_ticket(&self, ticket: &str) -> Result<Option<String>, Unavailable> {
+    /// [`RegistryUnavailable`] if the back end does not respond.
+    pub async fn take_ticket(&self, ticket: &str) -> Result<Option<String>, RegistryUnavailable> {
         each!(self, r => r.take_ticket(ticket).await)
     }
 
     /// Statistics of all live replicas.
     ///
     /// # Errors
-    /// [`Unavailable`] if the back end does not respond.
-    pub async fn cluster(&self) -> Result<ClusterFigures, Unavailable> {
+    /// [`RegistryUnavailable`] if the back end does not respond.
+    pub async fn cluster(&self) -> Result<ClusterFigures, RegistryUnavailable> {
         each!(self, r => r.cluster().await)
     }
 
     /// Live connections of all replicas, at most `limit`.
     ///
     /// # Errors
-    /// [`Unavailable`] if the back end does not respond.
-    pub async fn connections(&self, limit: usize) -> Result<Vec<ConnectionInfo>, Unavailable> {
+    /// [`RegistryUnavailable`] if the back end does not respond.
+    pub async fn connections(&self, limit: usize) -> Result<Vec<ConnectionInfo>, RegistryUnavailable> {
         each!(self, r => r.connections(limit).await)
     }
 
@@ -303,17 +309,17 @@ impl Registry {
     /// single connection is handled locally if this replica has it.
     ///
     /// # Errors
-    /// [`Unavailable`] if the other replicas cannot be reached. An inquiry that closes connections has then closed
+    /// [`RegistryUnavailable`] if the other replicas cannot be reached. An inquiry that closes connections has then closed
     /// those of this replica.
-    pub async fn inquire(&self, inquiry: &Inquiry) -> Result<Answers, Unavailable> {
+    pub async fn inquire(&self, inquiry: &Inquiry) -> Result<InquiryAnswers, RegistryUnavailable> {
         each!(self, r => r.inquire(inquiry).await)
     }
 
     /// The subscribers of a topic; up to a second old.
     ///
     /// # Errors
-    /// [`Unavailable`] if the back end or one of the replicas does not respond.
-    pub async fn presence(&self, topic: &Topic) -> Result<Presence, Unavailable> {
+    /// [`RegistryUnavailable`] if the back end or one of the replicas does not respond.
+    pub async fn presence(&self, topic: &Topic) -> Result<TopicPresence, RegistryUnavailable> {
         each!(self, r => r.presence(topic).await)
     }
 
@@ -325,8 +331,8 @@ impl Registry {
     /// Number of connections per user on all replicas, for at most `limit` users.
     ///
     /// # Errors
-    /// [`Unavailable`] if the back end does not respond.
-    pub async fn users(&self, limit: usize) -> Result<HashMap<String, u32>, Unavailable> {
+    /// [`RegistryUnavailable`] if the back end does not respond.
+    pub async fn users(&self, limit: usize) -> Result<HashMap<String, u32>, RegistryUnavailable> {
         let mut counts: HashMap<String, u32> = HashMap::new();
         for user in self.connections(VIEW_CONNECTIONS_MAX).await?.into_iter().filter_map(|info| info.user) {
             if let Some(count) = counts.get_mut(&user) {
@@ -342,8 +348,8 @@ impl Registry {
     /// is greater than `above` and than the numbers of all earlier holders.
     ///
     /// # Errors
-    /// [`Unavailable`] if the back end does not respond; the caller must then stop the work that requires the lease.
-    pub async fn hold(&self, name: &str, ttl: Duration, above: u64) -> Result<Option<u64>, Unavailable> {
+    /// [`RegistryUnavailable`] if the back end does not respond; the caller must then stop the work that requires the lease.
+    pub async fn hold(&self, name: &str, ttl: Duration, above: u64) -> Result<Option<u64>, RegistryUnavailable> {
         each!(self, r => r.hold(name, ttl, above).await)
     }
 
@@ -351,14 +357,14 @@ impl Registry {
     /// replica requests.
     ///
     /// # Errors
-    /// [`Unavailable`] if the back end does not respond.
+    /// [`RegistryUnavailable`] if the back end does not respond.
     pub async fn want(
         &self,
         feed: &str,
         names: &[String],
         ttl: Duration,
         read: bool,
-    ) -> Result<Vec<String>, Unavailable> {
+    ) -> Result<Vec<String>, RegistryUnavailable> {
         each!(self, r => r.want(feed, names, ttl, read).await)
     }
 
@@ -366,8 +372,8 @@ impl Registry {
     /// swept. The last call: nothing is renewed afterwards.
     ///
     /// # Errors
-    /// [`Unavailable`] if the back end does not respond; the leases then expire.
-    pub async fn leave(&self) -> Result<(), Unavailable> {
+    /// [`RegistryUnavailable`] if the back end does not respond; the leases then expire.
+    pub async fn leave(&self) -> Result<(), RegistryUnavailable> {
         each!(self, r => r.leave().await)
     }
 }

@@ -14,7 +14,7 @@ pub const USERS_MAX: usize = 1_024;
 
 /// The subscribers of a topic on all replicas.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Presence {
+pub struct TopicPresence {
     pub connections: u64,
     /// Distinct users, at most [`USERS_MAX`].
     pub users: u64,
@@ -25,10 +25,10 @@ pub struct Presence {
 /// Equal on every replica, and collision-resistant.
 type Digest = [u8; 16];
 
-/// The subscribers of a topic on one replica, or on several after [`Audience::merge`].
+/// The subscribers of a topic on one replica, or on several after [`TopicAudience::merge`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Encoded", into = "Encoded")]
-pub(super) struct Audience {
+pub(super) struct TopicAudience {
     connections: u64,
     /// At most [`USERS_MAX`]; empty when there are more.
     users: BTreeSet<Digest>,
@@ -45,7 +45,7 @@ struct Encoded {
     more: bool,
 }
 
-impl Audience {
+impl TopicAudience {
     /// Counts one connection.
     pub(super) fn add(&mut self, user: Option<&UserId>) {
         self.connections += 1;
@@ -76,9 +76,9 @@ impl Audience {
         self.users.clear();
     }
 
-    pub(super) fn presence(&self) -> Presence {
+    pub(super) fn presence(&self) -> TopicPresence {
         let users = if self.more { USERS_MAX } else { self.users.len() };
-        Presence { connections: self.connections, users: users as u64, more: self.more }
+        TopicPresence { connections: self.connections, users: users as u64, more: self.more }
     }
 }
 
@@ -89,14 +89,14 @@ fn digest(user: &UserId) -> Digest {
     digest
 }
 
-impl From<Audience> for Encoded {
-    fn from(audience: Audience) -> Self {
+impl From<TopicAudience> for Encoded {
+    fn from(audience: TopicAudience) -> Self {
         let users: Vec<u8> = audience.users.into_iter().flatten().collect();
         Self { connections: audience.connections, users: STANDARD_NO_PAD.encode(users), more: audience.more }
     }
 }
 
-impl TryFrom<Encoded> for Audience {
+impl TryFrom<Encoded> for TopicAudience {
     type Error = &'static str;
 
     fn try_from(encoded: Encoded) -> Result<Self, Self::Error> {
@@ -113,42 +113,42 @@ impl TryFrom<Encoded> for Audience {
 mod tests {
     use super::*;
 
-    fn audience(users: std::ops::Range<usize>) -> Audience {
-        let mut audience = Audience::default();
+    fn audience(users: std::ops::Range<usize>) -> TopicAudience {
+        let mut audience = TopicAudience::default();
         for index in users {
             audience.add(Some(&UserId::new(&format!("user-{index}")).unwrap()));
         }
         audience
     }
 
-    fn merged(parts: impl IntoIterator<Item = Audience>) -> Presence {
-        let mut all = Audience::default();
+    fn merged(parts: impl IntoIterator<Item = TopicAudience>) -> TopicPresence {
+        let mut all = TopicAudience::default();
         parts.into_iter().for_each(|part| all.merge(&part));
         all.presence()
     }
 
     #[test]
     fn a_user_on_two_replicas_counts_once_and_each_connection_counts() {
-        let mut anonymous = Audience::default();
+        let mut anonymous = TopicAudience::default();
         anonymous.add(None);
         let seen = merged([audience(0..100), audience(50..150), anonymous]);
-        assert_eq!(seen, Presence { connections: 201, users: 150, more: false });
+        assert_eq!(seen, TopicPresence { connections: 201, users: 150, more: false });
     }
 
     #[test]
     fn users_are_counted_exactly_up_to_the_bound() {
-        let full = Presence { connections: 1_024, users: 1_024, more: false };
+        let full = TopicPresence { connections: 1_024, users: 1_024, more: false };
         assert_eq!(audience(0..1_024).presence(), full);
         assert_eq!(merged([audience(0..1_000), audience(1_000..1_024)]), full);
-        assert_eq!(merged([audience(0..1_024), audience(0..1_024)]), Presence { connections: 2_048, ..full });
+        assert_eq!(merged([audience(0..1_024), audience(0..1_024)]), TopicPresence { connections: 2_048, ..full });
         for parts in [[audience(0..1_025), audience(0..0)], [audience(0..600), audience(500..1_025)]] {
             let connections = parts.iter().map(|part| part.connections).sum();
-            assert_eq!(merged(parts), Presence { connections, users: 1_024, more: true });
+            assert_eq!(merged(parts), TopicPresence { connections, users: 1_024, more: true });
         }
         // It does not become exact again.
         assert_eq!(
             merged([audience(0..2_000), audience(0..5)]),
-            Presence { connections: 2_005, users: 1_024, more: true }
+            TopicPresence { connections: 2_005, users: 1_024, more: true }
         );
     }
 
@@ -157,12 +157,12 @@ mod tests {
         for audience in [audience(0..0), audience(0..3), audience(0..1_024), audience(0..5_000)] {
             let json = serde_json::to_string(&audience).unwrap();
             assert!(json.len() < 22_000, "{}", json.len());
-            assert_eq!(serde_json::from_str::<Audience>(&json).unwrap(), audience);
+            assert_eq!(serde_json::from_str::<TopicAudience>(&json).unwrap(), audience);
         }
         let users = STANDARD_NO_PAD.encode([7; 16 * (USERS_MAX + 1)]);
         for users in [&*users, "AAAA", "not base64"] {
             let json = format!(r#"{{"connections":1,"users":"{users}"}}"#);
-            assert!(serde_json::from_str::<Audience>(&json).is_err());
+            assert!(serde_json::from_str::<TopicAudience>(&json).is_err());
         }
     }
 }

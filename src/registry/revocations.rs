@@ -22,14 +22,14 @@ pub(super) struct Revocation {
 
 /// Why a token is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Revoked {
+pub enum RevokedToken {
     /// It was issued before.
     Surely,
     /// It was issued in the same second as the revocation, without a fraction: one issued a second later is accepted.
     Perhaps,
 }
 
-impl Revoked {
+impl RevokedToken {
     /// Whether a token is refused if its user's tokens were revoked at this time. A token without `iat` counts as
     /// older.
     pub(super) fn judge(issued_at: Option<IssuedAt>, at_ms: u64) -> Option<Self> {
@@ -60,9 +60,9 @@ impl Revocations {
     }
 
     /// Whether a token of the user is refused.
-    pub(super) fn refuses(&self, user: &UserId, issued_at: Option<IssuedAt>, now_ms: u64) -> Option<Revoked> {
+    pub(super) fn refuses(&self, user: &UserId, issued_at: Option<IssuedAt>, now_ms: u64) -> Option<RevokedToken> {
         let known = self.0.lock().get(user).copied().filter(|known| known.until_ms > now_ms)?;
-        Revoked::judge(issued_at, known.at_ms)
+        RevokedToken::judge(issued_at, known.at_ms)
     }
 
     /// Revocations that have not expired.
@@ -99,15 +99,15 @@ mod tests {
     fn a_fraction_of_a_second_proves_that_a_token_is_later() {
         let (second, exact) = (|s| Some(IssuedAt::in_second(s)), |ms| Some(IssuedAt::at_ms(ms)));
         for (issued_at, expected) in [
-            (None, Some(Revoked::Surely)),
-            (second(11), Some(Revoked::Surely)),
-            (second(12), Some(Revoked::Perhaps)),
+            (None, Some(RevokedToken::Surely)),
+            (second(11), Some(RevokedToken::Surely)),
+            (second(12), Some(RevokedToken::Perhaps)),
             (second(13), None),
-            (exact(12_400), Some(Revoked::Surely)),
-            (exact(12_500), Some(Revoked::Surely)),
+            (exact(12_400), Some(RevokedToken::Surely)),
+            (exact(12_500), Some(RevokedToken::Surely)),
             (exact(12_501), None),
         ] {
-            assert_eq!(Revoked::judge(issued_at, 12_500), expected, "{issued_at:?}");
+            assert_eq!(RevokedToken::judge(issued_at, 12_500), expected, "{issued_at:?}");
         }
     }
 
@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(revocations.add(&alice, says(20, 50), 20), says(20, 100), "a later time with the same end");
         assert_eq!(revocations.add(&alice, says(15, 40), 20), says(20, 100));
         let refused = |now_ms| revocations.refuses(&alice, Some(IssuedAt::at_ms(20)), now_ms);
-        assert_eq!((refused(99), refused(100)), (Some(Revoked::Surely), None));
+        assert_eq!((refused(99), refused(100)), (Some(RevokedToken::Surely), None));
         assert_eq!(revocations.refuses(&user("bob"), None, 20), None);
         assert_eq!(revocations.add(&alice, says(5, 200), 150), says(5, 200), "the former one has expired");
         assert_eq!(revocations.all(199), [(alice, says(5, 200))]);
@@ -135,6 +135,6 @@ mod tests {
         }
         assert_eq!(revocations.all(1).len(), KEPT_MAX);
         assert_eq!(revocations.refuses(&user("u0"), None, 1), None);
-        assert_eq!(revocations.refuses(&user("u1"), None, 1), Some(Revoked::Surely));
+        assert_eq!(revocations.refuses(&user("u1"), None, 1), Some(RevokedToken::Surely));
     }
 }

@@ -13,7 +13,7 @@ use super::revocations::make_room;
 
 /// The platform's report about a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Standing {
+pub(super) struct UserStanding {
     /// Whether all tokens of the user are refused.
     pub(super) inactive: bool,
     /// When the report expires, in milliseconds since 1970, by the clock of the replica that was asked. A report that a
@@ -25,11 +25,11 @@ pub(super) struct Standing {
 
 /// All reports.
 #[derive(Debug, Default)]
-pub(super) struct Standings(Mutex<HashMap<UserId, Standing>>);
+pub(super) struct Standings(Mutex<HashMap<UserId, UserStanding>>);
 
 impl Standings {
     /// Adds a report, unless a later one is known. Returns whether it counts.
-    pub(super) fn add(&self, user: &UserId, heard: Standing, now_ms: u64) -> bool {
+    pub(super) fn add(&self, user: &UserId, heard: UserStanding, now_ms: u64) -> bool {
         let mut users = self.0.lock();
         let known = users.get(user).copied().filter(|known| known.until_ms > now_ms);
         if known.is_some_and(|known| known.sent >= heard.sent) {
@@ -40,7 +40,7 @@ impl Standings {
             Some(known) if !heard.inactive => known.until_ms.max(heard.until_ms),
             _ => heard.until_ms,
         };
-        users.insert(user.clone(), Standing { until_ms, ..heard });
+        users.insert(user.clone(), UserStanding { until_ms, ..heard });
         true
     }
 
@@ -51,7 +51,7 @@ impl Standings {
     }
 
     /// Reports that have not expired.
-    pub(super) fn all(&self, now_ms: u64) -> Vec<(UserId, Standing)> {
+    pub(super) fn all(&self, now_ms: u64) -> Vec<(UserId, UserStanding)> {
         let users = self.0.lock();
         let running = users.iter().filter(|(_, standing)| standing.until_ms > now_ms);
         running.map(|(user, standing)| (user.clone(), *standing)).collect()
@@ -65,7 +65,7 @@ mod tests {
     #[test]
     fn the_last_report_counts_in_any_order_of_arrival() {
         let (standings, alice) = (Standings::default(), UserId::new("alice").unwrap());
-        let says = |inactive, until_ms, sent| Standing { inactive, until_ms, sent };
+        let says = |inactive, until_ms, sent| UserStanding { inactive, until_ms, sent };
         assert_eq!(standings.is_inactive(&alice, 1), None);
         assert!(standings.add(&alice, says(true, 100, 10), 1));
         assert_eq!((standings.is_inactive(&alice, 99), standings.is_inactive(&alice, 100)), (Some(true), None));

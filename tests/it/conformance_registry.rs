@@ -8,8 +8,8 @@ use tickgate::{
     metrics::Metrics,
     redis_link::{RedisLink, Topology},
     registry::{
-        self, Admission, ConnectionInfo, Control, Local, Presence, Registry, ReplicaFigures, Revoked, SessionRecord,
-        Verdict,
+        self, Admission, AdmissionVerdict, ConnectionInfo, ControlInstruction, LocalReplica, Registry, ReplicaFigures,
+        RevokedToken, SessionRecord, TopicPresence,
     },
     tasks::Tasks,
 };
@@ -27,7 +27,7 @@ use crate::support::{
 struct RegistryReplica {
     registry: Registry,
     replica: ReplicaId,
-    controls: mpsc::Receiver<Control>,
+    controls: mpsc::Receiver<ControlInstruction>,
     tasks: Tasks,
 }
 
@@ -44,14 +44,14 @@ fn session_times() -> config::Session {
 }
 
 impl RegistryReplica {
-    fn new(build: impl FnOnce(Local, &Tasks) -> Registry) -> Self {
+    fn new(build: impl FnOnce(LocalReplica, &Tasks) -> Registry) -> Self {
         Self::with_times(session_times(), build)
     }
 
-    fn with_times(session: config::Session, build: impl FnOnce(Local, &Tasks) -> Registry) -> Self {
+    fn with_times(session: config::Session, build: impl FnOnce(LocalReplica, &Tasks) -> Registry) -> Self {
         let (told, controls) = mpsc::channel(1_024);
         let (replica, tasks) = (ReplicaId::random(), Tasks::new());
-        let local = Local {
+        let local = LocalReplica {
             replica: replica.clone(),
             session,
             control: Box::new(move |control| {
@@ -64,7 +64,7 @@ impl RegistryReplica {
                 started_ms: 1,
                 draining: false,
             }),
-            answer: Box::new(|_, _| registry::Answer::Closed(0)),
+            answer: Box::new(|_, _| registry::ReplicaAnswer::Closed(0)),
         };
         Self { registry: build(local, &tasks), replica, controls, tasks }
     }
@@ -129,7 +129,7 @@ impl RegistryReplica {
         self
     }
 
-    async fn admit(&self, user: &str, session: SessionId, max: u32, evict_oldest: bool) -> Verdict {
+    async fn admit(&self, user: &str, session: SessionId, max: u32, evict_oldest: bool) -> AdmissionVerdict {
         self.admit_at(None, user, session, max, evict_oldest).await
     }
 
@@ -141,7 +141,7 @@ impl RegistryReplica {
         session: SessionId,
         max: u32,
         evict_oldest: bool,
-    ) -> Verdict {
+    ) -> AdmissionVerdict {
         let user = UserId::new(user).unwrap();
         let admission = Admission {
             user,
@@ -156,9 +156,9 @@ impl RegistryReplica {
     }
 
     /// Admits and opens a session, like a connection.
-    async fn connect(&self, user: &str, session: SessionId, max: u32) -> Verdict {
+    async fn connect(&self, user: &str, session: SessionId, max: u32) -> AdmissionVerdict {
         let verdict = self.admit(user, session, max, false).await;
-        if matches!(verdict, Verdict::Admitted { .. }) {
+        if matches!(verdict, AdmissionVerdict::Admitted { .. }) {
             self.opened(Some(user), session);
         }
         verdict
@@ -174,13 +174,15 @@ impl RegistryReplica {
         });
     }
 
-    async fn told(&mut self) -> Control {
+    async fn told(&mut self) -> ControlInstruction {
         timeout(PATIENCE, self.controls.recv()).await.expect("a control message").expect("the registry to live")
     }
 
     async fn told_to_close(&mut self, session: SessionId, code: u16) {
         match self.told().await {
-            Control::Close { session: told, code: with, .. } => assert_eq!((told, with), (session.to_string(), code)),
+            ControlInstruction::Close { session: told, code: with, .. } => {
+                assert_eq!((told, with), (session.to_string(), code));
+            }
             other => panic!("told {other:?}"),
         }
     }
@@ -216,8 +218,8 @@ async fn leases(server: &RedisServer, key: &str) -> u32 {
     redis::cmd("ZCARD").arg(key).query_async(&mut commands).await.unwrap_or_default()
 }
 
-fn admitted(connections: u32) -> Verdict {
-    Verdict::Admitted { connections, evicted: None }
+fn admitted(connections: u32) -> AdmissionVerdict {
+    AdmissionVerdict::Admitted { connections, evicted: None }
 }
 
 /// Runs the same test over memory, over one Redis server, and over two.
@@ -265,7 +267,7 @@ over_all! {
 async fn counts_apart(mut seat: RegistryReplica) {
     let [first, second, third, shared, elsewhere] = [(); 5].map(|()| SessionId::random());
     let connect = async |apart, session, max| seat.admit_at(apart, "alice", session, max, false).await;
-    let (own, refused) = (Some("tabs"), |connections| Verdict::Refused { connections });
+    let (own, refused) = (Some("tabs"), |connections| AdmissionVerdict::Refused { connections });
     assert_eq!(connect(None, shared, 1).await, admitted(1));
     assert_eq!(connect(own, first, 2).await, admitted(1), "whatever the user has elsewhere");
     assert_eq!(connect(own, second, 2).await, admitted(2));
@@ -274,7 +276,7 @@ async fn counts_apart(mut seat: RegistryReplica) {
     assert_eq!(connect(Some("more"), elsewhere, 1).await, admitted(1), "each endpoint for itself");
     assert_eq!(connect(own, first, 2).await, admitted(2), "its own previous connection");
     let evicting = seat.admit_at(own, "alice", third, 2, true).await;
-    let Verdict::Admitted { connections: 2, evicted: Some(oldest) } = evicting else { panic!("{evicting:?}") };
+    let AdmissionVerdict::Admitted { connections: 2, evicted: Some(oldest) } = evicting else { panic!("{evicting:?}") };
     assert!([first, second].contains(&oldest), "only of the endpoint's own");
     seat.told_to_close(oldest, 4501).await;
     // Once for each connection that was admitted.
@@ -289,7 +291,7 @@ async fn counts_apart(mut seat: RegistryReplica) {
     seat.registry.revoke(&UserId::new("alice").unwrap(), Duration::from_secs(60)).await.done().unwrap();
     let mut closed = HashSet::new();
     while closed.len() < 4 {
-        let Control::Close { session, code: 4002, .. } = seat.told().await else { continue };
+        let ControlInstruction::Close { session, code: 4002, .. } = seat.told().await else { continue };
         closed.insert(session);
     }
     let left = if oldest == first { second } else { first };
@@ -300,9 +302,9 @@ async fn limits(seat: RegistryReplica) {
     let sessions: Vec<SessionId> = (0..3).map(|_| SessionId::random()).collect();
     assert_eq!(seat.connect("alice", sessions[0], 2).await, admitted(1));
     assert_eq!(seat.connect("alice", sessions[1], 2).await, admitted(2));
-    assert_eq!(seat.connect("alice", sessions[2], 2).await, Verdict::Refused { connections: 2 });
+    assert_eq!(seat.connect("alice", sessions[2], 2).await, AdmissionVerdict::Refused { connections: 2 });
     assert_eq!(seat.connect("bob", SessionId::random(), 2).await, admitted(1), "another user has slots of its own");
-    assert_eq!(seat.connect("carol", SessionId::random(), 0).await, Verdict::Refused { connections: 0 });
+    assert_eq!(seat.connect("carol", SessionId::random(), 0).await, AdmissionVerdict::Refused { connections: 0 });
     seat.registry.closed(sessions[0]);
     eventually("the closed connection's slot", async || {
         (seat.connect("alice", sessions[2], 2).await == admitted(2)).then_some(())
@@ -317,7 +319,7 @@ async fn evicts(mut seat: RegistryReplica) {
     tokio::time::sleep(Duration::from_millis(2)).await;
     seat.connect("alice", second, 2).await;
     let verdict = seat.admit("alice", third, 2, true).await;
-    assert_eq!(verdict, Verdict::Admitted { connections: 2, evicted: Some(first) });
+    assert_eq!(verdict, AdmissionVerdict::Admitted { connections: 2, evicted: Some(first) });
     seat.told_to_close(first, 4501).await;
 }
 
@@ -325,7 +327,7 @@ async fn ghosts(mut seat: RegistryReplica) {
     let session = SessionId::random();
     assert_eq!(seat.connect("alice", session, 1).await, admitted(1));
     assert_eq!(seat.connect("alice", session, 1).await, admitted(1), "its own ghost does not count");
-    assert_eq!(seat.connect("alice", SessionId::random(), 1).await, Verdict::Refused { connections: 1 });
+    assert_eq!(seat.connect("alice", SessionId::random(), 1).await, AdmissionVerdict::Refused { connections: 1 });
     assert!(seat.controls.try_recv().is_err(), "a replica tells two connections of one session apart by itself");
 }
 
@@ -338,7 +340,7 @@ async fn overlaps(seat: RegistryReplica) {
     seat.opened(Some("alice"), session);
     seat.registry.record(session, record(1));
     eventually("everything to be written", async || seat.registry.recall(session).await.unwrap()).await;
-    assert_eq!(seat.connect("alice", SessionId::random(), 1).await, Verdict::Refused { connections: 1 });
+    assert_eq!(seat.connect("alice", SessionId::random(), 1).await, AdmissionVerdict::Refused { connections: 1 });
     // Admitted and opened again, replacing the previous connection, and then closed: nothing is left.
     assert_eq!(seat.connect("alice", session, 1).await, admitted(1));
     seat.registry.closed(session);
@@ -352,7 +354,7 @@ async fn overlaps(seat: RegistryReplica) {
 
 async fn presence(seat: RegistryReplica) {
     let topic = Topic::public("run:7").unwrap();
-    assert_eq!(seat.registry.presence(&topic).await.unwrap(), Presence::default());
+    assert_eq!(seat.registry.presence(&topic).await.unwrap(), TopicPresence::default());
     let sessions: Vec<SessionId> = (0..3).map(|_| SessionId::random()).collect();
     for (session, user) in sessions.iter().zip([Some("alice"), Some("alice"), None]) {
         if let Some(user) = user {
@@ -368,7 +370,7 @@ async fn presence(seat: RegistryReplica) {
     let seen = async |connections, users| {
         eventually(&format!("{connections} connections of {users} users"), async || {
             let seen = seat.registry.presence(&topic).await.unwrap();
-            (seen == Presence { connections, users, more: false }).then_some(())
+            (seen == TopicPresence { connections, users, more: false }).then_some(())
         })
         .await;
     };
@@ -390,18 +392,18 @@ async fn presence_of_many(seat: RegistryReplica) {
             seat.registry.follows(session, vec![topic.clone()]);
         }
     };
-    let seen = async |expected: Presence| {
+    let seen = async |expected: TopicPresence| {
         eventually(&format!("{expected:?}"), async || {
             (seat.registry.presence(&topic).await.unwrap() == expected).then_some(())
         })
         .await;
     };
     follow(0..1_024).await;
-    seen(Presence { connections: 1_024, users: 1_024, more: false }).await;
+    seen(TopicPresence { connections: 1_024, users: 1_024, more: false }).await;
     follow(1_000..1_024).await;
-    seen(Presence { connections: 1_048, users: 1_024, more: false }).await;
+    seen(TopicPresence { connections: 1_048, users: 1_024, more: false }).await;
     follow(1_024..1_030).await;
-    seen(Presence { connections: 1_054, users: 1_024, more: true }).await;
+    seen(TopicPresence { connections: 1_054, users: 1_024, more: true }).await;
 }
 
 async fn records(seat: RegistryReplica) {
@@ -458,10 +460,10 @@ async fn revokes_twice(seat: RegistryReplica) {
     let bob = UserId::new("bob").unwrap();
     seat.registry.revoke(&bob, brief).await.done().unwrap();
     eventually("the brief one to be over", async || {
-        (verdict(&bob).await != Verdict::Revoked(Revoked::Surely)).then_some(())
+        (verdict(&bob).await != AdmissionVerdict::Revoked(RevokedToken::Surely)).then_some(())
     })
     .await;
-    assert_eq!(verdict(&alice).await, Verdict::Revoked(Revoked::Surely));
+    assert_eq!(verdict(&alice).await, AdmissionVerdict::Revoked(RevokedToken::Surely));
 }
 
 async fn goes_inactive(mut seat: RegistryReplica) {
@@ -472,9 +474,9 @@ async fn goes_inactive(mut seat: RegistryReplica) {
     seat.told_to_close(session, 4002).await;
     seat.registry.closed(session);
     let far = Some(IssuedAt::in_second(u32::MAX.into()));
-    let refused = Verdict::Revoked(Revoked::Surely);
+    let refused = AdmissionVerdict::Revoked(RevokedToken::Surely);
     assert_eq!(seat.connect("alice", SessionId::random(), 5).await, refused, "its token is of the far future");
-    assert_eq!(seat.registry.is_revoked(&alice, far).await.unwrap(), Some(Revoked::Surely));
+    assert_eq!(seat.registry.is_revoked(&alice, far).await.unwrap(), Some(RevokedToken::Surely));
     assert!(seat.registry.is_inactive(&alice).await.unwrap());
     assert_eq!(seat.connect("bob", SessionId::random(), 5).await, admitted(1));
     seat.registry.report(&alice, false, long).await.done().unwrap();
@@ -482,11 +484,11 @@ async fn goes_inactive(mut seat: RegistryReplica) {
     assert!(!seat.registry.is_inactive(&alice).await.unwrap());
     // The place of the closed connection may not be free yet.
     let verdict = seat.connect("alice", SessionId::random(), 5).await;
-    assert!(matches!(verdict, Verdict::Admitted { .. }), "{verdict:?}");
+    assert!(matches!(verdict, AdmissionVerdict::Admitted { .. }), "{verdict:?}");
     seat.registry.report(&alice, true, Duration::from_millis(30)).await.done().unwrap();
     eventually("the report to end", async || {
         let verdict = seat.connect("alice", SessionId::random(), 50).await;
-        matches!(verdict, Verdict::Admitted { .. }).then_some(())
+        matches!(verdict, AdmissionVerdict::Admitted { .. }).then_some(())
     })
     .await;
 }
@@ -515,10 +517,10 @@ async fn revokes(mut seat: RegistryReplica) {
     seat.registry.closed(own);
     let whole = |ms: u64| Some(IssuedAt::in_second(ms / 1_000));
     for (issued_at, expected) in [
-        (None, Some(Revoked::Surely)),
-        (whole(ahead - 1_000), Some(Revoked::Surely)),
-        (Some(IssuedAt::at_ms(ahead)), Some(Revoked::Surely)),
-        (whole(ahead), Some(Revoked::Perhaps)),
+        (None, Some(RevokedToken::Surely)),
+        (whole(ahead - 1_000), Some(RevokedToken::Surely)),
+        (Some(IssuedAt::at_ms(ahead)), Some(RevokedToken::Surely)),
+        (whole(ahead), Some(RevokedToken::Perhaps)),
         (Some(IssuedAt::at_ms(ahead + 1)), None),
         (whole(ahead + 1_000), None),
     ] {
@@ -528,18 +530,19 @@ async fn revokes(mut seat: RegistryReplica) {
         let verdict = admit(&alice, session, issued_at).await;
         seat.registry.closed(session);
         match expected {
-            Some(revoked) => assert_eq!(verdict, Verdict::Revoked(revoked), "issued at {issued_at:?}"),
-            None => assert!(matches!(verdict, Verdict::Admitted { .. }), "issued at {issued_at:?}: {verdict:?}"),
+            Some(revoked) => assert_eq!(verdict, AdmissionVerdict::Revoked(revoked), "issued at {issued_at:?}"),
+            None => {
+                assert!(matches!(verdict, AdmissionVerdict::Admitted { .. }), "issued at {issued_at:?}: {verdict:?}");
+            }
         }
     }
     // A token that takes the place of another one of the session is one of the user's as well.
     let session = SessionId::random();
     let verdict = admit(&alice, session, Some(IssuedAt::at_ms(ahead + 1))).await;
-    assert!(matches!(verdict, Verdict::Admitted { .. }), "{verdict:?}");
+    assert!(matches!(verdict, AdmissionVerdict::Admitted { .. }), "{verdict:?}");
     seat.opened(Some("alice"), session);
     seat.registry.reissued(session, Some(IssuedAt::at_ms(ahead + 9_000)));
-    let closed =
-        |control: &Control| matches!(control, Control::Close { session: told, .. } if *told == session.to_string());
+    let closed = |control: &ControlInstruction| matches!(control, ControlInstruction::Close { session: told, .. } if *told == session.to_string());
     while let Ok(control) = seat.controls.try_recv() {
         assert!(!closed(&control), "a token that is newer was refused");
     }
@@ -586,7 +589,7 @@ async fn the_limit_counts_over_all_replicas() {
         async move { seat.connect("alice", SessionId::random(), 5).await }
     });
     let verdicts = futures_util::future::join_all(attempts).await;
-    let admitted = verdicts.iter().filter(|verdict| matches!(verdict, Verdict::Admitted { .. })).count();
+    let admitted = verdicts.iter().filter(|verdict| matches!(verdict, AdmissionVerdict::Admitted { .. })).count();
     assert_eq!(admitted, 5, "however many come at once, on whichever replica");
 }
 
@@ -607,7 +610,7 @@ async fn a_session_that_moves_is_closed_where_it_was() {
     .await;
     let own = one.registry.connections(10).await.unwrap();
     assert_eq!(own.iter().map(|info| info.replica.as_str()).collect::<Vec<_>>(), [other.replica.as_str()]);
-    assert_eq!(one.connect("alice", SessionId::random(), 1).await, Verdict::Refused { connections: 1 });
+    assert_eq!(one.connect("alice", SessionId::random(), 1).await, AdmissionVerdict::Refused { connections: 1 });
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -642,7 +645,7 @@ async fn users_of_a_topic_are_counted_once_over_all_replicas_and_up_to_a_bound()
     for (seat, user) in [(&one, "alice"), (&other, "alice"), (&other, "bob")] {
         follow(seat, user).await;
     }
-    assert_eq!(one.registry.presence(&topic).await.unwrap(), Presence { connections: 3, users: 2, more: false });
+    assert_eq!(one.registry.presence(&topic).await.unwrap(), TopicPresence { connections: 3, users: 2, more: false });
     // Exactly as many as are counted, half of them on both; then one more.
     for n in 2..1_024 {
         follow(&one, &format!("user-{n}")).await;
@@ -650,7 +653,7 @@ async fn users_of_a_topic_are_counted_once_over_all_replicas_and_up_to_a_bound()
             follow(&other, &format!("user-{n}")).await;
         }
     }
-    let seen = async |expected: Presence| {
+    let seen = async |expected: TopicPresence| {
         for seat in [&one, &other] {
             eventually(&format!("{expected:?}"), async || {
                 (seat.registry.presence(&topic).await.unwrap() == expected).then_some(())
@@ -658,9 +661,9 @@ async fn users_of_a_topic_are_counted_once_over_all_replicas_and_up_to_a_bound()
             .await;
         }
     };
-    seen(Presence { connections: 1_535, users: 1_024, more: false }).await;
+    seen(TopicPresence { connections: 1_535, users: 1_024, more: false }).await;
     follow(&other, "one too many").await;
-    seen(Presence { connections: 1_536, users: 1_024, more: true }).await;
+    seen(TopicPresence { connections: 1_536, users: 1_024, more: true }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -672,7 +675,7 @@ async fn the_oldest_connection_is_evicted_on_any_replica() {
     one.admit("alice", first, 1, true).await;
     one.opened(Some("alice"), first);
     let verdict = other.admit("alice", second, 1, true).await;
-    assert_eq!(verdict, Verdict::Admitted { connections: 1, evicted: Some(first) });
+    assert_eq!(verdict, AdmissionVerdict::Admitted { connections: 1, evicted: Some(first) });
     one.told_to_close(first, 4501).await;
 }
 
@@ -684,7 +687,7 @@ async fn a_killed_replica_is_swept_by_another() {
     one.opened(None, SessionId::random());
     let replica = one.replica.clone();
     eventually("the index", async || (other.registry.connections(10).await.unwrap().len() == 2).then_some(())).await;
-    assert_eq!(other.connect("alice", SessionId::random(), 1).await, Verdict::Refused { connections: 1 });
+    assert_eq!(other.connect("alice", SessionId::random(), 1).await, AdmissionVerdict::Refused { connections: 1 });
     let killed = tokio::time::Instant::now();
     one.die().await;
     eventually("the slot to come back", async || {
@@ -711,12 +714,12 @@ async fn an_endpoint_with_its_own_limit_counts_over_replicas_and_without_redis()
     let connect = async |seat: &RegistryReplica, apart, max| {
         let session = SessionId::random();
         let verdict = seat.admit_at(apart, "alice", session, max, false).await;
-        if matches!(verdict, Verdict::Admitted { .. }) {
+        if matches!(verdict, AdmissionVerdict::Admitted { .. }) {
             seat.opened(Some("alice"), session);
         }
         verdict
     };
-    let refused = |connections| Verdict::Refused { connections };
+    let refused = |connections| AdmissionVerdict::Refused { connections };
     assert_eq!(connect(&one, own, 2).await, admitted(1));
     assert_eq!(connect(&other, own, 2).await, admitted(2));
     assert_eq!(connect(&other, None, 1).await, admitted(1));
@@ -798,7 +801,7 @@ async fn a_lease_is_renewed_while_the_connection_is_open() {
         end_ms().await.filter(|end_ms| *end_ms > first + 3_000.0)
     })
     .await;
-    assert_eq!(one.admit("alice", SessionId::random(), 1, false).await, Verdict::Refused { connections: 1 });
+    assert_eq!(one.admit("alice", SessionId::random(), 1, false).await, AdmissionVerdict::Refused { connections: 1 });
     written(&server, anonymous).await;
 }
 
@@ -855,7 +858,7 @@ async fn everything_is_written_again_to_an_emptied_redis() {
     let kept = eventually("the record again", async || one.registry.recall(session).await.ok()?).await;
     assert_eq!(kept, record(7));
     eventually("the index again", async || (one.registry.connections(10).await.ok()?.len() == 1).then_some(())).await;
-    assert_eq!(one.connect("alice", SessionId::random(), 1).await, Verdict::Refused { connections: 1 });
+    assert_eq!(one.connect("alice", SessionId::random(), 1).await, AdmissionVerdict::Refused { connections: 1 });
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -900,7 +903,7 @@ async fn connections_closed_while_redis_was_away_are_released_when_it_is_back() 
         evict_oldest: false,
         issued_at: None,
     };
-    assert_eq!(one.registry.admit(&doubtful).await, Verdict::Refused { connections: 1 }, "by its own count");
+    assert_eq!(one.registry.admit(&doubtful).await, AdmissionVerdict::Refused { connections: 1 }, "by its own count");
     one.registry.closed(session);
     server.restart();
     eventually("the slot", async || (slots(&server, "alice").await == 0).then_some(())).await;
@@ -915,10 +918,11 @@ async fn control_messages_reach_their_connections() {
     one.connect("alice", session, 5).await;
     one.registry.record(session, record(1));
     eventually("the record", async || other.registry.recall(session).await.unwrap()).await;
-    let close = Control::Close { session: session.to_string(), code: 4500, reason: "by the operator".into() };
+    let close =
+        ControlInstruction::Close { session: session.to_string(), code: 4500, reason: "by the operator".into() };
     other.registry.control(close.clone()).await.done().unwrap();
     assert_eq!(one.told().await, close);
-    let all = Control::CloseUser { user: "alice".into(), code: 4500, reason: "by the operator".into() };
+    let all = ControlInstruction::CloseUser { user: "alice".into(), code: 4500, reason: "by the operator".into() };
     other.registry.control(all.clone()).await.done().unwrap();
     assert_eq!(one.told().await, all);
     assert_eq!(other.told().await, all, "a user may be anywhere, also here; a session is at one place");
@@ -996,9 +1000,9 @@ async fn operator_commands_reach_a_disconnected_replica_when_it_is_back() {
     .await;
     proxy.set(Weather::Refuse);
     let (code, reason) = (4500, "maintenance".to_owned());
-    let user = Control::CloseUser { user: "alice".into(), code, reason: reason.clone() };
+    let user = ControlInstruction::CloseUser { user: "alice".into(), code, reason: reason.clone() };
     one.registry.control(user).await.done().expect("told");
-    let session = Control::Close { session: somebody.to_string(), code, reason };
+    let session = ControlInstruction::Close { session: somebody.to_string(), code, reason };
     one.registry.control(session).await.done().expect("told");
     // A later connection is not affected. A disconnected replica knows the time of Redis from its last reading, which
     // was late by as long as the response took.
@@ -1008,7 +1012,9 @@ async fn operator_commands_reach_a_disconnected_replica_when_it_is_back() {
     let meant = [alice, somebody].map(|session| session.to_string());
     let mut closed = HashSet::new();
     let mut close = |control| match control {
-        Control::Close { session, code: 4500, reason } if reason == "maintenance" && meant.contains(&session) => {
+        ControlInstruction::Close { session, code: 4500, reason }
+            if reason == "maintenance" && meant.contains(&session) =>
+        {
             closed.insert(session);
             closed.len()
         }
@@ -1039,7 +1045,7 @@ async fn questions_about_many_topics_are_asked_together() {
     let answers = futures_util::future::join_all(topics.iter().map(|topic| one.registry.presence(topic))).await;
     for (topic, answer) in topics.iter().zip(answers) {
         let expected = u64::from(topic.as_str() == "ticker:S7");
-        assert_eq!(answer.unwrap(), Presence { connections: expected, users: expected, more: false }, "{topic}");
+        assert_eq!(answer.unwrap(), TopicPresence { connections: expected, users: expected, more: false }, "{topic}");
     }
 }
 
@@ -1054,7 +1060,7 @@ async fn replicas_over_two_servers_sweep_both_and_lose_only_what_a_dead_one_has(
         let session = SessionId::random();
         assert_eq!(one.connect(user, session, 1).await, admitted(1));
         one.registry.record(session, record(1));
-        assert_eq!(other.connect(user, SessionId::random(), 1).await, Verdict::Refused { connections: 1 });
+        assert_eq!(other.connect(user, SessionId::random(), 1).await, AdmissionVerdict::Refused { connections: 1 });
         eventually("the record", async || other.registry.recall(session).await.unwrap()).await;
     }
     eventually("the index", async || (other.registry.connections(99).await.unwrap().len() == 20).then_some(())).await;
@@ -1094,7 +1100,7 @@ async fn replicas_over_two_servers_sweep_both_and_lose_only_what_a_dead_one_has(
             issued_at: None,
         };
         // If counting over all replicas is impossible, this replica counts its own.
-        assert_eq!(other.registry.admit(&admission).await, Verdict::Refused { connections: 1 }, "{user}");
+        assert_eq!(other.registry.admit(&admission).await, AdmissionVerdict::Refused { connections: 1 }, "{user}");
     }
     let standing = users.iter().filter(|user| placement.shard(user) != dead).count();
     assert!((1..20).contains(&standing));
@@ -1106,7 +1112,7 @@ async fn replicas_over_two_servers_sweep_both_and_lose_only_what_a_dead_one_has(
     .await;
     for user in &users {
         eventually("the slot", async || {
-            (other.admit(user, SessionId::random(), 1, false).await == Verdict::Refused { connections: 1 })
+            (other.admit(user, SessionId::random(), 1, false).await == AdmissionVerdict::Refused { connections: 1 })
                 .then_some(())
         })
         .await;
@@ -1131,7 +1137,7 @@ async fn while_redis_is_away_a_replica_enforces_the_limit_by_its_own_count() {
     server.kill();
     let many = (0..150).map(|_| one.connect("alice", SessionId::random(), 5));
     let verdicts = futures_util::future::join_all(many).await;
-    let let_in = verdicts.iter().filter(|verdict| matches!(verdict, Verdict::Admitted { .. })).count();
+    let let_in = verdicts.iter().filter(|verdict| matches!(verdict, AdmissionVerdict::Admitted { .. })).count();
     assert_eq!(let_in, 2, "two more make five");
     assert_eq!(one.connect("bob", SessionId::random(), 5).await, admitted(1), "others are not affected");
 }
@@ -1146,9 +1152,9 @@ async fn while_redis_is_full_a_replica_enforces_the_limit_by_its_own_count() {
     }
     let _: String = server.run(&["CONFIG", "SET", "maxmemory", "1"]).await;
     assert_eq!(one.connect("alice", sessions[2], 3).await, admitted(3));
-    assert_eq!(one.connect("alice", sessions[3], 3).await, Verdict::Refused { connections: 3 });
+    assert_eq!(one.connect("alice", sessions[3], 3).await, AdmissionVerdict::Refused { connections: 3 });
     let gives_way = one.admit("alice", sessions[4], 3, true).await;
-    assert_eq!(gives_way, Verdict::Admitted { connections: 3, evicted: Some(sessions[0]) });
+    assert_eq!(gives_way, AdmissionVerdict::Admitted { connections: 3, evicted: Some(sessions[0]) });
     one.told_to_close(sessions[0], 4501).await;
 }
 
@@ -1162,13 +1168,13 @@ async fn when_redis_is_back_the_older_connections_stay_in_any_order_of_counting(
     server.kill();
     let late: Vec<SessionId> = (0..3).map(|_| SessionId::random()).collect();
     for session in &late {
-        assert!(matches!(other.connect("alice", *session, 5).await, Verdict::Admitted { .. }));
+        assert!(matches!(other.connect("alice", *session, 5).await, AdmissionVerdict::Admitted { .. }));
     }
     server.restart();
     let mut told = Vec::new();
     for _ in &late {
         match other.told().await {
-            Control::Close { session, code: 4003, .. } => told.push(SessionId::parse(&session).unwrap()),
+            ControlInstruction::Close { session, code: 4003, .. } => told.push(SessionId::parse(&session).unwrap()),
             elsewhere => panic!("told {elsewhere:?}"),
         }
         other.registry.closed(told[told.len() - 1]);
@@ -1200,7 +1206,7 @@ async fn when_redis_is_back_the_oldest_is_evicted_if_configured() {
     eventually("the two newest", async || (slots(&server, "alice").await == 2).then_some(())).await;
     // Both replicas may find that the oldest has to go, before it has gone.
     while let Ok(control) = one.controls.try_recv() {
-        let of_oldest = matches!(&control, Control::Close { session, .. } if *session == oldest.to_string());
+        let of_oldest = matches!(&control, ControlInstruction::Close { session, .. } if *session == oldest.to_string());
         assert!(of_oldest, "the newer one stays: {control:?}");
     }
 }
@@ -1238,7 +1244,7 @@ async fn when_redis_is_back_a_connection_takes_the_place_of_the_session_it_named
     let (proxy, mut one, mut other) = two_behind_a_proxy(&server).await;
     let [former, second, late] = [(); 3].map(|()| SessionId::random());
     for session in [former, second] {
-        assert!(matches!(one.connect("alice", session, 2).await, Verdict::Admitted { .. }));
+        assert!(matches!(one.connect("alice", session, 2).await, AdmissionVerdict::Admitted { .. }));
         one.registry.record(session, record(1));
     }
     eventually("the record", async || other.registry.recall(former).await.ok()?).await;
@@ -1292,8 +1298,8 @@ async fn a_revocation_applies_on_every_replica_that_received_it_whatever_redis_l
     let _: String = server.run(&["FLUSHALL"]).await;
     for seat in [&one, &other] {
         let verdict = seat.connect("alice", SessionId::random(), 5).await;
-        assert_eq!(verdict, Verdict::Revoked(Revoked::Perhaps), "the second of the newest token");
-        assert_eq!(seat.registry.is_revoked(&alice, None).await.unwrap(), Some(Revoked::Surely));
+        assert_eq!(verdict, AdmissionVerdict::Revoked(RevokedToken::Perhaps), "the second of the newest token");
+        assert_eq!(seat.registry.is_revoked(&alice, None).await.unwrap(), Some(RevokedToken::Surely));
     }
     server.restart_empty();
     let written = async || server.run::<Option<u64>>(&["GET", "tg2:{u:alice}:r"]).await;
@@ -1312,9 +1318,12 @@ async fn a_revocation_closes_what_it_can_while_redis_accepts_no_writes() {
     let carried = one.registry.revoke(&alice, Duration::from_secs(60)).await;
     assert!(carried.told.is_ok() && carried.stored.is_err(), "{carried:?}");
     other.told_to_close(session, 4002).await;
-    let carried = one.registry.control(Control::CloseUser { user: "bob".into(), code: 4500, reason: "x".into() }).await;
+    let carried = one
+        .registry
+        .control(ControlInstruction::CloseUser { user: "bob".into(), code: 4500, reason: "x".into() })
+        .await;
     assert!(carried.told.is_ok() && carried.stored.is_err(), "{carried:?}");
-    assert!(matches!(other.told().await, Control::CloseUser { user, .. } if user == "bob"));
+    assert!(matches!(other.told().await, ControlInstruction::CloseUser { user, .. } if user == "bob"));
     let _: String = server.run(&["CONFIG", "SET", "maxmemory", "0"]).await;
     eventually("it to be stored", async || server.run::<Option<u64>>(&["GET", "tg2:{u:alice}:r"]).await).await;
     // A replica that starts later knows it.
@@ -1335,7 +1344,10 @@ async fn the_last_report_of_a_user_counts_whatever_a_replica_or_redis_missed() {
     // Redis loses what both have received.
     let _: String = server.run(&["FLUSHALL"]).await;
     for seat in [&one, &other] {
-        assert_eq!(seat.connect("alice", SessionId::random(), 5).await, Verdict::Revoked(Revoked::Surely));
+        assert_eq!(
+            seat.connect("alice", SessionId::random(), 5).await,
+            AdmissionVerdict::Revoked(RevokedToken::Surely)
+        );
     }
     server.restart_empty();
     let kept = async |state: &'static str| {
@@ -1356,7 +1368,7 @@ async fn the_last_report_of_a_user_counts_whatever_a_replica_or_redis_missed() {
     proxy.set(Weather::Pass { delay: Duration::ZERO });
     eventually("the report that was missed", async || {
         let verdict = other.connect("alice", SessionId::random(), 50).await;
-        matches!(verdict, Verdict::Admitted { .. }).then_some(())
+        matches!(verdict, AdmissionVerdict::Admitted { .. }).then_some(())
     })
     .await;
     kept(":active").await;
@@ -1368,7 +1380,7 @@ async fn the_last_report_of_a_user_counts_whatever_a_replica_or_redis_missed() {
     let _: String = server.run(&["CONFIG", "SET", "maxmemory", "0"]).await;
     kept(":inactive").await;
     let late = RegistryReplica::redis(&server).await;
-    assert_eq!(late.connect("alice", SessionId::random(), 5).await, Verdict::Revoked(Revoked::Surely));
+    assert_eq!(late.connect("alice", SessionId::random(), 5).await, AdmissionVerdict::Revoked(RevokedToken::Surely));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -1385,7 +1397,7 @@ async fn commands_from_before_redis_lost_its_time_do_not_close_later_connections
     two.connect("alice", alice, 5).await;
     two.connect("bob", bob, 5).await;
     proxy.set(Weather::Refuse);
-    let user = Control::CloseUser { user: "bob".into(), code: 4500, reason: "now".into() };
+    let user = ControlInstruction::CloseUser { user: "bob".into(), code: 4500, reason: "now".into() };
     one.registry.control(user).await.done().expect("told");
     proxy.set(Weather::Pass { delay: Duration::ZERO });
     two.told_to_close(bob, 4500).await;
@@ -1397,6 +1409,9 @@ async fn commands_from_before_redis_lost_its_time_do_not_close_later_connections
     // On a busy machine, a replica that must attach again receives messages for those that are still there, and no
     // others.
     while let Ok(control) = two.controls.try_recv() {
-        assert!(matches!(&control, Control::Close { session, .. } if *session == bob.to_string()), "told {control:?}");
+        assert!(
+            matches!(&control, ControlInstruction::Close { session, .. } if *session == bob.to_string()),
+            "told {control:?}"
+        );
     }
 }

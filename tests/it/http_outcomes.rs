@@ -18,7 +18,7 @@ use tickgate::{
     metrics::Metrics,
     publisher::{PublishLimits, Publisher},
     redis_link::{RedisLink, Topology},
-    registry::{self, Local, Registry, ReplicaFigures},
+    registry::{self, LocalReplica, Registry, ReplicaFigures},
     tasks::Tasks,
 };
 use tickgate_wire::model::{ReplicaId, Topic};
@@ -89,12 +89,12 @@ impl OutcomeReplica {
         let link = RedisLink::start(&impatient_redis_config(&server.url()), &tasks, Arc::clone(&metrics));
         let backplane = backplane_over(&link, &tasks);
         backplane.start(Box::new(|_| {}));
-        let local = Local {
+        let local = LocalReplica {
             replica: replica.clone(),
             session: config.session.clone(),
             control: Box::new(|_| {}),
             figures: Box::new(ReplicaFigures::default),
-            answer: Box::new(|_, _| registry::Answer::Closed(0)),
+            answer: Box::new(|_, _| registry::ReplicaAnswer::Closed(0)),
         };
         let limits = PublishLimits {
             development: false,

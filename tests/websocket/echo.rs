@@ -22,7 +22,7 @@ use tickgate::{
         upgrade,
     },
     descriptors::Descriptors,
-    hub::{Close, Outbox, QueueLimits, Shared, Socket},
+    hub::{Close, EndpointOutboxes, Outbox, OutboxSocket, QueueLimits},
     metrics::Metrics,
     tasks::Tasks,
 };
@@ -34,7 +34,7 @@ const MESSAGE_BYTES_MAX: u32 = 16 << 20;
 #[derive(Clone)]
 struct EchoServer {
     tasks: Tasks,
-    shared: Arc<Shared>,
+    shared: Arc<EndpointOutboxes>,
 }
 
 #[tokio::main]
@@ -44,7 +44,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("ws://{}", listener.local_addr()?);
     let limits = QueueLimits { messages_max: 100, bytes_max: 1 << 20 };
     let tasks = Tasks::new();
-    let echo = EchoServer { tasks: tasks.clone(), shared: Shared::new(limits, Metrics::new(), "trading") };
+    let echo = EchoServer { tasks: tasks.clone(), shared: EndpointOutboxes::new(limits, Metrics::new(), "trading") };
     let router = Router::new().fallback(get(open)).with_state(echo);
     let serving = Serving {
         head_timeout: Duration::from_secs(5),
@@ -78,7 +78,7 @@ async fn open(State(echo): State<EchoServer>, request: Request<Body>) -> Respons
     upgrade::switching(&handshake.upgrade)
 }
 
-async fn serve(stream: Socket, mut early: Vec<u8>, shared: Arc<Shared>) {
+async fn serve(stream: OutboxSocket, mut early: Vec<u8>, shared: Arc<EndpointOutboxes>) {
     let outbox = Outbox::new(stream, shared);
     let mut wire = SocketIo::new(outbox.clone(), FrameReader::new(Peer::Client, true, MESSAGE_BYTES_MAX));
     let mut ended = wire.take_in(&mut early, |event| say_back(&outbox, &event));

@@ -29,7 +29,7 @@ use crate::{
     config::Config,
     metrics::Metrics,
     publisher::{PublishLimits, Publisher},
-    registry::{self, Control, Local, Registry, ReplicaFigures},
+    registry::{self, ControlInstruction, LocalReplica, Registry, ReplicaFigures},
 };
 
 mod description;
@@ -78,7 +78,7 @@ struct ApiReplica {
     api: Api,
     state: ApiState,
     counted: Arc<FixedFigures>,
-    controls: Arc<Mutex<Vec<Control>>>,
+    controls: Arc<Mutex<Vec<ControlInstruction>>>,
 }
 
 /// A response, read to its end.
@@ -99,12 +99,12 @@ impl ApiReplica {
         let (replica, metrics) = (ReplicaId::random(), Metrics::new());
         let controls = Arc::new(Mutex::new(Vec::new()));
         let heard = Arc::clone(&controls);
-        let registry = Registry::Memory(registry::Memory::new(Local {
+        let registry = Registry::Memory(registry::Memory::new(LocalReplica {
             replica: replica.clone(),
             session: config.session.clone(),
             control: Box::new(move |control| heard.lock().push(control)),
             figures: Box::new(ReplicaFigures::default),
-            answer: Box::new(|_, _| registry::Answer::Closed(0)),
+            answer: Box::new(|_, _| registry::ReplicaAnswer::Closed(0)),
         }));
         let backplane = Backplane::Memory(Memory::new());
         backplane.start(Box::new(|_| {}));

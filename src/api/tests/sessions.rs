@@ -11,7 +11,7 @@ use tickgate_wire::model::{IssuedAt, SessionId, UserId};
 use super::{ApiReplica, ApiResponse, call, read};
 use crate::{
     metrics::{AuthFailure, RateScope},
-    registry::{Admission, ConnectionInfo, Control, Revoked, Verdict},
+    registry::{Admission, AdmissionVerdict, ConnectionInfo, ControlInstruction, RevokedToken},
 };
 
 /// Admits and opens a connection.
@@ -27,7 +27,7 @@ async fn connect(replica: &ApiReplica, user: &str) -> SessionId {
         issued_at: Some(IssuedAt::in_second(1)),
     };
     let verdict = replica.state.registry.admit(&admission).await;
-    assert!(matches!(verdict, Verdict::Admitted { .. }));
+    assert!(matches!(verdict, AdmissionVerdict::Admitted { .. }));
     replica.state.registry.opened(ConnectionInfo {
         session: session.to_string(),
         replica: replica.state.replica.to_string(),
@@ -79,8 +79,8 @@ async fn a_user_or_a_session_can_be_disconnected() {
     assert_eq!(replica.post("/api/v1/disconnect", r#"{"user":"alice","reason":"maintenance"}"#).await.status, 202);
     let by_session = format!(r#"{{"session":"{session}"}}"#);
     assert_eq!(replica.post("/api/v1/disconnect", &by_session).await.status, 202);
-    let user = Control::CloseUser { user: "alice".into(), code: 4500, reason: "maintenance".into() };
-    let one = Control::Close { session: session.to_string(), code: 4500, reason: "disconnected".into() };
+    let user = ControlInstruction::CloseUser { user: "alice".into(), code: 4500, reason: "maintenance".into() };
+    let one = ControlInstruction::Close { session: session.to_string(), code: 4500, reason: "disconnected".into() };
     assert_eq!(*replica.controls.lock(), [user, one]);
 }
 
@@ -92,7 +92,7 @@ async fn a_revoked_user_is_disconnected_and_cannot_return_with_the_old_token() {
     assert_eq!(answer.status, 202);
     let closed = replica.controls.lock().clone();
     assert!(
-        matches!(&closed[..], [Control::Close { session, code: 4002, .. }] if *session == own.to_string()),
+        matches!(&closed[..], [ControlInstruction::Close { session, code: 4002, .. }] if *session == own.to_string()),
         "{closed:?}"
     );
     let again = Admission {
@@ -104,7 +104,7 @@ async fn a_revoked_user_is_disconnected_and_cannot_return_with_the_old_token() {
         evict_oldest: false,
         issued_at: Some(IssuedAt::in_second(1)),
     };
-    assert_eq!(replica.state.registry.admit(&again).await, Verdict::Revoked(Revoked::Surely));
+    assert_eq!(replica.state.registry.admit(&again).await, AdmissionVerdict::Revoked(RevokedToken::Surely));
 }
 
 async fn report(replica: &ApiReplica, path: &str, body: &str) -> ApiResponse {
@@ -137,7 +137,7 @@ async fn a_report_says_only_whether_a_user_is_active() {
     let own = connect(&replica, "alice").await;
     assert_eq!(report(&replica, alice, r#"{"active":false,"seconds":60}"#).await.status, 202);
     assert!(
-        matches!(&replica.controls.lock()[..], [Control::Close { session, code: 4002, .. }] if *session == own.to_string())
+        matches!(&replica.controls.lock()[..], [ControlInstruction::Close { session, code: 4002, .. }] if *session == own.to_string())
     );
     assert_eq!(replica.ops_get(alice).await.json()["active"], false);
     let token = format!("Bearer {}", replica.token("alice"));

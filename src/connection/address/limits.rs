@@ -14,7 +14,7 @@ use indexmap::{IndexMap, map::Entry};
 use parking_lot::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::{bucket::Bucket, config::Rate, hub::Reader};
+use crate::{bucket::Bucket, config::Rate, hub::ReaderAddress};
 
 /// Retry delay after a refusal by the connection limit, because it is unknown when a connection will close.
 const CONNECTIONS_RETRY: Duration = Duration::from_secs(5);
@@ -92,10 +92,10 @@ impl Permit {
 
     /// All connections of an address share one reader for replays.
     #[must_use]
-    pub fn reader(&self) -> Reader {
+    pub fn reader(&self) -> ReaderAddress {
         let mut hasher = DefaultHasher::new();
         self.address.hash(&mut hasher);
-        Reader(hasher.finish())
+        ReaderAddress(hasher.finish())
     }
 }
 

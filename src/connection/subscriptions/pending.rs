@@ -11,7 +11,7 @@ use tickgate_wire::{
 use super::RESUBSCRIBE_AFTER_MS;
 use crate::{
     backplane::StreamUnavailable,
-    hub::{Backlog, Interest, Member, Past, ReplayLimits},
+    hub::{Backlog, BacklogProgress, ReplayLimits, Subscriber, TopicHandle},
     session::ChannelRefusal,
 };
 
@@ -35,7 +35,7 @@ impl PendingChannel {
 pub(super) struct PendingSubscription {
     pub(super) wishes: Vec<PendingChannel>,
     pub(super) in_user_stream: bool,
-    pub(super) interest: Interest,
+    pub(super) interest: TopicHandle,
     /// The start of the channel that misses most.
     pub(super) start: StartAt,
     pub(super) max_rate: Option<u32>,
@@ -46,18 +46,18 @@ pub(super) struct PendingSubscription {
     /// The position up to which the client has everything.
     pub(super) has: StreamId,
     pub(super) backlog: Backlog,
-    pub(super) past: Past,
+    pub(super) past: BacklogProgress,
 }
 
 impl PendingSubscription {
     pub(super) fn new(
         wish: PendingChannel,
         in_user_stream: bool,
-        interest: Interest,
+        interest: TopicHandle,
         (max_rate, extends): (Option<u32>, Option<usize>),
         limits: ReplayLimits,
     ) -> Self {
-        let past = Past::new(interest.is_retained(), limits);
+        let past = BacklogProgress::new(interest.is_retained(), limits);
         let start = wish.start;
         Self {
             wishes: vec![wish],
@@ -77,7 +77,7 @@ impl PendingSubscription {
     /// subscription that is extended.
     pub(super) async fn load(
         &mut self,
-        extends: Option<&Member>,
+        extends: Option<&Subscriber>,
         until: Instant,
         limits: ReplayLimits,
     ) -> Result<(), StreamUnavailable> {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use tickgate_wire::{model::StartAt, protocol::Protocol};
 
-use crate::hub::{Form, Interest, Pacer};
+use crate::hub::{Form, Pacer, TopicHandle};
 
 /// The subscribed part of a topic.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ pub(super) fn pacer(max_rate: Option<u32>) -> Option<Arc<Pacer>> {
 }
 
 /// The channel's name, sharing the topic's own copy if both are equal, so that many subscribers share one.
-pub(super) fn shared(channel: Arc<str>, interest: &Interest) -> Arc<str> {
+pub(super) fn shared(channel: Arc<str>, interest: &TopicHandle) -> Arc<str> {
     let topic = &interest.topic().topic;
     if *channel == *topic.as_str() { topic.shared() } else { channel }
 }

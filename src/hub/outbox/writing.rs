@@ -9,13 +9,13 @@ use bytes::BytesMut;
 use tickgate_wire::websocket;
 
 use super::{
-    super::{flow::Flow, queue::Slices},
-    Outbox, State, Written,
+    super::{flow::Flow, queue::WriteSlices},
+    Outbox, OutboxState, WriteStats,
     ending::Ending,
 };
 use crate::clock;
 
-impl State {
+impl OutboxState {
     /// Whether the queue waits until the client has confirmed more.
     pub(super) fn is_held(&self) -> bool {
         self.public_max() == 0 && !self.queue.is_pressing()
@@ -33,8 +33,8 @@ impl State {
 
 impl Outbox {
     /// The only place that writes: in as few system calls as the socket allows.
-    pub(super) fn write(&self, state: &mut State) -> Written {
-        let mut written = Written::default();
+    pub(super) fn write(&self, state: &mut OutboxState) -> WriteStats {
+        let mut written = WriteStats::default();
         while !state.queue.is_empty() {
             let public_max = state.public_max();
             if public_max == 0 && !state.queue.is_pressing() {
@@ -51,7 +51,7 @@ impl Outbox {
                     self.shared.wrote(state.queue.consume(count));
                     state.progress += count as u64;
                     state.written_at = clock::coarse_ms();
-                    written.add(Written { bytes: count as u64, writes: 1 });
+                    written.add(WriteStats { bytes: count as u64, writes: 1 });
                     send_probe(state);
                     if count < offered {
                         self.behind(state);
@@ -92,8 +92,8 @@ impl Outbox {
     }
 
     /// Writes the next part in one system call. Returns its intended and its actual size in bytes.
-    fn write_once(&self, state: &mut State, public_max: usize) -> (usize, io::Result<usize>) {
-        let State { queue, flow, .. } = state;
+    fn write_once(&self, state: &mut OutboxState, public_max: usize) -> (usize, io::Result<usize>) {
+        let OutboxState { queue, flow, .. } = state;
         let (behind, public) = (queue.blocked, public_max > 0);
         let bytes_max = match flow {
             Some(flow) if !public => flow.chunk(),
@@ -104,7 +104,7 @@ impl Outbox {
             let bytes = &bytes[..bytes.len().min(bytes_max)];
             return (bytes.len(), self.put(flow, behind, &[IoSlice::new(bytes)], bytes.len()));
         }
-        let mut slices = Slices::new(bytes_max);
+        let mut slices = WriteSlices::new(bytes_max);
         queue.front(&mut slices, public);
         let offered = slices.bytes();
         (offered, self.put(flow, behind, slices.get(), offered))
@@ -134,7 +134,7 @@ impl Outbox {
         Ok(taken)
     }
 
-    fn behind(&self, state: &mut State) {
+    fn behind(&self, state: &mut OutboxState) {
         if std::mem::replace(&mut state.queue.blocked, true) {
             return;
         }
@@ -148,7 +148,7 @@ impl Outbox {
         }
     }
 
-    fn broken(&self, state: &mut State) {
+    fn broken(&self, state: &mut OutboxState) {
         state.ending = Ending::Shut;
         state.queue.abandon();
         state.rest();
@@ -194,7 +194,7 @@ impl Outbox {
 }
 
 /// Sends a ping that measures how much the client has read.
-fn send_probe(state: &mut State) {
+fn send_probe(state: &mut OutboxState) {
     if let Some(flow) = &mut state.flow
         && state.ending != Ending::Shut
         && let Some(position) = flow.probe(state.progress)

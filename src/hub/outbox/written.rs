@@ -4,12 +4,12 @@ use crate::metrics::Metrics;
 
 /// The statistics of some writes.
 #[derive(Clone, Copy, Debug, Default)]
-pub(in crate::hub) struct Written {
+pub(in crate::hub) struct WriteStats {
     pub(super) bytes: u64,
     pub(super) writes: u64,
 }
 
-impl Written {
+impl WriteStats {
     /// Adds them to the counters.
     pub(in crate::hub) fn count(self, metrics: &Metrics) {
         if self.writes > 0 {

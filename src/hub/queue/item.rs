@@ -6,21 +6,21 @@ use bytes::Bytes;
 use tickgate_wire::{model::StreamId, push::GapReason};
 
 use super::{
-    super::{batch::Batch, form::Form, gap::Gap},
+    super::{batch::PushBatch, form::Form, gap::GapRange},
     SlotId,
 };
 
 #[derive(Debug)]
-pub(super) enum Item {
+pub(super) enum QueueItem {
     /// A reply, a heartbeat or a control frame.
     Frame(Bytes),
     Batch {
-        batch: Arc<Batch>,
+        batch: Arc<PushBatch>,
         slot: SlotId,
     },
     /// The newest value of a `state` topic, replacing `skipped` others.
     Newest {
-        batch: Arc<Batch>,
+        batch: Arc<PushBatch>,
         slot: SlotId,
         skipped: u32,
         bytes: Option<Bytes>,
@@ -29,19 +29,19 @@ pub(super) enum Item {
     Dropped {
         slot: SlotId,
         /// Boxed, so that this rare variant does not make every item large.
-        lost: Box<Lost>,
+        lost: Box<GapItem>,
         bytes: Option<Bytes>,
     },
 }
 
 /// The events that a gap replaces, and its encoding.
 #[derive(Debug)]
-pub(super) struct Lost {
-    pub(super) gap: Gap,
+pub(super) struct GapItem {
+    pub(super) gap: GapRange,
     pub(super) form: Form,
 }
 
-impl Item {
+impl QueueItem {
     pub(super) fn slot(&self) -> Option<SlotId> {
         match self {
             Self::Frame(_) => None,
@@ -69,36 +69,36 @@ impl Item {
 
 /// Partially written bytes, and the position that they complete.
 #[derive(Debug)]
-pub(super) struct Partial {
+pub(super) struct PartialItem {
     pub(super) bytes: Bytes,
     pub(super) mark: Option<(SlotId, StreamId)>,
 }
 
-/// The encoded bytes of an item, once [`super::Queue::front`] has created them.
-pub(super) fn ready(item: &Item) -> Option<&[u8]> {
+/// The encoded bytes of an item, once [`super::OutboxQueue::front`] has created them.
+pub(super) fn ready(item: &QueueItem) -> Option<&[u8]> {
     match item {
-        Item::Frame(bytes) => Some(bytes),
-        Item::Batch { batch, .. } => Some(&batch.bytes),
-        Item::Newest { batch, bytes, .. } => Some(bytes.as_deref().unwrap_or(&batch.bytes)),
-        Item::Dropped { bytes, .. } => bytes.as_deref(),
+        QueueItem::Frame(bytes) => Some(bytes),
+        QueueItem::Batch { batch, .. } => Some(&batch.bytes),
+        QueueItem::Newest { batch, bytes, .. } => Some(bytes.as_deref().unwrap_or(&batch.bytes)),
+        QueueItem::Dropped { bytes, .. } => bytes.as_deref(),
     }
 }
 
 /// The gap that replaces `batch` and the `count` events dropped between it and `after`.
-pub(super) fn dropped(after: StreamId, count: u64, batch: &Batch) -> Gap {
+pub(super) fn dropped(after: StreamId, count: u64, batch: &PushBatch) -> GapRange {
     let reason = GapReason::SlowConsumer;
     let count = count + u64::from(batch.count);
     if !batch.has_ids() {
-        return Gap { after, before: None, count: Some(count), reason, cursor: after };
+        return GapRange { after, before: None, count: Some(count), reason, cursor: after };
     }
     let before = batch.last.next();
     let count = StreamId::missing_between(after, before).unwrap_or(count);
-    Gap { after, before: Some(before), count: Some(count), reason, cursor: batch.last }
+    GapRange { after, before: Some(before), count: Some(count), reason, cursor: batch.last }
 }
 
 /// The newest value only, if the client has one that is newer than the first of the batch or than one that was left out:
 /// it was read from the stream while these were in flight, and values must not go back.
-pub(super) fn behind(has: StreamId, batch: &Batch) -> Option<Arc<Batch>> {
+pub(super) fn behind(has: StreamId, batch: &PushBatch) -> Option<Arc<PushBatch>> {
     let before = batch.skipped + batch.count.saturating_sub(1);
     if batch.count == 0 || before == 0 || !batch.has_ids() {
         return None;

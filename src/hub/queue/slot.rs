@@ -8,7 +8,7 @@ pub type SlotId = u32;
 
 /// The stage of a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
+pub enum SubscriptionStage {
     /// Not live: it has to catch up from the ring or the stream.
     Lagging,
     /// Caught up; its join is in the shard's mailbox.
@@ -29,12 +29,12 @@ pub enum Cursor {
 
 /// The state of one subscription.
 #[derive(Clone, Debug)]
-pub struct Slot {
+pub struct SubscriptionSlot {
     pub class: Class,
     /// Written before public messages: the reliable private channels.
     pub urgent: bool,
     pub cursor: Cursor,
-    pub stage: Stage,
+    pub stage: SubscriptionStage,
     /// Identifies a join: only the last one counts.
     pub ticket: u32,
     /// The last queued position.

@@ -6,29 +6,29 @@ use bytes::Bytes;
 use tickgate_wire::model::StreamId;
 
 use super::{
-    super::batch::Batch,
-    Cursor, Queue, SlotId,
+    super::batch::PushBatch,
+    Cursor, OutboxQueue, SlotId,
     amount::Amount,
-    item::{Item, Partial, ready},
+    item::{PartialItem, QueueItem, ready},
 };
 
-impl Queue {
+impl OutboxQueue {
     /// Fills `slices` with what is to be written next, in order; without public messages unless requested.
-    pub(in crate::hub) fn front<'a>(&'a mut self, slices: &mut Slices<'a>, public: bool) {
-        let public_max = if public { Slices::MAX } else { 0 };
-        for item in self.urgent.iter_mut().chain(self.public.iter_mut().take(public_max)).take(Slices::MAX) {
+    pub(in crate::hub) fn front<'a>(&'a mut self, slices: &mut WriteSlices<'a>, public: bool) {
+        let public_max = if public { WriteSlices::MAX } else { 0 };
+        for item in self.urgent.iter_mut().chain(self.public.iter_mut().take(public_max)).take(WriteSlices::MAX) {
             match item {
-                Item::Newest { batch, skipped, bytes: bytes @ None, .. } if *skipped > 0 => {
+                QueueItem::Newest { batch, skipped, bytes: bytes @ None, .. } if *skipped > 0 => {
                     *bytes = batch.encode_newest(*skipped);
                 }
-                Item::Dropped { lost, bytes: bytes @ None, .. } => *bytes = Some(lost.form.encode_gap(lost.gap)),
+                QueueItem::Dropped { lost, bytes: bytes @ None, .. } => *bytes = Some(lost.form.encode_gap(lost.gap)),
                 _ => {}
             }
         }
         if let Some(partial) = &self.partial {
             slices.push(&partial.bytes);
         }
-        for item in self.urgent.iter().chain(self.public.iter().take(public_max)).take(Slices::MAX) {
+        for item in self.urgent.iter().chain(self.public.iter().take(public_max)).take(WriteSlices::MAX) {
             slices.push(ready(item).unwrap_or_default());
         }
     }
@@ -53,7 +53,7 @@ impl Queue {
     #[must_use]
     pub fn waits_for(&self, id: SlotId) -> bool {
         let partial = self.partial.as_ref().and_then(|partial| partial.mark).map(|(slot, _)| slot);
-        let mut waiting = self.urgent.iter().chain(&self.public).filter_map(Item::slot);
+        let mut waiting = self.urgent.iter().chain(&self.public).filter_map(QueueItem::slot);
         partial == Some(id) || waiting.any(|slot| slot == id)
     }
 
@@ -91,22 +91,22 @@ impl Queue {
     }
 
     /// Accounts for an item that left its lane with its first `written` bytes on the wire.
-    fn take_out(&mut self, item: Item, written: usize) -> usize {
+    fn take_out(&mut self, item: QueueItem, written: usize) -> usize {
         let (bytes, counted, mark) = match item {
-            Item::Frame(bytes) => {
+            QueueItem::Frame(bytes) => {
                 let counted = bytes.len();
-                (Out::Own(bytes), counted, None)
+                (ItemBytes::Own(bytes), counted, None)
             }
-            Item::Batch { batch, slot } => {
+            QueueItem::Batch { batch, slot } => {
                 self.messages.take(batch.count as usize);
                 let (counted, mark) = (batch.bytes.len(), (slot, batch.last));
-                (Out::Shared(batch), counted, Some(mark))
+                (ItemBytes::Shared(batch), counted, Some(mark))
             }
-            Item::Newest { batch, slot, bytes, .. } => {
+            QueueItem::Newest { batch, slot, bytes, .. } => {
                 let (counted, mark) = (batch.bytes.len(), (slot, batch.last));
-                (bytes.map_or_else(|| Out::Shared(batch), Out::Own), counted, Some(mark))
+                (bytes.map_or_else(|| ItemBytes::Shared(batch), ItemBytes::Own), counted, Some(mark))
             }
-            Item::Dropped { bytes, .. } => (Out::Own(bytes.unwrap_or_default()), 0, None),
+            QueueItem::Dropped { bytes, .. } => (ItemBytes::Own(bytes.unwrap_or_default()), 0, None),
         };
         self.bytes.take(counted);
         if written == bytes.len() {
@@ -115,7 +115,7 @@ impl Queue {
         }
         let rest = bytes.rest(written);
         self.bytes += rest.len();
-        self.partial = Some(Box::new(Partial { bytes: rest, mark }));
+        self.partial = Some(Box::new(PartialItem { bytes: rest, mark }));
         0
     }
 
@@ -150,12 +150,12 @@ impl Queue {
 }
 
 /// The bytes of an item being written: its own, or those of a shared batch.
-enum Out {
+enum ItemBytes {
     Own(Bytes),
-    Shared(Arc<Batch>),
+    Shared(Arc<PushBatch>),
 }
 
-impl Out {
+impl ItemBytes {
     fn len(&self) -> usize {
         match self {
             Self::Own(bytes) => bytes.len(),
@@ -172,26 +172,26 @@ impl Out {
 }
 
 /// The bytes of an item that need not be created.
-fn plain(item: &Item) -> Option<&[u8]> {
+fn plain(item: &QueueItem) -> Option<&[u8]> {
     match item {
-        Item::Frame(_) | Item::Batch { .. } | Item::Newest { skipped: 0, .. } => {
+        QueueItem::Frame(_) | QueueItem::Batch { .. } | QueueItem::Newest { skipped: 0, .. } => {
             ready(item).filter(|bytes| !bytes.is_empty())
         }
-        Item::Newest { .. } | Item::Dropped { .. } => None,
+        QueueItem::Newest { .. } | QueueItem::Dropped { .. } => None,
     }
 }
 
 /// The slices of one vectored write, on the stack.
 #[derive(Debug)]
-pub(in crate::hub) struct Slices<'a> {
-    all: [IoSlice<'a>; Slices::MAX],
+pub(in crate::hub) struct WriteSlices<'a> {
+    all: [IoSlice<'a>; WriteSlices::MAX],
     len: usize,
     bytes: usize,
     bytes_max: usize,
     whole: bool,
 }
 
-impl<'a> Slices<'a> {
+impl<'a> WriteSlices<'a> {
     pub(super) const MAX: usize = 64;
 
     /// For at most this many bytes.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tickgate_wire::model::IssuedAt;
 
 use super::{
-    Inner, Redis,
+    Redis, RedisRegistryShared,
     batch::Op,
     commands::{ask, call, issued_text, run_for},
     own_count::OwnVerdict,
@@ -18,21 +18,21 @@ use super::{
 };
 use crate::{
     redis_link::{RedisCommand, RedisFailure},
-    registry::{Admission, Revoked, Unavailable, Verdict, superseded},
+    registry::{Admission, AdmissionVerdict, RegistryUnavailable, RevokedToken, superseded},
 };
 
 /// The script's response: verdict, count, evicted members, replaced members, stamp.
-type Answer = (i8, u32, Vec<String>, Vec<String>, u64);
+type AdmissionReply = (i8, u32, Vec<String>, Vec<String>, u64);
 
 impl Redis {
-    pub(in crate::registry) async fn admit(&self, admission: &Admission) -> Verdict {
+    pub(in crate::registry) async fn admit(&self, admission: &Admission) -> AdmissionVerdict {
         if let Some(revoked) = self.0.refuses(&admission.user, admission.issued_at) {
-            return Verdict::Revoked(revoked);
+            return AdmissionVerdict::Revoked(revoked);
         }
         self.0.admit(admission).await.unwrap_or_else(|failure| {
             tracing::debug!(%failure, "a connection is counted by this replica only");
             // Nobody can tell whether the session has a newer connection.
-            if self.0.waiting_since().is_some() { Verdict::Late } else { self.0.admit_alone(admission) }
+            if self.0.waiting_since().is_some() { AdmissionVerdict::Late } else { self.0.admit_alone(admission) }
         })
     }
 
@@ -41,14 +41,14 @@ impl Redis {
         ticket: &str,
         token: &str,
         ttl: Duration,
-    ) -> Result<(), Unavailable> {
+    ) -> Result<(), RegistryUnavailable> {
         let sealed = SealedTicket::of(ticket)?;
         let mut set = redis::cmd("SET");
         set.arg(self.0.keys().ticket(&sealed.name)).arg(sealed.seal(token)?).arg("PX").arg(millis(ttl));
         Ok(ask(self.0.topology.at(&sealed.name), &set).await?)
     }
 
-    pub(in crate::registry) async fn take_ticket(&self, ticket: &str) -> Result<Option<String>, Unavailable> {
+    pub(in crate::registry) async fn take_ticket(&self, ticket: &str) -> Result<Option<String>, RegistryUnavailable> {
         let sealed = SealedTicket::of(ticket)?;
         let key = self.0.keys().ticket(&sealed.name);
         let token: Option<Vec<u8>> = ask(self.0.topology.at(&sealed.name), redis::cmd("GETDEL").arg(key)).await?;
@@ -57,15 +57,15 @@ impl Redis {
     }
 }
 
-impl From<NotSealed> for Unavailable {
+impl From<NotSealed> for RegistryUnavailable {
     fn from(_: NotSealed) -> Self {
         Self("the ticket cannot be sealed".into())
     }
 }
 
-impl Inner {
+impl RedisRegistryShared {
     /// Counts the session against its user's limit on all replicas.
-    async fn admit(&self, admission: &Admission) -> Result<Verdict, RedisFailure> {
+    async fn admit(&self, admission: &Admission) -> Result<AdmissionVerdict, RedisFailure> {
         let Admission { user, session, .. } = admission;
         let (keys, times, stamp) = (self.keys(), &self.lifetimes, self.stamp());
         let apart = admission.apart.as_deref();
@@ -82,20 +82,20 @@ impl Inner {
             .arg(issued_text(admission.issued_at.map(IssuedAt::earliest_ms)))
             .arg(admission.replaces.map(|place| place.compact().to_string()).unwrap_or_default())
             .arg(self.waiting_since().map(|since| since.to_string()).unwrap_or_default());
-        let mut doubt = Doubt { inner: self, admission, stamp, ended: false };
+        let mut doubt = UncertainAdmission { inner: self, admission, stamp, ended: false };
         let (link, script) = (self.topology.at(user.as_str()), &self.scripts.admit);
-        let answer: Result<Answer, RedisFailure> = run_for(RedisCommand::Admit, link, script, &call).await;
+        let answer: Result<AdmissionReply, RedisFailure> = run_for(RedisCommand::Admit, link, script, &call).await;
         doubt.ended = answer.as_ref().err().is_none_or(|failure| !failure.in_doubt());
         let answer = answer?;
         let (verdict, connections, evicted, replaced, stamp) = answer;
         match verdict {
             1 => self.admitted(admission, self.clock.saw(stamp)),
-            0 => return Ok(Verdict::Refused { connections }),
-            -2 => return Ok(Verdict::Late),
+            0 => return Ok(AdmissionVerdict::Refused { connections }),
+            -2 => return Ok(AdmissionVerdict::Late),
             // The field of the stamp contains the time of the revocation.
             _ => {
-                let revoked = Revoked::judge(admission.issued_at, stamp);
-                return Ok(Verdict::Revoked(revoked.unwrap_or(Revoked::Surely)));
+                let revoked = RevokedToken::judge(admission.issued_at, stamp);
+                return Ok(AdmissionVerdict::Revoked(revoked.unwrap_or(RevokedToken::Surely)));
             }
         }
         for (owner, other) in evicted.iter().chain(&replaced).filter_map(|member| split_member(member)) {
@@ -105,19 +105,19 @@ impl Inner {
             }
         }
         let evicted = evicted.last().and_then(|member| split_member(member)).map(|(_, session)| session);
-        Ok(Verdict::Admitted { connections, evicted })
+        Ok(AdmissionVerdict::Admitted { connections, evicted })
     }
 
     /// Counts the session against its user's limit on this replica, while Redis is unavailable.
-    fn admit_alone(&self, admission: &Admission) -> Verdict {
+    fn admit_alone(&self, admission: &Admission) -> AdmissionVerdict {
         let stamp = self.stamp();
         match self.leases.admit_alone(admission, stamp) {
-            OwnVerdict::Refused { connections } => Verdict::Refused { connections: count(connections) },
+            OwnVerdict::Refused { connections } => AdmissionVerdict::Refused { connections: count(connections) },
             OwnVerdict::Admitted { connections, evicted } => {
                 self.admitted(admission, stamp);
                 let oldest = evicted.last().copied();
                 evicted.into_iter().for_each(|session| (self.local.control)(superseded(session)));
-                Verdict::Admitted { connections: count(connections), evicted: oldest }
+                AdmissionVerdict::Admitted { connections: count(connections), evicted: oldest }
             }
         }
     }
@@ -139,14 +139,14 @@ fn count(connections: usize) -> u32 {
 
 /// A pending admission. If it ends without a response (timeout, or the client left), its member may nevertheless be in
 /// the user's set, so it is removed.
-struct Doubt<'a> {
-    inner: &'a Inner,
+struct UncertainAdmission<'a> {
+    inner: &'a RedisRegistryShared,
     admission: &'a Admission,
     stamp: u64,
     ended: bool,
 }
 
-impl Drop for Doubt<'_> {
+impl Drop for UncertainAdmission<'_> {
     fn drop(&mut self) {
         if !self.ended {
             let (session, places) = (self.admission.session, self.admission.places());

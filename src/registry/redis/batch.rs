@@ -13,12 +13,12 @@ use std::{
 use tickgate_wire::model::{ReplicaId, SessionId, UserId};
 
 use super::{
-    leases::{Ended, IndexEntry, LeaseEntry, LeaseTable, PendingRecord, Renewal},
+    leases::{EndedSession, IndexEntry, LeaseEntry, LeaseTable, PendingRecord, SessionRenewal},
     owner::{Owner, split_member},
 };
 use crate::{
     redis_link::Placement,
-    registry::{Places, revocations::Revocation, standings::Standing},
+    registry::{UserPlaces, revocations::Revocation, standings::UserStanding},
 };
 
 /// A queued change.
@@ -32,9 +32,9 @@ pub(super) enum Op {
     /// Write the session's record.
     Record(SessionId),
     /// Remove the session from everything.
-    Closed(SessionId, Ended),
+    Closed(SessionId, EndedSession),
     /// Remove a member whose admission ended without a response.
-    Release { session: SessionId, places: Places, stamp: u64 },
+    Release { session: SessionId, places: UserPlaces, stamp: u64 },
     /// Send a message to one replica.
     Tell(ReplicaId, String),
     /// End the record that a connection of the session left.
@@ -42,14 +42,14 @@ pub(super) enum Op {
     /// Store the revocation of a user's tokens.
     Revoke(UserId, Revocation),
     /// Store whether a user is inactive.
-    Stand(UserId, Standing),
+    Stand(UserId, UserStanding),
     /// Send a message to all replicas, and store it for those that are disconnected.
-    TellAll(Word),
+    TellAll(Broadcast),
 }
 
 /// A message to all replicas.
 #[derive(Clone, Debug)]
-pub(super) struct Word {
+pub(super) struct Broadcast {
     /// As published.
     pub(super) message: String,
     /// As stored: the field and the text.
@@ -62,12 +62,12 @@ pub(super) struct Word {
 /// One shard's share of the names. A session belongs to its user's shard, or to that of its own id if it is anonymous;
 /// its record belongs to the shard of the session id, by which it is looked up.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Part {
+pub(super) struct ShardPart {
     placement: Placement,
     shard: usize,
 }
 
-impl Part {
+impl ShardPart {
     pub(super) const fn new(placement: Placement, shard: usize) -> Self {
         Self { placement, shard }
     }
@@ -118,19 +118,19 @@ pub(super) enum RegistryCommand {
     /// Replace the current index with the next one.
     ReplaceIndex,
     /// Remove a lease from its user's set.
-    Leave { places: Places, session: SessionId, stamp: u64 },
+    Leave { places: UserPlaces, session: SessionId, stamp: u64 },
     /// Renew a lease for its full time, if it still exists.
-    Extend { places: Places, session: SessionId, stamp: u64 },
+    Extend { places: UserPlaces, session: SessionId, stamp: u64 },
     /// Extend the lifetime of a user's set.
-    KeepMembers(Places),
+    KeepMembers(UserPlaces),
     /// Add a lease to its user's set if it is missing.
-    Readmit { places: Places, session: SessionId, stamp: u64, issued_ms: Option<u64> },
+    Readmit { places: UserPlaces, session: SessionId, stamp: u64, issued_ms: Option<u64> },
     /// Store the revocation of a user's tokens.
     Revoke { user: UserId, revocation: Revocation },
     /// Store whether a user is inactive, unless a later report is stored.
-    Stand { user: UserId, standing: Standing },
+    Stand { user: UserId, standing: UserStanding },
     /// Send a message to all replicas, and store it for those that are disconnected.
-    TellAll(Word),
+    TellAll(Broadcast),
     /// Write a record unless the session has one. Nearly every session is new, and a plain command costs Redis a third
     /// of the script.
     Claim(RecordWrite),
@@ -210,7 +210,7 @@ impl ShardBatch {
     }
 
     /// Adds one queued change, as far as it concerns the shard.
-    pub(super) fn op(&mut self, part: Part, leases: &LeaseTable, op: &Op) {
+    pub(super) fn op(&mut self, part: ShardPart, leases: &LeaseTable, op: &Op) {
         match op {
             Op::Opened(session) => self.opened(part, leases, *session),
             Op::Record(session) => {
@@ -238,11 +238,11 @@ impl ShardBatch {
     }
 
     /// Adds whether a user is inactive.
-    pub(super) fn stand(&mut self, user: UserId, standing: Standing) {
+    pub(super) fn stand(&mut self, user: UserId, standing: UserStanding) {
         self.steps.push(RegistryCommand::Stand { user, standing });
     }
 
-    fn opened(&mut self, part: Part, leases: &LeaseTable, session: SessionId) {
+    fn opened(&mut self, part: ShardPart, leases: &LeaseTable, session: SessionId) {
         let entry = leases.get(session);
         let Some(entry) = entry.filter(|entry| part.has_session(session, entry.user.as_ref())) else {
             // Closed since, or the anonymous session now has a user on another shard.
@@ -255,7 +255,7 @@ impl ShardBatch {
         }
     }
 
-    fn closed(&mut self, part: Part, session: SessionId, ended: &Ended) {
+    fn closed(&mut self, part: ShardPart, session: SessionId, ended: &EndedSession) {
         if part.has_session(session, ended.user()) {
             self.remove(session);
             if let Some(places) = ended.places.clone() {
@@ -297,8 +297,8 @@ impl ShardBatch {
     }
 
     /// Renews the lease of a session and the lifetime of its record, as far as they are on this shard.
-    pub(super) fn renew(&mut self, part: Part, renewal: &Renewal) {
-        let Renewal { session, stamp, recorded, .. } = *renewal;
+    pub(super) fn renew(&mut self, part: ShardPart, renewal: &SessionRenewal) {
+        let SessionRenewal { session, stamp, recorded, .. } = *renewal;
         if let Some(places) = renewal.places.as_ref().filter(|places| part.has_user(&places.user)) {
             self.steps.push(RegistryCommand::Extend { places: places.clone(), session, stamp });
             self.steps.push(RegistryCommand::KeepMembers(places.clone()));
@@ -309,7 +309,7 @@ impl ShardBatch {
     }
 
     /// Writes again what the shard should contain about a session that has its index entry or record there.
-    pub(super) fn restore(&mut self, part: Part, leases: &LeaseTable, session: SessionId, entry: &LeaseEntry) {
+    pub(super) fn restore(&mut self, part: ShardPart, leases: &LeaseTable, session: SessionId, entry: &LeaseEntry) {
         self.readmit(part, leases, session, entry);
         if let Some(record) = entry.record.clone().filter(|_| entry.owns_record && part.has_record(session)) {
             self.steps.push(RegistryCommand::Write(RecordWrite {
@@ -322,7 +322,7 @@ impl ShardBatch {
     }
 
     /// Adds the session to its user's set if it is missing.
-    pub(super) fn readmit(&mut self, part: Part, leases: &LeaseTable, session: SessionId, entry: &LeaseEntry) {
+    pub(super) fn readmit(&mut self, part: ShardPart, leases: &LeaseTable, session: SessionId, entry: &LeaseEntry) {
         if let Some(places) = leases.places(entry).filter(|places| part.has_user(&places.user)) {
             let (stamp, issued_ms) = (entry.stamp, entry.issued_ms.map(NonZeroU64::get));
             self.steps.push(RegistryCommand::Readmit { places, session, stamp, issued_ms });
@@ -384,7 +384,7 @@ impl BatchOutcome {
     }
 
     /// The follow-up steps: contested records by stamp, and missing leases again.
-    pub(super) fn rest(&self, part: Part, leases: &LeaseTable) -> ShardBatch {
+    pub(super) fn rest(&self, part: ShardPart, leases: &LeaseTable) -> ShardBatch {
         let mut rest = ShardBatch::of(self.contested.iter().cloned().map(RegistryCommand::Write));
         for session in &self.missing {
             if let Some(entry) = leases.get(*session) {
@@ -404,14 +404,14 @@ mod tests {
     use super::*;
     use crate::registry::{Admission, ConnectionInfo, redis::leases::BUCKETS};
 
-    const ONE: Part = Part::new(Placement::ONE, 0);
+    const ONE: ShardPart = ShardPart::new(Placement::ONE, 0);
 
     fn user(name: &str) -> UserId {
         UserId::new(name).unwrap()
     }
 
-    fn places(name: &str) -> Places {
-        Places { user: user(name), apart: None }
+    fn places(name: &str) -> UserPlaces {
+        UserPlaces { user: user(name), apart: None }
     }
 
     fn open(leases: &LeaseTable, name: Option<&str>, session: SessionId) {
@@ -437,7 +437,7 @@ mod tests {
         leases.opened(session, &info, 10);
     }
 
-    fn steps(part: Part, leases: &LeaseTable, ops: &[Op]) -> Vec<RegistryCommand> {
+    fn steps(part: ShardPart, leases: &LeaseTable, ops: &[Op]) -> Vec<RegistryCommand> {
         let mut batch = ShardBatch::default();
         ops.iter().for_each(|op| batch.op(part, leases, op));
         batch.seal(Index::Current)
@@ -466,7 +466,7 @@ mod tests {
     #[test]
     fn each_shard_gets_its_share_of_a_session() {
         let (placement, leases) = (Placement::over(2), LeaseTable::new());
-        let parts = [0, 1].map(|shard| Part::new(placement, shard));
+        let parts = [0, 1].map(|shard| ShardPart::new(placement, shard));
         let session = loop {
             let session = SessionId::random();
             if record_shard(placement, session) != placement.shard("alice") {

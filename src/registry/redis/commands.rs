@@ -6,8 +6,8 @@ use redis::{Cmd, FromRedisValue, Pipeline, RedisError, RedisResult, Script, Valu
 use tickgate_wire::model::{SessionId, UserId};
 
 use super::{
-    Inner,
-    batch::{CommandAnswer, Index, RecordWrite, RegistryCommand, Word},
+    RedisRegistryShared,
+    batch::{Broadcast, CommandAnswer, Index, RecordWrite, RegistryCommand},
     message::{KEPT, KEPT_MIN, SENT},
     owner::{Owner, member},
     times::millis,
@@ -15,7 +15,7 @@ use super::{
 use crate::{
     clock,
     redis_link::{RedisCommand, RedisFailure, RedisLink},
-    registry::{Places, revocations::Revocation, standings::Standing},
+    registry::{UserPlaces, revocations::Revocation, standings::UserStanding},
 };
 
 macro_rules! scripts {
@@ -102,7 +102,7 @@ pub(super) fn issued_text(issued_ms: Option<u64>) -> String {
 }
 
 /// The call that stores a revocation for its remaining time.
-pub(super) fn revoke(inner: &Inner, user: &UserId, revocation: Revocation) -> Cmd {
+pub(super) fn revoke(inner: &RedisRegistryShared, user: &UserId, revocation: Revocation) -> Cmd {
     let life_ms = revocation.until_ms.saturating_sub(clock::unix_ms()).max(1);
     let mut cmd = call(&inner.scripts.revoke, &[&inner.keys().user_revoked(user)]);
     cmd.arg(revocation.at_ms).arg(life_ms);
@@ -110,8 +110,8 @@ pub(super) fn revoke(inner: &Inner, user: &UserId, revocation: Revocation) -> Cm
 }
 
 /// The call that stores a standing for its remaining time.
-pub(super) fn keep_standing(inner: &Inner, user: &UserId, standing: Standing) -> Cmd {
-    let Standing { inactive, until_ms, sent } = standing;
+pub(super) fn keep_standing(inner: &RedisRegistryShared, user: &UserId, standing: UserStanding) -> Cmd {
+    let UserStanding { inactive, until_ms, sent } = standing;
     let life_ms = until_ms.saturating_sub(clock::unix_ms()).max(1);
     let mut cmd = call(&inner.scripts.standing, &[&inner.keys().user_standing(user)]);
     cmd.arg(sent).arg(if inactive { "inactive" } else { "active" }).arg(life_ms);
@@ -119,7 +119,7 @@ pub(super) fn keep_standing(inner: &Inner, user: &UserId, standing: Standing) ->
 }
 
 /// The command that stores a message for replicas that are disconnected.
-pub(super) fn keep(inner: &Inner, field: &str, message: &str, sent: u64) -> Cmd {
+pub(super) fn keep(inner: &RedisRegistryShared, field: &str, message: &str, sent: u64) -> Cmd {
     let mut cmd = redis::cmd("XADD");
     cmd.arg(inner.keys().controls()).arg("MAXLEN").arg("~").arg(KEPT_MIN).arg("*");
     cmd.arg(field).arg(message).arg(SENT).arg(sent);
@@ -134,7 +134,7 @@ fn command(words: &[&str]) -> Cmd {
 }
 
 /// The commands of the steps.
-pub(super) fn pipeline(inner: &Inner, steps: &[RegistryCommand]) -> Pipeline {
+pub(super) fn pipeline(inner: &RedisRegistryShared, steps: &[RegistryCommand]) -> Pipeline {
     let mut pipeline = Pipeline::new();
     for step in steps {
         pipeline.add_command(encode(inner, step));
@@ -143,14 +143,14 @@ pub(super) fn pipeline(inner: &Inner, steps: &[RegistryCommand]) -> Pipeline {
     pipeline
 }
 
-fn encode(inner: &Inner, step: &RegistryCommand) -> Cmd {
+fn encode(inner: &RedisRegistryShared, step: &RegistryCommand) -> Cmd {
     let (keys, times, scripts) = (inner.keys(), &inner.lifetimes, &inner.scripts);
     let own = &inner.local.replica;
     let index = |index: &Index| match index {
         Index::Current => keys.replica_sessions(own),
         Index::Next => keys.replica_sessions_next(own),
     };
-    let sessions_of = |places: &Places| keys.user_sessions(&places.user, places.apart.as_deref());
+    let sessions_of = |places: &UserPlaces| keys.user_sessions(&places.user, places.apart.as_deref());
     match step {
         RegistryCommand::Index(which, slots) => {
             let mut cmd = redis::cmd("HSET");
@@ -201,7 +201,7 @@ fn encode(inner: &Inner, step: &RegistryCommand) -> Cmd {
         RegistryCommand::Tell(replica, message) => command(&["PUBLISH", &keys.control(replica), message]),
         RegistryCommand::Revoke { user, revocation } => revoke(inner, user, *revocation),
         RegistryCommand::Stand { user, standing } => keep_standing(inner, user, *standing),
-        RegistryCommand::TellAll(Word { message, field, kept, sent }) => {
+        RegistryCommand::TellAll(Broadcast { message, field, kept, sent }) => {
             let mut cmd = call(&scripts.tell, &[&keys.controls()]);
             cmd.arg(keys.control_all()).arg(message).arg(field).arg(kept).arg(sent).arg(KEPT_MIN).arg(millis(KEPT));
             cmd
@@ -209,7 +209,12 @@ fn encode(inner: &Inner, step: &RegistryCommand) -> Cmd {
     }
 }
 
-fn readmit(inner: &Inner, places: &Places, session: SessionId, (stamp, issued_ms): (u64, Option<u64>)) -> Cmd {
+fn readmit(
+    inner: &RedisRegistryShared,
+    places: &UserPlaces,
+    session: SessionId,
+    (stamp, issued_ms): (u64, Option<u64>),
+) -> Cmd {
     let (keys, times, apart) = (inner.keys(), &inner.lifetimes, places.apart.as_deref());
     let of_user = [
         keys.user_sessions(&places.user, apart),
@@ -230,7 +235,7 @@ fn expire(key: &str, life_ms: u64) -> Cmd {
     command(&["PEXPIRE", key, &life_ms.to_string()])
 }
 
-fn record_life(inner: &Inner, write: &RecordWrite) -> u64 {
+fn record_life(inner: &RedisRegistryShared, write: &RecordWrite) -> u64 {
     if write.is_last { inner.lifetimes.resume } else { inner.lifetimes.record() }
 }
 

@@ -8,7 +8,7 @@ use redis::{RedisResult, Value};
 use tickgate_wire::model::SessionId;
 
 use super::{
-    Inner, Redis,
+    Redis, RedisRegistryShared,
     batch::Op,
     commands::{ask, ask_all, failed, keep},
     leases::LeaseEntry,
@@ -18,14 +18,14 @@ use super::{
 };
 use crate::{
     redis_link::RedisFailure,
-    registry::{Carried, Control, Unavailable, superseded},
+    registry::{ControlInstruction, OperationOutcome, RegistryUnavailable, superseded},
 };
 
 /// Number of stored messages read at once.
 const KEPT_PAGE: usize = 1_000;
 
 impl Redis {
-    pub(in crate::registry) async fn control(&self, control: Control) -> Carried {
+    pub(in crate::registry) async fn control(&self, control: ControlInstruction) -> OperationOutcome {
         let inner = &*self.0;
         let sent = inner.place_in_order().await;
         let channel = inner.channel_of(&control).await;
@@ -40,7 +40,7 @@ impl Redis {
     }
 }
 
-impl Inner {
+impl RedisRegistryShared {
     /// Subscribes to this replica's control messages.
     pub(super) fn listen(self: &Arc<Self>) {
         for channel in [self.keys().control(&self.local.replica), self.keys().control_all()] {
@@ -65,9 +65,9 @@ impl Inner {
     }
 
     /// The channel of the replica that has the session, if known, or of all replicas.
-    async fn channel_of(&self, control: &Control) -> String {
+    async fn channel_of(&self, control: &ControlInstruction) -> String {
         let keys = self.keys();
-        let Control::Close { session, .. } = control else { return keys.control_all() };
+        let ControlInstruction::Close { session, .. } = control else { return keys.control_all() };
         let Some(session) = SessionId::parse(session) else { return keys.control_all() };
         let link = &self.topology.links()[self.record_shard(session)];
         let value: Result<Option<String>, _> = ask(link, redis::cmd("GET").arg(keys.session(session))).await;
@@ -79,7 +79,12 @@ impl Inner {
     }
 
     /// Stores a message (its field, text and stamp) and publishes it, as far as Redis accepts either.
-    pub(super) async fn spread(&self, kept: (&str, &str, u64), channel: &str, message: &ChannelMessage) -> Carried {
+    pub(super) async fn spread(
+        &self,
+        kept: (&str, &str, u64),
+        channel: &str,
+        message: &ChannelMessage,
+    ) -> OperationOutcome {
         let (field, text, sent) = kept;
         let link = self.control_link();
         let mut pipeline = redis::pipe();
@@ -93,13 +98,13 @@ impl Inner {
             Ok(answers) => {
                 let mut outcomes = answers
                     .into_iter()
-                    .map(|answer| answer.map(drop).map_err(|error| Unavailable::from(failed(link, &error))));
+                    .map(|answer| answer.map(drop).map_err(|error| RegistryUnavailable::from(failed(link, &error))));
                 let stored = outcomes.next().unwrap_or(Ok(()));
-                Carried { told: outcomes.nth(1).unwrap_or(Ok(())), stored }
+                OperationOutcome { told: outcomes.nth(1).unwrap_or(Ok(())), stored }
             }
             Err(failure) => {
-                let error = Unavailable::from(failure);
-                Carried { told: Err(error.clone()), stored: Err(error) }
+                let error = RegistryUnavailable::from(failure);
+                OperationOutcome { told: Err(error.clone()), stored: Err(error) }
             }
         }
     }
@@ -123,7 +128,7 @@ impl Inner {
         if let Some(sent) = message.sent {
             self.clock.saw(sent);
         }
-        if let (Control::Close { session, .. }, Some(stamp)) = (&message.control, message.stamp)
+        if let (ControlInstruction::Close { session, .. }, Some(stamp)) = (&message.control, message.stamp)
             && !SessionId::parse(session).is_some_and(|session| self.leases.is_newest(session, stamp))
         {
             return;
@@ -133,7 +138,7 @@ impl Inner {
 
     /// Closes a connection of this replica, if it is still the session's newest here.
     pub(super) fn close(&self, session: SessionId, stamp: u64, code: u16, reason: &str) {
-        let control = Control::Close { session: session.to_string(), code, reason: reason.to_owned() };
+        let control = ControlInstruction::Close { session: session.to_string(), code, reason: reason.to_owned() };
         self.deliver(ControlMessage { control, stamp: Some(stamp), sent: None });
     }
 
@@ -143,7 +148,7 @@ impl Inner {
     }
 
     /// Sends the owner of a connection a message for only that connection.
-    pub(super) fn tell_owner(&self, owner: &Owner, control: Control) {
+    pub(super) fn tell_owner(&self, owner: &Owner, control: ControlInstruction) {
         let message = ControlMessage { control, stamp: Some(owner.stamp), sent: None };
         if owner.replica == self.local.replica {
             self.deliver(message);
@@ -155,9 +160,9 @@ impl Inner {
 
 /// The last message for each user and session with its stamp, and all revocations and standings.
 #[derive(Debug, Default)]
-pub(super) struct Kept {
-    users: HashMap<String, (u64, Control)>,
-    sessions: HashMap<String, (u64, Control)>,
+pub(super) struct KeptInstructions {
+    users: HashMap<String, (u64, ControlInstruction)>,
+    sessions: HashMap<String, (u64, ControlInstruction)>,
     revocations: Vec<RevokedMessage>,
     standings: Vec<StandingMessage>,
     /// The greatest stamp.
@@ -165,8 +170,8 @@ pub(super) struct Kept {
 }
 
 /// Reads the stored messages.
-pub(super) async fn kept(inner: &Inner) -> Result<Kept, RedisFailure> {
-    let (mut kept, mut after) = (Kept::default(), "-".to_owned());
+pub(super) async fn kept(inner: &RedisRegistryShared) -> Result<KeptInstructions, RedisFailure> {
+    let (mut kept, mut after) = (KeptInstructions::default(), "-".to_owned());
     loop {
         let mut range = redis::cmd("XRANGE");
         range.arg(inner.keys().controls()).arg(&after).arg("+").arg("COUNT").arg(KEPT_PAGE);
@@ -182,7 +187,7 @@ pub(super) async fn kept(inner: &Inner) -> Result<Kept, RedisFailure> {
     }
 }
 
-impl Kept {
+impl KeptInstructions {
     /// Adds an entry, whichever replica wrote it.
     fn take(&mut self, fields: &HashMap<String, String>) {
         if let Some(message) = fields.get(REVOKED).and_then(|json| serde_json::from_str::<RevokedMessage>(json).ok()) {
@@ -199,11 +204,11 @@ impl Kept {
         }
     }
 
-    fn add(&mut self, sent: u64, control: Control) {
+    fn add(&mut self, sent: u64, control: ControlInstruction) {
         self.sent = self.sent.max(sent);
         let (map, name) = match &control {
-            Control::Close { session, .. } => (&mut self.sessions, session.clone()),
-            Control::CloseUser { user, .. } => (&mut self.users, user.clone()),
+            ControlInstruction::Close { session, .. } => (&mut self.sessions, session.clone()),
+            ControlInstruction::CloseUser { user, .. } => (&mut self.users, user.clone()),
         };
         map.insert(name, (sent, control));
     }
@@ -214,13 +219,14 @@ impl Kept {
         let of_user = entry.user.as_ref().and_then(|user| self.users.get(user.as_str()));
         let sent = [self.sessions.get(&name), of_user].into_iter().flatten();
         let (_, control) = sent.into_iter().find(|(sent, _)| entry.stamp < *sent)?;
-        let (Control::Close { code, reason, .. } | Control::CloseUser { code, reason, .. }) = control.clone();
-        let control = Control::Close { session: name, code, reason };
+        let (ControlInstruction::Close { code, reason, .. } | ControlInstruction::CloseUser { code, reason, .. }) =
+            control.clone();
+        let control = ControlInstruction::Close { session: name, code, reason };
         Some(ControlMessage { control, stamp: Some(entry.stamp), sent: None })
     }
 
     /// Delivers them to the connections that were open at that stamp.
-    pub(super) fn deliver(&self, inner: &Inner, begun: u64) {
+    pub(super) fn deliver(&self, inner: &RedisRegistryShared, begun: u64) {
         inner.clock.saw(self.sent);
         self.revocations.iter().for_each(|message| inner.hear_revocation(message, false));
         self.standings.iter().for_each(|message| inner.hear_standing(message));
@@ -255,14 +261,15 @@ mod tests {
             leases.opened(session, &info, stamp);
             leases.get(session).unwrap()
         };
-        let mut kept = Kept::default();
+        let mut kept = KeptInstructions::default();
         assert!(kept.of(session, &open(10)).is_none());
-        kept.add(20, Control::CloseUser { user: "alice".into(), code: 4500, reason: "maintenance".into() });
+        kept.add(20, ControlInstruction::CloseUser { user: "alice".into(), code: 4500, reason: "maintenance".into() });
         let message = kept.of(session, &open(10)).unwrap();
-        let close = Control::Close { session: session.to_string(), code: 4500, reason: "maintenance".into() };
+        let close =
+            ControlInstruction::Close { session: session.to_string(), code: 4500, reason: "maintenance".into() };
         assert_eq!((message.control, message.stamp), (close, Some(10)));
         assert!(kept.of(session, &open(20)).is_none(), "opened later");
-        kept.add(30, Control::Close { session: session.to_string(), code: 4501, reason: "moved".into() });
+        kept.add(30, ControlInstruction::Close { session: session.to_string(), code: 4501, reason: "moved".into() });
         assert!(kept.of(session, &open(20)).is_some());
     }
 }

@@ -22,24 +22,24 @@ type TopicHash = u64;
 /// Sessions by topic, and topics by session. Takes 16 bytes and a session id per subscription, plus the overhead of the
 /// tables.
 #[derive(Debug, Default)]
-pub(super) struct Followers {
+pub(super) struct TopicSessions {
     hasher: RandomState,
-    topics: [Mutex<HashMap<TopicHash, Sessions>>; PARTS],
+    topics: [Mutex<HashMap<TopicHash, SessionSet>>; PARTS],
     /// Locked before a part of `topics`, never after one.
-    sessions: [Mutex<HashMap<SessionId, ByPlace>>; PARTS],
+    sessions: [Mutex<HashMap<SessionId, NameByPointer>>; PARTS],
 }
 
 /// Most topics have a single subscriber.
 #[derive(Debug)]
-enum Sessions {
+enum SessionSet {
     One(SessionId),
     Many(HashSet<SessionId>),
 }
 
-impl Followers {
+impl TopicSessions {
     /// Sets the session's topics to exactly these.
     pub(super) fn set(&self, session: SessionId, topics: Vec<Topic>) {
-        let new = ByPlace::new(topics);
+        let new = NameByPointer::new(topics);
         let mut sessions = self.sessions[self.part(&session)].lock();
         let old = sessions.remove(&session).unwrap_or_default();
         for topic in old.without(&new) {
@@ -58,8 +58,8 @@ impl Followers {
         let topic = self.hasher.hash_one(topic);
         match self.topics[part_of(topic)].lock().get(&topic) {
             None => Vec::new(),
-            Some(Sessions::One(session)) => vec![*session],
-            Some(Sessions::Many(sessions)) => sessions.iter().copied().collect(),
+            Some(SessionSet::One(session)) => vec![*session],
+            Some(SessionSet::Many(sessions)) => sessions.iter().copied().collect(),
         }
     }
 
@@ -70,15 +70,15 @@ impl Followers {
     fn add(&self, topic: TopicHash, session: SessionId) {
         match self.topics[part_of(topic)].lock().entry(topic) {
             Entry::Vacant(vacant) => {
-                vacant.insert(Sessions::One(session));
+                vacant.insert(SessionSet::One(session));
             }
             Entry::Occupied(mut occupied) => match occupied.get_mut() {
-                Sessions::One(one) if *one == session => {}
-                Sessions::One(one) => {
+                SessionSet::One(one) if *one == session => {}
+                SessionSet::One(one) => {
                     let both = HashSet::from([*one, session]);
-                    occupied.insert(Sessions::Many(both));
+                    occupied.insert(SessionSet::Many(both));
                 }
-                Sessions::Many(many) => {
+                SessionSet::Many(many) => {
                     many.insert(session);
                 }
             },
@@ -89,8 +89,8 @@ impl Followers {
         let mut topics = self.topics[part_of(topic)].lock();
         let gone = match topics.get_mut(&topic) {
             None => return,
-            Some(Sessions::One(one)) => *one == session,
-            Some(Sessions::Many(many)) => {
+            Some(SessionSet::One(one)) => *one == session,
+            Some(SessionSet::Many(many)) => {
                 many.remove(&session);
                 if many.len() * 4 < many.capacity() {
                     many.shrink_to_fit();
@@ -109,9 +109,9 @@ impl Followers {
 
 /// Topics ordered by the address of their names: equal addresses are equal names, which need not be compared.
 #[derive(Debug, Default)]
-struct ByPlace(Box<[Topic]>);
+struct NameByPointer(Box<[Topic]>);
 
-impl ByPlace {
+impl NameByPointer {
     fn new(mut topics: Vec<Topic>) -> Self {
         topics.sort_unstable_by_key(place);
         topics.dedup_by_key(|topic| place(topic));
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_topic_has_its_current_subscribers() {
-        let (followers, [alice, bob, carol]) = (Followers::default(), [(); 3].map(|()| SessionId::random()));
+        let (followers, [alice, bob, carol]) = (TopicSessions::default(), [(); 3].map(|()| SessionId::random()));
         let of = |topic: &str| followers.of(topic).into_iter().collect::<HashSet<_>>();
         let topics = |names: &[&str]| names.iter().map(|name| Topic::from_wire(name)).collect::<Vec<_>>();
         followers.set(alice, topics(&["a", "b", "a"]));

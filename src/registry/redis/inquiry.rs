@@ -15,13 +15,13 @@ use tickgate_wire::model::ReplicaId;
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{
-    Inner, Redis,
+    Redis, RedisRegistryShared,
     batch::Op,
     commands,
     message::{ChannelMessage, InquiryAnswer, InquiryQuestion},
 };
 use crate::{
-    registry::{Answer, Answers, Inquiry, Unavailable},
+    registry::{Inquiry, InquiryAnswers, RegistryUnavailable, ReplicaAnswer},
     tasks::Stop,
 };
 
@@ -37,7 +37,7 @@ const ANSWERS_MAX: usize = 1_024;
 #[derive(Debug, Default)]
 pub(super) struct Inquiries {
     next: AtomicU64,
-    waiting: Mutex<HashMap<u64, mpsc::Sender<Answer>>>,
+    waiting: Mutex<HashMap<u64, mpsc::Sender<ReplicaAnswer>>>,
 }
 
 impl Inquiries {
@@ -51,19 +51,23 @@ impl Inquiries {
 }
 
 /// Removes an inquiry when its answers are no longer awaited.
-struct Open<'a> {
+struct OpenInquiry<'a> {
     inquiries: &'a Inquiries,
     number: u64,
 }
 
-impl Drop for Open<'_> {
+impl Drop for OpenInquiry<'_> {
     fn drop(&mut self) {
         self.inquiries.waiting.lock().remove(&self.number);
     }
 }
 
 /// Answers inquiries of all replicas, including this one, until the replica stops.
-pub(super) async fn answer_all(inner: Arc<Inner>, mut asked: mpsc::Receiver<InquiryQuestion>, mut stop: Stop) {
+pub(super) async fn answer_all(
+    inner: Arc<RedisRegistryShared>,
+    mut asked: mpsc::Receiver<InquiryQuestion>,
+    mut stop: Stop,
+) {
     loop {
         let question = tokio::select! {
             question = asked.recv() => question,
@@ -78,12 +82,12 @@ pub(super) async fn answer_all(inner: Arc<Inner>, mut asked: mpsc::Receiver<Inqu
 }
 
 impl Redis {
-    pub(in crate::registry) async fn inquire(&self, inquiry: &Inquiry) -> Result<Answers, Unavailable> {
+    pub(in crate::registry) async fn inquire(&self, inquiry: &Inquiry) -> Result<InquiryAnswers, RegistryUnavailable> {
         let inner = &*self.0;
         if inquiry.is_about_one() {
             let own = inner.answer_inquiry(inquiry);
             if inquiry.is_settled_by(&own) {
-                return Ok(Answers::of(own));
+                return Ok(InquiryAnswers::of(own));
             }
         }
         let answers = inner.ask_replicas(inquiry).await;
@@ -95,18 +99,18 @@ impl Redis {
     }
 }
 
-impl Inner {
-    fn answer_inquiry(&self, inquiry: &Inquiry) -> Answer {
+impl RedisRegistryShared {
+    fn answer_inquiry(&self, inquiry: &Inquiry) -> ReplicaAnswer {
         let followers = inquiry.topic().map(|topic| self.followers.of(topic).into_iter().collect::<HashSet<_>>());
         (self.local.answer)(inquiry, followers.as_ref())
     }
 
-    async fn ask_replicas(&self, inquiry: &Inquiry) -> Result<Answers, Unavailable> {
+    async fn ask_replicas(&self, inquiry: &Inquiry) -> Result<InquiryAnswers, RegistryUnavailable> {
         let until = Instant::now() + ANSWER_TIMEOUT;
         let number = self.inquiries.next.fetch_add(1, Ordering::Relaxed);
         let (sender, mut received) = mpsc::channel(ANSWERS_MAX);
         self.inquiries.waiting.lock().insert(number, sender);
-        let _open = Open { inquiries: &self.inquiries, number };
+        let _open = OpenInquiry { inquiries: &self.inquiries, number };
         let replica = self.local.replica.to_string();
         let question = ChannelMessage::Inquire(InquiryQuestion { number, replica, inquiry: inquiry.clone() });
         let mut publish = redis::cmd("PUBLISH");
@@ -119,10 +123,10 @@ impl Inner {
             let settled = inquiry.is_settled_by(&answer);
             answers.push(answer);
             if settled {
-                return Ok(Answers { answers, complete: true });
+                return Ok(InquiryAnswers { answers, complete: true });
             }
         }
         let complete = answers.len() >= listeners;
-        Ok(Answers { answers, complete })
+        Ok(InquiryAnswers { answers, complete })
     }
 }

@@ -18,10 +18,10 @@ use serde::{Deserialize, Serialize};
 use tickgate_wire::model::{IssuedAt, ReplicaId, SessionId, UserId};
 
 use super::{
-    own_count::{OwnCount, OwnVerdict, Slot},
+    own_count::{OwnCount, OwnVerdict, UserSlot},
     profiles::{ProfileIndex, Profiles},
 };
-use crate::registry::{Admission, ConnectionInfo, Places, presence::Audience};
+use crate::registry::{Admission, ConnectionInfo, UserPlaces, presence::TopicAudience};
 
 /// Number of buckets: ticks per round of renewals.
 pub(super) const BUCKETS: usize = 64;
@@ -63,7 +63,7 @@ pub(super) struct LeaseEntry {
 
 /// The result of opening a connection.
 #[derive(Debug)]
-pub(super) struct Opened {
+pub(super) struct OpenedSession {
     pub user: Option<UserId>,
     /// The session had an anonymous connection here until now.
     pub was_anonymous: bool,
@@ -71,8 +71,8 @@ pub(super) struct Opened {
 
 /// What is left to do when the last connection of a session has closed.
 #[derive(Clone, Debug)]
-pub(super) struct Ended {
-    pub places: Option<Places>,
+pub(super) struct EndedSession {
+    pub places: Option<UserPlaces>,
     pub stamp: u64,
     pub had_record: bool,
     /// The record, if it was not written yet.
@@ -144,7 +144,7 @@ impl LeaseTable {
     }
 
     /// Records an opened connection. `stamp` is used if it was not admitted before.
-    pub(super) fn opened(&self, session: SessionId, info: &ConnectionInfo, stamp: u64) -> Opened {
+    pub(super) fn opened(&self, session: SessionId, info: &ConnectionInfo, stamp: u64) -> OpenedSession {
         let profile = self.profiles.index_of(&info.profile);
         let mut bucket = self.bucket(session).lock();
         let entry = bucket.entry(session).or_insert_with(|| LeaseEntry::new(stamp));
@@ -158,16 +158,16 @@ impl LeaseTable {
             entry.apart = None;
             entry.owns_record = false;
             if let Some(user) = &entry.user {
-                self.own.add(user, Slot { session, stamp, apart: None });
+                self.own.add(user, UserSlot { session, stamp, apart: None });
             }
         }
         entry.profile = Some(profile);
         entry.connected_ms = info.connected_ms;
-        Opened { user: entry.user.clone(), was_anonymous }
+        OpenedSession { user: entry.user.clone(), was_anonymous }
     }
 
     /// Records a closed connection. `None` while another one of the session is about to open here.
-    pub(super) fn closed(&self, session: SessionId) -> Option<Ended> {
+    pub(super) fn closed(&self, session: SessionId) -> Option<EndedSession> {
         let mut bucket = self.bucket(session).lock();
         let entry = bucket.get_mut(&session)?;
         // A connection that is about to open keeps the session: the open one is removed first.
@@ -190,8 +190,8 @@ impl LeaseTable {
         let unwritten =
             entry.record.filter(|_| entry.record_queued).map(|record| PendingRecord { stamp, record, first });
         let apart = entry.apart.map(|profile| self.profile_name(profile));
-        let places = entry.user.map(|user| Places { user, apart });
-        Some(Ended { places, stamp, had_record, unwritten, leaves_record })
+        let places = entry.user.map(|user| UserPlaces { user, apart });
+        Some(EndedSession { places, stamp, had_record, unwritten, leaves_record })
     }
 
     /// Stores a session's record. True if it must be queued for writing.
@@ -244,21 +244,21 @@ impl LeaseTable {
     }
 
     /// The data for renewing one bucket, without copying records.
-    pub(super) fn renewals(&self, index: usize) -> Vec<Renewal> {
+    pub(super) fn renewals(&self, index: usize) -> Vec<SessionRenewal> {
         let bucket = self.buckets[index].lock();
         let renewal = |(session, entry): (&SessionId, &LeaseEntry)| {
             let recorded = entry.owns_record && entry.record.is_some();
             let places = self.places(entry);
             let renewal =
-                Renewal { session: *session, places, stamp: entry.stamp, recorded, opening: entry.pending > 0 };
+                SessionRenewal { session: *session, places, stamp: entry.stamp, recorded, opening: entry.pending > 0 };
             (renewal.places.is_some() || recorded).then_some(renewal)
         };
         bucket.iter().map(|(session, entry)| (session, &**entry)).filter_map(renewal).collect()
     }
 
     /// Counts those of these sessions that are open here.
-    pub(super) fn audience(&self, sessions: &[SessionId]) -> Audience {
-        let mut audience = Audience::default();
+    pub(super) fn audience(&self, sessions: &[SessionId]) -> TopicAudience {
+        let mut audience = TopicAudience::default();
         for session in sessions {
             if let Some(entry) = self.bucket(*session).lock().get(session) {
                 audience.add(entry.user.as_ref());
@@ -273,17 +273,17 @@ impl LeaseTable {
     }
 
     /// The places among which a session has one; `None` for an anonymous one.
-    pub(super) fn places(&self, entry: &LeaseEntry) -> Option<Places> {
+    pub(super) fn places(&self, entry: &LeaseEntry) -> Option<UserPlaces> {
         let apart = entry.apart.map(|profile| self.profile_name(profile));
-        Some(Places { user: entry.user.clone()?, apart })
+        Some(UserPlaces { user: entry.user.clone()?, apart })
     }
 }
 
 /// The data for renewing one session.
 #[derive(Debug)]
-pub(super) struct Renewal {
+pub(super) struct SessionRenewal {
     pub session: SessionId,
-    pub places: Option<Places>,
+    pub places: Option<UserPlaces>,
     pub stamp: u64,
     /// Whether it has a record in Redis.
     pub recorded: bool,
@@ -291,7 +291,7 @@ pub(super) struct Renewal {
     pub opening: bool,
 }
 
-impl Ended {
+impl EndedSession {
     pub(super) fn user(&self) -> Option<&UserId> {
         self.places.as_ref().map(|places| &places.user)
     }
@@ -351,9 +351,9 @@ impl IndexEntry {
     }
 
     /// The places among which the session has one.
-    pub(super) fn places(&self) -> Option<Places> {
+    pub(super) fn places(&self) -> Option<UserPlaces> {
         let user = UserId::new(self.user.as_deref()?).ok()?;
-        Some(Places { user, apart: self.apart.then(|| self.profile.as_str().into()) })
+        Some(UserPlaces { user, apart: self.apart.then(|| self.profile.as_str().into()) })
     }
 
     pub(super) fn into_info(self, session: String, replica: &ReplicaId) -> ConnectionInfo {
@@ -400,7 +400,7 @@ mod tests {
         }
     }
 
-    fn renewals(leases: &LeaseTable) -> Vec<Renewal> {
+    fn renewals(leases: &LeaseTable) -> Vec<SessionRenewal> {
         (0..BUCKETS).flat_map(|bucket| leases.renewals(bucket)).collect()
     }
 

@@ -10,15 +10,15 @@ use tickgate_wire::model::SessionId;
 const LEFT_MAX: usize = 16_384;
 
 /// A session, and the stamp of the connection that left the record.
-pub(super) type Left = (SessionId, u64);
+pub(super) type LeftRecord = (SessionId, u64);
 
 /// All records, oldest first, with their expiry in milliseconds.
 #[derive(Debug, Default)]
-pub(super) struct LeftRecords(Mutex<VecDeque<(u64, Left)>>);
+pub(super) struct LeftRecords(Mutex<VecDeque<(u64, LeftRecord)>>);
 
 impl LeftRecords {
     /// Adds a record that expires at `ends_ms`. Returns the one to remove for it.
-    pub(super) fn add(&self, left: Left, ends_ms: u64, now_ms: u64) -> Option<Left> {
+    pub(super) fn add(&self, left: LeftRecord, ends_ms: u64, now_ms: u64) -> Option<LeftRecord> {
         let mut all = self.0.lock();
         while all.front().is_some_and(|(ends_ms, _)| *ends_ms <= now_ms) {
             all.pop_front();
@@ -28,7 +28,7 @@ impl LeftRecords {
     }
 
     /// Takes all records.
-    pub(super) fn take(&self) -> Vec<Left> {
+    pub(super) fn take(&self) -> Vec<LeftRecord> {
         self.0.lock().drain(..).map(|(_, left)| left).collect()
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::registry::{Answer, Control, Inquiry, presence::Audience};
+use crate::registry::{ControlInstruction, Inquiry, ReplicaAnswer, presence::TopicAudience};
 
 /// How long, and at least how many messages are stored: a replica whose link was down for longer was not ready.
 pub(super) const KEPT: Duration = Duration::from_secs(600);
@@ -38,7 +38,7 @@ impl ChannelMessage {
 /// A control message in transit.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct ControlMessage {
-    pub(super) control: Control,
+    pub(super) control: ControlInstruction,
     /// If set, the message applies only to the connection with this stamp, not to a newer one of the same session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) stamp: Option<u64>,
@@ -82,7 +82,7 @@ pub(super) struct PresenceQuestion {
 pub(super) struct PresenceAnswer {
     pub(super) number: u64,
     /// In the order of the topics.
-    pub(super) audiences: Vec<Audience>,
+    pub(super) audiences: Vec<TopicAudience>,
 }
 
 /// A question to all replicas about their connections.
@@ -98,5 +98,5 @@ pub(super) struct InquiryQuestion {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct InquiryAnswer {
     pub(super) number: u64,
-    pub(super) answer: Answer,
+    pub(super) answer: ReplicaAnswer,
 }

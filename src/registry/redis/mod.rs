@@ -52,7 +52,7 @@ use tokio::{
 use self::{
     batch::Op,
     commands::Scripts,
-    followers::Followers,
+    followers::TopicSessions,
     inquiry::Inquiries,
     leases::LeaseTable,
     left::LeftRecords,
@@ -60,9 +60,9 @@ use self::{
     presence::Questions,
     pulse::Pulse,
     times::{Lifetimes, StampClock, micros},
-    writer::{Queued, ShardQueue, Writer},
+    writer::{QueuedChange, ShardQueue, ShardWriter},
 };
-use super::{Local, Unavailable, revocations::Revocations, standings::Standings};
+use super::{LocalReplica, RegistryUnavailable, revocations::Revocations, standings::Standings};
 use crate::{
     clock,
     redis_link::{Keys, RedisFailure, RedisLink, Topology},
@@ -77,19 +77,19 @@ const REPLICAS: &str = "replicas";
 
 /// The registry of many replicas over Redis. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Redis(Arc<Inner>);
+pub struct Redis(Arc<RedisRegistryShared>);
 
 #[derive(Debug)]
-struct Inner {
+struct RedisRegistryShared {
     topology: Topology,
-    local: Local,
+    local: LocalReplica,
     scripts: Scripts,
     lifetimes: Lifetimes,
     leases: LeaseTable,
     revocations: Revocations,
     standings: Standings,
     left_records: LeftRecords,
-    followers: Followers,
+    followers: TopicSessions,
     /// Queued changes by shard.
     queues: Vec<ShardQueue>,
     started: Instant,
@@ -106,7 +106,7 @@ struct Inner {
     left: AtomicBool,
 }
 
-impl From<RedisFailure> for Unavailable {
+impl From<RedisFailure> for RegistryUnavailable {
     fn from(failure: RedisFailure) -> Self {
         Self(failure.to_string().into())
     }
@@ -115,12 +115,12 @@ impl From<RedisFailure> for Unavailable {
 impl Redis {
     /// Starts the registry over the topology's links, whether the servers respond or not.
     #[must_use]
-    pub fn start_on(topology: &Topology, local: Local, tasks: &Tasks) -> Self {
+    pub fn start_on(topology: &Topology, local: LocalReplica, tasks: &Tasks) -> Self {
         let (queues, queued): (Vec<_>, Vec<_>) = topology.links().iter().map(|_| ShardQueue::new()).unzip();
         let (asked, asks) = mpsc::channel(presence::ASKED_MAX);
         let (questions, to_ask) = Questions::new();
         let (inquired, inquiries) = mpsc::channel(inquiry::ASKED_MAX);
-        let inner = Arc::new(Inner {
+        let inner = Arc::new(RedisRegistryShared {
             lifetimes: Lifetimes::new(&local.session),
             topology: topology.clone(),
             local,
@@ -129,7 +129,7 @@ impl Redis {
             revocations: Revocations::default(),
             standings: Standings::default(),
             left_records: LeftRecords::default(),
-            followers: Followers::default(),
+            followers: TopicSessions::default(),
             queues,
             started: Instant::now(),
             clock: StampClock::new(clock::unix_ms() * 1_000),
@@ -146,7 +146,7 @@ impl Redis {
         }
         inner.listen();
         for (shard, queued) in queued.into_iter().enumerate() {
-            let writer = Writer::new(Arc::clone(&inner), shard, queued, tasks.stop());
+            let writer = ShardWriter::new(Arc::clone(&inner), shard, queued, tasks.stop());
             tasks.spawn_vital("registry writer", writer.run());
         }
         tasks.spawn_vital("registry presence", presence::answer_all(Arc::clone(&inner), asks, tasks.stop()));
@@ -157,7 +157,7 @@ impl Redis {
         Self(inner)
     }
 
-    pub(super) async fn hold(&self, name: &str, ttl: Duration, above: u64) -> Result<Option<u64>, Unavailable> {
+    pub(super) async fn hold(&self, name: &str, ttl: Duration, above: u64) -> Result<Option<u64>, RegistryUnavailable> {
         if self.0.has_left() {
             return Ok(None);
         }
@@ -171,11 +171,11 @@ impl Redis {
         names: &[String],
         ttl: Duration,
         read: bool,
-    ) -> Result<Vec<String>, Unavailable> {
+    ) -> Result<Vec<String>, RegistryUnavailable> {
         Ok(replica::want(&self.0, feed, names, ttl, read).await?)
     }
 
-    pub(super) async fn leave(&self) -> Result<(), Unavailable> {
+    pub(super) async fn leave(&self) -> Result<(), RegistryUnavailable> {
         let inner = &*self.0;
         let flushed = timeout(FLUSH_TIMEOUT, inner.flush()).await;
         inner.left.store(true, Ordering::Release);
@@ -184,7 +184,7 @@ impl Redis {
     }
 }
 
-impl Inner {
+impl RedisRegistryShared {
     fn keys(&self) -> &Keys {
         self.topology.at(REPLICAS).keys()
     }
@@ -213,7 +213,7 @@ impl Inner {
 
     /// Queues a change for a shard's writer.
     fn push(&self, shard: usize, op: Op) {
-        self.queues[shard].push(Queued::Op(op));
+        self.queues[shard].push(QueuedChange::Op(op));
     }
 
     /// Queues a change for the writers of both shards, once if they are the same.
@@ -228,7 +228,7 @@ impl Inner {
     async fn flush(&self) {
         let wait = self.queues.iter().map(|queue| {
             let (sender, flushed) = oneshot::channel();
-            queue.push(Queued::Flush(sender));
+            queue.push(QueuedChange::Flush(sender));
             flushed
         });
         futures_util::future::join_all(wait).await;

@@ -23,7 +23,7 @@ const PARTS: usize = 16;
 /// The sessions of each user on this replica.
 #[derive(Debug)]
 pub(super) struct OwnCount {
-    parts: [Mutex<HashMap<UserId, Sessions>>; PARTS],
+    parts: [Mutex<HashMap<UserId, UserSessions>>; PARTS],
     hasher: RandomState,
     /// Sessions that could not take the place of another one while Redis was unavailable, with that other one.
     replacing: Mutex<HashMap<SessionId, SessionId>>,
@@ -35,14 +35,14 @@ pub(super) struct OwnCount {
 
 /// A user's sessions. Nearly every user has one, which takes no extra memory.
 #[derive(Debug)]
-enum Sessions {
-    One(Slot),
-    Several(Vec<Slot>),
+enum UserSessions {
+    One(UserSlot),
+    Several(Vec<UserSlot>),
 }
 
 /// The place of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Slot {
+pub(super) struct UserSlot {
     pub(super) session: SessionId,
     pub(super) stamp: u64,
     /// The profile, if its sessions compete only with each other.
@@ -75,7 +75,7 @@ impl Default for OwnCount {
 }
 
 impl OwnCount {
-    fn part(&self, user: &UserId) -> &Mutex<HashMap<UserId, Sessions>> {
+    fn part(&self, user: &UserId) -> &Mutex<HashMap<UserId, UserSessions>> {
         &self.parts[usize::try_from(self.hasher.hash_one(user) % PARTS as u64).unwrap_or_default()]
     }
 
@@ -86,7 +86,7 @@ impl OwnCount {
         if let Some(place) = admission.replaces {
             self.replacing.lock().insert(admission.session, place);
         }
-        self.add(&admission.user, Slot { session: admission.session, stamp, apart });
+        self.add(&admission.user, UserSlot { session: admission.session, stamp, apart });
     }
 
     /// The limit of a user's connections, at an endpoint with its own or at all others. None is known before the first
@@ -111,10 +111,10 @@ impl OwnCount {
     }
 
     /// Adds a session, or its newer connection.
-    pub(super) fn add(&self, user: &UserId, slot: Slot) {
+    pub(super) fn add(&self, user: &UserId, slot: UserSlot) {
         match self.part(user).lock().entry(user.clone()) {
             Entry::Vacant(vacant) => {
-                vacant.insert(Sessions::One(slot));
+                vacant.insert(UserSessions::One(slot));
             }
             Entry::Occupied(mut occupied) => occupied.get_mut().put(slot),
         }
@@ -143,8 +143,8 @@ impl OwnCount {
     pub(super) fn admit(&self, admission: &Admission, apart: Option<ProfileIndex>, stamp: u64) -> OwnVerdict {
         let (session, max) = (admission.session, admission.connections_max as usize);
         let mut part = self.part(&admission.user).lock();
-        let known = part.get(&admission.user).map_or(&[][..], Sessions::slots);
-        let (mut others, mut elsewhere): (Vec<Slot>, Vec<Slot>) =
+        let known = part.get(&admission.user).map_or(&[][..], UserSessions::slots);
+        let (mut others, mut elsewhere): (Vec<UserSlot>, Vec<UserSlot>) =
             known.iter().copied().filter(|slot| slot.session != session).partition(|slot| slot.apart == apart);
         let over = (others.len() + 1).saturating_sub(max);
         if over > 0 && (max == 0 || !admission.evict_oldest) {
@@ -152,23 +152,23 @@ impl OwnCount {
         }
         others.sort_unstable_by_key(|slot| slot.stamp);
         let evicted = others.drain(..over).map(|slot| slot.session).collect();
-        others.push(Slot { session, stamp, apart });
+        others.push(UserSlot { session, stamp, apart });
         let connections = others.len();
         others.append(&mut elsewhere);
-        part.insert(admission.user.clone(), Sessions::Several(others));
+        part.insert(admission.user.clone(), UserSessions::Several(others));
         OwnVerdict::Admitted { connections, evicted }
     }
 }
 
-impl Sessions {
-    fn slots(&self) -> &[Slot] {
+impl UserSessions {
+    fn slots(&self) -> &[UserSlot] {
         match self {
             Self::One(slot) => std::slice::from_ref(slot),
             Self::Several(slots) => slots,
         }
     }
 
-    fn put(&mut self, slot: Slot) {
+    fn put(&mut self, slot: UserSlot) {
         match self {
             Self::One(only) if only.session == slot.session => *only = slot,
             Self::One(only) => *self = Self::Several(vec![*only, slot]),
@@ -207,7 +207,7 @@ mod tests {
     fn the_limit_is_enforced_and_a_session_counts_once() {
         let (own, alice) = (OwnCount::default(), UserId::new("alice").unwrap());
         let sessions: Vec<SessionId> = (0..3).map(|_| SessionId::random()).collect();
-        own.add(&alice, Slot { session: sessions[0], stamp: 1, apart: None });
+        own.add(&alice, UserSlot { session: sessions[0], stamp: 1, apart: None });
         let admitted = |connections| OwnVerdict::Admitted { connections, evicted: Vec::new() };
         assert_eq!(own.admit(&admission(sessions[0], 2, false), None, 2), admitted(1), "its own previous connection");
         assert_eq!(own.admit(&admission(sessions[1], 2, false), None, 3), admitted(2));
@@ -226,11 +226,11 @@ mod tests {
     fn the_oldest_is_evicted_if_configured() {
         let (own, alice) = (OwnCount::default(), UserId::new("alice").unwrap());
         let [old, older, new] = [(); 3].map(|()| SessionId::random());
-        own.add(&alice, Slot { session: old, stamp: 20, apart: None });
-        own.add(&alice, Slot { session: older, stamp: 10, apart: None });
+        own.add(&alice, UserSlot { session: old, stamp: 20, apart: None });
+        own.add(&alice, UserSlot { session: older, stamp: 10, apart: None });
         let evicted = |session| OwnVerdict::Admitted { connections: 2, evicted: vec![session] };
         assert_eq!(own.admit(&admission(new, 2, true), None, 30), evicted(older));
-        own.add(&alice, Slot { session: old, stamp: 40, apart: None });
+        own.add(&alice, UserSlot { session: old, stamp: 40, apart: None });
         assert_eq!(own.admit(&admission(older, 2, true), None, 50), evicted(new), "it is newer since it returned");
     }
 }

@@ -22,14 +22,14 @@ use tokio::{
 };
 
 use super::{
-    Inner, Redis,
+    Redis, RedisRegistryShared,
     batch::Op,
     commands,
     message::{ChannelMessage, PresenceAnswer, PresenceQuestion},
 };
 use crate::{
     redis_link::RedisFailure,
-    registry::{Presence, Unavailable, presence::Audience},
+    registry::{RegistryUnavailable, TopicPresence, presence::TopicAudience},
     tasks::Stop,
 };
 
@@ -47,32 +47,32 @@ const TOPICS_MAX: usize = 64;
 const WAITING_MAX: usize = 4_096;
 /// Maximum number of queued questions of other replicas; further ones get no answer, and are retried later.
 pub(super) const ASKED_MAX: usize = 64;
-/// Maximum number of queued answers to one question: more than the number of replicas in practice. [`Audience`] bounds
+/// Maximum number of queued answers to one question: more than the number of replicas in practice. [`TopicAudience`] bounds
 /// the size of each.
 const ANSWERS_MAX: usize = 1_024;
 
-type Cached = Arc<tokio::sync::Mutex<Option<(Instant, Presence)>>>;
+type Cached = Arc<tokio::sync::Mutex<Option<(Instant, TopicPresence)>>>;
 
 /// Pending questions, and recent results.
 #[derive(Debug)]
 pub(super) struct Questions {
     next: AtomicU64,
-    waiting: Mutex<HashMap<u64, mpsc::Sender<Vec<Audience>>>>,
+    waiting: Mutex<HashMap<u64, mpsc::Sender<Vec<TopicAudience>>>>,
     /// The call that holds a topic's lock asks; the others wait for it and share its result.
     recent: Mutex<HashMap<Topic, Cached>>,
-    to_ask: mpsc::Sender<Wanted>,
+    to_ask: mpsc::Sender<RequestedPresence>,
 }
 
 /// A topic that was requested.
 #[derive(Debug)]
-pub(super) struct Wanted {
+pub(super) struct RequestedPresence {
     topic: Topic,
-    answer: oneshot::Sender<Presence>,
+    answer: oneshot::Sender<TopicPresence>,
 }
 
 impl Questions {
     /// The receiver is for [`ask_all`].
-    pub(super) fn new() -> (Self, mpsc::Receiver<Wanted>) {
+    pub(super) fn new() -> (Self, mpsc::Receiver<RequestedPresence>) {
         let (to_ask, wanted) = mpsc::channel(WAITING_MAX);
         (Self { next: AtomicU64::new(0), waiting: Mutex::default(), recent: Mutex::default(), to_ask }, wanted)
     }
@@ -105,15 +105,19 @@ impl Questions {
     }
 
     /// The result of all replicas for a topic.
-    async fn ask(&self, topic: &Topic) -> Result<Presence, RedisFailure> {
+    async fn ask(&self, topic: &Topic) -> Result<TopicPresence, RedisFailure> {
         let (answer, answered) = oneshot::channel();
-        self.to_ask.try_send(Wanted { topic: topic.clone(), answer }).map_err(|_| RedisFailure::PoolWait)?;
+        self.to_ask.try_send(RequestedPresence { topic: topic.clone(), answer }).map_err(|_| RedisFailure::PoolWait)?;
         answered.await.map_err(|_| RedisFailure::Closed)
     }
 }
 
 /// Answers questions of all replicas, including this one, until the replica stops.
-pub(super) async fn answer_all(inner: Arc<Inner>, mut asked: mpsc::Receiver<PresenceQuestion>, mut stop: Stop) {
+pub(super) async fn answer_all(
+    inner: Arc<RedisRegistryShared>,
+    mut asked: mpsc::Receiver<PresenceQuestion>,
+    mut stop: Stop,
+) {
     loop {
         let ask = tokio::select! {
             ask = asked.recv() => ask,
@@ -129,12 +133,12 @@ pub(super) async fn answer_all(inner: Arc<Inner>, mut asked: mpsc::Receiver<Pres
 }
 
 /// Removes a question when its answers are no longer awaited.
-struct Open<'a> {
+struct OpenQuestion<'a> {
     questions: &'a Questions,
     number: u64,
 }
 
-impl Drop for Open<'_> {
+impl Drop for OpenQuestion<'_> {
     fn drop(&mut self) {
         self.questions.waiting.lock().remove(&self.number);
     }
@@ -142,7 +146,7 @@ impl Drop for Open<'_> {
 
 impl Redis {
     /// At most a second old.
-    pub(in crate::registry) async fn presence(&self, topic: &Topic) -> Result<Presence, Unavailable> {
+    pub(in crate::registry) async fn presence(&self, topic: &Topic) -> Result<TopicPresence, RegistryUnavailable> {
         let inner = &*self.0;
         let cached = inner.questions.cached(topic);
         let mut kept = cached.lock().await;
@@ -159,7 +163,11 @@ impl Redis {
 }
 
 /// Asks about requested topics at the interval, until the replica stops.
-pub(super) async fn ask_all(inner: Arc<Inner>, mut wanted: mpsc::Receiver<Wanted>, mut stop: Stop) {
+pub(super) async fn ask_all(
+    inner: Arc<RedisRegistryShared>,
+    mut wanted: mpsc::Receiver<RequestedPresence>,
+    mut stop: Stop,
+) {
     let (mut under_way, mut turn) = (FuturesUnordered::new(), Instant::now());
     let mut batch = Vec::new();
     loop {
@@ -181,7 +189,7 @@ pub(super) async fn ask_all(inner: Arc<Inner>, mut wanted: mpsc::Receiver<Wanted
 }
 
 /// Asks all replicas about these topics. If answers are missing, the callers get an error.
-async fn ask(inner: &Inner, batch: Vec<Wanted>) {
+async fn ask(inner: &RedisRegistryShared, batch: Vec<RequestedPresence>) {
     let topics = batch.iter().map(|wanted| wanted.topic.to_string()).collect();
     match tokio::time::timeout(ANSWER_TIMEOUT, answers(inner, topics, batch.len())).await {
         Ok(Ok(all)) => {
@@ -195,17 +203,21 @@ async fn ask(inner: &Inner, batch: Vec<Wanted>) {
     }
 }
 
-async fn answers(inner: &Inner, topics: Vec<String>, count: usize) -> Result<Vec<Audience>, RedisFailure> {
+async fn answers(
+    inner: &RedisRegistryShared,
+    topics: Vec<String>,
+    count: usize,
+) -> Result<Vec<TopicAudience>, RedisFailure> {
     let number = inner.questions.next.fetch_add(1, Ordering::Relaxed);
     let (sender, mut answers) = mpsc::channel(ANSWERS_MAX);
     inner.questions.waiting.lock().insert(number, sender);
-    let _open = Open { questions: &inner.questions, number };
+    let _open = OpenQuestion { questions: &inner.questions, number };
     let ask = PresenceQuestion { number, replica: inner.local.replica.to_string(), topics };
     let mut publish = redis::cmd("PUBLISH");
     publish.arg(inner.keys().control_all()).arg(ChannelMessage::Ask(ask).encode());
     // The number of subscribers when the question was published, including this replica.
     let listeners: usize = commands::ask(inner.control_link(), &publish).await?;
-    let mut all = vec![Audience::default(); count];
+    let mut all = vec![TopicAudience::default(); count];
     for _ in 0..listeners {
         let one = answers.recv().await.ok_or(RedisFailure::Closed)?;
         all.iter_mut().zip(&one).for_each(|(all, one)| all.merge(one));
@@ -228,7 +240,7 @@ mod tests {
         assert_eq!(questions.recent.lock().len(), CACHE_MAX);
         assert!(questions.cached(&topic(0)).try_lock().is_err(), "who asks the same waits for the same answer");
         drop(beyond);
-        *asked[0] = Some((Instant::now(), Presence::default()));
+        *asked[0] = Some((Instant::now(), TopicPresence::default()));
         drop(asked);
         drop(ask(CACHE_MAX));
         assert_eq!(questions.recent.lock().len(), 2, "those without an answer make room");

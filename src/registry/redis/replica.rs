@@ -10,8 +10,8 @@ use tickgate_wire::model::ReplicaId;
 use tokio::time::sleep;
 
 use super::{
-    Inner,
-    batch::Part,
+    RedisRegistryShared,
+    batch::ShardPart,
     commands::{ask, call, run, tell_all},
     leases::BUCKETS,
     owner::member,
@@ -22,7 +22,7 @@ use super::{
 use crate::{
     defect::{self, Defect},
     redis_link::{RedisFailure, RedisLink},
-    registry::{ClusterFigures, Places},
+    registry::{ClusterFigures, UserPlaces},
     tasks::Stop,
 };
 
@@ -32,7 +32,7 @@ const SWEEP_TTL: Duration = Duration::from_secs(10);
 const SWEEP_PAGE: usize = 500;
 
 /// Renews until the replica stops or leaves.
-pub(super) async fn keep(inner: Arc<Inner>, mut stop: Stop) {
+pub(super) async fn keep(inner: Arc<RedisRegistryShared>, mut stop: Stop) {
     let mut lease = OwnLease::new(inner.local.session.replica_ttl);
     let mut changes = inner.replicas_link().changes();
     while !stop.stopping() && !inner.has_left() {
@@ -63,7 +63,7 @@ pub(super) async fn keep(inner: Arc<Inner>, mut stop: Stop) {
 }
 
 /// Records that this process runs, until it stops.
-pub(super) async fn beat(inner: Arc<Inner>, mut stop: Stop) {
+pub(super) async fn beat(inner: Arc<RedisRegistryShared>, mut stop: Stop) {
     while !stop.stopping() {
         inner.pulse.beat(inner.uptime_us());
         tokio::select! {
@@ -74,7 +74,7 @@ pub(super) async fn beat(inner: Arc<Inner>, mut stop: Stop) {
 }
 
 /// The replicas with a valid lease, and their statistics.
-pub(super) async fn cluster(inner: &Inner) -> Result<ClusterFigures, RedisFailure> {
+pub(super) async fn cluster(inner: &RedisRegistryShared) -> Result<ClusterFigures, RedisFailure> {
     let call = call(&inner.scripts.cluster, &[&inner.keys().replicas(), &inner.keys().replica_figures()]);
     let found: Vec<(String, String)> = run(inner.replicas_link(), &inner.scripts.cluster, &call).await?;
     let parse = |(replica, figures): &(String, String)| {
@@ -85,7 +85,12 @@ pub(super) async fn cluster(inner: &Inner) -> Result<ClusterFigures, RedisFailur
 
 /// Takes or renews a named lease. Returns the number of its turn, which exceeds `above`; `None` while another replica
 /// holds it.
-pub(super) async fn hold(inner: &Inner, name: &str, ttl: Duration, above: u64) -> Result<Option<u64>, RedisFailure> {
+pub(super) async fn hold(
+    inner: &RedisRegistryShared,
+    name: &str,
+    ttl: Duration,
+    above: u64,
+) -> Result<Option<u64>, RedisFailure> {
     let mut hold = call(&inner.scripts.hold, &[&inner.keys().lease(name)]);
     hold.arg(inner.local.replica.as_str()).arg(millis(ttl)).arg(above);
     run(inner.topology.at(name), &inner.scripts.hold, &hold).await
@@ -93,7 +98,7 @@ pub(super) async fn hold(inner: &Inner, name: &str, ttl: Duration, above: u64) -
 
 /// Registers under a lease what this replica requests from a feed, and returns what any replica requests, if asked for.
 pub(super) async fn want(
-    inner: &Inner,
+    inner: &RedisRegistryShared,
     feed: &str,
     names: &[String],
     ttl: Duration,
@@ -104,7 +109,7 @@ pub(super) async fn want(
     run(inner.topology.at(feed), &inner.scripts.want, &want).await
 }
 
-async fn release(inner: &Inner, name: &str) -> Result<(), RedisFailure> {
+async fn release(inner: &RedisRegistryShared, name: &str) -> Result<(), RedisFailure> {
     let mut release = call(&inner.scripts.release, &[&inner.keys().lease(name)]);
     release.arg(inner.local.replica.as_str());
     let _: Value = run(inner.topology.at(name), &inner.scripts.release, &release).await?;
@@ -112,10 +117,10 @@ async fn release(inner: &Inner, name: &str) -> Result<(), RedisFailure> {
 }
 
 /// Removes everything of this replica from Redis, except the records of its sessions.
-pub(super) async fn end_all(inner: &Inner) -> Result<(), RedisFailure> {
+pub(super) async fn end_all(inner: &RedisRegistryShared) -> Result<(), RedisFailure> {
     let own = &inner.local.replica;
     for (shard, link) in inner.topology.links().iter().enumerate() {
-        let part = Part::new(inner.topology.placement(), shard);
+        let part = ShardPart::new(inner.topology.placement(), shard);
         for bucket in 0..BUCKETS {
             let renewals = inner.leases.renewals(bucket).into_iter();
             let leases = renewals.filter_map(|renewal| {
@@ -138,20 +143,20 @@ pub(super) async fn end_all(inner: &Inner) -> Result<(), RedisFailure> {
 }
 
 /// Removes a replica; `how`: "now" to remove it although its lease is valid.
-async fn bury(inner: &Inner, replica: &ReplicaId, how: &str) -> Result<(), RedisFailure> {
+async fn bury(inner: &RedisRegistryShared, replica: &ReplicaId, how: &str) -> Result<(), RedisFailure> {
     let mut bury = call(&inner.scripts.bury, &[&inner.keys().replicas(), &inner.keys().replica_figures()]);
     bury.arg(replica.as_str()).arg(how);
     let _: Value = run(inner.replicas_link(), &inner.scripts.bury, &bury).await?;
     Ok(())
 }
 
-struct Renewal {
+struct ReplicaRenewal {
     was_running: bool,
     /// Other replicas whose lease has expired.
     ended: Vec<ReplicaId>,
 }
 
-async fn renew(inner: &Inner) -> Result<Renewal, RedisFailure> {
+async fn renew(inner: &RedisRegistryShared) -> Result<ReplicaRenewal, RedisFailure> {
     let figures = serde_json::to_string(&(inner.local.figures)()).unwrap_or_default();
     let times = &inner.lifetimes;
     let mut renewal = call(&inner.scripts.replica, &[&inner.keys().replicas(), &inner.keys().replica_figures()]);
@@ -169,10 +174,13 @@ async fn renew(inner: &Inner) -> Result<Renewal, RedisFailure> {
     }
     let ended = ended.iter().filter_map(|name| ReplicaId::new(name).ok());
     let ended = ended.filter(|_| !defect::is(Defect::NoSweep));
-    Ok(Renewal { was_running: running == 1, ended: ended.filter(|other| *other != inner.local.replica).collect() })
+    Ok(ReplicaRenewal {
+        was_running: running == 1,
+        ended: ended.filter(|other| *other != inner.local.replica).collect(),
+    })
 }
 
-async fn sweep_logged(inner: &Inner, replica: &ReplicaId) {
+async fn sweep_logged(inner: &RedisRegistryShared, replica: &ReplicaId) {
     match sweep(inner, replica).await {
         Ok(None) => {}
         Ok(Some(sessions)) => {
@@ -184,7 +192,7 @@ async fn sweep_logged(inner: &Inner, replica: &ReplicaId) {
 }
 
 /// Removes the sessions of an ended replica from their users' sets. `None` while another replica does.
-async fn sweep(inner: &Inner, replica: &ReplicaId) -> Result<Option<usize>, RedisFailure> {
+async fn sweep(inner: &RedisRegistryShared, replica: &ReplicaId) -> Result<Option<usize>, RedisFailure> {
     let name = format!("sweep:{replica}");
     if hold(inner, &name, SWEEP_TTL, 0).await?.is_none() {
         return Ok(None);
@@ -208,7 +216,11 @@ async fn sweep(inner: &Inner, replica: &ReplicaId) -> Result<Option<usize>, Redi
 }
 
 /// Sweeps one shard. Returns the number of sessions, and whether nothing is left there.
-async fn sweep_shard(inner: &Inner, link: &RedisLink, replica: &ReplicaId) -> Result<(usize, bool), RedisFailure> {
+async fn sweep_shard(
+    inner: &RedisRegistryShared,
+    link: &RedisLink,
+    replica: &ReplicaId,
+) -> Result<(usize, bool), RedisFailure> {
     let (index, swept) = (inner.keys().replica_sessions(replica), inner.keys().replica_swept(replica));
     let mut sweep = Sweep::new(replica.clone());
     loop {
@@ -235,7 +247,11 @@ async fn sweep_shard(inner: &Inner, link: &RedisLink, replica: &ReplicaId) -> Re
 }
 
 /// Removes leases from the sets of their users on that shard.
-async fn remove(inner: &Inner, link: &RedisLink, leases: &[(Places, String)]) -> Result<(), RedisFailure> {
+async fn remove(
+    inner: &RedisRegistryShared,
+    link: &RedisLink,
+    leases: &[(UserPlaces, String)],
+) -> Result<(), RedisFailure> {
     let mut pipeline = Pipeline::new();
     for (places, member) in leases {
         pipeline

@@ -10,8 +10,8 @@ use redis::Value;
 use tickgate_wire::model::{IssuedAt, SessionId, UserId};
 
 use super::{
-    Inner, Redis,
-    batch::{Op, Word},
+    Redis, RedisRegistryShared,
+    batch::{Broadcast, Op},
     commands::{ask_all, revoke, run},
     leases::LeaseEntry,
     message::{ChannelMessage, REVOKED, RevokedMessage},
@@ -19,11 +19,13 @@ use super::{
 };
 use crate::{
     clock,
-    registry::{Carried, REVOKED_REASON, Revoked, USER_INACTIVE, Unavailable, revocations::Revocation},
+    registry::{
+        OperationOutcome, REVOKED_REASON, RegistryUnavailable, RevokedToken, USER_INACTIVE, revocations::Revocation,
+    },
 };
 
 impl Redis {
-    pub(in crate::registry) async fn revoke(&self, user: &UserId, ttl: Duration) -> Carried {
+    pub(in crate::registry) async fn revoke(&self, user: &UserId, ttl: Duration) -> OperationOutcome {
         let inner = &*self.0;
         let now_ms = clock::unix_ms();
         let revocation = Revocation { at_ms: now_ms, until_ms: now_ms.saturating_add(millis(ttl)) };
@@ -35,8 +37,10 @@ impl Redis {
         let kept = serde_json::to_string(&message).unwrap_or_default();
         let channel = inner.keys().control_all();
         let told = inner.spread((REVOKED, &kept, sent), &channel, &ChannelMessage::Revoked(message)).await;
-        let carried =
-            Carried { stored: written.map(drop).map_err(Unavailable::from).and(told.stored), told: told.told };
+        let carried = OperationOutcome {
+            stored: written.map(drop).map_err(RegistryUnavailable::from).and(told.stored),
+            told: told.told,
+        };
         if carried.stored.is_err() || carried.told.is_err() {
             // This replica has it, and passes it on as soon as Redis accepts it.
             inner.queue_revocation(user, revocation, sent);
@@ -48,7 +52,7 @@ impl Redis {
         &self,
         user: &UserId,
         issued_at: Option<IssuedAt>,
-    ) -> Result<Option<Revoked>, Unavailable> {
+    ) -> Result<Option<RevokedToken>, RegistryUnavailable> {
         if let Some(revoked) = self.0.refuses(user, issued_at) {
             return Ok(Some(revoked));
         }
@@ -58,9 +62,9 @@ impl Redis {
         let kept: (Option<u64>, Option<String>) = ask_all(self.0.topology.at(user.as_str()), &pipeline).await?;
         let (at_ms, standing) = kept;
         if standing.is_some_and(|standing| standing.ends_with(":inactive")) {
-            return Ok(Some(Revoked::Surely));
+            return Ok(Some(RevokedToken::Surely));
         }
-        Ok(at_ms.and_then(|at_ms| Revoked::judge(issued_at, at_ms)))
+        Ok(at_ms.and_then(|at_ms| RevokedToken::judge(issued_at, at_ms)))
     }
 
     pub(in crate::registry) fn reissued(&self, session: SessionId, issued_at: Option<IssuedAt>) {
@@ -69,11 +73,11 @@ impl Redis {
     }
 }
 
-impl Inner {
+impl RedisRegistryShared {
     /// Whether this replica knows that such a token was revoked, or that its user is inactive.
-    pub(super) fn refuses(&self, user: &UserId, issued_at: Option<IssuedAt>) -> Option<Revoked> {
+    pub(super) fn refuses(&self, user: &UserId, issued_at: Option<IssuedAt>) -> Option<RevokedToken> {
         if self.standings.is_inactive(user, clock::unix_ms()) == Some(true) {
-            return Some(Revoked::Surely);
+            return Some(RevokedToken::Surely);
         }
         self.revocations.refuses(user, issued_at, clock::unix_ms())
     }
@@ -125,7 +129,7 @@ impl Inner {
         let message = revoked_message(user, revocation, sent);
         let kept = serde_json::to_string(&message).unwrap_or_default();
         let message = ChannelMessage::Revoked(message).encode();
-        self.push(self.control_shard(), Op::TellAll(Word { message, field: REVOKED, kept, sent }));
+        self.push(self.control_shard(), Op::TellAll(Broadcast { message, field: REVOKED, kept, sent }));
     }
 
     fn session_shard_of(&self, user: &UserId) -> usize {

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use tickgate_wire::model::{ReplicaId, SessionId, Topic};
 
 use super::{
-    Inner, Redis,
+    Redis, RedisRegistryShared,
     batch::Op,
     commands::{ask, ask_all, failed},
     leases::IndexEntry,
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     redis_link::{PooledConnection, RedisFailure, RedisLink},
-    registry::{ClusterFigures, ConnectionInfo, SessionRecord, Unavailable},
+    registry::{ClusterFigures, ConnectionInfo, RegistryUnavailable, SessionRecord},
 };
 
 /// Index entries read per step.
@@ -60,7 +60,10 @@ impl Redis {
         }
     }
 
-    pub(in crate::registry) async fn recall(&self, session: SessionId) -> Result<Option<SessionRecord>, Unavailable> {
+    pub(in crate::registry) async fn recall(
+        &self,
+        session: SessionId,
+    ) -> Result<Option<SessionRecord>, RegistryUnavailable> {
         let inner = &*self.0;
         let ((seconds, micros), value) = match inner.time_and_record(session).await {
             Ok(found) => found,
@@ -81,11 +84,14 @@ impl Redis {
         Ok(serde_json::from_str(json).ok())
     }
 
-    pub(in crate::registry) async fn cluster(&self) -> Result<ClusterFigures, Unavailable> {
+    pub(in crate::registry) async fn cluster(&self) -> Result<ClusterFigures, RegistryUnavailable> {
         Ok(cluster(&self.0).await?)
     }
 
-    pub(in crate::registry) async fn connections(&self, limit: usize) -> Result<Vec<ConnectionInfo>, Unavailable> {
+    pub(in crate::registry) async fn connections(
+        &self,
+        limit: usize,
+    ) -> Result<Vec<ConnectionInfo>, RegistryUnavailable> {
         let inner = &*self.0;
         let mut found = Vec::new();
         let replicas = cluster(inner).await?.replicas;
@@ -104,7 +110,7 @@ impl Redis {
     }
 }
 
-impl Inner {
+impl RedisRegistryShared {
     /// Whether the record of a closed connection may stay. If there are too many, the oldest is removed.
     fn leave_record(&self, session: SessionId, stamp: u64) -> bool {
         let link = &self.topology.links()[self.record_shard(session)];

@@ -8,22 +8,22 @@ use std::time::Duration;
 use tickgate_wire::model::UserId;
 
 use super::{
-    Inner, Redis,
-    batch::{Op, Word},
+    Redis, RedisRegistryShared,
+    batch::{Broadcast, Op},
     commands::{ask, keep_standing, run},
     message::{ChannelMessage, STANDING, StandingMessage},
     times::millis,
 };
 use crate::{
     clock,
-    registry::{Carried, INACTIVE_REASON, USER_INACTIVE, Unavailable, standings::Standing},
+    registry::{INACTIVE_REASON, OperationOutcome, RegistryUnavailable, USER_INACTIVE, standings::UserStanding},
 };
 
 impl Redis {
-    pub(in crate::registry) async fn report(&self, user: &UserId, inactive: bool, ttl: Duration) -> Carried {
+    pub(in crate::registry) async fn report(&self, user: &UserId, inactive: bool, ttl: Duration) -> OperationOutcome {
         let inner = &*self.0;
         let until_ms = clock::unix_ms().saturating_add(millis(ttl));
-        let standing = Standing { inactive, until_ms, sent: inner.place_in_order().await };
+        let standing = UserStanding { inactive, until_ms, sent: inner.place_in_order().await };
         inner.take_standing(user, standing);
         let call = keep_standing(inner, user, standing);
         let written = run(inner.topology.at(user.as_str()), &inner.scripts.standing, &call).await;
@@ -32,7 +32,8 @@ impl Redis {
         let kept = serde_json::to_string(&message).unwrap_or_default();
         let channel = inner.keys().control_all();
         let told = inner.spread((STANDING, &kept, standing.sent), &channel, &ChannelMessage::Standing(message)).await;
-        let carried = Carried { stored: written.map_err(Unavailable::from).and(told.stored), told: told.told };
+        let carried =
+            OperationOutcome { stored: written.map_err(RegistryUnavailable::from).and(told.stored), told: told.told };
         if carried.stored.is_err() || carried.told.is_err() {
             // This replica has it, and passes it on as soon as Redis accepts it.
             inner.queue_standing(user, standing);
@@ -40,7 +41,7 @@ impl Redis {
         carried
     }
 
-    pub(in crate::registry) async fn is_inactive(&self, user: &UserId) -> Result<bool, Unavailable> {
+    pub(in crate::registry) async fn is_inactive(&self, user: &UserId) -> Result<bool, RegistryUnavailable> {
         if let Some(inactive) = self.0.standings.is_inactive(user, clock::unix_ms()) {
             return Ok(inactive);
         }
@@ -50,13 +51,13 @@ impl Redis {
     }
 }
 
-impl Inner {
+impl RedisRegistryShared {
     /// Handles a report by any replica.
     pub(super) fn hear_standing(&self, message: &StandingMessage) {
         self.clock.saw(message.sent);
         let Ok(user) = UserId::new(&message.user) else { return };
         let StandingMessage { inactive, until_ms, sent, .. } = *message;
-        self.take_standing(&user, Standing { inactive, until_ms, sent });
+        self.take_standing(&user, UserStanding { inactive, until_ms, sent });
     }
 
     /// Handles a later report of Redis that this replica did not receive.
@@ -67,7 +68,7 @@ impl Inner {
     }
 
     /// Records a report if it counts, and closes the connections of an inactive user.
-    fn take_standing(&self, user: &UserId, heard: Standing) {
+    fn take_standing(&self, user: &UserId, heard: UserStanding) {
         if !self.standings.add(user, heard, clock::unix_ms()) || !heard.inactive {
             return;
         }
@@ -77,25 +78,25 @@ impl Inner {
     }
 
     /// Queues it to be stored and sent when Redis accepts it.
-    fn queue_standing(&self, user: &UserId, standing: Standing) {
+    fn queue_standing(&self, user: &UserId, standing: UserStanding) {
         self.push(self.topology.placement().shard(user.as_str()), Op::Stand(user.clone(), standing));
         let message = message_of(user, standing);
         let kept = serde_json::to_string(&message).unwrap_or_default();
         let message = ChannelMessage::Standing(message).encode();
-        self.push(self.control_shard(), Op::TellAll(Word { message, field: STANDING, kept, sent: standing.sent }));
+        self.push(self.control_shard(), Op::TellAll(Broadcast { message, field: STANDING, kept, sent: standing.sent }));
     }
 }
 
-fn message_of(user: &UserId, standing: Standing) -> StandingMessage {
-    let Standing { inactive, until_ms, sent } = standing;
+fn message_of(user: &UserId, standing: UserStanding) -> StandingMessage {
+    let UserStanding { inactive, until_ms, sent } = standing;
     StandingMessage { user: user.to_string(), inactive, until_ms, sent }
 }
 
 /// Parses a later report returned by the script.
-fn parse_kept(text: &str) -> Option<Standing> {
+fn parse_kept(text: &str) -> Option<UserStanding> {
     let mut parts = text.split(':');
     let (sent, state, left_ms) = (parts.next()?, parts.next()?, parts.next()?);
     let left_ms: u64 = left_ms.parse().ok()?;
     let until_ms = clock::unix_ms().saturating_add(left_ms);
-    Some(Standing { inactive: state == "inactive", until_ms, sent: sent.parse().ok()? })
+    Some(UserStanding { inactive: state == "inactive", until_ms, sent: sent.parse().ok()? })
 }

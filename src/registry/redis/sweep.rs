@@ -6,7 +6,7 @@ use std::{collections::HashMap, time::Duration};
 use tickgate_wire::model::{ReplicaId, SessionId};
 
 use super::{leases::IndexEntry, owner::member};
-use crate::registry::Places;
+use crate::registry::UserPlaces;
 
 /// Pause after a failed renewal: short, because before the first lease this replica would not be swept.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
@@ -21,7 +21,7 @@ pub(super) struct OwnLease {
 
 /// The consequences of an attempt to renew it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Renewed {
+pub(super) struct LeaseRenewal {
     pub(super) pause: Duration,
     /// The lease had expired, and other replicas may have swept: all sessions must be registered again.
     pub(super) rewrite: bool,
@@ -33,15 +33,15 @@ impl OwnLease {
     }
 
     /// It was renewed. `was_running`: it had not expired before.
-    pub(super) fn renewed(&mut self, was_running: bool) -> Renewed {
+    pub(super) fn renewed(&mut self, was_running: bool) -> LeaseRenewal {
         let rewrite = self.stood && !was_running;
         self.stood = true;
-        Renewed { pause: self.ttl / 3, rewrite }
+        LeaseRenewal { pause: self.ttl / 3, rewrite }
     }
 
     /// Redis did not respond.
-    pub(super) fn failed(&self) -> Renewed {
-        Renewed { pause: (self.ttl / 3).min(RETRY_PAUSE), rewrite: false }
+    pub(super) fn failed(&self) -> LeaseRenewal {
+        LeaseRenewal { pause: (self.ttl / 3).min(RETRY_PAUSE), rewrite: false }
     }
 }
 
@@ -64,7 +64,7 @@ pub(super) enum SweepStep {
     /// Read a page of it.
     Scan { cursor: u64 },
     /// Remove these leases from their users' sets, and continue there.
-    Remove { leases: Vec<(Places, String)>, cursor: u64 },
+    Remove { leases: Vec<(UserPlaces, String)>, cursor: u64 },
     /// Remove the index that was moved aside.
     Drop,
     /// Finished: the number of swept sessions, and whether nothing is left.
@@ -116,10 +116,10 @@ mod tests {
     #[test]
     fn after_an_expired_lease_everything_is_written_again() {
         let mut lease = OwnLease::new(Duration::from_secs(9));
-        let renewed = |rewrite| Renewed { pause: Duration::from_secs(3), rewrite };
+        let renewed = |rewrite| LeaseRenewal { pause: Duration::from_secs(3), rewrite };
         assert_eq!(lease.renewed(false), renewed(false), "the first one");
         assert_eq!(lease.renewed(true), renewed(false));
-        assert_eq!(lease.failed(), Renewed { pause: RETRY_PAUSE, rewrite: false });
+        assert_eq!(lease.failed(), LeaseRenewal { pause: RETRY_PAUSE, rewrite: false });
         assert_eq!(lease.renewed(false), renewed(true), "slept through it");
     }
 
@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn a_sweep_removes_every_lease_of_the_index_page_by_page() {
         let (steps, done) = sweep(Some(true));
-        let places = Places { user: UserId::new("alice").unwrap(), apart: Some("trading".into()) };
+        let places = UserPlaces { user: UserId::new("alice").unwrap(), apart: Some("trading".into()) };
         let lease = (places, "10:gone:6f1e0e5e7f1c4a439f5f0b8a4ab5a0f1".to_owned());
         let expected = [
             SweepStep::MoveAside,

@@ -20,10 +20,10 @@ use tokio::{
 };
 
 use super::{
-    Inner,
-    batch::{BatchOutcome, Index, Op, Part, RegistryCommand, ShardBatch},
+    RedisRegistryShared,
+    batch::{BatchOutcome, Index, Op, RegistryCommand, ShardBatch, ShardPart},
     commands::{self, Scripts},
-    control::{self, Kept},
+    control::{self, KeptInstructions},
     leases::BUCKETS,
 };
 use crate::{
@@ -47,7 +47,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
 /// An element of a shard's queue.
 #[derive(Debug)]
-pub(super) enum Queued {
+pub(super) enum QueuedChange {
     Op(Op),
     /// Answered when everything before is written.
     Flush(oneshot::Sender<()>),
@@ -56,20 +56,20 @@ pub(super) enum Queued {
 /// The queued changes of one shard. Bounded; adding never waits.
 #[derive(Debug)]
 pub(super) struct ShardQueue {
-    sender: mpsc::Sender<Queued>,
+    sender: mpsc::Sender<QueuedChange>,
     /// Whether something was dropped or may have been lost, so that everything must be written again.
     stale: AtomicBool,
     rewrite: Notify,
 }
 
 impl ShardQueue {
-    pub(super) fn new() -> (Self, mpsc::Receiver<Queued>) {
+    pub(super) fn new() -> (Self, mpsc::Receiver<QueuedChange>) {
         let (sender, receiver) = mpsc::channel(QUEUE_MAX);
         (Self { sender, stale: AtomicBool::new(false), rewrite: Notify::new() }, receiver)
     }
 
     /// Adds an element.
-    pub(super) fn push(&self, queued: Queued) {
+    pub(super) fn push(&self, queued: QueuedChange) {
         if self.sender.try_send(queued).is_err() {
             self.mark_stale();
         }
@@ -88,20 +88,25 @@ impl ShardQueue {
     }
 }
 
-pub(super) struct Writer {
-    inner: Arc<Inner>,
-    queued: mpsc::Receiver<Queued>,
+pub(super) struct ShardWriter {
+    inner: Arc<RedisRegistryShared>,
+    queued: mpsc::Receiver<QueuedChange>,
     stop: Stop,
     shard: usize,
-    part: Part,
+    part: ShardPart,
     link: RedisLink,
     /// The bucket whose leases are renewed next.
     bucket: usize,
 }
 
-impl Writer {
-    pub(super) fn new(inner: Arc<Inner>, shard: usize, queued: mpsc::Receiver<Queued>, stop: Stop) -> Self {
-        let part = Part::new(inner.topology.placement(), shard);
+impl ShardWriter {
+    pub(super) fn new(
+        inner: Arc<RedisRegistryShared>,
+        shard: usize,
+        queued: mpsc::Receiver<QueuedChange>,
+        stop: Stop,
+    ) -> Self {
+        let part = ShardPart::new(inner.topology.placement(), shard);
         let link = inner.topology.links()[shard].clone();
         Self { inner, queued, stop, shard, part, link, bucket: 0 }
     }
@@ -144,8 +149,8 @@ impl Writer {
     }
 
     /// Collects further changes for a small batch.
-    async fn gather(&mut self, waiting: &mut Vec<Queued>) {
-        if waiting.len() < BATCH_MAX / 4 && !waiting.iter().any(|queued| matches!(queued, Queued::Flush(_))) {
+    async fn gather(&mut self, waiting: &mut Vec<QueuedChange>) {
+        if waiting.len() < BATCH_MAX / 4 && !waiting.iter().any(|queued| matches!(queued, QueuedChange::Flush(_))) {
             sleep(GATHER).await;
         }
         while waiting.len() < BATCH_MAX
@@ -155,16 +160,16 @@ impl Writer {
         }
     }
 
-    async fn write(&mut self, waiting: &mut Vec<Queued>) {
+    async fn write(&mut self, waiting: &mut Vec<QueuedChange>) {
         let mut batch = ShardBatch::default();
         for queued in waiting.iter() {
-            if let Queued::Op(op) = queued {
+            if let QueuedChange::Op(op) = queued {
                 batch.op(self.part, &self.inner.leases, op);
             }
         }
         self.settle(batch).await;
         for queued in waiting.drain(..) {
-            if let Queued::Flush(flushed) = queued {
+            if let QueuedChange::Flush(flushed) = queued {
                 // The caller may have stopped waiting.
                 let _ = flushed.send(());
             }
@@ -269,20 +274,20 @@ impl Writer {
 
     /// The control messages of the last minutes, once Redis responds; none if the replica stops, or if reading them
     /// fails permanently: other writes must not wait for them.
-    async fn kept(&self) -> Kept {
+    async fn kept(&self) -> KeptInstructions {
         let mut stop = self.stop.clone();
         loop {
             match control::kept(&self.inner).await {
                 Ok(kept) => return kept,
                 Err(failure) if !failure.is_passing() => {
                     tracing::error!(%failure, "cannot read the last control messages: some may have been missed");
-                    return Kept::default();
+                    return KeptInstructions::default();
                 }
                 Err(failure) => tracing::debug!(%failure, "reading the last control messages waits for redis"),
             }
             tokio::select! {
                 () = sleep(RETRY_PAUSE) => {}
-                () = stop.wait() => return Kept::default(),
+                () = stop.wait() => return KeptInstructions::default(),
             }
         }
     }

@@ -8,8 +8,8 @@ use std::{future::poll_fn, sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use serde_json::Value;
 use tickgate::hub::{
-    CaughtUp, Form, Hub, Interest, Member, MemorySocket, Outbox, Past, QueueLimits, Reader, ReplayLimits, Shared,
-    Socket, caught_up,
+    BacklogProgress, CatchUpStep, EndpointOutboxes, Form, Hub, MemorySocket, Outbox, OutboxSocket, QueueLimits,
+    ReaderAddress, ReplayLimits, Subscriber, TopicHandle, caught_up,
 };
 use tickgate_wire::{
     model::{Class, Message, SessionId, StartAt, StreamId, TopicRules},
@@ -111,11 +111,11 @@ pub struct SimClient {
 
 /// Ends with the connection's task.
 struct SubscriptionTask {
-    interest: Interest,
-    member: Member,
+    interest: TopicHandle,
+    member: Subscriber,
     channels: Vec<Arc<str>>,
     in_user_stream: bool,
-    past: Option<Past>,
+    past: Option<BacklogProgress>,
     fresh: bool,
 }
 
@@ -193,8 +193,8 @@ impl SimClient {
         let SimGateway { hub, rules, metrics, frost, places, .. } = own;
         let memory = MemorySocket { written: Vec::new(), room: ROOM, keep: true };
         let limits = QueueLimits { messages_max: QUEUE_MAX, bytes_max: 1 << 16 };
-        let shared = Shared::new(limits, metrics.clone(), "trading");
-        let outbox = Outbox::new(Socket::Memory(Box::new(Mutex::new(memory))), shared);
+        let shared = EndpointOutboxes::new(limits, metrics.clone(), "trading");
+        let outbox = Outbox::new(OutboxSocket::Memory(Box::new(Mutex::new(memory))), shared);
         let started = Arc::<Mutex<Vec<StartedSubscription>>>::default();
         let wish = |topic: usize| {
             let class = home(rules, topic).rule.class;
@@ -277,7 +277,7 @@ impl SimClient {
     /// From now on the client takes nothing from its connection, or everything again.
     pub fn take(&self, takes: bool) {
         let Some(connection) = &self.connection else { return };
-        if let Socket::Memory(memory) = connection.outbox.socket() {
+        if let OutboxSocket::Memory(memory) = connection.outbox.socket() {
             memory.lock().room = if takes { ROOM } else { 0 };
         }
         connection.outbox.wake();
@@ -290,7 +290,7 @@ impl SimClient {
             self.session = self.connection.take().and_then(|own| own.seat.session());
         }
         let Some(connection) = &mut self.connection else { return };
-        let Socket::Memory(memory) = connection.outbox.socket() else { unreachable!("made of memory") };
+        let OutboxSocket::Memory(memory) = connection.outbox.socket() else { unreachable!("made of memory") };
         let written = std::mem::take(&mut memory.lock().written);
         let starts = connection.started.lock()[connection.begun..].to_vec();
         connection.begun += starts.len();
@@ -401,10 +401,10 @@ async fn catch_up(outbox: &Outbox, all: &mut [SubscriptionTask]) {
     while let Some((slot, _)) = outbox.lagging() {
         let Some(own) = all.iter_mut().find(|own| own.member.slot == slot) else { return };
         let form = own.form();
-        match own.interest.catch_up(&own.member, &form, own.fresh, own.past.as_mut(), Reader::default()).await {
-            Ok(CaughtUp::Live) => (own.fresh, own.past) = (false, None),
-            Ok(CaughtUp::More) => {}
-            Ok(CaughtUp::Withdrawn) => unreachable!("few topics"),
+        match own.interest.catch_up(&own.member, &form, own.fresh, own.past.as_mut(), ReaderAddress::default()).await {
+            Ok(CatchUpStep::Live) => (own.fresh, own.past) = (false, None),
+            Ok(CatchUpStep::More) => {}
+            Ok(CatchUpStep::Withdrawn) => unreachable!("few topics"),
             Err(_) => {
                 sleep(RETRY_AFTER).await;
                 return;
@@ -422,13 +422,13 @@ async fn subscribe(
     all: &mut Vec<SubscriptionTask>,
 ) -> Option<()> {
     let Home { topic, rule, in_user_stream } = home(rules, wishes[0].topic);
-    let interest = hub.interest(&topic, &rule, Reader::default()).expect("few topics");
+    let interest = hub.interest(&topic, &rule, ReaderAddress::default()).expect("few topics");
     interest.ready(Duration::from_secs(3)).await.ok()?;
     let extended = all.iter_mut().find(|own| in_user_stream && own.in_user_stream);
     let paused = extended.as_ref().and_then(|own| outbox.pause(own.member.slot));
     let head = paused.unwrap_or_else(|| interest.head());
     let start = wishes.iter().map(|wish| wish.start).reduce(earlier).expect("a channel");
-    let limits = ReplayLimits::new(1_000, 1 << 20, Reader::default()).of_beginning(false, extended.is_some());
+    let limits = ReplayLimits::new(1_000, 1 << 20, ReaderAddress::default()).of_beginning(false, extended.is_some());
     let mut backlog = interest.backlog(start, limits).await.ok()?;
     let has = match start {
         StartAt::Since(cursor) => cursor,
@@ -446,7 +446,7 @@ async fn subscribe(
         wishes[at].start == StartAt::Live || !told && !has_own
     };
     let lives: Vec<_> = (0..wishes.len()).map(is_live).collect();
-    let mut past = Past::new(interest.is_retained(), limits);
+    let mut past = BacklogProgress::new(interest.is_retained(), limits);
     for at in 0..wishes.len() {
         past.add(channels[at].clone(), begins[at], !lives[at]);
     }
@@ -473,7 +473,7 @@ async fn subscribe(
         return Some(());
     }
     let slot = interest.open(outbox, backlog.cursor, has);
-    let member = Member { outbox: outbox.clone(), slot, pacer: None };
+    let member = Subscriber { outbox: outbox.clone(), slot, pacer: None };
     let mut own = SubscriptionTask { interest, member, channels, in_user_stream, past: None, fresh: true };
     let form = own.form();
     if own.interest.push_backlog((&own.member, &form), &mut past, &backlog, room).await {

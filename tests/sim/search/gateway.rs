@@ -12,7 +12,7 @@ use tickgate::{
     backplane::{Backplane, PublishAck, Redis, ReplicaIdentity},
     config::{self, Config, ConfigSources},
     history::BorderState,
-    hub::{Hub, RingLimits, Settings, TurnLimits},
+    hub::{Hub, HubSettings, RingLimits, TurnLimits},
     metrics::{Metrics, PublicationSource},
     publisher::{MsgName, PublishFailure, PublishLimits, PublishRequest, Publisher, PublisherName},
     redis_link::{Keys, RedisLink, Topology},
@@ -233,7 +233,7 @@ impl SimGateway {
             (ReplicaIdentity { replica: ReplicaId::random(), rules: rules.clone() }, Topology::one(link));
         let backplane = Backplane::Redis(Redis::start_on(&topology, &identity, &tasks));
         let places = setup.sessions.then(|| GatewayPlaces::start(&topology, &identity.replica, &tasks));
-        let settings = Settings {
+        let settings = HubSettings {
             shards: 1,
             topics_max: 99,
             unpublished_topics_max: 1_000,

@@ -15,7 +15,8 @@ use tickgate::{
     config::{self, Config},
     redis_link::Topology,
     registry::{
-        self, Admission, Answer, ConnectionInfo, Control, Local, Registry, ReplicaFigures, SessionRecord, Verdict,
+        self, Admission, AdmissionVerdict, ConnectionInfo, ControlInstruction, LocalReplica, Registry, ReplicaAnswer,
+        ReplicaFigures, SessionRecord,
     },
     tasks::Tasks,
 };
@@ -94,16 +95,16 @@ impl GatewayPlaces {
         let open = OpenConnections::default();
         let told = open.clone();
         let control = move |control| {
-            let Control::Close { session, .. } = control else { return };
+            let ControlInstruction::Close { session, .. } = control else { return };
             let session = SessionId::parse(&session).expect("a session");
             told.lock().remove(&session).into_iter().for_each(|seat| seat.close());
         };
-        let local = Local {
+        let local = LocalReplica {
             replica: replica.clone(),
             session: SESSION.clone(),
             control: Box::new(control),
             figures: Box::new(ReplicaFigures::default),
-            answer: Box::new(|_, _| Answer::Closed(0)),
+            answer: Box::new(|_, _| ReplicaAnswer::Closed(0)),
         };
         let registry = Registry::Redis(registry::Redis::start_on(topology, local, tasks));
         Self { registry, replica: replica.clone(), open }
@@ -156,7 +157,7 @@ impl GatewayPlaces {
             apart: None,
         };
         let verdict = self.registry.admit(&admission).await;
-        matches!(verdict, Verdict::Admitted { .. }).then_some((session, resumed.or(replaces)))
+        matches!(verdict, AdmissionVerdict::Admitted { .. }).then_some((session, resumed.or(replaces)))
     }
 
     pub async fn leave(&self) {

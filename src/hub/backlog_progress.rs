@@ -11,27 +11,27 @@ use tickgate_wire::{
 };
 
 use super::{
-    backlog::{Allowance, ReplayLimits},
-    batch::Batch,
+    backlog::{ReplayLimits, ResumeAllowance},
+    batch::PushBatch,
     form::Form,
 };
 use crate::clock;
 
 /// The backlog of one subscription.
 #[derive(Clone, Debug)]
-pub struct Past {
-    channels: Vec<PastChannel>,
+pub struct BacklogProgress {
+    channels: Vec<BacklogChannel>,
     /// No gap was sent.
     complete: bool,
     has_cursor: bool,
     /// The messages in memory were sent as the backlog; what follows is live.
     pub(super) at_hand_sent: bool,
     /// The remaining allowance for reads.
-    left: Allowance,
+    left: ResumeAllowance,
 }
 
 #[derive(Clone, Debug)]
-struct PastChannel {
+struct BacklogChannel {
     channel: Arc<str>,
     /// Only messages after this position are wanted.
     after: StreamId,
@@ -40,7 +40,7 @@ struct PastChannel {
     told: bool,
 }
 
-impl Past {
+impl BacklogProgress {
     /// Creates it for a topic with or without cursors, within these limits.
     #[must_use]
     pub fn new(has_cursor: bool, limits: ReplayLimits) -> Self {
@@ -49,7 +49,7 @@ impl Past {
 
     /// Adds a channel that starts after `after`. `told`: its client waits for the notice of the end.
     pub fn add(&mut self, channel: Arc<str>, after: StreamId, told: bool) {
-        self.channels.push(PastChannel { channel, after, replayed: 0, told });
+        self.channels.push(BacklogChannel { channel, after, replayed: 0, told });
     }
 
     /// Disables the notices of the end.
@@ -112,9 +112,9 @@ impl Past {
     }
 
     /// The notice of the end; `None` if no channel waits for it.
-    pub(super) fn end(&self, form: &Form, at: StreamId) -> Option<Batch> {
+    pub(super) fn end(&self, form: &Form, at: StreamId) -> Option<PushBatch> {
         let bytes = caught_up(form.protocol, self.ended(at).collect())?;
-        Some(Batch { bytes, count: 0, skipped: 0, after: at, last: at, newest: None, form: form.clone() })
+        Some(PushBatch { bytes, count: 0, skipped: 0, after: at, last: at, newest: None, form: form.clone() })
     }
 }
 

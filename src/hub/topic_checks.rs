@@ -17,14 +17,14 @@ const MISS_PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// The state of a topic's checks.
 #[derive(Debug, Default)]
-pub(super) struct Looks {
+pub(super) struct TopicChecks {
     /// Until when the position of a topic without messages need not be renewed.
     anchor_lasts: Mutex<Option<Instant>>,
     /// Consecutive checks that found a key of the wrong type.
     misses: AtomicU32,
 }
 
-impl Looks {
+impl TopicChecks {
     /// The position in Redis was created or renewed.
     pub(super) fn anchored(&self) {
         *self.anchor_lasts.lock() = Some(Instant::now() + ANCHOR_RENEWED);
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn a_key_of_the_wrong_type_is_checked_ever_more_rarely() {
-        let looks = Looks::default();
+        let looks = TopicChecks::default();
         let pauses: Vec<_> = (0..6).map(|_| looks.missed().as_millis()).collect();
         assert_eq!(pauses, [200, 400, 800, 1_600, 2_000, 2_000]);
         looks.hit();

@@ -4,12 +4,12 @@ use std::task::{Context, Poll};
 
 use tickgate_wire::model::StreamId;
 
-use super::{super::queue::SlotId, Close, Outbox, State, ending::Ending};
+use super::{super::queue::SlotId, Close, Outbox, OutboxState, ending::Ending};
 use crate::clock;
 
 /// What an outbox needs from its connection's task.
 #[derive(Debug)]
-pub struct Look {
+pub struct OutboxStatus {
     /// The requested close.
     pub asked: Option<Close>,
     /// Nothing more can be sent.
@@ -24,7 +24,7 @@ pub struct Look {
 
 /// The progress of an outbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
+pub struct OutboxProgress {
     /// Increases with bytes written and with bytes that the client confirmed: a slow client with full buffers keeps
     /// reading although nothing can be written to it.
     pub position: u64,
@@ -71,10 +71,10 @@ impl Outbox {
 
     /// The state that the connection's task needs, under one lock.
     #[must_use]
-    pub fn look(&self) -> Look {
+    pub fn look(&self) -> OutboxStatus {
         let state = self.state.lock();
         let held = state.is_held();
-        Look {
+        OutboxStatus {
             asked: if let Ending::Asked(close) = &state.ending { Some(Close::clone(close)) } else { None },
             shut: state.ending == Ending::Shut,
             // A pending pong must be read.
@@ -132,7 +132,7 @@ impl Outbox {
         self.state.lock().queue.has_moved(id)
     }
 
-    fn is_half_full(&self, state: &State) -> bool {
+    fn is_half_full(&self, state: &OutboxState) -> bool {
         let limits = &self.shared.limits;
         state.queue.messages() > limits.messages_max / 2 || state.queue.bytes() > limits.bytes_max / 2
     }
@@ -171,10 +171,10 @@ impl Outbox {
 
     /// The current progress.
     #[must_use]
-    pub fn progress(&self) -> Progress {
+    pub fn progress(&self) -> OutboxProgress {
         let state = self.state.lock();
         let confirmed = state.flow.as_ref().map_or(0, |flow| flow.confirmed());
-        Progress {
+        OutboxProgress {
             position: state.progress + confirmed,
             blocked: state.queue.blocked,
             quiet_ms: clock::coarse_ms().wrapping_sub(state.written_at),

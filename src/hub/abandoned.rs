@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use parking_lot::Mutex;
 use tickgate_wire::model::Topic;
 
-use super::turns::Reader;
+use super::turns::ReaderAddress;
 
 /// Maximum number of such topics per address and in total. Each takes about 0.3 KB in Redis.
 const LEFT_PER_ADDRESS_MAX: usize = 2_048;
@@ -15,22 +15,22 @@ const LEFT_MAX: usize = 16_384;
 
 /// The topics that were left behind.
 #[derive(Debug, Default)]
-pub(super) struct LeftBehind(Mutex<State>);
+pub(super) struct AbandonedTopics(Mutex<AbandonedState>);
 
 #[derive(Debug, Default)]
-struct State {
+struct AbandonedState {
     /// Oldest first.
-    topics: HashMap<Reader, VecDeque<Topic>>,
+    topics: HashMap<ReaderAddress, VecDeque<Topic>>,
     /// The addresses by the number of their topics.
-    sizes: BTreeSet<(usize, Reader)>,
+    sizes: BTreeSet<(usize, ReaderAddress)>,
     count: usize,
     /// Topics to delete.
     waiting: VecDeque<Topic>,
 }
 
-impl LeftBehind {
+impl AbandonedTopics {
     /// Adds a topic of the address. True if there is something to delete.
-    pub(super) fn add(&self, reader: Reader, topic: Topic) -> bool {
+    pub(super) fn add(&self, reader: ReaderAddress, topic: Topic) -> bool {
         let mut state = self.0.lock();
         let size = state.size(reader);
         state.topics.entry(reader).or_default().push_back(topic);
@@ -60,13 +60,13 @@ impl LeftBehind {
     }
 }
 
-impl State {
-    fn size(&self, reader: Reader) -> usize {
+impl AbandonedState {
+    fn size(&self, reader: ReaderAddress) -> usize {
         self.topics.get(&reader).map_or(0, VecDeque::len)
     }
 
     /// Updates the order after the address had `before` topics.
-    fn resize(&mut self, reader: Reader, before: usize) {
+    fn resize(&mut self, reader: ReaderAddress, before: usize) {
         self.sizes.remove(&(before, reader));
         match self.size(reader) {
             0 => drop(self.topics.remove(&reader)),
@@ -74,7 +74,7 @@ impl State {
         }
     }
 
-    fn forget_oldest(&mut self, reader: Reader) {
+    fn forget_oldest(&mut self, reader: ReaderAddress) {
         let before = self.size(reader);
         let Some(topic) = self.topics.get_mut(&reader).and_then(VecDeque::pop_front) else { return };
         self.count -= 1;
@@ -100,19 +100,19 @@ mod tests {
 
     #[test]
     fn an_address_keeps_a_limited_number_and_the_oldest_is_deleted() {
-        let left = LeftBehind::default();
-        assert!((0..LEFT_PER_ADDRESS_MAX).all(|number| !left.add(Reader(1), topic(number))));
-        assert!(left.add(Reader(1), topic(LEFT_PER_ADDRESS_MAX)) && left.take(9) == [topic(0)]);
-        assert!(!left.add(Reader(2), topic(9)), "other addresses have separate limits");
+        let left = AbandonedTopics::default();
+        assert!((0..LEFT_PER_ADDRESS_MAX).all(|number| !left.add(ReaderAddress(1), topic(number))));
+        assert!(left.add(ReaderAddress(1), topic(LEFT_PER_ADDRESS_MAX)) && left.take(9) == [topic(0)]);
+        assert!(!left.add(ReaderAddress(2), topic(9)), "other addresses have separate limits");
         assert_eq!(left.take(9), []);
     }
 
     #[test]
     fn over_the_total_limit_the_address_with_most_loses_first() {
-        let left = LeftBehind::default();
+        let left = AbandonedTopics::default();
         for reader in 0..9 {
             for number in 0..LEFT_PER_ADDRESS_MAX - 10 {
-                left.add(Reader(reader), topic(number));
+                left.add(ReaderAddress(reader), topic(number));
             }
         }
         let state = left.0.lock();
