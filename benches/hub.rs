@@ -105,8 +105,11 @@ impl BenchHub {
             let sink = MemorySocket { room: usize::MAX, ..MemorySocket::default() };
             let outbox = Outbox::new(OutboxSocket::Memory(Box::new(Mutex::new(sink))), shared.clone());
             let slot = interest.open(&outbox, interest.head(), interest.head());
-            let member = Subscriber { outbox: outbox.clone(), slot, pacer: None };
-            interest.catch_up(&member, &form, true, None, ReaderAddress::default()).await.expect("nothing to catch up");
+            let subscriber = Subscriber { outbox: outbox.clone(), slot, pacer: None };
+            interest
+                .catch_up(&subscriber, &form, true, None, ReaderAddress::default())
+                .await
+                .expect("nothing to catch up");
             all.push((interest, outbox));
         }
         Self { hub, backplane, figures, topic, rule, _subscribers: all, _tasks: tasks }

@@ -92,8 +92,8 @@ async fn close_in_waves(replica: &Replica, spread: Duration) {
 /// Connections that have not been asked to close.
 fn unasked(replica: &Replica) -> impl Iterator<Item = Arc<ConnectionHandle>> {
     let asked = |handle: &Arc<ConnectionHandle>| {
-        let look = handle.outbox.look();
-        look.shut || look.asked.is_some()
+        let status = handle.outbox.status();
+        status.shut || status.asked.is_some()
     };
     replica.connections.all().into_iter().filter(move |handle| !asked(handle))
 }

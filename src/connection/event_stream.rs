@@ -289,16 +289,16 @@ async fn serve(mut connection: Connection, selection: SelectedChannels, echo: Co
 async fn until_closed(connection: &mut Connection) -> Close {
     loop {
         let outbox = &connection.handle.outbox;
-        let look = poll_fn(|cx| {
+        let status = poll_fn(|cx| {
             outbox.register(cx);
-            let look = outbox.look();
-            if look.asked.is_some() || look.shut || look.lagging { Poll::Ready(look) } else { Poll::Pending }
+            let status = outbox.status();
+            if status.asked.is_some() || status.shut || status.lagging { Poll::Ready(status) } else { Poll::Pending }
         })
         .await;
-        if let Some(close) = look.asked {
+        if let Some(close) = status.asked {
             return close;
         }
-        if look.shut {
+        if status.shut {
             return Close::none(DisconnectReason::IoError);
         }
         connection.catch_up().await;

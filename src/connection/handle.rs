@@ -191,8 +191,8 @@ impl ConnectionHandle {
     /// Sends a JSON object to this connection only. It belongs to no topic and is not stored.
     #[must_use]
     pub fn send_push(&self, payload: &[u8]) -> SendResult {
-        let look = self.outbox.look();
-        if look.shut || look.asked.is_some() {
+        let status = self.outbox.status();
+        if status.shut || status.asked.is_some() {
             return SendResult::Unknown;
         }
         if self.outbox.waiting_bytes().saturating_add(payload.len()) > self.outbox.bytes_max() {

@@ -366,9 +366,9 @@ fn pong(id: Option<Json>, timestamp: Option<Json>) -> Reply {
 fn poll_room_for_replies(outbox: &Outbox, cx: &mut Context<'_>) -> Poll<bool> {
     outbox.register(cx);
     let flushed = outbox.poll_flush(cx);
-    let look = outbox.look();
-    let ends = look.asked.is_some() || look.shut;
-    if ends || flushed.is_ready() || !look.full { Poll::Ready(!ends) } else { Poll::Pending }
+    let status = outbox.status();
+    let ends = status.asked.is_some() || status.shut;
+    if ends || flushed.is_ready() || !status.full { Poll::Ready(!ends) } else { Poll::Pending }
 }
 
 /// Ready when nothing is queued for the client, when the queue waits for a pong that has to be read, or when the
@@ -376,8 +376,8 @@ fn poll_room_for_replies(outbox: &Outbox, cx: &mut Context<'_>) -> Poll<bool> {
 fn poll_drained(outbox: &Outbox, cx: &mut Context<'_>) -> Poll<()> {
     outbox.register(cx);
     let flushed = outbox.poll_flush(cx);
-    let look = outbox.look();
-    if look.asked.is_some() || look.shut || look.held { Poll::Ready(()) } else { flushed.map(drop) }
+    let status = outbox.status();
+    if status.asked.is_some() || status.shut || status.held { Poll::Ready(()) } else { flushed.map(drop) }
 }
 
 /// The fault for a failed publication.

@@ -85,18 +85,18 @@ impl SocketIo {
         let outbox = &self.outbox;
         outbox.register(cx);
         let flushed = outbox.poll_flush(cx);
-        let look = outbox.look();
-        if let Some(close) = look.asked {
+        let status = outbox.status();
+        if let Some(close) = status.asked {
             return Poll::Ready(WakeReason::Asked(close));
         }
-        if look.shut {
+        if status.shut {
             return Poll::Ready(WakeReason::Gone);
         }
         // A client that does not read its replies is not read from.
-        if (flushed.is_ready() || !look.full) && self.outbox.socket().poll_readable(cx).is_ready() {
+        if (flushed.is_ready() || !status.full) && self.outbox.socket().poll_readable(cx).is_ready() {
             return Poll::Ready(WakeReason::Readable);
         }
-        if look.lagging { Poll::Ready(WakeReason::Lagging) } else { Poll::Pending }
+        if status.lagging { Poll::Ready(WakeReason::Lagging) } else { Poll::Pending }
     }
 
     /// Reads once, and passes on texts, binaries and pongs. Answers pings.

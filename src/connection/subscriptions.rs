@@ -58,7 +58,7 @@ pub(super) struct Subscriptions {
 struct Subscription {
     wants: TopicSelection,
     interest: TopicHandle,
-    member: Subscriber,
+    subscriber: Subscriber,
     /// Present until the client has received all of the backlog.
     past: Option<Box<BacklogProgress>>,
     /// Not yet among the topic's live subscribers.
@@ -79,7 +79,7 @@ impl Subscription {
 
     /// Notifies the fan-out of a change.
     fn change(&self, protocol: Protocol) {
-        self.interest.change(self.member.clone(), self.wants.form(protocol));
+        self.interest.change(self.subscriber.clone(), self.wants.form(protocol));
     }
 }
 
@@ -141,7 +141,7 @@ impl Subscriptions {
         caught_up(self.protocol, ends.urgent).into_iter().for_each(|notice| outbox.send_end(notice, true));
         caught_up(self.protocol, ends.public).into_iter().for_each(|notice| outbox.send_end(notice, false));
         let _ = self.catch_up(handle).await;
-        handle.set_private(self.all.iter().find(|s| s.in_user_stream()).map(|s| s.member.slot));
+        handle.set_private(self.all.iter().find(|s| s.in_user_stream()).map(|s| s.subscriber.slot));
         refused.iter().all(|refusal| refusal.code != ErrorCode::TryAgainLater)
     }
 
@@ -158,9 +158,9 @@ impl Subscriptions {
         for wanted in known {
             let of = self.all.iter_mut().find(|s| s.wants.has(&wanted.resolved.channel));
             let Some(subscription) = of.filter(|s| s.interest.class() == Class::State) else { continue };
-            let (pacer, before) = (selection::pacer(wanted.max_rate), &subscription.member.pacer);
+            let (pacer, before) = (selection::pacer(wanted.max_rate), &subscription.subscriber.pacer);
             if pacer.as_ref().map(|p| p.interval()) != before.as_ref().map(|p| p.interval()) {
-                subscription.member.pacer = pacer;
+                subscription.subscriber.pacer = pacer;
                 subscription.change(self.protocol);
             }
         }
@@ -202,7 +202,7 @@ impl Subscriptions {
         let until = Instant::now() + READY_TIMEOUT;
         let (mut ready, mut bytes) = (Vec::with_capacity(pending.len()), 0);
         for mut next in pending {
-            let extends = next.extends.map(|at| &self.all[at].member);
+            let extends = next.extends.map(|at| &self.all[at].subscriber);
             // Channels added to a subscription get their whole backlog separately.
             let limits = self.limits.of_beginning(bytes > 0, extends.is_some());
             match next.load(extends, until, limits).await {
@@ -239,7 +239,7 @@ impl Subscriptions {
                 class: wanted.resolved.rule.class,
                 stream: wanted.resolved.in_user_stream.then_some(USER_STREAM.into()),
                 // Without queued messages: they are written after this reply.
-                cursor: found.member.outbox.known(found.member.slot).filter(|_| found.interest.is_retained()),
+                cursor: found.subscriber.outbox.known(found.subscriber.slot).filter(|_| found.interest.is_retained()),
                 live: found.past.is_none(),
             })
         });
@@ -255,8 +255,8 @@ impl Subscriptions {
         if let Some(at) = pending.extends {
             let subscription = &mut self.all[at];
             let form = Form::of_user(self.protocol, names().collect());
-            let Subscription { interest, member, .. } = &*subscription;
-            interest.push_beside((member, &form), &mut pending.past, &pending.backlog, drained).await;
+            let Subscription { interest, subscriber, .. } = &*subscription;
+            interest.push_beside((subscriber, &form), &mut pending.past, &pending.backlog, drained).await;
             pending.backlog.take_hold().into_iter().for_each(|hold| outbox.keep(hold));
             ends.urgent.extend(pending.past.ended(pending.end()));
             let channels = subscription.wants.channels().iter().cloned().chain(names());
@@ -273,10 +273,10 @@ impl Subscriptions {
             _ => TopicSelection::OfUser(names().collect()),
         };
         let form = wants.form(self.protocol);
-        let member = Subscriber { outbox: outbox.clone(), slot, pacer: selection::pacer(pending.max_rate) };
+        let subscriber = Subscriber { outbox: outbox.clone(), slot, pacer: selection::pacer(pending.max_rate) };
         let end = pending.end();
         let PendingSubscription { interest, mut backlog, mut past, .. } = pending;
-        let whole = interest.push_backlog((&member, &form), &mut past, &backlog, drained).await;
+        let whole = interest.push_backlog((&subscriber, &form), &mut past, &backlog, drained).await;
         backlog.take_hold().into_iter().for_each(|hold| outbox.keep(hold));
         if whole {
             // Skips past messages that the client did not request.
@@ -289,7 +289,7 @@ impl Subscriptions {
             self.all.reserve_exact(1);
         }
         let past = (!whole).then(|| Box::new(past));
-        self.all.push(Subscription { wants, interest, member, past, fresh: true });
+        self.all.push(Subscription { wants, interest, subscriber, past, fresh: true });
     }
 
     /// Catches up lagging subscriptions: to the live stream, or by one page. A failed read is retried next time. True
@@ -298,10 +298,10 @@ impl Subscriptions {
     pub(super) async fn catch_up(&mut self, handle: &ConnectionHandle) -> bool {
         let mut ended = false;
         while let Some((slot, _)) = handle.outbox.lagging() {
-            let Some(subscription) = self.all.iter_mut().find(|s| s.member.slot == slot) else { return ended };
+            let Some(subscription) = self.all.iter_mut().find(|s| s.subscriber.slot == slot) else { return ended };
             let form = subscription.wants.form(self.protocol);
-            let Subscription { interest, member, past, fresh, .. } = subscription;
-            match interest.catch_up(member, &form, *fresh, past.as_deref_mut(), self.limits.reader).await {
+            let Subscription { interest, subscriber, past, fresh, .. } = subscription;
+            match interest.catch_up(subscriber, &form, *fresh, past.as_deref_mut(), self.limits.reader).await {
                 Ok(CatchUpStep::Live) => (*fresh, *past) = (false, None),
                 Ok(CatchUpStep::More) => {}
                 Ok(CatchUpStep::Withdrawn) => {
@@ -339,7 +339,7 @@ impl Subscriptions {
     /// Ends a subscription that the client may restart shortly. If the client cannot be notified or cannot restart it,
     /// the connection closes instead, and the client reconnects.
     fn end(&mut self, handle: &ConnectionHandle, slot: SlotId, reason: &'static str) {
-        let of = self.all.iter().find(|s| s.member.slot == slot);
+        let of = self.all.iter().find(|s| s.subscriber.slot == slot);
         let channels = of.map_or(Vec::new(), |s| s.wants.channels().iter().map(ToString::to_string).collect());
         self.unsubscribe(handle, &channels);
         let mut object = ErrorObject::new(ErrorCode::TryAgainLater, reason);
@@ -361,12 +361,12 @@ impl Subscriptions {
             if !left.is_empty() {
                 subscription.wants = TopicSelection::OfUser(left.into());
                 subscription.past.iter_mut().for_each(|past| past.remove(name));
-                handle.outbox.pause(subscription.member.slot);
+                handle.outbox.pause(subscription.subscriber.slot);
                 subscription.change(self.protocol);
                 continue;
             }
             let ended = self.all.swap_remove(at);
-            ended.interest.leave(&handle.outbox, ended.member.slot);
+            ended.interest.leave(&handle.outbox, ended.subscriber.slot);
         }
         if !self.all.iter().any(Subscription::in_user_stream) {
             handle.set_private(None);
@@ -376,7 +376,7 @@ impl Subscriptions {
     /// Ends all subscriptions, because the connection has closed.
     pub(super) fn clear(&mut self, handle: &ConnectionHandle) {
         for ended in self.all.drain(..) {
-            ended.interest.leave(&handle.outbox, ended.member.slot);
+            ended.interest.leave(&handle.outbox, ended.subscriber.slot);
         }
     }
 

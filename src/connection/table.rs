@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn all_connections_of_a_user_close_including_those_being_admitted() {
-        let closed = |handle: &ConnectionHandle| handle.outbox.look().asked.map(|close| close.code);
+        let closed = |handle: &ConnectionHandle| handle.outbox.status().asked.map(|close| close.code);
         let table = ConnectionTable::default();
         let came = Instant::now();
         let (open, coming, other) = (connection("alice"), connection("alice"), connection("bob"));

@@ -27,7 +27,7 @@ pub struct Backlog {
     pub cursor: StreamId,
     /// More follows after the cursor: the catch-up reads it as the socket drains.
     pub goes_on: bool,
-    pub mark: PushFlags,
+    pub flags: PushFlags,
     /// The reservation of memory for what was read, until the client has it.
     pub(super) hold: Option<MemoryReservation>,
 }

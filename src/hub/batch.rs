@@ -48,14 +48,14 @@ impl PushFlags {
 impl PushBatch {
     /// Encodes the steps after position `after`. A filtered-out message still moves the position.
     #[must_use]
-    pub fn encode(form: &Form, after: StreamId, steps: &[Step], mark: PushFlags) -> Self {
+    pub fn encode(form: &Form, after: StreamId, steps: &[Step], flags: PushFlags) -> Self {
         let mut buf = BytesMut::with_capacity(steps.iter().map(size_hint).sum());
         let mut batch =
             Self { bytes: Bytes::new(), count: 0, skipped: 0, after, last: after, newest: None, form: form.clone() };
         let mut newest = None;
         for step in steps {
             match step {
-                Step::Message(message) => batch.add(&mut buf, message, mark, &mut newest),
+                Step::Message(message) => batch.add(&mut buf, message, flags, &mut newest),
                 Step::Gap(gap) => {
                     form.gap(&mut buf, *gap);
                     batch.last = gap.cursor;
@@ -77,20 +77,24 @@ impl PushBatch {
         &mut self,
         buf: &mut BytesMut,
         message: &'a Arc<Message>,
-        mark: PushFlags,
+        flags: PushFlags,
         newest: &mut Option<&'a Arc<Message>>,
     ) {
-        let left_out = message.id.filter(|_| mark.counts).and_then(|id| StreamId::missing_between(self.last, id));
+        let left_out = message.id.filter(|_| flags.counts).and_then(|id| StreamId::missing_between(self.last, id));
         self.last = message.id.unwrap_or(self.last);
         let payload = match &message.content {
             Content::Data(payload) => payload,
             Content::Unreadable => return self.form.gap(buf, GapRange::unreadable(self.last)),
         };
         let Some(channel) = self.form.channel_of(message) else { return };
-        let id = message.id.filter(|_| !(mark.replayed && defect::is(Defect::NoReplayIds)));
+        let id = message.id.filter(|_| !(flags.replayed && defect::is(Defect::NoReplayIds)));
         let conflated = left_out.unwrap_or(0);
-        let meta =
-            PushMeta { replayed: mark.replayed, snapshot: mark.snapshot, conflated, ..PushMeta::live(&**channel, id) };
+        let meta = PushMeta {
+            replayed: flags.replayed,
+            snapshot: flags.snapshot,
+            conflated,
+            ..PushMeta::live(&**channel, id)
+        };
         self.form.push(buf, &meta, payload);
         self.count += 1;
         self.skipped = self.skipped.saturating_add(u32::try_from(conflated).unwrap_or(u32::MAX));

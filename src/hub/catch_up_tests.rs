@@ -75,14 +75,14 @@ impl CatchUpScene {
     }
 
     /// Everything that the client receives until its backlog ends.
-    async fn read_all(&self, member: &Subscriber, past: &mut BacklogProgress) -> String {
+    async fn read_all(&self, subscriber: &Subscriber, past: &mut BacklogProgress) -> String {
         self.drain().await;
-        while self.interest.catch_up(member, &self.form, true, Some(past), ReaderAddress::default()).await.unwrap()
+        while self.interest.catch_up(subscriber, &self.form, true, Some(past), ReaderAddress::default()).await.unwrap()
             == CatchUpStep::More
         {}
         let OutboxSocket::Memory(memory) = self.outbox.socket() else { panic!("not in memory") };
         let told = || memory.lock().written.windows(11).any(|bytes| bytes == b"\"caught_up\"");
-        while self.outbox.known(member.slot) < self.ids.last().copied() || !told() {
+        while self.outbox.known(subscriber.slot) < self.ids.last().copied() || !told() {
             tokio::task::yield_now().await;
         }
         String::from_utf8_lossy(&std::mem::take(&mut memory.lock().written)).into_owned()
@@ -105,10 +105,10 @@ async fn the_backlog_of_a_stuck_client_is_not_kept_and_arrives_when_it_reads() {
     let CatchUpScene { interest, outbox, form, .. } = &scene;
     let mut backlog = scene.backlog(limits).await;
     assert_eq!((backlog.messages.len(), backlog.cursor, backlog.goes_on), (9, ids[9], false));
-    let (member, mut past) = scene.open(&backlog, limits);
-    let slot = member.slot;
+    let (subscriber, mut past) = scene.open(&backlog, limits);
+    let slot = subscriber.slot;
     let room = || poll_fn(|cx| outbox.poll_room(cx));
-    let push = interest.push_backlog((&member, form), &mut past, &backlog, room);
+    let push = interest.push_backlog((&subscriber, form), &mut past, &backlog, room);
     let whole = tokio::time::timeout(Duration::from_secs(5), push).await.expect("no wait for the socket");
     assert!(!whole, "it exceeds the outbox");
     let queued = outbox.queued(slot).unwrap();
@@ -118,7 +118,7 @@ async fn the_backlog_of_a_stuck_client_is_not_kept_and_arrives_when_it_reads() {
     backlog.put_off();
     assert_eq!((backlog.messages.len(), backlog.cursor, backlog.goes_on), (1, ids[1], true));
 
-    let text = scene.read_all(&member, &mut past).await;
+    let text = scene.read_all(&subscriber, &mut past).await;
     assert_eq!(scene.counts(&text), [0, 1, 1, 1, 1, 1, 1, 1, 1, 1]);
     let end = format!(r#"{{"channel":"trades:X","cursor":"{}","replayed":9,"complete":true}}"#, ids[9]);
     assert!(text.ends_with(&format!(r#"{{"type":"caught_up","channels":[{end}]}}"#)), "{text:.200}");
@@ -132,11 +132,11 @@ async fn a_resume_never_fetches_more_than_its_limit() {
     let limits = limits(2_000_000);
     let backlog = scene.backlog(limits).await;
     assert!(backlog.goes_on && backlog.messages.len() < 6, "{} messages", backlog.messages.len());
-    let (member, mut past) = scene.open(&backlog, limits);
+    let (subscriber, mut past) = scene.open(&backlog, limits);
     scene.drain().await;
     let room = || poll_fn(|cx| scene.outbox.poll_room(cx));
-    assert!(!scene.interest.push_backlog((&member, &scene.form), &mut past, &backlog, room).await);
-    let text = scene.read_all(&member, &mut past).await;
+    assert!(!scene.interest.push_backlog((&subscriber, &scene.form), &mut past, &backlog, room).await);
+    let text = scene.read_all(&subscriber, &mut past).await;
     let counts = scene.counts(&text);
     let got = counts.iter().filter(|count| **count == 1).count();
     assert!((6..=7).contains(&got), "two megabytes of 300 KB each, and at most one more: {counts:?}");
@@ -153,9 +153,9 @@ async fn a_backlog_beside_a_subscription_also_waits_for_the_socket() {
     let scene = CatchUpScene::of(30_000).await;
     let limits = limits(1 << 20);
     let backlog = scene.backlog(limits).await;
-    let (member, mut past) = scene.open(&backlog, limits);
+    let (subscriber, mut past) = scene.open(&backlog, limits);
     let room = || poll_fn(|cx| scene.outbox.poll_room(cx));
-    let mut push = Box::pin(scene.interest.push_beside((&member, &scene.form), &mut past, &backlog, room));
+    let mut push = Box::pin(scene.interest.push_beside((&subscriber, &scene.form), &mut past, &backlog, room));
     assert!(futures_util::poll!(push.as_mut()).is_pending(), "the socket accepts nothing");
     let OutboxSocket::Memory(memory) = scene.outbox.socket() else { panic!("not in memory") };
     memory.lock().room = usize::MAX;
@@ -176,9 +176,9 @@ async fn what_was_read_takes_memory_until_the_client_has_it() {
     assert_eq!(scene.hub.turns.bytes(), 0);
     let mut backlog = scene.backlog(limits).await;
     assert_eq!(scene.hub.turns.bytes(), backlog.bytes());
-    let (member, mut past) = scene.open(&backlog, limits);
+    let (subscriber, mut past) = scene.open(&backlog, limits);
     let room = || poll_fn(|cx| scene.outbox.poll_room(cx));
-    assert!(!scene.interest.push_backlog((&member, &scene.form), &mut past, &backlog, room).await);
+    assert!(!scene.interest.push_backlog((&subscriber, &scene.form), &mut past, &backlog, room).await);
     backlog.take_hold().into_iter().for_each(|hold| scene.outbox.keep(hold));
     drop(backlog);
     assert!(scene.hub.turns.bytes() > 0, "it is queued in the outbox");

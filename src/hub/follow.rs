@@ -94,8 +94,8 @@ impl Hub {
             let is_unavailable = |head: &Result<_, _>| matches!(head, Err(HeadError::Unavailable(_)));
             for (topic, head) in batch.topics().zip(&heads) {
                 match head {
-                    Ok(_) => topic.looks.hit(),
-                    Err(HeadError::NoStream(_)) => later.add_after(topic.looks.missed(), topic),
+                    Ok(_) => topic.checks.hit(),
+                    Err(HeadError::NoStream(_)) => later.add_after(topic.checks.missed(), topic),
                     Err(HeadError::Unavailable(_)) => {}
                 }
             }
@@ -139,7 +139,7 @@ impl Hub {
         for (topic, end) in topics.iter().zip(self.backplane.anchors(&names).await) {
             let todo = match end {
                 Ok(end) => {
-                    topic.looks.anchored();
+                    topic.checks.anchored();
                     self.settle(topic, Some(end));
                     topic.compared((Some(end), None), &self.backplane.history(&topic.topic), &self.shards)
                 }
@@ -264,7 +264,7 @@ impl TopicState {
 /// Whether a topic has no message and its position in Redis must be renewed.
 fn must_renew_anchor(topic: &TopicState) -> bool {
     let is_anchor = topic.position().is_some_and(|at| at.seq == StreamId::SEQ_END);
-    is_anchor && topic.looks.must_renew_anchor()
+    is_anchor && topic.checks.must_renew_anchor()
 }
 
 /// Topics waiting for a retry after a failure. They do not delay other topics, and each is in it once.

@@ -107,7 +107,7 @@ impl Hub {
         let mut stop = tasks.stop();
         tasks.spawn_vital("forget", async move {
             loop {
-                let topics = hub.left_behind.take(FORGOTTEN_TOGETHER);
+                let topics = hub.abandoned.take(FORGOTTEN_TOGETHER);
                 if topics.is_empty() {
                     tokio::select! {
                         () = hub.left.notified() => {}
@@ -126,8 +126,8 @@ impl Hub {
         part.swap_remove(gone.topic.as_str());
         self.queues.close(gone);
         let is_too_much = match self.unpublished.remove(gone) {
-            UnpublishedStanding::Counted(reader) => self.left_behind.add(reader, gone.topic.clone()),
-            _ if gone.is_withdrawn() => self.left_behind.forget(gone.topic.clone()),
+            UnpublishedStanding::Counted(reader) => self.abandoned.add(reader, gone.topic.clone()),
+            _ if gone.is_withdrawn() => self.abandoned.forget(gone.topic.clone()),
             _ => false,
         };
         if is_too_much {

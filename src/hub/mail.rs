@@ -18,11 +18,11 @@ pub(super) enum Mail {
     /// Steps for which there was no room.
     Missed(MissedSteps),
     /// A subscription has caught up to `after`; `rest` brings it to the position of the mailbox.
-    Join { member: Subscriber, form: Form, ticket: u32, after: StreamId, rest: Vec<Step>, fresh: bool },
+    Join { subscriber: Subscriber, form: Form, ticket: u32, after: StreamId, rest: Vec<Step>, fresh: bool },
     /// The topic was withdrawn: its subscribers check again.
     Withdraw,
     /// A subscription changes its channels of the user's stream, or its rate.
-    Change { member: Subscriber, form: Form },
+    Change { subscriber: Subscriber, form: Form },
 }
 
 /// Consecutive steps for which there was no room: those after `after`, up to `last`. Without ids, only their number is

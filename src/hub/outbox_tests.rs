@@ -56,8 +56,8 @@ impl StalledClient {
         let interest = hub.interest(&topic, &rule, ReaderAddress::default()).unwrap();
         interest.ready(Duration::from_secs(5)).await.unwrap();
         let slot = interest.open(&outbox, interest.head(), interest.head());
-        let member = Subscriber { outbox: outbox.clone(), slot, pacer: None };
-        interest.catch_up(&member, &form, true, None, ReaderAddress::default()).await.unwrap();
+        let subscriber = Subscriber { outbox: outbox.clone(), slot, pacer: None };
+        interest.catch_up(&subscriber, &form, true, None, ReaderAddress::default()).await.unwrap();
         Self { backplane, metrics, topic, rule, outbox, slot, _interest: interest, _tasks: tasks }
     }
 

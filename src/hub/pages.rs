@@ -26,7 +26,7 @@ pub(super) struct RecentPages(Mutex<VecDeque<EncodedPage>>);
 #[derive(Debug)]
 struct EncodedPage {
     messages: Box<[Arc<Message>]>,
-    mark: PushFlags,
+    flags: PushFlags,
     batch: Arc<PushBatch>,
 }
 
@@ -37,24 +37,30 @@ impl RecentPages {
         form: &Form,
         after: StreamId,
         messages: &[Arc<Message>],
-        mark: PushFlags,
+        flags: PushFlags,
     ) -> Arc<PushBatch> {
         let is_shared = form.channel.is_some() && messages.len() >= WORTH_KEEPING;
-        if is_shared && let Some(batch) = self.find(form, after, messages, mark) {
+        if is_shared && let Some(batch) = self.find(form, after, messages, flags) {
             return batch;
         }
         let steps: Vec<_> = messages.iter().cloned().map(Step::Message).collect();
-        let batch = Arc::new(PushBatch::encode(form, after, &steps, mark));
+        let batch = Arc::new(PushBatch::encode(form, after, &steps, flags));
         if is_shared {
-            self.keep(EncodedPage { messages: messages.into(), mark, batch: batch.clone() });
+            self.keep(EncodedPage { messages: messages.into(), flags, batch: batch.clone() });
         }
         batch
     }
 
-    fn find(&self, form: &Form, after: StreamId, messages: &[Arc<Message>], mark: PushFlags) -> Option<Arc<PushBatch>> {
+    fn find(
+        &self,
+        form: &Form,
+        after: StreamId,
+        messages: &[Arc<Message>],
+        flags: PushFlags,
+    ) -> Option<Arc<PushBatch>> {
         let same = |page: &&EncodedPage| {
             page.batch.after == after
-                && page.mark == mark
+                && page.flags == flags
                 && page.batch.form == *form
                 && page.messages.len() == messages.len()
                 && page.messages.iter().zip(messages).all(|(own, other)| Arc::ptr_eq(own, other))
@@ -112,15 +118,15 @@ mod tests {
     #[test]
     fn the_cache_is_bounded() {
         let (pages, all) = (RecentPages::default(), messages(1000));
-        let mark = PushFlags::default();
-        let of = |from: usize| pages.encode(&form("a"), StreamId::new(4, from as u64), &all[from..from + 4], mark);
+        let flags = PushFlags::default();
+        let of = |from: usize| pages.encode(&form("a"), StreamId::new(4, from as u64), &all[from..from + 4], flags);
         let first = of(0);
         (1..PAGES_MAX).for_each(|from| drop(of(from)));
         assert!(Arc::ptr_eq(&first, &of(0)), "all of them fit");
         drop(of(PAGES_MAX));
         assert!(!Arc::ptr_eq(&first, &of(0)), "the oldest was removed");
         let channel = "c".repeat(KEPT_BYTES_MAX / 4);
-        let large = pages.encode(&form(&channel), StreamId::new(4, 0), &all[..4], mark);
+        let large = pages.encode(&form(&channel), StreamId::new(4, 0), &all[..4], flags);
         assert!(large.bytes.len() > KEPT_BYTES_MAX);
         assert!(pages.0.lock().is_empty(), "a page that exceeds the cache is not kept");
     }

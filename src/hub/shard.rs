@@ -81,10 +81,10 @@ impl ShardRound {
         }
     }
 
-    fn offer(&mut self, member: &Subscriber, batch: &Arc<PushBatch>, origin: DeliveryOrigin) {
-        self.tally.add(&member.outbox.shared.figures, origin, batch.count);
-        if member.outbox.offer(member.slot, batch) {
-            self.dirty.push(member.outbox.clone());
+    fn offer(&mut self, subscriber: &Subscriber, batch: &Arc<PushBatch>, origin: DeliveryOrigin) {
+        self.tally.add(&subscriber.outbox.shared.figures, origin, batch.count);
+        if subscriber.outbox.offer(subscriber.slot, batch) {
+            self.dirty.push(subscriber.outbox.clone());
         }
     }
 }
@@ -185,25 +185,25 @@ impl Shard {
                     run.offer(&groups, topic, round);
                     self.miss(&groups, topic, &missed, round);
                 }
-                Mail::Join { member, form, ticket, after, rest, fresh } => {
+                Mail::Join { subscriber, form, ticket, after, rest, fresh } => {
                     run.offer(&groups, topic, round);
                     let class = topic.rule.class;
-                    join(lane, &mut groups, Joined { member, form, ticket, fresh, class }, (after, &rest), round);
+                    join(lane, &mut groups, Joined { subscriber, form, ticket, fresh, class }, (after, &rest), round);
                 }
                 Mail::Withdraw => {
                     run.offer(&groups, topic, round);
-                    for member in groups.iter().flat_map(FormGroup::members) {
-                        if member.outbox.pause(member.slot).is_some() {
-                            member.outbox.wake();
+                    for subscriber in groups.iter().flat_map(FormGroup::subscribers) {
+                        if subscriber.outbox.pause(subscriber.slot).is_some() {
+                            subscriber.outbox.wake();
                         }
                     }
                 }
-                Mail::Change { member, form } => {
+                Mail::Change { subscriber, form } => {
                     run.offer(&groups, topic, round);
-                    let Some(before) = subscriber::take(&mut groups, &member.seat()) else { continue };
-                    subscriber::add(&mut groups, form, member.clone());
+                    let Some(before) = subscriber::take(&mut groups, &subscriber.key()) else { continue };
+                    subscriber::add(&mut groups, form, subscriber.clone());
                     if let Some(held) = before.pacer.and_then(|pacer| pacer.give_up()) {
-                        round.offer(&member, &held, held_back(topic));
+                        round.offer(&subscriber, &held, held_back(topic));
                     }
                 }
             }
@@ -218,13 +218,13 @@ impl Shard {
         let told = topic.rule.class == Class::Event || missed.last == StreamId::ZERO;
         for group in groups {
             let batch = told.then(|| Arc::new(missed.batch(&group.form)));
-            for member in group.members() {
+            for subscriber in group.subscribers() {
                 if let Some(batch) = &batch {
-                    member.outbox.count_gap(topic.rule.class, metrics::GapLabel::Backplane);
-                    round.offer(member, batch, held_back(topic));
-                } else if member.outbox.pause(member.slot).is_some() {
-                    member.outbox.shared.figures.lagged.of(topic.rule.class.into()).inc();
-                    member.outbox.wake();
+                    subscriber.outbox.count_gap(topic.rule.class, metrics::GapLabel::Backplane);
+                    round.offer(subscriber, batch, held_back(topic));
+                } else if subscriber.outbox.pause(subscriber.slot).is_some() {
+                    subscriber.outbox.shared.figures.lagged.of(topic.rule.class.into()).inc();
+                    subscriber.outbox.wake();
                 }
             }
         }
@@ -236,10 +236,10 @@ impl Shard {
         paced.retain(|_, topic| {
             let groups = topic.lane(self.index).subscribers.lock();
             let mut waiting = false;
-            for member in groups.iter().flat_map(FormGroup::members) {
-                let Some(pacer) = &member.pacer else { continue };
+            for subscriber in groups.iter().flat_map(FormGroup::subscribers) {
+                let Some(pacer) = &subscriber.pacer else { continue };
                 if let Some(batch) = pacer.release(round.began) {
-                    round.offer(member, &batch, held_back(topic));
+                    round.offer(subscriber, &batch, held_back(topic));
                 }
                 waiting |= pacer.is_holding();
             }
@@ -294,18 +294,18 @@ impl StepRun {
         let gaps: Vec<_> = self.steps.iter().filter_map(told).collect();
         for group in groups {
             let batch = Arc::new(PushBatch::encode(&group.form, self.after, &self.steps, PushFlags::live(class)));
-            for member in group.members() {
-                gaps.iter().for_each(|gap| member.outbox.count_gap(class, *gap));
-                let Some(pacer) = &member.pacer else {
-                    round.offer(member, &batch, origin);
+            for subscriber in group.subscribers() {
+                gaps.iter().for_each(|gap| subscriber.outbox.count_gap(class, *gap));
+                let Some(pacer) = &subscriber.pacer else {
+                    round.offer(subscriber, &batch, origin);
                     continue;
                 };
                 if batch.count == 0 {
                     // No rate limit: send what was held, in order.
-                    pacer.give_up().into_iter().for_each(|held| round.offer(member, &held, held_back(topic)));
-                    round.offer(member, &batch, origin);
+                    pacer.give_up().into_iter().for_each(|held| round.offer(subscriber, &held, held_back(topic)));
+                    round.offer(subscriber, &batch, origin);
                 } else if let Some(batch) = pacer.admit(batch.clone(), round.began) {
-                    round.offer(member, &batch, origin);
+                    round.offer(subscriber, &batch, origin);
                 } else {
                     round.paced.entry(topic.topic.clone()).or_insert_with(|| topic.clone());
                 }
@@ -314,7 +314,7 @@ impl StepRun {
         if round.traces.are_active() {
             let messages = self.steps.iter().filter(|step| step.message().is_some()).count();
             let last = self.steps.last().and_then(Step::position);
-            let outboxes = groups.iter().flat_map(FormGroup::members).map(|member| &member.outbox);
+            let outboxes = groups.iter().flat_map(FormGroup::subscribers).map(|subscriber| &subscriber.outbox);
             round.traces.fanned_out(&topic.topic, (messages, last), &outboxes);
         }
         self.steps.clear();
@@ -335,7 +335,7 @@ fn told(step: &Step) -> Option<metrics::GapLabel> {
 }
 
 struct Joined {
-    member: Subscriber,
+    subscriber: Subscriber,
     form: Form,
     ticket: u32,
     fresh: bool,
@@ -350,16 +350,16 @@ fn join(
     rest: (StreamId, &[Step]),
     round: &mut ShardRound,
 ) {
-    let Joined { member, form, ticket, fresh, class } = joined;
+    let Joined { subscriber, form, ticket, fresh, class } = joined;
     let (after, steps) = rest;
-    let mark = PushFlags::live(class);
-    let batch = (!steps.is_empty()).then(|| Arc::new(PushBatch::encode(&form, after, steps, mark)));
+    let flags = PushFlags::live(class);
+    let batch = (!steps.is_empty()).then(|| Arc::new(PushBatch::encode(&form, after, steps, flags)));
     let origin = DeliveryOrigin { class: class.into(), newest_ms: 0 };
-    round.tally.add(&member.outbox.shared.figures, origin, batch.as_ref().map_or(0, |batch| batch.count));
-    steps.iter().filter_map(told).for_each(|gap| member.outbox.count_gap(class, gap));
-    let open = member.outbox.has(member.slot);
-    if open && member.outbox.join(member.slot, ticket, batch) {
-        round.dirty.push(member.outbox.clone());
+    round.tally.add(&subscriber.outbox.shared.figures, origin, batch.as_ref().map_or(0, |batch| batch.count));
+    steps.iter().filter_map(told).for_each(|gap| subscriber.outbox.count_gap(class, gap));
+    let open = subscriber.outbox.has(subscriber.slot);
+    if open && subscriber.outbox.join(subscriber.slot, ticket, batch) {
+        round.dirty.push(subscriber.outbox.clone());
     }
     if !fresh {
         return;
@@ -368,7 +368,7 @@ fn join(
         lane.uncount();
         return;
     }
-    subscriber::add(groups, form, member);
+    subscriber::add(groups, form, subscriber);
 }
 
 #[cfg(test)]

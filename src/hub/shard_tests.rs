@@ -101,10 +101,10 @@ impl ShardScene {
 
     fn subscriber_of(&self, form: &Form, pacer: Option<Arc<Pacer>>) -> Subscriber {
         let outbox = self.client(usize::MAX);
-        let member = Subscriber { slot: self.open(&outbox), outbox, pacer };
-        let joining = JoiningSubscription { member: &member, form, shard: 0, fresh: true, past: None };
+        let subscriber = Subscriber { slot: self.open(&outbox), outbox, pacer };
+        let joining = JoiningSubscription { subscriber: &subscriber, form, shard: 0, fresh: true, past: None };
         assert!(self.topic.join(joining, id(0), false, &self.shards));
-        member
+        subscriber
     }
 
     fn arrive(&self, seq: u64, channel: Option<&str>) -> FillAction {
@@ -179,7 +179,7 @@ async fn reliable_subscribers_catch_up_when_a_shard_has_no_room() {
     stage.fan_out().await;
     assert_eq!(seen(&client.outbox), ["1", "2", "3", "4"]);
     assert_eq!(client.outbox.lagging(), Some((client.slot, id(4))), "its connection catches up from this id");
-    let joining = JoiningSubscription { member: &client, form: &stage.form, shard: 0, fresh: false, past: None };
+    let joining = JoiningSubscription { subscriber: &client, form: &stage.form, shard: 0, fresh: false, past: None };
     assert!(stage.topic.join(joining, id(4), false, &stage.shards));
     stage.arrive(21, Some("orders"));
     stage.fan_out().await;
@@ -253,7 +253,7 @@ async fn equal_forms_are_encoded_once_and_a_change_moves_the_subscriber_to_its_e
     stage.fan_out().await;
     let groups = |stage: &ShardScene| -> Vec<_> {
         let groups = stage.topic.lane(0).subscribers.lock();
-        groups.iter().map(|group| (group.form.clone(), group.members().count())).collect()
+        groups.iter().map(|group| (group.form.clone(), group.subscribers().count())).collect()
     };
     assert_eq!(groups(&stage), [(orders.clone(), 2), (both.clone(), 1)]);
     stage.topic.change(one.clone(), both.clone(), 0, &stage.shards);
@@ -261,8 +261,8 @@ async fn equal_forms_are_encoded_once_and_a_change_moves_the_subscriber_to_its_e
     stage.arrive(1, Some("alerts"));
     stage.fan_out().await;
     assert_eq!(groups(&stage), [(both, 3)]);
-    for member in [one, other, third] {
-        assert_eq!(seen(&member.outbox), ["1"]);
+    for subscriber in [one, other, third] {
+        assert_eq!(seen(&subscriber.outbox), ["1"]);
     }
 }
 
@@ -291,21 +291,21 @@ fn a_rate_limit_sends_one_value_and_holds_the_newest_of_the_rest() {
 async fn a_held_value_survives_a_change_of_rate() {
     let mut stage = ShardScene::new(Class::State);
     let slow = |millis| Some(Pacer::new(Duration::from_millis(millis)));
-    let member = stage.subscriber(slow(1 << 40));
+    let subscriber = stage.subscriber(slow(1 << 40));
     for seq in 1..=3 {
         stage.arrive(seq, None);
         stage.fan_out().await;
     }
-    assert_eq!(seen(&member.outbox), ["1"]);
-    stage.topic.change(Subscriber { pacer: None, ..member.clone() }, stage.form.clone(), 0, &stage.shards);
+    assert_eq!(seen(&subscriber.outbox), ["1"]);
+    stage.topic.change(Subscriber { pacer: None, ..subscriber.clone() }, stage.form.clone(), 0, &stage.shards);
     stage.fan_out().await;
-    assert_eq!(seen(&member.outbox), ["1", "3+1"]);
+    assert_eq!(seen(&subscriber.outbox), ["1", "3+1"]);
 }
 
 #[tokio::test]
 async fn a_loss_is_sent_after_the_value_that_was_held() {
     let mut stage = ShardScene::new(Class::State);
-    let member = stage.subscriber(Some(Pacer::new(Duration::from_secs(1 << 40))));
+    let subscriber = stage.subscriber(Some(Pacer::new(Duration::from_secs(1 << 40))));
     stage.arrive(1, None);
     stage.arrive(2, None);
     stage.fan_out().await;
@@ -313,7 +313,7 @@ async fn a_loss_is_sent_after_the_value_that_was_held() {
     let marker = Message { content: Content::Unreadable, ..message(9, None) };
     stage.topic.arrived(marker, &history(), &stage.shards);
     stage.fan_out().await;
-    let all = seen(&member.outbox);
+    let all = seen(&subscriber.outbox);
     assert_eq!(all.last().map(String::as_str), Some("8..10"), "{all:?}");
     assert!(all[all.len() - 2].starts_with('3'), "{all:?}");
 }
@@ -356,5 +356,5 @@ async fn a_socket_that_breaks_within_a_frame_ends() {
     socket2::SockRef::from(&far).set_linger(Some(Duration::ZERO)).unwrap();
     drop(far);
     std::future::poll_fn(|cx| outbox.poll_flush(cx)).await;
-    assert!(outbox.look().shut);
+    assert!(outbox.status().shut);
 }

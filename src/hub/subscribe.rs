@@ -83,7 +83,7 @@ impl TopicHandle {
         least: StreamId,
         limits: ReplayLimits,
     ) -> Result<Backlog, StreamUnavailable> {
-        let mark = PushFlags { snapshot: true, ..PushFlags::default() };
+        let flags = PushFlags { snapshot: true, ..PushFlags::default() };
         let mut hold = None;
         let newest = match self.topic.head().1 {
             Some(newest) if newest.id >= Some(least) => Some(newest),
@@ -97,7 +97,7 @@ impl TopicHandle {
         };
         let cursor = newest.as_ref().and_then(|m| m.id).unwrap_or(at);
         let messages = newest.into_iter().collect();
-        Ok(Backlog { messages, from: StreamId::ZERO, cursor, mark, hold, ..Backlog::default() })
+        Ok(Backlog { messages, from: StreamId::ZERO, cursor, flags, hold, ..Backlog::default() })
     }
 
     async fn last(&self, count: usize, at: StreamId, limits: ReplayLimits) -> Result<Backlog, StreamUnavailable> {
@@ -116,8 +116,8 @@ impl TopicHandle {
             }
         };
         let cursor = messages.last().and_then(|m| m.id).unwrap_or(at);
-        let mark = PushFlags { replayed: true, ..PushFlags::default() };
-        Ok(Backlog { messages, from: StreamId::ZERO, cursor, mark, hold, ..Backlog::default() })
+        let flags = PushFlags { replayed: true, ..PushFlags::default() };
+        Ok(Backlog { messages, from: StreamId::ZERO, cursor, flags, hold, ..Backlog::default() })
     }
 
     /// All retained messages: what is not retained is not a loss to a new client.
@@ -159,8 +159,8 @@ impl TopicHandle {
 
     /// Everything after the cursor, and whether the stream had to be read.
     async fn gather(&self, cursor: StreamId, limits: ReplayLimits) -> Result<(bool, Backlog), StreamUnavailable> {
-        let mark = PushFlags { replayed: true, ..PushFlags::default() };
-        let mut backlog = Backlog { from: cursor, cursor, mark, ..Backlog::default() };
+        let flags = PushFlags { replayed: true, ..PushFlags::default() };
+        let mut backlog = Backlog { from: cursor, cursor, flags, ..Backlog::default() };
         let mut bytes = 0;
         let mut was_read = false;
         let mut long = None;
@@ -243,9 +243,9 @@ impl TopicHandle {
     }
 
     /// Changes the form or the maximum rate of the subscription.
-    pub fn change(&self, member: Subscriber, form: Form) {
-        let shard = self.hub.shard_of(&member.outbox);
-        self.topic.change(member, form, shard, &self.hub.shards);
+    pub fn change(&self, subscriber: Subscriber, form: Form) {
+        let shard = self.hub.shard_of(&subscriber.outbox);
+        self.topic.change(subscriber, form, shard, &self.hub.shards);
     }
 
     /// Ends the subscription: nothing of it is written afterwards.

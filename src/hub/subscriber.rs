@@ -17,13 +17,13 @@ use super::{batch::PushBatch, form::Form, outbox::Outbox, queue::SlotId};
 pub(super) struct FormGroup {
     pub(super) form: Form,
     /// Iterated by the fan-out; indexed by key, so that many subscribers can leave at once.
-    members: IndexSet<Subscriber, BuildHasherDefault<DefaultHasher>>,
+    subscribers: IndexSet<Subscriber, BuildHasherDefault<DefaultHasher>>,
 }
 
 /// Adds a subscriber to the group of its form.
-pub(super) fn add(groups: &mut Vec<FormGroup>, form: Form, member: Subscriber) {
+pub(super) fn add(groups: &mut Vec<FormGroup>, form: Form, subscriber: Subscriber) {
     if let Some(group) = groups.iter_mut().find(|group| group.form == form) {
-        group.members.insert(member);
+        group.subscribers.insert(subscriber);
         return;
     }
     if groups.is_empty() {
@@ -31,24 +31,24 @@ pub(super) fn add(groups: &mut Vec<FormGroup>, form: Form, member: Subscriber) {
         groups.reserve_exact(1);
     }
     // Room for one: few topics have many subscribers.
-    let mut members = IndexSet::with_capacity_and_hasher(1, BuildHasherDefault::default());
-    members.insert(member);
-    groups.push(FormGroup { form, members });
+    let mut subscribers = IndexSet::with_capacity_and_hasher(1, BuildHasherDefault::default());
+    subscribers.insert(subscriber);
+    groups.push(FormGroup { form, subscribers });
 }
 
 /// Removes a subscriber; `None` if it is in no group.
-pub(super) fn take(groups: &mut Vec<FormGroup>, seat: &SubscriberKey<'_>) -> Option<Subscriber> {
-    let (at, member) =
-        groups.iter_mut().enumerate().find_map(|(at, group)| Some((at, group.members.swap_take(seat)?)))?;
-    if groups[at].members.is_empty() {
+pub(super) fn take(groups: &mut Vec<FormGroup>, key: &SubscriberKey<'_>) -> Option<Subscriber> {
+    let (at, subscriber) =
+        groups.iter_mut().enumerate().find_map(|(at, group)| Some((at, group.subscribers.swap_take(key)?)))?;
+    if groups[at].subscribers.is_empty() {
         groups.remove(at);
     }
-    Some(member)
+    Some(subscriber)
 }
 
 impl FormGroup {
-    pub(super) fn members(&self) -> impl Iterator<Item = &Subscriber> + Clone {
-        self.members.iter()
+    pub(super) fn subscribers(&self) -> impl Iterator<Item = &Subscriber> + Clone {
+        self.subscribers.iter()
     }
 }
 
@@ -74,20 +74,20 @@ impl Hash for SubscriberKey<'_> {
 }
 
 impl Equivalent<Subscriber> for SubscriberKey<'_> {
-    fn equivalent(&self, member: &Subscriber) -> bool {
-        self.slot == member.slot && Arc::ptr_eq(self.outbox, &member.outbox)
+    fn equivalent(&self, subscriber: &Subscriber) -> bool {
+        self.slot == subscriber.slot && Arc::ptr_eq(self.outbox, &subscriber.outbox)
     }
 }
 
 impl Hash for Subscriber {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.seat().hash(state);
+        self.key().hash(state);
     }
 }
 
 impl PartialEq for Subscriber {
     fn eq(&self, other: &Self) -> bool {
-        self.seat().equivalent(other)
+        self.key().equivalent(other)
     }
 }
 
@@ -110,7 +110,7 @@ struct HeldValue {
 }
 
 impl Subscriber {
-    pub(super) fn seat(&self) -> SubscriberKey<'_> {
+    pub(super) fn key(&self) -> SubscriberKey<'_> {
         SubscriberKey { outbox: &self.outbox, slot: self.slot }
     }
 }

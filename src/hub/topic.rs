@@ -44,7 +44,7 @@ pub struct TopicState {
     /// It was withdrawn: it has no subscribers any more.
     withdrawn: AtomicBool,
     /// When it is checked again.
-    pub(super) looks: TopicChecks,
+    pub(super) checks: TopicChecks,
     pub(super) standing: Mutex<UnpublishedStanding>,
     /// Its places in the work queues.
     pub(super) tickets: QueueTickets,
@@ -87,7 +87,7 @@ impl TopicState {
             stirred: AtomicBool::new(false),
             published: AtomicBool::new(false),
             withdrawn: AtomicBool::new(false),
-            looks: TopicChecks::default(),
+            checks: TopicChecks::default(),
             standing: Mutex::default(),
             tickets: QueueTickets::default(),
         }
@@ -289,22 +289,22 @@ impl TopicState {
             return false;
         };
         let end = joining.past.and_then(|past| past.end(joining.form, after));
-        let Some(ticket) = joining.member.outbox.joining(joining.member.slot, end) else { return true };
+        let Some(ticket) = joining.subscriber.outbox.joining(joining.subscriber.slot, end) else { return true };
         let lane = &self.lanes[joining.shard];
         if joining.fresh {
             lane.count.fetch_add(1, Ordering::Relaxed);
         }
         let rest = rest.into_iter().map(Step::Message).collect();
-        let JoiningSubscription { member, form, fresh, shard, past: _ } = joining;
-        let mail = Mail::Join { member: member.clone(), form: form.clone(), ticket, after, rest, fresh };
+        let JoiningSubscription { subscriber, form, fresh, shard, past: _ } = joining;
+        let mail = Mail::Join { subscriber: subscriber.clone(), form: form.clone(), ticket, after, rest, fresh };
         self.post(lane, &shards[shard], mail);
         true
     }
 
     /// Changes the form or the maximum rate of a subscription, in order with messages in flight.
-    pub(super) fn change(self: &Arc<Self>, member: Subscriber, form: Form, shard: usize, shards: &[Arc<Shard>]) {
+    pub(super) fn change(self: &Arc<Self>, subscriber: Subscriber, form: Form, shard: usize, shards: &[Arc<Shard>]) {
         let _order = self.inner.lock();
-        self.post(&self.lanes[shard], &shards[shard], Mail::Change { member, form });
+        self.post(&self.lanes[shard], &shards[shard], Mail::Change { subscriber, form });
     }
 
     /// Removes a subscription. Its slot is already closed, so nothing reaches it even if its join is still in the
@@ -388,7 +388,7 @@ impl TopicState {
 /// A subscription that is about to go live.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct JoiningSubscription<'a> {
-    pub(super) member: &'a Subscriber,
+    pub(super) subscriber: &'a Subscriber,
     pub(super) form: &'a Form,
     pub(super) shard: usize,
     /// Not among the subscribers yet (a lagging one is).

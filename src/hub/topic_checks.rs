@@ -54,10 +54,10 @@ mod tests {
 
     #[test]
     fn a_key_of_the_wrong_type_is_checked_ever_more_rarely() {
-        let looks = TopicChecks::default();
-        let pauses: Vec<_> = (0..6).map(|_| looks.missed().as_millis()).collect();
+        let checks = TopicChecks::default();
+        let pauses: Vec<_> = (0..6).map(|_| checks.missed().as_millis()).collect();
         assert_eq!(pauses, [200, 400, 800, 1_600, 2_000, 2_000]);
-        looks.hit();
-        assert_eq!(looks.missed(), MISS_PAUSE);
+        checks.hit();
+        assert_eq!(checks.missed(), MISS_PAUSE);
     }
 }

@@ -24,7 +24,7 @@ impl Hub {
     /// Whether a public topic may be followed, at least until it is known whether it has publications.
     pub(super) fn has_room_for(&self, topic: &Arc<TopicState>, reader: ReaderAddress) -> bool {
         let is_full = self.followed() >= self.topics_max;
-        let has_some = !(is_full && self.unpublished.is_empty()) && self.new_names.take(reader, &topic.topic);
+        let has_some = !(is_full && self.unpublished.is_empty()) && self.new_topics.take(reader, &topic.topic);
         has_some && self.unpublished.begin(topic, reader, is_full)
     }
 
@@ -38,7 +38,7 @@ impl Hub {
         topic.set_published();
         let standing = self.unpublished.remove(topic);
         if let UnpublishedStanding::Counted(reader) | UnpublishedStanding::OnTrial(reader) = standing {
-            self.new_names.give_back(reader, &topic.topic);
+            self.new_topics.give_back(reader, &topic.topic);
         }
         let was_on_trial = matches!(standing, UnpublishedStanding::OnTrial(_));
         if was_on_trial && self.followed() > self.topics_max {
@@ -126,7 +126,7 @@ mod tests {
     /// A live subscription.
     struct Live {
         interest: TopicHandle,
-        member: Subscriber,
+        subscriber: Subscriber,
         form: Form,
     }
 
@@ -142,7 +142,7 @@ mod tests {
         let outbox = Outbox::new(socket, EndpointOutboxes::new(limits, Metrics::new(), "trading"));
         let form = Form::of_topic(Protocol::default(), name.into());
         let slot = interest.open(&outbox, interest.head(), interest.head());
-        let live = Live { interest, member: Subscriber { outbox, slot, pacer: None }, form };
+        let live = Live { interest, subscriber: Subscriber { outbox, slot, pacer: None }, form };
         assert_eq!(live.look().await, CatchUpStep::Live);
         Some(live)
     }
@@ -150,12 +150,12 @@ mod tests {
     impl Live {
         /// The result for its connection's task.
         async fn look(&self) -> CatchUpStep {
-            self.interest.catch_up(&self.member, &self.form, true, None, FIRST).await.unwrap()
+            self.interest.catch_up(&self.subscriber, &self.form, true, None, FIRST).await.unwrap()
         }
 
         async fn is_woken(&self) -> SlotId {
             loop {
-                if let Some((slot, _)) = self.member.outbox.lagging() {
+                if let Some((slot, _)) = self.subscriber.outbox.lagging() {
                     return slot;
                 }
                 tokio::task::yield_now().await;
@@ -182,13 +182,13 @@ mod tests {
         let third = subscribe(&hub, &rule, "t:3", FIRST).await.unwrap();
         assert!(subscribe(&hub, &rule, "t:4", FIRST).await.is_none(), "no other address has more topics");
         let other = subscribe(&hub, &rule, "t:5", OTHER).await.expect("the other address loses one");
-        assert_eq!(third.is_woken().await, third.member.slot);
+        assert_eq!(third.is_woken().await, third.subscriber.slot);
         assert_eq!(third.look().await, CatchUpStep::Withdrawn);
         // A published topic is not counted any more.
         publish(&hub, &rule, "t:1").await;
         let again = subscribe(&hub, &rule, "t:3", FIRST).await.expect("room for one");
         for live in [&known, &first, &second, &other, &again] {
-            assert!(live.member.outbox.lagging().is_none() && !live.interest.topic().is_withdrawn());
+            assert!(live.subscriber.outbox.lagging().is_none() && !live.interest.topic().is_withdrawn());
         }
         drop(third);
         tokio::time::sleep(Duration::from_secs(30)).await;

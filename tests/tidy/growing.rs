@@ -103,7 +103,7 @@ const BOUNDS: &[(&str, &str)] = &[
     ("hub/abandoned.rs AbandonedState.topics", "src/hub/abandoned.rs LEFT_MAX"),
     ("hub/abandoned.rs AbandonedState.waiting", "src/hub/abandoned.rs LEFT_MAX"),
     ("hub/linger.rs LingerQueue.waiting", TOPICS),
-    ("hub/subscriber.rs FormGroup.members", CONNECTIONS),
+    ("hub/subscriber.rs FormGroup.subscribers", CONNECTIONS),
     ("hub/new_topics.rs NewTopicState.addresses", "src/hub/new_topics.rs NAMING_ADDRESSES_MAX"),
     ("hub/pages.rs RecentPages", "src/hub/pages.rs PAGES_MAX"),
     ("hub/queue.rs OutboxQueue.public", "limits.outbox_messages_max"),

@@ -82,7 +82,7 @@ impl PendingSubscription {
         limits: ReplayLimits,
     ) -> Result<(), StreamUnavailable> {
         self.interest.ready(until.saturating_duration_since(Instant::now())).await?;
-        self.paused = extends.and_then(|member| member.outbox.pause(member.slot));
+        self.paused = extends.and_then(|subscriber| subscriber.outbox.pause(subscriber.slot));
         let head = self.paused.unwrap_or_else(|| self.interest.head());
         self.backlog = self.interest.backlog(self.start, limits).await?;
         self.has = match self.start {

@@ -71,7 +71,7 @@ impl Outbox {
 
     /// The state that the connection's task needs, under one lock.
     #[must_use]
-    pub fn look(&self) -> OutboxStatus {
+    pub fn status(&self) -> OutboxStatus {
         let state = self.state.lock();
         let held = state.is_held();
         OutboxStatus {

@@ -112,7 +112,7 @@ pub struct SimClient {
 /// Ends with the connection's task.
 struct SubscriptionTask {
     interest: TopicHandle,
-    member: Subscriber,
+    subscriber: Subscriber,
     channels: Vec<Arc<str>>,
     in_user_stream: bool,
     past: Option<BacklogProgress>,
@@ -134,7 +134,7 @@ fn form(in_user_stream: bool, channels: &[Arc<str>]) -> Form {
 
 impl Drop for SubscriptionTask {
     fn drop(&mut self) {
-        self.interest.leave(&self.member.outbox, self.member.slot);
+        self.interest.leave(&self.subscriber.outbox, self.subscriber.slot);
     }
 }
 
@@ -391,7 +391,7 @@ async fn serve(
         poll_fn(|cx| {
             outbox.register(cx);
             let _ = outbox.poll_flush(cx);
-            if outbox.look().lagging { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+            if outbox.status().lagging { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
         })
         .await;
     }
@@ -399,9 +399,13 @@ async fn serve(
 
 async fn catch_up(outbox: &Outbox, all: &mut [SubscriptionTask]) {
     while let Some((slot, _)) = outbox.lagging() {
-        let Some(own) = all.iter_mut().find(|own| own.member.slot == slot) else { return };
+        let Some(own) = all.iter_mut().find(|own| own.subscriber.slot == slot) else { return };
         let form = own.form();
-        match own.interest.catch_up(&own.member, &form, own.fresh, own.past.as_mut(), ReaderAddress::default()).await {
+        match own
+            .interest
+            .catch_up(&own.subscriber, &form, own.fresh, own.past.as_mut(), ReaderAddress::default())
+            .await
+        {
             Ok(CatchUpStep::Live) => (own.fresh, own.past) = (false, None),
             Ok(CatchUpStep::More) => {}
             Ok(CatchUpStep::Withdrawn) => unreachable!("few topics"),
@@ -425,7 +429,7 @@ async fn subscribe(
     let interest = hub.interest(&topic, &rule, ReaderAddress::default()).expect("few topics");
     interest.ready(Duration::from_secs(3)).await.ok()?;
     let extended = all.iter_mut().find(|own| in_user_stream && own.in_user_stream);
-    let paused = extended.as_ref().and_then(|own| outbox.pause(own.member.slot));
+    let paused = extended.as_ref().and_then(|own| outbox.pause(own.subscriber.slot));
     let head = paused.unwrap_or_else(|| interest.head());
     let start = wishes.iter().map(|wish| wish.start).reduce(earlier).expect("a channel");
     let limits = ReplayLimits::new(1_000, 1 << 20, ReaderAddress::default()).of_beginning(false, extended.is_some());
@@ -462,21 +466,21 @@ async fn subscribe(
     let room = || poll_fn(|cx| outbox.poll_room(cx));
     if let Some(own) = extended {
         let form = form(true, &channels);
-        interest.push_beside((&own.member, &form), &mut past, &backlog, room).await;
+        interest.push_beside((&own.subscriber, &form), &mut past, &backlog, room).await;
         let notice = caught_up(form.protocol, past.ended(end).collect());
         notice.into_iter().for_each(|notice| outbox.send_end(notice, true));
         if let Some(past) = &mut own.past {
             channels.iter().for_each(|channel| past.add(channel.clone(), end, false));
         }
         own.channels.extend(channels);
-        own.interest.change(own.member.clone(), own.form());
+        own.interest.change(own.subscriber.clone(), own.form());
         return Some(());
     }
     let slot = interest.open(outbox, backlog.cursor, has);
-    let member = Subscriber { outbox: outbox.clone(), slot, pacer: None };
-    let mut own = SubscriptionTask { interest, member, channels, in_user_stream, past: None, fresh: true };
+    let subscriber = Subscriber { outbox: outbox.clone(), slot, pacer: None };
+    let mut own = SubscriptionTask { interest, subscriber, channels, in_user_stream, past: None, fresh: true };
     let form = own.form();
-    if own.interest.push_backlog((&own.member, &form), &mut past, &backlog, room).await {
+    if own.interest.push_backlog((&own.subscriber, &form), &mut past, &backlog, room).await {
         outbox.pass(slot, end);
         let notice = caught_up(form.protocol, past.ended(end).collect());
         let urgent = outbox.is_urgent(slot);
