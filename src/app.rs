@@ -3,14 +3,10 @@
 
 use std::{
     fs::File,
-    io,
-    net::SocketAddr,
-    path::PathBuf,
     sync::{Arc, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
-use thiserror::Error;
 use tickgate_wire::model::ReplicaId;
 
 use crate::{
@@ -43,6 +39,7 @@ use crate::{
 };
 
 mod connect;
+mod error;
 mod figures;
 mod hub_settings;
 mod listeners;
@@ -52,6 +49,7 @@ mod reload;
 
 pub use crate::{api::Addresses, connection::drain::DrainPace};
 pub use connect::connect;
+pub use error::{BuildError, VitalTaskFailed};
 use hub_settings::hub_settings;
 use listeners::{ADDRESSES_EXTRA, Acceptors, Listeners, plain_limits};
 use operator::{Controls, ProcessContext};
@@ -81,17 +79,6 @@ pub struct App {
     recording: Option<File>,
 }
 
-/// Why a replica cannot start.
-#[derive(Debug, Error)]
-pub enum BuildError {
-    #[error(transparent)]
-    Keys(Problems),
-    #[error("{key}: cannot listen on {address}: {source}{}", connect::remedy(.source))]
-    Listen { key: &'static str, address: SocketAddr, source: io::Error },
-    #[error("--record {}: {source}", path.display())]
-    Record { path: PathBuf, source: io::Error },
-}
-
 /// Loads the configuration of a replica and checks that a replica can start with it: keys, certificates and addresses
 /// are read as the replica will read them.
 ///
@@ -107,13 +94,6 @@ pub fn load(sources: &ConfigSources) -> Result<(Config, Effective), Problems> {
         }
         tls::check(config, problems);
     })
-}
-
-/// A replica ended because a vital task failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("the vital task \"{task}\" panicked")]
-pub struct VitalTaskFailed {
-    pub task: &'static str,
 }
 
 impl App {

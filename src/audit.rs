@@ -37,9 +37,13 @@ pub struct Caller {
 /// The user or object of an operator's action.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AuditTarget<'a> {
+    /// Whose clients or tokens the action concerns.
     pub user: Option<&'a UserId>,
+    /// The only session concerned, if it is not the whole user.
     pub session: Option<SessionId>,
+    /// The only connection concerned.
     pub connection_id: Option<&'a str>,
+    /// The topic concerned.
     pub topic: Option<&'a str>,
     /// For how long.
     pub seconds: Option<u64>,

@@ -11,6 +11,7 @@ const REDIS_LINKS: usize = 8;
 /// Plain HTTP connections that can be served from the reserve at the same time, on the public and on the operations
 /// listener.
 pub const PUBLIC_SPARES: usize = 32;
+/// See [`PUBLIC_SPARES`].
 pub const OPERATIONS_SPARES: usize = 16;
 
 /// Raises the soft limit of this process to the hard one, which the administrator allows.

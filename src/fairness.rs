@@ -47,11 +47,13 @@ pub struct Stride {
 const MOMENT: Duration = Duration::from_millis(10);
 
 impl Stride {
+    /// Starts at `min` items, and stays between both bounds.
     #[must_use]
     pub const fn new(min: usize, max: usize) -> Self {
         Self { count: min, min, max }
     }
 
+    /// Number of items to process in the next turn.
     #[must_use]
     pub const fn count(self) -> usize {
         self.count

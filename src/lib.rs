@@ -21,6 +21,8 @@
 //!
 //! ARCHITECTURE.md has the complete list, with the invariants.
 
+#![warn(missing_docs)]
+
 pub mod api;
 pub mod app;
 pub mod audit;

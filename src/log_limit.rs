@@ -19,6 +19,7 @@ struct LimitState {
 }
 
 impl LogLimit {
+    /// Allows the first line at once, and then one per interval.
     #[must_use]
     pub fn new(interval: Duration) -> Self {
         Self { interval, state: Mutex::default() }

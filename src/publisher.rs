@@ -51,7 +51,9 @@ struct UnreceivedPublications {
 /// Limits of one publication.
 #[derive(Clone, Copy, Debug)]
 pub struct PublishLimits {
+    /// `limits.payload_bytes_max`.
     pub payload_bytes_max: usize,
+    /// `limits.json_depth_max`.
     pub json_depth_max: usize,
     /// Whether to log publications that look like the gateway's own messages.
     pub development: bool,
@@ -62,10 +64,13 @@ pub struct PublishLimits {
 pub struct PublishRequest<'a> {
     /// A public topic, or with `user` a private channel of that user.
     pub channel: &'a str,
+    /// The owner of the topic; `None`: it is public.
     pub user: Option<&'a str>,
     /// One JSON object.
     pub payload: Bytes,
+    /// Makes a retry safe: the same id is published only once while its result is remembered.
     pub msg: Option<MsgName<'a>>,
+    /// How it reached the gateway, for the metrics.
     pub door: PublicationSource,
 }
 
@@ -75,8 +80,12 @@ pub enum PublishFailure {
     /// The publisher's mistake: the sentence states what is expected.
     #[error("{0}")]
     Invalid(String),
+    /// The payload exceeds its limit.
     #[error("the payload is larger than {max} bytes")]
-    TooLarge { max: usize },
+    TooLarge {
+        /// The limit, in bytes.
+        max: usize,
+    },
     /// Certainly not stored.
     #[error("refused: {0}")]
     Refused(PublishRefusal),
@@ -111,6 +120,7 @@ impl PublishFailure {
 }
 
 impl Publisher {
+    /// Publishes over the backplane, by these rules and within these limits.
     #[must_use]
     pub fn new(backplane: Backplane, topics: Arc<TopicRules>, limits: PublishLimits, metrics: Arc<Metrics>) -> Self {
         Self { backplane, topics, limits, metrics, mistakes: None }

@@ -67,6 +67,7 @@ impl Default for Tasks {
 }
 
 impl Tasks {
+    /// No tasks yet.
     #[must_use]
     pub fn new() -> Self {
         Self::timed_by(OnceLock::new())

@@ -41,10 +41,13 @@ pub enum TelemetryError {
     /// The configuration validates filters, so this one comes from elsewhere.
     #[error("log.filter is invalid")]
     Filter,
+    /// Logging of this process was already started.
     #[error("logging is already started")]
     Started,
+    /// The log's thread cannot be started.
     #[error("no thread or file descriptor is available for the log")]
     System,
+    /// The audit file cannot be opened.
     #[error("log.audit_file cannot be opened: {0}")]
     AuditFile(io::ErrorKind),
 }

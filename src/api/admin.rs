@@ -24,7 +24,9 @@ const SECONDS_MAX: u64 = 3_600;
 /// The user or topic to trace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TraceSubject {
+    /// Everything that this replica's connections of the user do.
     User(UserId),
+    /// Everything that happens to the topic on this replica.
     Topic(Topic),
 }
 
@@ -53,18 +55,27 @@ pub trait Operator: Send + Sync {
 /// The details of one open connection.
 #[derive(Clone, Debug, Serialize)]
 pub struct ConnectionDetail {
+    /// The connection's id, unique in the cluster.
     pub connection_id: String,
+    /// The user, once known.
     pub user: Option<String>,
     /// The first digits of the session id.
     pub session: String,
+    /// The name of the profile.
     pub endpoint: String,
+    /// The client's address, behind proxies as they report it.
     pub address: String,
+    /// Seconds since the connection opened.
     pub age_seconds: u64,
     /// Time since the client's last message.
     pub silent_seconds: u64,
+    /// Number of subscribed channels.
     pub subscriptions: usize,
+    /// Messages queued in the outbox.
     pub waiting_messages: usize,
+    /// Bytes queued in the outbox.
     pub waiting_bytes: usize,
+    /// Bytes written to the socket since the connection opened.
     pub written_bytes: u64,
     /// The socket accepts less than is queued.
     pub behind: bool,

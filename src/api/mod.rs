@@ -93,16 +93,27 @@ pub trait LiveFigures: Send + Sync {
 /// The dependencies of the routes.
 #[derive(Clone)]
 pub struct ApiState {
+    /// The settings at the start; a reload does not change them.
     pub config: Arc<Config>,
+    /// The name shown in responses.
     pub replica: ReplicaId,
+    /// Read for histories.
     pub backplane: Backplane,
+    /// Queried about other replicas, and told to act on their clients.
     pub registry: Registry,
+    /// Takes every publication of the HTTP API.
     pub publisher: Publisher,
+    /// Verifies API keys, and tokens for tickets.
     pub verifier: Arc<Verifier>,
+    /// Counts requests and their results.
     pub metrics: Arc<Metrics>,
+    /// What the status routes report about this replica.
     pub figures: Arc<dyn LiveFigures>,
+    /// Whether the replica starts, runs or drains.
     pub lifecycle: Lifecycle,
+    /// Records the actions of operators.
     pub audit: Arc<Audit>,
+    /// Executes operators' actions on this replica.
     pub operator: Arc<dyn Operator>,
     /// The bound listeners, named to each other's callers in development mode.
     pub addresses: Addresses,

@@ -17,6 +17,7 @@ use crate::{backplane::Health, config, metrics::Metrics};
 pub enum LifecyclePhase {
     /// Listening, but not yet ready to serve clients.
     Starting,
+    /// Accepts clients.
     Running,
     /// Shutting down: still serves, but accepts no new clients.
     Draining,
@@ -124,14 +125,17 @@ impl Lifecycle {
 /// The state of the replica at one moment.
 #[derive(Clone, Debug)]
 pub struct Facts {
+    /// The phase of the replica's life.
     pub phase: LifecyclePhase,
     /// An operator drained the replica.
     pub held: bool,
     /// Open connections, and their limit.
     pub connections: usize,
+    /// `limits.connections_max`.
     pub connections_max: usize,
     /// No token can be verified yet: the first key set has not arrived, and no other key is configured.
     pub awaits_keys: bool,
+    /// The links to Redis; always healthy with the memory back end.
     pub backplane: Health,
     /// How long the oldest topic has waited to be compared with its stream, or to be read.
     pub queue_wait: Duration,
@@ -140,7 +144,9 @@ pub struct Facts {
 /// Why a replica does not accept new clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotReady {
+    /// Some part is not built yet.
     Starting,
+    /// It is shutting down, and accepts no new clients.
     Draining,
     /// An operator drained the replica, which keeps running.
     Held,
@@ -198,6 +204,7 @@ impl fmt::Display for NotReady {
 /// One line of the verbose response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
+    /// The check's name in the verbose response.
     pub name: &'static str,
     /// `None`: passed.
     pub failed: Option<NotReady>,

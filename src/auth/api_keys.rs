@@ -19,6 +19,7 @@ use crate::{
 
 /// The owner of a key or a certificate.
 pub struct ApiKey {
+    /// The key's name in the configuration, shown in logs and metrics.
     pub name: Arc<str>,
     rights: Vec<Right>,
     topics: Option<Vec<Pattern>>,

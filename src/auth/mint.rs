@@ -13,14 +13,19 @@ use crate::config::Secret;
 /// The contents of a new token.
 #[derive(Clone, Debug)]
 pub struct NewToken<'a> {
+    /// The claim `sub`.
     pub user: &'a UserId,
+    /// The claim `iat`.
     pub issued_at: IssuedAt,
     /// Seconds since 1970.
     pub expires_at: u64,
+    /// The claim `iss`; `None`: omitted.
     pub issuer: Option<&'a str>,
+    /// The claim `aud`; `None`: omitted.
     pub audience: Option<&'a str>,
     /// A claim that names the user next to `sub`.
     pub user_claim: Option<&'a str>,
+    /// The claims that narrow or extend what the token allows.
     pub rights: &'a Rights,
 }
 

@@ -7,11 +7,13 @@ use tickgate_wire::model::{IssuedAt, Pattern, UserId};
 /// The identity in a verified token.
 #[derive(Clone, Debug)]
 pub struct TokenIdentity {
+    /// The user, from `auth.user_claim`.
     pub user: UserId,
     /// Expiry of the token, in seconds since 1970.
     pub expires_at: u64,
     /// When the token was issued, if it contains that time.
     pub issued_at: Option<IssuedAt>,
+    /// What the token allows. Shared by the connections that use it.
     pub rights: Arc<Rights>,
 }
 

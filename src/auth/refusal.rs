@@ -25,15 +25,19 @@ pub enum TokenError {
     /// The key set was never loaded. The gateway's fault: the client should retry.
     #[error("keys cannot be loaded now")]
     KeysUnavailable,
+    /// The signature does not match any key that the token may use.
     #[error("the token's signature is wrong")]
     Signature,
+    /// `exp` has passed, allowing for `auth.leeway`.
     #[error("the token is expired")]
     Expired,
     /// `nbf` or `iat` lies in the future.
     #[error("the token is not valid yet")]
     NotYetValid,
+    /// `iss` is not `auth.issuer`.
     #[error("the token is from another issuer")]
     Issuer,
+    /// `aud` does not contain `auth.audience`, or is present although none is configured.
     #[error("the token is for another audience")]
     Audience,
     /// The claim that names the user is missing or invalid.

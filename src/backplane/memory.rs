@@ -91,6 +91,7 @@ impl Default for Memory {
 }
 
 impl Memory {
+    /// An empty back end: no streams, nothing followed.
     #[must_use]
     pub fn new() -> Self {
         // Only this process gives epochs, so the time makes them increase over restarts: a client with a cursor of an

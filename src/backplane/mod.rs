@@ -62,27 +62,40 @@ pub enum PublishError {
 /// Why a publication was certainly not stored. The back end logs and counts its more specific cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum PublishRefusal {
+    /// There is no connection to Redis.
     #[error("no connection to the backplane")]
     Disconnected,
+    /// Redis is loading its dataset after a start.
     #[error("the backplane is loading its data")]
     Loading,
+    /// The server is a replica of another one.
     #[error("the backplane is read-only")]
     ReadOnly,
+    /// Redis has reached `maxmemory`.
     #[error("the backplane is out of memory")]
     OutOfMemory,
+    /// Redis cannot write its data to disk.
     #[error("the backplane cannot write to its disk")]
     Disk,
+    /// Redis has fewer replicas than its `min-replicas-to-write`.
     #[error("the backplane has too few replicas to accept writes")]
     NoReplicas,
+    /// Redis is executing another script that takes too long.
     #[error("the backplane is busy")]
     Busy,
+    /// Too many publications wait for Redis.
     #[error("too many publications are queued")]
     Overloaded,
+    /// It waited too long before it could be sent.
     #[error("the lease of the publication has expired")]
     Expired,
     /// A publication of that later turn was stored before.
     #[error("another replica holds the lease now")]
-    Superseded { by: u64 },
+    Superseded {
+        /// The number of the later turn.
+        by: u64,
+    },
+    /// The Redis user may not execute the command.
     #[error("the backplane rejected the publication")]
     Denied,
 }
@@ -128,6 +141,7 @@ pub struct Newest {
 /// progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadLimits {
+    /// Maximum number of messages.
     pub messages_max: usize,
     /// Of payloads.
     pub bytes_max: usize,
@@ -137,6 +151,7 @@ impl ReadLimits {
     /// One message of any size.
     pub const ONE: Self = Self { messages_max: 1, bytes_max: 0 };
 
+    /// Limits in messages and in bytes of their payloads.
     #[must_use]
     pub const fn new(messages_max: usize, bytes_max: usize) -> Self {
         Self { messages_max, bytes_max }
@@ -161,13 +176,27 @@ impl ReadLimits {
 #[derive(Debug)]
 pub enum BackplaneEvent<'a> {
     /// A publication arrived on the topic.
-    Arrived { topic: &'a str, message: Message },
+    Arrived {
+        /// The topic's name.
+        topic: &'a str,
+        /// The publication; its id is `None` if the topic is not retained.
+        message: Message,
+    },
     /// The subscription of the topic is confirmed: everything published from now on arrives. Read the head now.
-    Confirmed { topic: &'a str },
+    Confirmed {
+        /// The topic's name.
+        topic: &'a str,
+    },
     /// Messages of the topic may have been missed; another confirmation will follow.
-    Lost { topic: &'a str },
+    Lost {
+        /// The topic's name.
+        topic: &'a str,
+    },
     /// Something arrived on the topic that this replica cannot place. Compare with the stream.
-    Foreign { topic: &'a str },
+    Foreign {
+        /// The topic's name.
+        topic: &'a str,
+    },
     /// A server was replaced, restarted or emptied: its streams may have lost their last entries.
     GenerationChanged,
 }
@@ -198,7 +227,9 @@ pub struct Health {
 /// The back ends behind one contract.
 #[derive(Clone, Debug)]
 pub enum Backplane {
+    /// For a single replica: nothing survives a restart.
     Memory(Memory),
+    /// For any number of replicas.
     Redis(Redis),
 }
 

@@ -29,7 +29,9 @@ pub struct NextPage {
 /// A range that is not available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MissingRange {
+    /// Why its entries are not available.
     pub missing: Missing,
+    /// The position before the range.
     pub after: StreamId,
     /// `None` if the position was never given.
     pub before: Option<StreamId>,

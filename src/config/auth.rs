@@ -29,7 +29,9 @@ pub struct Auth {
     pub public_keys: Vec<PublicKey>,
     /// Fixed address of a key set.
     pub jwks: Option<Jwks>,
+    /// Required `iss` of a token; `None`: any.
     pub issuer: Option<String>,
+    /// Required `aud` of a token; `None`: tokens with an audience are refused.
     pub audience: Option<String>,
     /// The claim that names the user; `None`: `sub`, or else `user_id`.
     pub user_claim: Option<String>,
@@ -51,9 +53,12 @@ pub struct Auth {
     pub keys: Vec<ApiKey>,
 }
 
+/// One entry of `auth.public_keys`: a key that verifies tokens.
 #[derive(Clone, Debug)]
 pub struct PublicKey {
+    /// The only algorithm for which the key is used, whatever the token's header says.
     pub algorithm: Algorithm,
+    /// PEM file with the key. Read at the start and at each reload.
     pub path: PathBuf,
     /// The `kid` that selects this key; `None`: it verifies any token of its algorithm.
     pub kid: Option<String>,
@@ -62,19 +67,24 @@ pub struct PublicKey {
 /// Asymmetric signature algorithms to which a key can be bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
+    /// RSA (PKCS #1 v1.5) with SHA-256.
     Rs256,
+    /// ECDSA over P-256 with SHA-256.
     Es256,
+    /// Ed25519.
     EdDsa,
 }
 
 /// Where keys are fetched from, and how long they are used.
 #[derive(Clone, Debug, Default)]
 pub struct Jwks {
+    /// Address of the key set: `https`, or `http` from an allowed range.
     pub url: String,
     /// PEM file of certificate authorities that replace those of the operating system.
     pub ca_file: Option<PathBuf>,
     /// Addresses from which keys may be fetched without TLS, in addition to loopback.
     pub plain_ranges: Vec<IpNet>,
+    /// Time between two fetches.
     pub refresh_interval: Duration,
     /// How long fetched keys may be used.
     pub age_max: Duration,

@@ -12,9 +12,12 @@ use super::{
     value::{Section, quoted},
 };
 
+/// The market data that a replica publishes itself. At most one of the two feeds is on.
 #[derive(Clone, Debug)]
 pub struct Feeds {
+    /// The synthetic feed; `None`: off.
     pub synthetic: Option<Synthetic>,
+    /// The feed from an exchange; `None`: off.
     pub binance: Option<Binance>,
     /// Data received from an exchange is appended to this file (`serve --record`).
     pub record: Option<PathBuf>,
@@ -31,6 +34,7 @@ pub struct Binance {
     pub symbols: Vec<String>,
     /// Whether the symbols that clients follow are followed as well.
     pub on_demand: bool,
+    /// Maximum number of followed symbols. Each uses three streams of a connection.
     pub symbols_max: usize,
     /// How long a symbol is followed after its last client leaves.
     pub linger: Duration,
@@ -46,16 +50,20 @@ pub struct Binance {
 /// A seeded random walk, so that a first run has live data.
 #[derive(Clone, Debug)]
 pub struct Synthetic {
+    /// The symbols to generate; at least one.
     pub symbols: Vec<String>,
     /// Time between two ticks of one symbol.
     pub interval: Duration,
+    /// The seed of the random walk: the same one gives the same data.
     pub seed: u64,
 }
 
+/// The log of the process.
 #[derive(Clone, Debug)]
 pub struct Log {
     /// Levels by target, such as `info` or `info,tickgate::hub=debug`.
     pub filter: String,
+    /// Whether lines are JSON instead of text.
     pub json: bool,
     /// Additional destination of the audit log.
     pub audit_file: Option<PathBuf>,

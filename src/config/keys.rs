@@ -19,6 +19,7 @@ pub const UNNAMED: &str = "api_keys";
 pub struct ApiKey {
     /// In logs and metrics.
     pub name: String,
+    /// What the key may do.
     pub rights: Vec<Right>,
     /// The only topics and private channels that it may publish to and read; `None`: all.
     pub topics: Option<Vec<Pattern>>,
@@ -33,8 +34,11 @@ pub struct ApiKey {
 /// What a key may be used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Right {
+    /// Publish over the HTTP API and `/ws/ingest`.
     Publish,
+    /// Read connections, topics, histories and users.
     Read,
+    /// Everything that acts on clients or replicas.
     Admin,
 }
 

@@ -22,6 +22,7 @@ pub struct KnownChannels {
 }
 
 impl KnownChannels {
+    /// Collects the channels of the profiles, and the patterns of the rules that name a fixed part.
     #[must_use]
     pub fn new(profiles: &[Arc<Profile>], rules: &TopicRules) -> Self {
         let mut known = Self { topics: Vec::new(), private: Vec::new(), rules: Vec::new() };

@@ -13,6 +13,7 @@ pub struct Limits {
     pub connections_max: usize,
     /// Per user, over all replicas; set by `WS_MAX_CONNECTIONS_PER_USER`.
     pub connections_per_user_max: u32,
+    /// What happens to a user's connection above `connections_per_user_max`.
     pub over_limit: OverLimit,
     /// Open connections per address on this replica. 0: no limit.
     pub connections_per_address_max: u32,
@@ -24,6 +25,7 @@ pub struct Limits {
     pub body_bytes_max: usize,
     /// Maximum size of one publication's payload, in bytes.
     pub payload_bytes_max: usize,
+    /// Maximum depth of JSON nesting in publications and in values that clients send.
     pub json_depth_max: usize,
     /// Inbound messages of one connection.
     pub messages_per_connection: Rate,
@@ -33,16 +35,21 @@ pub struct Limits {
     pub rate_offences_max: u32,
     /// Invalid messages within a minute that close the connection.
     pub invalid_messages_max: u32,
+    /// Maximum number of subscriptions of one connection.
     pub subscriptions_max: usize,
     /// Messages an outbox holds before the class's policy applies; set by `WS_MESSAGE_QUEUE_SIZE`.
     pub outbox_messages_max: usize,
+    /// Maximum number of bytes queued for one socket.
     pub outbox_bytes_max: usize,
     /// Maximum number of entries that one resume fetches from a stream.
     pub replay_entries_max: usize,
+    /// Maximum number of bytes that one resume may fetch.
     pub replay_bytes_max: usize,
     /// Bytes read for resumes and histories that wait to be sent to clients: in total, and per address.
     pub replays_bytes_max: usize,
+    /// Maximum number of bytes read for the clients of one address and not yet received by them.
     pub replays_per_address_bytes_max: usize,
+    /// Bytes read from streams for the clients of one address; above that, they wait.
     pub bytes_read_per_address: Rate,
     /// Whether publications that no client can receive are refused.
     pub refuses_unknown_channels: bool,
@@ -53,6 +60,7 @@ pub struct Limits {
 pub struct Rate {
     /// 0: no limit.
     pub per_second: u32,
+    /// Number of tokens of a full bucket.
     pub burst: u32,
 }
 
@@ -72,9 +80,11 @@ pub struct Hub {
     pub topics_max: usize,
     /// The number of those without any publication, and the number of those per address.
     pub unpublished_topics_max: usize,
+    /// Maximum number of followed topics without publications that clients of one address named.
     pub unpublished_per_address_max: usize,
     /// Recent messages kept per followed topic.
     pub ring_messages_max: usize,
+    /// Maximum number of bytes of recent messages kept per topic.
     pub ring_bytes_max: usize,
     /// How long a topic is followed after its last subscriber leaves.
     pub linger: Duration,

@@ -66,17 +66,29 @@ pub struct Config {
     pub secret_generated: bool,
     /// The API key was generated at this start.
     pub api_key_generated: bool,
+    /// Listeners and who may reach them.
     pub server: Server,
+    /// Where Redis is; `None`: memory, for a single replica.
     pub redis: Option<Redis>,
+    /// Who may connect and publish.
     pub auth: Auth,
+    /// The endpoints, each with a unique name and path.
     pub profiles: Vec<Arc<Profile>>,
+    /// How publications are retained and delivered, by topic.
     pub topics: Arc<TopicRules>,
+    /// Bounds of connections, messages and memory.
     pub limits: Limits,
+    /// Lifetimes of connections, sessions and leases.
     pub session: Session,
+    /// Bounds of the fan-out.
     pub hub: Hub,
+    /// The times of a shutdown.
     pub drain: Drain,
+    /// What makes the replica not ready.
     pub readiness: Readiness,
+    /// Market data that this replica publishes.
     pub feeds: Feeds,
+    /// The log of the process.
     pub log: Log,
     /// Settings that are valid but rarely intended: sentences for the log at startup.
     pub warnings: Vec<String>,

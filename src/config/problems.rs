@@ -28,6 +28,7 @@ impl Problems {
         self.0.extend(others.0);
     }
 
+    /// Whether no problem was found.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

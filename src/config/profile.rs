@@ -19,7 +19,9 @@ pub struct Profile {
     pub name: String,
     /// `/ws/trading`, or with one parameter: `/ws/backtest/{run_id}`.
     pub path: String,
+    /// The dialect and the transport of the endpoint.
     pub protocol: Protocol,
+    /// Which clients are admitted.
     pub token: TokenRule,
     /// Close code of a refused token (4001 or 1008).
     pub refusal_code: u16,
@@ -32,6 +34,7 @@ pub struct Profile {
     pub connections_per_user_max: Option<u32>,
     /// Text of `connection_established`.
     pub welcome: String,
+    /// The channels that it offers; names that match none of them are refused.
     pub channels: Vec<OfferedChannel>,
     /// Topic that stores `command` messages, may contain `{param}`; `None`: commands are not accepted.
     pub commands_topic: Option<String>,
@@ -39,6 +42,7 @@ pub struct Profile {
     pub symbol_verbs: Vec<SymbolVerb>,
 }
 
+/// Whether an endpoint requires a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenRule {
     /// Connections without a valid token are refused.
@@ -56,6 +60,7 @@ pub enum TokenRule {
 pub struct OfferedChannel {
     /// The client's name for it.
     pub pattern: Pattern,
+    /// Whose topic is behind the channel.
     pub scope: ChannelScope,
     /// Subscribed when the connection opens (only patterns without `*`).
     pub on_connect: bool,
@@ -85,7 +90,9 @@ impl ChannelScope {
 /// `subscribe_<verb>` with `symbols` subscribes to the channels `<prefix><symbol>`.
 #[derive(Clone, Debug)]
 pub struct SymbolVerb {
+    /// The end of the command `subscribe_<verb>`.
     pub verb: String,
+    /// Prepended to a symbol to get the channel's name.
     pub prefix: String,
 }
 

@@ -33,6 +33,7 @@ pub struct Redis {
     pub pool_size: usize,
     /// How long a history read may wait for a connection of the pool.
     pub pool_wait_timeout: Duration,
+    /// Timeout of one connection attempt, with TLS and login.
     pub connect_timeout: Duration,
     /// How long a command may take before its outcome is unknown.
     pub response_timeout: Duration,

@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub struct Secret(Arc<str>);
 
 impl Secret {
+    /// Takes a copy of the text, which is never shown.
     #[must_use]
     pub fn new(text: &str) -> Self {
         Self(text.into())
@@ -33,6 +34,7 @@ impl Secret {
         self.0.len()
     }
 
+    /// Whether it is not set.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

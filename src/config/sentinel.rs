@@ -16,6 +16,7 @@ const CA_CONTENT: &str = "the certificate authority of the sentinels in PEM form
 pub struct ServerAddress {
     /// A name or an IP address, without brackets.
     pub host: String,
+    /// The TCP port.
     pub port: u16,
 }
 
@@ -47,7 +48,9 @@ impl std::fmt::Display for ServerAddress {
 /// User and password; both empty: no login.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Login {
+    /// The user; empty: the default user.
     pub user: String,
+    /// The password; empty: none is sent.
     pub password: Secret,
 }
 
@@ -56,14 +59,17 @@ pub struct Login {
 pub struct Sentinels {
     /// Under which the sentinels monitor the primary.
     pub name: String,
+    /// Where to ask for the primary: at least one sentinel.
     pub addresses: Vec<ServerAddress>,
     /// TLS to the sentinels and to the servers.
     pub tls: bool,
     /// Addresses as the sentinels report them, and those to use instead.
     pub map: Vec<(ServerAddress, ServerAddress)>,
+    /// How to log in to the sentinels.
     pub login: Login,
     /// Certificate authorities of the sentinels, in PEM form, if they are not those of the servers.
     pub authority: Option<std::sync::Arc<str>>,
+    /// How to log in to the servers that they name.
     pub server_login: Login,
 }
 

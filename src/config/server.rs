@@ -22,6 +22,7 @@ pub struct Server {
     pub workers: usize,
     /// Allowed origins of browsers; `*` alone allows all, [`LOOPBACK_ORIGINS`] those of this machine.
     pub allowed_origins: Vec<String>,
+    /// Which proxies are trusted to report a client's address.
     pub proxies: Proxies,
     /// How long a client may take to send its request head.
     pub header_timeout: Duration,
@@ -40,6 +41,7 @@ pub struct Server {
 /// The certificates that a TLS listener presents and requests.
 #[derive(Clone, Debug)]
 pub struct Tls {
+    /// What the listener presents.
     pub identity: Identity,
     /// Authorities, in PEM form, of client certificates; `None`: client certificates are not requested.
     pub client_authority: Option<Arc<str>>,
@@ -48,7 +50,9 @@ pub struct Tls {
 /// A certificate chain and the key of its first certificate, in PEM form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
+    /// The chain in PEM form, the listener's own certificate first.
     pub certificate: Arc<str>,
+    /// The private key in PEM form.
     pub key: Secret,
 }
 

@@ -23,6 +23,7 @@ pub struct Session {
     pub session_ttl: Duration,
 }
 
+/// The times of a shutdown.
 #[derive(Clone, Debug)]
 pub struct Drain {
     /// Not ready, still accepting: the time in which load balancers notice.
@@ -31,6 +32,7 @@ pub struct Drain {
     pub spread: Duration,
 }
 
+/// What makes the replica not ready.
 #[derive(Clone, Debug)]
 pub struct Readiness {
     /// Whether a Redis outage makes the replica not ready.

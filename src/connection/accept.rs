@@ -59,6 +59,7 @@ pub struct Serving {
     pub idle_timeout: Duration,
     /// Maximum size of a request head, in bytes.
     pub head_bytes_max: usize,
+    /// Limits the open connections of the process.
     pub descriptors: Descriptors,
     /// Maximum number of concurrent connections when no descriptor is left for clients.
     pub spares: usize,
@@ -66,13 +67,16 @@ pub struct Serving {
     pub write_timeout: Duration,
     /// Limit on the plain connections of one address; connections that became WebSockets are counted separately.
     pub plain: Option<PlainLimit>,
+    /// `None`: plain HTTP.
     pub tls: Option<ListenerTls>,
 }
 
 /// TLS on a listener, and the counter of handshake results.
 #[derive(Clone, Debug)]
 pub struct ListenerTls {
+    /// The certificates in force.
     pub acceptor: Acceptor,
+    /// Counts the results of TLS handshakes.
     pub metrics: Arc<Metrics>,
 }
 
@@ -101,7 +105,9 @@ impl ListenerTls {
 /// whose addresses are known only from their requests.
 #[derive(Clone, Debug)]
 pub struct PlainLimit {
+    /// The connections of each address.
     pub addresses: AddressLimits,
+    /// The exempt addresses.
     pub proxies: Proxies,
 }
 

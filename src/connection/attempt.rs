@@ -14,6 +14,7 @@ const ORIGIN_MAX: usize = 100;
 pub struct ConnectionId(u64);
 
 impl ConnectionId {
+    /// A new id of 64 random bits.
     #[must_use]
     pub fn random() -> Self {
         Self(Uuid::new_v4().as_u64_pair().0)

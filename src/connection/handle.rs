@@ -37,7 +37,9 @@ use crate::{
 /// One open connection, as seen by every module except its own task.
 #[derive(Debug)]
 pub struct ConnectionHandle {
+    /// Everything that is sent to the client passes through it.
     pub outbox: Arc<Outbox>,
+    /// The session, which may outlive the connection.
     pub session: SessionId,
     /// Boxed, because only operators and the log need it.
     pub origin: Box<ConnectionOrigin>,
@@ -52,7 +54,9 @@ pub struct ConnectionHandle {
 pub struct ConnectionOrigin {
     /// Identifies the connection in logs and to its client.
     pub id: ConnectionId,
+    /// The client's address, behind proxies as they report it.
     pub address: IpAddr,
+    /// The endpoint.
     pub profile: Arc<Profile>,
     /// The path parameter.
     pub param: Option<String>,
@@ -89,6 +93,7 @@ struct Timing {
 }
 
 impl ConnectionHandle {
+    /// The handle of a connection that opened `opened_ms` milliseconds after 1970.
     #[must_use]
     pub fn new(
         outbox: Arc<Outbox>,

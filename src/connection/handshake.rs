@@ -27,8 +27,11 @@ const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 /// A valid handshake.
 #[derive(Clone, Debug)]
 pub struct Handshake {
+    /// What the 101 response contains.
     pub upgrade: Upgrade,
+    /// How the client learns that it is refused.
     pub told: RefusalDelivery,
+    /// The first credential in the order of [`Credential`].
     pub credential: Credential,
     /// `?since=` and `?last=`: where channels that the endpoint subscribes automatically start.
     pub begin: SubscribeOptions,
@@ -82,7 +85,14 @@ pub enum HandshakeRefusal {
     /// It cannot be upgraded: always answered over HTTP.
     Malformed(MalformedRequest),
     /// It can be upgraded.
-    Refused { upgrade: Upgrade, told: RefusalDelivery, why: UpgradeRefusal },
+    Refused {
+        /// What the 101 response contains, if the refusal is sent as a close.
+        upgrade: Upgrade,
+        /// How the client learns that it is refused.
+        told: RefusalDelivery,
+        /// What is wrong.
+        why: UpgradeRefusal,
+    },
 }
 
 /// What is wrong with a request that can be upgraded.

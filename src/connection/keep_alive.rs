@@ -20,14 +20,20 @@ const READING_MAX_S: u16 = 600;
 /// Settings shared by all connections of a replica.
 #[derive(Clone, Copy, Debug)]
 pub struct KeepAliveConfig {
+    /// Milliseconds in which a client must send something after a ping.
     pub heartbeat_timeout_ms: u64,
+    /// Milliseconds that a socket may accept nothing.
     pub write_timeout_ms: u64,
+    /// Milliseconds in which a client without a token must send `auth`.
     pub auth_timeout_ms: u64,
+    /// Seconds before its token expires at which a client is warned.
     pub expiry_warning_s: u64,
+    /// Tolerated clock difference, in seconds.
     pub leeway_s: u64,
 }
 
 impl KeepAliveConfig {
+    /// Converts the settings to the units of the timers.
     #[must_use]
     pub fn new(session: &config::Session, auth: &config::Auth) -> Self {
         Self {
@@ -45,6 +51,7 @@ impl KeepAliveConfig {
 pub struct ConnectionFacts {
     /// The monotonic clock, and the wall clock.
     pub now_ms: u64,
+    /// Wall-clock time in milliseconds since 1970, for the expiry of tokens.
     pub unix_ms: u64,
     /// When the client last sent something.
     pub seen_ms: u64,
@@ -52,6 +59,7 @@ pub struct ConnectionFacts {
     pub written: u64,
     /// Time since the last write.
     pub quiet_ms: u64,
+    /// The socket accepts less than is queued.
     pub blocked: bool,
     /// A position moved without a push.
     pub moved: bool,
@@ -60,11 +68,13 @@ pub struct ConnectionFacts {
 /// Actions that are due.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KeepAliveActions {
+    /// Send a heartbeat and a ping.
     pub heartbeat: bool,
     /// Number of the ping to send.
     pub ping: Option<u32>,
     /// Warn the client that its token expires at this time, in seconds since 1970.
     pub expiring: Option<u64>,
+    /// Close the connection, for this reason.
     pub close: Option<(CloseCode, DisconnectReason)>,
 }
 

@@ -7,22 +7,31 @@ use tickgate_wire::code::ProblemKind;
 /// What is wrong with the request. The text states what is required.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum MalformedRequest {
+    /// Not GET.
     #[error("a WebSocket handshake must be a GET request")]
     Method,
+    /// Not HTTP/1.1.
     #[error("a WebSocket handshake requires HTTP/1.1")]
     HttpVersion,
+    /// `Connection` and `Upgrade` do not request a WebSocket.
     #[error("this is a WebSocket endpoint: send `Upgrade: websocket` and `Connection: Upgrade`")]
     NotAnUpgrade,
+    /// Not version 13 of the WebSocket protocol.
     #[error("only WebSocket version 13 is supported")]
     Version,
+    /// `Sec-WebSocket-Key` is not 16 bytes in base64, or is missing or repeated.
     #[error("Sec-WebSocket-Key must be 16 bytes in base64")]
     Key,
+    /// The request has a body.
     #[error("a WebSocket handshake must not have a body")]
     Body,
+    /// `Sec-WebSocket-Protocol` is not a list of distinct tokens.
     #[error("offer the sub-protocol `tickgate.v1` once, with at most one `bearer.<token>`, or no sub-protocol")]
     Protocols,
+    /// This header is invalid or repeated.
     #[error("a header is repeated or not plain text: {0}")]
     Header(&'static str),
+    /// This query parameter is invalid or repeated.
     #[error("a query parameter is repeated, wrongly encoded, or invalid: {0}")]
     Parameter(&'static str),
 }

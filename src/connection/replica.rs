@@ -36,22 +36,39 @@ use crate::{
 /// The dependencies of a connection.
 #[derive(Debug)]
 pub struct Replica {
+    /// The replica's name.
     pub id: ReplicaId,
+    /// The settings.
     pub config: Arc<Config>,
+    /// Where connections subscribe.
     pub hub: Arc<Hub>,
+    /// Read for histories.
     pub backplane: Backplane,
+    /// Takes the publications of clients.
     pub publisher: Publisher,
+    /// Admits sessions, and shows connections to other replicas.
     pub registry: Registry,
+    /// Verifies tokens and API keys.
     pub verifier: Arc<Verifier>,
+    /// The metrics of the replica.
     pub metrics: Arc<Metrics>,
+    /// Runs the connections' tasks.
     pub tasks: Tasks,
+    /// What all sessions share.
     pub rules: Arc<SessionRules>,
+    /// The limits of each address.
     pub addresses: AddressLimits,
+    /// The open connections.
     pub connections: Arc<ConnectionTable>,
+    /// Runs the keep-alive checks of all connections.
     pub wheel: TimerWheel,
+    /// The keep-alive settings.
     pub keep_alive: KeepAliveConfig,
+    /// The clock of timers.
     pub uptime: Uptime,
+    /// The rate limits of users.
     pub users: UserBuckets,
+    /// Records refused clients.
     pub audit: Arc<Audit>,
     /// New connections are refused because the replica is shutting down.
     pub closing: AtomicBool,
@@ -115,6 +132,7 @@ impl UserBuckets {
         self.0.lock().len()
     }
 
+    /// Whether no user is connected.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -41,6 +41,7 @@ pub struct SocketIo {
 /// Why the task of a wire wakes.
 #[derive(Debug)]
 pub enum WakeReason {
+    /// Bytes, the end or an error can be read.
     Readable,
     /// A subscription has to catch up.
     Lagging,

@@ -1,5 +1,4 @@
-//! The subscriptions of one connection: starting, changing, catching up and ending them. Never decides what a client
-//! may subscribe to.
+//! Starts, changes, catches up and ends the subscriptions of one connection. Never decides what is allowed.
 //!
 //! The private channels that share the user's stream form one subscription with one position, so that the client's
 //! cursors are always consistent.
@@ -13,13 +12,13 @@ use std::{
 mod pending;
 mod selection;
 
-use pending::{PendingChannel, PendingSubscription, unavailable};
+use pending::{BacklogEnds, PendingChannel, PendingSubscription, unavailable};
 use selection::{TopicSelection, earlier};
 use tickgate_wire::{
     code::{CloseCode, ErrorCode},
     model::{Class, Topic},
     protocol::Protocol,
-    reply::{ChannelEnd, EndedNotice, ErrorObject, Reply, SubscribedChannel, SubscribedReply, USER_STREAM},
+    reply::{EndedNotice, ErrorObject, Reply, SubscribedChannel, SubscribedReply, USER_STREAM},
 };
 
 use super::{echo::CommandEcho, handle::ConnectionHandle};
@@ -63,13 +62,6 @@ struct Subscription {
     past: Option<Box<BacklogProgress>>,
     /// Not yet among the topic's live subscribers.
     fresh: bool,
-}
-
-/// Channels whose backlog was sent, by the lane that carried it.
-#[derive(Default)]
-struct BacklogEnds {
-    urgent: Vec<ChannelEnd>,
-    public: Vec<ChannelEnd>,
 }
 
 impl Subscription {

@@ -89,6 +89,7 @@ impl ConnectionTable {
         self.count.load(Ordering::Relaxed)
     }
 
+    /// Whether no connection is open.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0

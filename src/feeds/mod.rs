@@ -18,11 +18,15 @@ pub type FollowedTopics = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
 /// What feeds build on. Cheap to clone.
 #[derive(Clone)]
 pub struct FeedContext {
+    /// Takes the feed's publications.
     pub publisher: Publisher,
     /// Reads the last publications.
     pub backplane: Backplane,
+    /// Holds the lease of the feed.
     pub registry: Registry,
+    /// The feed's state and counters.
     pub metrics: Arc<Metrics>,
+    /// Tells which symbols to follow on demand.
     pub followed: FollowedTopics,
 }
 

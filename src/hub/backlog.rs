@@ -17,6 +17,7 @@ use super::{
 /// What a subscription receives before it goes live.
 #[derive(Debug, Default)]
 pub struct Backlog {
+    /// What was published after `from`, oldest first.
     pub messages: Vec<Arc<Message>>,
     /// Sent before the messages.
     pub gap: Option<GapRange>,
@@ -24,9 +25,11 @@ pub struct Backlog {
     pub cut: Option<GapRange>,
     /// The positions before the messages and after them.
     pub from: StreamId,
+    /// The position after the messages and `cut`.
     pub cursor: StreamId,
     /// More follows after the cursor: the catch-up reads it as the socket drains.
     pub goes_on: bool,
+    /// The flags of the pushes.
     pub flags: PushFlags,
     /// The reservation of memory for what was read, until the client has it.
     pub(super) hold: Option<MemoryReservation>,

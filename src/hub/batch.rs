@@ -14,6 +14,7 @@ use crate::defect::{self, Defect};
 /// Consecutive publications as bytes, shared by all subscribers.
 #[derive(Debug)]
 pub struct PushBatch {
+    /// One or more complete messages in the wire form, with their framing.
     pub bytes: Bytes,
     /// Number of publications; 0 for a gap or for messages that the subscriber filters out.
     pub count: u32,
@@ -25,13 +26,16 @@ pub struct PushBatch {
     pub last: StreamId,
     /// The last publication, for conflation.
     pub newest: Option<Arc<Message>>,
+    /// Which subscribers may receive the bytes.
     pub form: Form,
 }
 
 /// Flags of a push, the same for a whole batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PushFlags {
+    /// Sent from the stream or from memory, not as it arrived.
     pub replayed: bool,
+    /// The current value, as the first message of a `state` topic.
     pub snapshot: bool,
     /// Only the newest value is owed: each push has the number of those left out before it.
     pub counts: bool,

@@ -16,6 +16,7 @@ use crate::clock;
 /// The wire form of a subscription.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Form {
+    /// The dialect and the transport.
     pub protocol: Protocol,
     /// The client's name for the topic; `None` in a user's stream, where each message names its channel.
     pub channel: Option<Arc<str>>,

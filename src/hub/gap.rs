@@ -7,11 +7,13 @@ use crate::{backplane::MissingRange, history::Missing, metrics};
 /// A range of publications that a client does not receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GapRange {
+    /// The last position before the range.
     pub after: StreamId,
     /// `None` if nothing is known about what follows.
     pub before: Option<StreamId>,
     /// The number of publications, if known.
     pub count: Option<u64>,
+    /// Why they are missing, as sent to clients.
     pub reason: GapReason,
     /// The position to continue from.
     pub cursor: StreamId,

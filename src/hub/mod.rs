@@ -50,6 +50,7 @@ mod tickets;
 mod tls_tests;
 mod topic;
 mod topic_checks;
+mod topic_shard;
 mod trace;
 mod turns;
 mod unconfirmed;
@@ -121,12 +122,15 @@ pub struct Hub {
 /// Settings of a hub.
 #[derive(Clone, Copy, Debug)]
 pub struct HubSettings {
+    /// Number of fan-out tasks; at least 1.
     pub shards: usize,
     /// Maximum number of followed topics, excluding users' own.
     pub topics_max: usize,
     /// Maximum number of those without publications, in total and per address.
     pub unpublished_topics_max: usize,
+    /// Maximum number of topics without publications named by one address.
     pub unpublished_per_address_max: usize,
+    /// Limits of the recent messages in memory, per topic.
     pub ring: RingLimits,
     /// How long a topic stays followed after its last subscriber leaves.
     pub linger: Duration,

@@ -47,7 +47,9 @@ pub struct Outbox {
 /// State shared by all outboxes of an endpoint.
 #[derive(Debug)]
 pub struct EndpointOutboxes {
+    /// Limits of each outbox.
     pub limits: QueueLimits,
+    /// Counts gaps, and messages that were dropped or conflated.
     pub metrics: Arc<Metrics>,
     /// The endpoint's metrics.
     pub figures: Arc<EndpointFigures>,
@@ -96,6 +98,7 @@ impl OutboxState {
 }
 
 impl Outbox {
+    /// An empty outbox that writes to the socket.
     #[must_use]
     pub fn new(socket: OutboxSocket, shared: Arc<EndpointOutboxes>) -> Arc<Self> {
         Arc::new(Self { socket, state: Mutex::default(), waker: AtomicWaker::new(), shared })

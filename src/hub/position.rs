@@ -87,6 +87,7 @@ impl Position {
         }
     }
 
+    /// Whether it is being compared, live, or filling a hole.
     #[must_use]
     pub fn state(&self) -> PositionState {
         self.state

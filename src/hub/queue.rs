@@ -22,13 +22,16 @@ pub(in crate::hub) use wire::WriteSlices;
 /// Limits of a queue.
 #[derive(Clone, Copy, Debug)]
 pub struct QueueLimits {
+    /// Maximum number of queued messages.
     pub messages_max: usize,
+    /// Maximum number of queued bytes.
     pub bytes_max: usize,
 }
 
 /// The result of offering a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OfferResult {
+    /// It is queued, and will be written or replaced.
     Queued,
     /// The subscription has ended or is catching up: the batch is not for it.
     Ignored,
@@ -83,6 +86,7 @@ impl OutboxQueue {
         self.slots.binary_search_by_key(&id, |(id, _)| *id).ok()
     }
 
+    /// The state of a subscription; `None` after it ended.
     #[must_use]
     pub fn slot(&self, id: SlotId) -> Option<&SubscriptionSlot> {
         self.find(id).map(|at| &self.slots[at].1)
@@ -125,6 +129,7 @@ impl OutboxQueue {
         Some(slot.written)
     }
 
+    /// Whether nothing is queued or partially written.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.partial.is_none() && self.urgent.is_empty() && self.public.is_empty()

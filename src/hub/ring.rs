@@ -7,7 +7,9 @@ use tickgate_wire::model::{Message, StreamId};
 /// Limits of one ring.
 #[derive(Clone, Copy, Debug)]
 pub struct RingLimits {
+    /// Maximum number of messages.
     pub messages_max: usize,
+    /// Maximum number of bytes of their payloads.
     pub bytes_max: usize,
 }
 

@@ -24,7 +24,8 @@ use super::{
     step::Step,
     subscriber::{self, FormGroup, Subscriber},
     tally::{DeliveryOrigin, DeliveryTally},
-    topic::{TopicShard, TopicState},
+    topic::TopicState,
+    topic_shard::TopicShard,
     trace::Traces,
 };
 use crate::{

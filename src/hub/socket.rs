@@ -37,7 +37,9 @@ pub enum OutboxSocket {
 /// Accepts bytes until `room` is used up, like the socket of a slow client.
 #[derive(Debug, Default)]
 pub struct MemorySocket {
+    /// What was accepted so far.
     pub written: Vec<u8>,
+    /// Number of bytes that it still accepts.
     pub room: usize,
     /// Whether the bytes are kept, or only deducted from `room`.
     pub keep: bool,

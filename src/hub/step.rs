@@ -10,6 +10,7 @@ use crate::history::{Generations, StepVerdict};
 /// What subscribers receive next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
+    /// The next publication.
     Message(Arc<Message>),
     /// Something is missing. Followed by the message after it, if there is one.
     Gap(GapRange),
@@ -38,7 +39,9 @@ impl Step {
 /// What steps of a topic are judged by.
 #[derive(Clone, Copy, Debug)]
 pub struct StepJudge<'a> {
+    /// The topic's name.
     pub topic: &'a str,
+    /// The generations that are known.
     pub history: &'a Generations,
 }
 

@@ -55,7 +55,9 @@ impl FormGroup {
 /// One subscription as the fan-out sees it.
 #[derive(Clone, Debug)]
 pub struct Subscriber {
+    /// Where its pushes are offered.
     pub outbox: Arc<Outbox>,
+    /// The subscription within the outbox.
     pub slot: SlotId,
     /// Set only for subscriptions with a maximum rate, so that others have no cost.
     pub pacer: Option<Arc<Pacer>>,

@@ -12,7 +12,7 @@ use tokio::{sync::oneshot, time::Instant};
 use super::{
     backlog_progress::BacklogProgress,
     form::Form,
-    mail::{self, Mail, Mailbox},
+    mail::{self, Mail},
     outbox::Outbox,
     position::{Position, PositionState, StreamRead},
     queue::SlotId,
@@ -20,16 +20,19 @@ use super::{
     shard::Shard,
     standing::UnpublishedStanding,
     step::{ArrivalAction, FillAction, NextRead, Step, StepJudge},
-    subscriber::{self, FormGroup, Subscriber, SubscriberKey},
+    subscriber::{self, Subscriber, SubscriberKey},
     tickets::QueueTickets,
     topic_checks::TopicChecks,
+    topic_shard::TopicShard,
 };
 use crate::{backplane::StreamPage, history::Generations};
 
 /// A topic that this replica follows.
 #[derive(Debug)]
 pub struct TopicState {
+    /// The topic's name.
     pub topic: Topic,
+    /// How its publications are retained and delivered.
     pub rule: Arc<TopicRule>,
     inner: Mutex<PositionWaiters>,
     lanes: Box<[TopicShard]>,
@@ -54,15 +57,6 @@ pub struct TopicState {
 struct PositionWaiters {
     position: Position,
     waiting: Vec<oneshot::Sender<()>>,
-}
-
-/// One shard's part of a topic.
-#[derive(Debug, Default)]
-pub(super) struct TopicShard {
-    mail: Mutex<Mailbox>,
-    pub(super) subscribers: Mutex<Vec<FormGroup>>,
-    /// Subscribers, including those whose join is in the mailbox: at zero nothing is posted.
-    count: AtomicUsize,
 }
 
 /// What happens to a queued topic without subscribers when its turn comes.
@@ -395,15 +389,4 @@ pub(super) struct JoiningSubscription<'a> {
     pub(super) fresh: bool,
     /// The backlog whose end is reported now.
     pub(super) past: Option<&'a BacklogProgress>,
-}
-
-impl TopicShard {
-    pub(super) fn count(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
-    }
-
-    /// Uncounts a join that came too late, or a subscriber that left.
-    pub(super) fn uncount(&self) {
-        self.count.fetch_sub(1, Ordering::Relaxed);
-    }
 }

@@ -27,7 +27,9 @@ const LINES_MAX: usize = 1_024;
 /// The user or topic of a trace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TracedSubject {
+    /// All connections of a user on this replica.
     User(UserId),
+    /// Arrivals and deliveries of a topic on this replica.
     Topic(Topic),
 }
 
@@ -58,6 +60,7 @@ struct ActiveTrace {
 /// A started trace.
 #[derive(Debug)]
 pub struct StartedTrace {
+    /// Identifies the trace in the log of operators.
     pub number: u64,
     /// Closed when the lines are no longer read.
     pub sender: mpsc::Sender<Bytes>,

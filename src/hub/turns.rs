@@ -28,6 +28,7 @@ pub struct TurnLimits {
     pub at_once: usize,
     /// Maximum number of bytes in total and per reader.
     pub bytes_max: usize,
+    /// The same limit for one address.
     pub reader_bytes_max: usize,
     /// Bytes that one reader may read.
     pub reader_rate: Rate,

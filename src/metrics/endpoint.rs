@@ -10,14 +10,23 @@ use super::{Family, GapLabel, Metrics, TopicClass};
 /// The metrics of one endpoint.
 #[derive(Debug)]
 pub struct EndpointFigures {
+    /// Open connections.
     pub connections: IntGauge,
+    /// Seconds from a connection's admission to its end.
     pub connection_duration: Histogram,
+    /// Connections that skip values or catch up now, because their client reads too slowly.
     pub slow_consumers: IntGauge,
+    /// Values of `state` topics that a newer one replaced before they were sent.
     pub conflated: IntCounter,
+    /// Messages of `event` topics dropped for slow clients.
     pub dropped: IntCounter,
+    /// Publications queued for subscribers, one per subscriber.
     pub deliveries: Family<TopicClass, IntCounter>,
+    /// Seconds from a publication's acceptance to the write to the socket.
     pub latency: Family<TopicClass, Histogram>,
+    /// Subscriptions that exceeded their outbox and caught up from the stream.
     pub lagged: Family<TopicClass, IntCounter>,
+    /// Gap notices sent to clients.
     pub gaps: Family<(TopicClass, GapLabel), IntCounter>,
 }
 

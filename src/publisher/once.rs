@@ -7,7 +7,9 @@ use tickgate_wire::model::{InvalidId, MsgId, Once};
 /// A publisher's own id of a publication, and the publisher it belongs to.
 #[derive(Clone, Copy, Debug)]
 pub struct MsgName<'a> {
+    /// The id as the publisher wrote it.
     pub msg_id: &'a str,
+    /// Whose id it is.
     pub publisher: PublisherName<'a>,
     /// Which of the publisher's programs sent it, if the message names it.
     pub source: Option<&'a str>,
@@ -30,6 +32,7 @@ pub enum PublisherName<'a> {
 }
 
 impl<'a> MsgName<'a> {
+    /// The id `msg_id` of this publisher.
     #[must_use]
     pub const fn new(msg_id: &'a str, publisher: PublisherName<'a>) -> Self {
         Self { msg_id, publisher, source: None, content: None }

@@ -27,6 +27,7 @@ pub enum RedisFailure {
     /// Redis returned an error: the command did not run.
     #[error("{}: {text}", .kind.meaning())]
     Refused {
+        /// The category of the error.
         kind: RefusalKind,
         /// Redis's own text.
         text: Arc<str>,

@@ -122,7 +122,9 @@ struct LinkShared {
 /// A connection, and the identity of its server.
 #[derive(Clone)]
 pub struct AttachedServer {
+    /// A connection for commands; cheap to clone.
     pub connection: MultiplexedConnection,
+    /// Changes whenever the server restarts or another one takes its place.
     pub identity: Arc<str>,
 }
 

@@ -18,11 +18,22 @@ use crate::fairness::Rounds;
 #[derive(Debug)]
 pub enum ChannelEvent<'a> {
     /// A message on a followed channel.
-    Message { channel: &'a str, payload: Vec<u8> },
+    Message {
+        /// The name in Redis.
+        channel: &'a str,
+        /// The bytes as published.
+        payload: Vec<u8>,
+    },
     /// The subscription is active: everything published from now on arrives.
-    Confirmed { channel: &'a str },
+    Confirmed {
+        /// The name in Redis.
+        channel: &'a str,
+    },
     /// The link was lost: messages may have been missed on the channel; it will be confirmed again.
-    Lost { channel: &'a str },
+    Lost {
+        /// The name in Redis.
+        channel: &'a str,
+    },
     /// Another server responds than before.
     GenerationChanged,
 }

@@ -50,7 +50,9 @@ mod simulated {
 
     /// A connection attempt, and the function that runs its driver once it is established.
     pub struct ConnectCall {
+        /// Resolves to the connection, or to the reason why there is none.
         pub dialled: PendingOperation<io::Result<Box<dyn SimulatedWire>>>,
+        /// Runs the future that moves the connection's bytes.
         pub drive: Box<dyn FnOnce(PendingOperation<()>) + Send>,
     }
 

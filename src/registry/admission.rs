@@ -9,7 +9,9 @@ use super::RevokedToken;
 /// A request to count a connection against its user's limit.
 #[derive(Clone, Debug)]
 pub struct Admission {
+    /// Whose limit counts.
     pub user: UserId,
+    /// The session of the connection.
     pub session: SessionId,
     /// The session that this one replaces but that could not be looked up: its place is taken with the admission, or as
     /// soon as Redis responds.
@@ -38,6 +40,7 @@ impl Admission {
 /// which has its own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct UserPlaces {
+    /// Whose connections compete.
     pub user: UserId,
     /// Name of that endpoint's profile.
     pub apart: Option<Arc<str>>,
@@ -47,9 +50,17 @@ pub struct UserPlaces {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AdmissionVerdict {
     /// `connections` includes the new one. The registry itself closes `evicted` (4501).
-    Admitted { connections: u32, evicted: Option<SessionId> },
+    Admitted {
+        /// The user's connections that compete for the limit.
+        connections: u32,
+        /// The oldest one, if it had to make room.
+        evicted: Option<SessionId>,
+    },
     /// Over the limit (4003); `connections` are open elsewhere.
-    Refused { connections: u32 },
+    Refused {
+        /// The user's connections that compete for the limit, without the refused one.
+        connections: u32,
+    },
     /// The request may have waited while this replica's process was suspended, and a connection that it would end is newer
     /// (1013): if its client is still there, it tries again.
     Late,

@@ -10,18 +10,37 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "snake_case")]
 pub enum Inquiry {
     /// The first `limit` matching connections in the order of their ids, after the id `after`.
-    List { matching: ConnectionFilter, after: Option<String>, limit: usize },
+    List {
+        /// Which connections to list.
+        matching: ConnectionFilter,
+        /// The last id of the previous page; `None`: from the start.
+        after: Option<String>,
+        /// Maximum number of connections.
+        limit: usize,
+    },
     /// Send this payload, a JSON object, to one connection.
-    Send { connection_id: String, payload: String },
+    Send {
+        /// The connection's id.
+        connection_id: String,
+        /// One JSON object.
+        payload: String,
+    },
     /// Close the matching connections (4500).
-    Close { matching: ConnectionFilter, reason: String },
+    Close {
+        /// Which connections to close.
+        matching: ConnectionFilter,
+        /// The text of the Close frame.
+        reason: String,
+    },
 }
 
 /// A filter of connections, which must match all given fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ConnectionFilter {
+    /// Only this connection.
     pub connection_id: Option<String>,
+    /// Only connections of this user.
     pub user: Option<String>,
     /// The name of a profile.
     pub endpoint: Option<String>,
@@ -36,11 +55,17 @@ pub struct ConnectionFilter {
 /// One open connection, for operators.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenConnection {
+    /// The connection's id, unique in the cluster.
     pub connection_id: String,
+    /// The session's id.
     pub session: String,
+    /// The replica that holds the socket.
     pub replica: String,
+    /// The user, once known.
     pub user: Option<String>,
+    /// The name of the profile.
     pub endpoint: String,
+    /// The path parameter, such as a run id.
     pub param: Option<String>,
     /// Milliseconds since 1970.
     pub connected_ms: u64,
@@ -56,9 +81,12 @@ pub struct OpenConnection {
 pub enum ReplicaAnswer {
     /// `more`: further connections match.
     Listed {
+        /// Ordered by connection id, up to the page's size.
         connections: Vec<OpenConnection>,
+        /// Further connections follow.
         more: bool,
     },
+    /// The replica holds the connection, with this result.
     Sent(SendResult),
     /// How many are being closed.
     Closed(usize),
@@ -68,6 +96,7 @@ pub enum ReplicaAnswer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SendResult {
+    /// The message was queued for the connection.
     Taken,
     /// The connection's queue is full.
     Full,
@@ -78,6 +107,7 @@ pub enum SendResult {
 /// All answers to an inquiry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InquiryAnswers {
+    /// One per replica that answered in time.
     pub answers: Vec<ReplicaAnswer>,
     /// Whether all replicas that had to answer did so in time.
     pub complete: bool,
@@ -86,9 +116,11 @@ pub struct InquiryAnswers {
 /// A page of a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionPage {
+    /// Ordered by connection id.
     pub connections: Vec<OpenConnection>,
     /// Where the next page starts; `None` on the last page.
     pub cursor: Option<String>,
+    /// Whether every live replica has answered.
     pub complete: bool,
 }
 

@@ -73,22 +73,14 @@ impl OperationOutcome {
 /// The record of a session: its user and its endpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionRecord {
+    /// The user, once known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// Name of the profile, and the path parameter, if it has one.
     pub profile: String,
+    /// The path parameter, such as a run id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub param: Option<String>,
-}
-
-/// An instruction from one replica to another, or to all.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "op", rename_all = "snake_case")]
-pub enum ControlInstruction {
-    /// Close this session's connection with the code.
-    Close { session: String, code: u16, reason: String },
-    /// Close all connections of the user with the code.
-    CloseUser { user: String, code: u16, reason: String },
 }
 
 /// Statistics of one replica, renewed with its lease.
@@ -97,32 +89,42 @@ pub struct ReplicaFigures {
     /// The name given by the operator; may be empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
+    /// Open connections.
     pub connections: u64,
+    /// Subscriptions of all connections.
     pub subscriptions: u64,
     /// When the process started, in milliseconds since 1970.
     pub started_ms: u64,
+    /// It is shutting down.
     pub draining: bool,
 }
 
 /// One live connection, for operators.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectionInfo {
+    /// The session's id.
     pub session: String,
+    /// The replica that holds the socket.
     pub replica: String,
+    /// The user, once known.
     pub user: Option<String>,
+    /// The endpoint.
     pub profile: String,
+    /// When it opened, in milliseconds since 1970.
     pub connected_ms: u64,
 }
 
 /// Statistics of all live replicas, accurate to within a lease.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClusterFigures {
+    /// The live replicas by name.
     pub replicas: Vec<(ReplicaId, ReplicaFigures)>,
 }
 
 mod admission;
 mod endings;
 mod inquiry;
+mod instruction;
 mod memory;
 mod presence;
 mod redis;
@@ -137,6 +139,7 @@ use endings::{
 pub use inquiry::{
     ConnectionFilter, ConnectionPage, Inquiry, InquiryAnswers, OpenConnection, ReplicaAnswer, SendResult,
 };
+pub use instruction::ControlInstruction;
 pub use memory::Memory;
 pub use presence::{TopicPresence, USERS_MAX};
 pub use redis::Redis;
@@ -153,10 +156,15 @@ pub type InquirySource = Box<dyn Fn(&Inquiry, Option<&HashSet<SessionId>>) -> Re
 
 /// The replica that the registry works for: its name, its timeouts, and its callbacks.
 pub struct LocalReplica {
+    /// Its name.
     pub replica: ReplicaId,
+    /// The lifetimes of sessions and leases.
     pub session: config::Session,
+    /// Executes instructions from other replicas.
     pub control: ControlReceiver,
+    /// Supplies the statistics that are renewed with the lease.
     pub figures: FiguresSource,
+    /// Answers inquiries about this replica's connections.
     pub answer: InquirySource,
 }
 
@@ -169,7 +177,9 @@ impl fmt::Debug for LocalReplica {
 /// The back ends behind one contract.
 #[derive(Clone, Debug)]
 pub enum Registry {
+    /// For a single replica.
     Memory(Memory),
+    /// For any number of replicas.
     Redis(Redis),
 }
 

@@ -15,6 +15,7 @@ pub const USERS_MAX: usize = 1_024;
 /// The subscribers of a topic on all replicas.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TopicPresence {
+    /// Subscribed connections on all replicas that answered.
     pub connections: u64,
     /// Distinct users, at most [`USERS_MAX`].
     pub users: u64,

@@ -19,8 +19,11 @@ pub(super) const OTHER_RUN: &str = "this token does not allow the run: its claim
 /// A channel that may be subscribed, and its topic.
 #[derive(Clone, Debug)]
 pub struct ResolvedChannel {
+    /// The name that the client uses.
     pub channel: Arc<str>,
+    /// The topic behind it.
     pub topic: Topic,
+    /// How the topic's publications are retained and delivered.
     pub rule: Arc<TopicRule>,
     /// Whether it is stored in the user's stream, together with the user's other reliable private channels.
     pub in_user_stream: bool,
@@ -37,8 +40,11 @@ impl ResolvedChannel {
 /// A refused channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChannelRefusal {
+    /// The name that the client used.
     pub channel: String,
+    /// The error code on the wire.
     pub code: ErrorCode,
+    /// One sentence that states what is required.
     pub message: String,
     /// The invalid option.
     pub field: Option<String>,
@@ -66,10 +72,13 @@ impl From<ChannelRefusal> for RefusedChannel {
 /// What resolving names depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct ChannelContext<'a> {
+    /// The endpoint.
     pub profile: &'a Profile,
     /// The path parameter, such as a run id.
     pub param: Option<&'a str>,
+    /// The client's token; `None`: it has none.
     pub identity: Option<&'a TokenIdentity>,
+    /// The rules of all topics.
     pub topics: &'a TopicRules,
     /// In development mode, any token may subscribe to restricted channels.
     pub development: bool,

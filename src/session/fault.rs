@@ -10,12 +10,17 @@ use tickgate_wire::{
 pub struct MessageFault {
     /// The client's id of the message.
     pub id: Option<Json>,
+    /// The error code on the wire.
     pub code: ErrorCode,
+    /// One sentence that states what is required.
     pub message: String,
+    /// The invalid field.
     pub field: Option<String>,
+    /// When the same message may succeed, in milliseconds; `None`: never.
     pub retry_after_ms: Option<u64>,
     /// For a failed publication that may be retried: `refused` (certainly not stored) or `unknown`.
     pub outcome: Option<&'static str>,
+    /// Set if the connection is closed after the error.
     pub close: Option<CloseCode>,
 }
 

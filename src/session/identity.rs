@@ -18,6 +18,7 @@ pub(super) enum SessionIdentity {
 }
 
 impl Session {
+    /// The verified token; `None` until the client is known, and for anonymous clients.
     #[must_use]
     pub fn identity(&self) -> Option<&TokenIdentity> {
         match self.speaker.as_deref() {

@@ -1,6 +1,7 @@
 //! Rights and limits of one client: a command in, an action out. Pure: time is an argument, and `connection` performs
 //! the returned action. Never decodes a message, and never touches fan-out, sockets or Redis.
 
+mod action;
 mod channels;
 mod fault;
 mod identity;
@@ -11,11 +12,12 @@ use std::sync::Arc;
 use tickgate_wire::{
     code::ErrorCode,
     command::{
-        ChannelRequest, Command, HistoryFrom, Ingest, InvalidElement, Json, ListedName, Since, SubscribeOptions, Token,
+        ChannelRequest, Command, HistoryFrom, Ingest, InvalidElement, Json, ListedName, Since, SubscribeOptions,
     },
     model::{Class, SessionId, StartAt, StreamId, TopicRules},
 };
 
+pub use action::{RequestedChannel, SessionAction};
 pub use channels::{ChannelContext, ChannelRefusal, ResolvedChannel, fill};
 pub use fault::MessageFault;
 pub use limits::{ViolationAllowance, names_rate};
@@ -25,15 +27,20 @@ use crate::config::{Limits, Profile, TokenRule};
 /// What all sessions of a replica share.
 #[derive(Debug)]
 pub struct SessionRules {
+    /// The rules of all topics.
     pub topics: Arc<TopicRules>,
+    /// Bounds of commands and of their rates.
     pub limits: Limits,
+    /// Development mode: producers need no token.
     pub development: bool,
 }
 
 /// The state of one client.
 #[derive(Debug)]
 pub struct Session {
+    /// The session's id.
     pub id: SessionId,
+    /// The endpoint.
     pub profile: Arc<Profile>,
     /// The path parameter, such as a run id.
     pub param: Option<Box<str>>,
@@ -51,64 +58,8 @@ const IN_URL: &str = "a position in the URL is for channels that the endpoint su
 const ONE_CURSOR: &str = "a cursor belongs to one channel, and this endpoint subscribes several; give each its own by \
                           `subscribe`, in an element of `channels`";
 
-/// One channel to subscribe to.
-#[derive(Clone, Debug)]
-pub struct RequestedChannel {
-    pub resolved: ResolvedChannel,
-    pub start: StartAt,
-    pub max_rate: Option<u32>,
-    /// Whether an existing subscription restarts from there.
-    pub restarts: bool,
-}
-
-/// The result of an allowed command.
-#[derive(Debug)]
-pub enum SessionAction {
-    Subscribe {
-        wanted: Vec<RequestedChannel>,
-        refused: Vec<ChannelRefusal>,
-    },
-    Unsubscribe {
-        channels: Vec<String>,
-        refused: Vec<ChannelRefusal>,
-    },
-    Pong {
-        timestamp: Option<Json>,
-    },
-    Authenticate {
-        token: Token,
-    },
-    History {
-        resolved: ResolvedChannel,
-        from: HistoryFrom,
-        /// Maximum number of publications.
-        count: usize,
-    },
-    Publish {
-        channel: String,
-        user: Option<String>,
-        data: Json,
-        msg_id: Option<String>,
-        count: bool,
-    },
-    /// A command to the engine that executes a run.
-    Command {
-        topic: String,
-        command: String,
-        args: Option<Json>,
-        msg_id: Option<String>,
-    },
-    Presence {
-        resolved: ResolvedChannel,
-    },
-    Configure {
-        heartbeat_s: Option<u32>,
-    },
-    /// A producer's message.
-    Ingest(Ingest),
-}
-
 impl Session {
+    /// A session of an unknown client.
     #[must_use]
     pub fn new(id: SessionId, profile: Arc<Profile>, param: Option<Box<str>>, explicit: bool) -> Self {
         Self { id, profile, param, explicit, speaker: None }

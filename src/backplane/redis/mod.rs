@@ -66,7 +66,9 @@ pub struct Redis {
 /// The replica's name, and the topic rules that must be equal for all replicas.
 #[derive(Clone, Debug)]
 pub struct ReplicaIdentity {
+    /// The replica's name.
     pub replica: ReplicaId,
+    /// The rules that decide which topics are stored, and how.
     pub rules: Arc<TopicRules>,
 }
 

@@ -55,10 +55,13 @@ struct AddressUsage {
 /// The reason, and when to retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddressRefusal {
+    /// The limit that was reached.
     pub by: RefusedBy,
+    /// When an attempt can succeed, unless the address uses up its limit again.
     pub retry_after: Duration,
 }
 
+/// The limit of an address that was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefusedBy {
     /// Too many handshakes per second.

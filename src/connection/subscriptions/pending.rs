@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use tickgate_wire::{
     code::ErrorCode,
     model::{Class, Message, StartAt, StreamId},
-    reply::{SubscribedChannel, USER_STREAM},
+    reply::{ChannelEnd, SubscribedChannel, USER_STREAM},
 };
 
 use super::RESUBSCRIBE_AFTER_MS;
@@ -14,6 +14,13 @@ use crate::{
     hub::{Backlog, BacklogProgress, ReplayLimits, Subscriber, TopicHandle},
     session::ChannelRefusal,
 };
+
+/// Channels whose backlog was sent, by the lane that carried it.
+#[derive(Default)]
+pub(super) struct BacklogEnds {
+    pub(super) urgent: Vec<ChannelEnd>,
+    pub(super) public: Vec<ChannelEnd>,
+}
 
 /// One channel, and where it starts.
 pub(super) struct PendingChannel {

@@ -29,7 +29,9 @@ pub(super) enum Ending {
 /// Why and how a connection ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Close {
+    /// The close code sent to the client.
     pub code: u16,
+    /// The text of the Close frame, at most 123 bytes.
     pub reason: String,
     /// The delay after which the client may reconnect.
     pub after_ms: Option<u64>,

@@ -37,8 +37,11 @@ pub struct OutboxProgress {
 /// The state of an outbox, for operators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutboxDetail {
+    /// Number of queued messages.
     pub waiting_messages: usize,
+    /// Number of queued bytes.
     pub waiting_bytes: usize,
+    /// Bytes written since the connection opened.
     pub written_bytes: u64,
     /// The socket accepts less than is queued.
     pub behind: bool,

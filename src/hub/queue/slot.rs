@@ -13,6 +13,7 @@ pub enum SubscriptionStage {
     Lagging,
     /// Caught up; its join is in the shard's mailbox.
     Joining,
+    /// Each publication is offered as it arrives.
     Live,
 }
 
@@ -30,10 +31,13 @@ pub enum Cursor {
 /// The state of one subscription.
 #[derive(Clone, Debug)]
 pub struct SubscriptionSlot {
+    /// Decides what is dropped when the queue is full.
     pub class: Class,
     /// Written before public messages: the reliable private channels.
     pub urgent: bool,
+    /// What the client has received.
     pub cursor: Cursor,
+    /// Where it is between its start and the live stream.
     pub stage: SubscriptionStage,
     /// Identifies a join: only the last one counts.
     pub ticket: u32,
