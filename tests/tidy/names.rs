@@ -1,57 +1,75 @@
-//! Names of public types: unique over the gateway and `crates/wire`, so that one concept has one name. Other members
-//! share no types with the gateway, and private types are local to their folder; both are not checked.
+//! Names of types: unique over the whole workspace, with its tests and benchmarks, so that one concept has one name.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
 
 use crate::{
     nothing,
-    source::{SourceFile, sources},
+    source::{manifests, root, rust_files},
 };
 
 /// Types, or folders of types (with a `/` at the end), that may have the name of another one, with the reason.
 const SHARED: &[(&str, &str)] = &[
-    ("config/", "the settings of a part have the part's name, and are always written `config::Name`"),
-    ("crates/wire/reply", "a reply has the name of what it reports, and is only used while encoding"),
-    ("Code", "`metrics::Code` is the metric label of a close code"),
-    ("Event", "each layer has one kind of event, and passes it only to the layer above"),
-    ("Gap", "`hub::Gap` is a detected gap, and the one of `crates/wire` its encoding"),
+    ("src/config/", "the settings of a part have the part's name, and are always written `config::Name`"),
+    ("Args", "the arguments of one program or subcommand, named only in the file that declares them"),
     ("Memory", "the back ends of the two contracts, always written with the module"),
-    ("Reader", "`hub::Reader` is a client that reads streams, and the one of `crates/wire` decodes frames"),
     ("Redis", "the back ends of the two contracts, always written with the module"),
-    ("Unavailable", "the only error of both contracts, always converted where it is received"),
-    ("Verdict", "`registry::Verdict` is about an admission, and the one of `history` about a step"),
 ];
 
-/// The public types that a file declares at its top level.
-fn public_types(source: &SourceFile) -> Vec<String> {
-    let kinds = ["struct ", "enum ", "trait ", "type "];
-    let declared = source.code().lines().filter_map(|line| {
-        let line = line.strip_prefix("pub ")?;
-        kinds.iter().find_map(|kind| line.strip_prefix(kind))
-    });
-    let name = |rest: &str| rest.chars().take_while(|char| char.is_alphanumeric()).collect();
-    declared.map(name).collect()
+/// The types that a file declares, public or not, also those within modules and functions. Associated types have the
+/// name that their trait requires, and do not count.
+fn declared_types(text: &str) -> Vec<String> {
+    let (mut found, mut blocks) = (Vec::new(), Vec::<(usize, bool)>::new());
+    for line in text.lines() {
+        let code = line.trim_start();
+        let indent = line.len() - code.len();
+        // The rest of a declaration whose first line is on the stack.
+        if code.is_empty() || code.starts_with("//") || code.starts_with("where") || code.starts_with('{') {
+            continue;
+        }
+        blocks.retain(|(outer, _)| *outer < indent);
+        let is_associated = blocks.last().is_some_and(|(_, has_associated_types)| *has_associated_types);
+        found.extend(declared_type(code).filter(|_| !(is_associated && code.contains("type "))));
+        let words = code.trim_start_matches("pub ").trim_start_matches("unsafe ");
+        blocks.push((indent, words.starts_with("impl") || words.starts_with("trait ")));
+    }
+    found
 }
 
-/// The files that declare each name, and the exceptions that were needed.
-fn declarations(sources: &[SourceFile]) -> (BTreeMap<String, Vec<String>>, BTreeSet<&'static str>) {
-    let is_checked = |source: &&SourceFile| {
-        !source.is_test && (source.module() != "crates" || source.path.starts_with("crates/wire/"))
+/// The type that a line declares, also as a row of `label!`.
+fn declared_type(code: &str) -> Option<String> {
+    let name = |rest: &str| rest.chars().take_while(|char| char.is_alphanumeric()).collect::<String>();
+    if code.ends_with("\" {") && code.contains(" as \"") {
+        return Some(name(code));
+    }
+    let code = match code.strip_prefix("pub") {
+        Some(rest) if rest.starts_with('(') => rest.split_once(") ")?.1,
+        Some(rest) => rest.strip_prefix(' ')?,
+        None => code,
     };
-    let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for source in sources.iter().filter(is_checked) {
-        for name in public_types(source) {
-            all.entry(name).or_default().push(source.path.clone());
+    let kinds = ["struct ", "enum ", "trait ", "type ", "union "];
+    let rest = kinds.iter().find_map(|kind| code.strip_prefix(kind))?;
+    rest.starts_with(char::is_uppercase).then(|| name(rest))
+}
+
+/// The files that declare each duplicate name, and the exceptions that were needed.
+fn duplicates(files: &[(String, String)]) -> (BTreeMap<String, Vec<&str>>, BTreeSet<&'static str>) {
+    let mut all: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for (path, text) in files {
+        for name in declared_types(text) {
+            all.entry(name).or_default().push(path);
         }
     }
-    all.retain(|_, paths| paths.len() > 1);
     let mut needed = BTreeSet::new();
     all.retain(|name, paths| {
-        paths.retain(|path| {
-            let folder = SHARED.iter().find(|(folder, _)| folder.contains('/') && path.starts_with(folder));
-            needed.extend(folder.map(|(folder, _)| *folder));
-            folder.is_none()
-        });
+        if paths.len() < 2 {
+            return false;
+        }
+        let folder = |path: &&str| SHARED.iter().find(|(folder, _)| folder.ends_with('/') && path.starts_with(folder));
+        needed.extend(paths.iter().filter_map(folder).map(|(folder, _)| *folder));
+        paths.retain(|path| folder(path).is_none());
         let exception = SHARED.iter().find(|(shared, _)| shared == name && paths.len() > 1);
         needed.extend(exception.map(|(shared, _)| *shared));
         paths.len() > 1 && exception.is_none()
@@ -60,28 +78,55 @@ fn declarations(sources: &[SourceFile]) -> (BTreeMap<String, Vec<String>>, BTree
 }
 
 #[test]
-fn public_types_have_unique_names() {
-    let (duplicates, needed) = declarations(&sources());
+fn types_have_unique_names() {
+    let files = rust_files();
+    let (duplicates, needed) = duplicates(&files);
     let unneeded = SHARED.iter().filter(|(shared, _)| !needed.contains(shared));
     let unneeded = unneeded.map(|(shared, _)| format!("the exception `{shared}` is not needed"));
     let duplicates = duplicates.iter().map(|(name, paths)| format!("`{name}` is declared in {}", paths.join(" and ")));
     nothing(duplicates.chain(unneeded));
 }
 
+#[test]
+fn libraries_warn_about_missing_documentation() {
+    let libraries = manifests().into_iter().map(|manifest| root().join(manifest.member).join("src/lib.rs"));
+    let silent = libraries.filter(|path| path.exists()).filter(|path| {
+        let text = fs::read_to_string(path).expect("text");
+        !text.contains("\n#![warn(missing_docs)]\n")
+    });
+    nothing(silent.map(|path| format!("{} has no `#![warn(missing_docs)]`", path.display())));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn found(files: &[(&str, &str)]) -> Vec<String> {
+        let files: Vec<_> = files.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect();
+        duplicates(&files).0.into_keys().collect()
+    }
+
     #[test]
-    fn a_duplicate_is_found_and_private_types_are_not_checked() {
-        let of = |path: &str, text: &str| SourceFile::of(path, text);
-        let found = |sources: &[SourceFile]| declarations(sources).0.into_keys().collect::<Vec<_>>();
-        let twice = [of("hub/a.rs", "pub struct Topic {\n"), of("api/b.rs", "pub enum Topic {\n")];
-        assert_eq!(found(&twice), ["Topic"]);
-        let other =
-            [of("hub/a.rs", "pub struct Topic<T>(T);\n"), of("api/b.rs", "struct Topic;\npub(super) enum Topic {\n")];
-        assert!(found(&other).is_empty());
-        let member = [of("hub/a.rs", "pub struct Topic;\n"), of("crates/client/a.rs", "pub struct Topic;\n")];
-        assert!(found(&member).is_empty());
+    fn a_duplicate_is_found_whatever_its_visibility_and_wherever_it_is() {
+        for other in [
+            "pub struct Topic<T>(T);\n",
+            "struct Topic;\n",
+            "pub(super) enum Topic {\n",
+            "pub(in crate::hub) type Topic = u8;\n",
+            "#[cfg(test)]\nmod tests {\n    struct Topic;\n}\n",
+            "fn f() {\n    type Topic = u8;\n}\n",
+            "label!(\n    /// Its topic.\n    Topic as \"topic\" {\n",
+        ] {
+            assert_eq!(found(&[("src/a.rs", "pub trait Topic {\n"), ("tests/b.rs", other)]), ["Topic"], "{other}");
+        }
+    }
+
+    #[test]
+    fn exceptions_and_associated_types_are_no_duplicates() {
+        let own = ("src/a.rs", "pub struct Topic;\n");
+        let implementation = "impl<T> Iterator for A<T>\nwhere\n    T: B,\n{\n    type Topic = T;\n";
+        assert!(found(&[own, ("src/b.rs", implementation)]).is_empty());
+        assert!(found(&[own, ("src/config/b.rs", "pub struct Topic;\n")]).is_empty());
+        assert!(found(&[("src/a.rs", "struct Args {\n"), ("src/b.rs", "struct Args {\n")]).is_empty());
     }
 }

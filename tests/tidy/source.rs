@@ -83,6 +83,19 @@ pub fn suite(folder: &str) -> Vec<(String, String)> {
     found
 }
 
+/// All Rust files of the workspace, with tests, benchmarks and examples: their paths in the repository and their text.
+pub fn rust_files() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for folder in ["src", "crates", "tests", "benches", "examples"] {
+        walk(&root().join(folder), "rs", &mut |path| {
+            let below = path.strip_prefix(root()).expect("below the root").to_str().expect("a plain name");
+            found.push((below.to_owned(), fs::read_to_string(path).expect("text")));
+        });
+    }
+    assert!(found.len() > 400, "only {} files found", found.len());
+    found
+}
+
 /// The text of all scripts that Redis runs.
 pub fn scripts() -> Vec<String> {
     let mut found = Vec::new();
