@@ -112,7 +112,7 @@ const BOUNDS: &[(&str, &str)] = &[
     ("hub/shard.rs ShardRound.paced", TOPICS),
     ("hub/shard.rs Shard.inbox", TOPICS),
     ("hub/table.rs Table", TOPICS),
-    ("hub/topic.rs TopicShard.subscribers", CONNECTIONS),
+    ("hub/topic_shard.rs TopicShard.subscribers", CONNECTIONS),
     ("hub/turns.rs TurnTable.order", CONNECTIONS),
     ("hub/turns.rs TurnTable.readers", CONNECTIONS),
     ("hub/turns.rs ReaderUsage.waiting", CONNECTIONS),

@@ -90,7 +90,9 @@ fn types_have_unique_names() {
 #[test]
 fn libraries_warn_about_missing_documentation() {
     let libraries = manifests().into_iter().map(|manifest| root().join(manifest.member).join("src/lib.rs"));
-    let silent = libraries.filter(|path| path.exists()).filter(|path| {
+    // The checker's model reads like the protocol on paper.
+    let libraries = libraries.filter(|path| path.exists() && !path.ends_with("tests/model/src/lib.rs"));
+    let silent = libraries.filter(|path| {
         let text = fs::read_to_string(path).expect("text");
         !text.contains("\n#![warn(missing_docs)]\n")
     });
