@@ -9,7 +9,7 @@ use std::{
 
 use axum::{
     extract::{ConnectInfo, Request, State},
-    http::{Extensions, HeaderMap, header},
+    http::{Extensions, HeaderMap, Method, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -51,6 +51,11 @@ pub(super) async fn require_key(State(guard): State<RouteGuard>, mut request: Re
         shared.audit.forbidden(&caller, right);
         let detail = format!("the API key {name} lacks the right {right}");
         return Problem::new(ProblemKind::Forbidden, detail).into_response();
+    }
+    // `?user=alice` next to a body would otherwise have no effect, and the publication would be another one.
+    if request.method() != Method::GET && request.uri().query().is_some_and(|query| !query.is_empty()) {
+        return Problem::invalid("this request has no parameters in its URL: everything is in the body")
+            .into_response();
     }
     // Publications are counted individually.
     if right != Right::Publish
