@@ -27,7 +27,7 @@ async fn a_publication_is_answered_with_its_id_and_stored_unchanged() {
 
 #[tokio::test]
 async fn parameters_next_to_a_body_are_refused_and_nothing_is_published() {
-    let replica = Replica::new();
+    let replica = ApiReplica::new();
     for path in [PUBLISH, "/api/v1/publish/batch", "/api/v1/send", "/api/v1/disconnect"] {
         let answer = replica.post(&format!("{path}?user=alice"), r#"{"channel":"logs","data":{}}"#).await;
         assert!(answer.status == 400 && answer.text.contains("everything is in the body"), "{path}: {}", answer.text);
