@@ -21,13 +21,13 @@ use crate::audit::AuditTarget;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TraceQuery {
+struct TraceRequest {
     user: Option<String>,
     topic: Option<String>,
     seconds: u64,
 }
 
-impl TraceQuery {
+impl TraceRequest {
     fn subject(&self) -> Result<TraceSubject, Problem> {
         match (&self.user, &self.topic) {
             (Some(user), None) => {
@@ -46,7 +46,7 @@ impl TraceQuery {
 /// Responds with one line per event.
 pub(super) async fn trace(State(shared): State<Arc<ApiShared>>, request: Request) -> Result<Response, Problem> {
     let caller = access::caller(request.extensions());
-    let wanted: TraceQuery = body::json(&shared, request).await?;
+    let wanted: TraceRequest = body::json(&shared, request).await?;
     let (subject, time) = (wanted.subject()?, seconds_of(wanted.seconds)?);
     let (seconds, found) = (Some(wanted.seconds), shared.operator.trace(subject.clone(), time));
     let target = match &subject {

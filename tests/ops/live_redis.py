@@ -43,6 +43,9 @@ def _survives(server: list[str]) -> str:
             cluster.redis.start()
             cluster.wait_for_redis()
             wait_until(lambda: _links(replica.metrics()) == 2, SECONDS, "the replica finds Redis again")
+            # Accepted only after the replica has reported what it acknowledged before. Killed earlier, it leaves a doubt.
+            wait_until(lambda: _publishes(cluster, f"{end.name}-back"), SECONDS, "the replica publishes again")
+            expected.append(f"{end.name}-back")
             # A process without memory of it: what it replays comes from Redis.
             replica.kill()
             replica.start()
@@ -67,6 +70,14 @@ def _written(port: int) -> bool:
                 raise Failed(f"Redis answers {text.decode(errors='replace')}")
             text += read
     return b"aof_buffer_length:0\r\n" in text
+
+
+def _publishes(cluster: Cluster, order: str) -> bool:
+    try:
+        cluster.publish("orders", {"type": "order_update", "order_id": order}, user="alice", msg_id=order)
+    except Failed:
+        return False
+    return True
 
 
 def _links(metrics: str) -> int:
