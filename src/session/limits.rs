@@ -72,7 +72,7 @@ pub fn names_rate(limits: &Limits) -> Rate {
 /// Violations within the last minute, counted in two half-open windows.
 #[derive(Clone, Copy, Debug, Default)]
 struct RecentViolations {
-    window_ms: u64,
+    window_index: u64,
     now: u32,
     before: u32,
 }
@@ -83,10 +83,10 @@ impl RecentViolations {
     /// Counts one. True if there were at least `max` within a minute.
     fn count(&mut self, now_ms: u64, max: u32) -> bool {
         let window = now_ms / Self::WINDOW_MS + 1;
-        if window != self.window_ms {
-            self.before = if window == self.window_ms + 1 { self.now } else { 0 };
+        if window != self.window_index {
+            self.before = if window == self.window_index + 1 { self.now } else { 0 };
             self.now = 0;
-            self.window_ms = window;
+            self.window_index = window;
         }
         self.now += 1;
         let left_ms = Self::WINDOW_MS - now_ms % Self::WINDOW_MS;
