@@ -30,10 +30,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A configuration of Redis, and how it fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FailureCase {
-    AlwaysKilled,
-    EverySecondKilled,
+    AofAlwaysThenKilled,
+    AofEverySecThenKilled,
     DumpKilled,
-    NothingKilled,
+    NoPersistenceThenKilled,
     PlannedFailover,
     LaggingFailover,
     LaggingFailoverWithWait,
@@ -58,10 +58,10 @@ struct Fate {
 
 impl FailureCase {
     const ALL: &[Self] = &[
-        Self::AlwaysKilled,
-        Self::EverySecondKilled,
+        Self::AofAlwaysThenKilled,
+        Self::AofEverySecThenKilled,
         Self::DumpKilled,
-        Self::NothingKilled,
+        Self::NoPersistenceThenKilled,
         Self::PlannedFailover,
         Self::LaggingFailover,
         Self::LaggingFailoverWithWait,
@@ -73,10 +73,10 @@ impl FailureCase {
     /// Its name in the documentation.
     const fn text(self) -> &'static str {
         match self {
-            Self::AlwaysKilled => "`appendonly yes`, `appendfsync always`; killed",
-            Self::EverySecondKilled => "`appendonly yes`, `appendfsync everysec`; killed",
+            Self::AofAlwaysThenKilled => "`appendonly yes`, `appendfsync always`; killed",
+            Self::AofEverySecThenKilled => "`appendonly yes`, `appendfsync everysec`; killed",
             Self::DumpKilled => "RDB only, a dump half-way; killed",
-            Self::NothingKilled => "no persistence; killed",
+            Self::NoPersistenceThenKilled => "no persistence; killed",
             Self::PlannedFailover => "failover after the replica has caught up",
             Self::LaggingFailover => "failover to a replica that lags by half",
             Self::LaggingFailoverWithWait => "the same, topic with `wait_replicas = 1`",
@@ -89,8 +89,8 @@ impl FailureCase {
     /// Overrides of the shipped settings.
     const fn persistence(self) -> &'static [&'static str] {
         match self {
-            Self::AlwaysKilled => &["--appendfsync", "always"],
-            Self::DumpKilled | Self::NothingKilled => &["--appendonly", "no"],
+            Self::AofAlwaysThenKilled => &["--appendfsync", "always"],
+            Self::DumpKilled | Self::NoPersistenceThenKilled => &["--appendonly", "no"],
             _ => &[],
         }
     }
@@ -273,13 +273,13 @@ async fn every_loss_of_a_redis_setting_is_reported() {
     for (case, fate) in &fates {
         assert_eq!(fate.silent, 0, "{case:?}: {fate:?}");
     }
-    for case in [FailureCase::AlwaysKilled, FailureCase::EverySecondKilled, FailureCase::PlannedFailover] {
+    for case in [FailureCase::AofAlwaysThenKilled, FailureCase::AofEverySecThenKilled, FailureCase::PlannedFailover] {
         assert_eq!((of(case).got, of(case).told), (2 * HALF, 0), "{case:?}");
     }
     for case in [FailureCase::DumpKilled, FailureCase::LaggingFailover] {
         assert_eq!((of(case).got, of(case).told), (HALF, HALF), "{case:?}");
     }
-    assert_eq!(of(FailureCase::NothingKilled).told, 2 * HALF);
+    assert_eq!(of(FailureCase::NoPersistenceThenKilled).told, 2 * HALF);
     for case in [FailureCase::LaggingFailoverWithWait, FailureCase::Full] {
         assert_eq!(
             (of(case).acknowledged, of(case).got),
