@@ -9,7 +9,7 @@ use tickgate_wire::{
 
 use super::*;
 use crate::{
-    hub::{EndpointOutboxes, Hub, MemorySocket, OutboxSocket, QueueLimits, ReplayLimits, linger::tests::hub},
+    hub::{EndpointOutboxes, Hub, MemorySocket, OutboxSocket, QueueLimits, ReplayLimits, for_tests::hub},
     metrics::Metrics,
     tasks::Tasks,
 };

@@ -348,7 +348,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        hub::{ReaderAddress, linger::tests::hub},
+        hub::{ReaderAddress, for_tests::hub},
         metrics::WorkQueueKind,
     };
 

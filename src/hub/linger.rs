@@ -139,55 +139,11 @@ impl Hub {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use tickgate_wire::model::{Class, Pattern, TopicRule, UserId};
+mod tests {
+    use tickgate_wire::model::UserId;
 
     use super::*;
-    use crate::{
-        backplane::{Backplane, Memory},
-        config::Rate,
-        hub::{HubSettings, ReaderAddress, RingLimits, TopicHandle, TurnLimits},
-        metrics::Metrics,
-    };
-
-    pub(in crate::hub) fn hub(tasks: &Tasks) -> (Arc<Hub>, Arc<TopicRule>) {
-        hub_with(tasks, |_| {})
-    }
-
-    /// A hub that follows one topic by default.
-    pub(in crate::hub) fn hub_with(tasks: &Tasks, set: impl FnOnce(&mut HubSettings)) -> (Arc<Hub>, Arc<TopicRule>) {
-        let rule = TopicRule {
-            pattern: Pattern::new("*").unwrap(),
-            class: Class::Event,
-            retain_max: 10,
-            retain_ttl: Duration::ZERO,
-            wait_replicas: 0,
-            wait_aof: false,
-            dedupe_ttl: Duration::from_secs(300),
-            level_min: None,
-        };
-        let ring = RingLimits { messages_max: 16, bytes_max: 1 << 16 };
-        let second = Duration::from_secs(1);
-        let mut settings = HubSettings {
-            shards: 1,
-            topics_max: 1,
-            unpublished_topics_max: 1_000,
-            unpublished_per_address_max: 1_000,
-            ring,
-            linger: 10 * second,
-            compare_interval: 60 * second,
-            queue_grace: 10 * second,
-            reads: TurnLimits {
-                at_once: 4,
-                bytes_max: 1 << 30,
-                reader_bytes_max: 1 << 30,
-                reader_rate: Rate { per_second: 0, burst: 0 },
-                timeout: 10 * second,
-            },
-        };
-        set(&mut settings);
-        (Hub::start(Backplane::Memory(Memory::new()), settings, Metrics::new(), tasks), Arc::new(rule))
-    }
+    use crate::hub::{ReaderAddress, TopicHandle, for_tests::hub};
 
     #[tokio::test(start_paused = true)]
     async fn a_topic_that_comes_and_goes_is_queued_once_and_waits_its_full_time() {

@@ -27,6 +27,8 @@ mod batch;
 mod catch_up;
 mod flow;
 mod follow;
+#[cfg(test)]
+mod for_tests;
 mod form;
 mod gap;
 mod linger;
@@ -94,7 +96,7 @@ const LONG_MAX: usize = 4;
 /// All topics that this replica follows, and its shards.
 #[derive(Debug)]
 pub struct Hub {
-    topics: table::Table,
+    topics: table::TopicTable,
     shards: Vec<Arc<shard::Shard>>,
     queues: work_queue::WorkQueues,
     /// Held while a topic enters or leaves the table and the backplane is notified, so that the two never interleave.
@@ -151,7 +153,7 @@ impl Hub {
             .map(|index| shard::Shard::new(index, mail::BYTES_MAX, (metrics.clone(), traces.clone())))
             .collect();
         let hub = Arc::new(Self {
-            topics: table::Table::default(),
+            topics: table::TopicTable::default(),
             shards,
             queues: work_queue::WorkQueues::new(),
             following: Mutex::default(),

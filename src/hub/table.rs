@@ -15,9 +15,9 @@ const TOPICS_PER_TURN: usize = 128;
 
 /// In order of first subscription, so that a simulation is reproducible.
 #[derive(Debug, Default)]
-pub(super) struct Table([RwLock<IndexMap<Topic, Arc<TopicState>>>; PARTS]);
+pub(super) struct TopicTable([RwLock<IndexMap<Topic, Arc<TopicState>>>; PARTS]);
 
-impl Table {
+impl TopicTable {
     pub(super) const fn parts(&self) -> &[RwLock<IndexMap<Topic, Arc<TopicState>>>] {
         &self.0
     }
@@ -62,16 +62,15 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
-    use std::{cell::RefCell, collections::HashMap, pin::pin, time::Duration};
+    use std::{cell::RefCell, collections::HashMap, pin::pin};
 
     use futures_util::FutureExt;
-    use tickgate_wire::model::{Class, Pattern, TopicRule};
 
     use super::*;
-    use crate::hub::RingLimits;
+    use crate::hub::for_tests;
 
     /// Polls until a visit ends; `between` runs whenever it lets other tasks run. Returns how often each was visited.
-    fn visited(table: &Table, mut between: impl FnMut()) -> (usize, HashMap<String, usize>) {
+    fn visited(table: &TopicTable, mut between: impl FnMut()) -> (usize, HashMap<String, usize>) {
         let (seen, mut turns, mut largest) = (RefCell::new(HashMap::new()), 0, 0);
         let mut visit = pin!(table.visit(|topic| {
             *seen.borrow_mut().entry(topic.topic.as_str().to_owned()).or_default() += 1;
@@ -90,27 +89,15 @@ mod tests {
         (largest, seen.take())
     }
 
-    fn table(topics: usize) -> Table {
-        let table = Table::default();
+    fn table(topics: usize) -> TopicTable {
+        let table = TopicTable::default();
         (0..topics).for_each(|number| add(&table, &format!("t:{number}")));
         table
     }
 
-    fn add(table: &Table, name: &str) {
-        let topic = Topic::public(name).unwrap();
-        let rule = TopicRule {
-            pattern: Pattern::new("*").unwrap(),
-            class: Class::Event,
-            retain_max: 10,
-            retain_ttl: Duration::ZERO,
-            wait_replicas: 0,
-            wait_aof: false,
-            dedupe_ttl: Duration::ZERO,
-            level_min: None,
-        };
-        let ring = RingLimits { messages_max: 1, bytes_max: 1 };
-        let followed = Arc::new(TopicState::new(topic.clone(), rule.into(), 1, ring));
-        table.part(name).write().insert(topic, followed);
+    fn add(table: &TopicTable, name: &str) {
+        let topic = for_tests::topic(name);
+        table.part(name).write().insert(topic.topic.clone(), topic);
     }
 
     #[tokio::test]

@@ -192,26 +192,11 @@ impl Eq for TopicByPointer {}
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use tickgate_wire::model::{Class, Pattern, Topic, TopicRule};
-
     use super::*;
-    use crate::hub::RingLimits;
+    use crate::hub::for_tests;
 
     fn topic(number: u64) -> Arc<TopicState> {
-        let rule = TopicRule {
-            pattern: Pattern::new("*").unwrap(),
-            class: Class::Event,
-            retain_max: 10,
-            retain_ttl: Duration::ZERO,
-            wait_replicas: 0,
-            wait_aof: false,
-            dedupe_ttl: Duration::from_secs(300),
-            level_min: None,
-        };
-        let ring = RingLimits { messages_max: 1, bytes_max: 1 };
-        Arc::new(TopicState::new(Topic::public(&format!("t:{number}")).unwrap(), rule.into(), 1, ring))
+        for_tests::topic(&format!("t:{number}"))
     }
 
     fn counts(unpublished: &Unpublished, reader: u64) -> usize {

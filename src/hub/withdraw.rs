@@ -115,7 +115,7 @@ mod tests {
     use crate::{
         hub::{
             CatchUpStep, EndpointOutboxes, Form, MemorySocket, Outbox, OutboxSocket, QueueLimits, SlotId, Subscriber,
-            TopicHandle, linger::tests::hub_with,
+            TopicHandle, for_tests::hub_with,
         },
         metrics::Metrics,
     };

@@ -2,29 +2,20 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use proptest::prelude::*;
-use tickgate_wire::model::{Class, Pattern, StreamId, Topic, TopicRule};
+use tickgate_wire::model::{StreamId, Topic};
 
 use super::*;
 use crate::history::Generations;
 use crate::{
-    hub::{ReaderAddress, RingLimits, linger::tests::hub},
+    hub::{
+        ReaderAddress,
+        for_tests::{self, hub},
+    },
     tasks::Tasks,
 };
 
 fn topic(number: usize) -> Arc<TopicState> {
-    let rule = TopicRule {
-        pattern: Pattern::new("*").unwrap(),
-        class: Class::Event,
-        retain_max: 10,
-        retain_ttl: Duration::ZERO,
-        wait_replicas: 0,
-        wait_aof: false,
-        dedupe_ttl: Duration::from_secs(300),
-        level_min: None,
-    };
-    let ring = RingLimits { messages_max: 1, bytes_max: 1 };
-    let name = Topic::public(&format!("trades:{number}")).unwrap();
-    Arc::new(TopicState::new(name, Arc::new(rule), 1, ring))
+    for_tests::topic(&format!("trades:{number}"))
 }
 
 /// A topic with a subscriber.

@@ -111,7 +111,7 @@ const BOUNDS: &[(&str, &str)] = &[
     ("hub/ring.rs Ring.messages", "hub.ring_messages_max"),
     ("hub/shard.rs ShardRound.paced", TOPICS),
     ("hub/shard.rs Shard.inbox", TOPICS),
-    ("hub/table.rs Table", TOPICS),
+    ("hub/table.rs TopicTable", TOPICS),
     ("hub/topic_shard.rs TopicShard.subscribers", CONNECTIONS),
     ("hub/turns.rs TurnTable.order", CONNECTIONS),
     ("hub/turns.rs TurnTable.readers", CONNECTIONS),

@@ -17,10 +17,10 @@ const BACKLOG: Duration = Duration::from_secs(3);
 
 /// The last beat, and the last suspension.
 #[derive(Debug, Default)]
-pub(super) struct Pulse(Mutex<State>);
+pub(super) struct Pulse(Mutex<PulseState>);
 
 #[derive(Debug, Default)]
-struct State {
+struct PulseState {
     beat_us: u64,
     /// When it began and ended.
     suspended: Option<(u64, u64)>,
@@ -47,7 +47,7 @@ impl Pulse {
     }
 }
 
-impl State {
+impl PulseState {
     fn is_late(&self, now_us: u64) -> bool {
         now_us.saturating_sub(self.beat_us) > micros(SUSPENDED)
     }
