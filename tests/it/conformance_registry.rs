@@ -1372,6 +1372,16 @@ async fn the_last_report_of_a_user_counts_whatever_a_replica_or_redis_missed() {
     })
     .await;
     kept(":active").await;
+    // While Redis is full, only a subscribed link carries a report: this instruction shows that the other's is back.
+    let bob = SessionId::random();
+    other.connect("bob", bob, 5).await;
+    let close = ControlInstruction::CloseUser { user: "bob".into(), code: 4500, reason: "now".into() };
+    one.registry.control(close).await.done().unwrap();
+    let is_bobs = |heard| match heard {
+        ControlInstruction::Close { session, .. } => session == bob.to_string(),
+        ControlInstruction::CloseUser { user, .. } => user == "bob",
+    };
+    while !is_bobs(other.told().await) {}
     // Redis is full: sent, stored by the replicas, and later in Redis.
     let _: String = server.run(&["CONFIG", "SET", "maxmemory", "1"]).await;
     let carried = one.registry.report(&alice, true, long).await;
